@@ -1,0 +1,66 @@
+"""Hydra's sweeper for grids: plans, skips what is finished, launches the rest, sums up.
+
+No `from __future__ import annotations` here: with it, Hydra 1.3 cannot read the dataclass below.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+
+@dataclass
+class GridSweeperConfig:
+    """Hydra's entry for the sweeper; it has no settings."""
+
+    _target_: str = "hydra_plugins.lora_repro_sweeper.GridSweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="lora_repro_grid", node=GridSweeperConfig)
+
+
+class GridSweeper(Sweeper):
+    """Turns `+sweeps=NAME` and axes of the command line into runs, for whichever launcher Hydra has."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what launching needs."""
+        from hydra.core.plugins import Plugins
+
+        self.config = config
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs the sweep that the arguments ask for.
+
+        Raises:
+            InputError: If a job of it is impossible; none has been started then.
+            SystemExit: With code 1, if a run failed or diverged.
+        """
+        from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+        from lora_repro import campaign, sweep
+        from lora_repro.config import LogConfig
+
+        jobs = sweep.load(self._compose, arguments)
+        one_by_one = isinstance(self.launcher, BasicLauncher)
+        settings = OmegaConf.to_object(self.config.log)
+        assert isinstance(settings, LogConfig)
+        campaign.run(
+            jobs,
+            self.config.paths.outputs,
+            settings,
+            one_by_one,
+            lambda batch, first: self.launcher.launch(batch, initial_job_idx=first),
+        )
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        cfg = self.loader.load_configuration(self.config.hydra.job.config_name, overrides, RunMode.RUN)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg

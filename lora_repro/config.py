@@ -1,0 +1,300 @@
+"""What a run is: the typed configuration, its one resolution, and the id of the science in it. No torch."""
+
+import hashlib
+import math
+import re
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lora_repro.arch import Arch, ModelConfig, arch_of
+from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.identity import fingerprint
+from lora_repro.methods import METHODS, MethodConfig
+from lora_repro.tasks import FAMILIES, TaskConfig
+
+HOME = next(
+    folder
+    for folder in (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent)
+    if (folder / "conf" / "config.yaml").is_file()
+)
+"""The folder that holds conf/ and sweeps/: this package in an installed wheel, the repository in a checkout."""
+
+RUN_ID = re.compile(r"[a-z0-9_]+-[a-z0-9_-]+-s\d+-[0-9a-f]{10}")
+NAME = re.compile(r"[a-z0-9_]+")
+
+
+class Dtype(str, Enum):
+    """Precision of the products and of the frozen weights; what is trained is kept in fp32 by both."""
+
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Schedule(str, Enum):
+    """What the learning rate does after the warm-up."""
+
+    linear = "linear"
+    constant = "constant"
+
+
+@dataclass
+class TrainConfig:
+    """How a run is trained. What a paper table prints has no default here: its value stands in YAML."""
+
+    epochs: int = MISSING
+    """0 scores without training."""
+    batch_size: int = MISSING
+    learning_rate: float = MISSING
+    warmup_ratio: float = MISSING
+    """Part of all steps over which the learning rate rises linearly from 0."""
+    schedule: Schedule = MISSING
+    weight_decay: float = MISSING
+    """AdamW's decay, on matrices only: not on biases and LayerNorms, as in transformers' Trainer."""
+    max_grad_norm: float | None = MISSING
+    """Clips the norm over all trained parameters (null: no clipping)."""
+    max_length: int = MISSING
+    """Longer inputs are cut, in tokens."""
+    dtype: Dtype = MISSING
+    max_steps: int | None = None
+    """Ends the training early; the schedule ends with it."""
+    warmup_steps: int | None = None
+    """Replaces warmup_ratio."""
+    head_learning_rate: float | None = None
+    """Learning rate of the head (null: learning_rate)."""
+    init_from: str | None = None
+    """Start from the adapter and head of a run (its id or directory) or of a PEFT folder."""
+
+    def check(self, arch: Arch) -> None:
+        """Refuses impossible values.
+
+        Raises:
+            InputError: Naming the key, the value and what is possible.
+        """
+        head_rate = self.head_learning_rate if self.head_learning_rate is not None else self.learning_rate
+        clip = self.max_grad_norm if self.max_grad_norm is not None else 1.0
+        rules = [
+            ("epochs", self.epochs >= 0, "0 (score only) or more"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0"),
+            ("head_learning_rate", 0 < head_rate < math.inf, "a finite number above 0, or null"),
+            ("warmup_ratio", 0 <= self.warmup_ratio <= 1, "in [0, 1]"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
+            ("max_grad_norm", 0 < clip < math.inf, "a finite number above 0, or null"),
+            ("max_length", 3 <= self.max_length <= arch.max_length, f"from 3 to {arch.max_length} tokens"),
+            ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null"),
+            ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "0 or more, or null"),
+        ]
+        for key, holds, legal in rules:
+            if not holds:
+                raise InputError(f"train.{key}: must be {legal} (given: {getattr(self, key)}).")
+
+
+@dataclass
+class Run:
+    """The science: everything that can change a number, and nothing else."""
+
+    model: ModelConfig = MISSING
+    task: TaskConfig = MISSING
+    method: MethodConfig = MISSING
+    train: TrainConfig = MISSING
+    seed: int = MISSING
+
+    @property
+    def arch(self) -> Arch:
+        """Shapes of the model with this task's head."""
+        return arch_of(self.model.config, self.task.num_labels)
+
+
+@dataclass
+class LogConfig:
+    """What is told, and how often."""
+
+    level: str = "info"
+    every_steps: int = 25
+    """Steps between two lines of metrics.jsonl, and between two looks at the loss."""
+
+
+@dataclass
+class ComputeConfig:
+    """Where it is computed."""
+
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, or a torch device such as cuda:1."""
+    threads: int | None = None
+    """CPU threads (null: torch's choice)."""
+
+
+@dataclass
+class PathsConfig:
+    """Where things lie. No path is science."""
+
+    outputs: str = "outputs"
+    model: str | None = None
+    data: str | None = None
+    cache: str = "~/.cache/lora_repro"
+
+
+@dataclass
+class ScaleConfig:
+    """Which scale of a sweep; see sweeps/."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Circumstances:
+    """All of the configuration that is not science."""
+
+    log: LogConfig = field(default_factory=LogConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    sweep: Any = None
+    """The content of sweeps/<name>.yaml while its sweep runs."""
+
+
+@dataclass
+class Config(Circumstances, Run):
+    """The Hydra root: a Run and its circumstances."""
+
+
+def register() -> None:
+    """Makes the schemas known to Hydra, under the names that conf/ uses."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    store.store(group="model", name="model_schema", node=ModelConfig)
+    store.store(group="train", name="train_schema", node=TrainConfig)
+    store.store(group="scale", name="scale_schema", node=ScaleConfig)
+    for name, family in FAMILIES.items():
+        store.store(group="task", name=f"{name}_schema", node=family)
+    for name, method in METHODS.items():
+        store.store(group="method", name=f"{name}_schema", node=method)
+    OmegaConf.register_new_resolver("lora_repro_home", lambda: str(HOME), replace=True)
+
+
+class Resolved(NamedTuple):
+    """A configuration, taken apart."""
+
+    run: Run
+    circumstances: Circumstances
+    init_from: str | None
+    """train.init_from as it was given: a path or a run id."""
+
+
+def resolve(cfg: DictConfig) -> Resolved:
+    """Turns a composed configuration into a Run and its circumstances. Everything behind it sees only these.
+
+    Reads nothing but, for model=local and a foreign train.init_from, the files whose digests are their identity.
+
+    Raises:
+        InputError: If a key is unknown or missing, or a value impossible.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise InputError(
+            f"{missing[0]}: no value is given, and conf/ has none for this model and method.\n"
+            f"Give it: {missing[0]}=VALUE" + (f" (missing too: {', '.join(missing[1:])})" if missing[1:] else "")
+        )
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    _refuse_lost_keys(OmegaConf.to_container(cfg, resolve=True), asdict(config), "")
+    for part in (config.model, config.task, config.method):
+        if not NAME.fullmatch(part.name):
+            raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
+    if METHODS.get(config.method.name) is not type(config.method):
+        raise InputError(f"method.name: follows from the choice of the method (given: {config.method.name}).")
+    circumstances = Circumstances(**{f.name: getattr(config, f.name) for f in fields(Circumstances)})
+    run = Run(**{f.name: getattr(config, f.name) for f in fields(Run)})
+    if run.model.name == "local":
+        from lora_repro.fetch import identify_local
+
+        run.model.config, run.model.digest = identify_local(circumstances.paths.model)
+    run.model.check()
+    run.task.check()
+    run.train.check(run.arch)
+    run.method.check(run.arch)
+    if run.seed < 0:
+        raise InputError(f"seed: must be 0 or more (given: {run.seed}).")
+    init_from = run.train.init_from
+    if init_from is not None:
+        run.train.init_from = identify_adapter(init_from)
+    return Resolved(run, circumstances, init_from)
+
+
+def identify_adapter(given: str) -> str:
+    """Returns the identity of an adapter: its run's id, or the sha256 of a foreign file.
+
+    Args:
+        given: A run id, a run directory, or a PEFT folder.
+
+    Raises:
+        MissingInputError: If it is neither a run id nor a folder that holds an adapter.
+    """
+    folder = Path(given).expanduser()
+    if RUN_ID.fullmatch(folder.name) and ("/" not in given or (folder / "config.yaml").is_file()):
+        return folder.name
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise MissingInputError(
+            f"train.init_from: neither a run id, nor a run directory, nor a PEFT folder (given: {given}).\n"
+            "A PEFT folder holds adapter_config.json and adapter_model.safetensors; "
+            "run ids are the folders' names under outputs/runs/."
+        )
+    settings = (folder / "adapter_config.json").read_bytes()
+    return "sha256:" + hashlib.sha256(settings + weights.read_bytes()).hexdigest()
+
+
+def _refuse_lost_keys(given: Any, kept: Any, path: str) -> None:
+    """Refuses keys that got past the schema (`+method.rank=4`) and would vanish in to_object without a word."""
+    if not (isinstance(given, dict) and isinstance(kept, dict)) or path in ("sweep", "model.config", "model.files"):
+        return
+    for key, value in given.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in kept:
+            raise InputError(unknown_key(where, sorted(map(str, kept))))
+        _refuse_lost_keys(value, kept[key], where)
+
+
+def unknown_key(where: str, keys: list[str]) -> str:
+    """Says that a dotted key does not exist, and which do."""
+    parent, _, key = where.rpartition(".")
+    return (
+        f"{where}: there is no such key{did_you_mean(key, keys).replace(' Did', '. Did') or '.'}\n"
+        f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
+    )
+
+
+def run_id(run: Run) -> str:
+    """Returns a readable prefix and the fingerprint of the science: no path, no weights, no data are needed."""
+    return f"{run.model.name}-{run.task.name}-{run.method.label}-s{run.seed}-{fingerprint(run)}"
+
+
+def load_group(group: str, name: str) -> Any:
+    """Returns the typed configuration of conf/<group>/<name>.yaml, for a group whose file needs no other.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    names = group_names(group)
+    if name not in names:
+        raise InputError(
+            f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}."
+        )
+    raw = OmegaConf.load(HOME / "conf" / group / f"{name}.yaml")
+    assert isinstance(raw, DictConfig)
+    schema = str(raw.pop("defaults")[0])
+    node = ConfigStore.instance().load(f"{group}/{schema}.yaml").node
+    return OmegaConf.to_object(OmegaConf.merge(node, raw))
+
+
+def group_names(group: str) -> list[str]:
+    """Returns the choices of a group of conf/ (or of sweeps)."""
+    folder = HOME / "sweeps" if group == "sweeps" else HOME / "conf" / group
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+register()

@@ -1,0 +1,30 @@
+"""Randomness by name: every stream is keyed by what it is for, never by when it is drawn.
+
+So a parameter starts alike whatever else the model holds, on any device and with any number of threads, and no
+method, rank or dtype changes the order of the examples.
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def generator(*key: str | int | tuple[int, ...]) -> np.random.Generator:
+    """Returns the counter-based generator (Philox) of this key; equal keys give equal streams on every machine."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
+
+
+def uniform(seed: int, name: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
+    """Draws a float32 array from U(-bound, bound), keyed by (seed, parameter name, shape).
+
+    The shape is a part of the key, so A at r = 8 is not the first rows of A at r = 64: otherwise an untrained
+    phi(A_8, A_64) would be 1, and Figure 3 of the paper would seem to hold without any training.
+    """
+    draws = generator("parameter", seed, name, shape).random(shape, dtype=np.float32)
+    return (2 * draws - 1) * np.float32(bound)
+
+
+def normal(seed: int, name: str, shape: tuple[int, ...], std: float) -> np.ndarray:
+    """Draws a float32 array from N(0, std), keyed as `uniform` is."""
+    return (generator("parameter", seed, name, shape).standard_normal(shape) * std).astype(np.float32)

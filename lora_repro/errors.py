@@ -1,0 +1,26 @@
+"""The errors a person can mend: both programs print them in a few lines, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something given is wrong. The message says what is wrong, what was given and what to do."""
+
+
+class RunFailedError(RuntimeError):
+    """A run ended without a result; its record says why."""
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer finite."""
+
+
+class MissingInputError(InputError):
+    """Weights or data are missing or damaged. The message holds the command that supplies them."""
+
+
+def did_you_mean(given: str, choices: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the nearest choice, or an empty string."""
+    near = difflib.get_close_matches(given, list(choices), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

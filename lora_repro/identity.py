@@ -1,0 +1,48 @@
+"""The identity of the science: which fields enter it, and their fingerprint. No torch."""
+
+import hashlib
+import json
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, fields, is_dataclass
+from enum import Enum
+from types import UnionType
+from typing import Any, get_args
+
+NUMERICS_VERSION = 1
+"""Raised when a change of code changes the numbers of an unchanged configuration; it enters every run's id."""
+
+NOT_SCIENCE = {"science": False}
+"""Metadata of a field that describes and never changes a number: it stays out of the identity."""
+
+
+def science(value: Any) -> Any:
+    """Reduces a configuration to what enters its identity: names, and typed values that differ from their default.
+
+    A field at its dataclass default is left out, so that a field added later, neutral by default, changes no old id.
+    """
+    if not is_dataclass(value):
+        return value.value if isinstance(value, Enum) else value
+    return {
+        f.name: typed
+        for f in fields(value)
+        if f.metadata.get("science", True)
+        and ((typed := _to_declared_type(science(getattr(value, f.name)), f)) != _default(f) or f.name == "name")
+    }
+
+
+def fingerprint(value: Any) -> str:
+    """Returns ten hex digits of the sha256 over the science and NUMERICS_VERSION."""
+    text = json.dumps({"numerics_version": NUMERICS_VERSION, "run": science(value)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _default(declared: Field) -> Any:
+    default = declared.default_factory() if declared.default_factory is not NO_DEFAULT else declared.default
+    return default.value if isinstance(default, Enum) else default
+
+
+def _to_declared_type(value: Any, declared: Field) -> Any:
+    """Makes 8 and 8.0 one value: a number becomes what the field declares."""
+    options = get_args(declared.type) if isinstance(declared.type, UnionType) else (declared.type,)
+    number = next((option for option in options if option in (int, float)), None)
+    return number(value) if number and type(value) in (int, float) and value == number(value) else value

@@ -1,0 +1,59 @@
+"""Where a result comes from: code, versions, hardware."""
+
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_repro import __version__
+from lora_repro.config import HOME, Dtype
+from lora_repro.precision import has_fast_bf16
+
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+def collect(where: torch.device, dtype: Dtype) -> dict[str, Any]:
+    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time."""
+    return {
+        **_commit(),
+        "versions": _versions(),
+        "device_class": _device_class(where),
+        "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(where) else "rounded products in fp32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES} | {"lora_repro": __version__}
+
+
+@cache
+def _device_class(where: torch.device) -> str:
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def _commit() -> dict[str, Any]:
+    """Returns the checkout's commit and whether it has uncommitted changes; nulls outside of a checkout."""
+    if not (HOME / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit.strip(), "dirty": bool(_git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(HOME), *arguments], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,210 @@
+"""The record of a run, `outputs/runs/<run_id>/`: written here, read here. No torch."""
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lora_repro.config import Resolved
+from lora_repro.errors import DivergedError, InputError
+
+SCHEMA = 1
+"""Version of result.json; a reader refuses others."""
+
+log = logging.getLogger(__name__)
+
+
+class State(str, Enum):
+    """What status.json says of a run; `todo` stands for a run without a directory."""
+
+    todo = "todo"
+    running = "running"
+    failed = "failed"
+    diverged = "diverged"
+    interrupted = "interrupted"
+    finished = "finished"
+
+
+class Result(NamedTuple):
+    """What reading a run's result.json came to: the result, or why it does not count."""
+
+    result: dict[str, Any] | None
+    problem: str | None
+
+
+class Record:
+    """One run's directory.
+
+    Args:
+        outputs: The store (paths.outputs).
+        run_id: The run's id, its directory's name under runs/.
+    """
+
+    def __init__(self, outputs: str | Path, run_id: str) -> None:
+        self.run_id = run_id
+        self.folder = Path(outputs) / "runs" / run_id
+
+    def read(self) -> Result:
+        """Reads result.json. A run is finished exactly when it parses and carries this run id and schema."""
+        return read_result(self.folder)
+
+    @property
+    def state(self) -> State:
+        """Where the run stands: finished by its result, otherwise what status.json says."""
+        if self.read().result is not None:
+            return State.finished
+        try:
+            state = State(json.loads((self.folder / "status.json").read_text())["state"])
+        except (OSError, ValueError, KeyError):
+            return State.todo
+        return State.todo if state is State.finished else state  # its result is gone or damaged
+
+    @contextmanager
+    def running(self, resolved: Resolved) -> Iterator[None]:
+        """Holds status.json while a run is computed, and writes down how it ended.
+
+        Raises:
+            InputError: If the directory belongs to another schema, or cannot be written.
+        """
+        self._make_room()
+        attempts = self._status().get("attempts", 0) + 1
+        self._write_status(State.running, attempts=attempts, started=time.time())
+        (self.folder / "config.yaml").write_text(_config_yaml(resolved))
+        (self.folder / "metrics.jsonl").write_text("")
+        handler = logging.FileHandler(self.folder / "run.log", mode="w", delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        except DivergedError as error:
+            self._write_status(State.diverged, error=str(error))
+            raise
+        except KeyboardInterrupt:
+            self._write_status(State.interrupted)
+            raise
+        except BaseException as error:
+            with (self.folder / "run.log").open("a") as file:
+                file.write(traceback.format_exc())
+            self._write_status(State.failed, error=f"{type(error).__name__}: {error}"[-2000:])
+            raise
+        finally:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+    def log_metrics(self, row: dict[str, Any]) -> None:
+        """Appends an object to metrics.jsonl."""
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save_predictions(self, rows: list[dict[str, Any]]) -> None:
+        """Writes predictions.parquet: split, epoch, example id, label, prediction, scores."""
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), self.folder / "predictions.parquet")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes result.json, last and atomically: from now on the run is finished."""
+        write_atomically(self.folder / "result.json", json.dumps({"schema": SCHEMA, **result}, indent=1) + "\n")
+        self._write_status(State.finished)
+
+    def _make_room(self) -> None:
+        """Prepares the directory for a new attempt; what an earlier attempt left is told and replaced."""
+        found = self.read()
+        if found.problem and (schema := _schema_of(self.folder)) not in (None, SCHEMA):
+            raise InputError(
+                f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}: the run is left as it is.\n"
+                "Use another store (paths.outputs=DIR), or move that directory away to compute the run anew."
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if found.problem and (self.folder / "result.json").exists():
+                log.warning("%s It is kept as result.json.damaged, and the run is computed anew.", found.problem)
+                os.replace(self.folder / "result.json", self.folder / "result.json.damaged")
+        except OSError as error:
+            raise InputError(
+                f"paths.outputs: {self.folder} cannot be written ({error.strerror}).\nGive a folder that can: paths.outputs=DIR"
+            ) from error
+        state = self._status().get("state")
+        if state in (State.running.value, State.interrupted.value):
+            log.info("An earlier attempt was interrupted; without a checkpoint it starts over.")
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _write_status(self, state: State, **more: Any) -> None:
+        """Writes status.json: words for people; nothing is decided by it but what is shown."""
+        known = {key: value for key, value in self._status().items() if key in ("attempts", "started")}
+        status = {"run_id": self.run_id, "state": state.value, "host": socket.gethostname(), "pid": os.getpid()}
+        write_atomically(
+            self.folder / "status.json", json.dumps({**known, **status, "updated": time.time(), **more}, indent=1) + "\n"
+        )
+
+
+def read_result(folder: Path) -> Result:
+    """Reads a run directory's result.json; a missing one is no problem, a damaged or foreign one is."""
+    path = folder / "result.json"
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return Result(None, None)
+    except (OSError, UnicodeDecodeError) as error:
+        return Result(None, f"{path} cannot be read ({error}).")
+    try:
+        result = json.loads(text)
+    except ValueError as error:
+        return Result(None, f"{path} is damaged and does not count ({error}).")
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        schema = result.get("schema") if isinstance(result, dict) else None
+        return Result(None, f"{path} does not count: it has schema {schema}, this version reads {SCHEMA}.")
+    if result.get("run_id") != folder.name:
+        return Result(None, f"{path} does not count: it is the result of {result.get('run_id')}.")
+    if lacking := [key for key in ("config", "metrics", "metrics_by_epoch", "params") if key not in result]:
+        return Result(None, f"{path} is damaged and does not count (it lacks {', '.join(lacking)}).")
+    return Result(result, None)
+
+
+def _schema_of(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "result.json").read_text()).get("schema")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def plain(value: Any) -> Any:
+    """Turns a typed configuration into what JSON and YAML hold, field for field."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _config_yaml(resolved: Resolved) -> str:
+    parts = {"run": plain(resolved.run), "circumstances": plain(resolved.circumstances)}
+    return yaml.safe_dump(parts, sort_keys=False)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,96 @@
+"""What all tasks share: configuration, examples, splits and their subsets. No torch."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from omegaconf import MISSING
+
+from lora_repro import draw, metrics
+from lora_repro.errors import InputError
+from lora_repro.identity import NOT_SCIENCE
+
+
+class Example(NamedTuple):
+    """One labelled text. `document` groups examples that come from one source (the unit that splits respect)."""
+
+    id: str
+    text: str
+    label: int
+    document: str
+
+
+Splits = dict[str, list[Example]]
+"""The keys are train, eval (the dev split) and test."""
+
+
+@dataclass
+class TaskConfig:
+    """What a task is. Families add how it is read."""
+
+    name: str = MISSING
+    digest: str = MISSING
+    """sha256 of the data this task is made from, checked when it is read."""
+    num_labels: int = field(default=MISSING, metadata=NOT_SCIENCE)
+    train_size: int | None = None
+    """Number of training examples (null: all), drawn by subset_seed; smaller subsets lie inside larger ones."""
+    eval_size: int | None = None
+    test_size: int | None = None
+    subset_seed: int = 0
+
+    def load(self, data: str | None, cache: str) -> Splits:
+        """Reads all examples of the three splits.
+
+        Args:
+            data: A file or folder of the user's (paths.data), or None.
+            cache: The folder that lora_repro.fetch fills (paths.cache).
+
+        Raises:
+            MissingInputError: If the data is missing or damaged.
+        """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuses impossible values without reading anything.
+
+        Raises:
+            InputError: If a size or the subset seed is out of range.
+        """
+        for key in ("train_size", "eval_size", "test_size"):
+            size = getattr(self, key)
+            if size is not None and size < 1:
+                raise InputError(f"task.{key}: must be at least 1, or null for all (given: {size}).")
+        if self.subset_seed < 0:
+            raise InputError(f"task.subset_seed: must be 0 or more (given: {self.subset_seed}).")
+
+    def score(
+        self, predictions: Int[np.ndarray, " examples"], references: Int[np.ndarray, " examples"]
+    ) -> dict[str, float]:
+        """Scores the predicted labels of one split: `accuracy`, and beside it the `majority` baseline."""
+        return {
+            "accuracy": metrics.accuracy(predictions, references),
+            "majority": metrics.majority(references),
+        }
+
+
+def subset(splits: Splits, config: TaskConfig) -> Splits:
+    """Draws train_size, eval_size and test_size examples of the three splits.
+
+    Each split has one permutation, of which a size takes the first examples: a smaller subset is the beginning of a
+    larger one, and null is the same as the size of the whole split.
+
+    Raises:
+        InputError: If a size is above what there is.
+    """
+    drawn = {}
+    for split, examples in splits.items():
+        size = getattr(config, f"{split}_size")
+        if size is not None and size > len(examples):
+            raise InputError(
+                f"task.{split}_size: {config.name} has {len(examples)} {split} examples (given: {size}).\n"
+                f"Give at most task.{split}_size={len(examples)}, or null for all."
+            )
+        order = draw.generator("subset", config.subset_seed, split).permutation(len(examples))
+        drawn[split] = [examples[i] for i in order[:size]]
+    return drawn

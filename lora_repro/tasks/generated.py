@@ -1,0 +1,74 @@
+"""A small generated task for tests and scale=smoke: which of two sets of words is in the majority? No paper result.
+
+One example: input "sad up joy is ace ace ugh", label 1 (four words of the positive set, two of the negative).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_repro import draw
+from lora_repro.errors import InputError
+from lora_repro.tasks.base import Example, Splits, TaskConfig
+
+POSITIVE = ("joy", "fun", "win", "yes", "ace", "top", "hug", "up")
+NEGATIVE = ("sad", "bad", "ill", "no", "woe", "mad", "cry", "ugh")
+NEUTRAL = ("the", "an", "of", "it", "and", "to", "is", "was", "at", "day", "car", "box", "in", "we", "she", "out")
+SIZES = {"train": 400, "eval": 100, "test": 100}
+MIN_WORDS, MAX_WORDS = 4, 24
+
+
+@dataclass
+class GeneratedConfig(TaskConfig):
+    """Nothing to choose but sizes of subsets: the task is the same on all machines."""
+
+    def load(self, data: str | None, cache: str) -> Splits:
+        """Draws all examples; no text occurs twice.
+
+        Args:
+            data: Not used, as nothing is read.
+            cache: Not used.
+
+        Raises:
+            InputError: If the examples are not those that `digest` declares.
+        """
+        seen: set[str] = set()
+        splits = {split: _examples(split, size, seen) for split, size in SIZES.items()}
+        found = digest(splits)
+        if found != self.digest:
+            raise InputError(
+                f"task.digest: the generated examples have sha256 {found} (given: {self.digest}).\n"
+                f"Set task.digest to the value in conf/task/generated.yaml; if it is, numpy {np.__version__} draws "
+                f"other numbers: install the version that pyproject.toml names."
+            )
+        return splits
+
+
+def digest(splits: Splits) -> str:
+    """Returns the sha256 over all examples, as JSON with sorted splits."""
+    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()
+
+
+def _examples(split: str, size: int, seen: set[str]) -> list[Example]:
+    rng = draw.generator("generated", split)
+
+    def integer(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    examples = []
+    while len(examples) < size:
+        label = integer(0, 1)
+        num_words = integer(MIN_WORDS, MAX_WORDS)
+        num_marked = integer(1, num_words)
+        num_minor = integer(0, (num_marked - 1) // 2)  # less than half: never a tie
+        major, minor = (POSITIVE, NEGATIVE) if label else (NEGATIVE, POSITIVE)
+        sets = [major] * (num_marked - num_minor) + [minor] * num_minor + [NEUTRAL] * (num_words - num_marked)
+        order = sorted(range(num_words), key=[integer(0, 2**31) for _ in sets].__getitem__)
+        text = " ".join(sets[i][integer(0, len(sets[i]) - 1)] for i in order)
+        if text not in seen:
+            seen.add(text)
+            identity = f"{split}-{len(examples)}"
+            examples.append(Example(identity, text, label, identity))
+    return examples
