@@ -4,17 +4,25 @@ import os
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lora_repro.cli import guard, normalise
+from lora_repro.cli import guard, normalise, say
 from lora_repro.config import HOME
+from lora_repro.errors import InputError, RunFailedError
 
 
 @hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="config")
 def _main(cfg: DictConfig) -> None:
     from lora_repro.job import run_job
 
-    run_job(cfg)
+    try:
+        run_job(cfg)
+    except (InputError, RunFailedError) as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # the sweeper counts it, and goes on
+        raise SystemExit(say(error)) from error
 
 
 def main() -> None:

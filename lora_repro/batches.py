@@ -6,7 +6,7 @@ import numpy as np
 
 from lora_repro import draw
 
-LENGTH_STEP = 8
+LENGTH_STEP = 4
 """Batches are padded to a multiple of this many tokens, so that few shapes occur."""
 
 
@@ -27,11 +27,12 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
     """
     random = draw.generator("batches", seed, epoch)
     shuffled = random.permutation(len(lengths))
-    by_length = shuffled[np.argsort(padded_length(np.asarray(lengths)[shuffled]), kind="stable")]
+    padded = np.array([padded_length(length) for length in lengths])
+    by_length = shuffled[np.argsort(padded[shuffled], kind="stable")]
     groups = [by_length[start : start + batch_size].tolist() for start in range(0, len(lengths), batch_size)]
     return [groups[position] for position in random.permutation(len(groups))]
 
 
-def padded_length(lengths: np.ndarray) -> np.ndarray:
-    """Rounds lengths up to a multiple of LENGTH_STEP."""
-    return -(-lengths // LENGTH_STEP) * LENGTH_STEP
+def padded_length(length: int) -> int:
+    """Rounds a length up to a multiple of LENGTH_STEP."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP

@@ -1,6 +1,5 @@
 """What both programs do with a command line: mend what is meant, refuse what is not, end in words. No torch."""
 
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -8,13 +7,15 @@ from types import FrameType
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from lora_repro.config import group_names, unknown_key
+from lora_repro.config import group_names, integral
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
+from lora_repro.explain import explain
 
 MULTIRUN = ("-m", "--multirun")
+SHOW = ("-c", "--cfg")
 
 
 def guard(command: Callable[[], None]) -> int:
@@ -29,17 +30,25 @@ def guard(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted; finished runs are kept, the same command goes on.", file=sys.stderr)
         return 130
-    except (InputError, RunFailedError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"Error: {explain(error)}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         return 1
+    except (InputError, RunFailedError, HydraException, OmegaConfBaseException, OSError) as error:
+        return say(error)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return 0
+
+
+def say(error: Exception) -> int:
+    """Tells an error in a few lines on stderr and returns the exit code."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        text = explain(error)
+    elif isinstance(error, OSError):
+        text = f"{error.filename or 'the system'}: {error.strerror or error}.\nGive a folder that can be written: paths.outputs=DIR"
+    else:
+        text = str(error)
+    print(f"Error: {text}", file=sys.stderr)
+    return 1
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
@@ -50,6 +59,8 @@ def normalise(argv: Sequence[str]) -> list[str]:
     Raises:
         InputError: If a sweep is asked for in a form that would run one default job, or a key is deleted.
     """
+    if any(flag in argv for flag in MULTIRUN) and any(flag in argv for flag in SHOW):
+        raise InputError("-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME")
     arguments = []
     for argument in argv:
         if argument.startswith("-") or "=" not in argument:
@@ -57,9 +68,12 @@ def normalise(argv: Sequence[str]) -> list[str]:
                 raise InputError(f"{argument}: nothing can be taken out of a configuration. Set the value you want.")
             arguments.append(argument)
             continue
-        override = OverridesParser.create().parse_override(argument)
+        (override,) = OverridesParser.create().parse_overrides([argument])
         _refuse_no_sweep(override, argv)
+        _refuse_unknown_preset(override)
         plain = override.key_or_group != "sweeps" and override.key_or_group.split(".")[0] != "hydra"
+        if plain and isinstance(value := override.value(), float) and integral(override.key_or_group, value) is not value:
+            argument = f"{override.get_key_element()}={integral(override.key_or_group, value)}"
         arguments.append(argument.lstrip("+") if plain else argument)
     return arguments
 
@@ -80,32 +94,14 @@ def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
     name = override.get_value_string()
     if name not in names:
         raise InputError(f"+sweeps: no sweep {name!r}.{did_you_mean(name, names)}\nSweeps: {', '.join(names)}.")
-    if not any(flag in argv for flag in MULTIRUN) and "-c" not in argv and "--cfg" not in argv and argv[0] != "":
+    if not any(flag in argv for flag in MULTIRUN):
         raise InputError(f"+sweeps={name} asks for many runs. Give -m: python -m lora_repro -m {' '.join(argv)}")
 
 
-def explain(error: Exception) -> str:
-    """Says what is wrong in an error of Hydra or OmegaConf, what was given, and what to do."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(cause, ConfigKeyError):
-        parent, _, key = str(cause.full_key).rpartition(".")
-        keys = sorted(map(str, cause.parent_node)) if cause.parent_node is not None else []
-        return unknown_key(f"{parent}.{key}" if parent else key, keys)
-    if isinstance(cause, OmegaConfBaseException):
-        return _explain_value(error, cause)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        names = list(error.options or group_names(group))
-        return f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}."
-    text = str(error).splitlines()
-    if isinstance(error, OverrideParseException):
-        return f"{text[0]}\nAn override reads KEY=VALUE; quote what the shell would take: 'method.targets=[q,v]'."
-    return "\n".join(text[:4])
-
-
-def _explain_value(error: Exception, cause: OmegaConfBaseException) -> str:
-    """Says which key has a value of the wrong type."""
-    first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    given = re.search(r"override '?(.*?)'?$", str(error).splitlines()[0])
-    key = cause.full_key or (given.group(1) if given else "?")
-    return f"{key}: {first}"
+def _refuse_unknown_preset(override: Override) -> None:
+    """Refuses a preset that does not exist: as the default one is optional, Hydra would leave it out in silence."""
+    if override.key_or_group != "preset" or override.is_sweep_override():
+        return
+    name, names = str(override.value()), group_names("preset")
+    if name not in names:
+        raise InputError(f"preset@train: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}.")

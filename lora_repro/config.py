@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -271,6 +271,16 @@ def unknown_key(where: str, keys: list[str]) -> str:
 def run_id(run: Run) -> str:
     """Returns a readable prefix and the fingerprint of the science: no path, no weights, no data are needed."""
     return f"{run.model.name}-{run.task.name}-{run.method.label}-s{run.seed}-{fingerprint(run)}"
+
+
+def integral(key: str, value: Any) -> Any:
+    """Returns 8 for 8.0 where a dotted key is declared as an integer; any other value as it is."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    group, _, name = key.rpartition(".")
+    sections = {"model": [ModelConfig], "task": FAMILIES.values(), "method": METHODS.values(), "train": [TrainConfig]}
+    declared = [f.type for section in sections.get(group, [Config]) for f in fields(section) if f.name == name]
+    return int(value) if any(kind is int or int in get_args(kind) for kind in declared) else value
 
 
 def load_group(group: str, name: str) -> Any:

@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the model's inputs and the labels of these examples, of the length that `padded_length` gives."""
-        longest = int(padded_length(self.lengths[indices].max().numpy()))
+        longest = padded_length(int(self.lengths[indices].max()))
         inputs = {name: values[indices, :longest].to(device, non_blocking=True) for name, values in self.inputs.items()}
         return inputs, self.labels[indices].to(device, non_blocking=True)
 

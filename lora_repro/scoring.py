@@ -13,7 +13,7 @@ from lora_repro.encoding import Encoded
 from lora_repro.precision import products
 from lora_repro.tasks import TaskConfig
 
-BATCH = 128
+BATCH = 64
 
 
 class Scores(NamedTuple):

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, cast
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from lora_repro.config import Circumstances, Resolved, group_names, resolve, run_id
+from lora_repro.config import Circumstances, Resolved, group_names, integral, resolve, run_id
 from lora_repro.errors import InputError, did_you_mean
+from lora_repro.explain import explain
 
 Compose = Callable[[list[str]], DictConfig]
 """Composes a configuration from override strings: Hydra's, however it was started."""
@@ -60,7 +62,10 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
                     f"One fixed set of matrices is written [[q, v]], two sets [[q], [q, v]]."
                 )
         axes = [value if isinstance(value, list) else [value] for value in grid.values()]
-        points += [dict(zip(grid, values, strict=True)) for values in itertools.product(*axes)]
+        points += [
+            {key: integral(key, value) for key, value in zip(grid, values, strict=True)}
+            for values in itertools.product(*axes)
+        ]
     return sorted(points, key=lambda point: point["seed"] if isinstance(point.get("seed"), int) else 0)
 
 
@@ -151,8 +156,9 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
                 if key not in groups:
                     OmegaConf.update(cfg, key, value, merge=False)
             resolved = resolve(cfg)
-        except InputError as error:
-            raise InputError(f"{error}\nIn the job: {' '.join(overrides(point))}") from error
+        except (InputError, OmegaConfBaseException) as error:
+            reason = error if isinstance(error, InputError) else explain(error)
+            raise InputError(f"{reason}\nIn the job: {' '.join(overrides(point))}") from error
         name = run_id(resolved.run)
         jobs.setdefault(name, Job([*passed, *overrides(point)], name, resolved, point))
     return list(jobs.values())

@@ -37,6 +37,8 @@ class LoRAConfig(MethodConfig):
 
     def check(self, arch: Arch) -> None:
         """Refuses targets that are unknown, repeated or none, and r, alpha, dropout out of range."""
+        if not all(isinstance(letter, str) for letter in self.targets):
+            raise InputError(f"method.targets: a list of letters (given: {self.targets}). Example: method.targets=[q,v]")
         if not self.targets:
             raise InputError("method.targets: at least one matrix is needed (given: []). Example: method.targets=[q,v]")
         if repeated := sorted({letter for letter in self.targets if self.targets.count(letter) > 1}):

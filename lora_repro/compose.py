@@ -1,0 +1,18 @@
+"""Composes a configuration outside of a running Hydra: for planning, tables, fetching and tests. No torch."""
+
+from collections.abc import Sequence
+
+import hydra
+from omegaconf import DictConfig
+
+from lora_repro.config import HOME
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Returns what `python -m lora_repro OVERRIDES` would compose.
+
+    Raises:
+        HydraException: If an override, or a choice of a group, does not exist.
+    """
+    with hydra.initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
+        return hydra.compose("config", list(overrides))

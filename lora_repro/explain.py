@@ -1,0 +1,41 @@
+"""Errors of Hydra and OmegaConf in our words: what is wrong, what was given, what to do. No torch."""
+
+import re
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from lora_repro.config import unknown_key
+from lora_repro.errors import did_you_mean
+
+
+def explain(error: Exception) -> str:
+    """Says what is wrong in an error of Hydra or OmegaConf, what was given, and what to do."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        keys = sorted(map(str, cause.parent_node)) if isinstance(cause.parent_node, DictConfig) else []
+        return unknown_key(str(cause.full_key), keys)
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key or 'configuration'}: {_explain_value(str(cause).splitlines()[0])}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        names = [option for option in error.options or [] if not option.endswith("_schema")]
+        return f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read as an override ({str(error).splitlines()[0]}).\n"
+            "An override reads KEY=VALUE, a list KEY=[A,B]; quote what the shell would take: 'method.targets=[q,v]'."
+        )
+    return "\n".join(str(error).splitlines()[:4])
+
+
+def _explain_value(text: str) -> str:
+    """Says what a value must be, from OmegaConf's words."""
+    if found := re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
+        return f"must be of type {found[2].lower()} (given: {found[1]})."
+    if found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        return f"must be one of {found[2]} (given: {found[1]}).{did_you_mean(found[1], found[2].split(', '))}"
+    if found := re.search(r"Invalid value assigned: (\w+) is not a ListConfig", text):
+        return f"must be a list (given: a value of type {found[1]}). A list reads [A,B], as in method.targets=[q,v]."
+    return text

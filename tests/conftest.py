@@ -1,0 +1,24 @@
+"""The environment that all tests share, set before anything is imported."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub, which costs half a minute a call where there is none
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads are slower, and the workers are two already
+os.environ.pop("LORA_REPRO_DATA", None)  # a data set of the developer's
+
+from collections.abc import Callable  # noqa: E402  (the environment comes first)
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+TINY = ("model=tiny_bert", "task=generated", "task.train_size=64", "task.eval_size=32", "task.test_size=32")
+"""A run of a second, without downloads."""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
+    """Composes a tiny run with more overrides; its store is the test's own."""
+    from lora_repro.compose import compose
+
+    return lambda *overrides: compose([*TINY, f"paths.outputs={tmp_path}", "compute.device=cpu", *overrides])

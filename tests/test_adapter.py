@@ -1,0 +1,160 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from lora_repro.arch import Arch
+from lora_repro.config import Resolved, resolve, run_id
+from lora_repro.encoding import encode
+from lora_repro.errors import InputError, MissingInputError, RunFailedError
+from lora_repro.job import run_job
+from lora_repro.record import Record
+from lora_repro.train import build
+
+# PEFT asks transformers in a form that transformers has renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+Compose = Callable[..., DictConfig]
+CPU = torch.device("cpu")
+FAMILIES = {"bert": {"pad_token_id": 0}, "roberta": {"pad_token_id": 1, "type_vocab_size": 1}}
+
+
+@pytest.fixture(params=FAMILIES)
+def local(request: pytest.FixtureRequest, tmp_path: Path, tiny: Compose) -> Callable[..., DictConfig]:
+    """A tiny BERT or RoBERTa on disk, as a user of model=local has it, with the tiny tokenizer."""
+    from lora_repro.config import load_group
+    from lora_repro.models import load_tokenizer
+
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    config = AutoConfig.for_model(request.param, max_position_embeddings=80, **sizes, **FAMILIES[request.param])
+    folder = tmp_path / "base"
+    AutoModelForSequenceClassification.from_config(config).base_model.save_pretrained(folder)
+    load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(folder)
+    return lambda *overrides: tiny(
+        "model=local", f"paths.model={folder}", "preset@train=tiny_bert_lora", "method.targets=[q,k,v,o]", *overrides
+    )
+
+
+def test_peft_opens_the_adapter_on_the_same_base_and_gives_equal_logits(local: Compose) -> None:
+    cfg = local("method.alpha=16")
+    run_job(cfg)
+    resolved = resolve(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolved.run))
+    base = AutoModelForSequenceClassification.from_pretrained(cfg.paths.model, num_labels=2)
+    theirs = PeftModel.from_pretrained(base, str(record.folder / "adapter")).eval()
+    inputs, _ = encode(resolved.run, resolved.circumstances)["test"].batch(list(range(32)), CPU)
+    stored = _stored_logits(record, "test")
+    with torch.inference_mode():
+        assert torch.allclose(theirs(**inputs).logits, stored, atol=1e-5)
+        with theirs.disable_adapter():
+            assert not torch.allclose(theirs(**inputs).logits, stored, atol=1e-3)
+    assert str(cfg.paths.model) not in (record.folder / "adapter" / "adapter_config.json").read_text()
+
+
+def test_what_peft_saves_can_be_scored(local: Compose, tmp_path: Path) -> None:
+    cfg = local()
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    base = AutoModelForSequenceClassification.from_pretrained(cfg.paths.model, num_labels=2)
+    PeftModel.from_pretrained(base, str(record.folder / "adapter")).save_pretrained(tmp_path / "theirs")
+    scored = local("train.epochs=0", f"train.init_from={tmp_path / 'theirs'}")
+    assert _metrics(scored) == pytest.approx(_last(record))
+
+
+@pytest.mark.parametrize("method", ["lora", "head_only"])
+@pytest.mark.parametrize("form", ["id", "folder"])
+def test_zero_epochs_score_a_run_without_training(tiny: Compose, method: str, form: str) -> None:
+    cfg = tiny(f"method={method}")
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    given = record.run_id if form == "id" else record.folder
+    scored = tiny(f"method={method}", "train.epochs=0", f"train.init_from={given}")
+    assert _metrics(scored) == _last(record)
+    result = Record(cfg.paths.outputs, run_id(resolve(scored).run)).read().result
+    assert result is not None and result["flags"]["untrained"] and result["train_examples_per_s"] is None
+
+
+def test_zero_epochs_without_an_adapter_score_the_heads_start(tiny: Compose) -> None:
+    assert _metrics(tiny("train.epochs=0")) == _metrics(tiny("train.epochs=0", "method=head_only"))
+
+
+def test_a_runs_id_and_its_directory_are_one_identity(tiny: Compose) -> None:
+    cfg = tiny()
+    run_job(cfg)
+    name = run_id(resolve(cfg).run)
+    by_id, by_folder = (tiny(f"train.init_from={given}") for given in (name, f"{cfg.paths.outputs}/runs/{name}"))
+    assert run_id(resolve(by_id).run) == run_id(resolve(by_folder).run) != name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method.r=4"], "the adapter has r = 8 and alpha = 8.*\nGive the adapter's: method.r=8 method.alpha=8"),
+        (["method.alpha=4"], "Give the adapter's"),
+        (["method.targets=[q]"], "holds 4 tensors that method=lora-r8-q has no place for"),
+        (["method.targets=[q,k,v]"], "lacks 4 tensors"),
+        (["method=head_only"], "holds no trained.safetensors"),
+    ],
+)
+def test_an_adapter_of_another_method_is_refused(tiny: Compose, overrides: list[str], message: str) -> None:
+    cfg = tiny()
+    run_job(cfg)
+    name = run_id(resolve(cfg).run)
+    with pytest.raises(InputError, match=message):
+        run_job(tiny("train.epochs=0", f"train.init_from={name}", *overrides))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "is damaged"),
+        (lambda path: save_file({k: v * torch.nan for k, v in load_file(path).items()}, path), "not finite"),
+        (lambda path: save_file({k: v[..., :1].clone() for k, v in load_file(path).items()}, path), "has shape"),
+        (lambda path: path.unlink(), "holds no adapter_model.safetensors"),
+    ],
+)
+def test_a_damaged_adapter_is_refused(tiny: Compose, damage: Callable[[Path], None], message: str) -> None:
+    cfg = tiny()
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    damage(record.folder / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=message):
+        run_job(tiny("train.epochs=0", f"train.init_from={record.run_id}"))
+
+
+def test_a_run_that_does_not_exist_is_refused(tiny: Compose) -> None:
+    with pytest.raises(MissingInputError, match="no run tiny_bert-x-s0-0123456789"):
+        run_job(tiny("train.init_from=tiny_bert-x-s0-0123456789"))
+
+
+def test_full_fine_tuning_keeps_no_weights_and_says_so(tiny: Compose) -> None:
+    cfg = tiny("method=full")
+    run_job(cfg)
+    with pytest.raises(InputError, match="Full fine-tuning keeps no weights"):
+        run_job(tiny("method=full", "train.epochs=0", f"train.init_from={run_id(resolve(cfg).run)}"))
+
+
+def _stored_logits(record: Record, split: str) -> torch.Tensor:
+    import pandas as pd
+
+    stored = pd.read_parquet(record.folder / "predictions.parquet")
+    rows = stored[(stored.split == split) & (stored.epoch == stored.epoch.max())]
+    return torch.tensor(np.stack(rows.scores.tolist()))
+
+
+def _metrics(cfg: DictConfig) -> dict[str, float]:
+    return run_job(cfg)
+
+
+def _last(record: Record) -> dict[str, float]:
+    result = record.read().result
+    assert result is not None
+    return result["metrics"]

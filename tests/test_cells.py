@@ -1,0 +1,225 @@
+"""Cells on stores made by hand, with answers computed by hand."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from stores import SMOKE, fill, job, jobs, write_run, write_status
+
+from analysis.cells import cells
+from analysis.items import load_item
+from analysis.protocol import Protocol, pick
+from analysis.stats import summarise
+from lora_repro.compose import compose
+from lora_repro.errors import InputError
+from lora_repro.sweep import load
+
+TABLE6 = load_item("table", "6")
+TASK = "generated"
+
+
+def cell(frame: pd.DataFrame, row: str, column: int, task: str = TASK) -> dict[str, Any]:
+    found = frame[(frame["row"] == row) & (frame["column"] == column) & (frame["task"] == task)]
+    (only,) = found.to_dict("records")
+    return {str(key): value for key, value in only.items()}
+
+
+def test_summarise_gives_the_t_interval() -> None:
+    mean, low, high, n = summarise([0.8, 0.9])
+    assert (mean, n) == (pytest.approx(0.85), 2)
+    half = 12.7062047 * 0.05  # t(0.975, 1 degree of freedom) times the standard error: 0.0707 / sqrt(2)
+    assert low == pytest.approx(0.85 - half)
+    assert high == pytest.approx(0.85 + half)
+
+
+def test_summarise_of_equal_one_and_no_values() -> None:
+    assert summarise([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5, 3)
+    assert summarise([0.5]) == (0.5, None, None, 1)
+    assert summarise([]) == (None, None, None, 0)
+
+
+def epochs(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
+    return [{"epoch": i, "eval/accuracy": dev, "test/accuracy": test} for i, (dev, test) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "value"), [("last_epoch", 0.6), ("best_epoch_on_dev", 0.9), ("held_out", 0.1)]
+)
+def test_each_protocol_takes_its_number(protocol: str, value: float) -> None:
+    by_epoch = epochs((0.5, 0.8), (0.9, 0.1), (0.6, 0.7))
+    score = pick(by_epoch, "accuracy", Protocol(protocol))
+    assert score is not None and score.value == value
+
+
+def test_of_tied_epochs_the_first_is_held_out() -> None:
+    score = pick(epochs((0.9, 0.1), (0.9, 0.2)), "accuracy", Protocol.held_out)
+    assert score is not None and score.value == 0.1
+
+
+def test_a_record_without_the_metric_has_no_score() -> None:
+    assert pick([], "accuracy", Protocol.last_epoch) is None
+    assert pick(epochs((math.nan, 0.1)), "accuracy", Protocol.last_epoch) is None
+    assert pick(epochs((0.1, 0.1)), "bleu", Protocol.last_epoch) is None
+
+
+def test_a_whole_cell_holds_mean_interval_and_runs(tmp_path: Path) -> None:
+    fill(tmp_path)
+    got = cell(cells(TABLE6, "smoke", tmp_path), "q,v", 2)
+    assert (got["mean"], got["n"], got["n_expected"], got["missing"]) == (pytest.approx(0.85), 2, 2, ())
+    assert (got["low"], got["high"]) == (pytest.approx(0.85 - 0.635310), pytest.approx(0.85 + 0.635310))
+    assert got["run_ids"] == tuple(job("qv", 2, seed).run_id for seed in (0, 1))
+    assert (got["model"], got["majority"], got["verdict"]) == ("tiny_bert", 0.6, "smoke: plumbing, not judged")
+    assert got["commits"] == ("0123456789",)
+    assert math.isnan(got["paper"])
+
+
+def test_the_protocol_reaches_the_cells(tmp_path: Path) -> None:
+    fill(tmp_path)
+    got = cell(cells(TABLE6, "smoke", tmp_path, protocol=Protocol.held_out), "q", 1)
+    assert (got["mean"], got["majority"]) == (pytest.approx(0.75), 0.5)
+
+
+def test_the_papers_numbers_are_cells_in_the_same_unit(tmp_path: Path) -> None:
+    frame = cells(TABLE6, "smoke", tmp_path)
+    got = cell(frame, "q,v", 64, "wikisql")
+    assert (got["paper"], got["paper_fluctuation"], got["paper_model"]) == (0.735, 0.005, "gpt3_175b")
+    assert (got["n_expected"], got["run_ids"]) == (0, ())
+    assert int(frame["paper"].notna().sum()) == 30
+
+
+def test_a_missing_seed_leaves_no_mean(tmp_path: Path) -> None:
+    write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)])
+    got = cell(cells(TABLE6, "smoke", tmp_path), "q", 1)
+    assert math.isnan(got["mean"]) and math.isnan(got["low"])
+    assert (got["n"], got["n_expected"]) == (1, 2)
+    missing = {"run_id": job("q", 1, 1).run_id, "seed": 1, "state": "todo", "reason": None}
+    assert got["missing"] == (missing,)
+
+
+def test_failed_diverged_and_damaged_runs_are_named(tmp_path: Path) -> None:
+    fill_but = [job("q", 1, 1), job("q", 2, 1), job("qv", 1, 1)]
+    for each in jobs():
+        if each not in fill_but:
+            write_run(tmp_path, each, [(0.8, 0.7)])
+    write_status(tmp_path, fill_but[0], "failed", "RuntimeError: no")
+    write_status(tmp_path, fill_but[1], "diverged", "the loss is nan")
+    (write_run(tmp_path, fill_but[2], [(0.8, 0.7)]) / "result.json").write_text("{")
+    frame = cells(TABLE6, "smoke", tmp_path)
+    states = {place: cell(frame, *place)["missing"][0]["state"] for place in (("q", 1), ("q", 2), ("q,v", 1))}
+    assert states == {("q", 1): "failed", ("q", 2): "diverged", ("q,v", 1): "not counted"}
+    assert cell(frame, "q", 1)["missing"][0]["reason"] == "RuntimeError: no"
+    assert cell(frame, "q,v", 2)["n"] == 2
+
+
+def test_a_result_of_another_schema_does_not_count(tmp_path: Path) -> None:
+    write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)], schema=2)
+    got = cell(cells(TABLE6, "smoke", tmp_path), "q", 1)
+    assert (got["n"], got["missing"][0]["state"]) == (0, "not counted")
+
+
+def test_extra_runs_in_the_store_change_no_cell(tmp_path: Path) -> None:
+    fill(tmp_path)
+    before = cells(TABLE6, "smoke", tmp_path)
+    for extra in jobs(*SMOKE, "seed=2,3", "method.alpha=16"):
+        write_run(tmp_path, extra, [(0.0, 0.0)])
+    for extra in jobs(*SMOKE, "seed=2,3"):
+        write_run(tmp_path, extra, [(0.0, 0.0)])
+    pd.testing.assert_frame_equal(before, cells(TABLE6, "smoke", tmp_path))
+
+
+def test_overrides_choose_the_runs_of_a_cell(tmp_path: Path) -> None:
+    fill(tmp_path)
+    got = cell(cells(TABLE6, "smoke", tmp_path, ["seed=0,1,2"]), "q", 2)
+    assert (got["n"], got["n_expected"]) == (2, 3)
+    assert cell(cells(TABLE6, "smoke", tmp_path, ["seed=0"]), "q", 2)["n_expected"] == 1
+
+
+def test_a_rank_that_the_paper_lacks_is_a_column_in_its_place(tmp_path: Path) -> None:
+    frame = cells(TABLE6, "smoke", tmp_path, ["method.r=3"])
+    assert cell(frame, "q", 3)["n_expected"] == 2
+    assert sorted(set(frame["column"])) == [1, 2, 3, 4, 8, 64]
+
+
+def test_a_mean_over_more_than_seeds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.learning_rate: a cell is a mean over seeds only.*0\.001, 0\.01"):
+        cells(TABLE6, "smoke", tmp_path, ["train.learning_rate=1e-3,1e-2"])
+
+
+def test_runs_without_a_row_are_told_apart(tmp_path: Path) -> None:
+    frame = cells(TABLE6, "smoke", tmp_path, ["method=full", "seed=0"])
+    assert len(frame.attrs["outside"]) >= 1
+    assert int(frame["n_expected"].sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "given"),
+    [
+        ("demo", []),
+        ("smoke", []),
+        ("smoke", ["seed=3,4", "method.r=1,4", "method.alpha=16"]),
+        ("smoke", ["task.train_size=50,60", "method.r=1,2"]),
+    ],
+)
+def test_a_cells_command_expands_to_exactly_its_runs(tmp_path: Path, scale: str, given: list[str]) -> None:
+    if "task.train_size=50,60" in given:
+        with pytest.raises(InputError, match=r"task\.train_size"):
+            cells(TABLE6, scale, tmp_path, given)
+        return
+    frame = cells(TABLE6, scale, tmp_path / "a store", given)
+    ours = frame[frame["n_expected"] > 0]
+    assert len(ours) >= 3
+    for command, run_ids in zip(ours["command"], ours["run_ids"], strict=True):
+        assert expansion(command) == set(run_ids)
+    everything = {run_id for run_ids in ours["run_ids"] for run_id in run_ids}
+    assert expansion(frame.attrs["command"]) == everything
+
+
+def expansion(command: str) -> set[str]:
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "lora_repro", "-m"]
+    return {job.run_id for job in load(compose, words[4:]).jobs}
+
+
+def test_a_cell_of_a_sweep_of_several_grids_spells_its_settings_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from analysis import cells as module
+
+    both = [*jobs(), *jobs(*SMOKE, "method.targets=[v]", "method.r=1", "method.alpha=16")]
+    commands = module._Commands(list(SMOKE), [], "outputs", both)
+    assert not commands.is_product
+    pair = [each for each in both if each.resolved.run.method.label == "lora-r1-v"]
+    assert len(pair) == 2
+    assert expansion(commands.of(pair)) == {each.run_id for each in pair}
+
+
+def test_planned_runs_are_cells_with_their_reason(tmp_path: Path) -> None:
+    frame = cells(TABLE6, "paper", tmp_path)
+    assert len(frame) == 30
+    got = cell(frame, "q", 1, "wikisql")
+    assert (got["paper"], got["n"], got["n_expected"]) == (0.688, 0, 1)
+    assert "later issues" in got["reason"]
+    assert (got["command"], got["verdict"]) == (None, "not judged yet")
+
+
+def test_an_item_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(InputError, match="table 66: there is no such item here[^$]*table 6"):
+        load_item("table", "66")
+
+
+def test_every_item_has_a_sweep_and_facts_for_all_its_values() -> None:
+    import yaml
+
+    from analysis.items import HERE
+    from lora_repro.config import group_names
+
+    entries = yaml.safe_load((HERE / "items.yaml").read_text())
+    assert entries
+    for name, entry in entries.items():
+        assert name in group_names("sweeps")
+        item = load_item(entry["kind"], name.removeprefix(entry["kind"]))
+        for fact in item.facts["rows"]:
+            assert fact[item.rows.facts] in item.rows.values.values()
+            assert set(item.columns.values.values()) <= set(fact)
+        assert set(item.fluctuation.values()) <= set(item.facts["metrics"])

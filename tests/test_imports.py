@@ -1,0 +1,95 @@
+"""Imports point one way, and what is typed daily never waits for torch."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "transformers", "datasets", "evaluate", "wandb", "pandas", "matplotlib", "scipy", "pyarrow"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yields the dotted names that a file imports, wherever in it: `lora_repro.tasks`, `lora_repro.tasks.FAMILIES`."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module is not None else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def importers(folder: str, target: str) -> set[str]:
+    """Returns the files below a folder that import a module or anything below it."""
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    assert paths, f"no Python files in {folder}"
+    found = {path for path in paths if any(f"{name}.".startswith(f"{target}.") for name in imports(path))}
+    return {path.relative_to(ROOT).as_posix() for path in found}
+
+
+def test_the_walk_sees_imports_at_the_top_in_functions_and_by_from() -> None:
+    assert {"lora_repro/__main__.py", "lora_repro/campaign.py"} <= importers("lora_repro", "lora_repro.job")
+    assert "lora_repro/job.py" in importers("lora_repro", "lora_repro.train")
+    assert "hydra_plugins/lora_repro_sweeper.py" in importers("hydra_plugins", "lora_repro.sweep")
+
+
+@pytest.mark.parametrize(
+    ("folder", "target"),
+    [
+        ("lora_repro", "analysis"),
+        ("hydra_plugins", "analysis"),
+        ("lora_repro/methods", "lora_repro.tasks"),
+        ("lora_repro/tasks", "lora_repro.methods"),
+    ],
+)
+def test_no_import_points_back(folder: str, target: str) -> None:
+    assert importers(folder, target) == set()
+
+
+def test_only_the_mirror_imports_wandb() -> None:
+    assert importers("lora_repro", "wandb") <= {"lora_repro/mirror.py"}
+    assert importers("hydra_plugins", "wandb") == importers("analysis", "wandb") == set()
+
+
+def test_analysis_imports_no_torch() -> None:
+    assert importers("analysis", "torch") == importers("analysis", "transformers") == set()
+
+
+def test_runs_are_composed_counted_and_planned_without_torch() -> None:
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from hydra import compose, initialize_config_dir
+from lora_repro.config import HOME, resolve, run_id
+from lora_repro.sweep import load
+with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
+    def composed(overrides):
+        return compose("config", overrides)
+    run = resolve(composed(["method.r=8", "method.targets=[q,v]"])).run
+    print(run_id(run))
+    print(run.method.count(run.arch).method)
+    print(len(load(composed, ["+sweeps=table6", "scale=smoke"]).jobs))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    name, method_parameters, jobs = done.stdout.split()
+    assert name.startswith("minilm-movies-lora-r8-qv-s0-")
+    assert int(method_parameters) == 6 * 2 * 8 * (384 + 384)  # layers, matrices, r, d_in + d_out
+    assert int(jobs) == 8
+
+
+@pytest.mark.parametrize("arguments", [["-m", "lora_repro", "--cfg", "job"], ["-m", "lora_repro", "--help"]])
+def test_printing_the_configuration_imports_nothing_heavy(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "method" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {"lora_repro.config", "omegaconf"} <= imported
+    assert HEAVY & {name.partition(".")[0] for name in imported} == set()

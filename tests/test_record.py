@@ -1,0 +1,122 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from lora_repro.config import resolve, run_id
+from lora_repro.errors import InputError
+from lora_repro.job import run_job
+from lora_repro.record import SCHEMA, Record, State, read_result
+
+Compose = Callable[..., DictConfig]
+LINE = {"schema": SCHEMA, "config": {}, "metrics": {}, "metrics_by_epoch": [], "params": {}}
+
+
+def record_of(cfg: DictConfig) -> Record:
+    return Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+
+
+def test_a_finished_run_is_never_computed_twice(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = run_job(tiny())
+    monkeypatch.setattr("lora_repro.train.train", lambda *_: pytest.fail("computed twice"))
+    assert run_job(tiny("log.level=warning")) == metrics
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is damaged and does not count"),
+        ('{"schema": 1, "run_id": "x"', "is damaged and does not count"),
+        ("[]", "has schema None"),
+        (json.dumps(LINE | {"schema": 2, "run_id": "x"}), "has schema 2, this version reads 1"),
+        (json.dumps(LINE | {"run_id": "y"}), "it is the result of y"),
+        (json.dumps({"schema": 1, "run_id": "x", "config": {}}), "lacks metrics"),
+    ],
+)
+def test_a_result_that_does_not_parse_or_belong_here_does_not_count(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "result.json").write_text(text)
+    found = read_result(tmp_path / "x")
+    assert found.result is None and found.problem is not None and problem in found.problem
+    assert read_result(tmp_path / "y") == (None, None)
+
+
+def test_a_damaged_result_is_kept_aside_and_computed_anew(tiny: Compose) -> None:
+    metrics = run_job(tiny())
+    record = record_of(tiny())
+    path = record.folder / "result.json"
+    path.write_text(path.read_text()[:300])
+    assert record.state is State.todo
+    assert run_job(tiny()) == metrics
+    assert (record.folder / "result.json.damaged").exists() and record.state is State.finished
+
+
+def test_a_directory_of_another_schema_is_left_as_it_is(tiny: Compose) -> None:
+    run_job(tiny())
+    path = record_of(tiny()).folder / "result.json"
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99', 1))
+    before = {file: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+    with pytest.raises(InputError, match="has schema 99.*left as it is"):
+        run_job(tiny())
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_an_interrupted_run_says_so_and_starts_over(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lora_repro.train._train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(tiny())
+    record = record_of(tiny())
+    assert record.state is State.interrupted
+    caplog.set_level("INFO", "lora_repro")
+    run_job(tiny())
+    assert "An earlier attempt was interrupted; without a checkpoint it starts over." in caplog.text
+    assert json.loads((record.folder / "status.json").read_text())["attempts"] == 2
+
+
+def test_the_result_is_written_last(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (written.append(Path(b).name), replace(a, b))[1])
+    run_job(tiny())
+    others = {path.name for path in record_of(tiny()).folder.iterdir()} - {"result.json", "status.json"}
+    assert written[-2:] == ["result.json", "status.json"] and "predictions.parquet" in others
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_store_is_refused(tiny: Compose, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="cannot be written"):
+        run_job(tiny())
+
+
+def test_a_store_that_is_a_file_is_refused(tiny: Compose, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        run_job(tiny())
+
+
+def test_a_full_disk_fails_the_run_and_loses_nothing(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_repro.errors import RunFailedError
+
+    other = run_job(tiny("seed=1"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "save_predictions", full)
+        with pytest.raises(RunFailedError, match="No space left on device"):
+            run_job(tiny())
+    assert record_of(tiny()).state is State.failed
+    assert record_of(tiny("seed=1")).read().result["metrics"] == other  # pyright: ignore
+    run_job(tiny())
+    assert record_of(tiny()).state is State.finished
