@@ -61,8 +61,11 @@ def normalise(argv: Sequence[str]) -> list[str]:
     """
     if any(flag in argv for flag in MULTIRUN) and any(flag in argv for flag in SHOW):
         raise InputError("-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME")
-    arguments = []
+    multirun = [argument for argument in argv if argument in MULTIRUN]
+    arguments = multirun[:1]  # in front: behind an override, argparse would not take it
     for argument in argv:
+        if argument in MULTIRUN:
+            continue
         if argument.startswith("-") or "=" not in argument:
             if argument.startswith("~"):
                 raise InputError(f"{argument}: nothing can be taken out of a configuration. Set the value you want.")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
@@ -194,14 +195,17 @@ def resolve(cfg: DictConfig) -> Resolved:
     Raises:
         InputError: If a key is unknown or missing, or a value impossible.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
+    try:
+        given = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue:
+        missing = sorted(OmegaConf.missing_keys(cfg))
         raise InputError(
             f"{missing[0]}: no value is given, and conf/ has none for this model and method.\n"
             f"Give it: {missing[0]}=VALUE" + (f" (missing too: {', '.join(missing[1:])})" if missing[1:] else "")
-        )
+        ) from None
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
-    _refuse_lost_keys(OmegaConf.to_container(cfg, resolve=True), asdict(config), "")
+    _refuse_lost_keys(given, asdict(config), "")
     for part in (config.model, config.task, config.method):
         if not NAME.fullmatch(part.name):
             raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")

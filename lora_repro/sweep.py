@@ -150,6 +150,7 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
         choice = (*passed, *overrides(groups))
         if choice not in bases:
             bases[choice] = compose(list(choice))
+            bases[choice].sweep = None  # only its name would matter to a job, and copying it costs
         cfg = deepcopy(bases[choice])
         try:
             for key, value in point.items():

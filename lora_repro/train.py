@@ -59,13 +59,13 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     device.reset_peak_memory(where)
     model = build(resolved, where)
     frozen = checks.frozen_digest(model)
-    state = _start(model, run, len(splits["train"].examples))
+    state = start(model, run, len(splits["train"].examples))
     predictions: list[dict[str, Any]] = []
     metrics_by_epoch: list[dict[str, Any]] = []
     epochs = range(1, run.train.epochs + 1) if run.train.epochs else [0]
     for state.epoch in epochs:
         if state.epoch:
-            _train_epoch(state, run, splits["train"], record, where, circumstances.log.every_steps)
+            train_epoch(state, run, splits["train"], record, where, circumstances.log.every_steps)
         checks.refuse_changed_weights(model, frozen)
         metrics: dict[str, Any] = {"epoch": state.epoch, "step": state.step}
         for name in SCORED:
@@ -122,7 +122,7 @@ def total_steps(run: Run, train_examples: int) -> int:
     return steps if run.train.max_steps is None else min(steps, run.train.max_steps)
 
 
-def _start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
+def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     """Prepares AdamW, its schedule, and torch's generator, which only dropout draws from."""
     settings = run.train
     head_rate = settings.head_learning_rate if settings.head_learning_rate is not None else settings.learning_rate
@@ -143,7 +143,7 @@ def _start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     return TrainState(model, optimizer, schedule)
 
 
-def _train_epoch(
+def train_epoch(
     state: TrainState, run: Run, split: Encoded, record: Record, where: torch.device, every_steps: int
 ) -> None:
     """Takes the steps of one epoch. The loss is read, and so waited for, only where it is logged."""

@@ -18,8 +18,10 @@ from lora_repro.job import run_job
 from lora_repro.record import Record
 from lora_repro.train import build
 
-# PEFT asks transformers in a form that transformers has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name
+    pytest.mark.filterwarnings("ignore:Could not find a config file in local"),  # the base is no repository of the hub
+]
 
 Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
@@ -147,7 +149,7 @@ def _stored_logits(record: Record, split: str) -> torch.Tensor:
 
     stored = pd.read_parquet(record.folder / "predictions.parquet")
     rows = stored[(stored.split == split) & (stored.epoch == stored.epoch.max())]
-    return torch.tensor(np.stack(rows.scores.tolist()))
+    return torch.tensor(np.stack(rows.scores.tolist()), dtype=torch.float32)
 
 
 def _metrics(cfg: DictConfig) -> dict[str, float]:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from stores import SMOKE, fill, job, jobs, write_run, write_status
 
-from analysis.cells import cells
-from analysis.items import load_item
+from analysis.cells import _by_place, _Commands, cells
+from analysis.items import HERE, load_item
 from analysis.protocol import Protocol, pick
 from analysis.stats import summarise
 from lora_repro.compose import compose
+from lora_repro.config import group_names
 from lora_repro.errors import InputError
 from lora_repro.sweep import load
 
@@ -22,9 +24,13 @@ TASK = "generated"
 
 
 def cell(frame: pd.DataFrame, row: str, column: int, task: str = TASK) -> dict[str, Any]:
-    found = frame[(frame["row"] == row) & (frame["column"] == column) & (frame["task"] == task)]
-    (only,) = found.to_dict("records")
-    return {str(key): value for key, value in only.items()}
+    found = [
+        {str(key): value for key, value in each.items()}
+        for each in frame.to_dict("records")
+        if (each["row"], each["column"], each["task"]) == (row, column, task)
+    ]
+    (only,) = found
+    return only
 
 
 def test_summarise_gives_the_t_interval() -> None:
@@ -45,9 +51,7 @@ def epochs(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
     return [{"epoch": i, "eval/accuracy": dev, "test/accuracy": test} for i, (dev, test) in enumerate(pairs)]
 
 
-@pytest.mark.parametrize(
-    ("protocol", "value"), [("last_epoch", 0.6), ("best_epoch_on_dev", 0.9), ("held_out", 0.1)]
-)
+@pytest.mark.parametrize(("protocol", "value"), [("last_epoch", 0.6), ("best_epoch_on_dev", 0.9), ("held_out", 0.1)])
 def test_each_protocol_takes_its_number(protocol: str, value: float) -> None:
     by_epoch = epochs((0.5, 0.8), (0.9, 0.1), (0.6, 0.7))
     score = pick(by_epoch, "accuracy", Protocol(protocol))
@@ -69,7 +73,7 @@ def test_a_whole_cell_holds_mean_interval_and_runs(tmp_path: Path) -> None:
     fill(tmp_path)
     got = cell(cells(TABLE6, "smoke", tmp_path), "q,v", 2)
     assert (got["mean"], got["n"], got["n_expected"], got["missing"]) == (pytest.approx(0.85), 2, 2, ())
-    assert (got["low"], got["high"]) == (pytest.approx(0.85 - 0.635310), pytest.approx(0.85 + 0.635310))
+    assert (got["low"], got["high"]) == (pytest.approx(0.85 - 0.6353102), pytest.approx(0.85 + 0.6353102))
     assert got["run_ids"] == tuple(job("qv", 2, seed).run_id for seed in (0, 1))
     assert (got["model"], got["majority"], got["verdict"]) == ("tiny_bert", 0.6, "smoke: plumbing, not judged")
     assert got["commits"] == ("0123456789",)
@@ -87,7 +91,7 @@ def test_the_papers_numbers_are_cells_in_the_same_unit(tmp_path: Path) -> None:
     got = cell(frame, "q,v", 64, "wikisql")
     assert (got["paper"], got["paper_fluctuation"], got["paper_model"]) == (0.735, 0.005, "gpt3_175b")
     assert (got["n_expected"], got["run_ids"]) == (0, ())
-    assert int(frame["paper"].notna().sum()) == 30
+    assert sum(math.isfinite(value) for value in frame["paper"]) == 30
 
 
 def test_a_missing_seed_leaves_no_mean(tmp_path: Path) -> None:
@@ -148,26 +152,21 @@ def test_a_mean_over_more_than_seeds_is_refused(tmp_path: Path) -> None:
         cells(TABLE6, "smoke", tmp_path, ["train.learning_rate=1e-3,1e-2"])
 
 
-def test_runs_without_a_row_are_told_apart(tmp_path: Path) -> None:
-    frame = cells(TABLE6, "smoke", tmp_path, ["method=full", "seed=0"])
-    assert len(frame.attrs["outside"]) >= 1
-    assert int(frame["n_expected"].sum()) == 0
+def test_runs_without_a_row_are_told_apart() -> None:
+    full = jobs("model=tiny_bert", "task=generated", "method=full")
+    places, outside = _by_place(TABLE6, [*jobs(), *full])
+    assert outside == [full[0].run_id]
+    assert sum(map(len, places.values())) == 8
 
 
 @pytest.mark.parametrize(
     ("scale", "given"),
     [
         ("demo", []),
-        ("smoke", []),
         ("smoke", ["seed=3,4", "method.r=1,4", "method.alpha=16"]),
-        ("smoke", ["task.train_size=50,60", "method.r=1,2"]),
     ],
 )
 def test_a_cells_command_expands_to_exactly_its_runs(tmp_path: Path, scale: str, given: list[str]) -> None:
-    if "task.train_size=50,60" in given:
-        with pytest.raises(InputError, match=r"task\.train_size"):
-            cells(TABLE6, scale, tmp_path, given)
-        return
     frame = cells(TABLE6, scale, tmp_path / "a store", given)
     ours = frame[frame["n_expected"] > 0]
     assert len(ours) >= 3
@@ -183,11 +182,9 @@ def expansion(command: str) -> set[str]:
     return {job.run_id for job in load(compose, words[4:]).jobs}
 
 
-def test_a_cell_of_a_sweep_of_several_grids_spells_its_settings_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from analysis import cells as module
-
+def test_a_cell_of_a_sweep_of_several_grids_spells_its_settings_out() -> None:
     both = [*jobs(), *jobs(*SMOKE, "method.targets=[v]", "method.r=1", "method.alpha=16")]
-    commands = module._Commands(list(SMOKE), [], "outputs", both)
+    commands = _Commands(list(SMOKE), [], "outputs", both)
     assert not commands.is_product
     pair = [each for each in both if each.resolved.run.method.label == "lora-r1-v"]
     assert len(pair) == 2
@@ -204,16 +201,11 @@ def test_planned_runs_are_cells_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_an_item_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(InputError, match="table 66: there is no such item here[^$]*table 6"):
+    with pytest.raises(InputError, match=r"(?s)table 66: there is no such item here.*table 6"):
         load_item("table", "66")
 
 
 def test_every_item_has_a_sweep_and_facts_for_all_its_values() -> None:
-    import yaml
-
-    from analysis.items import HERE
-    from lora_repro.config import group_names
-
     entries = yaml.safe_load((HERE / "items.yaml").read_text())
     assert entries
     for name, entry in entries.items():

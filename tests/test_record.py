@@ -71,7 +71,7 @@ def test_an_interrupted_run_says_so_and_starts_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lora_repro.train._train_epoch", interrupted)
+        patch.setattr("lora_repro.train.train_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_job(tiny())
     record = record_of(tiny())

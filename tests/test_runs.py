@@ -43,7 +43,7 @@ def test_what_does_not_count_is_no_row_but_told(tmp_path: Path) -> None:
 def test_an_empty_store_has_no_rows_and_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     assert load_runs(tmp_path).empty
-    with pytest.raises(InputError, match=r"no store of runs.*paths\.outputs"):
+    with pytest.raises(InputError, match=r"(?s)no store of runs.*paths\.outputs"):
         load_runs(tmp_path / "elsewhere")
 
 

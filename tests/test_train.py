@@ -161,14 +161,14 @@ def test_two_methods_consume_the_same_examples_in_the_same_order(
 
 
 def test_a_frozen_weight_that_changes_stops_the_run(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = train._train_epoch
+    original = train.train_epoch
 
     def tampered(state: train.TrainState, *rest: object) -> None:
         original(state, *rest)  # pyright: ignore
         with torch.no_grad():
             state.model.bert.embeddings.word_embeddings.weight[3, 3] += 1e-6  # pyright: ignore
 
-    monkeypatch.setattr(train, "_train_epoch", tampered)
+    monkeypatch.setattr(train, "train_epoch", tampered)
     cfg = tiny()
     with pytest.raises(RunFailedError, match="A frozen weight changed"):
         run_job(cfg)
@@ -209,7 +209,7 @@ def test_max_steps_ends_the_training_and_its_schedule(tiny: Compose) -> None:
 def test_no_weight_decay_on_vectors_and_a_rate_of_its_own_for_the_head(tiny: Compose) -> None:
     cfg = tiny("train.weight_decay=0.1", "train.head_learning_rate=0.5", "method=full")
     resolved = resolve(cfg)
-    state = train._start(built(cfg), resolved.run, 64)
+    state = train.start(built(cfg), resolved.run, 64)
     groups = {
         (group["initial_lr"], group["weight_decay"], parameter.dim() > 1)
         for group in state.optimizer.param_groups

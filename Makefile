@@ -1,0 +1,65 @@
+# Works on a machine that has Python 3.11 or later, make and the package registry. `make help` lists the commands.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/up-to-date
+INSTALL := $(RUN) -m pip install --quiet --constraint constraints.txt
+MODERN := 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	"$$python" -c $(MODERN) 2>/dev/null && echo "$$python" && break; done)
+
+# A hub that cannot be reached costs half a minute a call, and nothing here needs it: see lora_repro/fetch.py.
+export HF_HUB_OFFLINE ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Where torch came from is remembered in the stamp; to ask for another place is to ask for another installation.
+INSTALLED_FROM := $(shell cat $(STAMP) 2>/dev/null)
+TORCH_INDEX ?= $(INSTALLED_FROM)
+ifneq ($(TORCH_INDEX),$(INSTALLED_FROM))
+.PHONY: $(STAMP)
+endif
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test test-all lint
+
+help:
+	@echo 'make setup     makes the environment in $(VENV), fetches and checks the weights and data of the default proxy'
+	@echo 'make demo      trains a small Table 6 sweep and prints it beside the paper; 10 minutes on 2 cores'
+	@echo 'make test      runs the tests, in less than 10 minutes'
+	@echo 'make test-all  runs the long tests too'
+	@echo 'make lint      checks style and types, as CI does'
+	@echo
+	@echo 'Each does the set-up itself; what is there is used again. Settings, given in front or behind:'
+	@echo 'TORCH_INDEX=URL    takes torch from another wheel index (say, the CUDA wheels for your driver), and keeps it'
+	@echo 'TORCH_INDEX=       takes it from the package registry again'
+	@echo 'PYTHON=python3.12  makes the environment with that Python (3.11 or later)'
+
+setup: $(STAMP)
+	@$(RUN) -m lora_repro.fetch minilm movies
+
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $@
+	@{ $(RUN) -m pip --version && $(RUN) -c $(MODERN); } >/dev/null 2>&1 || { \
+		"$(PYTHON)" -c $(MODERN) 2>/dev/null || { \
+			echo 'Python 3.11 or later is needed (found: $(or $(PYTHON),none)). Give it: make setup PYTHON=FILE' >&2; exit 1; }; \
+		"$(PYTHON)" -m venv --clear $(VENV); }
+	@echo 'Installing into $(VENV), which takes some minutes the first time ...'
+	@$(if $(TORCH_INDEX)$(INSTALLED_FROM),$(INSTALL) --force-reinstall --no-deps $(TORCH_INDEX:%=--index-url "%") torch)
+	@$(INSTALL) --editable '.[dev]'
+	@echo '$(TORCH_INDEX)' > $@
+
+demo: setup
+	@$(RUN) -m lora_repro -m +sweeps=table6 scale=demo
+	@$(RUN) -m analysis table 6 --scale demo
+
+test: setup
+	@$(RUN) -m pytest --numprocesses 2
+
+test-all: setup
+	@$(RUN) -m pytest --numprocesses 2 -m ''
+
+lint: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m pyright

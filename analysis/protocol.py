@@ -1,0 +1,58 @@
+"""Which number is taken from a run: of which epoch, on which split. Not science, so it is chosen here."""
+
+import math
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Protocol(Enum):
+    """How a run is scored."""
+
+    last_epoch = "last_epoch"
+    """Dev, after the last epoch."""
+    best_epoch_on_dev = "best_epoch_on_dev"
+    """Dev, at the epoch that is best on dev: the paper's, optimistic by that choice."""
+    held_out = "held_out"
+    """Test, at the epoch that is best on dev."""
+
+    @property
+    def split(self) -> str:
+        """The split that is scored, as metric keys spell it: dev is `eval`."""
+        return "test" if self is Protocol.held_out else "eval"
+
+    @property
+    def words(self) -> str:
+        """What a table says of it."""
+        return {
+            Protocol.last_epoch: "on dev after the last epoch",
+            Protocol.best_epoch_on_dev: "on dev at the epoch best on dev (the paper's protocol)",
+            Protocol.held_out: "on test at the epoch best on dev",
+        }[self]
+
+
+class Scores(NamedTuple):
+    """What one run counts for."""
+
+    value: float
+    majority: float | None
+    """The baseline of always naming the most frequent class of the same split, where the task has one."""
+
+
+def pick(metrics_by_epoch: list[dict[str, Any]], metric: str, protocol: Protocol) -> Scores | None:
+    """Returns a run's score under a protocol (of equal epochs the first), or None where the record lacks it.
+
+    Args:
+        metrics_by_epoch: The record's metrics, in the order of epochs; higher must be better.
+        metric: A metric's name without its split, such as `accuracy`.
+        protocol: Which epoch and which split.
+    """
+    dev, scored = f"eval/{metric}", f"{protocol.split}/{metric}"
+    if not metrics_by_epoch or not all(_is_number(row.get(key)) for row in metrics_by_epoch for key in (dev, scored)):
+        return None
+    last = metrics_by_epoch[-1]
+    row = last if protocol is Protocol.last_epoch else max(metrics_by_epoch, key=lambda epoch: epoch[dev])
+    return Scores(row[scored], row.get(f"{protocol.split}/majority"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

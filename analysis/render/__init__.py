@@ -1,0 +1,1 @@
+"""Frames of cells become text: pure functions."""

@@ -1,0 +1,91 @@
+"""Reads a store: all its finished runs as a frame, and how one run stands."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from lora_repro.errors import InputError
+from lora_repro.record import Record, State, read_result
+
+NOT_COUNTED = "not counted"
+"""How a run stands whose result.json is damaged, of another schema, or another run's."""
+
+WHOLE = ("metrics_by_epoch", "params.by_module")
+"""Values that stay one column, as the record holds them."""
+
+
+class Standing(NamedTuple):
+    """How a run stands."""
+
+    state: str
+    """One of the record's states, or NOT_COUNTED."""
+    reason: str | None
+    """Why it failed, diverged or does not count, as far as the record says."""
+    result: dict[str, Any] | None
+    """What result.json holds, when the run is finished."""
+
+
+def standing(store: str | Path, run_id: str) -> Standing:
+    """Returns how a run stands in a store; one without a directory is `todo`."""
+    record = Record(store, run_id)
+    result, problem = record.read()
+    if result is not None:
+        return Standing(State.finished.value, None, result)
+    if problem is not None:
+        return Standing(NOT_COUNTED, problem, None)
+    return Standing(record.state.value, _error(record.folder), None)
+
+
+def load_runs(store: str | Path) -> pd.DataFrame:
+    """Returns one row for each finished run of a store, sorted by run id.
+
+    Columns: `run_id`; the configuration, dotted (`method.r`, `task.name`, `seed`); the last epoch's metrics
+    (`eval/accuracy`, in [0, 1]); `metrics_by_epoch`; `params.method`, `flags.one_class`, `data.train.n`,
+    `provenance.commit`; times as the record names them (`run_seconds`).
+
+    Runs whose result does not count are no rows: `frame.attrs["problems"]` says which and why.
+
+    Raises:
+        InputError: If the folder is no store.
+    """
+    folder = Path(store) / "runs"
+    if not folder.is_dir():
+        raise InputError(
+            f"{store}: no store of runs, it has no folder runs/.\nGive the folder that paths.outputs names."
+        )
+    rows, problems = [], []
+    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
+        result, problem = read_result(directory)
+        if result is not None:
+            rows.append(_row(result))
+        elif problem is not None:
+            problems.append(problem)
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": []})
+    frame.attrs["problems"] = problems
+    return frame
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in result.items() if key not in ("schema", "run_id", "config", "metrics")}
+    return {"run_id": result["run_id"], **flat(result["config"]), **result["metrics"], **flat(rest)}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Joins nested keys by dots."""
+    joined: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        joined |= flat(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else {name: value}
+    return joined
+
+
+def _error(folder: Path) -> str | None:
+    """Returns the error that status.json tells of."""
+    try:
+        error = json.loads((folder / "status.json").read_text())["error"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(error)
