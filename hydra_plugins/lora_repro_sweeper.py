@@ -29,10 +29,12 @@ class GridSweeper(Sweeper):
         """Keeps what launching needs."""
         from hydra.core.plugins import Plugins
 
-        self.config = config
+        self.settings = config
         self.loader = hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+        self.launch = (
+            Plugins.instance()
+            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+            .launch
         )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -48,19 +50,13 @@ class GridSweeper(Sweeper):
         from lora_repro.config import LogConfig
 
         jobs = sweep.load(self._compose, arguments)
-        one_by_one = isinstance(self.launcher, BasicLauncher)
-        settings = OmegaConf.to_object(self.config.log)
-        assert isinstance(settings, LogConfig)
-        campaign.run(
-            jobs,
-            self.config.paths.outputs,
-            settings,
-            one_by_one,
-            lambda batch, first: self.launcher.launch(batch, initial_job_idx=first),
-        )
+        log = OmegaConf.to_object(self.settings.log)
+        assert isinstance(log, LogConfig)
+        one_by_one = isinstance(self.launch.__self__, BasicLauncher)
+        campaign.run(jobs, self.settings.paths.outputs, log, one_by_one, self.launch)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        cfg = self.loader.load_configuration(self.config.hydra.job.config_name, overrides, RunMode.RUN)
+        cfg = self.loader.load_configuration(self.settings.hydra.job.config_name, overrides, RunMode.RUN)
         with open_dict(cfg):
             del cfg["hydra"]
         return cfg

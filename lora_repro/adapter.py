@@ -23,8 +23,8 @@ TRAINED = "trained.safetensors"
 def save_adapter(model: nn.Module, run: Run, folder: Path) -> None:
     """Writes the trained tensors into a run's directory.
 
-    LoRA goes to `adapter/`, a folder that PEFT opens on the same base, the head in its `modules_to_save`. Of other methods
-    `trained.safetensors` holds what was trained; full fine-tuning keeps no weights.
+    LoRA goes to `adapter/`, a folder that PEFT opens on the same base, the head in its `modules_to_save`. Of other
+    methods `trained.safetensors` holds what was trained; full fine-tuning keeps no weights.
     """
     if isinstance(run.method, FullConfig):
         return

@@ -13,8 +13,8 @@ LENGTH_STEP = 4
 def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Groups all examples into batches of like length and puts the batches in random order.
 
-    Within a length (rounded up to LENGTH_STEP) the examples are shuffled anew in each epoch; all batches but the last of
-    the longest are full.
+    Within a length (rounded up to LENGTH_STEP) the examples are shuffled anew in each epoch; all batches but one of the
+    longest are full.
 
     Args:
         lengths: Tokens of each example.

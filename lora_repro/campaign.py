@@ -3,9 +3,9 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -17,7 +17,13 @@ from lora_repro.sweep import Job, Sweep
 
 log = logging.getLogger(__name__)
 
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
+
+class Launch(Protocol):
+    """What runs jobs, given as overrides: a launcher of Hydra's."""
+
+    def __call__(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs and returns how each ended; the index counts the jobs before them."""
+        ...
 
 
 class Plan(NamedTuple):
@@ -38,7 +44,9 @@ class Plan(NamedTuple):
         if self.diverged:
             parts.append(f"{len(self.diverged)} diverged (not repeated)")
         if self.planned:
-            parts.append(f"{len(self.planned)} planned for later: {'; '.join(sorted({why for _, why in self.planned}))}")
+            parts.append(
+                f"{len(self.planned)} planned for later: {'; '.join(sorted({why for _, why in self.planned}))}"
+            )
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
         return ", ".join(parts)
@@ -71,7 +79,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, one_by_one: bool, launc
         outputs: The store.
         settings: What is told.
         one_by_one: Launch each job by itself, with a line of progress after it; otherwise all in one call.
-        launch: The launcher: takes jobs' overrides and the first one's number.
+        launch: The launcher.
 
     Raises:
         SystemExit: With code 1, if a run failed or diverged.
@@ -83,7 +91,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, one_by_one: bool, launc
     batches = [[job] for job in begun.to_run] if one_by_one else [begun.to_run] if begun.to_run else []
     done = 0
     for batch in batches:
-        returns = launch([job.overrides for job in batch], done)
+        returns = launch([job.overrides for job in batch], initial_job_idx=done)
         wrong += [
             _reason(Record(outputs, job.run_id), got)
             for job, got in zip(batch, returns, strict=True)
@@ -92,8 +100,8 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, one_by_one: bool, launc
         done += len(batch)
         passed = time.perf_counter() - began
         log.info(
-            "[%d/%d] %s took so far, about %s to go%s",
-            done, len(begun.to_run), duration(passed), duration(passed / done * (len(begun.to_run) - done)),
+            "[%d/%d] about %s to go, %s so far%s",
+            done, len(begun.to_run), duration(passed / done * (len(begun.to_run) - done)), duration(passed),
             f", {len(wrong)} went wrong" if wrong else "",
         )  # fmt: skip
     ended = plan(sweep, outputs)

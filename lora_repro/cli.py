@@ -44,7 +44,9 @@ def say(error: Exception) -> int:
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = explain(error)
     elif isinstance(error, OSError):
-        text = f"{error.filename or 'the system'}: {error.strerror or error}.\nGive a folder that can be written: paths.outputs=DIR"
+        text = (
+            f"{error.filename or 'the system'}: {error.strerror or error}.\nGive a folder that works: paths.outputs=DIR"
+        )
     else:
         text = str(error)
     print(f"Error: {text}", file=sys.stderr)
@@ -60,7 +62,9 @@ def normalise(argv: Sequence[str]) -> list[str]:
         InputError: If a sweep is asked for in a form that would run one default job, or a key is deleted.
     """
     if any(flag in argv for flag in MULTIRUN) and any(flag in argv for flag in SHOW):
-        raise InputError("-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME")
+        raise InputError(
+            "-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
+        )
     multirun = [argument for argument in argv if argument in MULTIRUN]
     arguments = multirun[:1]  # in front: behind an override, argparse would not take it
     for argument in argv:
@@ -75,7 +79,11 @@ def normalise(argv: Sequence[str]) -> list[str]:
         _refuse_no_sweep(override, argv)
         _refuse_unknown_preset(override)
         plain = override.key_or_group != "sweeps" and override.key_or_group.split(".")[0] != "hydra"
-        if plain and isinstance(value := override.value(), float) and integral(override.key_or_group, value) is not value:
+        if (
+            plain
+            and isinstance(value := override.value(), float)
+            and integral(override.key_or_group, value) is not value
+        ):
             argument = f"{override.get_key_element()}={integral(override.key_or_group, value)}"
         arguments.append(argument.lstrip("+") if plain else argument)
     return arguments

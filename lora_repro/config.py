@@ -295,9 +295,7 @@ def load_group(group: str, name: str) -> Any:
     """
     names = group_names(group)
     if name not in names:
-        raise InputError(
-            f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}."
-        )
+        raise InputError(f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}.")
     raw = OmegaConf.load(HOME / "conf" / group / f"{name}.yaml")
     assert isinstance(raw, DictConfig)
     schema = str(raw.pop("defaults")[0])

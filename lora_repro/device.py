@@ -28,10 +28,14 @@ def prepare(compute: ComputeConfig) -> torch.device:
         torch.empty(1, device=where)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"compute.device: no device {name!r} here ({first}).\nUse auto, cpu, cuda or cuda:N.") from error
+        raise InputError(
+            f"compute.device: no device {name!r} here ({first}).\nUse auto, cpu, cuda or cuda:N."
+        ) from error
     if compute.threads is not None:
         if compute.threads < 1:
-            raise InputError(f"compute.threads: must be at least 1, or null for torch's choice (given: {compute.threads}).")
+            raise InputError(
+                f"compute.threads: must be at least 1, or null for torch's choice (given: {compute.threads})."
+            )
         torch.set_num_threads(compute.threads)
     _keep_freed_memory()
     return where

@@ -41,7 +41,9 @@ def encode(run: Run, circumstances: Circumstances) -> dict[str, Encoded]:
         MissingInputError: If data or tokenizer are missing or damaged.
     """
     paths = circumstances.paths
-    key = json.dumps([science(run.task), science(run.model), run.train.max_length, paths.data, paths.model, paths.cache])
+    key = json.dumps(
+        [science(run.task), science(run.model), run.train.max_length, paths.data, paths.model, paths.cache]
+    )
     if key not in _encoded:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)

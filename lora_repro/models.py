@@ -5,7 +5,7 @@ import string
 from copy import deepcopy
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,8 @@ EAGER_UP_TO = 256
 def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> PreTrainedModel:
     """Loads a run's model in fp32, every weight frozen but the head's.
 
-    The head is the one of transformers' AutoModelForSequenceClassification. What the checkpoint lacks of it is drawn from
-    (seed, name, shape) with transformers' distribution, so it starts alike for all methods and ranks.
+    The head is the one of transformers' AutoModelForSequenceClassification. What the checkpoint lacks of it is drawn
+    from (seed, name, shape) with transformers' distribution, so it starts alike for all methods and ranks.
 
     Raises:
         MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
@@ -57,7 +57,7 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         if name in missing:
             parameter.data = _draw(run.seed, name, tuple(parameter.shape), model.config.initializer_range)
     read_first_position(model)
-    return model.to(device)
+    return model.to(device=device)  # pyright: ignore[reportCallIssue]  (transformers wraps nn.Module.to)
 
 
 def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:
@@ -81,9 +81,7 @@ class _Template(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _template(
-    folder: str, config_json: str, digest: str, dropout: float, num_labels: int, attention: str
-) -> _Template:
+def _template(folder: str, config_json: str, digest: str, dropout: float, num_labels: int, attention: str) -> _Template:
     """Reads the weights, once per process; `load_model` hands out copies."""
     if folder:
         config = AutoConfig.from_pretrained(folder)
@@ -146,8 +144,8 @@ def _check_shapes(model: nn.Module, arch: Arch, name: str) -> None:
     if found != expected:
         wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
         raise MissingInputError(
-            f"model={name}: the weights do not have the shapes of its configuration, {len(wrong)} differ. First: {wrong[0]} "
-            f"is {found.get(wrong[0], 'absent')}, expected {expected.get(wrong[0], 'absent')}.\n"
+            f"model={name}: {len(wrong)} weights do not have the shape that its configuration says. First: "
+            f"{wrong[0]} is {found.get(wrong[0], 'absent')}, expected {expected.get(wrong[0], 'absent')}.\n"
             f"Fetch the weights anew (python -m lora_repro.fetch {name}) or correct conf/model/{name}.yaml."
         )
 
@@ -157,12 +155,13 @@ def read_first_position(model: PreTrainedModel) -> None:
 
     Keys and values still see every position; the query, the output and the feed-forward block run on one.
     """
-    last = model.base_model.encoder.layer[-1].attention
+    encoder: Any = model.base_model.encoder
+    last = encoder.layer[-1].attention
     last.forward = partial(_first_position_attention, last)
 
 
 def _first_position_attention(
-    attention: nn.Module, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object
+    attention: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object
 ) -> tuple[Tensor, None]:
     """BertAttention.forward and RobertaAttention.forward for a query of the first position only."""
     inner = attention.self

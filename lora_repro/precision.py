@@ -1,7 +1,7 @@
 """What dtype=bf16 means: both sides of every product rounded to bf16, sums in fp32, the result rounded to bf16.
 
-Where the hardware multiplies in bf16 that is torch's autocast. CPUs without such instructions are 7 to 70 times slower in
-bf16 than in fp32; there the same rounding is done around fp32 products, at a tenth more than the cost of fp32.
+Where the hardware multiplies in bf16 that is torch's autocast. CPUs without such instructions are 7 to 70 times slower
+in bf16 than in fp32; there the same rounding is done around fp32 products, at a tenth more than the cost of fp32.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Tells whether this device multiplies in bf16 faster than in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def products(dtype: Dtype, device: torch.device) -> AbstractContextManager[Any]:
@@ -35,9 +35,7 @@ def products(dtype: Dtype, device: torch.device) -> AbstractContextManager[Any]:
 class RoundedProducts(TorchFunctionMode):
     """Does the products of autocast's bf16 in fp32, with the same roundings forward and backward."""
 
-    PRODUCTS = frozenset(
-        (F.linear, torch.matmul, torch.bmm, torch.addmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
-    )
+    PRODUCTS = frozenset((F.linear, torch.matmul, torch.bmm, torch.addmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

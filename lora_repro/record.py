@@ -123,7 +123,7 @@ class Record:
         found = self.read()
         if found.problem and (schema := _schema_of(self.folder)) not in (None, SCHEMA):
             raise InputError(
-                f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}: the run is left as it is.\n"
+                f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}; it is left as it is.\n"
                 "Use another store (paths.outputs=DIR), or move that directory away to compute the run anew."
             )
         try:
@@ -133,7 +133,8 @@ class Record:
                 os.replace(self.folder / "result.json", self.folder / "result.json.damaged")
         except OSError as error:
             raise InputError(
-                f"paths.outputs: {self.folder} cannot be written ({error.strerror}).\nGive a folder that can: paths.outputs=DIR"
+                f"paths.outputs: {self.folder} cannot be written ({error.strerror}).\n"
+                "Give a folder that can: paths.outputs=DIR"
             ) from error
         state = self._status().get("state")
         if state in (State.running.value, State.interrupted.value):
@@ -150,7 +151,8 @@ class Record:
         known = {key: value for key, value in self._status().items() if key in ("attempts", "started")}
         status = {"run_id": self.run_id, "state": state.value, "host": socket.gethostname(), "pid": os.getpid()}
         write_atomically(
-            self.folder / "status.json", json.dumps({**known, **status, "updated": time.time(), **more}, indent=1) + "\n"
+            self.folder / "status.json",
+            json.dumps({**known, **status, "updated": time.time(), **more}, indent=1) + "\n",
         )
 
 

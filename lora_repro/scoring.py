@@ -47,7 +47,14 @@ def predictions(split: Encoded, scores: Scores, name: str, epoch: int) -> list[d
     """Returns the rows of predictions.parquet."""
     rows = zip(split.examples, scores.logits.argmax(1).tolist(), scores.logits.tolist(), strict=True)
     return [
-        {"split": name, "epoch": epoch, "id": example.id, "label": example.label, "prediction": chosen, "scores": logits}
+        {
+            "split": name,
+            "epoch": epoch,
+            "id": example.id,
+            "label": example.label,
+            "prediction": chosen,
+            "scores": logits,
+        }
         for example, chosen, logits in rows
     ]
 
@@ -59,5 +66,6 @@ def balance(split: Encoded) -> dict[str, Any]:
 
 
 def words(metrics: dict[str, Any]) -> str:
-    """Writes an epoch's metrics for people."""
-    return ", ".join(f"{key} {value:.4f}" for key, value in metrics.items() if "/" in key)
+    """Writes an epoch's metrics for people; the majority baseline, always the same, stands in the record."""
+    shown = {key: value for key, value in metrics.items() if "/" in key and not key.endswith("/majority")}
+    return ", ".join(f"{key} {value:.4f}" for key, value in shown.items())

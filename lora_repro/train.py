@@ -20,9 +20,9 @@ from lora_repro.adapter import load_adapter, save_adapter
 from lora_repro.batches import batches
 from lora_repro.config import Dtype, Resolved, Run, Schedule
 from lora_repro.encoding import Encoded, encode
+from lora_repro.errors import DivergedError
 from lora_repro.models import load_model
 from lora_repro.precision import products
-from lora_repro.errors import DivergedError
 from lora_repro.record import Record, plain
 
 SCORED = ("eval", "test")
@@ -173,7 +173,9 @@ def train_epoch(
                 mean = loss_sum.item() / (state.examples - examples_before)
                 state.seconds = spent + time.perf_counter() - began
                 if not math.isfinite(mean):
-                    raise DivergedError(f"the loss is {mean} at step {state.step} of {total}; try a lower train.learning_rate")
+                    raise DivergedError(
+                        f"the loss is {mean} at step {state.step} of {total}; try a lower train.learning_rate"
+                    )
                 record.log_metrics(
                     {
                         "step": state.step,

@@ -6,11 +6,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub, which costs half a min
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads are slower, and the workers are two already
 os.environ.pop("LORA_REPRO_DATA", None)  # a data set of the developer's
 
-from collections.abc import Callable  # noqa: E402  (the environment comes first)
-from pathlib import Path  # noqa: E402
+from collections.abc import Callable
+from pathlib import Path
 
-import pytest  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
+import pytest
+from omegaconf import DictConfig
 
 TINY = ("model=tiny_bert", "task=generated", "task.train_size=64", "task.eval_size=32", "task.test_size=32")
 """A run of a second, without downloads."""

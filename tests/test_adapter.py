@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +9,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lora_repro.arch import Arch
-from lora_repro.config import Resolved, resolve, run_id
+from lora_repro.config import resolve, run_id
 from lora_repro.encoding import encode
-from lora_repro.errors import InputError, MissingInputError, RunFailedError
+from lora_repro.errors import InputError, MissingInputError
 from lora_repro.job import run_job
 from lora_repro.record import Record
-from lora_repro.train import build
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name
@@ -39,7 +36,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path, tiny: Compose) -> Call
     config = AutoConfig.for_model(request.param, max_position_embeddings=80, **sizes, **FAMILIES[request.param])
     folder = tmp_path / "base"
     AutoModelForSequenceClassification.from_config(config).base_model.save_pretrained(folder)
-    load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(folder)
+    load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(folder))
     return lambda *overrides: tiny(
         "model=local", f"paths.model={folder}", "preset@train=tiny_bert_lora", "method.targets=[q,k,v,o]", *overrides
     )
@@ -66,7 +63,7 @@ def test_what_peft_saves_can_be_scored(local: Compose, tmp_path: Path) -> None:
     run_job(cfg)
     record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
     base = AutoModelForSequenceClassification.from_pretrained(cfg.paths.model, num_labels=2)
-    PeftModel.from_pretrained(base, str(record.folder / "adapter")).save_pretrained(tmp_path / "theirs")
+    PeftModel.from_pretrained(base, str(record.folder / "adapter")).save_pretrained(str(tmp_path / "theirs"))
     scored = local("train.epochs=0", f"train.init_from={tmp_path / 'theirs'}")
     assert _metrics(scored) == pytest.approx(_last(record))
 

@@ -47,7 +47,9 @@ def test_the_longest_input_is_what_the_position_table_takes(family: str) -> None
         model(input_ids=torch.full((1, longest + 1), 5))
 
 
-@pytest.mark.parametrize(("config", "method", "total"), [(ROBERTA_BASE, 294_912, 124.6e6), (ROBERTA_LARGE, 786_432, 355.4e6)])
+@pytest.mark.parametrize(
+    ("config", "method", "total"), [(ROBERTA_BASE, 294_912, 124.6e6), (ROBERTA_LARGE, 786_432, 355.4e6)]
+)
 def test_roberta_counts_are_the_papers(config: dict[str, Any], method: int, total: float) -> None:
     """Table 2: 0.3M and 0.8M for r = 8 on W_q and W_v; the classification head is not counted."""
     arch = arch_of(config, num_labels=2)
@@ -81,5 +83,5 @@ def test_an_impossible_architecture_is_refused(config: dict[str, Any], message: 
 
 
 def test_an_unknown_letter_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InputError, match="no matrix 'x'.*\nMatrices here: q, k, v, o"):
+    with pytest.raises(InputError, match=r"no matrix 'x'.*\nMatrices here: q, k, v, o"):
         arch_of(ROBERTA_BASE, 2).select(["q", "x"])

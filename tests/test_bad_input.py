@@ -63,7 +63,7 @@ CASES = [
     (["model=local", "train.learning_rate=1"], "paths.model: model=local needs a folder", "paths.model=DIR"),
     (["model=minilm", "paths.model=/nowhere"], "no folder /nowhere", "python -m lora_repro.fetch minilm"),
     (["task=movies", "paths.cache=/nowhere"], "no hutto_ICWSM_2014.tar.gz", "python -m lora_repro.fetch movies"),
-    (["model=local", "paths.model=/nowhere", "train.learning_rate=1"], "/nowhere/config.json is missing", "Give a folder"),
+    (["model=local", "paths.model=/nowhere", "train.learning_rate=1"], "/nowhere/config.json is missing", "a folder"),
     (["paths.outputs=/proc/nothing"], "/proc/nothing: No such file or directory", "paths.outputs=DIR"),
     (["paths.outputs=/dev/null/x"], "Not a directory", "paths.outputs=DIR"),
 ]  # fmt: skip
@@ -104,7 +104,15 @@ def test_bad_input_is_refused_in_words(
 def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "hutto_ICWSM_2014.tar.gz").write_bytes(b"half of it")
-    done = run(["model=tiny_bert", "task=movies", f"paths.cache={tmp_path}", f"paths.outputs={tmp_path}", "train.learning_rate=1e-3"])
+    done = run(
+        [
+            "model=tiny_bert",
+            "task=movies",
+            f"paths.cache={tmp_path}",
+            f"paths.outputs={tmp_path}",
+            "train.learning_rate=1e-3",
+        ]
+    )
     assert done.returncode == 1 and "is damaged or another file" in done.stderr
     assert f"python -m lora_repro.fetch movies --cache {tmp_path}" in done.stderr
 

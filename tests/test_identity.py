@@ -86,8 +86,19 @@ def test_what_means_the_same_has_one_id(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "method.r=4", "method.alpha=4", "method.targets=[q]", "train.dtype=bf16", "train.batch_size=8"]
-    + ["task.train_size=10", "task.subset_seed=1", "train.head_learning_rate=0.1", "model.dropout=0.1", "train.epochs=0"],
+    [
+        "seed=1",
+        "method.r=4",
+        "method.alpha=4",
+        "method.targets=[q]",
+        "train.dtype=bf16",
+        "train.batch_size=8",
+        "task.train_size=10",
+        "task.subset_seed=1",
+        "train.head_learning_rate=0.1",
+        "model.dropout=0.1",
+        "train.epochs=0",
+    ],
 )
 def test_what_changes_a_number_changes_the_id(override: str) -> None:
     assert id_of(*SMOKE, override) != id_of(*SMOKE)

@@ -59,7 +59,7 @@ def test_a_directory_of_another_schema_is_left_as_it_is(tiny: Compose) -> None:
     path = record_of(tiny()).folder / "result.json"
     path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99', 1))
     before = {file: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
-    with pytest.raises(InputError, match="has schema 99.*left as it is"):
+    with pytest.raises(InputError, match=r"has schema 99.*left as it is"):
         run_job(tiny())
     assert {file: file.read_bytes() for file in before} == before
 

@@ -33,7 +33,9 @@ def loaded(grids: Any, *arguments: str) -> list[Point]:
 
 
 def test_expand_multiplies_axes_and_orders_by_seed() -> None:
-    points = expand([{"seed": [0, 1], "method.targets": [["q"], ["q", "v"]], "method.r": [1, 2]}, {"seed": 0, "x": "y"}])
+    points = expand(
+        [{"seed": [0, 1], "method.targets": [["q"], ["q", "v"]], "method.r": [1, 2]}, {"seed": 0, "x": "y"}]
+    )
     assert len(points) == 9
     assert [point["seed"] for point in points] == [0] * 5 + [1] * 4
     assert points[1] == {"seed": 0, "method.targets": ["q"], "method.r": 2}

@@ -19,6 +19,7 @@ from lora_repro.errors import RunFailedError
 from lora_repro.job import run_job
 from lora_repro.methods import METHODS
 from lora_repro.methods.lora_layers import LoRALinear, LoRAUpdate, merge
+from lora_repro.models import _template
 from lora_repro.record import Record, State
 from lora_repro.train import build
 
@@ -247,12 +248,16 @@ def test_merged_equals_unmerged(tiny: Compose) -> None:
     assert error is not None and math.isclose(error, 0, abs_tol=1e-4)
 
 
-def test_only_the_first_position_of_the_last_layer_is_exact(tiny: Compose) -> None:
-    from lora_repro.models import _template
-
+@pytest.mark.parametrize("eager_up_to", [0, 256])
+def test_only_the_first_position_of_the_last_layer_is_exact(
+    tiny: Compose, eager_up_to: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_repro.models.EAGER_UP_TO", eager_up_to)
     cfg = tiny()
     model = built(cfg).eval()
-    plain, _ = _template("", *_template_arguments(cfg))
+    attention = "eager" if eager_up_to else "sdpa"
+    assert model.config._attn_implementation == attention  # pyright: ignore
+    plain, _ = _template("", *_template_arguments(cfg), attention)
     arch = resolve(cfg).run.arch
     plain.load_state_dict({k.replace(".base.", "."): v for k, v in model.state_dict().items() if ".updates." not in k})
     inputs, _ = encode(resolve(cfg).run, resolve(cfg).circumstances)["eval"].batch(list(range(8)), CPU)
@@ -261,6 +266,6 @@ def test_only_the_first_position_of_the_last_layer_is_exact(tiny: Compose) -> No
         assert torch.allclose(model(**inputs).logits, plain.eval()(**inputs).logits, atol=1e-6)
 
 
-def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, int, str]:
+def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, int]:
     run = resolve(cfg).run
-    return json.dumps(run.model.config, sort_keys=True), run.model.digest, 0.0, 2, "eager"
+    return json.dumps(run.model.config, sort_keys=True), run.model.digest, 0.0, 2

@@ -2,10 +2,10 @@
 
     python -m lora_repro.bench.peft_trainer --windows 3 --seconds 60 [OVERRIDES ...]
 
-Both train LoRA (r = 8 on q and v, and the head) from the same weights on the same examples of `movies` with minilm: batch
-size, epochs, dropout, AdamW, schedule and clipping are equal. Theirs is what a user gets by default: fp32, random batches
-padded to their longest, PyTorch's fused attention. Each window is whole epochs in a process of its own. Needs the extra
-`dev` (peft, accelerate).
+Both train LoRA (r = 8 on q and v, and the head) from the same weights on the same examples of `movies` with minilm:
+batch size, epochs, dropout, AdamW, schedule and clipping are equal. Theirs is what a user gets by default: fp32, random
+batches padded to their longest, PyTorch's fused attention. Each window is whole epochs in a process of its own. Needs
+the extra `dev` (peft, accelerate).
 """
 
 import argparse
@@ -88,7 +88,7 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
             nonlocal began
             began = time.perf_counter()
 
-        def on_epoch_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             nonlocal taken, epochs
             taken, epochs = time.perf_counter() - began, epochs + 1
             control.should_training_stop = taken >= seconds
@@ -142,7 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             found = json.loads(done.stdout.splitlines()[-1])
             rates[side].append(found["examples"] / found["seconds"])
-            print(f"window {window + 1}, {side}: {rates[side][-1]:.1f} examples/s over {found['seconds']:.0f} s", flush=True)
+            print(
+                f"window {window + 1}, {side}: {rates[side][-1]:.1f} examples/s over {found['seconds']:.0f} s",
+                flush=True,
+            )
     for side, found in rates.items():
         print(f"{side}: median {statistics.median(found):.1f} examples/s, {min(found):.1f} to {max(found):.1f}")
     print(f"ratio of the medians: {statistics.median(rates[SIDES[0]]) / statistics.median(rates[SIDES[1]]):.2f}")

@@ -28,7 +28,7 @@ class LoRAConfig(MethodConfig):
     def __post_init__(self) -> None:
         """Orders the targets, so that [v, q] and [q, v] are one configuration."""
         if isinstance(self.targets, list):
-            self.targets = sorted(self.targets, key=lambda letter: (LETTERS.index(letter) if letter in LETTERS else 99))
+            self.targets = sorted(self.targets, key=lambda letter: LETTERS.index(letter) if letter in LETTERS else 99)
 
     @property
     def label(self) -> str:
@@ -38,7 +38,9 @@ class LoRAConfig(MethodConfig):
     def check(self, arch: Arch) -> None:
         """Refuses targets that are unknown, repeated or none, and r, alpha, dropout out of range."""
         if not all(isinstance(letter, str) for letter in self.targets):
-            raise InputError(f"method.targets: a list of letters (given: {self.targets}). Example: method.targets=[q,v]")
+            raise InputError(
+                f"method.targets: a list of letters (given: {self.targets}). Example: method.targets=[q,v]"
+            )
         if not self.targets:
             raise InputError("method.targets: at least one matrix is needed (given: []). Example: method.targets=[q,v]")
         if repeated := sorted({letter for letter in self.targets if self.targets.count(letter) > 1}):

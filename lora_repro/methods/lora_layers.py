@@ -15,8 +15,8 @@ from lora_repro.arch import Site
 class LoRAUpdate(nn.Module):
     """One update (alpha / r) B A of one weight matrix, kept in fp32 whatever the frozen weights are kept in.
 
-    A starts Kaiming-uniform as in loralib (`layers.py`, `kaiming_uniform_(a=sqrt(5))`, bound 1 / sqrt(d_in)); the paper's
-    Section 4.1 says Gaussian. B starts at zero, so the model starts unchanged.
+    A starts Kaiming-uniform as in loralib (`layers.py`, `kaiming_uniform_(a=sqrt(5))`, bound 1 / sqrt(d_in)); the
+    paper's Section 4.1 says Gaussian. B starts at zero, so the model starts unchanged.
 
     Args:
         d_in: Width of the input.
