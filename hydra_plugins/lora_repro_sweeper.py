@@ -27,15 +27,16 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what launching needs."""
+        from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
         self.settings = config
         self.loader = hydra_context.config_loader
-        self.launch = (
-            Plugins.instance()
-            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
-            .launch
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.launch = launcher.launch
+        self.one_by_one = isinstance(launcher, BasicLauncher)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep that the arguments ask for.
@@ -44,16 +45,13 @@ class GridSweeper(Sweeper):
             InputError: If a job of it is impossible; none has been started then.
             SystemExit: With code 1, if a run failed or diverged.
         """
-        from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-
         from lora_repro import campaign, sweep
         from lora_repro.config import LogConfig
 
         jobs = sweep.load(self._compose, arguments)
         log = OmegaConf.to_object(self.settings.log)
         assert isinstance(log, LogConfig)
-        one_by_one = isinstance(self.launch.__self__, BasicLauncher)
-        campaign.run(jobs, self.settings.paths.outputs, log, one_by_one, self.launch)
+        campaign.run(jobs, self.settings.paths.outputs, log, self.one_by_one, self.launch)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.loader.load_configuration(self.settings.hydra.job.config_name, overrides, RunMode.RUN)

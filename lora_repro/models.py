@@ -31,7 +31,7 @@ EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 
 
-def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> PreTrainedModel:
+def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
     """Loads a run's model in fp32, every weight frozen but the head's.
 
     The head is the one of transformers' AutoModelForSequenceClassification. What the checkpoint lacks of it is drawn
