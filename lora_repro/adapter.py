@@ -1,6 +1,7 @@
 """What a run trained, on disk: LoRA in PEFT's layout, other methods as plain tensors. Written and read here."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from lora_repro.config import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import FullConfig, LoRAConfig
 from lora_repro.record import read_result
+
+log = logging.getLogger(__name__)
 
 PEFT_PREFIX = "base_model.model."
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -55,7 +58,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
 
     Raises:
         MissingInputError: If there is no such adapter.
-        InputError: If it is of another method, rank, scale, or base.
+        InputError: If it is of another method, rank or scale, or a run on other weights.
     """
     folder = Path(given).expanduser()
     if not folder.is_dir():
@@ -64,9 +67,18 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
+    if folder.name == "adapter" and (folder.parent / "config.yaml").is_file():
+        folder = folder.parent
     if (folder / "config.yaml").is_file():
-        if read_result(folder).result is None:
+        result = read_result(folder).result
+        if result is None:
             raise MissingInputError(f"train.init_from: the run {folder.name} is not finished. Compute it first.")
+        base = result["config"]["model"]
+        if base["digest"] != run.model.digest:
+            raise InputError(
+                f"train.init_from: the run {folder.name} adapts {base['name']}, this one {run.model.name}.\n"
+                f"Give the run's own: model={base['name']}"
+            )
         folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
     method = run.method
     if isinstance(method, LoRAConfig):
@@ -83,7 +95,15 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         tensors = load_file(path)
     except SafetensorError as error:
         raise MissingInputError(f"train.init_from: {path} is damaged ({error}).") from error
-    _copy(model, {name: tensors.pop(key) for name, key in names.items() if key in tensors}, run.arch, names)
+    found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
+    if not all(name in found for name in names if run.arch.is_head(name)):
+        if not run.train.epochs:
+            raise InputError(
+                f"train.init_from: {path} holds no trained head, so there is nothing to score.\n"
+                "Train from it (train.epochs=1 or more), or save it with the head in modules_to_save."
+            )
+        log.warning("%s holds no trained head; the head starts anew.", path)
+    _copy(model, found, run.arch, names)
     if tensors:
         raise InputError(
             f"train.init_from: {path} holds {len(tensors)} tensors that method={method.label} has no place for, "
@@ -141,7 +161,9 @@ def _check_peft_config(folder: Path, method: LoRAConfig) -> None:
         config = json.loads((folder / PEFT_CONFIG).read_text())
         r, alpha = int(config["r"]), float(config["lora_alpha"])
     except FileNotFoundError:
-        return  # no PEFT folder: the missing weights are reported by the caller
+        raise MissingInputError(
+            f"train.init_from: {folder} holds no {PEFT_CONFIG}, and without it the adapter's scale is unknown."
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise MissingInputError(f"train.init_from: {folder / PEFT_CONFIG} is damaged ({error!r}).") from error
     for key in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"):

@@ -28,7 +28,10 @@ class Source(str, Enum):
 
 @dataclass
 class ModelConfig:
-    """Which backbone. Only name, digest and dropout are science: the digest fixes the weights, and they the shapes."""
+    """Which backbone. Only name, digest and dropout are science; all else describes what the digest names.
+
+    So nothing else can be overridden (`resolve` refuses it), and what the weights come with must agree with it.
+    """
 
     name: str = MISSING
     digest: str = MISSING
@@ -37,7 +40,7 @@ class ModelConfig:
     """Dropout of the backbone while training, hidden states and attention alike."""
     source: Source = field(default=Source.pretrained, metadata=NOT_SCIENCE)
     config: dict[str, Any] = field(default=MISSING, metadata=NOT_SCIENCE)
-    """The keys of transformers' config.json that fix the shapes."""
+    """The keys of transformers' config.json that fix shapes and function."""
     package: str | None = field(default=None, metadata=NOT_SCIENCE)
     package_folder: str | None = field(default=None, metadata=NOT_SCIENCE)
     hub: str | None = field(default=None, metadata=NOT_SCIENCE)

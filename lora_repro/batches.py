@@ -13,8 +13,8 @@ LENGTH_STEP = 4
 def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Groups all examples into batches of like length and puts the batches in random order.
 
-    Within a length (rounded up to LENGTH_STEP) the examples are shuffled anew in each epoch; all batches but one of the
-    longest are full.
+    Within a length (rounded up to LENGTH_STEP) the examples are shuffled anew in each epoch. All batches but one are
+    full; which lengths meet in the short one is drawn, so that no examples weigh more in every epoch.
 
     Args:
         lengths: Tokens of each example.
@@ -29,7 +29,11 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
     shuffled = random.permutation(len(lengths))
     padded = np.array([padded_length(length) for length in lengths])
     by_length = shuffled[np.argsort(padded[shuffled], kind="stable")]
-    groups = [by_length[start : start + batch_size].tolist() for start in range(0, len(lengths), batch_size)]
+    full, rest = divmod(len(lengths), batch_size)
+    sizes = [batch_size] * full
+    if rest:
+        sizes.insert(random.integers(full + 1), rest)
+    groups = [group.tolist() for group in np.split(by_length, np.cumsum(sizes)[:-1])]
     return [groups[position] for position in random.permutation(len(groups))]
 
 

@@ -61,7 +61,7 @@ def plan(sweep: Sweep, outputs: str) -> Plan:
         result = record.read().result
         state = State.finished if result is not None else record.state
         by_state.setdefault(state, []).append(job)
-        if result is not None:
+        if result is not None and "run_seconds" in result:
             taken.setdefault(_kind(job), []).append(result["run_seconds"])
     finished, diverged = by_state.pop(State.finished, []), by_state.pop(State.diverged, [])
     waiting = {job.run_id for jobs in by_state.values() for job in jobs}

@@ -1,6 +1,7 @@
 """What stops a run, or flags it: nothing may be trained but what the method says, and that must have moved."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -27,41 +28,55 @@ def refuse_wrong_counts(model: nn.Module, arch: Arch, count: Count) -> None:
         raise RuntimeError(f"The model does not train what the method counts: found {found}, expected {expected}.")
 
 
-def frozen_digest(model: nn.Module) -> str:
-    """Returns the sha256 over the bytes of all frozen weights."""
-    digest = hashlib.sha256()
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def digests(model: nn.Module) -> dict[str, str]:
+    """Returns the sha256 over the bytes of every parameter and buffer, by name."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+        for name, tensor in tensors.items()
+    }
 
 
-def refuse_changed_weights(model: nn.Module, digest: str) -> None:
-    """Holds the frozen weights against the digest they had before training.
+def refuse_changed_weights(model: nn.Module, before: Mapping[str, str]) -> None:
+    """Holds everything that is not trained against the digests it had before training.
 
     Raises:
-        RuntimeError: If one of them changed.
+        RuntimeError: If something changed.
     """
-    if frozen_digest(model) != digest:
-        raise RuntimeError("A frozen weight changed while training: this is not the method that was asked for.")
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    now = digests(model)
+    frozen = (now.keys() | before.keys()) - trained
+    if changed := [name for name in frozen if now.get(name) != before.get(name)]:
+        raise RuntimeError(f"A frozen weight changed while training: {min(changed)} ({len(changed)} in all).")
 
 
-def flags(model: nn.Module, predictions: list[dict[str, Any]], epoch: int) -> dict[str, bool]:
+def flags(
+    model: nn.Module, before: Mapping[str, str], predictions: Iterable[Mapping[str, Any]], epoch: int
+) -> dict[str, bool]:
     """Returns what a reader must know before trusting the numbers.
 
+    Args:
+        model: The model after training.
+        before: Its digests before.
+        predictions: The rows of predictions.parquet.
+        epoch: The last epoch; 0 where nothing was trained.
+
     Returns:
-        `untrained`: no step was taken. `one_class`: dev or test predictions of the last epoch name a single class.
-        `b_zero`: an update's B is all zero, so it does nothing.
+        `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was. `b_zero`:
+        an update's B is all zero, so it does nothing. `one_class`: dev or test predictions name a single class.
     """
     named: dict[str, set[int]] = {}
     for row in predictions:
         if row["epoch"] == epoch:
             named.setdefault(row["split"], set()).add(row["prediction"])
+    now = digests(model)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     updates = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
     return {
         "untrained": epoch == 0,
-        "one_class": any(len(classes) == 1 for classes in named.values()),
+        "unmoved": epoch > 0 and any(now[name] == before[name] for name in trained),
         "b_zero": any(not bool(update.lora_B.any()) for update in updates),
+        "one_class": any(len(classes) == 1 for classes in named.values()),
     }
 
 

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lora_repro.config import group_names, integral
+from lora_repro.config import group_names, integral, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
 from lora_repro.explain import explain
 
@@ -77,7 +77,8 @@ def normalise(argv: Sequence[str]) -> list[str]:
             continue
         (override,) = OverridesParser.create().parse_overrides([argument])
         _refuse_no_sweep(override, argv)
-        _refuse_unknown_preset(override)
+        if override.key_or_group == "preset" and not override.is_sweep_override():
+            refuse_unknown_preset(str(override.value()))
         plain = override.key_or_group != "sweeps" and override.key_or_group.split(".")[0] != "hydra"
         if (
             plain
@@ -107,12 +108,3 @@ def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
         raise InputError(f"+sweeps: no sweep {name!r}.{did_you_mean(name, names)}\nSweeps: {', '.join(names)}.")
     if not any(flag in argv for flag in MULTIRUN):
         raise InputError(f"+sweeps={name} asks for many runs. Give -m: python -m lora_repro -m {' '.join(argv)}")
-
-
-def _refuse_unknown_preset(override: Override) -> None:
-    """Refuses a preset that does not exist: as the default one is optional, Hydra would leave it out in silence."""
-    if override.key_or_group != "preset" or override.is_sweep_override():
-        return
-    name, names = str(override.value()), group_names("preset")
-    if name not in names:
-        raise InputError(f"preset@train: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}.")

@@ -1,10 +1,12 @@
 """What a run is: the typed configuration, its one resolution, and the id of the science in it. No torch."""
 
 import hashlib
+import json
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -217,6 +219,8 @@ def resolve(cfg: DictConfig) -> Resolved:
         from lora_repro.fetch import identify_local
 
         run.model.config, run.model.digest = identify_local(circumstances.paths.model)
+    else:
+        _refuse_changed_description(run.model)
     run.model.check()
     run.task.check()
     run.train.check(run.arch)
@@ -239,17 +243,44 @@ def identify_adapter(given: str) -> str:
         MissingInputError: If it is neither a run id nor a folder that holds an adapter.
     """
     folder = Path(given).expanduser()
+    if folder.name == "adapter" and (folder.parent / "config.yaml").is_file():
+        folder = folder.parent
     if RUN_ID.fullmatch(folder.name) and ("/" not in given or (folder / "config.yaml").is_file()):
         return folder.name
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
+    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    if not (weights.is_file() and settings.is_file()):
         raise MissingInputError(
             f"train.init_from: neither a run id, nor a run directory, nor a PEFT folder (given: {given}).\n"
             "A PEFT folder holds adapter_config.json and adapter_model.safetensors; "
             "run ids are the folders' names under outputs/runs/."
         )
-    settings = (folder / "adapter_config.json").read_bytes()
-    return "sha256:" + hashlib.sha256(settings + weights.read_bytes()).hexdigest()
+    try:
+        config = json.loads(settings.read_bytes())
+        science_of_it = {key: value for key, value in config.items() if key != "base_model_name_or_path"}
+    except (ValueError, AttributeError) as error:
+        raise MissingInputError(f"train.init_from: {settings} is damaged ({error}).") from error
+    text = json.dumps(science_of_it, sort_keys=True).encode()
+    return "sha256:" + hashlib.sha256(text + weights.read_bytes()).hexdigest()
+
+
+def _refuse_changed_description(model: ModelConfig) -> None:
+    """Refuses overrides of what only describes a named model: they would change numbers and not the id."""
+    if model.name not in group_names("model"):
+        return
+    declared = _declared_model(model.name)
+    for f in fields(ModelConfig):
+        if f.name in ("digest", "config") or not f.metadata.get("science", True):
+            given, expected = getattr(model, f.name), getattr(declared, f.name)
+            if given != expected:
+                raise InputError(
+                    f"model.{f.name}: belongs to model={model.name} and cannot be overridden (given: {given}).\n"
+                    "For a model of yours: model=local paths.model=DIR, or a file of its own in conf/model."
+                )
+
+
+@cache
+def _declared_model(name: str) -> ModelConfig:
+    return load_group("model", name)
 
 
 def _refuse_lost_keys(given: Any, kept: Any, path: str) -> None:
@@ -301,6 +332,17 @@ def load_group(group: str, name: str) -> Any:
     schema = str(raw.pop("defaults")[0])
     node = ConfigStore.instance().load(f"{group}/{schema}.yaml").node
     return OmegaConf.to_object(OmegaConf.merge(node, raw))
+
+
+def refuse_unknown_preset(name: str) -> None:
+    """Refuses a preset that does not exist: as the default one is optional, Hydra would leave it out in silence.
+
+    Raises:
+        InputError: With the choices.
+    """
+    names = group_names("preset")
+    if name not in names:
+        raise InputError(f"preset@train: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}.")
 
 
 def group_names(group: str) -> list[str]:

@@ -10,9 +10,12 @@ import numpy as np
 
 
 def generator(*key: str | int | tuple[int, ...]) -> np.random.Generator:
-    """Returns the counter-based generator (Philox) of this key; equal keys give equal streams on every machine."""
+    """Returns the counter-based generator (Philox) of this key; equal keys give equal streams.
+
+    The same on every machine; numpy may change what a version draws from them, which golden tests would show.
+    """
     digest = hashlib.sha256(repr(key).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8")))
 
 
 def uniform(seed: int, name: str, shape: tuple[int, ...], bound: float) -> np.ndarray:

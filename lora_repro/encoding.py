@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lora_repro.batches import LENGTH_STEP, padded_length
+from lora_repro.batches import padded_length
 from lora_repro.config import Circumstances, Run
 from lora_repro.identity import science
 from lora_repro.models import load_tokenizer
@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the model's inputs and the labels of these examples, of the length that `padded_length` gives."""
-        longest = padded_length(int(self.lengths[indices].max()))
+        longest = padded_length(int(self.lengths[indices].max()))  # or the split's longest, where slicing ends
         inputs = {name: values[indices, :longest].to(device, non_blocking=True) for name, values in self.inputs.items()}
         return inputs, self.labels[indices].to(device, non_blocking=True)
 
@@ -58,7 +58,6 @@ def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_len
         truncation=True,
         max_length=max_length,
         padding=True,
-        pad_to_multiple_of=LENGTH_STEP,
         return_tensors="pt",
     )
     labels = torch.tensor([example.label for example in examples])

@@ -20,6 +20,15 @@ from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.tasks.base import TaskConfig
 
 WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 """The ratings of all four domains (C.J. Hutto and E. Gilbert, ICWSM 2014)."""
 SDIST_SPEC = "vaderSentiment==3.3.2"
@@ -53,6 +62,9 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     Raises:
         MissingInputError: If the weights are nowhere, or damaged.
     """
+    if config.name == "local":
+        identify_local(model)
+        return Path(model or "").expanduser()
     if model is not None:
         folder = Path(model).expanduser()
         problem = _problem(config, folder) if folder.is_dir() else f"no folder {folder}"
@@ -103,7 +115,9 @@ def find_data(config: TaskConfig, data: str | None, cache: str) -> Data:
 
 
 def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
-    """Reads what a folder of the user's (paths.model) holds: the content of config.json and the digest of the weights.
+    """Reads what a folder of the user's (paths.model) holds: its config.json, and a digest of all that counts.
+
+    The digest is over weights, configuration and tokenizer: the same weights with other files give other numbers.
 
     Raises:
         MissingInputError: If no folder is given, or it lacks one of the two files.
@@ -123,7 +137,9 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
         raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.") from None
     if not isinstance(config, dict):
         raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).")
-    return config, _sha256(folder / WEIGHTS)
+    digests = {name: _sha256(folder / name) for name in (WEIGHTS, *TOKENIZER_FILES) if (folder / name).is_file()}
+    about = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
+    return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
 
 
 def sha256_of_bytes(content: bytes) -> str:

@@ -42,7 +42,7 @@ def _default(declared: Field) -> Any:
 
 
 def _to_declared_type(value: Any, declared: Field) -> Any:
-    """Makes 8 and 8.0 one value: a number becomes what the field declares."""
+    """Makes 8 and 8.0, 0.0 and -0.0 one value: a number becomes what the field declares."""
     options = get_args(declared.type) if isinstance(declared.type, UnionType) else (declared.type,)
     number = next((option for option in options if option in (int, float)), None)
-    return number(value) if number and type(value) in (int, float) and value == number(value) else value
+    return number(value) + 0 if number and type(value) in (int, float) and value == number(value) else value

@@ -2,6 +2,7 @@
 
 import json
 import string
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,9 +24,10 @@ from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from lora_repro import draw
 from lora_repro.arch import Arch, ModelConfig, Source
-from lora_repro.config import Run
+from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
 from lora_repro.fetch import find_model, sha256_of_bytes
+from lora_repro.precision import has_fast_bf16
 
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
@@ -41,7 +43,8 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
     """
     arch = run.arch
-    eager = device.type == "cpu" and run.train.max_length <= EAGER_UP_TO
+    rounded = run.train.dtype is Dtype.bf16 and not has_fast_bf16(device)
+    eager = device.type == "cpu" and (rounded or run.train.max_length <= EAGER_UP_TO)
     template, missing = _template(
         str(_folder(run.model, model_path, cache_dir) or ""),
         json.dumps(run.model.config, sort_keys=True),
@@ -51,6 +54,11 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         "eager" if eager else "sdpa",
     )
     _check_shapes(template, arch, run.model.name)
+    if absent := sorted(name for name in missing if not arch.is_head(name)):
+        raise MissingInputError(
+            f"model={run.model.name}: the weights lack {len(absent)} of the backbone's tensors, or hold them in another "
+            f"shape. First: {absent[0]}.\nGive weights that belong to the config.json beside them."
+        )
     model = deepcopy(template)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(arch.is_head(name))
@@ -67,7 +75,7 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
         letters = string.ascii_lowercase
         vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
         return BertTokenizer(vocab={token: position for position, token in enumerate(vocabulary)})
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, padding_side="right")
 
 
 def _folder(config: ModelConfig, model_path: str | None, cache_dir: str) -> Path | None:
@@ -83,10 +91,11 @@ class _Template(NamedTuple):
 @lru_cache(maxsize=2)
 def _template(folder: str, config_json: str, digest: str, dropout: float, num_labels: int, attention: str) -> _Template:
     """Reads the weights, once per process; `load_model` hands out copies."""
+    keys = json.loads(config_json)
     if folder:
+        _check_config(Path(folder) / "config.json", keys)
         config = AutoConfig.from_pretrained(folder)
     else:
-        keys = json.loads(config_json)
         config = AutoConfig.for_model(keys.pop("model_type"), **keys)
     config.num_labels = num_labels
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
@@ -117,8 +126,8 @@ def _template(folder: str, config_json: str, digest: str, dropout: float, num_la
         )
     finally:
         transformers_logging.set_verbosity(verbosity)
-    missing = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
-    return _Template(model, frozenset(missing))
+    missing = frozenset(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
+    return _Template(model, missing)
 
 
 def random_digest(model: nn.Module, missing: frozenset[str]) -> str:
@@ -136,6 +145,17 @@ def _draw(seed: int, name: str, shape: tuple[int, ...], std: float) -> Tensor:
     if len(shape) == 1:
         return torch.zeros(shape)
     return torch.from_numpy(draw.normal(seed, name, shape, std))
+
+
+def _check_config(path: Path, declared: Mapping[str, Any]) -> None:
+    """Holds the config.json beside the weights against conf/model: heads and activation leave no mark in shapes."""
+    found = json.loads(path.read_text())
+    for key, value in declared.items():
+        if found.get(key, value) != value:
+            raise MissingInputError(
+                f"{path}: {key} is {found[key]}, conf/model says {value}.\n"
+                "Give the folder of this model, or take it as your own: model=local paths.model=DIR"
+            )
 
 
 def _check_shapes(model: nn.Module, arch: Arch, name: str) -> None:

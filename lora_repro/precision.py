@@ -4,12 +4,14 @@ Where the hardware multiplies in bf16 that is torch's autocast. CPUs without suc
 in bf16 than in fp32; there the same rounding is done around fp32 products, at a tenth more than the cost of fp32.
 """
 
+import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -20,7 +22,28 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Tells whether this device multiplies in bf16 faster than in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("x86_64", "AMD64"):  # oneDNN itself also counts CPUs where it is slow
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def store_in_bf16(model: nn.Module) -> None:
+    """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
+
+    LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
+    methods differ in what they train, not in how they round.
+    """
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.forward = partial(_layer_norm_in_fp32, module)
+
+
+def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:
+    bias = norm.bias.float() if norm.bias is not None else None
+    return F.layer_norm(input.float(), norm.normalized_shape, norm.weight.float(), bias, norm.eps)
 
 
 def products(dtype: Dtype, device: torch.device) -> AbstractContextManager[Any]:
@@ -43,6 +66,10 @@ class RoundedProducts(TorchFunctionMode):
         """Rounds the tensors that enter and leave a product; everything else runs as it is."""
         if func not in self.PRODUCTS:
             return func(*args, **(kwargs or {}))
-        rounded = [arg.bfloat16().float() if isinstance(arg, Tensor) else arg for arg in args]
+        rounded = [_rounded(arg) for arg in args]
         with torch._C.DisableTorchFunction():
             return func(*rounded, **(kwargs or {})).bfloat16()
+
+
+def _rounded(value: Any) -> Any:
+    return value.bfloat16().float() if isinstance(value, Tensor) else value

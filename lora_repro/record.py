@@ -42,6 +42,13 @@ class Result(NamedTuple):
     problem: str | None
 
 
+class _RunLog(logging.FileHandler):
+    """The run's log file; where it cannot be written, the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says nothing: the words stand on stderr too."""
+
+
 class Record:
     """One run's directory.
 
@@ -76,26 +83,20 @@ class Record:
         Raises:
             InputError: If the directory belongs to another schema, or cannot be written.
         """
-        self._make_room()
-        attempts = self._status().get("attempts", 0) + 1
-        self._write_status(State.running, attempts=attempts, started=time.time())
-        (self.folder / "config.yaml").write_text(_config_yaml(resolved))
-        (self.folder / "metrics.jsonl").write_text("")
-        handler = logging.FileHandler(self.folder / "run.log", mode="w", delay=True)
+        self._make_room(resolved)
+        handler = _RunLog(self.folder / "run.log", mode="w", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         try:
             yield
         except DivergedError as error:
-            self._write_status(State.diverged, error=str(error))
+            self._end(State.diverged, error)
             raise
-        except KeyboardInterrupt:
-            self._write_status(State.interrupted)
+        except KeyboardInterrupt as error:
+            self._end(State.interrupted, error)
             raise
         except BaseException as error:
-            with (self.folder / "run.log").open("a") as file:
-                file.write(traceback.format_exc())
-            self._write_status(State.failed, error=f"{type(error).__name__}: {error}"[-2000:])
+            self._end(State.failed, error)
             raise
         finally:
             logging.getLogger().removeHandler(handler)
@@ -115,10 +116,12 @@ class Record:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, last and atomically: from now on the run is finished."""
-        write_atomically(self.folder / "result.json", json.dumps({"schema": SCHEMA, **result}, indent=1) + "\n")
+        write_atomically(
+            self.folder / "result.json", json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
+        )
         self._write_status(State.finished)
 
-    def _make_room(self) -> None:
+    def _make_room(self, resolved: Resolved) -> None:
         """Prepares the directory for a new attempt; what an earlier attempt left is told and replaced."""
         found = self.read()
         if found.problem and (schema := _schema_of(self.folder)) not in (None, SCHEMA):
@@ -126,19 +129,33 @@ class Record:
                 f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}; it is left as it is.\n"
                 "Use another store (paths.outputs=DIR), or move that directory away to compute the run anew."
             )
+        before = self._status()
+        if before.get("state") in (State.running.value, State.interrupted.value):
+            log.info("An earlier attempt was interrupted; without a checkpoint it starts over.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if found.problem and (self.folder / "result.json").exists():
                 log.warning("%s It is kept as result.json.damaged, and the run is computed anew.", found.problem)
                 os.replace(self.folder / "result.json", self.folder / "result.json.damaged")
+            self._write_status(State.running, attempts=before.get("attempts", 0) + 1, started=time.time())
+            (self.folder / "config.yaml").write_text(_config_yaml(resolved))
+            (self.folder / "metrics.jsonl").write_text("")
         except OSError as error:
             raise InputError(
                 f"paths.outputs: {self.folder} cannot be written ({error.strerror}).\n"
                 "Give a folder that can: paths.outputs=DIR"
             ) from error
-        state = self._status().get("state")
-        if state in (State.running.value, State.interrupted.value):
-            log.info("An earlier attempt was interrupted; without a checkpoint it starts over.")
+
+    def _end(self, state: State, error: BaseException) -> None:
+        """Writes down how an attempt ended, as far as the disk lets it: nothing is decided by these words."""
+        try:
+            if state is State.failed:
+                with (self.folder / "run.log").open("a") as file:
+                    file.write(traceback.format_exc())
+            told = {} if state is State.interrupted else {"error": f"{type(error).__name__}: {error}"[-2000:]}
+            self._write_status(state, **told)
+        except OSError as problem:
+            log.warning("%s: its end, %s, could not be written (%s).", self.run_id, state.value, problem.strerror)
 
     def _status(self) -> dict[str, Any]:
         try:

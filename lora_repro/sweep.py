@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lora_repro.config import Circumstances, Resolved, group_names, integral, resolve, run_id
+from lora_repro.config import Circumstances, Resolved, group_names, integral, refuse_unknown_preset, resolve, run_id
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.explain import explain
 
@@ -86,6 +86,11 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
     given = OverridesParser.create().parse_overrides(list(arguments))
     sweeps = [o for o in given if o.key_or_group == "sweeps"]
     own = [o for o in given if _is_circumstance(o)]
+    if axes := [_line(o) for o in own if o.is_sweep_override()]:
+        raise InputError(
+            f"{axes[0]}: a sweep has one {axes[0].partition('=')[0].lstrip('+')}; only what a run is can be an axis.\n"
+            "Give one value, and start one sweep for each."
+        )
     passed = [_line(o) for o in own]
     axes = {_key(o): _values(o) for o in given if o not in own}
     cfg = compose(passed)
@@ -147,6 +152,8 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
     jobs: dict[str, Job] = {}
     for point in points:
         groups = {key: value for key, value in point.items() if key in GROUPS}
+        if "preset@train" in groups:
+            refuse_unknown_preset(str(groups["preset@train"]))
         choice = (*passed, *overrides(groups))
         if choice not in bases:
             bases[choice] = compose(list(choice))
@@ -167,7 +174,7 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
 
 def _is_circumstance(override: Override) -> bool:
     first = override.key_or_group.split(".")[0].split("/")[0]
-    return first in ("sweeps", "hydra", *(f.name for f in fields(Circumstances))) and not override.is_sweep_override()
+    return first in ("sweeps", "hydra", *(f.name for f in fields(Circumstances)))
 
 
 def _line(override: Override) -> str:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,17 +22,18 @@ from lora_repro.config import Dtype, Resolved, Run, Schedule
 from lora_repro.encoding import Encoded, encode
 from lora_repro.errors import DivergedError
 from lora_repro.models import load_model
-from lora_repro.precision import products
+from lora_repro.precision import products, store_in_bf16
 from lora_repro.record import Record, plain
 
 SCORED = ("eval", "test")
+REMEDY = "try a lower train.learning_rate"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class TrainState:
-    """Everything that changes while training: what a checkpoint will hold, with torch's generator."""
+    """Everything that changes while training; with torch's generator, which dropout draws from, what resuming needs."""
 
     model: nn.Module
     """Of it the parameters that require a gradient."""
@@ -43,6 +44,8 @@ class TrainState:
     examples: int = 0
     seconds: float = 0.0
     """Time spent in steps, scoring apart."""
+    metrics_by_epoch: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(resolved: Resolved, record: Record) -> dict[str, Any]:
@@ -58,35 +61,35 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     splits = encode(run, circumstances)
     device.reset_peak_memory(where)
     model = build(resolved, where)
-    frozen = checks.frozen_digest(model)
+    before = checks.digests(model)
     state = start(model, run, len(splits["train"].examples))
-    predictions: list[dict[str, Any]] = []
-    metrics_by_epoch: list[dict[str, Any]] = []
     epochs = range(1, run.train.epochs + 1) if run.train.epochs else [0]
     for state.epoch in epochs:
         if state.epoch:
             train_epoch(state, run, splits["train"], record, where, circumstances.log.every_steps)
-        checks.refuse_changed_weights(model, frozen)
+        checks.refuse_changed_weights(model, before)
         metrics: dict[str, Any] = {"epoch": state.epoch, "step": state.step}
         for name in SCORED:
             scores = scoring.score(model, splits[name], run.train.dtype, where)
+            if not math.isfinite(scores.loss):
+                raise DivergedError(f"the loss on {name} is {scores.loss} after epoch {state.epoch}; {REMEDY}")
             metrics |= scoring.metrics(run.task, splits[name], scores, name)
-            predictions += scoring.predictions(splits[name], scores, name, state.epoch)
+            state.predictions += scoring.predictions(splits[name], scores, name, state.epoch)
         record.log_metrics(metrics)
-        metrics_by_epoch.append(metrics)
+        state.metrics_by_epoch.append(metrics)
         log.info("%s epoch %d of %d: %s", record.run_id, state.epoch, run.train.epochs, scoring.words(metrics))
         if state.step == total_steps(run, len(splits["train"].examples)):
             break
-    record.save_predictions(predictions)
+    record.save_predictions(state.predictions)
     save_adapter(model, run, record.folder)
     count = run.method.count(run.arch)
     return {
         "run_id": record.run_id,
         "config": plain(run),
-        "metrics": {key: value for key, value in metrics_by_epoch[-1].items() if "/" in key},
-        "metrics_by_epoch": metrics_by_epoch,
+        "metrics": {key: value for key, value in state.metrics_by_epoch[-1].items() if "/" in key},
+        "metrics_by_epoch": state.metrics_by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
-        "flags": checks.flags(model, predictions, metrics_by_epoch[-1]["epoch"]),
+        "flags": checks.flags(model, before, state.predictions, state.epoch),
         "data": {name: scoring.balance(split) for name, split in splits.items()},
         "train_seconds": round(state.seconds, 3),
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
@@ -108,9 +111,7 @@ def build(resolved: Resolved, where: torch.device) -> nn.Module:
     if resolved.init_from is not None:
         load_adapter(model, run, resolved.init_from, paths.outputs)
     if run.train.dtype is Dtype.bf16:
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.bfloat16()
+        store_in_bf16(model)
     model.to(where)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return model
@@ -163,6 +164,7 @@ def train_epoch(
             loss.backward()
             if run.train.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)
+            rate = state.schedule.get_last_lr()[0]
             state.optimizer.step()
             state.schedule.step()
             state.optimizer.zero_grad()
@@ -173,16 +175,14 @@ def train_epoch(
                 mean = loss_sum.item() / (state.examples - examples_before)
                 state.seconds = spent + time.perf_counter() - began
                 if not math.isfinite(mean):
-                    raise DivergedError(
-                        f"the loss is {mean} at step {state.step} of {total}; try a lower train.learning_rate"
-                    )
+                    raise DivergedError(f"the loss is {mean} at step {state.step} of {total}; {REMEDY}")
                 record.log_metrics(
                     {
                         "step": state.step,
                         "epoch": state.epoch,
                         "examples": state.examples,
                         "loss": mean,
-                        "lr": state.schedule.get_last_lr()[0],
+                        "lr": rate,
                         "wall_time_s": round(state.seconds, 3),
                     }
                 )

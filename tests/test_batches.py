@@ -19,8 +19,15 @@ def test_the_order_is_pure_and_differs_by_seed_and_epoch() -> None:
     assert first != batches(LENGTHS, 16, seed=0, epoch=1)
 
 
-def test_one_batch_at_most_is_not_full() -> None:
-    assert sorted(map(len, batches(LENGTHS, 16, 0, 0)))[:2] == [203 % 16, 16]
+def test_one_batch_at_most_is_not_full_and_it_holds_other_lengths_each_epoch() -> None:
+    short = []
+    for epoch in range(20):
+        grouped = batches(LENGTHS, 16, 0, epoch)
+        assert sorted(map(len, grouped))[:2] == [203 % 16, 16]
+        short.append(max(LENGTHS[i] for i in min(grouped, key=len)))
+    assert min(short) < 30 and max(short) > 60
+    assert sorted(map(len, batches(LENGTHS[:32], 16, 0, 0))) == [16, 16]
+    assert batches([5], 16, 0, 0) == [[0]]
 
 
 def test_batches_are_of_like_length_in_random_order() -> None:

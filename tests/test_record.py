@@ -112,11 +112,20 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(tiny: Compose, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def full_from_now_on(*_: object) -> None:
+        patch.setattr("lora_repro.record.write_atomically", full)
+        full()
+
     with monkeypatch.context() as patch:
         patch.setattr(Record, "save_predictions", full)
         with pytest.raises(RunFailedError, match="No space left on device"):
             run_job(tiny())
-    assert record_of(tiny()).state is State.failed
+        assert record_of(tiny()).state is State.failed
+        patch.setattr(Record, "save_predictions", full_from_now_on)
+        with pytest.raises(RunFailedError, match="No space left on device"):
+            run_job(tiny())
+        with pytest.raises(InputError, match="cannot be written"):
+            run_job(tiny("seed=2"))
     assert record_of(tiny("seed=1")).read().result["metrics"] == other  # pyright: ignore
     run_job(tiny())
     assert record_of(tiny()).state is State.finished

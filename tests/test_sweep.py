@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_the_quick_composition_equals_hydras() -> None:
         for job in load(compose, ["+sweeps=table6", f"scale={scale}", "train.epochs=1"]).jobs[::7]:
             slow = resolve(compose(job.overrides))
             assert slow.run == job.resolved.run and run_id(slow.run) == job.run_id
-            assert slow.circumstances == job.resolved.circumstances
+            assert replace(slow.circumstances, sweep=None) == job.resolved.circumstances
 
 
 def test_an_axis_of_the_command_line_replaces_the_grids() -> None:

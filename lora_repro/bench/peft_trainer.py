@@ -70,7 +70,8 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=run.method.r,
-        lora_alpha=int(run.method.alpha),
+        lora_alpha=run.method.alpha,  # pyright: ignore[reportArgumentType]  (a float serves)
+        lora_dropout=run.method.dropout,
         target_modules=targets,
         modules_to_save=list(run.arch.head_modules),
     )
@@ -99,6 +100,7 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
             num_train_epochs=run.train.epochs,
             per_device_train_batch_size=run.train.batch_size,
             learning_rate=run.train.learning_rate,
+            lr_scheduler_type=run.train.schedule.value,
             warmup_steps=run.train.warmup_ratio,  # transformers 5: below 1 it is the ratio
             weight_decay=run.train.weight_decay,
             max_grad_norm=run.train.max_grad_norm or 0.0,

@@ -1,6 +1,6 @@
 """What all tasks share: configuration, examples, splits and their subsets. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,6 @@ from omegaconf import MISSING
 
 from lora_repro import draw, metrics
 from lora_repro.errors import InputError
-from lora_repro.identity import NOT_SCIENCE
 
 
 class Example(NamedTuple):
@@ -32,7 +31,7 @@ class TaskConfig:
     name: str = MISSING
     digest: str = MISSING
     """sha256 of the data this task is made from, checked when it is read."""
-    num_labels: int = field(default=MISSING, metadata=NOT_SCIENCE)
+    num_labels: int = MISSING
     train_size: int | None = None
     """Number of training examples (null: all), drawn by subset_seed; smaller subsets lie inside larger ones."""
     eval_size: int | None = None
