@@ -62,8 +62,8 @@ def flags(
         epoch: The last epoch; 0 where nothing was trained.
 
     Returns:
-        `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was. `b_zero`:
-        an update's B is all zero, so it does nothing. `one_class`: dev or test predictions name a single class.
+        `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was.
+        `b_zero`: an update's B is all zero, so it does nothing. `one_class`: dev or test predictions name one class.
     """
     named: dict[str, set[int]] = {}
     for row in predictions:

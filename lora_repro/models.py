@@ -56,7 +56,7 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
     _check_shapes(template, arch, run.model.name)
     if absent := sorted(name for name in missing if not arch.is_head(name)):
         raise MissingInputError(
-            f"model={run.model.name}: the weights lack {len(absent)} of the backbone's tensors, or hold them in another "
+            f"model={run.model.name}: {len(absent)} of the backbone's tensors are not in the weights, or not in this "
             f"shape. First: {absent[0]}.\nGive weights that belong to the config.json beside them."
         )
     model = deepcopy(template)
