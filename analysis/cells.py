@@ -61,7 +61,8 @@ def cells(
     `paper_fluctuation`, `paper_model`; `mean`, `low`, `high`, `n`, `n_expected`, `seeds`, `run_ids` and `missing` (run
     id, seed, state and reason of each run that does not count: while one is missing there is no mean); `verdict`,
     `reason` (why it is planned), `command` (supplies what the cell lacks); `majority`, `data`, `flags` (how many runs
-    have each), `settings`, `commits`; `scale`, `protocol`, `metric`. Numbers of the paper and ours are in [0, 1].
+    have each), `settings`, `commits`, `computed_on`; `scale`, `protocol`, `metric`. Numbers of the paper and ours
+    are in [0, 1].
 
     `frame.attrs["command"]` is the command that supplies the whole table; `frame.attrs["outside"]` holds the ids of
     runs of the sweep that have no row or column.
@@ -104,7 +105,7 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(("mean", "low", "high"), math.nan),
     **{"n": 0, "n_expected": 0, "seeds": (), "run_ids": (), "missing": ()},
     **dict.fromkeys(("verdict", "reason", "command")),
-    **{"majority": math.nan, "data": None, "flags": {}, "settings": {}, "commits": ()},
+    **{"majority": math.nan, "data": None, "flags": {}, "settings": {}, "commits": (), "computed_on": ()},
 }
 """A cell that only the paper has, and the order of the columns."""
 
@@ -224,6 +225,7 @@ def _our_columns(item: Item, jobs: Sequence[Job], store: str | Path, protocol: P
         "flags": {name: flags.count(name) for name in dict.fromkeys(flags)},
         "settings": {key: _label(_of(jobs[0].resolved.run, key)) for key in item.settings},
         "commits": tuple(dict.fromkeys(commit for result in results if (commit := _commit(result)) is not None)),
+        "computed_on": tuple(dict.fromkeys(_computed_on(result) for result in results if "provenance" in result)),
     }
 
 
@@ -279,6 +281,19 @@ def _label(value: Any) -> Any:
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _computed_on(result: Mapping[str, Any]) -> str:
+    """Says what may change the numbers of a run whose configuration is the same."""
+    provenance = result["provenance"]
+    versions = provenance.get("versions", {})
+    parts = [
+        provenance.get("device_class"),
+        f"{provenance.get('threads')} threads",
+        f"bf16: {provenance['bf16']}" if provenance.get("bf16") else None,
+        *(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions),
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _commit(result: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,15 @@ from lora_repro.sweep import Job, load
 SMOKE = ("+sweeps=table6", "scale=smoke")
 """Eight runs: targets q and q,v; r 1 and 2; seeds 0 and 1."""
 
+PROVENANCE = {
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "device_class": "a CPU",
+    "threads": 2,
+    "bf16": None,
+    "versions": {"torch": "2.13.0"},
+}
+
 
 @cache
 def jobs(*arguments: str) -> list[Job]:
@@ -41,7 +50,7 @@ def write_run(store: Path, job: Job, epochs: Sequence[tuple[float, float]], **mo
         "flags": {"untrained": False, "one_class": False, "b_zero": False},
         "data": {name: {"n": 10, "labels": {"0": 4, "1": 6}} for name in ("train", "eval", "test")},
         "run_seconds": 2.0,
-        "provenance": {"commit": "0123456789abcdef", "dirty": False},
+        "provenance": PROVENANCE,
     }
     folder = store / "runs" / job.run_id
     folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from stores import fill, job, jobs, write_run, write_status
+from stores import PROVENANCE, fill, job, jobs, write_run, write_status
 
 from analysis.cells import cells
 from analysis.items import load_item, names
@@ -38,6 +38,17 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
     assert "12.7 standard errors" in text
     assert "commit 0123456789" in text
     assert "Missing" not in text
+
+
+def test_runs_of_different_machines_are_told(tmp_path: Path) -> None:
+    fill(tmp_path)
+    assert "- Computed on a CPU, 2 threads, torch 2.13.0." in printed(cells(TABLE6, "smoke", tmp_path))
+    (tmp_path / "other").mkdir()
+    for each in jobs():
+        device = "a CPU" if each.resolved.run.seed == 0 else "a GPU"
+        write_run(tmp_path / "other", each, [(0.8, 0.7)], provenance=PROVENANCE | {"device_class": device})
+    text = printed(cells(TABLE6, "smoke", tmp_path / "other"))
+    assert "which changes results a little: a CPU, 2 threads, torch 2.13.0; a GPU, 2 threads, torch 2.13.0." in text
 
 
 def test_a_tie_has_an_interval_without_width_and_one_seed_has_none(tmp_path: Path) -> None:

@@ -212,6 +212,9 @@ def _notes(
     notes += [names["footnotes"][name] for name in printed if name in names["footnotes"]]
     if commits := list(dict.fromkeys(commit for row in ours for commit in row["commits"])):
         notes.append(f"Our runs were computed at commit {', '.join(commits)}.")
+    if places := list(dict.fromkeys(place for row in ours for place in row["computed_on"])):
+        differ = "on machines or versions that differ, which changes results a little" if len(places) > 1 else "on"
+        notes.append(f"Computed {differ}{':' if len(places) > 1 else ''} {'; '.join(places)}.")
     return ["Notes:", *(f"- {note}" for note in notes)] if notes else []
 
 
