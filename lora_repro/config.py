@@ -17,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue
 from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.identity import fingerprint
+from lora_repro.inputs import identify_local
 from lora_repro.methods import METHODS, MethodConfig
 from lora_repro.tasks import FAMILIES, TaskConfig
 
@@ -216,8 +217,6 @@ def resolve(cfg: DictConfig) -> Resolved:
     circumstances = Circumstances(**{f.name: getattr(config, f.name) for f in fields(Circumstances)})
     run = Run(**{f.name: getattr(config, f.name) for f in fields(Run)})
     if run.model.name == "local":
-        from lora_repro.fetch import identify_local
-
         run.model.config, run.model.digest = identify_local(circumstances.paths.model)
     else:
         _refuse_changed_description(run.model)

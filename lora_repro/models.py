@@ -26,7 +26,7 @@ from lora_repro import draw
 from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
-from lora_repro.fetch import find_model, sha256_of_bytes
+from lora_repro.inputs import find_model, sha256_of_bytes
 from lora_repro.precision import has_fast_bf16
 
 EAGER_UP_TO = 256

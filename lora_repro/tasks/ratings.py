@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from omegaconf import MISSING
 
-from lora_repro import draw, fetch
+from lora_repro import draw, inputs
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks.base import Example, Splits, TaskConfig
 
@@ -72,7 +72,7 @@ class RatingsConfig(TaskConfig):
             MissingInputError: If the data is missing or damaged.
             InputError: If split_sizes do not add up.
         """
-        rows = read(fetch.find_data(self, data, cache).content, self.member)
+        rows = read(inputs.find_data(self, data, cache).content, self.member)
         documents = [document(row, self.document) for row in rows]
         examples = [
             Example(row.id, row.text, int(row.rating > 0), of)

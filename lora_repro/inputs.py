@@ -1,0 +1,218 @@
+"""Weights and data on this machine: where they may lie, and whether they are what they should be. No torch."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from functools import cache as memoize
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_repro.arch import ModelConfig
+from lora_repro.errors import MissingInputError
+from lora_repro.tasks.base import TaskConfig
+
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+ARCHIVE = "hutto_ICWSM_2014.tar.gz"
+"""The ratings of all four domains (C.J. Hutto and E. Gilbert, ICWSM 2014)."""
+SDIST = "vaderSentiment-3.3.2.tar.gz"
+SDIST_MEMBER = f"vaderSentiment-3.3.2/additional_resources/{ARCHIVE}"
+
+
+class Data(NamedTuple):
+    """A verified archive of data and the file that it was read from."""
+
+    path: Path
+    content: bytes
+
+
+def default_cache() -> str:
+    """Returns $LORA_REPRO_CACHE or ~/.cache/lora_repro."""
+    return str(Path(os.environ.get("LORA_REPRO_CACHE", "~/.cache/lora_repro")).expanduser())
+
+
+def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
+    """Returns the folder that holds a model's verified weights.
+
+    Looks into `model` when it is given; else into the installed package, the cache and the hub's local cache, and
+    takes the first that is complete and undamaged.
+
+    Args:
+        config: The model, with the digests of its files.
+        model: A folder of the user's (paths.model), or None.
+        cache: The folder that this module fills (paths.cache).
+
+    Raises:
+        MissingInputError: If the weights are nowhere, or damaged.
+    """
+    if config.name == "local":
+        identify_local(model)
+        return Path(model or "").expanduser()
+    if model is not None:
+        folder = Path(model).expanduser()
+        problem = problem_of(config, folder) if folder.is_dir() else f"no folder {folder}"
+        if problem is not None:
+            raise MissingInputError(
+                f"paths.model: {problem}.\nGive the folder of {config.name}, or leave paths.model out and fetch it: "
+                f"{_command(config.name, cache)}"
+            )
+        return folder
+    problems = []
+    for folder in _folders(config, cache):
+        problem = problem_of(config, folder)
+        if problem is None:
+            return folder
+        problems.append(problem)
+    what = "; ".join(problems) or f"no weights in {cached_model(config, cache)}, nor in an installed package"
+    raise MissingInputError(f"model {config.name}: {what}.\nFetch it: {_command(config.name, cache)}")
+
+
+def find_data(config: TaskConfig, data: str | None, cache: str) -> Data:
+    """Returns the verified archive of ratings that a task is read from.
+
+    Args:
+        config: The task, with the digest of the archive.
+        data: A file of the user's, the archive itself or the source distribution around it, or a folder that may hold
+            one of them (paths.data); or None.
+        cache: The folder that this module fills (paths.cache), read when `data` is None or a folder without either.
+
+    Raises:
+        MissingInputError: If the archive is not there, or damaged.
+    """
+    places = [cached_data(cache)]
+    if data is not None:
+        given = Path(data).expanduser()
+        places = [given / ARCHIVE, given / SDIST, *places] if given.is_dir() else [given]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        problem = f"no {ARCHIVE}: looked for {', '.join(map(str, places))}"
+    else:
+        content = path.read_bytes()
+        archive = archive_in(content, config.digest)
+        if archive is not None:
+            return Data(path, archive)
+        found = sha256_of_bytes(content)
+        problem = f"{path} is damaged or another file: sha256 is {found}, expected {config.digest}"
+    hint = "Fetch it" if data is None else "Correct paths.data, or leave it out and fetch"
+    raise MissingInputError(f"task {config.name}: {problem}.\n{hint}: {_command(config.name, cache)}")
+
+
+def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
+    """Reads what a folder of the user's (paths.model) holds: its config.json, and a digest of all that counts.
+
+    The digest is over weights, configuration and tokenizer: the same weights with other files give other numbers.
+
+    Raises:
+        MissingInputError: If no folder is given, or it lacks one of the two files.
+    """
+    if model is None:
+        raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
+    folder = Path(model).expanduser()
+    for name in ("config.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise MissingInputError(
+                f"paths.model: {folder / name} is missing.\n"
+                f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
+            )
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError as error:
+        raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).")
+    digests = {name: _sha256(folder / name) for name in (WEIGHTS, *TOKENIZER_FILES) if (folder / name).is_file()}
+    about = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
+    return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
+
+
+def needed_files(config: ModelConfig) -> dict[str, str | None]:
+    """Returns the model's files and their digests (None: only has to be there), the weights last."""
+    return {"config.json": None, **config.files, WEIGHTS: config.digest}
+
+
+def problem_of(config: ModelConfig, folder: Path) -> str | None:
+    """Says what is missing or damaged in a folder of a model; None when it is whole."""
+    for name, digest in needed_files(config).items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        found = _sha256(path)
+        if digest is not None and found != digest:
+            return f"{path} is damaged or another version: sha256 is {found}, expected {digest}"
+    return None
+
+
+def archive_in(content: bytes, digest: str) -> bytes | None:
+    """Returns the archive with this digest: the content itself, or what the source distribution holds."""
+    if sha256_of_bytes(content) == digest:
+        return content
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as sdist:
+            entry = sdist.getmember(SDIST_MEMBER)
+            stream = sdist.extractfile(entry) if entry.isfile() else None
+            inner = stream.read() if stream is not None else b""
+    except (tarfile.TarError, KeyError, OSError, EOFError, zlib.error):
+        return None
+    return inner if sha256_of_bytes(inner) == digest else None
+
+
+def cached_model(config: ModelConfig, cache: str) -> Path:
+    """Returns the folder of a fetched model."""
+    return Path(cache).expanduser() / "models" / config.name
+
+
+def cached_data(cache: str) -> Path:
+    """Returns the file of the fetched ratings."""
+    return Path(cache).expanduser() / "data" / ARCHIVE
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """Returns the sha256 in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_once(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@memoize
+def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _folders(config: ModelConfig, cache: str) -> Iterator[Path]:
+    """Yields the folders that exist among the places where weights may be, in the order of search."""
+    places = []
+    if config.package_folder is not None:
+        package, _, inside = config.package_folder.partition("/")
+        spec = find_spec(package)  # finds without importing
+        places += [Path(root, inside) for root in (spec.submodule_search_locations if spec is not None else None) or ()]
+    places.append(cached_model(config, cache))
+    yield from (place for place in places if place.is_dir())
+    if config.hub is not None:
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(config.hub, WEIGHTS, revision=config.revision)
+        if isinstance(path, str):
+            yield Path(path).parent
+
+
+def _command(name: str, cache: str) -> str:
+    return f"python -m lora_repro.fetch {name}" + (
+        f" --cache {cache}" if Path(cache).expanduser() != Path(default_cache()) else ""
+    )
