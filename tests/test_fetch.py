@@ -329,7 +329,10 @@ def test_a_file_is_hashed_once(model: ModelConfig, tmp_path: Path, cache: str, m
 
 def test_a_local_model_is_what_its_folder_holds(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "mine", config=b'{"model_type": "bert"}')
-    assert inputs.identify_local(str(folder)) == ({"model_type": "bert"}, sha256(WEIGHTS))
+    config, digest = inputs.identify_local(str(folder))
+    assert config == {"model_type": "bert"} and len(digest) == 64
+    (folder / "vocab.txt").write_text("[PAD]")
+    assert inputs.identify_local(str(folder))[1] != digest
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ GOLDEN_IDS = {
     "": "minilm-movies-lora-r8-qv-s0-39297d46f6",
     "method.r=1 seed=3": "minilm-movies-lora-r1-qv-s3-32aa4e6fc1",
     "method=full": "minilm-movies-full-s0-9561f99701",
-    "method=head_only": "minilm-movies-head_only-s0-9d95130889",
+    "method=head_only": "minilm-movies-head_only-s0-82c6ec14eb",
     "model=tiny_bert task=generated": "tiny_bert-generated-lora-r8-qv-s0-a94656a8e2",
     "model=tiny_bert task=generated method=full train.dtype=bf16": "tiny_bert-generated-full-s0-38176fe246",
     "task=amazon task.train_size=100 train.max_steps=7": "minilm-amazon-lora-r8-qv-s0-abfc3fda89",
