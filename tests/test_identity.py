@@ -26,7 +26,7 @@ def id_of(*overrides: str) -> str:
 GOLDEN_IDS = {
     "": "minilm-movies-lora-r8-qv-s0-39297d46f6",
     "method.r=1 seed=3": "minilm-movies-lora-r1-qv-s3-32aa4e6fc1",
-    "method=full": "minilm-movies-full-s0-9561f99701",
+    "method=full": "minilm-movies-full-s0-5658d13807",
     "method=head_only": "minilm-movies-head_only-s0-82c6ec14eb",
     "model=tiny_bert task=generated": "tiny_bert-generated-lora-r8-qv-s0-a94656a8e2",
     "model=tiny_bert task=generated method=full train.dtype=bf16": "tiny_bert-generated-full-s0-38176fe246",

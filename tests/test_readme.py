@@ -41,3 +41,9 @@ def test_readme_names_only_files_that_exist() -> None:
     assert len(named) > 5
     for name in named:
         assert (HOME / name).exists(), name
+
+
+def test_readme_holds_no_placeholder_and_shows_the_papers_numbers_beside_ours() -> None:
+    text = (HOME / "README.md").read_text()
+    assert "<!--" not in text
+    assert "demo, not judged" in text and "| 73.4 " in text and "n=2" in text
