@@ -289,7 +289,7 @@ def _computed_on(result: Mapping[str, Any]) -> str:
     versions = provenance.get("versions", {})
     parts = [
         provenance.get("device_class"),
-        f"{provenance.get('threads')} threads",
+        f"{provenance.get('threads')} CPU thread(s)",
         f"bf16: {provenance['bf16']}" if provenance.get("bf16") else None,
         *(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lora_repro.arch import Arch
@@ -38,11 +38,12 @@ def save_adapter(model: nn.Module, run: Run, folder: Path) -> None:
         if parameter.requires_grad
     }
     if not isinstance(run.method, LoRAConfig):
-        save_file(tensors, folder / TRAINED)
+        (folder / TRAINED).write_bytes(save(tensors))
         return
     (folder / "adapter").mkdir(exist_ok=True)
     names = _peft_names(run.method, run.arch)
-    save_file({names[name]: tensor for name, tensor in tensors.items()}, folder / "adapter" / PEFT_WEIGHTS)
+    weights = save({names[name]: tensor for name, tensor in tensors.items()})
+    (folder / "adapter" / PEFT_WEIGHTS).write_bytes(weights)
     config = json.dumps(_peft_config(run, run.method), indent=2)
     (folder / "adapter" / PEFT_CONFIG).write_text(config + "\n")
 
@@ -76,8 +77,9 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         base = result["config"]["model"]
         if base["digest"] != run.model.digest:
             raise InputError(
-                f"train.init_from: the run {folder.name} adapts {base['name']}, this one {run.model.name}.\n"
-                f"Give the run's own: model={base['name']}"
+                f"train.init_from: the run {folder.name} adapts other weights: {base['name']}, {base['digest'][:10]} "
+                f"(here: {run.model.name}, {run.model.digest[:10]}).\nGive the run's own: model={base['name']}"
+                + (" and its paths.model" if base["name"] == "local" else "")
             )
         folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
     method = run.method

@@ -4,8 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -18,6 +17,7 @@ from lora_repro.sweep import Job, Sweep
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Launch(Protocol):
     """What runs jobs, given as overrides: a launcher of Hydra's."""
 
@@ -82,11 +82,14 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, one_by_one: bool, launc
         launch: The launcher.
 
     Raises:
+        InputError: If the whole sweep is planned for later.
         SystemExit: With code 1, if a run failed or diverged.
     """
+    if not sweep.jobs:
+        raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
     set_up_logging(settings)
     begun = plan(sweep, outputs)
-    log.info("Plan: %s. Store: %s", begun.words(), Path(outputs) / "runs")
+    log.info("Plan: %s. Store: %s", begun.words(), outputs)
     began, wrong = time.perf_counter(), []
     batches = [[job] for job in begun.to_run] if one_by_one else [begun.to_run] if begun.to_run else []
     done = 0

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lora_repro.config import group_names, integral, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
@@ -28,11 +29,14 @@ def guard(command: Callable[[], None]) -> int:
     try:
         command()
     except KeyboardInterrupt:
-        print("\nInterrupted; finished runs are kept, the same command goes on.", file=sys.stderr)
+        print(
+            "\nInterrupted; finished runs are kept, the same command goes on; an interrupted run starts over.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 1
-    except (InputError, RunFailedError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (InputError, RunFailedError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         return say(error)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -41,7 +45,7 @@ def guard(command: Callable[[], None]) -> int:
 
 def say(error: Exception) -> int:
     """Tells an error in a few lines on stderr and returns the exit code."""
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         text = explain(error)
     elif isinstance(error, OSError):
         text = (
@@ -79,6 +83,10 @@ def normalise(argv: Sequence[str]) -> list[str]:
         _refuse_no_sweep(override, argv)
         if override.key_or_group == "preset" and not override.is_sweep_override():
             refuse_unknown_preset(str(override.value()))
+        if override.is_sweep_override() and not multirun:
+            raise InputError(
+                f"{argument}: several values are a sweep. Give -m: python -m lora_repro -m {' '.join(argv)}"
+            )
         plain = override.key_or_group != "sweeps" and override.key_or_group.split(".")[0] != "hydra"
         if (
             plain

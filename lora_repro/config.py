@@ -220,12 +220,22 @@ def resolve(cfg: DictConfig) -> Resolved:
         run.model.config, run.model.digest = identify_local(circumstances.paths.model)
     else:
         _refuse_changed_description(run.model)
+    _refuse_changed_task(run.task)
+    if circumstances.scale.name not in group_names("scale"):
+        raise InputError(f"scale: follows from the choice of the scale (given: scale.name={circumstances.scale.name}).")
+    if not circumstances.paths.outputs:
+        raise InputError(
+            "paths.outputs: no folder is given (is a variable of your shell empty?).\nGive it: paths.outputs=DIR"
+        )
+    threads = circumstances.compute.threads
+    if threads is not None and threads < 1:
+        raise InputError(f"compute.threads: must be at least 1, or null for torch's choice (given: {threads}).")
     run.model.check()
     run.task.check()
     run.train.check(run.arch)
     run.method.check(run.arch)
-    if run.seed < 0:
-        raise InputError(f"seed: must be 0 or more (given: {run.seed}).")
+    if not 0 <= run.seed < 2**32:
+        raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")
     init_from = run.train.init_from
     if init_from is not None:
         run.train.init_from = identify_adapter(init_from)
@@ -265,16 +275,31 @@ def identify_adapter(given: str) -> str:
 def _refuse_changed_description(model: ModelConfig) -> None:
     """Refuses overrides of what only describes a named model: they would change numbers and not the id."""
     if model.name not in group_names("model"):
-        return
+        raise InputError(f"model.name: follows from the choice of the model (given: {model.name}).")
     declared = _declared_model(model.name)
     for f in fields(ModelConfig):
         if f.name in ("digest", "config") or not f.metadata.get("science", True):
             given, expected = getattr(model, f.name), getattr(declared, f.name)
             if given != expected:
                 raise InputError(
-                    f"model.{f.name}: belongs to model={model.name} and cannot be overridden (given: {given}).\n"
+                    f"model.{f.name}: belongs to model={model.name} and cannot be overridden.\n"
                     "For a model of yours: model=local paths.model=DIR, or a file of its own in conf/model."
                 )
+
+
+def _refuse_changed_task(task: TaskConfig) -> None:
+    """Refuses overrides of what a task is called, made from, and how many labels its data has."""
+    if task.name not in group_names("task"):
+        raise InputError(f"task.name: follows from the choice of the task (given: {task.name}).")
+    declared = _declared_task(task.name)
+    for key in ("digest", "num_labels"):
+        if (given := getattr(task, key)) != getattr(declared, key):
+            raise InputError(f"task.{key}: belongs to task={task.name} and cannot be overridden (given: {given}).")
+
+
+@cache
+def _declared_task(name: str) -> TaskConfig:
+    return load_group("task", name)
 
 
 @cache

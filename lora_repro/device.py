@@ -32,10 +32,6 @@ def prepare(compute: ComputeConfig) -> torch.device:
             f"compute.device: no device {name!r} here ({first}).\nUse auto, cpu, cuda or cuda:N."
         ) from error
     if compute.threads is not None:
-        if compute.threads < 1:
-            raise InputError(
-                f"compute.threads: must be at least 1, or null for torch's choice (given: {compute.threads})."
-            )
         torch.set_num_threads(compute.threads)
     _keep_freed_memory()
     return where

@@ -5,6 +5,7 @@ import re
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from lora_repro.config import unknown_key
 from lora_repro.errors import did_you_mean
@@ -12,8 +13,14 @@ from lora_repro.errors import did_you_mean
 
 def explain(error: Exception) -> str:
     """Says what is wrong in an error of Hydra or OmegaConf, what was given, and what to do."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}"
+        return f"{where}: this is no YAML ({error.problem}).\nCorrect that line; mind the indentation."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        if str(cause.full_key) == "sweeps":
+            return "+sweeps: the file lacks its first line.\nBegin it with: # @package sweep"
         keys = sorted(map(str, cause.parent_node)) if isinstance(cause.parent_node, DictConfig) else []
         return unknown_key(str(cause.full_key), keys)
     if isinstance(cause, OmegaConfBaseException):
@@ -36,6 +43,8 @@ def _explain_value(text: str) -> str:
         return f"must be of type {found[2].lower()} (given: {found[1]})."
     if found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
         return f"must be one of {found[2]} (given: {found[1]}).{did_you_mean(found[1], found[2].split(', '))}"
+    if "is not Optional" in text:
+        return "must have a value (given: null)."
     if found := re.search(r"Invalid value assigned: (\w+) is not a ListConfig", text):
         return f"must be a list (given: a value of type {found[1]}). A list reads [A,B], as in method.targets=[q,v]."
     return text

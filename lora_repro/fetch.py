@@ -57,7 +57,10 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
             )
         configs[name] = load_group(of[name], name)
     if overrides := [argument for argument in arguments if "=" in argument]:
-        for job in load(compose, normalise(["-m", *overrides])[1:]).jobs:
+        sweep = load(compose, normalise(["-m", *overrides])[1:])
+        if not sweep.jobs:
+            raise InputError(f"fetch: nothing can be fetched yet, all is planned: {sweep.planned[0][1]}.")
+        for job in sweep.jobs:
             run = job.resolved.run
             configs |= {run.model.name: run.model, run.task.name: run.task}
     return list(configs.values())

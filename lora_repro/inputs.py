@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+"""Keys of config.json that change nothing that is computed here."""
 ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 """The ratings of all four domains (C.J. Hutto and E. Gilbert, ICWSM 2014)."""
 SDIST = "vaderSentiment-3.3.2.tar.gz"
@@ -134,7 +136,7 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict):
         raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).")
     digests = {name: _sha256(folder / name) for name in (WEIGHTS, *TOKENIZER_FILES) if (folder / name).is_file()}
-    about = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
+    about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
     return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
 
 

@@ -40,6 +40,11 @@ def run_job(cfg: DictConfig) -> dict[str, float]:
         raise
     except DivergedError as error:
         raise RunFailedError(f"{record.run_id} diverged: {error}.") from error
+    except OSError as error:
+        raise RunFailedError(
+            f"{record.run_id} failed: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.\n"
+            f"Make room in {record.folder.parent.parent}, or give another store: paths.outputs=DIR"
+        ) from error
     except Exception as error:
         raise RunFailedError(
             f"{record.run_id} failed: {type(error).__name__}: {error}\nThe traceback: {record.folder}/run.log"

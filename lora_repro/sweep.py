@@ -96,7 +96,11 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
     cfg = compose(passed)
     grids = _grids(cfg) if sweeps else [{}]
     runnable = [grid for grid in grids if PLANNED not in grid]
-    jobs = _compose_points(compose, passed, expand(_with_axes(compose, passed, runnable, axes)))
+    try:
+        jobs = _compose_points(compose, passed, expand(_with_axes(compose, passed, runnable, axes)))
+    except InputError as error:
+        where = f"\nIn sweeps/{sweeps[0].value()}.yaml, scale={cfg.scale.name}." if sweeps else ""
+        raise InputError(f"{error}{where}") from error
     planned = [
         (point, str(grid[PLANNED]))
         for grid in grids

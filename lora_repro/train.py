@@ -26,6 +26,7 @@ from lora_repro.precision import products, store_in_bf16
 from lora_repro.record import Record, plain
 
 SCORED = ("eval", "test")
+SAY_EVERY_S = 30
 REMEDY = "try a lower train.learning_rate"
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     before = checks.digests(model)
     state = start(model, run, len(splits["train"].examples))
     epochs = range(1, run.train.epochs + 1) if run.train.epochs else [0]
+    count = run.method.count(run.arch)
+    log.info(
+        "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
+        record.run_id, len(splits["train"].examples), count.method, count.head, where,
+    )  # fmt: skip
     for state.epoch in epochs:
         if state.epoch:
             train_epoch(state, run, splits["train"], record, where, circumstances.log.every_steps)
@@ -82,7 +88,6 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
             break
     record.save_predictions(state.predictions)
     save_adapter(model, run, record.folder)
-    count = run.method.count(run.arch)
     return {
         "run_id": record.run_id,
         "config": plain(run),
@@ -152,7 +157,7 @@ def train_epoch(
     order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, state.epoch - 1)[: total - state.step]
     trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
     loss_sum, examples_before, began = torch.zeros((), device=where), state.examples, time.perf_counter()
-    spent = state.seconds
+    spent, told = state.seconds, began
     state.model.train()
     title = f"{record.run_id} epoch {state.epoch}/{run.train.epochs}"
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
@@ -187,5 +192,9 @@ def train_epoch(
                     }
                 )
                 bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+                if bar.disable and time.perf_counter() - told > SAY_EVERY_S:  # no terminal: a line now and then
+                    told = time.perf_counter()
+                    left = (total - state.step) * state.seconds / state.step
+                    log.info("step %d of %d, loss %.3f, about %.0f s of training to go", state.step, total, mean, left)
                 loss_sum.zero_()
                 examples_before = state.examples

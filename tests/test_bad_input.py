@@ -57,9 +57,17 @@ CASES = [
     (["train.max_length=999"], "train.max_length: must be from 3 to 128 tokens", "given: 999"),
     (["train.dtype=fp8"], "train.dtype: must be one of bf16, fp32", "given: fp8"),
     (["seed=-1"], "seed: must be 0 or more", "given: -1"),
-    (["task.train_size=9999"], "generated has 400 train examples", "task.train_size=400"),
+    (["task.train_size=9999"], "generated has 400 train examples", "or null for all"),
     (["task.eval_size=0"], "task.eval_size: must be at least 1", "given: 0"),
     (["model.name=../../x"], "A name is made of a-z, 0-9 and _", "given: '../../x'"),
+    (["task.name=foo"], "task.name: follows from the choice", "given: foo"),
+    (["task.num_labels=3"], "task.num_labels: belongs to task=generated", "given: 3"),
+    (["method.r=1,2"], "several values are a sweep", "Give -m"),
+    (["method.r=null"], "method.r: must have a value", "given: null"),
+    (["seed=99999999999999999999"], "seed: must be 0 or more, and below 2**32", "given: 9999"),
+    (["paths.outputs="], "paths.outputs: no folder is given", "paths.outputs=DIR"),
+    (["compute.threads=0"], "compute.threads: must be at least 1", "given: 0"),
+    (["-m", "+sweeps=table6", "scale=paper"], "Nothing of this sweep can be run yet", "come with later issues"),
     (["method.name=full"], "method.name: follows from the choice", "given: full"),
     (["compute.device=gpu9"], "compute.device: no device 'gpu9'", "Use auto, cpu, cuda"),
     (["log.level=loud"], "log.level: must be one of", "given: loud"),
@@ -136,7 +144,10 @@ def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: in
     finally:
         process.kill()
     assert process.returncode == 130
-    assert words.splitlines()[-1] == "Interrupted; finished runs are kept, the same command goes on."
+    assert (
+        words.splitlines()[-1]
+        == "Interrupted; finished runs are kept, the same command goes on; an interrupted run starts over."
+    )
     assert "Traceback" not in words
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
     states = [path.read_text() for path in tmp_path.glob("runs/*/status.json")]

@@ -97,7 +97,9 @@ def test_a_named_model_whose_config_says_otherwise_is_refused(tmp_path: Path) ->
 def test_a_run_on_other_weights_is_no_start(tiny: Compose, base: Path) -> None:
     run_job(tiny())
     given = run_id(resolve(tiny()).run)
-    with pytest.raises(InputError, match=r"adapts tiny_bert, this one local\.\nGive the run's own: model=tiny_bert"):
+    with pytest.raises(
+        InputError, match=r"adapts other weights: tiny_bert.*here: local.*\nGive the run's own: model=tiny_bert"
+    ):
         run_job(local(tiny, base, f"train.init_from={given}"))
 
 

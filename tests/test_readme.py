@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lora_repro.config import HOME
+from lora_repro.compose import compose
+from lora_repro.config import HOME, resolve, run_id
 
 SMOKE = {
     "model=minilm": "model=tiny_bert",
@@ -46,4 +47,5 @@ def test_readme_names_only_files_that_exist() -> None:
 def test_readme_holds_no_placeholder_and_shows_the_papers_numbers_beside_ours() -> None:
     text = (HOME / "README.md").read_text()
     assert "<!--" not in text
+    assert run_id(resolve(compose([])).run) in text
     assert "demo, not judged" in text and "| 73.4 " in text and "n=2" in text

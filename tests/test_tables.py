@@ -42,13 +42,16 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
 
 def test_runs_of_different_machines_are_told(tmp_path: Path) -> None:
     fill(tmp_path)
-    assert "- Computed on a CPU, 2 threads, torch 2.13.0." in printed(cells(TABLE6, "smoke", tmp_path))
+    assert "- Computed on a CPU, 2 CPU thread(s), torch 2.13.0." in printed(cells(TABLE6, "smoke", tmp_path))
     (tmp_path / "other").mkdir()
     for each in jobs():
         device = "a CPU" if each.resolved.run.seed == 0 else "a GPU"
         write_run(tmp_path / "other", each, [(0.8, 0.7)], provenance=PROVENANCE | {"device_class": device})
     text = printed(cells(TABLE6, "smoke", tmp_path / "other"))
-    assert "which changes results a little: a CPU, 2 threads, torch 2.13.0; a GPU, 2 threads, torch 2.13.0." in text
+    assert (
+        "which changes results a little: a CPU, 2 CPU thread(s), torch 2.13.0; a GPU, 2 CPU thread(s), torch 2.13.0."
+        in text
+    )
 
 
 def test_a_tie_has_an_interval_without_width_and_one_seed_has_none(tmp_path: Path) -> None:

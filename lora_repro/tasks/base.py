@@ -60,8 +60,17 @@ class TaskConfig:
             size = getattr(self, key)
             if size is not None and size < 1:
                 raise InputError(f"task.{key}: must be at least 1, or null for all (given: {size}).")
+            if size is not None and (there := self.sizes()) is not None and size > there[key.removesuffix("_size")]:
+                raise InputError(
+                    f"task.{key}: {self.name} has {there[key.removesuffix('_size')]} {key.removesuffix('_size')} "
+                    f"examples (given: {size}).\nGive at most that, or null for all."
+                )
         if self.subset_seed < 0:
             raise InputError(f"task.subset_seed: must be 0 or more (given: {self.subset_seed}).")
+
+    def sizes(self) -> dict[str, int] | None:
+        """Returns the number of examples of each split where it is known without reading the data."""
+        return None
 
     def score(
         self, predictions: Int[np.ndarray, " examples"], references: Int[np.ndarray, " examples"]

@@ -24,6 +24,10 @@ MIN_WORDS, MAX_WORDS = 4, 24
 class GeneratedConfig(TaskConfig):
     """Nothing to choose but sizes of subsets: the task is the same on all machines."""
 
+    def sizes(self) -> dict[str, int] | None:
+        """Returns the numbers of examples that are drawn."""
+        return SIZES
+
     def load(self, data: str | None, cache: str) -> Splits:
         """Draws all examples; no text occurs twice.
 

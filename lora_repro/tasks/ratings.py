@@ -87,6 +87,10 @@ class RatingsConfig(TaskConfig):
             splits[split_of[example.document]].append(example)
         return splits
 
+    def sizes(self) -> dict[str, int] | None:
+        """Returns split_sizes where they count examples."""
+        return dict(self.split_sizes) if self.split_unit is Unit.examples else None
+
     def check(self) -> None:
         """Refuses impossible sizes, splits and thresholds without reading anything.
 
