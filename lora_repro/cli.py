@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lora_repro.config import group_names, integral, refuse_unknown_preset
+from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
 from lora_repro.explain import explain
 
@@ -114,5 +114,6 @@ def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
     name = override.get_value_string()
     if name not in names:
         raise InputError(f"+sweeps: no sweep {name!r}.{did_you_mean(name, names)}\nSweeps: {', '.join(names)}.")
+    refuse_bare_sweep(name)
     if not any(flag in argv for flag in MULTIRUN):
         raise InputError(f"+sweeps={name} asks for many runs. Give -m: python -m lora_repro -m {' '.join(argv)}")

@@ -358,6 +358,16 @@ def load_group(group: str, name: str) -> Any:
     return OmegaConf.to_object(OmegaConf.merge(node, raw))
 
 
+def refuse_bare_sweep(name: str) -> None:
+    """Refuses a sweep file without its first line: Hydra would merge its keys in the wrong place.
+
+    Raises:
+        InputError: With the line.
+    """
+    if not (HOME / "sweeps" / f"{name}.yaml").read_text().startswith("# @package sweep\n"):
+        raise InputError(f"sweeps/{name}.yaml: the first line must be: # @package sweep")
+
+
 def refuse_unknown_preset(name: str) -> None:
     """Refuses a preset that does not exist: as the default one is optional, Hydra would leave it out in silence.
 

@@ -19,8 +19,6 @@ def explain(error: Exception) -> str:
         return f"{where}: this is no YAML ({error.problem}).\nCorrect that line; mind the indentation."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        if str(cause.full_key) == "sweeps":
-            return "+sweeps: the file lacks its first line.\nBegin it with: # @package sweep"
         keys = sorted(map(str, cause.parent_node)) if isinstance(cause.parent_node, DictConfig) else []
         return unknown_key(str(cause.full_key), keys)
     if isinstance(cause, OmegaConfBaseException):

@@ -10,6 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from lora_repro.cli import normalise
 from lora_repro.compose import compose
 from lora_repro.config import HOME, group_names, resolve, run_id
 from lora_repro.errors import InputError
@@ -103,6 +104,14 @@ def test_integers_written_with_a_point_are_integers() -> None:
     grid = {"seed": [0.0], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [4.0]}
     assert loaded([grid])[0] | {"seed": 0, "method.r": 4} == loaded([grid])[0]
     assert "method.r=4" in load(with_sweep([grid]), ["+sweeps=table6"]).jobs[0].overrides
+
+
+def test_a_sweep_file_without_its_first_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text("name: mine\n")
+    monkeypatch.setattr("lora_repro.config.HOME", tmp_path)
+    with pytest.raises(InputError, match=r"sweeps/mine\.yaml: the first line must be: # @package sweep"):
+        normalise(["-m", "+sweeps=mine"])
 
 
 BASE = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora"}
