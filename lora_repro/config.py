@@ -209,27 +209,12 @@ def resolve(cfg: DictConfig) -> Resolved:
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     _refuse_lost_keys(given, asdict(config), "")
-    for part in (config.model, config.task, config.method):
-        if not NAME.fullmatch(part.name):
-            raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
-    if METHODS.get(config.method.name) is not type(config.method):
-        raise InputError(f"method.name: follows from the choice of the method (given: {config.method.name}).")
     circumstances = Circumstances(**{f.name: getattr(config, f.name) for f in fields(Circumstances)})
     run = Run(**{f.name: getattr(config, f.name) for f in fields(Run)})
+    _refuse_changed_choices(run)
+    _check_circumstances(circumstances)
     if run.model.name == "local":
         run.model.config, run.model.digest = identify_local(circumstances.paths.model)
-    else:
-        _refuse_changed_description(run.model)
-    _refuse_changed_task(run.task)
-    if circumstances.scale.name not in group_names("scale"):
-        raise InputError(f"scale: follows from the choice of the scale (given: scale.name={circumstances.scale.name}).")
-    if not circumstances.paths.outputs:
-        raise InputError(
-            "paths.outputs: no folder is given (is a variable of your shell empty?).\nGive it: paths.outputs=DIR"
-        )
-    threads = circumstances.compute.threads
-    if threads is not None and threads < 1:
-        raise InputError(f"compute.threads: must be at least 1, or null for torch's choice (given: {threads}).")
     run.model.check()
     run.task.check()
     run.train.check(run.arch)
@@ -240,6 +225,19 @@ def resolve(cfg: DictConfig) -> Resolved:
     if init_from is not None:
         run.train.init_from = identify_adapter(init_from)
     return Resolved(run, circumstances, init_from)
+
+
+def _check_circumstances(circumstances: Circumstances) -> None:
+    """Refuses impossible values of what is not science."""
+    if circumstances.scale.name not in group_names("scale"):
+        raise InputError(f"scale: follows from the choice of the scale (given: scale.name={circumstances.scale.name}).")
+    if not circumstances.paths.outputs:
+        raise InputError(
+            "paths.outputs: no folder is given (is a variable of your shell empty?).\nGive it: paths.outputs=DIR"
+        )
+    threads = circumstances.compute.threads
+    if threads is not None and threads < 1:
+        raise InputError(f"compute.threads: must be at least 1, or null for torch's choice (given: {threads}).")
 
 
 def identify_adapter(given: str) -> str:
@@ -272,39 +270,33 @@ def identify_adapter(given: str) -> str:
     return "sha256:" + hashlib.sha256(text + weights.read_bytes()).hexdigest()
 
 
-def _refuse_changed_description(model: ModelConfig) -> None:
-    """Refuses overrides of what only describes a named model: they would change numbers and not the id."""
-    if model.name not in group_names("model"):
-        raise InputError(f"model.name: follows from the choice of the model (given: {model.name}).")
-    declared = _declared_model(model.name)
-    for f in fields(ModelConfig):
-        if f.name in ("digest", "config") or not f.metadata.get("science", True):
-            given, expected = getattr(model, f.name), getattr(declared, f.name)
-            if given != expected:
+def _refuse_changed_choices(run: Run) -> None:
+    """Refuses overrides of what only describes a chosen model or task: numbers would change, and not the id."""
+    for part in (run.model, run.task, run.method):
+        if not NAME.fullmatch(part.name):
+            raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
+    if METHODS.get(run.method.name) is not type(run.method):
+        raise InputError(f"method.name: follows from the choice of the method (given: {run.method.name}).")
+    described = [f.name for f in fields(ModelConfig) if not f.metadata.get("science", True)]
+    read_there = {"config", "digest"} if run.model.name == "local" else set()
+    for group, part, keys in (
+        ("model", run.model, {"digest", *described} - read_there),
+        ("task", run.task, {"digest", "num_labels"}),
+    ):
+        if part.name not in group_names(group):
+            raise InputError(f"{group}.name: follows from the choice of the {group} (given: {part.name}).")
+        declared = _declared(group, part.name)
+        for key in sorted(keys):
+            if getattr(part, key) != getattr(declared, key, None):
                 raise InputError(
-                    f"model.{f.name}: belongs to model={model.name} and cannot be overridden.\n"
-                    "For a model of yours: model=local paths.model=DIR, or a file of its own in conf/model."
+                    f"{group}.{key}: belongs to {group}={part.name} and cannot be overridden.\n"
+                    f"Choose another {group}, or write a file of its own in conf/{group}."
                 )
 
 
-def _refuse_changed_task(task: TaskConfig) -> None:
-    """Refuses overrides of what a task is called, made from, and how many labels its data has."""
-    if task.name not in group_names("task"):
-        raise InputError(f"task.name: follows from the choice of the task (given: {task.name}).")
-    declared = _declared_task(task.name)
-    for key in ("digest", "num_labels"):
-        if (given := getattr(task, key)) != getattr(declared, key):
-            raise InputError(f"task.{key}: belongs to task={task.name} and cannot be overridden (given: {given}).")
-
-
 @cache
-def _declared_task(name: str) -> TaskConfig:
-    return load_group("task", name)
-
-
-@cache
-def _declared_model(name: str) -> ModelConfig:
-    return load_group("model", name)
+def _declared(group: str, name: str) -> Any:
+    return load_group(group, name)
 
 
 def _refuse_lost_keys(given: Any, kept: Any, path: str) -> None:
