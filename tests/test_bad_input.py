@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,8 @@ def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: P
 def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: int, tmp_path: Path) -> None:
     arguments = [*SMOKE, "train.epochs=1,400", "method=full", f"paths.outputs={tmp_path}"]
     command = [sys.executable, "-m", "lora_repro", "-m", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=HOME)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit that it is ignored
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=HOME, preexec_fn=heard)
     try:
         deadline = time.time() + 60
         while not list(tmp_path.glob("runs/*/result.json")) and time.time() < deadline:
@@ -144,6 +146,7 @@ def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: in
         _, words = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert (
         words.splitlines()[-1]
