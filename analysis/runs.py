@@ -1,6 +1,5 @@
 """Reads a store: all its finished runs as a frame, and how one run stands."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +35,8 @@ def standing(store: str | Path, run_id: str) -> Standing:
         return Standing(State.finished.value, None, result)
     if problem is not None:
         return Standing(NOT_COUNTED, problem, None)
-    return Standing(record.state.value, _error(record.folder), None)
+    error = record.status().get("error")
+    return Standing(record.state.value, str(error) if error is not None else None, None)
 
 
 def load_runs(store: str | Path) -> pd.DataFrame:
@@ -80,12 +80,3 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         joined |= flat(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else {name: value}
     return joined
-
-
-def _error(folder: Path) -> str | None:
-    """Returns the error that status.json tells of."""
-    try:
-        error = json.loads((folder / "status.json").read_text())["error"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(error)

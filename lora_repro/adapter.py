@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lora_repro.arch import Arch
-from lora_repro.config import Run
+from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS, Run, adapter_folder
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import FullConfig, LoRAConfig
 from lora_repro.record import read_result
@@ -20,7 +20,6 @@ from lora_repro.record import read_result
 log = logging.getLogger(__name__)
 
 PEFT_PREFIX = "base_model.model."
-PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TRAINED = "trained.safetensors"
 
 
@@ -61,15 +60,13 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         MissingInputError: If there is no such adapter.
         InputError: If it is of another method, rank or scale, or a run on other weights.
     """
-    folder = Path(given).expanduser()
+    folder = adapter_folder(given)
     if not folder.is_dir():
         folder = Path(outputs) / "runs" / given
     if not folder.is_dir():
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
-    if folder.name == "adapter" and (folder.parent / "config.yaml").is_file():
-        folder = folder.parent
     if (folder / "config.yaml").is_file():
         result = read_result(folder).result
         if result is None:

@@ -90,6 +90,11 @@ class Arch(NamedTuple):
         """Tells whether a parameter belongs to the head."""
         return parameter.startswith(tuple(f"{module}." for module in self.head_modules))
 
+    @property
+    def head_size(self) -> int:
+        """Number of weights of the head."""
+        return self.size(name for name in self.parameters if self.is_head(name))
+
     def select(self, letters: list[str]) -> list[Site]:
         """Returns the sites of these letters, layer by layer.
 

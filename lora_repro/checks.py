@@ -1,7 +1,7 @@
 """What stops a run, or flags it: nothing may be trained but what the method says, and that must have moved."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -28,12 +28,13 @@ def refuse_wrong_counts(model: nn.Module, arch: Arch, count: Count) -> None:
         raise RuntimeError(f"The model does not train what the method counts: found {found}, expected {expected}.")
 
 
-def digests(model: nn.Module) -> dict[str, str]:
-    """Returns the sha256 over the bytes of every parameter and buffer, by name."""
+def digests(model: nn.Module, without: Collection[str] = ()) -> dict[str, str]:
+    """Returns the sha256 over the bytes of every parameter and buffer but those left out, by name."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {
         name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
         for name, tensor in tensors.items()
+        if name not in without
     }
 
 
@@ -44,7 +45,7 @@ def refuse_changed_weights(model: nn.Module, before: Mapping[str, str]) -> None:
         RuntimeError: If something changed.
     """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    now = digests(model)
+    now = digests(model, without=trained)
     frozen = (now.keys() | before.keys()) - trained
     if changed := [name for name in frozen if now.get(name) != before.get(name)]:
         raise RuntimeError(f"A frozen weight changed while training: {min(changed)} ({len(changed)} in all).")
@@ -69,8 +70,8 @@ def flags(
     for row in predictions:
         if row["epoch"] == epoch:
             named.setdefault(row["split"], set()).add(row["prediction"])
-    now = digests(model)
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    now = digests(model, without=before.keys() - trained)
     updates = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
     return {
         "untrained": epoch == 0,

@@ -65,11 +65,11 @@ def normalise(argv: Sequence[str]) -> list[str]:
     Raises:
         InputError: If a sweep is asked for in a form that would run one default job, or a key is deleted.
     """
-    if any(flag in argv for flag in MULTIRUN) and any(flag in argv for flag in SHOW):
+    multirun = [argument for argument in argv if argument in MULTIRUN]
+    if multirun and any(flag in argv for flag in SHOW):
         raise InputError(
             "-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
         )
-    multirun = [argument for argument in argv if argument in MULTIRUN]
     arguments = multirun[:1]  # in front: behind an override, argparse would not take it
     for argument in argv:
         if argument in MULTIRUN:
@@ -88,12 +88,9 @@ def normalise(argv: Sequence[str]) -> list[str]:
                 f"{argument}: several values are a sweep. Give -m: python -m lora_repro -m {' '.join(argv)}"
             )
         plain = override.key_or_group != "sweeps" and override.key_or_group.split(".")[0] != "hydra"
-        if (
-            plain
-            and isinstance(value := override.value(), float)
-            and integral(override.key_or_group, value) is not value
-        ):
-            argument = f"{override.get_key_element()}={integral(override.key_or_group, value)}"
+        given = override.value()
+        if plain and (value := integral(override.key_or_group, given)) is not given:
+            argument = f"{override.get_key_element()}={value}"
         arguments.append(argument.lstrip("+") if plain else argument)
     return arguments
 
@@ -101,7 +98,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
 def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
     """Refuses the forms that name a sweep and would run a single default job."""
     key, names = override.key_or_group, group_names("sweeps")
-    if key == "sweep" and "." not in key:
+    if key == "sweep":
         value = override.get_value_string()
         raise InputError(
             f"{override.input_line}: sweeps are named by +sweeps (with an s).\n"

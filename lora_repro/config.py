@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lora_repro.arch import Arch, ModelConfig, arch_of
-from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice
 from lora_repro.identity import fingerprint
 from lora_repro.inputs import identify_local
 from lora_repro.methods import METHODS, MethodConfig
@@ -30,6 +30,9 @@ HOME = next(
 
 RUN_ID = re.compile(r"[a-z0-9_]+-[a-z0-9_-]+-s\d+-[0-9a-f]{10}")
 NAME = re.compile(r"[a-z0-9_]+")
+
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""The files of an adapter in PEFT's layout."""
 
 
 class Dtype(str, Enum):
@@ -249,16 +252,14 @@ def identify_adapter(given: str) -> str:
     Raises:
         MissingInputError: If it is neither a run id nor a folder that holds an adapter.
     """
-    folder = Path(given).expanduser()
-    if folder.name == "adapter" and (folder.parent / "config.yaml").is_file():
-        folder = folder.parent
+    folder = adapter_folder(given)
     if RUN_ID.fullmatch(folder.name) and ("/" not in given or (folder / "config.yaml").is_file()):
         return folder.name
-    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    weights, settings = folder / PEFT_WEIGHTS, folder / PEFT_CONFIG
     if not (weights.is_file() and settings.is_file()):
         raise MissingInputError(
             f"train.init_from: neither a run id, nor a run directory, nor a PEFT folder (given: {given}).\n"
-            "A PEFT folder holds adapter_config.json and adapter_model.safetensors; "
+            f"A PEFT folder holds {PEFT_CONFIG} and {PEFT_WEIGHTS}; "
             "run ids are the folders' names under outputs/runs/."
         )
     try:
@@ -268,6 +269,12 @@ def identify_adapter(given: str) -> str:
         raise MissingInputError(f"train.init_from: {settings} is damaged ({error}).") from error
     text = json.dumps(science_of_it, sort_keys=True).encode()
     return "sha256:" + hashlib.sha256(text + weights.read_bytes()).hexdigest()
+
+
+def adapter_folder(given: str) -> Path:
+    """Returns the folder that is meant: of a run's `adapter/` the run's directory, else the one that is given."""
+    folder = Path(given).expanduser()
+    return folder.parent if folder.name == "adapter" and (folder.parent / "config.yaml").is_file() else folder
 
 
 def _refuse_changed_choices(run: Run) -> None:
@@ -314,7 +321,7 @@ def unknown_key(where: str, keys: list[str]) -> str:
     """Says that a dotted key does not exist, and which do."""
     parent, _, key = where.rpartition(".")
     return (
-        f"{where}: there is no such key{did_you_mean(key, keys).replace(' Did', '. Did') or '.'}\n"
+        f"{where}: there is no such key.{did_you_mean(key, keys)}\n"
         f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
     )
 
@@ -342,7 +349,7 @@ def load_group(group: str, name: str) -> Any:
     """
     names = group_names(group)
     if name not in names:
-        raise InputError(f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}.")
+        raise InputError(no_such_choice(group, name, names))
     raw = OmegaConf.load(HOME / "conf" / group / f"{name}.yaml")
     assert isinstance(raw, DictConfig)
     schema = str(raw.pop("defaults")[0])
@@ -368,7 +375,7 @@ def refuse_unknown_preset(name: str) -> None:
     """
     names = group_names("preset")
     if name not in names:
-        raise InputError(f"preset@train: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}.")
+        raise InputError(no_such_choice("preset@train", name, names))
 
 
 def group_names(group: str) -> list[str]:

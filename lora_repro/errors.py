@@ -1,7 +1,7 @@
 """The errors a person can mend: both programs print them in a few lines, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -24,3 +24,8 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the nearest choice, or an empty string."""
     near = difflib.get_close_matches(given, list(choices), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def no_such_choice(group: str, given: str, choices: Sequence[str]) -> str:
+    """Says that a group of the configuration has no such choice, and which it has."""
+    return f"{group}: no {given!r} here.{did_you_mean(given, choices)}\nChoices: {', '.join(choices)}."

@@ -8,7 +8,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError
 
 from lora_repro.config import unknown_key
-from lora_repro.errors import did_you_mean
+from lora_repro.errors import did_you_mean, no_such_choice
 
 
 def explain(error: Exception) -> str:
@@ -26,7 +26,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         names = [option for option in error.options or [] if not option.endswith("_schema")]
-        return f"{group}: no {name!r} here.{did_you_mean(name, names)}\nChoices: {', '.join(names)}."
+        return no_such_choice(group, name, names)
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: cannot be read as an override ({str(error).splitlines()[0]}).\n"

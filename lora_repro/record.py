@@ -71,8 +71,8 @@ class Record:
         if self.read().result is not None:
             return State.finished
         try:
-            state = State(json.loads((self.folder / "status.json").read_text())["state"])
-        except (OSError, ValueError, KeyError):
+            state = State(self.status()["state"])
+        except (ValueError, KeyError):
             return State.todo
         return State.todo if state is State.finished else state  # its result is gone or damaged
 
@@ -102,6 +102,14 @@ class Record:
             logging.getLogger().removeHandler(handler)
             handler.close()
 
+    def status(self) -> dict[str, Any]:
+        """Reads status.json; a missing or damaged one says nothing."""
+        try:
+            status = json.loads((self.folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
     def log_metrics(self, row: dict[str, Any]) -> None:
         """Appends an object to metrics.jsonl."""
         with (self.folder / "metrics.jsonl").open("a") as file:
@@ -129,7 +137,7 @@ class Record:
                 f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}; it is left as it is.\n"
                 "Use another store (paths.outputs=DIR), or move that directory away to compute the run anew."
             )
-        before = self._status()
+        before = self.status()
         if before.get("state") in (State.running.value, State.interrupted.value):
             log.info("An earlier attempt was interrupted; without a checkpoint it starts over.")
         try:
@@ -157,15 +165,9 @@ class Record:
         except OSError as problem:
             log.warning("%s: its end, %s, could not be written (%s).", self.run_id, state.value, problem.strerror)
 
-    def _status(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.folder / "status.json").read_text())
-        except (OSError, ValueError):
-            return {}
-
     def _write_status(self, state: State, **more: Any) -> None:
         """Writes status.json: words for people; nothing is decided by it but what is shown."""
-        known = {key: value for key, value in self._status().items() if key in ("attempts", "started")}
+        known = {key: value for key, value in self.status().items() if key in ("attempts", "started")}
         status = {"run_id": self.run_id, "state": state.value, "host": socket.gethostname(), "pid": os.getpid()}
         write_atomically(
             self.folder / "status.json",

@@ -61,9 +61,8 @@ class LoRAConfig(MethodConfig):
     def count(self, arch: Arch) -> Count:
         """Counts r (d_in + d_out) weights a site; for square matrices the paper's 2 n d_model r (Section 5.1)."""
         by_module = {site.name: self.r * (site.d_in + site.d_out) for site in arch.select(self.targets)}
-        head = arch.size(name for name in arch.parameters if arch.is_head(name))
         method = sum(by_module.values())
-        return Count(method, head, arch.size() + method, by_module)
+        return Count(method, arch.head_size, arch.size() + method, by_module)
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Puts a LoRALinear around every target."""

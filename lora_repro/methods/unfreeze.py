@@ -25,8 +25,7 @@ class UnfreezeConfig(MethodConfig):
             if not arch.is_head(name) and self.selects(name):
                 module = name.rpartition(".")[0]
                 by_module[module] = by_module.get(module, 0) + arch.size([name])
-        head = arch.size(name for name in arch.parameters if arch.is_head(name))
-        return Count(sum(by_module.values()), head, arch.size(), by_module)
+        return Count(sum(by_module.values()), arch.head_size, arch.size(), by_module)
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Unfreezes the selected parameters."""

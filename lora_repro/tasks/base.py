@@ -60,13 +60,23 @@ class TaskConfig:
             size = getattr(self, key)
             if size is not None and size < 1:
                 raise InputError(f"task.{key}: must be at least 1, or null for all (given: {size}).")
-            if size is not None and (there := self.sizes()) is not None and size > there[key.removesuffix("_size")]:
-                raise InputError(
-                    f"task.{key}: {self.name} has {there[key.removesuffix('_size')]} {key.removesuffix('_size')} "
-                    f"examples (given: {size}).\nGive at most that, or null for all."
-                )
         if self.subset_seed < 0:
             raise InputError(f"task.subset_seed: must be 0 or more (given: {self.subset_seed}).")
+        for split, there in (self.sizes() or {}).items():
+            self.refuse_size_above(split, there)
+
+    def refuse_size_above(self, split: str, there: int) -> None:
+        """Refuses a subset of a split that is larger than the split.
+
+        Raises:
+            InputError: Naming what there is.
+        """
+        size = getattr(self, f"{split}_size")
+        if size is not None and size > there:
+            raise InputError(
+                f"task.{split}_size: {self.name} has {there} {split} examples (given: {size}).\n"
+                f"Give at most task.{split}_size={there}, or null for all."
+            )
 
     def sizes(self) -> dict[str, int] | None:
         """Returns the number of examples of each split where it is known without reading the data."""
@@ -93,12 +103,8 @@ def subset(splits: Splits, config: TaskConfig) -> Splits:
     """
     drawn = {}
     for split, examples in splits.items():
+        config.refuse_size_above(split, len(examples))
         size = getattr(config, f"{split}_size")
-        if size is not None and size > len(examples):
-            raise InputError(
-                f"task.{split}_size: {config.name} has {len(examples)} {split} examples (given: {size}).\n"
-                f"Give at most task.{split}_size={len(examples)}, or null for all."
-            )
         order = draw.generator("subset", config.subset_seed, split).permutation(len(examples))
         drawn[split] = [examples[i] for i in order[:size]]
     return drawn

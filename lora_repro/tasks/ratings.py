@@ -97,13 +97,13 @@ class RatingsConfig(TaskConfig):
         Raises:
             InputError: If a value is out of range.
         """
-        super().check()
         if not 0 <= self.threshold < 4:
             raise InputError(f"task.threshold: must be in [0, 4), as ratings are in [-4, 4] (given: {self.threshold}).")
         if set(self.split_sizes) != set(SPLITS) or min(self.split_sizes.values()) < 1:
             raise InputError(
                 f"task.split_sizes: needs train, eval and test, each at least 1 (given: {dict(self.split_sizes)})."
             )
+        super().check()  # which relies on split_sizes
 
 
 class Row(NamedTuple):
