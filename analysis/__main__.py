@@ -60,8 +60,18 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(command=_plan)
     status = commands.add_parser("status", help="how a sweep stands, and why runs failed: status +sweeps=table6")
     status.set_defaults(command=_status)
-    for command in (table, plan, status):
+    doctor = commands.add_parser("doctor", help="before a sweep: is everything there and sound? doctor +sweeps=table6")
+    doctor.set_defaults(command=_doctor)
+    doctor.add_argument(
+        "--verbose", action="store_true", help="say of each check what it protects from, and what to do"
+    )
+    diff = commands.add_parser("diff", help="what differs between two runs: diff RUN RUN")
+    diff.set_defaults(command=_diff, overrides=[])
+    diff.add_argument("run", nargs=2, metavar="RUN", help="a run's id, or its directory")
+    diff.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
+    for command in (table, plan, status, doctor):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
+    for command in (table, plan, status, doctor, diff):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
     return parser
 
@@ -122,6 +132,33 @@ def _status(options: argparse.Namespace) -> str:
     return "\n".join([*counts, f"{len(states):>6} runs in all. Store: {options.runs}", *reasons])
 
 
+def _doctor(options: argparse.Namespace) -> str:
+    from lora_repro import doctor
+
+    checks = []
+    for check in doctor.examine(options.overrides, options.runs):
+        checks.append(check)
+        print(check.words(options.verbose), flush=True)
+    if any(check.verdict is doctor.Verdict.fail for check in checks):
+        print(doctor.summary(checks))
+        raise SystemExit(1)
+    return doctor.summary(checks)
+
+
+def _diff(options: argparse.Namespace) -> str:
+    from analysis.diff import differences, recorded
+    from analysis.render.differences import markdown, to_json, verdict
+
+    if options.overrides:
+        raise InputError(f"diff: takes two runs, and no {options.overrides[0]}. Leave it out.")
+    first, second = (recorded(run, options.runs) for run in options.run)
+    found = differences(first, second)
+    if options.format == "md":
+        return markdown(options.run, found, verdict(first, second, found))
+    print(verdict(first, second, found), file=sys.stderr)
+    return to_json(found)
+
+
 def _word(state: str) -> str:
     return "to do" if state == "todo" else state
 
@@ -145,7 +182,7 @@ def _settle_store(options: argparse.Namespace) -> None:
     """Settles on the store, and says when nothing can have been finished there."""
     given = _taken(options, "paths.outputs", options.runs, "--runs")
     options.runs = given or "outputs"
-    if given is not None and not (Path(given) / "runs").is_dir():
+    if given is not None and options.command is not _doctor and not (Path(given) / "runs").is_dir():
         print(f"{given}: no run has been started there (it has no folder runs/).", file=sys.stderr)
 
 

@@ -35,7 +35,7 @@ class GridSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.launch = launcher.launch
+        self.launcher = launcher
         self.one_by_one = isinstance(launcher, BasicLauncher)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -43,7 +43,7 @@ class GridSweeper(Sweeper):
 
         Raises:
             InputError: If a job of it is impossible; none has been started then.
-            SystemExit: With code 1, if a run failed or diverged.
+            SystemExit: With code 1, if a run did not finish.
         """
         from lora_repro import campaign, sweep
         from lora_repro.config import LogConfig
@@ -51,7 +51,8 @@ class GridSweeper(Sweeper):
         jobs = sweep.load(self._compose, arguments)
         log = OmegaConf.to_object(self.settings.log)
         assert isinstance(log, LogConfig)
-        campaign.run(jobs, self.settings.paths.outputs, log, self.one_by_one, self.launch)
+        launcher = campaign.Launcher(self.launcher.launch, self.one_by_one)
+        campaign.run(jobs, self.settings.paths.outputs, log, launcher)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.loader.load_configuration(self.settings.hydra.job.config_name, overrides, RunMode.RUN)

@@ -14,37 +14,44 @@ from torch import Tensor, nn
 from lora_repro.arch import Arch
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS, Run, adapter_folder
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig, LoRAConfig
-from lora_repro.record import read_result
+from lora_repro.record import TRAINED, read_result
 
 log = logging.getLogger(__name__)
 
 PEFT_PREFIX = "base_model.model."
-TRAINED = "trained.safetensors"
 
 
-def save_adapter(model: nn.Module, run: Run, folder: Path) -> None:
+def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> None:
     """Writes the trained tensors into a run's directory.
 
     LoRA goes to `adapter/`, a folder that PEFT opens on the same base, the head in its `modules_to_save`. Of other
-    methods `trained.safetensors` holds what was trained; full fine-tuning keeps no weights.
+    methods `trained.safetensors` holds what was trained, of full fine-tuning only where `keep_full` asks for it.
     """
-    if isinstance(run.method, FullConfig):
-        return
-    tensors = {
-        name: parameter.detach().cpu().contiguous()
+    if isinstance(run.method, LoRAConfig):
+        (folder / "adapter").mkdir(exist_ok=True)
+        write_atomically(folder / "adapter" / PEFT_WEIGHTS, save(trained_tensors(model, run)))
+        config = json.dumps(_peft_config(run, run.method), indent=2)
+        write_atomically(folder / "adapter" / PEFT_CONFIG, config + "\n")
+    elif keep_full or not isinstance(run.method, FullConfig):
+        write_atomically(folder / TRAINED, save(trained_tensors(model, run)))
+
+
+def save_snapshot(model: nn.Module, run: Run, path: Path, fraction: float, step: int) -> None:
+    """Writes the trained tensors as they are now, under the names that `save_adapter` gives them."""
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, save(trained_tensors(model, run), {"fraction": f"{fraction:g}", "step": str(step)}))
+
+
+def trained_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:
+    """Returns what is trained, by the names of files: PEFT's for LoRA, the model's own otherwise."""
+    names = _peft_names(run.method, run.arch) if isinstance(run.method, LoRAConfig) else {}
+    return {
+        names.get(name, name): parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    if not isinstance(run.method, LoRAConfig):
-        (folder / TRAINED).write_bytes(save(tensors))
-        return
-    (folder / "adapter").mkdir(exist_ok=True)
-    names = _peft_names(run.method, run.arch)
-    weights = save({names[name]: tensor for name, tensor in tensors.items()})
-    (folder / "adapter" / PEFT_WEIGHTS).write_bytes(weights)
-    config = json.dumps(_peft_config(run, run.method), indent=2)
-    (folder / "adapter" / PEFT_CONFIG).write_text(config + "\n")
 
 
 def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:

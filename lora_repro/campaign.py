@@ -1,18 +1,27 @@
 """A sweep under way: plan, progress with time to go, summary. No torch."""
 
+import itertools
 import logging
 import statistics
+import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from lora_repro import interrupt
 from lora_repro.config import LogConfig
-from lora_repro.errors import InputError, RunFailedError
+from lora_repro.errors import InputError, RunBusyError, RunFailedError
 from lora_repro.job import set_up_logging
 from lora_repro.record import Record, State
-from lora_repro.sweep import Job, Sweep
+from lora_repro.sweep import Job, Sweep, quoted
+
+DEADLY = 2
+"""Deaths without a word after which a run comes last."""
+POLL_S = 1.0
+PASS_ON_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -29,90 +38,228 @@ class Launch(Protocol):
 class Plan(NamedTuple):
     """A sweep held against the store."""
 
-    finished: list[Job]
-    diverged: list[Job]
-    """Ended by a loss that is not finite; computed again, they would end so again."""
+    sweep: Sweep
+    states: dict[str, State]
+    """How each run stands, by run id."""
+    lacking: dict[str, list[str]]
+    """What finished runs lack of what `log` asks to keep."""
     to_run: list[Job]
-    planned: list[tuple[dict[str, Any], str]]
+    """What the sweep would compute now, in its order."""
     seconds: float | None
     """Time that to_run is expected to take, from finished runs; None where none tells."""
 
+    def count(self, state: State) -> int:
+        """Returns the number of runs in a state."""
+        return sum(found is state for found in self.states.values())
+
     def words(self) -> str:
         """Says in a line what is done and what is to do."""
-        total = len(self.finished) + len(self.diverged) + len(self.to_run)
-        parts = [f"{len(self.finished)} of {total} runs finished", f"{len(self.to_run)} to run"]
-        if self.diverged:
-            parts.append(f"{len(self.diverged)} diverged (not repeated)")
-        if self.planned:
-            parts.append(
-                f"{len(self.planned)} planned for later: {'; '.join(sorted({why for _, why in self.planned}))}"
-            )
+        parts = [f"{self.count(State.finished)} of {len(self.states)} runs finished", f"{len(self.to_run)} to run"]
+        if running := self.count(State.running):
+            parts.append(f"{running} running elsewhere")
+        if diverged := self.count(State.diverged):
+            parts.append(f"{diverged} diverged (not repeated)")
+        waiting = {job.run_id for job in self.to_run}
+        if failed := sum(state is State.failed and name not in waiting for name, state in self.states.items()):
+            parts.append(f"{failed} failed (repeated with compute.retry_failed=true)")
+        if lacking := len(self.lacking.keys() - waiting):
+            parts.append(f"{lacking} finished lack what log asks to keep (made again with log.rebuild=true)")
+        if planned := self.sweep.planned:
+            parts.append(f"{len(planned)} planned for later: {'; '.join(sorted({why for _, why in planned}))}")
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
         return ", ".join(parts)
 
 
 def plan(sweep: Sweep, outputs: str) -> Plan:
-    """Holds a sweep's jobs against the store; nothing is run."""
-    by_state: dict[State, list[Job]] = {}
+    """Holds a sweep's jobs against the store; nothing is run.
+
+    What would be computed: runs without a result that nobody computes, but those that diverged, and those that failed
+    unless compute.retry_failed asks for them; and, with log.rebuild, finished ones that lack what is asked for. Runs
+    whose process died twice without a word (out of memory?) come last, so that the others get their turn.
+    """
+    states: dict[str, State] = {}
+    lacking: dict[str, list[str]] = {}
     taken: dict[tuple[str, str], list[float]] = {}
+    to_run: list[Job] = []
+    deadly: list[Job] = []
     for job in sweep.jobs:
-        record = Record(outputs, job.run_id)
-        result = record.read().result
-        state = State.finished if result is not None else record.state
-        by_state.setdefault(state, []).append(job)
-        if result is not None and "run_seconds" in result:
-            taken.setdefault(_kind(job), []).append(result["run_seconds"])
-    finished, diverged = by_state.pop(State.finished, []), by_state.pop(State.diverged, [])
-    waiting = {job.run_id for jobs in by_state.values() for job in jobs}
-    to_run = [job for job in sweep.jobs if job.run_id in waiting]
+        record, circumstances = Record(outputs, job.run_id), job.resolved.circumstances
+        state, result = record.stand()
+        states[job.run_id] = state
+        if result is not None:
+            if "run_seconds" in result:
+                taken.setdefault(_kind(job), []).append(result["run_seconds"])
+            if missing := record.lacking(circumstances.log, job.resolved.run.method):
+                lacking[job.run_id] = missing
+                to_run += [job] if circumstances.log.rebuild else []
+        elif state not in (State.running, State.diverged) and (
+            state is not State.failed or circumstances.compute.retry_failed
+        ):
+            died = record.status().get("deaths", 0) + (state is State.stale)
+            (deadly if died >= DEADLY else to_run).append(job)
+    to_run += deadly
     known = [statistics.mean(taken[_kind(job)]) for job in to_run if _kind(job) in taken]
-    seconds = statistics.mean(known) * len(to_run) if known else None
-    return Plan(finished, diverged, to_run, sweep.planned, seconds)
+    return Plan(sweep, states, lacking, to_run, statistics.mean(known) * len(to_run) if known else None)
 
 
-def run(sweep: Sweep, outputs: str, settings: LogConfig, one_by_one: bool, launch: Launch) -> None:
-    """Runs what a sweep lacks.
+class Launcher(NamedTuple):
+    """What runs jobs, and how."""
+
+    launch: Launch
+    one_by_one: bool
+    """Jobs are launched each by itself, in this process; otherwise all in one call, in others."""
+
+
+def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> None:
+    """Runs what a sweep lacks, sharing the work with other processes that run it, until nothing is left.
 
     Args:
         sweep: The jobs.
         outputs: The store.
         settings: What is told.
-        one_by_one: Launch each job by itself, with a line of progress after it; otherwise all in one call.
-        launch: The launcher.
+        launcher: Hydra's.
 
     Raises:
         InputError: If the whole sweep is planned for later.
-        SystemExit: With code 1, if a run failed or diverged.
+        KeyboardInterrupt: If the process was asked to end.
+        SystemExit: With code 1, if a run did not finish.
     """
     if not sweep.jobs:
         raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
     set_up_logging(settings)
     begun = plan(sweep, outputs)
     log.info("Plan: %s. Store: %s", begun.words(), outputs)
-    began, wrong = time.perf_counter(), []
-    batches = [[job] for job in begun.to_run] if one_by_one else [begun.to_run] if begun.to_run else []
-    done = 0
-    for batch in batches:
-        returns = launch([job.overrides for job in batch], initial_job_idx=done)
-        wrong += [
-            _reason(Record(outputs, job.run_id), got)
-            for job, got in zip(batch, returns, strict=True)
-            if got.status is not JobStatus.COMPLETED
-        ]
-        done += len(batch)
-        passed = time.perf_counter() - began
-        log.info(
-            "[%d/%d] about %s to go, %s so far%s",
-            done, len(begun.to_run), duration(passed / done * (len(begun.to_run) - done)), duration(passed),
-            f", {len(wrong)} went wrong" if wrong else "",
-        )  # fmt: skip
+    for job in sweep.jobs:
+        record = Record(outputs, job.run_id)
+        if begun.states[job.run_id] is State.finished and not record.is_tidy:
+            record.tidy()
+    began = time.perf_counter()
+    elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running]
+    wrong = _run_all([*begun.to_run, *elsewhere], outputs, launcher, began)
     ended = plan(sweep, outputs)
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
-    for line in wrong:
+    for line in wrong.values():
         log.error("Not finished: %s", line)
-    if wrong or ended.diverged:
+    if wrong or any(state is not State.finished for state in ended.states.values()):
         raise SystemExit(1)
+
+
+def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, began: float) -> dict[str, str]:
+    """Launches the jobs, each once; waits for those that other processes compute, and takes over those they leave.
+
+    Returns:
+        Why runs did not finish, by run id.
+    """
+    waiting = list(jobs)
+    wrong: dict[str, str] = {}
+    suspects: set[str] = set()
+    told = False
+    while waiting:
+        batch = _next_batch(waiting, outputs, launcher.one_by_one, suspects)
+        if not batch:
+            if not told:
+                log.info("%d runs are being computed by other processes; waiting for them.", len(waiting))
+            told = True
+            time.sleep(POLL_S)
+            continue
+        outcome, crash = _launch(batch, outputs, launcher, initial=len(jobs) - len(waiting))
+        if interrupt.requested():
+            raise KeyboardInterrupt
+        if crash is not None:
+            outcome = _after_crash(batch, outputs, suspects, crash)
+        wrong |= {name: reason for name, reason in outcome.items() if reason is not None and reason != AGAIN}
+        ended = {name for name, reason in outcome.items() if reason != AGAIN}
+        waiting = [job for job in waiting if job.run_id not in ended]
+        if ended:
+            done, passed = len(jobs) - len(waiting), time.perf_counter() - began
+            log.info(
+                "[%d/%d] about %s to go, %s so far%s",
+                done, len(jobs), duration(passed / done * len(waiting)), duration(passed),
+                f", {len(wrong)} went wrong" if wrong else "",
+            )  # fmt: skip
+    return wrong
+
+
+def _next_batch(waiting: Sequence[Job], outputs: str, one_by_one: bool, suspects: set[str]) -> list[Job]:
+    """Returns what can be launched now: nothing that another process computes, and a suspect by itself."""
+    free = (job for job in waiting if Record(outputs, job.run_id).holder() is None)
+    if one_by_one:
+        return list(itertools.islice(free, 1))
+    ready = list(free)
+    return [job for job in ready if job.run_id not in suspects] or ready[:1]
+
+
+def _after_crash(batch: Sequence[Job], outputs: str, suspects: set[str], crash: Exception) -> dict[str, str | None]:
+    """Reads from the store how jobs ended whose launcher broke, as joblib does when the system kills a worker.
+
+    Runs whose process is gone become suspects, which are launched once more, each by itself: so the one that kills its
+    process is found, and the others go on.
+
+    Raises:
+        Exception: The crash, if no run has even begun: the launcher itself does not work.
+    """
+    stands = {job.run_id: Record(outputs, job.run_id).stand()[0] for job in batch}
+    gone = {name for name, state in stands.items() if state is State.stale}
+    if not gone and State.finished not in stands.values():
+        raise crash
+    outcome: dict[str, str | None] = {}
+    for name, state in stands.items():
+        if name in gone and (name in suspects or len(batch) == 1):
+            outcome[name] = f"{name}: its process died without a word (out of memory?); the launcher says: {crash}"
+        elif state is State.failed:
+            outcome[name] = f"{name}: {Record(outputs, name).status().get('error')}"
+        else:
+            outcome[name] = None if state in (State.finished, State.diverged) else AGAIN
+    suspects |= gone
+    return outcome
+
+
+AGAIN = "again"
+"""The outcome of a job that is to be launched again: another process was quicker, or its launcher broke."""
+
+
+def _launch(
+    batch: Sequence[Job], outputs: str, launcher: Launcher, initial: int
+) -> tuple[dict[str, str | None], Exception | None]:
+    """Launches jobs and returns how each ended (None: well), or the exception with which the launcher broke."""
+    if launcher.one_by_one:
+        returns = launcher.launch([job.overrides for job in batch], initial_job_idx=initial)
+        return _outcome(batch, returns), None
+    lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
+    over = threading.Event()
+    threading.Thread(target=_pass_signals_on, args=(batch, outputs, over), daemon=True).start()
+    try:
+        with interrupt.deferred():
+            returns = launcher.launch(lines, initial_job_idx=initial)
+    except Exception as error:  # of any kind: the launcher's, a worker's that was killed, Slurm's
+        return {}, error
+    finally:
+        over.set()
+    return _outcome(batch, returns), None
+
+
+def _pass_signals_on(batch: Sequence[Job], outputs: str, over: threading.Event) -> None:
+    """Asks the workers of this process to end their runs, once it was asked itself; jobs on a cluster go on."""
+    while not over.wait(PASS_ON_S):
+        if interrupt.requested():
+            owners = [Record(outputs, job.run_id).holder() for job in batch]
+            interrupt.send_to_descendants({owner.pid for owner in owners if owner is not None})
+
+
+def _outcome(batch: Sequence[Job], returns: Sequence[JobReturn]) -> dict[str, str | None]:
+    return {job.run_id: _reason(job.run_id, returned) for job, returned in zip(batch, returns, strict=True)}
+
+
+def _reason(run_id: str, returned: JobReturn) -> str | None:
+    """Returns why a job did not finish; only words, as the error would hold on to the model."""
+    if returned.status is JobStatus.COMPLETED:
+        return None
+    error = returned._return_value
+    if isinstance(error, RunBusyError):
+        return AGAIN
+    known = isinstance(error, InputError | RunFailedError)
+    return str(error) if known else f"{run_id}: {type(error).__name__}: {error}"
 
 
 def duration(seconds: float) -> str:
@@ -126,10 +273,3 @@ def duration(seconds: float) -> str:
 def _kind(job: Job) -> tuple[str, str]:
     run = job.resolved.run
     return run.model.name, run.task.name
-
-
-def _reason(record: Record, returned: JobReturn) -> str:
-    """Returns why a job did not finish."""
-    error = returned._return_value
-    known = isinstance(error, InputError | RunFailedError)
-    return str(error) if known else f"{record.run_id}: {type(error).__name__}: {error}"

@@ -1,9 +1,7 @@
 """What both programs do with a command line: mend what is meant, refuse what is not, end in words. No torch."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -11,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lora_repro import interrupt
 from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
 from lora_repro.explain import explain
@@ -21,18 +20,11 @@ SHOW = ("-c", "--cfg")
 
 def guard(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code; what a person can mend is told in a few lines, without a traceback."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    interrupt.listen(program=True)
     try:
         command()
     except KeyboardInterrupt:
-        print(
-            "\nInterrupted; finished runs are kept, the same command goes on; an interrupted run starts over.",
-            file=sys.stderr,
-        )
+        print("\nInterrupted; nothing finished is lost, and the same command goes on from here.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

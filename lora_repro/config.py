@@ -117,13 +117,52 @@ class Run:
         return arch_of(self.model.config, self.task.num_labels)
 
 
+class Resume(str, Enum):
+    """Which checkpoints a run goes on from."""
+
+    same = "same"
+    """Those of the same device class, threads, precision and torch: the resumed run is bit-equal on CPUs."""
+    any = "any"
+    """Those of other machines too; the record says where the run has been."""
+    never = "never"
+
+
+class Mirror(str, Enum):
+    """How records are mirrored to the tracker."""
+
+    off = "off"
+    offline = "offline"
+    """Into a folder of the store, for a later `wandb sync`."""
+    online = "online"
+
+
+class Tracker(str, Enum):
+    """Which tracker mirrors the records."""
+
+    wandb = "wandb"
+    trackio = "trackio"
+
+
 @dataclass
 class LogConfig:
-    """What is told, and how often."""
+    """What is told and kept, and how often."""
 
     level: str = "info"
     every_steps: int = 25
     """Steps between two lines of metrics.jsonl, and between two looks at the loss."""
+    checkpoint_every_s: float | None = 60.0
+    """Seconds of work that a kill may cost (0: a checkpoint after each step; null: none but at SIGTERM and Ctrl-C)."""
+    resume: Resume = Resume.same
+    snapshots: list[float] = field(default_factory=list)
+    """Fractions of training, in [0, 1], after which the trained tensors are kept: [0, 0.125, 0.25, 0.5, 1]."""
+    save_full: bool = False
+    """Keep the weights of full fine-tuning, which are as large as the model."""
+    rebuild: bool = False
+    """Compute a finished run again when it lacks snapshots or weights that are asked for here."""
+    wandb: Mirror = Mirror.offline
+    tracker: Tracker = Tracker.wandb
+    project: str = "lora_repro"
+    """The tracker's project."""
 
 
 @dataclass
@@ -134,6 +173,8 @@ class ComputeConfig:
     """auto (a GPU where there is one), cpu, or a torch device such as cuda:1."""
     threads: int | None = None
     """CPU threads (null: torch's choice)."""
+    retry_failed: bool = False
+    """Let a sweep compute the runs again that failed."""
 
 
 @dataclass
@@ -238,7 +279,15 @@ def _check_circumstances(circumstances: Circumstances) -> None:
         raise InputError(
             "paths.outputs: no folder is given (is a variable of your shell empty?).\nGive it: paths.outputs=DIR"
         )
-    threads = circumstances.compute.threads
+    settings, threads = circumstances.log, circumstances.compute.threads
+    every = settings.checkpoint_every_s
+    if every is not None and not 0 <= every < math.inf:
+        raise InputError(f"log.checkpoint_every_s: must be 0 or more seconds, or null (given: {every}).")
+    if not all(0 <= fraction <= 1 for fraction in settings.snapshots):
+        raise InputError(
+            f"log.snapshots: fractions of training, from 0 to 1 (given: {settings.snapshots}).\n"
+            "Example: 'log.snapshots=[0,0.125,0.25,0.5,1]'"
+        )
     if threads is not None and threads < 1:
         raise InputError(f"compute.threads: must be at least 1, or null for torch's choice (given: {threads}).")
 

@@ -12,6 +12,22 @@ class RunFailedError(RuntimeError):
     """A run ended without a result; its record says why."""
 
 
+class RunBusyError(RunFailedError):
+    """Another process computes the run."""
+
+    def __init__(self, run_id: str, owner: str) -> None:
+        super().__init__(run_id, owner)
+        self.run_id, self.owner = run_id, owner
+
+    def __str__(self) -> str:
+        """Says who computes it, and what to do."""
+        return f"{self.run_id} is being computed by {self.owner}.\nWait for it, then give the same command again."
+
+
+class RunInterruptedError(RunFailedError):
+    """A run of a launcher's worker was interrupted; the same command goes on with it."""
+
+
 class DivergedError(RuntimeError):
     """The loss is no longer finite."""
 

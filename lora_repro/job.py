@@ -3,10 +3,14 @@
 import logging
 import sys
 import time
+from pathlib import Path
+from traceback import clear_frames
+from typing import Any
 
 from omegaconf import DictConfig
 
-from lora_repro.config import LogConfig, resolve, run_id
+from lora_repro import interrupt, mirror
+from lora_repro.config import LogConfig, Resolved, resolve, run_id
 from lora_repro.errors import DivergedError, InputError, RunFailedError
 from lora_repro.record import Record
 
@@ -20,37 +24,86 @@ def run_job(cfg: DictConfig) -> dict[str, float]:
 
     Raises:
         InputError: If the configuration is impossible, or weights or data are missing.
-        RunFailedError: If the run failed or diverged.
+        RunFailedError: If the run failed or diverged, or another process computes it.
+        RunInterruptedError: If a launcher's worker was asked to end.
+        KeyboardInterrupt: If the program was.
     """
     resolved = resolve(cfg)
     set_up_logging(resolved.circumstances.log)
     record = Record(resolved.circumstances.paths.outputs, run_id(resolved.run))
-    result = record.read().result
-    if result is not None:
+    with interrupt.job():
+        try:
+            if interrupt.requested():
+                raise KeyboardInterrupt
+            return _unless_finished(resolved, record)
+        except KeyboardInterrupt:
+            if interrupt.requested():
+                interrupt.pass_on()
+            raise
+
+
+def _unless_finished(resolved: Resolved, record: Record) -> dict[str, float]:
+    result, settings = record.read().result, resolved.circumstances.log
+    if result is None:
+        return _compute(resolved, record)["metrics"]
+    lacking = record.lacking(settings, resolved.run.method)
+    if not lacking:
         log.info("%s is finished already, nothing to do.", record.run_id)
-        return result["metrics"]
+    elif not settings.rebuild:
+        log.info("%s is finished and lacks %s; log.rebuild=true makes it again.", record.run_id, ", ".join(lacking))
+    else:
+        _rebuild(resolved, record, lacking, result)
+    return result["metrics"]
+
+
+def _rebuild(resolved: Resolved, record: Record, lacking: list[str], result: dict[str, Any]) -> None:
+    """Computes a finished run again, beside it, and takes over what it lacks if the metrics are the same.
+
+    Raises:
+        RunFailedError: If they are not; the finished run stays as it is.
+    """
+    again = Record(Path(resolved.circumstances.paths.outputs) / "rebuild", record.run_id)
+    found = _compute(resolved, again)
+    if found["metrics_by_epoch"] != result["metrics_by_epoch"]:
+        raise RunFailedError(
+            f"{record.run_id} was made again with other metrics, so nothing is taken over; it stays as it was.\n"
+            f"See why: python -m analysis diff {record.folder} {again.folder}"
+        )
+    record.adopt(again, lacking)
+    again.discard()
+    log.info("%s was made again with the same metrics; new: %s", record.run_id, ", ".join(lacking))
+
+
+def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
     from lora_repro.train import train  # torch is imported only where something is computed
 
     began = time.perf_counter()
     try:
-        with record.running(resolved):
-            result = train(resolved, record)
-            record.finish(result | {"run_seconds": round(time.perf_counter() - began, 3)})
-    except InputError:
+        try:
+            with record.running(resolved):
+                mirror.begin(record.folder, resolved.circumstances)
+                result = train(resolved, record)
+                result |= {"run_seconds": round(time.perf_counter() - began, 3)}
+                record.finish(result)
+        finally:
+            mirror.end(record.folder, resolved.circumstances)
+    except (InputError, RunFailedError):
         raise
     except DivergedError as error:
         raise RunFailedError(f"{record.run_id} diverged: {error}.") from error
     except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
         raise RunFailedError(
-            f"{record.run_id} failed: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.\n"
+            f"{record.run_id} was interrupted: {error.strerror or error}{where}.\n"
             f"Make room in {record.folder.parent.parent}, or give another store: paths.outputs=DIR"
         ) from error
     except Exception as error:
+        clear_frames(error.__traceback__)  # they hold the model: the next run needs its memory
         raise RunFailedError(
             f"{record.run_id} failed: {type(error).__name__}: {error}\nThe traceback: {record.folder}/run.log"
         ) from error
     log.info("%s finished in %.0f s: %s", record.run_id, time.perf_counter() - began, record.folder)
-    return result["metrics"]
+    return result
 
 
 def set_up_logging(settings: LogConfig) -> None:

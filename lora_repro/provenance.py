@@ -15,14 +15,23 @@ from lora_repro.precision import has_fast_bf16
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
-def collect(where: torch.device, dtype: Dtype) -> dict[str, Any]:
-    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time."""
+def machine(where: torch.device, dtype: Dtype) -> dict[str, Any]:
+    """Returns what decides the bits of a run's numbers, beside its configuration."""
     return {
-        **_commit(),
-        "versions": _versions(),
         "device_class": _device_class(where),
         "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(where) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
+        "torch": metadata.version("torch"),
+    }
+
+
+def collect(where: torch.device, dtype: Dtype) -> dict[str, Any]:
+    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time."""
+    here = machine(where, dtype)
+    return {
+        **_commit(),
+        "versions": _versions(),
+        **{key: here[key] for key in ("device_class", "bf16", "threads")},
         "budget": None,  # of which r would have been solved; budgets come with a later version
     }
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 import traceback
@@ -15,23 +16,33 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lora_repro.config import Resolved
-from lora_repro.errors import DivergedError, InputError
+from lora_repro import files
+from lora_repro.config import LogConfig, Resolved
+from lora_repro.errors import DivergedError, InputError, RunFailedError
+from lora_repro.lock import Lock, Owner, holder
+from lora_repro.methods import FullConfig, MethodConfig
 
 SCHEMA = 1
 """Version of result.json; a reader refuses others."""
+
+TRAINED = "trained.safetensors"
+"""What a method without an adapter's layout has trained."""
 
 log = logging.getLogger(__name__)
 
 
 class State(str, Enum):
-    """What status.json says of a run; `todo` stands for a run without a directory."""
+    """How a run stands."""
 
     todo = "todo"
+    """It has no directory."""
     running = "running"
     failed = "failed"
     diverged = "diverged"
     interrupted = "interrupted"
+    """Ended by a signal, or by its surroundings (a full disk, missing weights); the same command goes on."""
+    stale = "stale"
+    """Its process is gone without a word: killed, or out of memory; the same command goes on."""
     finished = "finished"
 
 
@@ -42,11 +53,19 @@ class Result(NamedTuple):
     problem: str | None
 
 
-class _RunLog(logging.FileHandler):
-    """The run's log file; where it cannot be written, the run goes on."""
+class _RunLog(logging.Handler):
+    """The run's log file; where it cannot be written, the run goes on: the words stand on stderr too."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Says nothing: the words stand on stderr too."""
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Appends a line."""
+        try:
+            files.append(self.path, self.format(record) + "\n")
+        except OSError:
+            return
 
 
 class Record:
@@ -60,6 +79,7 @@ class Record:
     def __init__(self, outputs: str | Path, run_id: str) -> None:
         self.run_id = run_id
         self.folder = Path(outputs) / "runs" / run_id
+        self._lock = Lock(self.folder / "lock")
 
     def read(self) -> Result:
         """Reads result.json. A run is finished exactly when it parses and carries this run id and schema."""
@@ -67,24 +87,42 @@ class Record:
 
     @property
     def state(self) -> State:
-        """Where the run stands: finished by its result, otherwise what status.json says."""
-        if self.read().result is not None:
-            return State.finished
+        """Where the run stands."""
+        return self.stand()[0]
+
+    def stand(self) -> tuple[State, dict[str, Any] | None]:
+        """Returns how the run stands, and its result if it is finished.
+
+        It is finished by its result, running by its lock, and otherwise what status.json says.
+        """
+        result = self.read().result
+        if result is not None:
+            return State.finished, result
+        if self.holder() is not None:
+            return State.running, None
         try:
             state = State(self.status()["state"])
         except (ValueError, KeyError):
-            return State.todo
-        return State.todo if state is State.finished else state  # its result is gone or damaged
+            return State.todo, None
+        if state is State.running:
+            return State.stale, None
+        return State.todo if state is State.finished else state, None  # its result is gone or damaged
+
+    def holder(self) -> Owner | None:
+        """Returns the process that computes the run; None if nobody does."""
+        return holder(self.folder / "lock")
 
     @contextmanager
     def running(self, resolved: Resolved) -> Iterator[None]:
-        """Holds status.json while a run is computed, and writes down how it ended.
+        """Holds the run's lock and status.json while it is computed, and writes down how that ended.
 
         Raises:
+            RunBusyError: If another process computes the run.
             InputError: If the directory belongs to another schema, or cannot be written.
         """
+        is_new = not self.folder.exists()
         self._make_room(resolved)
-        handler = _RunLog(self.folder / "run.log", mode="w", delay=True)
+        handler = _RunLog(self.folder / "run.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         try:
@@ -92,7 +130,16 @@ class Record:
         except DivergedError as error:
             self._end(State.diverged, error)
             raise
-        except KeyboardInterrupt as error:
+        except InputError as error:
+            if is_new:  # nothing has begun: no trace of what was given is left
+                shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                self._end(State.interrupted, error)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._end(State.interrupted, None)
+            raise
+        except OSError as error:
             self._end(State.interrupted, error)
             raise
         except BaseException as error:
@@ -100,7 +147,18 @@ class Record:
             raise
         finally:
             logging.getLogger().removeHandler(handler)
-            handler.close()
+            self._lock.release()
+
+    def refuse_loss_of_lock(self) -> None:
+        """Ends a run that another machine has taken over, while this process was stopped for minutes.
+
+        Raises:
+            RunFailedError: If the lock is no longer this process's.
+        """
+        if not self._lock.is_ours():
+            raise RunFailedError(
+                f"{self.run_id} was taken over by another process: this one was not heard for too long."
+            )
 
     def status(self) -> dict[str, Any]:
         """Reads status.json; a missing or damaged one says nothing."""
@@ -112,67 +170,151 @@ class Record:
 
     def log_metrics(self, row: dict[str, Any]) -> None:
         """Appends an object to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        files.append(self.folder / "metrics.jsonl", json.dumps(row) + "\n")
+
+    def reset_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Makes metrics.jsonl what it was at a checkpoint."""
+        files.write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Writes predictions.parquet: split, epoch, example id, label, prediction, scores."""
         import pyarrow
         from pyarrow import parquet
 
-        parquet.write_table(pyarrow.Table.from_pylist(rows), self.folder / "predictions.parquet")
+        sink = pyarrow.BufferOutputStream()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+        files.write_atomically(self.folder / "predictions.parquet", sink.getvalue().to_pybytes())
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, last and atomically: from now on the run is finished."""
-        write_atomically(
-            self.folder / "result.json", json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
-        )
+        self.refuse_loss_of_lock()
+        text = json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
+        files.write_atomically(self.folder / "result.json", text)
         self._write_status(State.finished)
+        self._tidy()
+
+    def tidy(self) -> None:
+        """Clears what a kill has left beside a finished run: checkpoint, parts of files, a status that says less."""
+        try:
+            self._lock.acquire()
+        except (RunFailedError, OSError):
+            return  # another process does it, or the store is read-only
+        try:
+            if self.read().result is not None:
+                if self.status().get("state") != State.finished.value:
+                    self._write_status(State.finished)
+                self._tidy()
+        except OSError as error:
+            log.debug("%s: not tidied (%s).", self.run_id, error)
+        finally:
+            self._lock.release()
+
+    @property
+    def is_tidy(self) -> bool:
+        """Tells whether nothing is left that `tidy` would clear."""
+        leftover = ("checkpoint", "lock", f".result.json{files.PARTIAL}", f".status.json{files.PARTIAL}")
+        return self.status().get("state") == State.finished.value and not any(
+            (self.folder / name).exists() for name in leftover
+        )
+
+    def lacking(self, settings: LogConfig, method: MethodConfig) -> list[str]:
+        """Returns what `log` asks for and a finished run's directory does not hold."""
+        wanted = [self.snapshot_path(fraction) for fraction in settings.snapshots]
+        if settings.save_full and isinstance(method, FullConfig):
+            wanted.append(self.folder / TRAINED)
+        return [path.relative_to(self.folder).as_posix() for path in wanted if not path.exists()]
+
+    def snapshot_path(self, fraction: float) -> Path:
+        """Returns the file of the snapshot after this fraction of training."""
+        return self.folder / "snapshots" / f"{fraction:g}.safetensors"
+
+    def adopt(self, other: "Record", names: list[str]) -> None:
+        """Takes files over from another record of the same run."""
+        for name in names:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            os.replace(other.folder / name, self.folder / name)
+            files.sync_folder((self.folder / name).parent)
+
+    def discard_checkpoint(self) -> None:
+        """Removes the checkpoints."""
+        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+
+    def discard(self) -> None:
+        """Removes the directory."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        self.discard_checkpoint()
+        for partial in self.folder.rglob(f".*{files.PARTIAL}"):
+            files.remove(partial)
 
     def _make_room(self, resolved: Resolved) -> None:
-        """Prepares the directory for a new attempt; what an earlier attempt left is told and replaced."""
+        """Takes the lock and prepares the directory for a new attempt."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        try:
+            self._begin(resolved)
+        except OSError as error:
+            self._lock.release()
+            raise _unwritable(self.folder, error) from error
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _begin(self, resolved: Resolved) -> None:
         found = self.read()
         if found.problem and (schema := _schema_of(self.folder)) not in (None, SCHEMA):
             raise InputError(
                 f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}; it is left as it is.\n"
                 "Use another store (paths.outputs=DIR), or move that directory away to compute the run anew."
             )
+        if found.problem and (self.folder / "result.json").exists():
+            kept = next(
+                path for i in range(1000) if not (path := self.folder / f"result.json.damaged{i or ''}").exists()
+            )
+            log.warning("%s It is kept as %s, and the run is computed anew.", found.problem, kept.name)
+            os.replace(self.folder / "result.json", kept)
+        for partial in self.folder.rglob(f".*{files.PARTIAL}"):
+            files.remove(partial)
         before = self.status()
-        if before.get("state") in (State.running.value, State.interrupted.value):
-            log.info("An earlier attempt was interrupted; without a checkpoint it starts over.")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if found.problem and (self.folder / "result.json").exists():
-                log.warning("%s It is kept as result.json.damaged, and the run is computed anew.", found.problem)
-                os.replace(self.folder / "result.json", self.folder / "result.json.damaged")
-            self._write_status(State.running, attempts=before.get("attempts", 0) + 1, started=time.time())
-            (self.folder / "config.yaml").write_text(_config_yaml(resolved))
-            (self.folder / "metrics.jsonl").write_text("")
-        except OSError as error:
-            raise InputError(
-                f"paths.outputs: {self.folder} cannot be written ({error.strerror}).\n"
-                "Give a folder that can: paths.outputs=DIR"
-            ) from error
+        died = before.get("state") == State.running.value
+        self._write_status(
+            State.running,
+            attempts=before.get("attempts", 0) + 1,
+            deaths=before.get("deaths", 0) + died,
+            started=time.time(),
+        )
+        files.write_atomically(self.folder / "config.yaml", _config_yaml(resolved))
 
-    def _end(self, state: State, error: BaseException) -> None:
+    def _end(self, state: State, error: BaseException | None) -> None:
         """Writes down how an attempt ended, as far as the disk lets it: nothing is decided by these words."""
+        if not self._lock.is_ours():
+            return
         try:
             if state is State.failed:
-                with (self.folder / "run.log").open("a") as file:
-                    file.write(traceback.format_exc())
-            told = {} if state is State.interrupted else {"error": f"{type(error).__name__}: {error}"[-2000:]}
+                files.append(self.folder / "run.log", traceback.format_exc())
+            told = {} if error is None else {"error": f"{type(error).__name__}: {error}"[-2000:]}
             self._write_status(state, **told)
         except OSError as problem:
             log.warning("%s: its end, %s, could not be written (%s).", self.run_id, state.value, problem.strerror)
 
     def _write_status(self, state: State, **more: Any) -> None:
-        """Writes status.json: words for people; nothing is decided by it but what is shown."""
-        known = {key: value for key, value in self.status().items() if key in ("attempts", "started")}
+        """Writes status.json: words for people; of them only `failed` and `diverged` decide what a sweep leaves out."""
+        known = {key: value for key, value in self.status().items() if key in ("attempts", "deaths", "started")}
         status = {"run_id": self.run_id, "state": state.value, "host": socket.gethostname(), "pid": os.getpid()}
-        write_atomically(
+        files.write_atomically(
             self.folder / "status.json",
             json.dumps({**known, **status, "updated": time.time(), **more}, indent=1) + "\n",
         )
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"paths.outputs: {folder} cannot be written ({error.strerror}).\nGive a folder that can: paths.outputs=DIR"
+    )
 
 
 def read_result(folder: Path) -> Result:
@@ -219,17 +361,3 @@ def plain(value: Any) -> Any:
 def _config_yaml(resolved: Resolved) -> str:
     parts = {"run": plain(resolved.run), "circumstances": plain(resolved.circumstances)}
     return yaml.safe_dump(parts, sort_keys=False)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

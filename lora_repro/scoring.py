@@ -1,6 +1,6 @@
 """Scores a split: logits, metrics, and the predictions that the record stores."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_repro import interrupt
 from lora_repro.config import Dtype
 from lora_repro.encoding import Encoded
 from lora_repro.precision import products
@@ -16,36 +17,35 @@ from lora_repro.tasks import TaskConfig
 BATCH = 64
 
 
-class Scores(NamedTuple):
-    """A split, scored, in the split's order."""
+def score(model: nn.Module, split: Encoded, dtype: Dtype, where: torch.device) -> Float[np.ndarray, "n labels"]:
+    """Returns the logits of every example of a split, in its order; computed in batches of like length.
 
-    logits: Float[np.ndarray, "n labels"]
-    loss: float
-
-
-def score(model: nn.Module, split: Encoded, dtype: Dtype, where: torch.device) -> Scores:
-    """Scores every example of a split, in batches of like length."""
+    Raises:
+        AskedToEndError: If the process was asked to end.
+    """
     order = split.lengths.argsort(stable=True).tolist()
     logits: list[Tensor] = []
     model.eval()
     with torch.inference_mode(), products(dtype, where):
         for start in range(0, len(order), BATCH):
+            interrupt.refuse_to_go_on()
             inputs, _ = split.batch(order[start : start + BATCH], where)
             logits.append(model(**inputs).logits)
     in_order = torch.empty(len(order), logits[0].shape[1])
     in_order[order] = torch.cat(logits).float().cpu()
-    return Scores(in_order.numpy(), F.cross_entropy(in_order, split.labels).item())
+    return in_order.numpy()
 
 
-def metrics(task: TaskConfig, split: Encoded, scores: Scores, name: str) -> dict[str, float]:
+def metrics(task: TaskConfig, split: Encoded, logits: Float[np.ndarray, "n labels"], name: str) -> dict[str, float]:
     """Returns the task's metrics and the loss, spelt `split/metric`."""
-    found = task.score(scores.logits.argmax(1), split.labels.numpy()) | {"loss": scores.loss}
+    loss = F.cross_entropy(torch.from_numpy(logits), split.labels).item()
+    found = task.score(logits.argmax(1), split.labels.numpy()) | {"loss": loss}
     return {f"{name}/{metric}": value for metric, value in found.items()}
 
 
-def predictions(split: Encoded, scores: Scores, name: str, epoch: int) -> list[dict[str, Any]]:
+def predictions(split: Encoded, logits: Float[np.ndarray, "n labels"], name: str, epoch: int) -> list[dict[str, Any]]:
     """Returns the rows of predictions.parquet."""
-    rows = zip(split.examples, scores.logits.argmax(1).tolist(), scores.logits.tolist(), strict=True)
+    rows = zip(split.examples, logits.argmax(1).tolist(), logits.tolist(), strict=True)
     return [
         {
             "split": name,
@@ -53,9 +53,9 @@ def predictions(split: Encoded, scores: Scores, name: str, epoch: int) -> list[d
             "id": example.id,
             "label": example.label,
             "prediction": chosen,
-            "scores": logits,
+            "scores": scores,
         }
-        for example, chosen, logits in rows
+        for example, chosen, scores in rows
     ]
 
 

@@ -58,7 +58,7 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
                 raise InputError(f"sweep: the axis {key} is empty (given: []). Give it at least one value.")
             if key == "method.targets" and not (isinstance(axis, list) and all(isinstance(v, list) for v in axis)):
                 raise InputError(
-                    f"sweep: {key} is an axis of lists (given: {_value(axis)}).\n"
+                    f"sweep: {key} is an axis of lists (given: {quoted(axis)}).\n"
                     f"One fixed set of matrices is written [[q, v]], two sets [[q], [q, v]]."
                 )
         axes = [value if isinstance(value, list) else [value] for value in grid.values()]
@@ -71,7 +71,7 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
 
 def overrides(point: Point) -> list[str]:
     """Writes a point as override strings."""
-    return [f"{key}={_value(value)}" for key, value in point.items()]
+    return [f"{key}={quoted(value)}" for key, value in point.items()]
 
 
 def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
@@ -207,16 +207,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _value(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Writes a value in Hydra's override grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | ListConfig):
-        return "[" + ",".join(_value(item) for item in value) + "]"
+        return "[" + ",".join(quoted(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
         plain = value and all(ch.isalnum() or ch in "_-./:" for ch in value)
         return value if plain else "'" + value.replace("'", "\\'") + "'"

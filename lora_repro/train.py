@@ -3,21 +3,20 @@
 import logging
 import math
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
 
-from lora_repro import checks, device, draw, provenance, scoring
+from lora_repro import checks, device, draw, interrupt, provenance, scoring
 from lora_repro.adapter import load_adapter, save_adapter
 from lora_repro.batches import batches
+from lora_repro.checkpoint import Keeper, TrainState
 from lora_repro.config import Dtype, Resolved, Run, Schedule
 from lora_repro.encoding import Encoded, encode
 from lora_repro.errors import DivergedError
@@ -32,30 +31,14 @@ REMEDY = "try a lower train.learning_rate"
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class TrainState:
-    """Everything that changes while training; with torch's generator, which dropout draws from, what resuming needs."""
-
-    model: nn.Module
-    """Of it the parameters that require a gradient."""
-    optimizer: AdamW
-    schedule: LRScheduler
-    epoch: int = 0
-    step: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    """Time spent in steps, scoring apart."""
-    metrics_by_epoch: list[dict[str, Any]] = field(default_factory=list)
-    predictions: list[dict[str, Any]] = field(default_factory=list)
-
-
 def train(resolved: Resolved, record: Record) -> dict[str, Any]:
-    """Computes a run, writes its record, and returns what result.json holds.
+    """Computes a run, or what is left of it, writes its record, and returns what result.json holds.
 
     Raises:
         MissingInputError: If weights or data are missing or damaged.
         DivergedError: If the loss is no longer finite.
         RuntimeError: If a frozen weight changed, or not the weights are trained that the method counts.
+        KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
     """
     run, circumstances = resolved.run, resolved.circumstances
     where = device.prepare(circumstances.compute)
@@ -63,44 +46,51 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     device.reset_peak_memory(where)
     model = build(resolved, where)
     before = checks.digests(model)
-    state = start(model, run, len(splits["train"].examples))
-    epochs = range(1, run.train.epochs + 1) if run.train.epochs else [0]
+    examples = len(splits["train"].examples)
+    total = total_steps(run, examples)
+    keeper = Keeper(record, circumstances.log, provenance.machine(where, run.train.dtype), run, total)
+    state = start(model, run, examples)
+    keeper.resume(state)
+    record.reset_metrics(state.lines)
     count = run.method.count(run.arch)
     log.info(
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
-        record.run_id, len(splits["train"].examples), count.method, count.head, where,
+        record.run_id, examples, count.method, count.head, where,
     )  # fmt: skip
-    for state.epoch in epochs:
-        if state.epoch:
-            train_epoch(state, run, splits["train"], record, where, circumstances.log.every_steps)
-        checks.refuse_changed_weights(model, before)
-        metrics: dict[str, Any] = {"epoch": state.epoch, "step": state.step}
+    epochs = math.ceil(total / math.ceil(examples / run.train.batch_size))
+    try:
+        with interrupt.deferred():
+            keeper.look(state)
+            for epoch in range(1, epochs + 1) if epochs else [0]:
+                if epoch:
+                    train_epoch(state, run, splits["train"], epoch, keeper)
+                checks.refuse_changed_weights(model, before)
+                score_epoch(state, run, splits, epoch, keeper)
+    except interrupt.AskedToEndError:
+        keeper.write(state)
+        raise KeyboardInterrupt from None
+    by_epoch = [line for line in state.lines if "loss" not in line]
+    predictions = []
+    for epoch in (line["epoch"] for line in by_epoch):
         for name in SCORED:
-            scores = scoring.score(model, splits[name], run.train.dtype, where)
-            if not math.isfinite(scores.loss):
-                raise DivergedError(f"the loss on {name} is {scores.loss} after epoch {state.epoch}; {REMEDY}")
-            metrics |= scoring.metrics(run.task, splits[name], scores, name)
-            state.predictions += scoring.predictions(splits[name], scores, name, state.epoch)
-        record.log_metrics(metrics)
-        state.metrics_by_epoch.append(metrics)
-        log.info("%s epoch %d of %d: %s", record.run_id, state.epoch, run.train.epochs, scoring.words(metrics))
-        if state.step == total_steps(run, len(splits["train"].examples)):
-            break
-    record.save_predictions(state.predictions)
-    save_adapter(model, run, record.folder)
+            logits = state.logits[f"{name}/{epoch}"].numpy()
+            predictions += scoring.predictions(splits[name], logits, name, epoch)
+    record.save_predictions(predictions)
+    save_adapter(model, run, record.folder, keep_full=circumstances.log.save_full)
     return {
         "run_id": record.run_id,
         "config": plain(run),
-        "metrics": {key: value for key, value in state.metrics_by_epoch[-1].items() if "/" in key},
-        "metrics_by_epoch": state.metrics_by_epoch,
+        "metrics": {key: value for key, value in by_epoch[-1].items() if "/" in key},
+        "metrics_by_epoch": by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
-        "flags": checks.flags(model, before, state.predictions, state.epoch),
+        "flags": checks.flags(model, before, predictions, epochs),
         "data": {name: scoring.balance(split) for name, split in splits.items()},
         "train_seconds": round(state.seconds, 3),
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": device.peak_memory_gib(where),
         "merge_max_abs_error": checks.merge_max_abs_error(model, splits["eval"], where),
-        "provenance": provenance.collect(where, run.train.dtype),
+        "provenance": provenance.collect(where, run.train.dtype)
+        | ({"machines_before": state.machines} if state.machines else {}),
     }
 
 
@@ -146,55 +136,67 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     kind = "constant_with_warmup" if settings.schedule is Schedule.constant else settings.schedule.value
     schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
     torch.manual_seed(int(draw.generator("torch", run.seed).integers(2**62)))
-    return TrainState(model, optimizer, schedule)
+    return TrainState(model, optimizer, schedule, torch.zeros((), device=next(model.parameters()).device))
 
 
-def train_epoch(
-    state: TrainState, run: Run, split: Encoded, record: Record, where: torch.device, every_steps: int
-) -> None:
-    """Takes the steps of one epoch. The loss is read, and so waited for, only where it is logged."""
+def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, keeper: Keeper) -> None:
+    """Takes the steps of an epoch that are left. The loss is read, and so waited for, only where it is logged."""
     total = total_steps(run, len(split.examples))
-    order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, state.epoch - 1)[: total - state.step]
-    trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
-    loss_sum, examples_before, began = torch.zeros((), device=where), state.examples, time.perf_counter()
-    spent, told = state.seconds, began
+    order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, epoch - 1)
+    first = (epoch - 1) * len(order)
+    last_step = min(first + len(order), total)
+    order = order[state.step - first : total - first]
+    trained = list(state.trained().values())
+    spent, began = state.seconds, time.perf_counter()
+    told = began
     state.model.train()
-    title = f"{record.run_id} epoch {state.epoch}/{run.train.epochs}"
+    title = f"{keeper.record.run_id} epoch {epoch}/{run.train.epochs}"
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
-        for position, indices in enumerate(bar):
-            inputs, labels = split.batch(indices, where)
-            with products(run.train.dtype, where):
+        for indices in bar:
+            inputs, labels = split.batch(indices, state.where)
+            with products(run.train.dtype, state.where):
                 logits = state.model(**inputs).logits
             loss = F.cross_entropy(logits.float(), labels)
             loss.backward()
             if run.train.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)
-            rate = state.schedule.get_last_lr()[0]
+            rate = float(state.schedule.get_last_lr()[0])
             state.optimizer.step()
             state.schedule.step()
             state.optimizer.zero_grad()
             state.step += 1
             state.examples += len(indices)
-            loss_sum += loss.detach() * len(indices)
-            if state.step % every_steps == 0 or position == len(order) - 1:
-                mean = loss_sum.item() / (state.examples - examples_before)
-                state.seconds = spent + time.perf_counter() - began
+            state.loss_sum += loss.detach() * len(indices)
+            state.seconds = spent + time.perf_counter() - began
+            if state.step % keeper.settings.every_steps == 0 or state.step == last_step:
+                mean = state.loss_sum.item() / (state.examples - state.examples_told)
                 if not math.isfinite(mean):
                     raise DivergedError(f"the loss is {mean} at step {state.step} of {total}; {REMEDY}")
-                record.log_metrics(
-                    {
-                        "step": state.step,
-                        "epoch": state.epoch,
-                        "examples": state.examples,
-                        "loss": mean,
-                        "lr": rate,
-                        "wall_time_s": round(state.seconds, 3),
-                    }
-                )
+                line = {"step": state.step, "epoch": epoch, "examples": state.examples, "loss": mean, "lr": rate}
+                keeper.log(state, line | {"wall_time_s": round(state.seconds, 3)})
+                state.loss_sum.zero_()
+                state.examples_told = state.examples
                 bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
                 if bar.disable and time.perf_counter() - told > SAY_EVERY_S:  # no terminal: a line now and then
                     told = time.perf_counter()
                     left = (total - state.step) * state.seconds / state.step
                     log.info("step %d of %d, loss %.3f, about %.0f s of training to go", state.step, total, mean, left)
-                loss_sum.zero_()
-                examples_before = state.examples
+            keeper.look(state)
+
+
+def score_epoch(state: TrainState, run: Run, splits: dict[str, Encoded], epoch: int, keeper: Keeper) -> None:
+    """Scores the splits after an epoch that are not scored yet, and writes the epoch's line of metrics.jsonl."""
+    if any(line["epoch"] == epoch and "loss" not in line for line in state.lines):
+        return
+    line: dict[str, Any] = {"epoch": epoch, "step": state.step}
+    for name in SCORED:
+        key = f"{name}/{epoch}"
+        if key not in state.logits:
+            state.logits[key] = torch.from_numpy(scoring.score(state.model, splits[name], run.train.dtype, state.where))
+            keeper.look(state)
+        metrics = scoring.metrics(run.task, splits[name], state.logits[key].numpy(), name)
+        if not math.isfinite(metrics[f"{name}/loss"]):
+            raise DivergedError(f"the loss on {name} is {metrics[f'{name}/loss']} after epoch {epoch}; {REMEDY}")
+        line |= metrics
+    keeper.log(state, line)
+    log.info("%s epoch %d of %d: %s", keeper.record.run_id, epoch, run.train.epochs, scoring.words(line))

@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub, which costs half a minute a call where there is none
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads are slower, and the workers are two already
+os.environ["LORA_REPRO_WANDB"] = "off"  # tests of the mirror ask for it
 os.environ.pop("LORA_REPRO_DATA", None)  # a data set of the developer's
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lora_repro.config import Resolved
@@ -26,6 +27,7 @@ SIDES = ("lora_repro", "Trainer + PEFT")
 def ours(resolved: Resolved, seconds: float) -> dict[str, float]:
     """Trains whole epochs with this harness until the time is over; returns examples and seconds."""
     from lora_repro import device, train
+    from lora_repro.checkpoint import Keeper
     from lora_repro.encoding import encode
     from lora_repro.record import Record
 
@@ -36,9 +38,11 @@ def ours(resolved: Resolved, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as store:
         record = Record(store, "bench")
         record.folder.mkdir(parents=True)
+        keeper = Keeper(record, replace(resolved.circumstances.log, checkpoint_every_s=None), {}, run, total=0)
+        epoch = 0
         while state.seconds < seconds:
-            state.epoch += 1
-            train.train_epoch(state, run, split, record, where, resolved.circumstances.log.every_steps)
+            epoch += 1
+            train.train_epoch(state, run, split, epoch, keeper)
     return {"examples": state.examples, "seconds": state.seconds}
 
 

@@ -1,0 +1,69 @@
+"""Before a sweep: is everything there and sound? torch is imported where something is computed."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from lora_repro.compose import compose
+from lora_repro.config import Circumstances, PathsConfig
+from lora_repro.doctor.base import Check, Found, Rule, Subject, Verdict
+from lora_repro.doctor.jobs import data, every_job, one_step, targets, weights
+from lora_repro.doctor.machine import disk, dtype_speeds, memory, packages, store, the_device, tracker
+from lora_repro.errors import InputError
+from lora_repro.explain import explain
+from lora_repro.sweep import load, overrides
+
+RULES: list[Rule] = [
+    packages, every_job, the_device, dtype_speeds, store, disk, memory, weights, data, targets, one_step, tracker
+]  # fmt: skip
+
+__all__ = ["RULES", "Check", "Verdict", "examine", "summary"]
+
+
+def examine(arguments: Sequence[str], outputs: str) -> Iterator[Check]:
+    """Makes every check of a sweep, each as soon as it is asked for; what goes wrong in one is what it found.
+
+    Args:
+        arguments: The sweep's, as `python -m lora_repro -m` takes them; none is the default run.
+        outputs: The store.
+    """
+    began = time.perf_counter()
+    try:
+        sweep = load(compose, [*overrides({"paths.outputs": outputs}), *arguments])
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        sweep = error
+    jobs = [] if isinstance(sweep, Exception) else sweep.jobs
+    given = jobs[0].resolved.circumstances if jobs else Circumstances(paths=PathsConfig(outputs=outputs))
+    composing = time.perf_counter() - began
+    told: dict[str, str] = {}
+    for check in RULES:
+        for subject in check.each(Subject(jobs, sweep, given)):
+            began = time.perf_counter()
+            try:
+                found = check.look(subject)
+            except Exception as error:  # whatever it is, it would end the sweep too
+                found = _failure(error)
+            if found.verdict is Verdict.fail and told.setdefault(found.words, check.name) != check.name:
+                name = told[found.words]
+                found = Found(Verdict.fail, f"not examined, because {name} failed", f"what {name} says")
+            seconds = time.perf_counter() - began + (composing if check is every_job else 0)
+            yield Check(check.name, found.verdict, found.words, check.protects, found.remedy or check.remedy, seconds)
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """Counts the verdicts in a line."""
+    ok, warn, fail = ([check.verdict for check in checks].count(verdict) for verdict in Verdict)
+    seconds = sum(check.seconds for check in checks)
+    return f"{len(checks)} checks: {ok} ok, {warn} warnings, {fail} failed, in {seconds:.0f} s."
+
+
+def _failure(error: Exception) -> Found:
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        first, *rest = explain(error).splitlines()
+    elif isinstance(error, InputError):
+        first, *rest = str(error).splitlines()
+    else:
+        first, *rest = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".splitlines()
+    return Found(Verdict.fail, first, " ".join(rest) or None)

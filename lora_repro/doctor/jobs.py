@@ -1,0 +1,130 @@
+"""Checks of the jobs: they compose, weights and data are there, targets match, a step of each kind works."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from lora_repro.arch import LETTERS, Source
+from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule
+from lora_repro.inputs import find_model
+
+EXAMPLES = 8
+MERGE_TOLERANCE = 1e-4
+"""Rounding in fp32 changes a logit by about 1e-6; a wrong scale or transpose changes it by 1e-3 and more."""
+
+
+@rule(
+    "jobs",
+    protects="a sweep of which one configuration is impossible, or nothing can be run",
+    remedy="correct the override or the sweep's file; see the jobs: python -m analysis plan",
+)
+def every_job(subject: Subject) -> Found:
+    """Tells how many jobs composed."""
+    if isinstance(subject.sweep, Exception):
+        raise subject.sweep
+    planned = "; ".join(sorted({why for _, why in subject.sweep.planned}))
+    words = f"{len(subject.jobs)} composed" + (f", {len(subject.sweep.planned)} planned: {planned}" if planned else "")
+    return Found(Verdict.ok if subject.jobs else Verdict.warn, words)
+
+
+@rule(
+    "weights",
+    protects="weights that are missing, damaged or another version",
+    remedy="fetch them: python -m lora_repro.fetch MODEL",
+    each=lambda subject: subject.by(lambda run: run.model.name),
+)
+def weights(subject: Subject) -> Found:
+    """Finds a model's files and checks their digests."""
+    model, paths = subject.largest.run.model, subject.circumstances.paths
+    if model.source is Source.random:
+        return Found(Verdict.ok, f"{model.name} {model.digest[:10]}, drawn at random and checked then")
+    return Found(Verdict.ok, f"{model.name} {model.digest[:10]} in {find_model(model, paths.model, paths.cache)}")
+
+
+@rule(
+    "data",
+    protects="data that is missing, damaged or another version",
+    remedy="fetch it: python -m lora_repro.fetch TASK",
+    each=lambda subject: subject.by(lambda run: run.task.name),
+)
+def data(subject: Subject) -> Found:
+    """Reads a task's data, whose digest is checked."""
+    task, paths = subject.largest.run.task, subject.circumstances.paths
+    sizes = " / ".join(f"{len(examples):,}" for examples in task.load(paths.data, paths.cache).values())
+    return Found(Verdict.ok, f"{task.name} {task.digest[:10]}: {sizes} examples (train / dev / test)")
+
+
+@rule(
+    "targets",
+    protects="matrices that are adapted in name only, or of another shape than was counted",
+    remedy="correct the model's sites in lora_repro/arch.py, or its conf/model file",
+    each=lambda subject: subject._replace(
+        jobs=[job for job in subject.jobs if hasattr(job.resolved.run.method, "targets")]
+    ).by(lambda run: run.model.name),
+)
+def targets(subject: Subject) -> Found:
+    """Looks up every adapted matrix in the loaded model."""
+    from lora_repro import models
+
+    run, paths = subject.largest.run, subject.circumstances.paths
+    methods: list[Any] = [job.resolved.run.method for job in subject.jobs]
+    letters = [letter for letter in LETTERS if any(letter in method.targets for method in methods)]
+    modules = dict(models.load_model(run, paths.model, paths.cache, device_of(subject)).named_modules())
+    sites = run.arch.select(letters)
+    found = {site: getattr(modules.get(site.module), "weight", None) for site in sites}
+    wrong = [site for site, W in found.items() if W is None or tuple(W.shape) != (site.d_out, site.d_in)]
+    if wrong:
+        words = f"{len(wrong)} of {len(sites)} matrices are not in {run.model.name}, or not of this shape"
+        return Found(Verdict.fail, f"{words}, first {wrong[0].module} ({wrong[0].d_out} x {wrong[0].d_in})")
+    shapes = ", ".join(sorted({f"{site.d_out} x {site.d_in}" for site in sites}))
+    return Found(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(letters)}), {shapes}")
+
+
+@rule(
+    "one step",
+    protects="a sweep that trains nothing, trains what is frozen, or cannot take a step",
+    remedy="this is a fault of the code or of the settings named; try the job alone: python -m lora_repro",
+    each=lambda subject: subject.by(
+        lambda run: f"{run.model.name} {run.task.name} {run.method.name} {run.train.dtype.value}"
+    ),
+)
+def one_step(subject: Subject) -> Found:
+    """Takes an optimizer step on a few real examples, at the full learning rate, and merges."""
+    from torch.nn import functional as F
+
+    from lora_repro import checks, precision, train
+    from lora_repro.encoding import encode
+
+    where, resolved = device_of(subject), subject.largest
+    given = {key: getattr(resolved.run.task, key) for key in ("train_size", "eval_size", "test_size")}
+    few = {key: EXAMPLES if size is None else min(EXAMPLES, size) for key, size in given.items()}
+    run = replace(resolved.run, task=replace(resolved.run.task, **few))
+    splits = encode(run, subject.circumstances)
+    model = train.build(resolved._replace(run=run), where)
+    before = checks.digests(model)
+    optimizer = train.start(model, run, few["train_size"]).optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]  # a warm-up starts at 0
+    inputs, labels = splits["train"].batch(list(range(few["train_size"])), where)
+    model.train()
+    with precision.products(run.train.dtype, where):
+        logits = model(**inputs).logits
+    loss = F.cross_entropy(logits.float(), labels)
+    loss.backward()
+    optimizer.step()
+    name = f"{run.model.name} {run.task.name} {run.method.label} {run.train.dtype.value}"
+    checks.refuse_changed_weights(model, before)
+    now = checks.digests(model)
+    trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
+    still = [key for key in trained if now[key] == before[key] and not key.endswith("lora_A")]  # B = 0 holds A still
+    error = checks.merge_max_abs_error(model, splits["eval"], where)
+    if not math.isfinite(loss.item()):
+        return Found(Verdict.fail, f"{name}: the loss is {loss.item()}")
+    if still:
+        return Found(
+            Verdict.fail, f"{name}: {len(still)} of {len(trained)} trained tensors do not move, first {still[0]}"
+        )
+    if error is not None and not error < MERGE_TOLERANCE:
+        return Found(Verdict.fail, f"{name}: merged and unmerged differ by {error:.1e} in a logit")
+    merged = "" if error is None else f", merged equals unmerged within {error:.0e}"
+    return Found(Verdict.ok, f"{name}: loss {loss.item():.3f}, what is trained moves, the rest does not{merged}")

@@ -1,0 +1,62 @@
+"""Every write of the store, by the plain calls of the system, which the tests count, break and kill at. No torch."""
+
+import errno
+import os
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, a kill or a power cut sees the old content or the new, never a part.
+
+    Only one process may write a path at a time: the run's lock sees to it.
+
+    Raises:
+        OSError: If it cannot be written; the old content stands.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        _write(partial, content, os.O_TRUNC, sync=True)
+        os.replace(partial, path)
+    except OSError:
+        remove(partial)
+        raise
+    sync_folder(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Appends to a file. After a power cut the end may be lost: what must not be lost stands in a checkpoint too."""
+    _write(path, text, os.O_APPEND, sync=False)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there and can be removed."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings a folder's names onto the disk, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what some network file systems say of folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: str | bytes, mode: int, sync: bool) -> None:
+    rest = memoryview(content.encode() if isinstance(content, str) else content)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o666)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
