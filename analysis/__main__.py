@@ -99,15 +99,18 @@ def _table(options: argparse.Namespace) -> str:
 
 
 def _plan(options: argparse.Namespace) -> str:
-    from analysis.runs import standing
     from lora_repro import campaign
     from lora_repro.compose import compose
     from lora_repro.sweep import load, overrides
 
     sweep = load(compose, options.overrides)
     plan = campaign.plan(sweep, options.runs)
-    lines = [f"{_word(standing(options.runs, job.run_id).state):<12} {job.run_id}" for job in sweep.jobs]
-    lines += [f"{'planned':<12} {' '.join(overrides(point))}" for point, _ in plan.planned]
+    lines = []
+    for job in sweep.jobs:
+        lacking = plan.lacking.get(job.run_id)
+        note = f"  lacks {', '.join(lacking)}" if lacking else ""
+        lines.append(f"{_word(plan.states[job.run_id].value):<12} {job.run_id}{note}")
+    lines += [f"{'planned':<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model and task is finished here"
     return "\n".join([*lines, f"Plan: {plan.words()}{unknown}. Store: {options.runs}"])
@@ -121,7 +124,7 @@ def _status(options: argparse.Namespace) -> str:
     sweep = load(compose, options.overrides)
     standings = [(job.run_id, standing(options.runs, job.run_id)) for job in sweep.jobs]
     states = [stands.state for _, stands in standings]
-    order = ("finished", "running", "interrupted", "failed", "diverged", "not counted", "todo")
+    order = ("finished", "running", "interrupted", "stale", "failed", "diverged", "not counted", "todo")
     counts = [f"{states.count(state):>6} {_word(state)}" for state in order if state in states]
     counts += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
     reasons = [

@@ -22,7 +22,7 @@ class Standing(NamedTuple):
     state: str
     """One of the record's states, or NOT_COUNTED."""
     reason: str | None
-    """Why it failed, diverged or does not count, as far as the record says."""
+    """Who computes it, or why it failed, diverged, was interrupted or does not count, as far as the record says."""
     result: dict[str, Any] | None
     """What result.json holds, when the run is finished."""
 
@@ -35,8 +35,14 @@ def standing(store: str | Path, run_id: str) -> Standing:
         return Standing(State.finished.value, None, result)
     if problem is not None:
         return Standing(NOT_COUNTED, problem, None)
-    error = record.status().get("error")
-    return Standing(record.state.value, str(error) if error is not None else None, None)
+    state, status = record.state, record.status()
+    if state is State.running:
+        return Standing(state.value, f"by {record.holder()}", None)
+    if state is State.stale:
+        who = f"process {status.get('pid')} on {status.get('host')}"
+        return Standing(state.value, f"{who} is gone without a word; the sweep's command goes on with the run", None)
+    error = status.get("error")
+    return Standing(state.value, str(error) if error is not None else None, None)
 
 
 def load_runs(store: str | Path) -> pd.DataFrame:

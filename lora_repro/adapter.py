@@ -38,10 +38,13 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
         write_atomically(folder / TRAINED, save(trained_tensors(model, run)))
 
 
-def save_snapshot(model: nn.Module, run: Run, path: Path, fraction: float, step: int) -> None:
-    """Writes the trained tensors as they are now, under the names that `save_adapter` gives them."""
+def save_snapshot(model: nn.Module, run: Run, path: Path, step: int) -> None:
+    """Writes the trained tensors as they are now, under the names that `save_adapter` gives them.
+
+    The metadata has one key: safetensors writes several in random order.
+    """
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, save(trained_tensors(model, run), {"fraction": f"{fraction:g}", "step": str(step)}))
+    write_atomically(path, save(trained_tensors(model, run), {"step": str(step)}))
 
 
 def trained_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:

@@ -235,7 +235,7 @@ class Keeper:
         """
         for fraction, step in self.snapshots.items():
             if step == state.step and not self.record.snapshot_path(fraction).exists():
-                save_snapshot(state.model, self.run, self.record.snapshot_path(fraction), fraction, step)
+                save_snapshot(state.model, self.run, self.record.snapshot_path(fraction), step)
         interrupt.refuse_to_go_on()
         every = self.settings.checkpoint_every_s
         if every is not None and time.monotonic() - self.kept >= every:

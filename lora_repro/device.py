@@ -1,8 +1,11 @@
 """The device of a run: chosen, prepared, and its memory measured."""
 
 import ctypes
+import fcntl
 import logging
+import os
 import platform
+import tempfile
 from pathlib import Path
 
 import torch
@@ -16,13 +19,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 log = logging.getLogger(__name__)
 
 
+_own_gpu: dict[int, int] = {}
+"""The GPU that this process holds, and the descriptor of its lock."""
+
+
 def prepare(compute: ComputeConfig) -> torch.device:
-    """Returns the device, with the CPU's threads and allocator set.
+    """Returns the device, with threads, allocator and, on GPUs, deterministic kernels set.
 
     Raises:
         InputError: If there is no such device.
     """
-    name = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order each time
+    name = compute.device if compute.device != "auto" else _own() if torch.cuda.is_available() else "cpu"
     try:
         where = torch.device(name)
         torch.empty(1, device=where)
@@ -33,8 +41,32 @@ def prepare(compute: ComputeConfig) -> torch.device:
         ) from error
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
+    if where.type == "cuda":
+        torch.use_deterministic_algorithms(True)
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (nothing reads it; typed nowhere)
     _keep_freed_memory()
     return where
+
+
+def _own() -> str:
+    """Returns a GPU that no other process of ours on this machine has taken, and keeps it while this one lives."""
+    count = torch.cuda.device_count()
+    if count == 1:
+        return "cuda:0"
+    for index in [*_own_gpu] or range(count):
+        if index in _own_gpu:
+            return f"cuda:{index}"
+        name = f"lora_repro-{torch.cuda.get_device_properties(index).uuid}.lock"
+        descriptor = os.open(Path(tempfile.gettempdir()) / name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        _own_gpu[index] = descriptor
+        return f"cuda:{index}"
+    log.warning("All %d GPUs are taken by other runs; this one shares the first.", count)
+    return "cuda:0"
 
 
 def _keep_freed_memory() -> None:

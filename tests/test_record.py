@@ -64,9 +64,7 @@ def test_a_directory_of_another_schema_is_left_as_it_is(tiny: Compose) -> None:
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_an_interrupted_run_says_so_and_starts_over(
-    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_interrupted_run_says_so_and_is_attempted_again(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -76,9 +74,7 @@ def test_an_interrupted_run_says_so_and_starts_over(
             run_job(tiny())
     record = record_of(tiny())
     assert record.state is State.interrupted
-    caplog.set_level("INFO", "lora_repro")
     run_job(tiny())
-    assert "An earlier attempt was interrupted; without a checkpoint it starts over." in caplog.text
     assert json.loads((record.folder / "status.json").read_text())["attempts"] == 2
 
 
@@ -104,7 +100,7 @@ def test_a_store_that_is_a_file_is_refused(tiny: Compose, tmp_path: Path) -> Non
         run_job(tiny())
 
 
-def test_a_full_disk_fails_the_run_and_loses_nothing(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_interrupts_the_run_and_loses_nothing(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     from lora_repro.errors import RunFailedError
 
     other = run_job(tiny("seed=1"))
@@ -113,14 +109,14 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(tiny: Compose, monkeypatch:
         raise OSError(28, "No space left on device")
 
     def full_from_now_on(*_: object) -> None:
-        patch.setattr("lora_repro.record.write_atomically", full)
+        patch.setattr("lora_repro.files.write_atomically", full)
         full()
 
     with monkeypatch.context() as patch:
         patch.setattr(Record, "save_predictions", full)
         with pytest.raises(RunFailedError, match="No space left on device"):
             run_job(tiny())
-        assert record_of(tiny()).state is State.failed
+        assert record_of(tiny()).state is State.interrupted
         patch.setattr(Record, "save_predictions", full_from_now_on)
         with pytest.raises(RunFailedError, match="No space left on device"):
             run_job(tiny())

@@ -1,4 +1,4 @@
-"""Nothing is lost: runs and sweeps that are killed, starved of disk and raced end with the store of undisturbed ones."""
+"""Nothing is lost: runs and sweeps that are killed, starved of disk or raced end with the store of undisturbed ones."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from damage import contents, count_calls, in_a_child
 from omegaconf import DictConfig
 
 from lora_repro.config import HOME
 from lora_repro.errors import InputError, RunFailedError
 from lora_repro.job import run_job
-from lora_repro.record import read_result
-from damage import contents, count_calls, in_a_child
+from lora_repro.record import Record, read_result
 
 Compose = Callable[..., DictConfig]
 SHORT = ("task.train_size=32", "log.checkpoint_every_s=0", "paths.outputs=store", "log.snapshots=[0,0.5,1]")
@@ -61,8 +61,6 @@ def test_a_kill_at_any_call_leaves_a_store_that_ends_as_the_undisturbed_one(
                 assert contents(folder)["result.json"] == result
         assert in_a_child(short) == 0, at
         if at + 12 > total:  # killed after the result: what is left over, the next sweep clears
-            from lora_repro.record import Record
-
             Record(store, next((store / "runs").iterdir()).name).tidy()
         assert contents(store) == reference, at
 
@@ -89,8 +87,6 @@ def test_a_full_disk_or_lost_permission_at_any_call_costs_nothing_that_is_finish
         assert code in (0, 3), at
         ends.add(code)
         assert in_a_child(short) == 0, at
-        from lora_repro.record import Record
-
         Record(store, next((store / "runs").iterdir()).name).tidy()
         assert contents(store) == reference, at
     assert 3 in ends

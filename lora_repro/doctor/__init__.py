@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lora_repro.compose import compose
 from lora_repro.config import Circumstances, PathsConfig
@@ -32,7 +33,7 @@ def examine(arguments: Sequence[str], outputs: str) -> Iterator[Check]:
     began = time.perf_counter()
     try:
         sweep = load(compose, [*overrides({"paths.outputs": outputs}), *arguments])
-    except (InputError, HydraException, OmegaConfBaseException) as error:
+    except (InputError, HydraException, OmegaConfBaseException, YAMLError) as error:
         sweep = error
     jobs = [] if isinstance(sweep, Exception) else sweep.jobs
     given = jobs[0].resolved.circumstances if jobs else Circumstances(paths=PathsConfig(outputs=outputs))
@@ -60,7 +61,7 @@ def summary(checks: Sequence[Check]) -> str:
 
 
 def _failure(error: Exception) -> Found:
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         first, *rest = explain(error).splitlines()
     elif isinstance(error, InputError):
         first, *rest = str(error).splitlines()
