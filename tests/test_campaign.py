@@ -1,0 +1,208 @@
+"""A sweep under way: what it leaves out, what it takes over, and what happens when its launcher breaks."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from stores import jobs, write_run, write_status
+
+from lora_repro import campaign
+from lora_repro.compose import compose
+from lora_repro.config import LogConfig
+from lora_repro.errors import RunBusyError, RunFailedError
+from lora_repro.lock import Lock
+from lora_repro.record import Record
+from lora_repro.sweep import Job, Sweep, load
+
+FOUR = ("+sweeps=table6", "scale=smoke", "method.targets=[q]")
+
+
+def sweep(*arguments: str) -> Sweep:
+    return load(compose, [*FOUR, *arguments])
+
+
+def ended(error: Exception | None = None) -> JobReturn:
+    returned = JobReturn()
+    returned.status = JobStatus.COMPLETED if error is None else JobStatus.FAILED
+    returned.return_value = error
+    return returned
+
+
+class Launches:
+    """A launcher that finishes each run by writing its result, but for what `wrong` says."""
+
+    def __init__(self, store: Path, wrong: dict[str, Callable[[Job], Exception | None]] | None = None) -> None:
+        self.store, self.wrong = store, wrong if wrong is not None else {}
+        self.batches: list[list[str]] = []
+
+    def __call__(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        named = [next(job for job in jobs() if set(job.overrides) <= set(line)) for line in job_overrides]
+        self.batches.append([job.run_id for job in named])
+        returns = []
+        for job in named:
+            act = self.wrong.get(job.run_id, lambda job: write_result(self.store, job))
+            returns.append(ended(act(job)))
+        return returns
+
+
+def write_result(store: Path, job: Job) -> None:
+    folder = store / "runs" / job.run_id
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    write_run(store, job, [(0.5, 0.5)])
+
+
+def run(asked: Sweep, store: Path, launches: Any, one_by_one: bool = True) -> int:
+    try:
+        campaign.run(asked, str(store), LogConfig(), campaign.Launcher(launches, one_by_one))
+    except SystemExit as error:
+        return int(str(error.code))
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "POLL_S", 0.05)
+
+
+def test_failed_runs_wait_to_be_asked_for_and_diverged_ones_are_never_repeated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lora_repro")
+    failed, diverged, *rest = sweep().jobs
+    write_status(tmp_path, failed, "failed", "RuntimeError: no")
+    write_status(tmp_path, diverged, "diverged", "DivergedError: no")
+    launches = Launches(tmp_path)
+    assert run(sweep(), tmp_path, launches) == 1
+    assert launches.batches == [[job.run_id] for job in rest]
+    assert "1 failed (repeated with compute.retry_failed=true)" in caplog.text
+    assert "1 diverged (not repeated)" in caplog.text
+    again = Launches(tmp_path)
+    assert run(sweep("compute.retry_failed=true"), tmp_path, again) == 1
+    assert again.batches == [[failed.run_id]]
+
+
+@pytest.mark.parametrize("state", ["interrupted", "running"])
+def test_interrupted_and_stale_runs_go_on(tmp_path: Path, state: str) -> None:
+    first = sweep().jobs[0]
+    write_status(tmp_path, first, state)
+    launches = Launches(tmp_path)
+    assert run(sweep(), tmp_path, launches) == 0
+    assert launches.batches[0] == [first.run_id] and len(launches.batches) == 4
+
+
+def test_a_run_whose_process_died_twice_comes_last(tmp_path: Path) -> None:
+    first, *rest = sweep().jobs
+    write_status(tmp_path, first, "running")
+    path = tmp_path / "runs" / first.run_id / "status.json"
+    path.write_text(json.dumps({"state": "running", "deaths": 1}))
+    launches = Launches(tmp_path)
+    assert run(sweep(), tmp_path, launches) == 0
+    assert launches.batches == [[job.run_id] for job in [*rest, first]]
+
+
+def test_a_run_of_another_process_is_waited_for_and_taken_over_when_that_leaves_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lora_repro")
+    first, *rest = sweep().jobs
+    (tmp_path / "runs" / first.run_id).mkdir(parents=True)
+    lock = Lock(tmp_path / "runs" / first.run_id / "lock")
+    lock.acquire()
+    launches = Launches(tmp_path)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            lock.release()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(campaign.time, "sleep", wait)
+        assert run(sweep(), tmp_path, launches) == 0
+    assert launches.batches == [[job.run_id] for job in [*rest, first]] and len(waits) == 3
+    assert "1 running elsewhere" in caplog.text and "waiting for them" in caplog.text
+
+
+def test_a_job_that_finds_its_run_busy_is_launched_again(tmp_path: Path) -> None:
+    first = sweep().jobs[0]
+    tries: list[str] = []
+
+    def busy_once(job: Job) -> Exception | None:
+        tries.append(job.run_id)
+        return RunBusyError(job.run_id, "process 1 on x") if len(tries) == 1 else write_result(tmp_path, job)
+
+    launches = Launches(tmp_path, {first.run_id: busy_once})
+    assert run(sweep(), tmp_path, launches, one_by_one=False) == 0
+    assert [len(batch) for batch in launches.batches] == [4, 1]
+
+
+def test_failures_are_told_and_cost_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = sweep().jobs[0]
+    launches = Launches(tmp_path, {first.run_id: lambda job: RunFailedError(f"{job.run_id} failed: on purpose")})
+    assert run(sweep(), tmp_path, launches) == 1
+    assert "Not finished: " in caplog.text and "on purpose" in caplog.text
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
+
+
+def test_when_a_worker_is_killed_the_culprit_is_found_and_the_others_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The launcher breaks, as joblib does; two runs were under way, of which one kills its process every time."""
+    culprit, innocent, *_ = sweep().jobs
+    batches: list[list[str]] = []
+
+    class BrokenError(Exception):
+        pass
+
+    def launch(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        named = [next(job for job in jobs() if set(job.overrides) <= set(line)) for line in job_overrides]
+        batches.append([job.run_id for job in named])
+        if culprit in named:
+            for job in (culprit, innocent):
+                if job in named and not (tmp_path / "runs" / job.run_id).exists():
+                    write_status(tmp_path, job, "running")  # nobody holds its lock: stale
+            raise BrokenError("a worker was killed")
+        for job in named:
+            write_result(tmp_path, job)
+        return [ended() for _ in named]
+
+    assert run(sweep(), tmp_path, launch, one_by_one=False) == 1
+    assert [len(batch) for batch in batches] == [4, 2, 1, 1]
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
+    assert f"{culprit.run_id}: its process died without a word (out of memory?)" in caplog.text
+
+
+def test_a_launcher_that_does_not_work_at_all_says_why(tmp_path: Path) -> None:
+    def launch(*_: Any, **__: Any) -> list[JobReturn]:
+        raise FileNotFoundError("sbatch")
+
+    with pytest.raises(FileNotFoundError, match="sbatch"):
+        run(sweep(), tmp_path, launch, one_by_one=False)
+
+
+def test_what_a_kill_left_beside_a_finished_run_is_cleared_by_the_next_sweep(tmp_path: Path) -> None:
+    first = sweep().jobs[0]
+    folder = write_run(tmp_path, first, [(0.5, 0.5)])
+    (folder / "checkpoint").mkdir()
+    (folder / "lock").write_text("")
+    (folder / ".status.json.partial").write_text("{")
+    assert run(sweep(), tmp_path, Launches(tmp_path)) == 0
+    assert {path.name for path in folder.iterdir()} == {"result.json", "status.json"}
+    assert Record(tmp_path, first.run_id).is_tidy
+
+
+def test_finished_runs_that_lack_something_are_listed_and_rebuilt_when_asked(tmp_path: Path) -> None:
+    for job in sweep().jobs:
+        write_run(tmp_path, job, [(0.5, 0.5)])
+    wants = ("log.snapshots=[0,1]",)
+    plan = campaign.plan(sweep(*wants), str(tmp_path))
+    assert len(plan.lacking) == 4 and plan.to_run == []
+    assert set(plan.lacking.values().__iter__().__next__()) == {"snapshots/0.safetensors", "snapshots/1.safetensors"}
+    assert "4 finished lack what log asks to keep (made again with log.rebuild=true)" in plan.words()
+    assert len(campaign.plan(sweep(*wants, "log.rebuild=true"), str(tmp_path)).to_run) == 4
