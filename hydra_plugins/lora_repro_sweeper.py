@@ -26,15 +26,26 @@ class GridSweeper(Sweeper):
     """Turns `+sweeps=NAME` and axes of the command line into runs, for whichever launcher Hydra has."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what launching needs."""
+        """Keeps what launching needs.
+
+        Raises:
+            InputError: If the launcher's plugin is not installed.
+        """
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
         self.settings = config
         self.loader = hydra_context.config_loader
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        try:
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=hydra_context, task_function=task_function, config=config
+            )
+        except (RuntimeError, ImportError) as error:  # Hydra's word for a plugin that is not there
+            name = config.hydra.runtime.choices["hydra/launcher"]
+            package = f"hydra-{name.partition('_')[0]}-launcher"
+            raise InputError(
+                f"hydra/launcher={name}: it is not installed ({error}).\nInstall it: pip install {package}"
+            ) from error
         self.launcher = launcher
         self.one_by_one = isinstance(launcher, BasicLauncher)
 
@@ -51,7 +62,8 @@ class GridSweeper(Sweeper):
         jobs = sweep.load(self._compose, arguments)
         log = OmegaConf.to_object(self.settings.log)
         assert isinstance(log, LogConfig)
-        launcher = campaign.Launcher(self.launcher.launch, self.one_by_one)
+        on_cluster = "submitit" in type(self.launcher).__module__
+        launcher = campaign.Launcher(self.launcher.launch, self.one_by_one, on_cluster)
         campaign.run(jobs, self.settings.paths.outputs, log, launcher)
 
     def _compose(self, overrides: list[str]) -> DictConfig:

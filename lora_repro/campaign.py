@@ -5,7 +5,8 @@ import logging
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -21,7 +22,8 @@ from lora_repro.sweep import Job, Sweep, quoted
 DEADLY = 2
 """Deaths without a word after which a run comes last."""
 POLL_S = 1.0
-PASS_ON_S = 0.5
+WATCH_S = 0.5
+SAY_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,8 @@ class Launcher(NamedTuple):
     launch: Launch
     one_by_one: bool
     """Jobs are launched each by itself, in this process; otherwise all in one call, in others."""
+    on_cluster: bool = False
+    """Jobs belong to a queue, and go on when this process ends."""
 
 
 def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> None:
@@ -197,18 +201,18 @@ def _after_crash(batch: Sequence[Job], outputs: str, suspects: set[str], crash: 
     process is found, and the others go on.
 
     Raises:
-        Exception: The crash, if no run has even begun: the launcher itself does not work.
+        RunFailedError: If no run has even begun: the launcher itself does not work.
     """
     stands = {job.run_id: Record(outputs, job.run_id).stand()[0] for job in batch}
     gone = {name for name, state in stands.items() if state is State.stale}
-    if not gone and State.finished not in stands.values():
-        raise crash
+    if not gone and not {State.finished, State.running, State.interrupted} & set(stands.values()):
+        raise RunFailedError(f"The launcher does not work: {type(crash).__name__}: {crash}") from crash
     outcome: dict[str, str | None] = {}
     for name, state in stands.items():
         if name in gone and (name in suspects or len(batch) == 1):
             outcome[name] = f"{name}: its process died without a word (out of memory?); the launcher says: {crash}"
-        elif state is State.failed:
-            outcome[name] = f"{name}: {Record(outputs, name).status().get('error')}"
+        elif state in (State.failed, State.interrupted):
+            outcome[name] = f"{name}: {state.value} ({Record(outputs, name).status().get('error', 'cancelled')})"
         else:
             outcome[name] = None if state in (State.finished, State.diverged) else AGAIN
     suspects |= gone
@@ -227,24 +231,39 @@ def _launch(
         returns = launcher.launch([job.overrides for job in batch], initial_job_idx=initial)
         return _outcome(batch, returns), None
     lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
-    over = threading.Event()
-    threading.Thread(target=_pass_signals_on, args=(batch, outputs, over), daemon=True).start()
     try:
-        with interrupt.deferred():
+        with _watched(batch, outputs, launcher.on_cluster):
             returns = launcher.launch(lines, initial_job_idx=initial)
     except Exception as error:  # of any kind: the launcher's, a worker's that was killed, Slurm's
         return {}, error
-    finally:
-        over.set()
     return _outcome(batch, returns), None
 
 
-def _pass_signals_on(batch: Sequence[Job], outputs: str, over: threading.Event) -> None:
-    """Asks the workers of this process to end their runs, once it was asked itself; jobs on a cluster go on."""
-    while not over.wait(PASS_ON_S):
-        if interrupt.requested():
+@contextmanager
+def _watched(batch: Sequence[Job], outputs: str, on_cluster: bool) -> Iterator[None]:
+    """Tells how far workers are, and has them end their runs when this process is asked to end; a cluster's go on."""
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(batch, outputs, on_cluster, over), daemon=True).start()
+    try:
+        with nullcontext() if on_cluster else interrupt.deferred():
+            yield
+    finally:
+        over.set()
+
+
+def _watch(batch: Sequence[Job], outputs: str, on_cluster: bool, over: threading.Event) -> None:
+    began = told = time.monotonic()
+    while not over.wait(WATCH_S):
+        if interrupt.requested() and not on_cluster:
             owners = [Record(outputs, job.run_id).holder() for job in batch]
             interrupt.send_to_descendants({owner.pid for owner in owners if owner is not None})
+        elif time.monotonic() - told > SAY_EVERY_S:
+            told = time.monotonic()
+            done = sum(Record(outputs, job.run_id).read().result is not None for job in batch)
+            left = (
+                f"about {duration((told - began) / done * (len(batch) - done))} to go" if done else "none finished yet"
+            )
+            log.info("%d of %d runs finished, %s", done, len(batch), left)
 
 
 def _outcome(batch: Sequence[Job], returns: Sequence[JobReturn]) -> dict[str, str | None]:

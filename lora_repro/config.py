@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from lora_repro import workers
 from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice
 from lora_repro.identity import fingerprint
@@ -222,6 +223,7 @@ def register() -> None:
         store.store(group="task", name=f"{name}_schema", node=family)
     for name, method in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=method)
+    workers.register()
     OmegaConf.register_new_resolver("lora_repro_home", lambda: str(HOME), replace=True)
 
 

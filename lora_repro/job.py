@@ -123,5 +123,4 @@ def set_up_logging(settings: LogConfig) -> None:
         handler.ours = True  # pyright: ignore[reportAttributeAccessIssue]
         root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    for name in ("lora_repro", "hydra_plugins"):
-        logging.getLogger(name).setLevel(settings.level.upper())
+    logging.getLogger("lora_repro").setLevel(settings.level.upper())

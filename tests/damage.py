@@ -31,7 +31,16 @@ def _content(path: Path) -> Any:
 
 
 def _timeless(value: Any) -> Any:
-    return {key: item for key, item in value.items() if key not in TIMES} if isinstance(value, dict) else value
+    """Leaves out times, and what a commit in the middle of a test changes."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _timeless(item) for key, item in value.items() if key not in TIMES | {"commit", "dirty"}}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Returns the files in which two stores differ but for times, or that only one has."""
+    first, second = contents(one), contents(other)
+    return sorted(name for name in first.keys() | second.keys() if first.get(name, "") != second.get(name, ""))
 
 
 def in_a_child(action: Callable[[], object], at: int | None = None, how: str = "kill", once: bool = True) -> int:

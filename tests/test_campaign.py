@@ -182,7 +182,7 @@ def test_a_launcher_that_does_not_work_at_all_says_why(tmp_path: Path) -> None:
     def launch(*_: Any, **__: Any) -> list[JobReturn]:
         raise FileNotFoundError("sbatch")
 
-    with pytest.raises(FileNotFoundError, match="sbatch"):
+    with pytest.raises(RunFailedError, match="The launcher does not work: FileNotFoundError: sbatch"):
         run(sweep(), tmp_path, launch, one_by_one=False)
 
 

@@ -1,0 +1,207 @@
+"""Each launcher runs the Table 6 smoke sweep, skips what is finished, and shares the store."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_slurm
+import psutil
+import pytest
+from damage import differences
+
+from lora_repro import workers
+from lora_repro.config import HOME
+
+LONG = ["model=tiny_bert", "task=generated", "train.epochs=60", "seed=0,1", "log.checkpoint_every_s=0"]
+"""Two runs of some seconds, a checkpoint after each step."""
+
+
+def command(launcher: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "lora_repro", "-m", f"hydra/launcher={launcher}", "paths.outputs=store", *arguments]
+
+
+def run(folder: Path, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(
+        line, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | environment, timeout=300
+    )
+
+
+def start(folder: Path, line: list[str], **environment: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=folder, env=os.environ | environment)
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+def steps(folder: Path) -> int:
+    return len(list(folder.glob("store/runs/*/checkpoint/0*")))
+
+
+def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, **environment: str) -> str:
+    """Returns the words of the first call."""
+    sweep = command(launcher, "+sweeps=table6", "scale=smoke")
+    first = run(folder, sweep, **environment)
+    assert first.returncode == 0, first.stderr
+    assert "Sum: 8 of 8 runs finished, 0 to run" in first.stderr and "Traceback" not in first.stderr
+    assert len(list(folder.glob("store/runs/*/result.json"))) == 8
+    assert not list(folder.glob("store/runs/*/lock")) and not list(folder.glob("store/runs/*/checkpoint"))
+    second = run(folder, sweep, **environment)
+    assert second.returncode == 0, second.stderr
+    assert [line.partition(",")[0] for line in second.stderr.splitlines()] == [
+        "Plan: 8 of 8 runs finished",
+        "Sum: 8 of 8 runs finished",
+    ]
+    attempts = [json.loads(path.read_text())["attempts"] for path in folder.glob("store/runs/*/status.json")]
+    assert attempts == [1] * 8
+    return first.stderr
+
+
+def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path) -> None:
+    words = smoke_sweep_runs_once_and_is_skipped_then(tmp_path, "joblib")
+    assert "UserWarning" not in words and "Joblib.Parallel" not in words
+    threads = {
+        json.loads(path.read_text())["provenance"]["threads"] for path in tmp_path.glob("store/runs/*/result.json")
+    }
+    assert threads == {1}
+    basic = run(tmp_path / "basic", command("basic", "+sweeps=table6", "scale=smoke"))
+    assert basic.returncode == 0
+    assert _differ_but_for_paths(tmp_path, tmp_path / "basic") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tmp_path: Path) -> None:
+    process = start(tmp_path, command("joblib", *LONG))
+    wait_for(lambda: steps(tmp_path) == 2)
+    process.send_signal(number)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in words, words
+    assert words.splitlines()[-1].startswith("Interrupted; nothing finished is lost")
+    states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
+    assert states == ["interrupted"] * 2
+    again = run(tmp_path, command("joblib", *LONG))
+    assert again.returncode == 0 and again.stderr.count("goes on from step") == 2, again.stderr
+
+
+def test_a_killed_worker_costs_the_other_runs_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path, command("joblib", *LONG, "method=lora,full"))
+    wait_for(lambda: steps(tmp_path) == 2)
+    locks = [json.loads(path.read_text()) for path in tmp_path.glob("store/runs/*/lock")]
+    psutil.Process(locks[0]["pid"]).kill()  # as the system does when memory runs out
+    _, words = process.communicate(timeout=200)
+    assert process.returncode == 0, words
+    assert len(list(tmp_path.glob("store/runs/*/result.json"))) == 4 and "goes on from step" in words
+
+
+def test_slurm_runs_the_sweep_as_one_array(tmp_path: Path) -> None:
+    slurm = fake_slurm.install(tmp_path / "slurm")
+    smoke_sweep_runs_once_and_is_skipped_then(tmp_path, "submitit_slurm", **slurm)
+    (script,) = fake_slurm.scripts(tmp_path / "slurm" / "state")
+    options = set(re.findall(r"^#SBATCH --(.*)$", script, re.MULTILINE))
+    assert {
+        "array=0-7%8", "requeue", "signal=USR2@120", "time=240", "cpus-per-task=4", "mem=16GB", "nodes=1",
+        "ntasks-per-node=1", "open-mode=append", "job-name=lora_repro",
+    } <= options  # fmt: skip
+    assert not any(option.startswith(("partition", "gpus", "account")) for option in options)
+    assert "srun" in script and "submitit.core._submit" in script
+
+
+def test_slurms_settings_are_the_users(tmp_path: Path) -> None:
+    slurm = fake_slurm.install(tmp_path / "slurm")
+    mine = ["hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1", "hydra.launcher.array_parallelism=3"]
+    done = run(tmp_path, command("submitit_slurm", "+sweeps=table6", "scale=smoke", "method.r=1", *mine), **slurm)
+    assert done.returncode == 0, done.stderr
+    (script,) = fake_slurm.scripts(tmp_path / "slurm" / "state")
+    assert {"partition=gpu", "gpus-per-node=1", "array=0-3%3"} <= set(re.findall(r"^#SBATCH --(.*)$", script, re.M))
+
+
+def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    slurm = fake_slurm.install(tmp_path / "slurm")
+    process = start(tmp_path, command("submitit_slurm", *LONG), **slurm)
+    wait_for(lambda: steps(tmp_path) == 2)
+    assert fake_slurm.preempt(tmp_path / "slurm" / "state") == 2
+    _, words = process.communicate(timeout=200)
+    assert process.returncode == 0, words
+    logs = [path.read_text() for path in tmp_path.glob("store/runs/*/run.log")]
+    assert len(logs) == 2 and all(log.count("goes on from step") == 1 for log in logs)
+    attempts = [json.loads(path.read_text())["attempts"] for path in tmp_path.glob("store/runs/*/status.json")]
+    assert attempts == [2, 2] and len(fake_slurm.scripts(tmp_path / "slurm" / "state")) == 1
+    undisturbed = run(tmp_path / "basic", command("basic", *LONG))
+    assert undisturbed.returncode == 0
+    assert _differ_but_for_paths(tmp_path, tmp_path / "basic") == []
+
+
+def test_a_cancelled_job_keeps_its_checkpoint_and_is_told(tmp_path: Path) -> None:
+    slurm = fake_slurm.install(tmp_path / "slurm")
+    process = start(tmp_path, command("submitit_slurm", *LONG, "seed=0"), **slurm)
+    wait_for(lambda: steps(tmp_path) == 1)
+    fake_slurm.preempt(tmp_path / "slurm" / "state", signal.SIGTERM)  # what scancel sends
+    wait_for(lambda: '"interrupted"' in next(tmp_path.glob("store/runs/*/status.json")).read_text())
+    assert steps(tmp_path) == 1 and not list(tmp_path.glob("store/runs/*/lock"))
+    process.send_signal(signal.SIGINT)  # submitit asks sacct every ten minutes only
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in words
+
+
+def test_ctrl_c_on_the_login_node_leaves_the_clusters_jobs_alone(tmp_path: Path) -> None:
+    slurm = fake_slurm.install(tmp_path / "slurm")
+    process = start(tmp_path, command("submitit_slurm", *LONG), **slurm)
+    wait_for(lambda: steps(tmp_path) == 2)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=20)
+    assert process.returncode == 130, words
+    again = run(tmp_path, command("submitit_slurm", *LONG), **slurm)  # waits for them, and submits nothing
+    assert again.returncode == 0, again.stderr
+    assert "2 running elsewhere" in again.stderr and "Sum: 2 of 2 runs finished" in again.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="make test-all installs Ray")
+def test_ray_runs_the_sweep(tmp_path: Path) -> None:
+    smoke_sweep_runs_once_and_is_skipped_then(tmp_path, "ray", RAY_USAGE_STATS_ENABLED="0")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="make test-all installs Ray")
+def test_rays_workers_keep_their_runs_when_the_sweep_is_ended(tmp_path: Path) -> None:
+    process = start(tmp_path, command("ray", *LONG), RAY_USAGE_STATS_ENABLED="0")
+    wait_for(lambda: steps(tmp_path) == 2, seconds=120)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in words, words
+    states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
+    assert states == ["interrupted"] * 2
+    again = run(tmp_path, command("ray", *LONG), RAY_USAGE_STATS_ENABLED="0")
+    assert again.returncode == 0 and again.stderr.count("goes on from step") == 2, again.stderr
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text("import sys\nsys.modules['hydra_plugins.hydra_joblib_launcher'] = None\n")
+    done = run(tmp_path, command("joblib", "+sweeps=table6", "scale=smoke"), PYTHONPATH=f"{tmp_path}:{HOME}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "hydra/launcher=joblib: it is not installed" in done.stderr
+    assert "pip install hydra-joblib-launcher" in done.stderr
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-a, GPU-b,GPU-c", 3)])
+def test_workers_are_as_many_as_visible_gpus(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert workers.gpus() == count
+    assert workers.workers() == (count or len(os.sched_getaffinity(0)))
+
+
+def _differ_but_for_paths(one: Path, other: Path) -> list[str]:
+    return [name for name in differences(one / "store" / "runs", other / "store" / "runs") if "config.yaml" not in name]
