@@ -34,6 +34,8 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
+        from lora_repro.errors import InputError
+
         self.settings = config
         self.loader = hydra_context.config_loader
         try:

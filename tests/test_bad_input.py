@@ -1,125 +1,231 @@
 """Bad input over the real command line: refused in a few lines, with cause and remedy, and nothing is lost."""
 
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from fakes import BOMB, adapters, bases, damage_result, data
 
 from lora_repro.config import HOME
 
 SMOKE = ("model=tiny_bert", "task=generated")
+SMALL = ("task.train_size=32", "task.eval_size=16", "task.test_size=16")
+LOCAL = f"model=local preset@train=tiny_bert_lora {' '.join(SMALL)} paths.model={{files}}/models"
+SCORE = "train.epochs=0 train.init_from={files}/adapters"
+PROGRAMS = {
+    "run": ["lora_repro", "paths.outputs={store}", *SMOKE],
+    "sweep": ["lora_repro", "-m", "paths.outputs={store}", *SMOKE],
+    "fetch": ["lora_repro.fetch"],
+    "analysis": ["analysis"],
+}
 
 CASES = [
-    # arguments, what the words must hold: the cause, and the remedy
-    (["method.rank=4"], "method.rank: there is no such key", "Keys of method: alpha, dropout"),
-    (["+method.rank=4"], "method.rank: there is no such key", "Keys of method: alpha, dropout"),
-    (["methd=lora"], "methd: there is no such key", "Did you mean 'method'?"),
-    (["+extra.key=1"], "extra: there is no such key", "Keys at the top"),
-    (["method=lorra"], "method: no 'lorra' here", "Did you mean 'lora'?"),
-    (["task=moveis"], "task: no 'moveis' here", "Did you mean 'movies'?"),
-    (["preset@train=minilm_lorra"], "preset@train: no 'minilm_lorra' here", "Did you mean 'minilm_lora'?"),
-    (["scale=big"], "scale: no 'big' here", "Choices: demo, paper, proxy, smoke"),
-    (["method=full", "method.r=4"], "method.r: there is no such key", "Keys of method: name"),
-    (["~method"], "nothing can be taken out", "Set the value you want"),
-    (["method.r=[1"], "cannot be read as an override", "KEY=VALUE"),
-    (["+sweep=table6"], "sweeps are named by +sweeps", "Give: -m +sweeps=table6"),
-    (["+sweeps=table6"], "asks for many runs", "Give -m: python -m lora_repro -m"),
-    (["-m", "+sweeps=tabel6"], "no sweep 'tabel6'", "Did you mean 'table6'?"),
-    (["-m", "sweeps=table6"], "added with a plus", "Give: -m +sweeps=table6"),
-    (["-m", "method.r=1,99"], "method.r: must be from 1 to 32", "method.r=99"),
-    (["-m", "scale=smoke,demo"], "a sweep has one scale", "start one sweep for each"),
-    (["-m", "paths.outputs=a,b"], "a sweep has one paths.outputs", "Give one value"),
-    (["-m", "preset@train=tiny_bert_lora,tiny_bert_lorra"], "no 'tiny_bert_lorra' here", "Did you mean"),
-    (["model.config.num_attention_heads=8"], "model.config: belongs to model=tiny_bert", "conf/model"),
-    (["-m", "method.rr=1,2"], "method.rr: there is no such key", "Did you mean 'r'?"),
-    (["method.r=0"], "method.r: must be from 1 to 32", "given: 0"),
-    (["method.r=-1"], "method.r: must be from 1 to 32", "given: -1"),
-    (["method.r=33"], "method.r: must be from 1 to 32", "given: 33"),
-    (["method.r=eight"], "method.r: must be of type integer", "given: eight"),
-    (["method.r=8.5"], "method.r: must be of type integer", "given: 8.5"),
-    (["method.targets=[]"], "at least one matrix", "method.targets=[q,v]"),
-    (["method.targets=[q,x]"], "no matrix 'x'", "Matrices here: q, k, v, o"),
-    (["method.targets=[q,q]"], "q stands more than once", "method.targets=[q,v]"),
-    (["method.targets=q"], "must be a list", "method.targets=[q,v]"),
-    (["method.targets=[[q]]"], "a list of letters", "method.targets=[q,v]"),
-    (["method.alpha=nan"], "method.alpha: must be a finite number above 0", "given: nan"),
-    (["method.alpha=-8"], "method.alpha: must be a finite number above 0", "given: -8"),
-    (["method.dropout=1"], "method.dropout: must be in [0, 1)", "given: 1"),
-    (["train.learning_rate=inf"], "train.learning_rate: must be a finite number above 0", "given: inf"),
-    (["train.learning_rate=nan"], "train.learning_rate: must be a finite number above 0", "given: nan"),
-    (["train.learning_rate=-1"], "train.learning_rate: must be a finite number above 0", "given: -1"),
-    (["train.batch_size=0"], "train.batch_size: must be at least 1", "given: 0"),
-    (["train.epochs=-1"], "train.epochs: must be 0 (score only) or more", "given: -1"),
-    (["train.max_length=999"], "train.max_length: must be from 3 to 128 tokens", "given: 999"),
-    (["train.dtype=fp8"], "train.dtype: must be one of bf16, fp32", "given: fp8"),
-    (["seed=-1"], "seed: must be 0 or more", "given: -1"),
-    (["task.train_size=9999"], "generated has 400 train examples", "or null for all"),
-    (["task.eval_size=0"], "task.eval_size: must be at least 1", "given: 0"),
-    (["model.name=../../x"], "A name is made of a-z, 0-9 and _", "given: '../../x'"),
-    (["model=local", "model.source=random", "train.learning_rate=1"], "model.source: belongs to model=local", "conf/"),
-    (["task.name=foo"], "task.name: follows from the choice", "given: foo"),
-    (["task.num_labels=3"], "task.num_labels: belongs to task=generated", "conf/task"),
-    (["method.r=1,2"], "several values are a sweep", "Give -m"),
-    (["method.r=null"], "method.r: must have a value", "given: null"),
-    (["seed=99999999999999999999"], "seed: must be 0 or more, and below 2**32", "given: 9999"),
-    (["paths.outputs="], "paths.outputs: no folder is given", "paths.outputs=DIR"),
-    (["compute.threads=0"], "compute.threads: must be at least 1", "given: 0"),
-    (["-m", "+sweeps=table6", "scale=paper"], "Nothing of this sweep can be run yet", "come with later issues"),
-    (["method.name=full"], "method.name: follows from the choice", "given: full"),
-    (["compute.device=gpu9"], "compute.device: no device 'gpu9'", "Use auto, cpu, cuda"),
-    (["log.level=loud"], "log.level: must be one of", "given: loud"),
-    (["train.init_from=nothing"], "neither a run id", "run ids are the folders' names"),
-    (["model=local", "train.learning_rate=1"], "paths.model: model=local needs a folder", "paths.model=DIR"),
-    (["model=minilm", "paths.model=/nowhere"], "no folder /nowhere", "python -m lora_repro.fetch minilm"),
-    (["task=movies", "paths.cache=/nowhere"], "no hutto_ICWSM_2014.tar.gz", "python -m lora_repro.fetch movies"),
-    (["model=local", "paths.model=/nowhere", "train.learning_rate=1"], "/nowhere/config.json is missing", "a folder"),
-    (["paths.outputs=/proc/nothing"], "/proc/nothing: No such file or directory", "paths.outputs=DIR"),
-    (["paths.outputs=/dev/null/x"], "Not a directory", "paths.outputs=DIR"),
+    # kind of mistake, arguments, what the words must hold: the cause, and the remedy
+    ("key", "run method.rank=4", "method.rank: there is no such key", "Keys of method: alpha, dropout"),
+    ("key", "run +extra.key=1", "extra: there is no such key", "Keys at the top"),
+    ("key", "run methd=lora", "methd: there is no such key", "Did you mean 'method'?"),
+    ("key", "run method=full method.r=4", "method.r: there is no such key", "Keys of method: name"),
+    ("key", "sweep method.rr=1,2", "method.rr: there is no such key", "Did you mean 'r'?"),
+    ("choice", "run method=lorra", "method: no 'lorra' here", "Did you mean 'lora'?"),
+    ("choice", "sweep +sweeps=tabel6", "no sweep 'tabel6'", "Did you mean 'table6'?"),
+    ("choice", "sweep preset@train=tiny_bert_lora,tiny_bert_lorra", "no 'tiny_bert_lorra' here", "Did you mean"),
+    ("choice", "fetch minilmm", "no model or task 'minilmm'", "Did you mean 'minilm'?"),
+    ("choice", "run hydra/launcher=nothing", "hydra/launcher: no 'nothing' here", "Choices: "),
+    ("grammar", "run ~method", "nothing can be taken out", "Set the value you want"),
+    ("grammar", "run method.r=[1", "cannot be read as an override", "KEY=VALUE"),
+    ("grammar", "run task=movies,=", "cannot be read as an override", "KEY=VALUE"),
+    ("grammar", "analysis plan +sweeps=table6 method.r={{1", "cannot be read as an override", "KEY=VALUE"),
+    ("not a sweep", "run +sweep=table6", "sweeps are named by +sweeps", "Give: -m +sweeps=table6"),
+    ("not a sweep", "run +sweeps=table6", "asks for many runs", "Give -m: python -m lora_repro -m"),
+    ("not a sweep", "run method.r=1,2", "several values are a sweep", "Give -m"),
+    ("not a sweep", "sweep sweeps=table6", "added with a plus", "Give: -m +sweeps=table6"),
+    ("not a sweep", "sweep +sweeps=table6 scale=paper", "Nothing of this sweep can be run yet", "come with later"),
+    ("one value", "sweep scale=smoke,demo", "a sweep has one scale", "start one sweep for each"),
+    ("one value", "sweep paths.outputs=a,b", "a sweep has one paths.outputs", "Give one value"),
+    ("one value", "analysis table 6 --scale demo scale=proxy", "given as proxy and demo", "Give one of --scale"),
+    ("one value", "analysis table 6 +sweeps=table6", "a table has a sweep of its own", "Leave it out"),
+    ("one value", "analysis diff {run} {run} seed=1", "takes two runs, and no seed=1", "Leave it out"),
+    ("targets", "run method.targets=[]", "at least one matrix", "method.targets=[q,v]"),
+    ("targets", "run method.targets=[q,x]", "no matrix 'x'", "Matrices here: q, k, v, o"),
+    ("targets", "run method.targets=[q,q]", "q stands more than once", "method.targets=[q,v]"),
+    ("targets", "run method.targets=q", "must be a list", "method.targets=[q,v]"),
+    ("targets", "run method.targets=[[q]]", "a list of letters", "method.targets=[q,v]"),
+    ("rank", "run method.r=0", "method.r: must be from 1 to 32", "given: 0"),
+    ("rank", "sweep method.r=1,99", "method.r: must be from 1 to 32", "method.r=99"),
+    ("rank", "run method.r=eight", "method.r: must be of type integer", "given: eight"),
+    ("rank", "run method.r=1e309", "method.r: must be of type integer", "given: "),
+    ("rank", "run method.r=null", "method.r: must have a value", "given: null"),
+    ("number", "run train.learning_rate=nan", "train.learning_rate: must be a finite number above 0", "given: nan"),
+    ("number", "run train.max_steps=0", "train.max_steps: must be at least 1, or null", "given: 0"),
+    ("number", "run task.train_size=-1", "task.train_size: must be at least 1, or null for all", "given: -1"),
+    ("number", "run seed=1.5", "seed: must be of type integer", "given: 1.5"),
+    ("number", "run seed=99999999999999999999", "seed: must be 0 or more, and below 2**32", "given: 9999"),
+    ("too large", "run train.max_length=999", "train.max_length: must be from 3 to 128 tokens", "given: 999"),
+    ("too large", "run task.train_size=9999", "generated has 400 train examples", "or null for all"),
+    ("too large", "run method.dropout=1", "method.dropout: must be in [0, 1)", "given: 1"),
+    ("setting", "run log.snapshots=[2]", "log.snapshots: fractions of training, from 0 to 1", "Example: 'log.snap"),
+    ("setting", "run log.checkpoint_every_s=-1", "log.checkpoint_every_s: must be 0 or more", "given: -1"),
+    ("setting", "run log.resume=maybe", "log.resume: must be one of", "given: maybe"),
+    ("setting", "run log.wandb=loud", "log.wandb: must be one of", "given: loud"),
+    ("setting", "run compute.device=gpu9", "compute.device: no device 'gpu9'", "Use auto, cpu, cuda"),
+    ("follows", "run model.config.num_attention_heads=8", "model.config: belongs to model=tiny_bert", "conf/model"),
+    ("follows", "run task.name=foo", "task.name: follows from the choice", "given: foo"),
+    ("follows", "run task.num_labels=3", "task.num_labels: belongs to task=generated", "conf/task"),
+    ("follows", "run model.digest=0", "model.digest: belongs to model=tiny_bert", "conf/model"),
+    ("long", "run method={long}", "method: no 'xxxx", "Choices: full, head_only, lora"),
+    ("long", "run train.init_from={long}", "neither a run id", "A PEFT folder holds"),
+    ("long", "run method.{long}=1", "there is no such key", "Keys of method"),
+    ("long", "run model.name=моделью", "A name is made of a-z, 0-9 and _", "моделью"),
+    ("long", "analysis diff {long} {run}", "diff: no run", "Give a run id"),
+    ("path in a name", "run model=../x", "model: no '../x' here", "Choices: local"),
+    ("path in a name", "run task=../../etc/passwd", "task: no '../../etc/passwd' here", "Choices: "),
+    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: table6"),
+    ("path in a name", "run preset@train=../train/default", "preset@train: no '../train/default' here", "Choices: "),
+    ("path in a name", "fetch ../x", "no model or task '../x'", "Models and tasks: "),
+    ("outside", "run paths.outputs=", "paths.outputs: no folder is given", "paths.outputs=DIR"),
+    ("outside", "run paths.outputs=/proc/nothing", "/proc/nothing: No such file or directory", "paths.outputs=DIR"),
+    ("outside", "run paths.outputs={files}/text", "{files}/text: ", "paths.outputs=DIR"),
+    ("outside", "run hydra.run.dir=/proc/x", "/proc/x: No such file or directory", "Give"),
+    ("outside", "analysis table 6 --scale smoke --out /proc/x", "--out: /proc/x cannot be written", "Give a file"),
+    ("data", "run task=movies paths.cache=/nowhere", "no hutto_ICWSM_2014.tar.gz", "python -m lora_repro.fetch movies"),
+    ("data", "run task=movies paths.data={files}/cut.tar.gz", "cut.tar.gz is damaged or another", "Correct paths.data"),
+    ("data", "run task=movies paths.data={files}/data.pkl", "data.pkl is damaged or another file", "fetch movies"),
+    ("data", "LORA_REPRO_CACHE={files}/text fetch movies", "{files}/text", "Give a folder that can be written"),
+    ("data", "run task=movies task.member=../../etc/passwd", "no file '../../etc/passwd' in the", "Files here: "),
+    ("no model", "run model=local", "paths.model: model=local needs a folder", "paths.model=DIR"),
+    ("no model", "run model=minilm paths.model=/nowhere", "no folder /nowhere", "python -m lora_repro.fetch minilm"),
+    ("no model", "run model=minilm paths.model={files}/models/whole", "is missing", "leave paths.model out and fetch"),
+    ("no model", f"run {LOCAL}/pickle", "model.safetensors is missing", "as transformers' save_pretrained writes it"),
+    ("no model", f"run {LOCAL}/no_tokenizer", "no tokenizer", "tokenizer.json"),
+    ("config.json", f"run {LOCAL}/no_json", "config.json is no JSON", "Give "),
+    ("config.json", f"run {LOCAL}/list", "config.json holds no keys", "Give "),
+    ("config.json", f"run {LOCAL}/no_key", "config.json of this bert lacks the key 'intermediate_size'", "Give "),
+    ("config.json", f"run {LOCAL}/gpt", "unknown architecture 'gpt2'", "Known: bert, roberta"),
+    ("config.json", f"run {LOCAL}/act", "magic", "Give "),
+    ("shape", f"run {LOCAL}/zero", "hidden_size must be a whole number from 1 to", "given: 0"),
+    ("shape", f"run {LOCAL}/negative", "hidden_size must be a whole number from 1 to", "given: -32"),
+    ("shape", f"run {LOCAL}/layers", "num_hidden_layers must be a whole number from 1 to", "given: 1000000000"),
+    ("shape", f"run {LOCAL}/heads", "hidden_size 32 is no multiple of 5 attention heads", "Give "),
+    ("shape", f"run {LOCAL}/wide", "do not have the shape", "Give weights that belong to"),
+    ("weights", f"run {LOCAL}/shape", "do not have the shape", "Give weights that belong to"),
+    ("weights", f"run {LOCAL}/cut", "model.safetensors is damaged", "Copy or download it again"),
+    ("weights", f"run {LOCAL}/lacks", "are not in the weights", "Give weights that belong to"),
+    ("weights", f"run {LOCAL}/nan", "holds values that are not finite", "Give "),
+    ("code", f"run {LOCAL}/code", "auto_map", "never run"),
+    ("code", f"run {LOCAL}/tokenizer_code", "auto_map", "never run"),
+    ("code", f"run {LOCAL}/disguised", "model.safetensors is damaged", "Copy or download it again"),
+    ("code", f"run {SCORE}/pickle", "neither a run id", "adapter_model.safetensors"),
+    ("tokenizer", f"run {LOCAL}/bad_tokenizer", "tokenizer", "Give "),
+    ("no adapter", "run train.init_from=nothing", "neither a run id", "run ids are the folders' names"),
+    ("no adapter", "run train.init_from=../../x", "neither a run id", "run ids are the folders' names"),
+    ("no adapter", "run train.init_from=tiny_bert-generated-lora-r8-qv-s7-0123456789", "no run tiny_bert", "Compute it"),
+    ("no adapter", "run method=full train.epochs=0 train.init_from={run}", "holds no trained.safetensors", "give the"),
+    ("no adapter", f"run {SCORE}/no_config", "neither a run id", "A PEFT folder holds adapter_config.json"),
+    ("other adapter", f"run {LOCAL}/whole train.init_from={{run}}", "adapts other weights", "model=tiny_bert"),
+    ("other adapter", f"run {SCORE}/width", "has shape", "Choose the adapter's own base"),
+    ("other adapter", f"run {SCORE}/rank", "the adapter has r = 4", "method.r=4 method.alpha="),
+    ("other adapter", f"run {SCORE}/alpha", "alpha = 99", "method.alpha=99"),
+    ("other adapter", f"run {SCORE}/rslora", "uses PEFT's use_rslora", "Give "),
+    ("adapter's tensors", f"run {SCORE}/lacks", "lacks 1 tensors", "Give "),
+    ("adapter's tensors", f"run {SCORE}/extra", "holds 1 tensors that", "other targets or another base"),
+    ("adapter's tensors", f"run {SCORE}/nan", "values that are not finite", "Give "),
+    ("adapter's tensors", f"run {SCORE}/inf", "values that are not finite", "Give "),
+    ("adapter's tensors", f"run {SCORE}/cut", "adapter_model.safetensors is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/no_json", "adapter_config.json is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/list", "adapter_config.json is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/text_r", "adapter_config.json is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/no_r", "adapter_config.json is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/prompt", "PROMPT_TUNING", "Give "),
+    ("result", "run paths.outputs={files}/edited/schema {same}", "has schema 99", "it is left as it is"),
+    ("result", "analysis diff {run} {files}/edited/nan/runs/{id}", "not finite", "Compute the run again"),
+    ("result", "analysis diff {run} {files}/edited/cut/runs/{id}", "is damaged and does not", "Compute the run again"),
+    ("result", "analysis diff {run} {files}/edited/another_run/runs/{id}", "it is the result of", "Compute the run"),
+    ("result", "analysis diff {run} {files}/edited/folder/runs/{id}", "cannot be read", "Compute the run again"),
+    ("usage", "fetch", "the following arguments are required: NAME", "usage: "),
+    ("usage", "run --nonsense", "unrecognized arguments: --nonsense", "usage: "),
+    ("usage", "analysis tables 6", "invalid choice: 'tables'", "choose from"),
+    ("usage", "analysis diff {run}", "the following arguments are required: RUN", "usage: "),
+    ("usage", "analysis table 6 --format pdf", "invalid choice: 'pdf'", "choose from"),
 ]  # fmt: skip
+"""At most five rows a kind. {store} holds a finished run {run} of the name {id}; {files} the fakes."""
+
+
+class Place(NamedTuple):
+    """A store with one finished run, fakes beside it, and every byte of the store."""
+
+    store: Path
+    files: Path
+    run: Path
+    before: dict[Path, bytes | None]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, bytes]]:
-    """A store with one finished run, and every byte of it."""
-    folder = tmp_path_factory.mktemp("store")
-    done = run([*SMOKE, "task.train_size=32", f"paths.outputs={folder}"])
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    store, files = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("files")
+    done = start(["lora_repro", *SMOKE, *SMALL, f"paths.outputs={store}"])
     assert done.returncode == 0, done.stderr
-    return folder, contents(folder)
+    (run,) = (store / "runs").iterdir()
+    adapters(files, run / "adapter")
+    bases(files)
+    data(files)
+    for how in ("schema", "nan", "cut", "another_run", "folder"):
+        copied = shutil.copytree(run, files / "edited" / how / "runs" / run.name)
+        damage_result(Path(copied), how)
+    return Place(store, files, run, contents(store))
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lora_repro", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
+def start(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True, text=True, check=False, cwd=HOME, env=os.environ | variables, timeout=60,
+    )  # fmt: skip
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize(("arguments", "cause", "remedy"), CASES, ids=[" ".join(case[0]) for case in CASES])
-def test_bad_input_is_refused_in_words(
-    store: tuple[Path, dict[Path, bytes]], arguments: list[str], cause: str, remedy: str
-) -> None:
-    folder, before = store
-    done = run([f"paths.outputs={folder}", *SMOKE, *arguments])
-    assert done.returncode == 1
-    assert cause in done.stderr and remedy in done.stderr
-    assert done.stderr.startswith("Error: ") and "Traceback" not in done.stderr and done.stdout == ""
-    assert len(done.stderr.splitlines()) <= 4
-    for path, content in before.items():
-        assert path.read_bytes() == content
+@pytest.mark.parametrize(("kind", "line", "cause", "remedy"), CASES, ids=[case[1] for case in CASES])
+def test_bad_input_is_refused_in_words(place: Place, kind: str, line: str, cause: str, remedy: str) -> None:
+    names = {"store": place.store, "files": place.files, "run": place.run, "id": place.run.name}
+    names |= {"long": "x" * 10_000, "same": " ".join(SMALL)}
+    words = shlex.split(line)
+    variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    program, *arguments = words[len(variables) :]
+    command = [word.format(**names) for word in [*PROGRAMS[program], *arguments]]
+    done = start(command, **{key: value.format(**names) for key, value in variables.items()})
+    assert done.returncode == (2 if kind == "usage" else 1), done.stderr
+    assert cause.format(**names) in done.stderr and remedy in done.stderr
+    assert done.stderr.startswith("usage: " if kind == "usage" else "Error: ") and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 5 and max(map(len, done.stderr.splitlines())) <= 400
+    assert done.stdout == ""
+    assert contents(place.store) == place.before, "a finished run is left as it is, and nothing comes beside it"
+    assert not (place.files / BOMB).exists(), "no code of a file is run"
+
+
+def test_the_cases_are_many_and_of_many_kinds() -> None:
+    kinds = Counter(kind for kind, *_ in CASES)
+    assert len(CASES) >= 75 and len({line for _, line, *_ in CASES}) == len(CASES) and len(kinds) >= 15
+    assert max(kinds.values()) <= 5
 
 
 def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "hutto_ICWSM_2014.tar.gz").write_bytes(b"half of it")
-    done = run(
+    done = start(
         [
+            "lora_repro",
             "model=tiny_bert",
             "task=movies",
             f"paths.cache={tmp_path}",
@@ -148,10 +254,7 @@ def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: in
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert (
-        words.splitlines()[-1]
-        == "Interrupted; finished runs are kept, the same command goes on; an interrupted run starts over."
-    )
+    assert words.splitlines()[-1] == "Interrupted; nothing finished is lost, and the same command goes on from here."
     assert "Traceback" not in words
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
     states = [path.read_text() for path in tmp_path.glob("runs/*/status.json")]

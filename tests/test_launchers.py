@@ -19,7 +19,7 @@ from damage import differences
 from lora_repro import workers
 from lora_repro.config import HOME
 
-LONG = ["model=tiny_bert", "task=generated", "train.epochs=60", "seed=0,1", "log.checkpoint_every_s=0"]
+LONG = ["model=tiny_bert", "task=generated", "train.epochs=25", "seed=0,1", "log.checkpoint_every_s=0"]
 """Two runs of some seconds, a checkpoint after each step."""
 
 
@@ -72,16 +72,14 @@ def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, **env
 def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path) -> None:
     words = smoke_sweep_runs_once_and_is_skipped_then(tmp_path, "joblib")
     assert "UserWarning" not in words and "Joblib.Parallel" not in words
-    threads = {
-        json.loads(path.read_text())["provenance"]["threads"] for path in tmp_path.glob("store/runs/*/result.json")
-    }
-    assert threads == {1}
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("store/runs/*/result.json")]
+    assert {result["provenance"]["threads"] for result in results} == {1}
     basic = run(tmp_path / "basic", command("basic", "+sweeps=table6", "scale=smoke"))
     assert basic.returncode == 0
     assert _differ_but_for_paths(tmp_path, tmp_path / "basic") == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tmp_path: Path) -> None:
     process = start(tmp_path, command("joblib", *LONG))
     wait_for(lambda: steps(tmp_path) == 2)
@@ -95,6 +93,7 @@ def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tm
     assert again.returncode == 0 and again.stderr.count("goes on from step") == 2, again.stderr
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_the_other_runs_nothing(tmp_path: Path) -> None:
     process = start(tmp_path, command("joblib", *LONG, "method=lora,full"))
     wait_for(lambda: steps(tmp_path) == 2)
@@ -118,6 +117,7 @@ def test_slurm_runs_the_sweep_as_one_array(tmp_path: Path) -> None:
     assert "srun" in script and "submitit.core._submit" in script
 
 
+@pytest.mark.long
 def test_slurms_settings_are_the_users(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
     mine = ["hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1", "hydra.launcher.array_parallelism=3"]
@@ -155,6 +155,7 @@ def test_a_cancelled_job_keeps_its_checkpoint_and_is_told(tmp_path: Path) -> Non
     assert process.returncode == 130 and "Traceback" not in words
 
 
+@pytest.mark.long
 def test_ctrl_c_on_the_login_node_leaves_the_clusters_jobs_alone(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
     process = start(tmp_path, command("submitit_slurm", *LONG), **slurm)
