@@ -27,7 +27,7 @@ help:
 	@echo 'make setup     makes the environment in $(VENV), fetches and checks the weights and data of the default proxy'
 	@echo 'make demo      trains a small Table 6 sweep and prints it beside the paper; 10 minutes on 2 cores'
 	@echo 'make test      runs the tests, in less than 10 minutes'
-	@echo 'make test-all  runs the long tests too'
+	@echo 'make test-all  runs the long tests too (and installs Ray for them), in an hour'
 	@echo 'make lint      checks style and types, as CI does'
 	@echo
 	@echo 'Each does the set-up itself; what is there is used again. Settings, given in front or behind:'
@@ -57,6 +57,7 @@ test: setup
 	@$(RUN) -m pytest --numprocesses 2
 
 test-all: setup
+	@$(RUN) -c 'import hydra_plugins.hydra_ray_launcher' 2>/dev/null || $(INSTALL) --editable '.[dev,ray]'
 	@$(RUN) -m pytest --numprocesses 2 -m ''
 
 lint: setup

@@ -34,6 +34,7 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
+        from lora_repro import campaign
         from lora_repro.errors import InputError
 
         self.settings = config
@@ -48,8 +49,8 @@ class GridSweeper(Sweeper):
             raise InputError(
                 f"hydra/launcher={name}: it is not installed ({error}).\nInstall it: pip install {package}"
             ) from error
-        self.launcher = launcher
-        self.one_by_one = isinstance(launcher, BasicLauncher)
+        on_cluster = "submitit" in type(launcher).__module__
+        self.engine = campaign.Launcher(launcher.launch, isinstance(launcher, BasicLauncher), on_cluster)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep that the arguments ask for.
@@ -64,9 +65,7 @@ class GridSweeper(Sweeper):
         jobs = sweep.load(self._compose, arguments)
         log = OmegaConf.to_object(self.settings.log)
         assert isinstance(log, LogConfig)
-        on_cluster = "submitit" in type(self.launcher).__module__
-        launcher = campaign.Launcher(self.launcher.launch, self.one_by_one, on_cluster)
-        campaign.run(jobs, self.settings.paths.outputs, log, launcher)
+        campaign.run(jobs, self.settings.paths.outputs, log, self.engine)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.loader.load_configuration(self.settings.hydra.job.config_name, overrides, RunMode.RUN)
