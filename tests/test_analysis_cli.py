@@ -1,6 +1,7 @@
 """`python -m analysis`: data to stdout, words to stderr, and the exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from stores import fill, job, jobs, write_run, write_status
 
 from analysis.__main__ import PROTOCOLS, main
 from analysis.protocol import Protocol
+from lora_repro.lock import Lock
 
 Captured = pytest.CaptureFixture[str]
 
@@ -108,7 +110,8 @@ def test_plan_says_of_each_run_what_would_happen(tmp_path: Path, capsys: Capture
     assert code == 0
     assert [line.split()[-1] for line in runs] == [each.run_id for each in jobs()]
     assert runs[0].startswith("finished ") and sum(line.startswith("to do ") for line in runs) == 6
-    assert plan == f"Plan: 1 of 8 runs finished, 7 to run, about 14 s. Store: {tmp_path}"
+    failed = "1 failed (repeated with compute.retry_failed=true)"
+    assert plan == f"Plan: 1 of 8 runs finished, 6 to run, {failed}, about 12 s. Store: {tmp_path}"
 
 
 def test_plan_of_an_empty_store_and_of_a_planned_scale(tmp_path: Path, capsys: Captured) -> None:
@@ -124,13 +127,19 @@ def test_status_counts_states_and_gives_reasons(tmp_path: Path, capsys: Captured
     write_status(tmp_path, job("q", 2, 0), "failed", "RuntimeError: no")
     write_status(tmp_path, job("q", 1, 1), "diverged", "the loss is nan")
     write_status(tmp_path, job("q", 2, 1), "running")
+    write_status(tmp_path, job("qv", 2, 0), "running")
+    lock = Lock(tmp_path / "runs" / job("qv", 2, 0).run_id / "lock")
+    lock.acquire()
     (write_run(tmp_path, job("qv", 1, 0), [(0.8, 0.7)]) / "result.json").write_text("{")
     code, out, _ = call(capsys, "status", "+sweeps=table6", "scale=smoke", "--runs", str(tmp_path))
     assert code == 0
-    counts = [line.split(maxsplit=1) for line in out.splitlines()[:7]]
-    expected = ["1 finished", "1 running", "1 failed", "1 diverged", "1 not counted", "3 to do"]
-    assert [" ".join(count) for count in counts[:6]] == expected
-    assert counts[6][0] == "8"
+    lock.release()
+    counts = [line.split(maxsplit=1) for line in out.splitlines()[:8]]
+    expected = ["1 finished", "1 running", "1 stale", "1 failed", "1 diverged", "1 not counted", "2 to do"]
+    assert [" ".join(count) for count in counts[:7]] == expected
+    assert counts[7][0] == "8"
+    assert f"running: {job('qv', 2, 0).run_id}\n  by process {os.getpid()} on " in out
+    assert f"stale: {job('q', 2, 1).run_id}\n  process None on None is gone without a word" in out
     for reason in (f"failed: {job('q', 2, 0).run_id}\n  RuntimeError: no", "the loss is nan", "damaged"):
         assert reason in out
 

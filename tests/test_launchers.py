@@ -19,7 +19,7 @@ from damage import differences
 from lora_repro import workers
 from lora_repro.config import HOME
 
-LONG = ["model=tiny_bert", "task=generated", "train.epochs=25", "seed=0,1", "log.checkpoint_every_s=0"]
+LONG = ["model=tiny_bert", "task=generated", "train.epochs=60", "seed=0,1", "log.checkpoint_every_s=0"]
 """Two runs of some seconds, a checkpoint after each step."""
 
 

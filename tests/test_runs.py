@@ -47,10 +47,16 @@ def test_an_empty_store_has_no_rows_and_no_store_is_refused(tmp_path: Path) -> N
         load_runs(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("state", ["running", "failed", "diverged", "interrupted"])
+@pytest.mark.parametrize("state", ["failed", "diverged", "interrupted"])
 def test_a_run_without_a_result_stands_as_its_status_says(tmp_path: Path, state: str) -> None:
     write_status(tmp_path, job("q", 1, 0), state, "why")
     assert standing(tmp_path, job("q", 1, 0).run_id) == (state, "why", None)
+
+
+def test_a_run_that_says_running_and_that_nobody_computes_is_stale(tmp_path: Path) -> None:
+    write_status(tmp_path, job("q", 1, 0), "running")
+    state, reason, _ = standing(tmp_path, job("q", 1, 0).run_id)
+    assert state == "stale" and reason is not None and "gone without a word" in reason
 
 
 def test_a_run_without_a_directory_is_to_do(tmp_path: Path) -> None:
