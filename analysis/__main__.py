@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lora_repro.cli import guard, normalise
+from lora_repro.cli import guard, normalise, refuse_long_names
 from lora_repro.config import group_names
 from lora_repro.errors import InputError, did_you_mean
 
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    refuse_long_names(arguments)
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     if unknown := [argument for argument in more if argument.startswith("-")]:

@@ -103,7 +103,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise MissingInputError(f"train.init_from: {path} is damaged ({error}).") from error
+        raise MissingInputError(f"train.init_from: {path} is damaged ({error}).\nGive a whole copy of it.") from error
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
     if not all(name in found for name in names if run.arch.is_head(name)):
         if not run.train.epochs:
@@ -124,7 +124,10 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
     parameters = dict(model.named_parameters())
     absent = [name for name in names if name not in tensors and not arch.is_head(name)]
     if absent:
-        raise InputError(f"train.init_from: the adapter lacks {len(absent)} tensors, first {names[absent[0]]}.")
+        raise InputError(
+            f"train.init_from: the adapter lacks {len(absent)} tensors, first {names[absent[0]]}.\n"
+            "Give method.targets as the adapter has them, or a whole copy of it."
+        )
     for name, tensor in tensors.items():
         if tensor.shape != parameters[name].shape:
             raise InputError(
@@ -132,7 +135,9 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
                 f"{tuple(parameters[name].shape)}. Choose the adapter's own base, task and method."
             )
         if not tensor.isfinite().all():
-            raise InputError(f"train.init_from: {names[name]} holds values that are not finite.")
+            raise InputError(
+                f"train.init_from: {names[name]} holds values that are not finite.\nGive one that did not diverge."
+            )
         with torch.no_grad():
             parameters[name].copy_(tensor)
 
@@ -174,10 +179,18 @@ def _check_peft_config(folder: Path, method: LoRAConfig) -> None:
             f"train.init_from: {folder} holds no {PEFT_CONFIG}, and without it the adapter's scale is unknown."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise MissingInputError(f"train.init_from: {folder / PEFT_CONFIG} is damaged ({error!r}).") from error
+        raise MissingInputError(
+            f"train.init_from: {folder / PEFT_CONFIG} is damaged ({error!r}).\n"
+            "Give it as PEFT's save_pretrained writes it."
+        ) from error
+    if config.get("peft_type", "LORA") != "LORA":
+        raise InputError(f"train.init_from: the adapter is PEFT's {config['peft_type']}.\nGive a LoRA adapter.")
     for key in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"):
         if config.get(key):
-            raise InputError(f"train.init_from: the adapter uses PEFT's {key}, which method=lora does not have.")
+            raise InputError(
+                f"train.init_from: the adapter uses PEFT's {key}, which method=lora does not have.\n"
+                "Give an adapter without it."
+            )
     if (r, alpha) != (method.r, method.alpha):
         raise InputError(
             f"train.init_from: the adapter has r = {r} and alpha = {alpha:g}, the run r = {method.r} and alpha = "

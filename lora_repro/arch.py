@@ -140,15 +140,38 @@ def _arch(config_json: str, num_labels: int) -> Arch:
     try:
         return FAMILIES[family](config, num_labels)
     except KeyError as error:
-        raise InputError(f"model: config.json of this {family} lacks the key {error}.") from None
+        raise InputError(
+            f"model: config.json of this {family} lacks the key {error}.\nGive the one that belongs to the weights."
+        ) from None
+
+
+_LARGEST = {
+    "hidden_size": 10**6,
+    "intermediate_size": 10**7,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 10**4,
+    "vocab_size": 10**7,
+    "max_position_embeddings": 10**7,
+    "type_vocab_size": 1000,
+}
+"""What no model reaches: an absurd number is refused before memory is asked for."""
 
 
 def _bert(config: Mapping[str, Any], num_labels: int) -> Arch:
     """BERT and RoBERTa (post-LayerNorm encoders with learned positions)."""
     prefix = config["model_type"]
+    for key, most in _LARGEST.items():
+        if type(config[key]) is not int or not 1 <= config[key] <= most:
+            raise InputError(
+                f"model: {key} must be a whole number from 1 to {most} (given: {config[key]}).\n"
+                "Give the config.json that belongs to the weights."
+            )
     d, d_ff, num_layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     if d % config["num_attention_heads"]:
-        raise InputError(f"model: hidden_size {d} is no multiple of {config['num_attention_heads']} attention heads.")
+        raise InputError(
+            f"model: hidden_size {d} is no multiple of {config['num_attention_heads']} attention heads.\n"
+            "Give the config.json that belongs to the weights."
+        )
     shapes: dict[str, Shape] = {}
 
     def linear(module: str, d_in: int, d_out: int) -> None:

@@ -1,5 +1,6 @@
 """What both programs do with a command line: mend what is meant, refuse what is not, end in words. No torch."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,9 @@ from lora_repro import interrupt
 from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
 from lora_repro.explain import explain
+
+LONGEST_NAME = 255
+"""No file system takes a longer one, and no key or choice has it."""
 
 MULTIRUN = ("-m", "--multirun")
 SHOW = ("-c", "--cfg")
@@ -49,6 +53,21 @@ def say(error: Exception) -> int:
     return 1
 
 
+def refuse_long_names(argv: Sequence[str]) -> None:
+    """Refuses names that no file and no key can have, before they reach a file system.
+
+    Raises:
+        InputError: With the start of the name.
+    """
+    for argument in argv:
+        for name in re.split(r"[/,=\[\]{} ]", argument):
+            if len(name.encode()) > LONGEST_NAME:
+                raise InputError(
+                    f"{name[:40]}...: a name of {len(name)} characters (given in {argument[:40]}...).\n"
+                    f"Shorten it: at most {LONGEST_NAME}."
+                )
+
+
 def normalise(argv: Sequence[str]) -> list[str]:
     """Checks the overrides among the arguments that Hydra would take in silence, and returns what Hydra shall get.
 
@@ -57,6 +76,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
     Raises:
         InputError: If a sweep is asked for in a form that would run one default job, or a key is deleted.
     """
+    refuse_long_names(argv)
     multirun = [argument for argument in argv if argument in MULTIRUN]
     if multirun and any(flag in argv for flag in SHOW):
         raise InputError(

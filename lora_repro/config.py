@@ -317,7 +317,9 @@ def identify_adapter(given: str) -> str:
         config = json.loads(settings.read_bytes())
         science_of_it = {key: value for key, value in config.items() if key != "base_model_name_or_path"}
     except (ValueError, AttributeError) as error:
-        raise MissingInputError(f"train.init_from: {settings} is damaged ({error}).") from error
+        raise MissingInputError(
+            f"train.init_from: {settings} is damaged ({error}).\nGive it as PEFT's save_pretrained writes it."
+        ) from error
     text = json.dumps(science_of_it, sort_keys=True).encode()
     return "sha256:" + hashlib.sha256(text + weights.read_bytes()).hexdigest()
 

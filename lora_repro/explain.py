@@ -25,6 +25,8 @@ def explain(error: Exception) -> str:
         return f"{cause.full_key or 'configuration'}: {_explain_value(str(cause).splitlines()[0])}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if ".." in group:  # a path where a name belongs
+            group, _, name = error.missing_cfg_file.partition("/")
         names = [option for option in error.options or [] if not option.endswith("_schema")]
         return no_such_choice(group, name, names)
     if isinstance(error, OverrideParseException):

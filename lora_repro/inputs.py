@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_GIVE = "Give a folder as transformers' save_pretrained writes it."
 NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of config.json that change nothing that is computed here."""
 ARCHIVE = "hutto_ICWSM_2014.tar.gz"
@@ -132,12 +134,34 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except ValueError as error:
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.") from None
+        raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.\n{_GIVE}") from None
     if not isinstance(config, dict):
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).")
+        raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).\n{_GIVE}")
+    _check_tokenizer(folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in json.loads((folder / name).read_bytes()):
+            raise MissingInputError(
+                f"paths.model: {folder / name} names code of its own (auto_map), which is never run here.\n"
+                "Give a model of transformers' own classes."
+            )
     digests = {name: _sha256(folder / name) for name in (WEIGHTS, *TOKENIZER_FILES) if (folder / name).is_file()}
     about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
     return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Refuses a folder without a tokenizer, for which transformers would make up one without words."""
+    there = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not any(path.name in VOCABULARIES for path in there):
+        raise MissingInputError(f"paths.model: {folder} holds no tokenizer ({', '.join(VOCABULARIES)}).\n{_GIVE}")
+    for path in there:
+        if path.suffix == ".json":
+            try:
+                content = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise MissingInputError(f"paths.model: the tokenizer's {path} is no JSON: {error}.\n{_GIVE}") from None
+            if not isinstance(content, dict):
+                raise MissingInputError(f"paths.model: the tokenizer's {path} holds no keys.\n{_GIVE}")
 
 
 def needed_files(config: ModelConfig) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers import logging as transformers_logging
+from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
@@ -26,7 +28,7 @@ from lora_repro import draw
 from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
-from lora_repro.inputs import find_model, sha256_of_bytes
+from lora_repro.inputs import WEIGHTS, find_model, sha256_of_bytes
 from lora_repro.precision import has_fast_bf16
 
 EAGER_UP_TO = 256
@@ -112,6 +114,11 @@ def _template(folder: str, config_json: str, digest: str, dropout: float, num_la
                 "Set it as the model's digest if its shapes were changed on purpose."
             )
         return _Template(model, missing)
+    if keys.get("hidden_act") not in ACT2FN:
+        raise MissingInputError(
+            f"{folder}/config.json: hidden_act {keys.get('hidden_act')!r} is no activation of transformers.\n"
+            "Give the config.json that belongs to the weights."
+        )
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report of the missing head: the head is ours to draw
     transformers_logging.disable_progress_bar()
@@ -124,8 +131,15 @@ def _template(folder: str, config_json: str, digest: str, dropout: float, num_la
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    except SafetensorError as error:
+        raise MissingInputError(f"{folder}/{WEIGHTS} is damaged ({error}).\nCopy or download it again.") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise MissingInputError(
+                f"{folder}/{WEIGHTS}: {name} holds values that are not finite.\nGive weights that did not diverge."
+            )
     missing = frozenset(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     return _Template(model, missing)
 

