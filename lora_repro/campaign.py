@@ -127,7 +127,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     Raises:
         InputError: If the whole sweep is planned for later.
         KeyboardInterrupt: If the process was asked to end.
-        SystemExit: With code 1, if a run did not finish.
+        SystemExit: With code 1, if a run did not finish, or lacks what `log` asks to keep.
     """
     if not sweep.jobs:
         raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
@@ -145,7 +145,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
     for line in wrong.values():
         log.error("Not finished: %s", line)
-    if wrong or any(state is not State.finished for state in ended.states.values()):
+    if wrong or ended.lacking or any(state is not State.finished for state in ended.states.values()):
         raise SystemExit(1)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from lora_repro.config import HOME, Circumstances, Mirror, Tracker
+from lora_repro.config import Circumstances, Mirror, Tracker
 from lora_repro.record import State, read_result
 
 CLOSE_WAIT_S = 20.0
@@ -134,7 +134,8 @@ def _environment(outputs: Path) -> dict[str, str]:
     """Returns an environment in which W&B is silent and keeps to the store."""
     data = str(outputs / "wandb")
     own = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_DATA_DIR": data, "WANDB_CACHE_DIR": f"{data}/cache"}
-    paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+    here = str(Path(__file__).resolve().parent.parent)
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     theirs = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # a notebook's own W&B
     return theirs | own | {"PYTHONPATH": os.pathsep.join(paths[::-1])}
 

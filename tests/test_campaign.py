@@ -206,3 +206,5 @@ def test_finished_runs_that_lack_something_are_listed_and_rebuilt_when_asked(tmp
     assert set(plan.lacking.values().__iter__().__next__()) == {"snapshots/0.safetensors", "snapshots/1.safetensors"}
     assert "4 finished lack what log asks to keep (made again with log.rebuild=true)" in plan.words()
     assert len(campaign.plan(sweep(*wants, "log.rebuild=true"), str(tmp_path)).to_run) == 4
+    launches = Launches(tmp_path)
+    assert run(sweep(*wants), tmp_path, launches) == 1 and launches.batches == []
