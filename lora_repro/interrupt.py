@@ -119,8 +119,8 @@ def send_to_descendants(pids: set[int]) -> None:
 def _hear(number: int, frame: FrameType | None) -> None:
     global _requested
     again, _requested = _requested is not None, number
-    if _is_deferred and not (again and _is_program):
-        return
+    if (again and not _is_program) or (_is_deferred and not again):
+        return  # a worker that is ending already, or a run that asks at its next step
     if _is_program or _has_job:
         raise KeyboardInterrupt
     if number in _launchers:

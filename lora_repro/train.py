@@ -58,17 +58,17 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         record.run_id, examples, count.method, count.head, where,
     )  # fmt: skip
     epochs = math.ceil(total / math.ceil(examples / run.train.batch_size))
-    try:
-        with interrupt.deferred():
+    with interrupt.deferred():
+        try:
             keeper.look(state)
             for epoch in range(1, epochs + 1) if epochs else [0]:
                 if epoch:
                     train_epoch(state, run, splits["train"], epoch, keeper)
                 checks.refuse_changed_weights(model, before)
                 score_epoch(state, run, splits, epoch, keeper)
-    except interrupt.AskedToEndError:
-        keeper.write(state)
-        raise KeyboardInterrupt from None
+        except interrupt.AskedToEndError:
+            keeper.write(state)
+            raise KeyboardInterrupt from None
     by_epoch = [line for line in state.lines if "loss" not in line]
     predictions = []
     for epoch in (line["epoch"] for line in by_epoch):
