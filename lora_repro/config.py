@@ -18,7 +18,7 @@ from lora_repro import workers
 from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice
 from lora_repro.identity import fingerprint
-from lora_repro.inputs import identify_local
+from lora_repro.inputs import identify_local, refuse_impossible_weights
 from lora_repro.methods import METHODS, MethodConfig
 from lora_repro.tasks import FAMILIES, TaskConfig
 
@@ -261,6 +261,7 @@ def resolve(cfg: DictConfig) -> Resolved:
     _check_circumstances(circumstances)
     if run.model.name == "local":
         run.model.config, run.model.digest = identify_local(circumstances.paths.model)
+        refuse_impossible_weights(Path(circumstances.paths.model or "").expanduser(), run.arch)
     run.model.check()
     run.task.check()
     run.train.check(run.arch)

@@ -12,7 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_repro.arch import ModelConfig
+from safetensors import SafetensorError, safe_open
+
+from lora_repro.arch import Arch, ModelConfig
 from lora_repro.errors import MissingInputError
 from lora_repro.tasks.base import TaskConfig
 
@@ -162,6 +164,30 @@ def _check_tokenizer(folder: Path) -> None:
                 raise MissingInputError(f"paths.model: the tokenizer's {path} is no JSON: {error}.\n{_GIVE}") from None
             if not isinstance(content, dict):
                 raise MissingInputError(f"paths.model: the tokenizer's {path} holds no keys.\n{_GIVE}")
+
+
+def refuse_impossible_weights(folder: Path, arch: Arch) -> None:
+    """Refuses damaged weights, and shapes that they cannot fill, before memory is asked for; reads only the header.
+
+    Args:
+        folder: A folder of the user's, already identified.
+        arch: The shapes that its config.json says.
+
+    Raises:
+        MissingInputError: If the file is damaged, or has less than a byte for each weight of the backbone.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise MissingInputError(f"paths.model: {path} is damaged ({error}).\nCopy or download it again.") from error
+    needed, held = arch.size() - arch.head_size, path.stat().st_size
+    if held < needed:
+        raise MissingInputError(
+            f"paths.model: {path} has {held} bytes, too few for the {needed} weights that config.json asks for.\n"
+            "Give weights that belong to the config.json beside them."
+        )
 
 
 def needed_files(config: ModelConfig) -> dict[str, str | None]:

@@ -117,7 +117,7 @@ CASES = [
     ("shape", f"run {LOCAL}/negative", "hidden_size must be a whole number from 1 to", "given: -32"),
     ("shape", f"run {LOCAL}/layers", "num_hidden_layers must be a whole number from 1 to", "given: 1000000000"),
     ("shape", f"run {LOCAL}/heads", "hidden_size 32 is no multiple of 5 attention heads", "Give "),
-    ("shape", f"run {LOCAL}/wide", "not in this shape", "Give weights that belong to"),
+    ("shape", f"run {LOCAL}/wide", "too few for the 130015040 weights", "Give weights that belong to"),
     ("weights", f"run {LOCAL}/shape", "not in this shape", "Give weights that belong to"),
     ("weights", f"run {LOCAL}/cut", "model.safetensors is damaged", "Copy or download it again"),
     ("weights", f"run {LOCAL}/lacks", "are not in the weights", "Give weights that belong to"),
