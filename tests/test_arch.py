@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_repro.arch import arch_of
 from lora_repro.compose import compose
@@ -11,11 +12,51 @@ from lora_repro.config import resolve
 from lora_repro.errors import InputError
 from lora_repro.methods import FullConfig, HeadOnlyConfig, LoRAConfig
 
-TINY: dict[str, dict[str, Any]] = {
-    "bert": dict(vocab_size=50, max_position_embeddings=40, type_vocab_size=2, pad_token_id=0),
-    "roberta": dict(vocab_size=60, max_position_embeddings=42, type_vocab_size=1, pad_token_id=1),
+SHAPE = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40, vocab_size=60)
+DEBERTA = SHAPE | dict(
+    max_position_embeddings=42, type_vocab_size=0, relative_attention=True, pos_att_type="p2c|c2p", share_att_key=True,
+    position_biased_input=False, norm_rel_ebd="layer_norm", position_buckets=16, conv_kernel_size=3,
+)  # fmt: skip
+GPT2 = dict(vocab_size=60, n_embd=24, n_layer=3, n_head=4, n_positions=40)
+OPT = dict(
+    vocab_size=60, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, ffn_dim=40, max_position_embeddings=40
+)
+LLAMA = SHAPE | dict(max_position_embeddings=40, num_key_value_heads=2)
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("bert", SHAPE | dict(max_position_embeddings=40, type_vocab_size=2, pad_token_id=0)),
+    "roberta": ("roberta", SHAPE | dict(max_position_embeddings=42, type_vocab_size=1, pad_token_id=1)),
+    "mpnet": ("mpnet", SHAPE | dict(max_position_embeddings=42, relative_attention_num_buckets=32)),
+    "deberta-v2": ("deberta-v2", DEBERTA),
+    "deberta-v3": ("deberta-v2", DEBERTA | dict(conv_kernel_size=0, position_buckets=-1, share_att_key=False)),
+    "deberta-positions": (
+        "deberta-v2",
+        DEBERTA | dict(position_biased_input=True, type_vocab_size=2, embedding_size=16),
+    ),
+    "gpt2": ("gpt2", GPT2),
+    "cerebras-gpt": ("gpt2", GPT2 | dict(n_inner=52, activation_function="gelu")),
+    "opt": ("opt", OPT),
+    "opt-350m": ("opt", OPT | dict(word_embed_proj_dim=12, do_layer_norm_before=False)),
+    "gpt_neox": ("gpt_neox", SHAPE | dict(max_position_embeddings=40)),
+    "llama": ("llama", LLAMA),
+    "smollm2": ("llama", LLAMA | dict(tie_word_embeddings=True)),
+    "llama-head_dim": ("llama", LLAMA | dict(head_dim=8, attention_bias=True, mlp_bias=True)),
 }
-SHAPE = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40)
+"""Tiny models of the real classes, of every architecture and form that changes shapes."""
+
+ENCODERS = ("bert", "roberta", "mpnet", "deberta-v2")
+
+
+def saved(name: str, num_labels: int | None, folder: Path) -> PreTrainedModel:
+    """Writes a tiny random model to disk and loads it as a user would."""
+    family, shape = MODELS[name]
+    torch.manual_seed(0)
+    auto = AutoModelForCausalLM if num_labels is None else AutoModelForSequenceClassification
+    tokens = dict(pad_token_id=shape.get("pad_token_id", 1), bos_token_id=0, eos_token_id=2)
+    config = AutoConfig.for_model(family, **{"num_labels": num_labels or 2, **shape, **tokens})
+    auto.from_config(config).save_pretrained(folder)
+    return auto.from_pretrained(folder).eval()
+
 
 ROBERTA_BASE = dict(
     model_type="roberta", vocab_size=50265, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
@@ -26,25 +67,32 @@ ROBERTA_LARGE = ROBERTA_BASE | dict(
 )
 
 
-@pytest.mark.parametrize("family", TINY)
-def test_shapes_from_configuration_equal_the_loaded_models(family: str, tmp_path: Path) -> None:
-    config = AutoConfig.for_model(family, num_labels=3, **TINY[family], **SHAPE)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    arch = arch_of(model.config.to_dict(), num_labels=3)
-    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == dict(arch.parameters)
+FORMS = [
+    (name, labels) for name, (family, _) in MODELS.items() for labels in (3, None) if labels or family not in ENCODERS
+]
+
+
+@pytest.mark.parametrize(("name", "num_labels"), FORMS)
+def test_shapes_from_configuration_equal_the_loaded_models(name: str, num_labels: int | None, tmp_path: Path) -> None:
+    model = saved(name, num_labels, tmp_path)
+    arch = arch_of(json.loads((tmp_path / "config.json").read_text()), num_labels)
+    assert {key: tuple(p.shape) for key, p in model.named_parameters()} == dict(arch.parameters)
     for site in arch.sites:
-        assert tuple(model.get_submodule(site.module).weight.shape) == (site.d_out, site.d_in)  # pyright: ignore
+        found = tuple(model.get_submodule(site.module).weight.shape)  # pyright: ignore[reportAttributeAccessIssue]
+        width = site.d_out * (site.part.of if site.part else 1)
+        expected = (width, site.d_in) if site.letter != "embed" else (site.d_in, site.d_out)
+        assert found == (expected[::-1] if site.transposed else expected)
+    assert arch.num_layers == 3 and (arch.head_size == 0) == (num_labels is None)
 
 
-@pytest.mark.parametrize("family", TINY)
-def test_the_longest_input_is_what_the_position_table_takes(family: str) -> None:
-    config = AutoConfig.for_model(family, **TINY[family], **SHAPE)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    longest = arch_of(config.to_dict(), 2).max_length
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("deberta-v2", "deberta-v3", "gpt_neox")])
+def test_the_longest_input_is_what_the_position_table_takes(name: str, tmp_path: Path) -> None:
+    model = saved(name, 2, tmp_path)
+    longest = arch_of(model.config.to_dict(), 2).max_length
     model(input_ids=torch.full((1, longest), 5))
-    with pytest.raises((IndexError, RuntimeError)):
-        model(input_ids=torch.full((1, longest + 1), 5))
+    if MODELS[name][0] != "llama":  # whose positions have no table
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, longest + 1), 5))
 
 
 @pytest.mark.parametrize(
@@ -83,5 +131,5 @@ def test_an_impossible_architecture_is_refused(config: dict[str, Any], message: 
 
 
 def test_an_unknown_letter_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"no matrix 'x'.*\nMatrices here: q, k, v, o"):
+    with pytest.raises(InputError, match=r"no matrix 'x'.*\nMatrices here: q, k, v, o, up, down, embed"):
         arch_of(ROBERTA_BASE, 2).select(["q", "x"])

@@ -1,0 +1,86 @@
+"""Shapes of a model from its configuration, with which counting, planning and adapting begin. No torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from omegaconf import MISSING
+
+from lora_repro.arch.base import LETTERS, Arch, Part, Shape, Site
+from lora_repro.arch.families import FAMILIES
+from lora_repro.errors import InputError
+from lora_repro.identity import NOT_SCIENCE
+
+__all__ = ["LETTERS", "Arch", "ModelConfig", "Part", "Shape", "Site", "Source", "arch_of"]
+
+
+class Source(str, Enum):
+    """Where a model's weights come from."""
+
+    pretrained = "pretrained"
+    random = "random"
+
+
+@dataclass
+class ModelConfig:
+    """Which backbone. Only name, digest and dropout are science; all else describes what the digest names.
+
+    So nothing else can be overridden (`resolve` refuses it), and what the weights come with must agree with it.
+    """
+
+    name: str = MISSING
+    digest: str = MISSING
+    """sha256 of model.safetensors, checked when the weights are loaded."""
+    dropout: float = MISSING
+    """Dropout of the backbone while training, hidden states and attention alike."""
+    source: Source = field(default=Source.pretrained, metadata=NOT_SCIENCE)
+    config: dict[str, Any] = field(default=MISSING, metadata=NOT_SCIENCE)
+    """The keys of transformers' config.json that fix shapes and function."""
+    package: str | None = field(default=None, metadata=NOT_SCIENCE)
+    package_folder: str | None = field(default=None, metadata=NOT_SCIENCE)
+    hub: str | None = field(default=None, metadata=NOT_SCIENCE)
+    revision: str | None = field(default=None, metadata=NOT_SCIENCE)
+    files: dict[str, str] = field(default_factory=dict, metadata=NOT_SCIENCE)
+    """Other files that are needed, each with its sha256."""
+
+    def check(self) -> None:
+        """Refuses an impossible dropout.
+
+        Raises:
+            InputError: If dropout is not in [0, 1).
+        """
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"model.dropout: must be in [0, 1) (given: {self.dropout}).")
+
+
+def arch_of(config: Mapping[str, Any], num_labels: int | None) -> Arch:
+    """Derives all shapes from the keys of a transformers config.json.
+
+    Args:
+        config: The mapping, with `model_type`.
+        num_labels: Width of the classifier's output; None for a language model, which has no classifier.
+
+    Raises:
+        InputError: If the architecture is unknown or a key is missing.
+    """
+    return _arch(json.dumps(dict(config), sort_keys=True, default=str), num_labels)
+
+
+@cache
+def _arch(config_json: str, num_labels: int | None) -> Arch:
+    config = json.loads(config_json)
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise InputError(
+            f"model: unknown architecture {family!r} (model_type in config.json).\n"
+            f"Known: {', '.join(FAMILIES)}. To add one, give its shapes and sites in lora_repro/arch/families.py."
+        )
+    try:
+        return FAMILIES[family](config, num_labels)
+    except KeyError as error:
+        raise InputError(
+            f"model: config.json of this {family} lacks the key {error}.\nGive the one that belongs to the weights."
+        ) from None

@@ -1,0 +1,92 @@
+"""What an architecture is: every parameter's shape, and the one map from W_q to a module or a slice of it."""
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import NamedTuple
+
+from lora_repro.errors import InputError
+
+LETTERS = ("q", "k", "v", "o", "up", "down", "gate", "embed")
+"""The paper's names of the attention matrices (Section 4.2), then the feed-forward ones and the token embedding."""
+
+Shape = tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """Which output features of a fused layer belong to one matrix: `[:, index]` of (groups, of, width).
+
+    GPT-2 keeps q, k and v one after the other (one group of three); GPT-NeoX interleaves them (a group a head).
+    """
+
+    index: int
+    of: int
+    groups: int = 1
+
+
+class Site(NamedTuple):
+    """One weight matrix that can be adapted: W of shape (d_out, d_in), in `module` or in a part of it."""
+
+    layer: int | None
+    """None for the token embedding, which stands before the layers."""
+    letter: str
+    module: str
+    d_in: int
+    """Width of the input; for the token embedding the number of tokens."""
+    d_out: int
+    part: Part | None = None
+    """Set where the module computes several matrices at once."""
+    transposed: bool = False
+    """The module keeps its weight as (d_in, d_out): GPT-2's Conv1D."""
+
+    @property
+    def name(self) -> str:
+        """The name that draws and records use, whatever the module is called: `layers.0.q`."""
+        return self.letter if self.layer is None else f"layers.{self.layer}.{self.letter}"
+
+
+class Arch(NamedTuple):
+    """Every parameter of a model: names and shapes as transformers has them."""
+
+    model_type: str
+    d_model: int
+    num_layers: int
+    num_heads: int
+    max_length: int
+    """The longest input, in tokens."""
+    parameters: Mapping[str, Shape]
+    head_modules: tuple[str, ...]
+    """Modules that every method trains (in the authors' code too): classifier and BERT's pooler; none in a language model."""
+    sites: tuple[Site, ...]
+    is_decoder: bool
+
+    def is_head(self, parameter: str) -> bool:
+        """Tells whether a parameter belongs to the head."""
+        return bool(self.head_modules) and parameter.startswith(tuple(f"{module}." for module in self.head_modules))
+
+    @property
+    def head_size(self) -> int:
+        """Number of weights of the head."""
+        return self.size(name for name in self.parameters if self.is_head(name))
+
+    @property
+    def letters(self) -> list[str]:
+        """The matrices that there are."""
+        return [letter for letter in LETTERS if any(site.letter == letter for site in self.sites)]
+
+    def select(self, letters: list[str]) -> list[Site]:
+        """Returns the sites of these letters, layer by layer.
+
+        Raises:
+            InputError: If a letter names no matrix of this architecture.
+        """
+        for letter in letters:
+            if letter not in self.letters:
+                raise InputError(
+                    f"method.targets: no matrix {letter!r} in {self.model_type} (given: [{', '.join(letters)}]).\n"
+                    f"Matrices here: {', '.join(self.letters)}. Example: method.targets=[q,v]"
+                )
+        return [site for site in self.sites if site.letter in letters]
+
+    def size(self, parameters: Iterable[str] | None = None) -> int:
+        """Counts the weights of these parameters (default: of all)."""
+        return sum(prod(self.parameters[name]) for name in (self.parameters if parameters is None else parameters))
