@@ -2,7 +2,9 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +13,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lora_repro.arch import Arch
+from lora_repro.arch import Arch, Site
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS, Run, adapter_folder
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig, LoRAConfig
+from lora_repro.methods.lora_layers import features_of, rows_in
 from lora_repro.record import TRAINED, read_result
 
 log = logging.getLogger(__name__)
 
 PEFT_PREFIX = "base_model.model."
+FACTORS = "factors.safetensors"
+"""Beside an adapter of fused layers: the factors of q, k and v apart."""
 
 
 def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> None:
     """Writes the trained tensors into a run's directory.
 
-    LoRA goes to `adapter/`, a folder that PEFT opens on the same base, the head in its `modules_to_save`. Of other
-    methods `trained.safetensors` holds what was trained, of full fine-tuning only where `keep_full` asks for it.
+    LoRA goes to `adapter/`, a folder that PEFT opens on the same base, the head in its `modules_to_save`. PEFT has one
+    update for a fused layer: there its A is ours stacked, its B ours block by block, and our own factors lie beside.
+    Of other methods `trained.safetensors` holds what was trained, of full fine-tuning only where `keep_full` asks.
     """
     if isinstance(run.method, LoRAConfig):
         (folder / "adapter").mkdir(exist_ok=True)
-        write_atomically(folder / "adapter" / PEFT_WEIGHTS, save(trained_tensors(model, run)))
+        tensors = trained_tensors(model, run)
+        if fused := _fused(run.method, run.arch):
+            write_atomically(folder / "adapter" / FACTORS, save(tensors))
+            tensors = _stacked(tensors, fused, run.method)
+        write_atomically(folder / "adapter" / PEFT_WEIGHTS, save(tensors))
         config = json.dumps(_peft_config(run, run.method), indent=2)
         write_atomically(folder / "adapter" / PEFT_CONFIG, config + "\n")
     elif keep_full or not isinstance(run.method, FullConfig):
@@ -39,7 +49,7 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
 
 
 def save_snapshot(model: nn.Module, run: Run, path: Path, step: int) -> None:
-    """Writes the trained tensors as they are now, under the names that `save_adapter` gives them.
+    """Writes the trained tensors as they are now, under the names that `trained_tensors` gives them.
 
     The metadata has one key: safetensors writes several in random order.
     """
@@ -48,12 +58,15 @@ def save_snapshot(model: nn.Module, run: Run, path: Path, step: int) -> None:
 
 
 def trained_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:
-    """Returns what is trained, by the names of files: PEFT's for LoRA, the model's own otherwise."""
+    """Returns what is trained (and a frozen A), by the names of files: PEFT's for LoRA, else the model's own.
+
+    The factors of a fused layer's matrices, which PEFT does not know, have the letter in their name.
+    """
     names = _peft_names(run.method, run.arch) if isinstance(run.method, LoRAConfig) else {}
     return {
         names.get(name, name): parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        if parameter.requires_grad or name in names
     }
 
 
@@ -90,9 +103,12 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
             )
         folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
     method = run.method
+    fused: dict[str, list[Site]] = {}
     if isinstance(method, LoRAConfig):
-        _check_peft_config(folder, method)
-        names, path = _peft_names(method, run.arch), folder / PEFT_WEIGHTS
+        names, path, fused = _peft_names(method, run.arch), folder / PEFT_WEIGHTS, _fused(method, run.arch)
+        if fused and (folder / FACTORS).is_file():
+            path, fused = folder / FACTORS, {}
+        _check_peft_config(folder, run, method, stacked=path.name == FACTORS)
     else:
         names, path = {name: name for name, p in model.named_parameters() if p.requires_grad}, folder / TRAINED
     if not path.is_file():
@@ -104,6 +120,8 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         tensors = load_file(path)
     except SafetensorError as error:
         raise MissingInputError(f"train.init_from: {path} is damaged ({error}).\nGive a whole copy of it.") from error
+    if fused:
+        tensors = _split(tensors, fused, path)
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
     if not all(name in found for name in names if run.arch.is_head(name)):
         if not run.train.epochs:
@@ -142,38 +160,127 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
             parameters[name].copy_(tensor)
 
 
-def _peft_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
-    """Maps our parameters' names to PEFT's."""
-    names = {name: PEFT_PREFIX + name for name in arch.parameters if arch.is_head(name)}
+def _fused(method: LoRAConfig, arch: Arch) -> dict[str, list[Site]]:
+    """Returns the adapted sites of each layer that computes several matrices at once, by module."""
+    fused: dict[str, list[Site]] = {}
     for site in arch.select(method.targets):
+        if site.part is not None:
+            fused.setdefault(site.module, []).append(site)
+    return fused
+
+
+def _peft_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
+    """Maps our parameters' names to those of files."""
+    names = {name: PEFT_PREFIX + name for name in arch.parameters if arch.is_head(name)}
+    adapted = set()
+    for site in arch.select(method.targets):
+        adapted.add(site.module)
         for matrix in ("lora_A", "lora_B"):
-            names[f"{site.module}.updates.{site.letter}.{matrix}"] = f"{PEFT_PREFIX}{site.module}.{matrix}.weight"
+            ours = f"{site.module}.updates.{site.letter}.{matrix}"
+            if site.letter == "embed":
+                names[ours] = f"{PEFT_PREFIX}{site.module}.lora_embedding_{matrix[-1]}"
+            else:
+                names[ours] = _factor(site, matrix, own=site.part is not None)
+    for name in method.biases(arch):
+        module = name.removesuffix(".bias")
+        if module in adapted:
+            names[f"{module}.base.bias"] = f"{PEFT_PREFIX}{module}.base_layer.bias"
+        else:
+            names[name] = PEFT_PREFIX + name
     return names
+
+
+def _factor(site: Site, matrix: str, own: bool) -> str:
+    """Returns the name of a factor: PEFT's, or our own of one matrix in a fused layer."""
+    return f"{PEFT_PREFIX}{site.module}.{f'{site.letter}.' if own else ''}{matrix}.weight"
+
+
+def _stacked(
+    tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], method: LoRAConfig
+) -> dict[str, Tensor]:
+    """Makes one update of each fused layer's: A stacked, B in blocks; scales that differ go into B."""
+    stacked = dict(tensors)
+    for sites in fused.values():
+        first = method.scaling_of(sites[0])
+        A, blocks = [], []
+        ranks = [method.r_of(site) for site in sites]
+        for position, site in enumerate(sites):
+            A.append(stacked.pop(_factor(site, "lora_A", own=True)))
+            B = stacked.pop(_factor(site, "lora_B", own=True)) * (method.scaling_of(site) / first)
+            assert site.part is not None
+            columns = torch.zeros(site.weight_shape[1 if site.transposed else 0], sum(ranks))
+            begin = sum(ranks[:position])
+            features_of(columns, site.part)[..., begin : begin + ranks[position]] = rows_in(B, site.part)
+            blocks.append(columns)
+        stacked[_factor(sites[0], "lora_A", own=False)] = torch.cat(A)
+        stacked[_factor(sites[0], "lora_B", own=False)] = torch.stack(blocks).sum(0)
+    return stacked
+
+
+def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], path: Path) -> dict[str, Tensor]:
+    """Makes updates of q, k, v from PEFT's one update of a fused layer: the same A for all, the rows of B for each.
+
+    Raises:
+        InputError: If it also changes a matrix that is not adapted here.
+    """
+    split = dict(tensors)
+    for module, sites in fused.items():
+        theirs = [split.pop(_factor(sites[0], matrix, own=False), None) for matrix in ("lora_A", "lora_B")]
+        if any(factor is None for factor in theirs):
+            continue  # told by whoever looks for the factors
+        A, B = theirs
+        rest = B.clone()
+        for site in sites:
+            if len(B) != site.weight_shape[1 if site.transposed else 0]:
+                raise InputError(
+                    f"train.init_from: lora_B of {module} in {path} has {len(B)} rows, this model's layer "
+                    f"{site.weight_shape[1 if site.transposed else 0]} features.\nGive an adapter of this base."
+                )
+            split[_factor(site, "lora_A", own=True)] = A.clone()
+            split[_factor(site, "lora_B", own=True)] = features_of(B, site.part).flatten(0, 1).contiguous()
+            features_of(rest, site.part).zero_()
+        if rest.any():
+            raise InputError(
+                f"train.init_from: PEFT's update of {module} in {path} changes q, k and v.\n"
+                "Give them all: method.targets=[q,k,v]"
+            )
+    return split
 
 
 def _peft_config(run: Run, method: LoRAConfig) -> dict[str, Any]:
     """Returns adapter_config.json; the base is named as the hub does, never by a path."""
+    sites = run.arch.select(method.targets)
+    ranks: dict[str, int] = {}
+    scalings: dict[str, float] = {}
+    for site in sites:
+        ranks[site.module] = ranks.get(site.module, 0) + method.r_of(site)
+        scalings.setdefault(site.module, method.scaling_of(site))
+    alphas = {module: scalings[module] * r for module, r in ranks.items()}
+    r, alpha = ranks[sites[0].module], alphas[sites[0].module]
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": "SEQ_CLS" if run.arch.head_modules else "CAUSAL_LM",
         "base_model_name_or_path": run.model.hub or run.model.name,
-        "r": method.r,
-        "lora_alpha": method.alpha,
+        "r": r,
+        "rank_pattern": {module: other for module, other in ranks.items() if other != r},
+        "lora_alpha": alpha,
+        "alpha_pattern": {module: other for module, other in alphas.items() if other != alpha},
         "lora_dropout": method.dropout,
-        "target_modules": [site.module for site in run.arch.select(method.targets)],
-        "modules_to_save": list(run.arch.head_modules),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "use_rslora": False,
+        "target_modules": list(ranks),
+        "modules_to_save": list(run.arch.head_modules) or None,
+        "bias": method.bias.value,
+        "fan_in_fan_out": any(site.transposed for site in sites),
+        "use_rslora": False,  # its scale is in lora_alpha
         "inference_mode": True,
     }
 
 
-def _check_peft_config(folder: Path, method: LoRAConfig) -> None:
+def _check_peft_config(folder: Path, run: Run, method: LoRAConfig, stacked: bool) -> None:
     """Refuses an adapter whose rank or scale is not the run's: its tensors would fit, its output would not."""
     try:
         config = json.loads((folder / PEFT_CONFIG).read_text())
         r, alpha = int(config["r"]), float(config["lora_alpha"])
+        patterns = [dict(config.get(key) or {}) for key in ("rank_pattern", "alpha_pattern")]
     except FileNotFoundError:
         raise MissingInputError(
             f"train.init_from: {folder} holds no {PEFT_CONFIG}, and without it the adapter's scale is unknown."
@@ -185,14 +292,36 @@ def _check_peft_config(folder: Path, method: LoRAConfig) -> None:
         ) from error
     if config.get("peft_type", "LORA") != "LORA":
         raise InputError(f"train.init_from: the adapter is PEFT's {config['peft_type']}.\nGive a LoRA adapter.")
-    for key in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"):
-        if config.get(key):
-            raise InputError(
-                f"train.init_from: the adapter uses PEFT's {key}, which method=lora does not have.\n"
-                "Give an adapter without it."
-            )
-    if (r, alpha) != (method.r, method.alpha):
+    if config.get("use_dora"):
+        raise InputError(
+            "train.init_from: the adapter uses PEFT's use_dora, which method=lora does not have.\n"
+            "Give an adapter without it."
+        )
+    ours = _peft_config(run, method)
+    plain = not (any(patterns) or config.get("use_rslora") or ours["rank_pattern"] or ours["alpha_pattern"])
+    if plain and not stacked and not method.rslora and (r, alpha) != (method.r, method.alpha):
         raise InputError(
             f"train.init_from: the adapter has r = {r} and alpha = {alpha:g}, the run r = {method.r} and alpha = "
             f"{method.alpha:g}.\nGive the adapter's: method.r={r} method.alpha={alpha:g}"
         )
+    for site in run.arch.select(method.targets):
+        if stacked and site.part is not None:
+            theirs, mine = _rank_and_scale(config, site.module), _rank_and_scale(ours, site.module)
+        else:
+            theirs, mine = _rank_and_scale(config, site.module), (method.r_of(site), method.scaling_of(site))
+        if theirs[0] != mine[0] or not math.isclose(theirs[1], mine[1]):
+            raise InputError(
+                f"train.init_from: at {site.module} the adapter has rank {theirs[0]} and scale {theirs[1]:g}, the run "
+                f"{mine[0]} and {mine[1]:g}.\nGive the adapter's method.r, r_pattern, alpha and rslora."
+            )
+
+
+def _rank_and_scale(config: Mapping[str, Any], module: str) -> tuple[int, float]:
+    """Returns the rank and the scale of PEFT's update of a module; its patterns end like the module's name."""
+
+    def of(pattern: str, default: str) -> Any:
+        given = config.get(pattern) or {}
+        return next((given[key] for key in given if re.fullmatch(rf"(.*\.)?({key})", module)), config[default])
+
+    r = int(of("rank_pattern", "r"))
+    return r, float(of("alpha_pattern", "lora_alpha")) / (math.sqrt(r) if config.get("use_rslora") else r)

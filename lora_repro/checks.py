@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from lora_repro import objective
 from lora_repro.arch import Arch
+from lora_repro.config import Dtype
 from lora_repro.encoding import Encoded
 from lora_repro.methods import Count
-from lora_repro.methods.lora_layers import LoRALinear, LoRAUpdate, merge
+from lora_repro.methods.lora_layers import LoRAUpdate, merge
 
 
 def refuse_wrong_counts(model: nn.Module, arch: Arch, count: Count) -> None:
@@ -64,7 +66,8 @@ def flags(
 
     Returns:
         `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was.
-        `b_zero`: an update's B is all zero, so it does nothing. `one_class`: dev or test predictions name one class.
+        `b_zero`: an update's B (of the embedding: A) is zero, so it does nothing.
+        `one_class`: dev or test predictions name one class.
     """
     named: dict[str, set[int]] = {}
     for row in predictions:
@@ -76,7 +79,7 @@ def flags(
     return {
         "untrained": epoch == 0,
         "unmoved": epoch > 0 and any(now[name] == before[name] for name in trained),
-        "b_zero": any(not bool(update.lora_B.any()) for update in updates),
+        "b_zero": any(not (update.lora_B.any() and update.lora_A.any()) for update in updates),
         "one_class": any(len(classes) == 1 for classes in named.values()),
     }
 
@@ -87,10 +90,10 @@ def merge_max_abs_error(model: nn.Module, split: Encoded, where: torch.device, e
 
     Measured in fp32 on the first examples of a split: merging is exact but for rounding (paper, Section 4.1).
     """
-    if not any(isinstance(module, LoRALinear) for module in model.modules()):
+    if not any(isinstance(module, LoRAUpdate) for module in model.modules()):
         return None
     copy = deepcopy(model).float().eval()
-    inputs, _ = split.batch(list(range(min(examples, len(split.examples)))), where)
-    unmerged = copy(**inputs).logits
+    first = list(range(min(examples, len(split.examples))))
+    unmerged = objective.label_logits(copy, split, first, Dtype.fp32, where)
     merge(copy)
-    return (copy(**inputs).logits - unmerged).abs().max().item()
+    return (objective.label_logits(copy, split, first, Dtype.fp32, where) - unmerged).abs().max().item()

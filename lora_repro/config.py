@@ -115,7 +115,7 @@ class Run:
     @property
     def arch(self) -> Arch:
         """Shapes of the model with this task's head."""
-        return arch_of(self.model.config, self.task.num_labels)
+        return arch_of(self.model.config, self.task.head_width)
 
 
 class Resume(str, Enum):

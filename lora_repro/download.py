@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from lora_repro.errors import MissingInputError
 
@@ -57,8 +58,8 @@ def pip_download(spec: str, folder: Path, form: str) -> Path:
     return files[0]
 
 
-def copy_member(wheel: Path, member: str, target: Path) -> None:
-    """Copies one regular file out of a wheel.
+def copy_member(wheel: Path, member: str, target: Path, optional: bool = False) -> None:
+    """Copies one regular file out of a wheel or another zip archive; one that is optional may be absent.
 
     Raises:
         MissingInputError: If the wheel is damaged, or holds no such file.
@@ -72,6 +73,24 @@ def copy_member(wheel: Path, member: str, target: Path) -> None:
             with archive.open(info) as source, target.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
     except KeyError:
-        raise MissingInputError(f"{wheel.name} holds no file {member}.") from None
+        if not optional:
+            raise MissingInputError(f"{wheel.name} holds no file {member}.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise MissingInputError(f"{wheel.name} is damaged: {error}.") from error
+
+
+def append_piece(wheel: Path, ending: str, whole: BinaryIO) -> None:
+    """Appends the one file of a wheel whose name has this ending.
+
+    Raises:
+        MissingInputError: If the wheel is damaged, or holds no such file.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if name.endswith(ending)]
+            if len(names) != 1:
+                raise MissingInputError(f"{wheel.name} holds {len(names)} files that end with {ending}.")
+            with archive.open(names[0]) as source:
+                shutil.copyfileobj(source, whole)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise MissingInputError(f"{wheel.name} is damaged: {error}.") from error

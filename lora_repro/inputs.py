@@ -28,6 +28,12 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+HUB_WEIGHTS = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+)
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 _GIVE = "Give a folder as transformers' save_pretrained writes it."
 NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
@@ -195,8 +201,37 @@ def needed_files(config: ModelConfig) -> dict[str, str | None]:
     return {"config.json": None, **config.files, WEIGHTS: config.digest}
 
 
+def hub_patterns(config: ModelConfig) -> list[str]:
+    """Returns what to download from the hub: the pinned files, or of a pinned commit the weights in one form."""
+    if not _is_commit(config.digest):
+        return list(needed_files(config))
+    return ["config.json", *TOKENIZER_FILES, *HUB_WEIGHTS]
+
+
+def _is_commit(digest: str) -> bool:
+    """Tells the hub's commit (40 digits) from a sha256 (64)."""
+    return len(digest) == 40
+
+
+def _problem_of_commit(folder: Path) -> str | None:
+    """Says what is missing in a snapshot of a pinned commit, in which the hub's client has checked what it loaded."""
+    if not (folder / "config.json").is_file():
+        return f"{folder / 'config.json'} is missing"
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return None
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            return f"{folder / missing[0]} is missing ({len(missing)} of {len(shards)})" if missing else None
+    return f"{folder} holds no weights ({WEIGHTS} or pytorch_model.bin, whole or in shards)"
+
+
 def problem_of(config: ModelConfig, folder: Path) -> str | None:
     """Says what is missing or damaged in a folder of a model; None when it is whole."""
+    if _is_commit(config.digest):
+        return _problem_of_commit(folder)
     for name, digest in needed_files(config).items():
         path = folder / name
         if not path.is_file():
@@ -259,7 +294,7 @@ def _folders(config: ModelConfig, cache: str) -> Iterator[Path]:
     if config.hub is not None:
         from huggingface_hub import try_to_load_from_cache
 
-        path = try_to_load_from_cache(config.hub, WEIGHTS, revision=config.revision)
+        path = try_to_load_from_cache(config.hub, "config.json", revision=config.revision)
         if isinstance(path, str):
             yield Path(path).parent
 

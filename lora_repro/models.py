@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertTokenizer,
@@ -25,12 +26,19 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from lora_repro import draw
-from lora_repro.arch import Arch, ModelConfig, Source
+from lora_repro.arch import Arch, ModelConfig, Source, arch_of
 from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
 from lora_repro.inputs import WEIGHTS, find_model, sha256_of_bytes
 from lora_repro.precision import has_fast_bf16
 
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
+    *("dropout", "hidden_dropout", "attention_dropout"),  # OPT, GPT-NeoX, Llama
+)
+"""The keys of config.json that model.dropout sets, where a model has them."""
+ACTIVATIONS = ("hidden_act", "activation_function")
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 
@@ -38,8 +46,9 @@ EAGER_UP_TO = 256
 def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
     """Loads a run's model in fp32, every weight frozen but the head's.
 
-    The head is the one of transformers' AutoModelForSequenceClassification. What the checkpoint lacks of it is drawn
-    from (seed, name, shape) with transformers' distribution, so it starts alike for all methods and ranks.
+    The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What the
+    checkpoint lacks of it is drawn from (seed, name, shape) with the distribution of transformers, so it starts alike
+    for all methods and ranks.
 
     Raises:
         MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
@@ -52,7 +61,7 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         json.dumps(run.model.config, sort_keys=True),
         run.model.digest,
         run.model.dropout,
-        run.task.num_labels,
+        run.task.head_width,
         "eager" if eager else "sdpa",
     )
     _check_shapes(template, arch, run.model.name)
@@ -66,7 +75,8 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         parameter.requires_grad_(arch.is_head(name))
         if name in missing:
             parameter.data = _draw(run.seed, name, tuple(parameter.shape), model.config.initializer_range)
-    read_first_position(model)
+    if arch.model_type in ("bert", "roberta"):
+        read_first_position(model)
     return model.to(device=device)  # pyright: ignore[reportCallIssue]  (transformers wraps nn.Module.to)
 
 
@@ -77,7 +87,10 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
         letters = string.ascii_lowercase
         vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
         return BertTokenizer(vocab={token: position for position, token in enumerate(vocabulary)})
-    return AutoTokenizer.from_pretrained(folder, padding_side="right")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
+    return tokenizer
 
 
 def _folder(config: ModelConfig, model_path: str | None, cache_dir: str) -> Path | None:
@@ -91,7 +104,10 @@ class _Template(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _template(folder: str, config_json: str, digest: str, dropout: float, num_labels: int, attention: str) -> _Template:
+@torch.inference_mode(False)
+def _template(
+    folder: str, config_json: str, digest: str, dropout: float, head_width: int | None, attention: str
+) -> _Template:
     """Reads the weights, once per process; `load_model` hands out copies."""
     keys = json.loads(config_json)
     if folder:
@@ -99,12 +115,21 @@ def _template(folder: str, config_json: str, digest: str, dropout: float, num_la
         config = AutoConfig.from_pretrained(folder)
     else:
         config = AutoConfig.for_model(keys.pop("model_type"), **keys)
-    config.num_labels = num_labels
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    for key in DROPOUTS:
+        if hasattr(config, key):
+            setattr(config, key, dropout)
     config.classifier_dropout = None
+    auto: Any = AutoModelForCausalLM
+    if head_width is not None:
+        auto, config.num_labels = AutoModelForSequenceClassification, head_width
+        config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
+    attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
     if not folder:
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
-        missing = frozenset(name for name, _ in model.named_parameters() if name.startswith("classifier"))
+        model = auto.from_config(config, attn_implementation=attention)
+        heads = arch_of(config.to_dict(), head_width).head_modules
+        missing = (
+            frozenset(name for name, _ in model.named_parameters() if name.startswith(heads)) if heads else frozenset()
+        )
         for name, parameter in model.named_parameters():
             if name not in missing and parameter.dim() > 1:
                 parameter.data = torch.from_numpy(draw.uniform(0, name, tuple(parameter.shape), bound=0.1))
@@ -114,16 +139,17 @@ def _template(folder: str, config_json: str, digest: str, dropout: float, num_la
                 "Set it as the model's digest if its shapes were changed on purpose."
             )
         return _Template(model, missing)
-    if keys.get("hidden_act") not in ACT2FN:
+    activation = next((getattr(config, key) for key in ACTIVATIONS if hasattr(config, key)), None)
+    if activation not in ACT2FN:
         raise MissingInputError(
-            f"{folder}/config.json: hidden_act {keys.get('hidden_act')!r} is no activation of transformers.\n"
+            f"{folder}/config.json: hidden_act {activation!r} is no activation of transformers.\n"
             "Give the config.json that belongs to the weights."
         )
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report of the missing head: the head is ours to draw
     transformers_logging.disable_progress_bar()
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = auto.from_pretrained(
             folder,
             config=config,
             attn_implementation=attention,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lora_repro.config import Dtype
+from lora_repro.methods.lora_layers import LoRAUpdate
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -27,18 +28,32 @@ def has_fast_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def store_in_bf16(model: nn.Module) -> None:
+def store_in_bf16(model: nn.Module, is_decoder: bool = False) -> None:
     """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
 
     LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
-    methods differ in what they train, not in how they round.
+    methods differ in what they train, not in how they round. Decoders have no LayerNorm behind the embeddings, so these
+    are raised to fp32. A language model's output layer (with its tied embedding) and a frozen A stay in fp32 too.
+
+    Args:
+        model: The model, with its method attached.
+        is_decoder: The embeddings themselves begin the residual stream.
     """
+    output = getattr(model, "lm_head", None)
+    adapted = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
+    kept = {id(parameter) for module in (output, *adapted) if module is not None for parameter in module.parameters()}
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and id(parameter) not in kept:
             parameter.data = parameter.data.bfloat16()
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.forward = partial(_layer_norm_in_fp32, module)
+        elif is_decoder and type(module).forward is nn.Embedding.forward:
+            module.forward = partial(_embedding_to_fp32, module)
+
+
+def _embedding_to_fp32(table: nn.Embedding, tokens: Tensor) -> Tensor:
+    return F.embedding(tokens, table.weight, table.padding_idx).float()
 
 
 def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_repro import interrupt
+from lora_repro import interrupt, objective
 from lora_repro.config import Dtype
 from lora_repro.encoding import Encoded
-from lora_repro.precision import products
 from lora_repro.tasks import TaskConfig
 
 BATCH = 64
@@ -26,11 +25,10 @@ def score(model: nn.Module, split: Encoded, dtype: Dtype, where: torch.device) -
     order = split.lengths.argsort(stable=True).tolist()
     logits: list[Tensor] = []
     model.eval()
-    with torch.inference_mode(), products(dtype, where):
+    with torch.inference_mode():
         for start in range(0, len(order), BATCH):
             interrupt.refuse_to_go_on()
-            inputs, _ = split.batch(order[start : start + BATCH], where)
-            logits.append(model(**inputs).logits)
+            logits.append(objective.label_logits(model, split, order[start : start + BATCH], dtype, where))
     in_order = torch.empty(len(order), logits[0].shape[1])
     in_order[order] = torch.cat(logits).float().cpu()
     return in_order.numpy()

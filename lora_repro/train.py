@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim import AdamW
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
 
-from lora_repro import checks, device, draw, interrupt, provenance, scoring
+from lora_repro import checks, device, draw, interrupt, objective, provenance, scoring
 from lora_repro.adapter import load_adapter, save_adapter
 from lora_repro.batches import batches
 from lora_repro.checkpoint import Keeper, TrainState
@@ -21,7 +20,7 @@ from lora_repro.config import Dtype, Resolved, Run, Schedule
 from lora_repro.encoding import Encoded, encode
 from lora_repro.errors import DivergedError
 from lora_repro.models import load_model
-from lora_repro.precision import products, store_in_bf16
+from lora_repro.precision import store_in_bf16
 from lora_repro.record import Record, plain
 
 SCORED = ("eval", "test")
@@ -106,7 +105,7 @@ def build(resolved: Resolved, where: torch.device) -> nn.Module:
     if resolved.init_from is not None:
         load_adapter(model, run, resolved.init_from, paths.outputs)
     if run.train.dtype is Dtype.bf16:
-        store_in_bf16(model)
+        store_in_bf16(model, run.arch.is_decoder)
     model.to(where)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return model
@@ -125,7 +124,8 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = head_rate if run.arch.is_head(name) else settings.learning_rate
+            rate = settings.learning_rate * run.method.rate_factor(name)
+            rate = head_rate if run.arch.is_head(name) else rate
             decay = settings.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     optimizer = AdamW(
@@ -153,10 +153,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, keeper:
     title = f"{keeper.record.run_id} epoch {epoch}/{run.train.epochs}"
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
         for indices in bar:
-            inputs, labels = split.batch(indices, state.where)
-            with products(run.train.dtype, state.where):
-                logits = state.model(**inputs).logits
-            loss = F.cross_entropy(logits.float(), labels)
+            loss = objective.loss(state.model, split, indices, run.train.dtype, state.where)
             loss.backward()
             if run.train.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)

@@ -79,9 +79,7 @@ def test_shapes_from_configuration_equal_the_loaded_models(name: str, num_labels
     assert {key: tuple(p.shape) for key, p in model.named_parameters()} == dict(arch.parameters)
     for site in arch.sites:
         found = tuple(model.get_submodule(site.module).weight.shape)  # pyright: ignore[reportAttributeAccessIssue]
-        width = site.d_out * (site.part.of if site.part else 1)
-        expected = (width, site.d_in) if site.letter != "embed" else (site.d_in, site.d_out)
-        assert found == (expected[::-1] if site.transposed else expected)
+        assert found == site.weight_shape
     assert arch.num_layers == 3 and (arch.head_size == 0) == (num_labels is None)
 
 

@@ -12,7 +12,7 @@ from lora_repro.config import ComputeConfig, LogConfig, PathsConfig, Run, TrainC
 from lora_repro.errors import InputError
 from lora_repro.identity import fingerprint
 from lora_repro.methods import METHODS
-from lora_repro.methods.lora_layers import initial_A
+from lora_repro.methods.lora_layers import Start, initial_A
 from lora_repro.sweep import load
 from lora_repro.tasks import FAMILIES
 
@@ -178,7 +178,7 @@ def test_untrained_A_of_two_ranks_overlap_as_much_as_chance() -> None:
     centre, spread = null.mean(0), null.std(0)
     worst = np.sort((np.abs(null - centre) / spread).max((1, 2)))
     sites = [f"layers.{layer}.{letter}" for layer in range(6) for letter in "qv"]
-    ours = np.stack([phi(*(right_subspace(initial_A(0, site, r, d)) for r in (8, 64))) for site in sites])
+    ours = np.stack([phi(*(right_subspace(initial_A(Start(0), site, r, d)) for r in (8, 64))) for site in sites])
     deviation = (np.abs(ours - centre) / spread).max((1, 2))
     # Twelve sites, each with one chance in a hundred to leave its band: two or more leave it once in 150 seeds.
     assert (deviation > worst[int(0.99 * len(worst))]).sum() <= 1

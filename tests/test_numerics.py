@@ -10,7 +10,7 @@ from lora_repro import draw
 from lora_repro.batches import batches
 from lora_repro.identity import NUMERICS_VERSION
 from lora_repro.job import run_job
-from lora_repro.methods.lora_layers import initial_A
+from lora_repro.methods.lora_layers import Start, initial_A
 
 A_0 = [-0.19808257, -0.18920666, 0.18275511, -0.17835522, 0.43880743, -0.00765204, -0.26905841, -0.49125206]
 HEAD = [0.00401158, -0.02000038, -0.00471787, 0.01089705]
@@ -31,7 +31,7 @@ def test_this_is_the_version_of_the_numbers_below() -> None:
 
 
 def test_the_start_of_A() -> None:
-    A = initial_A(0, "layers.0.q", 2, 4)
+    A = initial_A(Start(0), "layers.0.q", 2, 4)
     assert A.flatten().tolist() == pytest.approx(A_0, abs=1e-7)
     assert A.abs().max() <= 0.5
 

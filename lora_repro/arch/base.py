@@ -43,6 +43,14 @@ class Site(NamedTuple):
         """The name that draws and records use, whatever the module is called: `layers.0.q`."""
         return self.letter if self.layer is None else f"layers.{self.layer}.{self.letter}"
 
+    @property
+    def weight_shape(self) -> Shape:
+        """The shape of the module's weight, of which W is all or a part."""
+        if self.layer is None:
+            return (self.d_in, self.d_out)
+        width = self.d_out * (self.part.of if self.part is not None else 1)
+        return (self.d_in, width) if self.transposed else (width, self.d_in)
+
 
 class Arch(NamedTuple):
     """Every parameter of a model: names and shapes as transformers has them."""
@@ -55,7 +63,7 @@ class Arch(NamedTuple):
     """The longest input, in tokens."""
     parameters: Mapping[str, Shape]
     head_modules: tuple[str, ...]
-    """Modules that every method trains (in the authors' code too): classifier and BERT's pooler; none in a language model."""
+    """Modules that every method trains (as the authors do): classifier and BERT's pooler; none in a language model."""
     sites: tuple[Site, ...]
     is_decoder: bool
 

@@ -57,7 +57,7 @@ def data(subject: Subject) -> Found:
 @rule(
     "targets",
     protects="matrices that are adapted in name only, or of another shape than was counted",
-    remedy="correct the model's sites in lora_repro/arch.py, or its conf/model file",
+    remedy="correct the model's sites in lora_repro/arch/families.py, or its conf/model file",
     each=lambda subject: subject._replace(
         jobs=[job for job in subject.jobs if hasattr(job.resolved.run.method, "targets")]
     ).by(lambda run: run.model.name),
@@ -72,7 +72,7 @@ def targets(subject: Subject) -> Found:
     modules = dict(models.load_model(run, paths.model, paths.cache, device_of(subject)).named_modules())
     sites = run.arch.select(letters)
     found = {site: getattr(modules.get(site.module), "weight", None) for site in sites}
-    wrong = [site for site, W in found.items() if W is None or tuple(W.shape) != (site.d_out, site.d_in)]
+    wrong = [site for site, W in found.items() if W is None or tuple(W.shape) != site.weight_shape]
     if wrong:
         words = f"{len(wrong)} of {len(sites)} matrices are not in {run.model.name}, or not of this shape"
         return Found(Verdict.fail, f"{words}, first {wrong[0].module} ({wrong[0].d_out} x {wrong[0].d_in})")
@@ -90,9 +90,7 @@ def targets(subject: Subject) -> Found:
 )
 def one_step(subject: Subject) -> Found:
     """Takes an optimizer step on a few real examples, at the full learning rate, and merges."""
-    from torch.nn import functional as F
-
-    from lora_repro import checks, precision, train
+    from lora_repro import checks, objective, train
     from lora_repro.encoding import encode
 
     where, resolved = device_of(subject), subject.largest
@@ -105,18 +103,16 @@ def one_step(subject: Subject) -> Found:
     optimizer = train.start(model, run, few["train_size"]).optimizer
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"]  # a warm-up starts at 0
-    inputs, labels = splits["train"].batch(list(range(few["train_size"])), where)
     model.train()
-    with precision.products(run.train.dtype, where):
-        logits = model(**inputs).logits
-    loss = F.cross_entropy(logits.float(), labels)
+    loss = objective.loss(model, splits["train"], list(range(few["train_size"])), run.train.dtype, where)
     loss.backward()
     optimizer.step()
     name = f"{run.model.name} {run.task.name} {run.method.label} {run.train.dtype.value}"
     checks.refuse_changed_weights(model, before)
     now = checks.digests(model)
     trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
-    still = [key for key in trained if now[key] == before[key] and not key.endswith("lora_A")]  # B = 0 holds A still
+    held = tuple(f".{letter}.lora_{'B' if letter == 'embed' else 'A'}" for letter in LETTERS)
+    still = [key for key in trained if now[key] == before[key] and not key.endswith(held)]  # as the other one is zero
     error = checks.merge_max_abs_error(model, splits["eval"], where)
     if not math.isfinite(loss.item()):
         return Found(Verdict.fail, f"{name}: the loss is {loss.item()}")

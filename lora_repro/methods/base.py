@@ -51,6 +51,10 @@ class MethodConfig:
         """Counts the weights from shapes."""
         raise NotImplementedError
 
+    def rate_factor(self, parameter: str) -> float:
+        """Returns what the learning rate is multiplied by for a parameter of the method."""
+        return 1.0
+
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Changes a model with all weights frozen but the head's into the method's: adds, or unfreezes, in place."""
         raise NotImplementedError

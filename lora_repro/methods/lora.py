@@ -1,17 +1,39 @@
 """LoRA's configuration and counts (paper, Section 4). The layers stand in lora_layers.py."""
 
 import math
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from lora_repro.arch import LETTERS, Arch
+from lora_repro.arch import LETTERS, Arch, Site
 from lora_repro.errors import InputError
+from lora_repro.identity import NOT_SCIENCE
 from lora_repro.methods.base import Count, MethodConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class Init(str, Enum):
+    """What A starts as; B starts at zero."""
+
+    kaiming = "kaiming"
+    """U(-b, b) with b = 1 / sqrt(d_in): the authors' code."""
+    gaussian = "gaussian"
+    """N(0, init_std^2): the paper's Section 4.1."""
+
+
+class Bias(str, Enum):
+    """Which biases are trained beside the updates, in the terms of loralib and PEFT."""
+
+    none = "none"
+    lora_only = "lora_only"
+    """Those of the adapted layers."""
+    all = "all"
+    """Those of the whole backbone, LayerNorms' too."""
 
 
 @dataclass
@@ -19,11 +41,25 @@ class LoRAConfig(MethodConfig):
     """W_0 x + (alpha / r) B A x on the matrices that `targets` names."""
 
     targets: list[str] = field(default=MISSING)
-    """Letters of the adapted matrices; a set, kept in the order q, k, v, o."""
+    """Letters of the adapted matrices; a set, kept in the order q, k, v, o, up, down, gate, embed."""
     r: int = MISSING
     alpha: float = MISSING
     dropout: float = MISSING
     """Dropout on the input of A."""
+    r_pattern: dict[str, int] = field(default_factory=dict)
+    """Other ranks by matrix, layer or both: {v: 16, layers.0: 2, layers.5.q: 4}. The most specific one counts."""
+    init: Init = Init.kaiming
+    init_std: float = 0.02
+    """Standard deviation of init=gaussian; the paper prints none, the authors' DeBERTa code has this one."""
+    freeze_A: bool = False  # noqa: N815  (the paper's letter)
+    """Train B alone."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023)."""
+    loraplus_lr_ratio: float = 1.0
+    """Learning rate of B over that of A (LoRA+, Hayou et al. 2024)."""
+    bias: Bias = Bias.none
+    budget: Any = field(default=None, metadata=NOT_SCIENCE)
+    """Number of trained weights from which r is solved: a count (an upper bound), or 18M, 0.35M, 0.01%."""
 
     def __post_init__(self) -> None:
         """Orders the targets, so that [v, q] and [q, v] are one configuration."""
@@ -32,11 +68,40 @@ class LoRAConfig(MethodConfig):
 
     @property
     def label(self) -> str:
-        """For example `lora-r8-qv`."""
-        return f"{self.name}-r{self.r}-{''.join(self.targets)}"
+        """For example `lora-r8-qv`, `lora-r8-qv_up`."""
+        short = "".join(letter for letter in self.targets if len(letter) == 1)
+        words = [short] * bool(short) + [letter for letter in self.targets if len(letter) > 1]
+        return f"{self.name}-r{self.r}-{'_'.join(words)}"
 
     def check(self, arch: Arch) -> None:
-        """Refuses targets that are unknown, repeated or none, and r, alpha, dropout out of range."""
+        """Refuses targets that are unknown, repeated or none, and numbers out of range."""
+        self.check_targets(arch)
+        narrowest = min(min(site.d_in, site.d_out) for site in arch.select(self.targets))
+        if not 1 <= self.r <= narrowest:
+            raise InputError(
+                f"method.r: must be from 1 to {narrowest}, the width of the narrowest target (given: {self.r})."
+            )
+        self._check_pattern(arch)
+        rules = [
+            ("alpha", math.isfinite(self.alpha) and self.alpha > 0, "a finite number above 0"),
+            ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
+            ("init_std", math.isfinite(self.init_std) and self.init_std > 0, "a finite number above 0"),
+            (
+                "loraplus_lr_ratio",
+                math.isfinite(self.loraplus_lr_ratio) and self.loraplus_lr_ratio > 0,
+                "a finite number above 0",
+            ),
+        ]
+        for key, holds, legal in rules:
+            if not holds:
+                raise InputError(f"method.{key}: must be {legal} (given: {getattr(self, key)}).")
+
+    def check_targets(self, arch: Arch) -> None:
+        """Refuses targets that are unknown, repeated or none.
+
+        Raises:
+            InputError: With those there are.
+        """
         if not all(isinstance(letter, str) for letter in self.targets):
             raise InputError(
                 f"method.targets: a list of letters (given: {self.targets}). Example: method.targets=[q,v]"
@@ -48,24 +113,71 @@ class LoRAConfig(MethodConfig):
                 f"method.targets: {', '.join(repeated)} stands more than once (given: [{', '.join(self.targets)}]).\n"
                 "Name each matrix once. Example: method.targets=[q,v]"
             )
-        narrowest = min(min(site.d_in, site.d_out) for site in arch.select(self.targets))
-        if not 1 <= self.r <= narrowest:
-            raise InputError(
-                f"method.r: must be from 1 to {narrowest}, the width of the narrowest target (given: {self.r})."
-            )
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise InputError(f"method.alpha: must be a finite number above 0 (given: {self.alpha}).")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"method.dropout: must be in [0, 1) (given: {self.dropout}).")
+        arch.select(self.targets)
+
+    def _check_pattern(self, arch: Arch) -> None:
+        sites = arch.select(self.targets)
+        for key, r in self.r_pattern.items():
+            hit = [site for site in sites if key in _keys_of(site)]
+            if not hit:
+                raise InputError(
+                    f"method.r_pattern: {key!r} names none of the adapted matrices "
+                    f"({', '.join(self.targets)} of layers 0 to {arch.num_layers - 1}).\n"
+                    "Example: 'method.r_pattern={v:16,layers.0:2,layers.5.q:4}'"
+                )
+            narrowest = min(min(site.d_in, site.d_out) for site in hit)
+            if not 1 <= r <= narrowest:
+                raise InputError(f"method.r_pattern.{key}: must be from 1 to {narrowest} (given: {r}).")
+
+    def r_of(self, site: Site) -> int:
+        """Returns the rank at a site."""
+        return next((self.r_pattern[key] for key in _keys_of(site) if key in self.r_pattern), self.r)
+
+    def scaling_of(self, site: Site) -> float:
+        """Returns the scale of the update at a site: alpha / r, or alpha / sqrt(r) in rsLoRA."""
+        r = self.r_of(site)
+        return self.alpha / (math.sqrt(r) if self.rslora else r)
+
+    def rate_factor(self, parameter: str) -> float:
+        """Returns LoRA+'s ratio for B."""
+        return self.loraplus_lr_ratio if parameter.endswith(".lora_B") else 1.0
 
     def count(self, arch: Arch) -> Count:
         """Counts r (d_in + d_out) weights a site; for square matrices the paper's 2 n d_model r (Section 5.1)."""
-        by_module = {site.name: self.r * (site.d_in + site.d_out) for site in arch.select(self.targets)}
-        method = sum(by_module.values())
-        return Count(method, arch.head_size, arch.size() + method, by_module)
+        by_module: dict[str, int] = {}
+        total = arch.size()
+        for site in arch.select(self.targets):
+            A, B = self.r_of(site) * site.d_in, self.r_of(site) * site.d_out
+            by_module[site.name] = B if self.freeze_A else A + B
+            total += A + B
+        for name in self.biases(arch):
+            by_module[name] = arch.size([name])
+        return Count(sum(by_module.values()), arch.head_size, total, by_module)
+
+    def biases(self, arch: Arch) -> list[str]:
+        """Returns the biases that are trained, by the names they have before anything is attached."""
+        if self.bias is Bias.none:
+            return []
+        adapted = {f"{site.module}.bias" for site in arch.select(self.targets)}
+        return [
+            name
+            for name in arch.parameters
+            if name.endswith(".bias") and not arch.is_head(name) and (self.bias is Bias.all or name in adapted)
+        ]
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
-        """Puts a LoRALinear around every target."""
-        from lora_repro.methods.lora_layers import attach_lora
+        """Puts an update on every target, and unfreezes biases."""
+        from lora_repro.methods.lora_layers import LoRAUpdate, Start, attach_update
 
-        attach_lora(model, arch.select(self.targets), self.r, self.alpha, self.dropout, seed)
+        for name in self.biases(arch):
+            model.get_parameter(name).requires_grad_(True)
+        start = Start(seed, self.init, self.init_std)
+        for site in arch.select(self.targets):
+            r, scaling = self.r_of(site), self.scaling_of(site)
+            update = LoRAUpdate(site.d_in, site.d_out, r, scaling, start, site.name, self.dropout, self.freeze_A)
+            attach_update(model, site, update)
+
+
+def _keys_of(site: Site) -> list[str]:
+    """Returns the keys of r_pattern that mean a site, the most specific first."""
+    return [site.name, re.sub(r"\.\w+$", "", site.name), site.letter]

@@ -1,99 +1,203 @@
-"""The LoRA layer: a frozen linear and its low-rank updates (paper, Section 4.1)."""
+"""The LoRA layers: a frozen layer and its low-rank updates (paper, Section 4.1)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
 
 from lora_repro import draw
-from lora_repro.arch import Site
+from lora_repro.arch import Part, Site
+from lora_repro.methods.lora import Init
+
+
+class Start(NamedTuple):
+    """How an update begins: what A_0 is drawn from, and by."""
+
+    seed: int
+    init: Init = Init.kaiming
+    init_std: float = 0.02
 
 
 class LoRAUpdate(nn.Module):
-    """One update (alpha / r) B A of one weight matrix, kept in fp32 whatever the frozen weights are kept in.
+    """One update s B A of one weight matrix, kept in fp32 whatever the frozen weights are kept in.
 
-    A starts Kaiming-uniform as in loralib (`layers.py`, `kaiming_uniform_(a=sqrt(5))`, bound 1 / sqrt(d_in)); the
-    paper's Section 4.1 says Gaussian. B starts at zero, so the model starts unchanged.
+    B starts at zero, so the model starts unchanged; of the token embedding it is A that starts at zero and B that is
+    drawn from N(0, 1), as in loralib, since A is looked up row by row.
 
     Args:
-        d_in: Width of the input.
+        d_in: Width of the input (of the embedding: the number of tokens).
         d_out: Width of the output.
         r: Rank, from 1 to min(d_in, d_out).
-        alpha: Scale of the update; the paper sets it to the first r tried and does not tune it.
-        dropout: Dropout on the input of A.
-        seed: The run's seed.
+        scaling: s, the scale of the update: alpha / r, or alpha / sqrt(r) in rsLoRA.
+        start: How A is drawn.
         name: What the draws are keyed by, beside seed and shape: the site's name.
+        dropout: Dropout on the input of A.
+        freeze_A: Train B alone.
 
     Raises:
         ValueError: If r is out of range.
     """
 
-    def __init__(self, d_in: int, d_out: int, r: int, alpha: float, dropout: float, seed: int, name: str) -> None:
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        r: int,
+        scaling: float,
+        start: Start,
+        name: str,
+        dropout: float = 0.0,
+        freeze_A: bool = False,
+    ) -> None:
         super().__init__()
         if not 1 <= r <= min(d_in, d_out):
             raise ValueError(f"r must be from 1 to {min(d_in, d_out)} for {name} (given: {r}).")
-        self.lora_A = nn.Parameter(initial_A(seed, name, r, d_in))
-        self.lora_B = nn.Parameter(torch.zeros(d_out, r))
-        self.scaling = alpha / r
+        if name == "embed":
+            A, B = torch.zeros(r, d_in), torch.from_numpy(draw.normal(start.seed, f"{name}.lora_B", (d_out, r), 1.0))
+        else:
+            A, B = initial_A(start, name, r, d_in), torch.zeros(d_out, r)
+        self.lora_A = nn.Parameter(A, requires_grad=not freeze_A)
+        self.lora_B = nn.Parameter(B)
+        self.scaling = scaling
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Returns (alpha / r) B A x. The scale is applied to the r-wide vector, where it costs least."""
+        """Returns s B A x. The scale is applied to the r-wide vector, where it costs least."""
         return F.linear(F.linear(self.dropout(x), self.lora_A) * self.scaling, self.lora_B)
 
+    def look_up(self, tokens: Int[Tensor, "*batch"], padding: int | None) -> Float[Tensor, "*batch d_out"]:
+        """Returns s B a for the column a of A of each token."""
+        return F.linear(F.embedding(tokens, self.lora_A.T, padding) * self.scaling, self.lora_B)
+
     def delta_W(self) -> Float[Tensor, "d_out d_in"]:
-        """Returns the update as a matrix, (alpha / r) B A."""
+        """Returns the update as a matrix, s B A."""
         return self.scaling * (self.lora_B @ self.lora_A)
 
 
-def initial_A(seed: int, name: str, r: int, d_in: int) -> Float[Tensor, "r d_in"]:
-    """Draws A_0, the start of A at a site; it can be drawn again at any time."""
-    return torch.from_numpy(draw.uniform(seed, f"{name}.lora_A", (r, d_in), bound=1 / math.sqrt(d_in)))
+def initial_A(start: Start, name: str, r: int, d_in: int) -> Float[Tensor, "r d_in"]:
+    """Draws A_0, the start of A at a site; it can be drawn again at any time.
+
+    `kaiming` is loralib's (`kaiming_uniform_(a=sqrt(5))`, so U(-b, b) with b = 1 / sqrt(d_in)), `gaussian` the paper's
+    (Section 4.1, which prints no deviation).
+    """
+    if start.init is Init.gaussian:
+        return torch.from_numpy(draw.normal(start.seed, f"{name}.lora_A", (r, d_in), start.init_std))
+    return torch.from_numpy(draw.uniform(start.seed, f"{name}.lora_A", (r, d_in), bound=1 / math.sqrt(d_in)))
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer and one update for each adapted matrix in it, by letter."""
+    """A frozen linear layer (or GPT-2's Conv1D) and one update for each adapted matrix in it, by letter.
 
-    def __init__(self, base: nn.Linear, updates: dict[str, LoRAUpdate]) -> None:
+    Args:
+        base: The layer, x -> x W^T + b.
+        updates: The updates.
+        parts: Where the output features of each matrix lie (None: they are the whole output).
+    """
+
+    def __init__(
+        self, base: nn.Linear | Conv1D, updates: Mapping[str, LoRAUpdate], parts: Mapping[str, Part | None]
+    ) -> None:
         super().__init__()
         self.base = base
-        self.updates = nn.ModuleDict(updates)
+        self.updates = nn.ModuleDict(dict(updates))
+        self.parts = dict(parts)
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Returns W_0 x + b + (alpha / r) B A x."""
+        """Returns W_0 x + b + s B A x, each update added to its own features."""
         out = self.base(x)
-        for update in self.updates.values():
-            out = out + update(x)
+        for letter, update in self.updates.items():
+            part = self.parts[letter]
+            out = out + update(x) if part is None else _added(out, update(x), part)
         return out
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """Returns one linear layer with W_0 + (alpha / r) B A, in W_0's dtype; this layer stays as it is."""
-        linear = nn.Linear(self.base.in_features, self.base.out_features, self.base.bias is not None)
-        linear.to(self.base.weight.device, self.base.weight.dtype)
-        linear.load_state_dict(self.base.state_dict())
-        for update in self.updates.values():
+    def merged(self) -> nn.Module:
+        """Returns the plain layer with W_0 + s B A, in W_0's dtype; this one stays as it is."""
+        layer = deepcopy(self.base)
+        W = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+        for letter, update in self.updates.items():
             assert isinstance(update, LoRAUpdate)
-            linear.weight += update.delta_W().to(linear.weight.dtype)
-        return linear
+            features_of(W, self.parts[letter]).add_(rows_in(update.delta_W(), self.parts[letter]).to(W.dtype))
+        return layer
 
 
-def attach_lora(model: nn.Module, sites: Iterable[Site], r: int, alpha: float, dropout: float, seed: int) -> None:
-    """Puts a LoRALinear around the linear layer of every site, in place."""
+class LoRAEmbedding(nn.Module):
+    """The frozen token embedding and its update; W is the table transposed."""
+
+    def __init__(self, base: nn.Embedding, update: LoRAUpdate) -> None:
+        super().__init__()
+        self.base = base
+        self.updates = nn.ModuleDict({"embed": update})
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen table: what ties an output layer to it, or asks for its dtype, sees it as it was."""
+        return self.base.weight
+
+    def forward(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d"]:
+        """Returns the rows of the table, with the update."""
+        update = self.updates["embed"]
+        assert isinstance(update, LoRAUpdate)
+        return self.base(tokens) + update.look_up(tokens, self.base.padding_idx)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """Returns the plain embedding, with a table of its own: a tied output layer keeps the frozen one."""
+        layer, update = deepcopy(self.base), self.updates["embed"]
+        assert isinstance(update, LoRAUpdate)
+        layer.weight.add_(update.delta_W().T.to(layer.weight.dtype))
+        return layer
+
+
+def features_of(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
+    """Returns the view of a weight, or of its gradient, that holds the rows of one matrix: (groups, width, ...)."""
+    return W if part is None else W.unflatten(0, (part.groups, part.of, -1))[:, part.index]
+
+
+def rows_in(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
+    """Brings the rows of one matrix into the shape of `features_of`."""
+    return W if part is None else W.unflatten(0, (part.groups, -1))
+
+
+def _added(out: Float[Tensor, "*batch d"], change: Float[Tensor, "*batch part"], part: Part) -> Tensor:
+    """Adds an update to its features of a fused layer's output, in place: the layer's product needs no second look."""
+    out.unflatten(-1, (part.groups, part.of, -1))[..., part.index, :].add_(change.unflatten(-1, (part.groups, -1)))
+    return out
+
+
+def attach_update(model: nn.Module, site: Site, update: LoRAUpdate) -> None:
+    """Puts an update on a site, in place; several updates of one fused layer share the LoRALinear around it."""
+    module = model.get_submodule(site.module)
+    if isinstance(module, LoRALinear):
+        module.updates[site.letter] = update
+        module.parts[site.letter] = site.part
+    elif isinstance(module, nn.Embedding):
+        replace(model, site.module, LoRAEmbedding(module, update))
+    else:
+        assert isinstance(module, nn.Linear | Conv1D), f"{site.module} is no linear layer"
+        replace(model, site.module, LoRALinear(module, {site.letter: update}, {site.letter: site.part}))
+
+
+def updates_of(model: nn.Module, sites: Iterable[Site]) -> dict[Site, LoRAUpdate]:
+    """Returns the update of every adapted site."""
+    found = {}
     for site in sites:
-        base = model.get_submodule(site.module)
-        assert isinstance(base, nn.Linear), f"{site.module} is no linear layer"
-        update = LoRAUpdate(site.d_in, site.d_out, r, alpha, dropout, seed, site.name)
-        replace(model, site.module, LoRALinear(base, {site.letter: update}))
+        update = model.get_submodule(f"{site.module}.updates.{site.letter}")
+        assert isinstance(update, LoRAUpdate)
+        found[site] = update
+    return found
 
 
 def merge(model: nn.Module) -> None:
-    """Folds every update into its weights, in place: the model has no LoRALinear afterwards (Section 4.1)."""
+    """Folds every update into its weights, in place: the model has no LoRA layer afterwards (Section 4.1)."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear | LoRAEmbedding):
             replace(model, name, module.merged())
 
 

@@ -1,6 +1,7 @@
 """What all tasks share: configuration, examples, splits and their subsets. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,15 @@ class Example(NamedTuple):
     document: str
 
 
+class Form(str, Enum):
+    """How a classification is put to the model."""
+
+    label = "label"
+    """A classification head on the model."""
+    text = "text"
+    """A prompt that a language model goes on with; the label is the likeliest of `label_words`."""
+
+
 Splits = dict[str, list[Example]]
 """The keys are train, eval (the dev split) and test."""
 
@@ -37,6 +47,16 @@ class TaskConfig:
     eval_size: int | None = None
     test_size: int | None = None
     subset_seed: int = 0
+    form: Form = Form.label
+    prompt: str = "{text}"
+    """What form=text asks; {text} stands for the example. Too long a text is cut, never the words around it."""
+    label_words: list[str] = field(default_factory=list)
+    """What form=text expects after the prompt, label by label, with the space in front."""
+
+    @property
+    def head_width(self) -> int | None:
+        """Width of the classification head; None where a language model answers in words."""
+        return None if self.form is Form.text else self.num_labels
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads all examples of the three splits.
@@ -64,6 +84,17 @@ class TaskConfig:
             raise InputError(f"task.subset_seed: must be 0 or more (given: {self.subset_seed}).")
         for split, there in (self.sizes() or {}).items():
             self.refuse_size_above(split, there)
+        if self.form is Form.text:
+            if self.prompt.count("{text}") != 1:
+                raise InputError(
+                    f"task.prompt: must hold {{text}} once, where the example stands (given: {self.prompt!r})."
+                )
+            words = self.label_words
+            if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
+                raise InputError(
+                    f"task.label_words: {self.num_labels} different words are needed, one a label (given: {words}).\n"
+                    'Example: \'task.label_words=[" negative"," positive"]\''
+                )
 
     def refuse_size_above(self, split: str, there: int) -> None:
         """Refuses a subset of a split that is larger than the split.

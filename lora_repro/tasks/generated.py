@@ -5,7 +5,7 @@ One example: input "sad up joy is ace ace ugh", label 1 (four words of the posit
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,10 @@ MIN_WORDS, MAX_WORDS = 4, 24
 
 @dataclass
 class GeneratedConfig(TaskConfig):
-    """Nothing to choose but sizes of subsets: the task is the same on all machines."""
+    """Nothing to choose but sizes of subsets and form: the task is the same on all machines."""
+
+    prompt: str = "words: {text} so"
+    label_words: list[str] = field(default_factory=lambda: [" bad", " good"])
 
     def sizes(self) -> dict[str, int] | None:
         """Returns the numbers of examples that are drawn."""

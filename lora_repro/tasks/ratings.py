@@ -17,7 +17,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -61,6 +61,8 @@ class RatingsConfig(TaskConfig):
     split_sizes: dict[str, int] = MISSING
     """Sizes of train, eval and test; they add up to all there is."""
     split_unit: Unit = MISSING
+    prompt: str = "Review: {text}\nSentiment:"
+    label_words: list[str] = field(default_factory=lambda: [" negative", " positive"])
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads the domain's examples, each split in the order of the file.
