@@ -171,15 +171,22 @@ def _paper(item: Item) -> dict[tuple[str, str, str | int], PaperFact]:
     found = {}
     metrics = item.facts["metrics"]
     for fact in item.facts["rows"]:
-        spread = metrics.get(item.fluctuation.get(fact["task"]))
         for row, row_fact in item.rows.values.items():
+            if fact[item.rows.facts] != row_fact:
+                continue
             for column, column_fact in item.columns.values.items():
-                if fact[item.rows.facts] == row_fact and column_fact in fact:
-                    found[fact["task"], str(row), column] = PaperFact(
-                        round(fact[column_fact] / 100, 6),
-                        None if spread is None else round(spread / 100, 6),
-                        fact["model"],
-                    )
+                if item.columns.facts is None:
+                    scores = {fact["task"]: column_fact}
+                else:
+                    scores = {task: task for task in item.tasks if fact[item.columns.facts] == column_fact}
+                for task, key in scores.items():
+                    if key in fact:
+                        spread = metrics.get(item.fluctuation.get(task))
+                        found[task, str(row), column] = PaperFact(
+                            round(fact[key] / 100, 6),
+                            None if spread is None else round(spread / 100, 6),
+                            fact["model"],
+                        )
     return found
 
 

@@ -21,7 +21,7 @@ class Axis:
     values: dict[str | int, str]
     """Our values in their order, and how the paper's facts write each."""
     facts: str | None = None
-    """The key of the facts' rows that holds it; None where the values are themselves such keys (columns)."""
+    """The key of the facts' rows that holds it; None where the values are themselves such keys (columns of scores)."""
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Item:
     aggregate: str
     settings: list[str]
     fluctuation: dict[str, str] = field(default_factory=dict)
+    tasks: list[str] = field(default_factory=list)
+    """The keys of the facts' rows that hold a task's score, where columns are no such keys."""
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -14,12 +14,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from lora_repro import workers
+from lora_repro import budget, workers
 from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice
 from lora_repro.identity import fingerprint
 from lora_repro.inputs import identify_local, refuse_impossible_weights
-from lora_repro.methods import METHODS, MethodConfig
+from lora_repro.methods import METHODS, LoRAConfig, MethodConfig
 from lora_repro.tasks import FAMILIES, TaskConfig
 
 HOME = next(
@@ -116,6 +116,11 @@ class Run:
     def arch(self) -> Arch:
         """Shapes of the model with this task's head."""
         return arch_of(self.model.config, self.task.head_width)
+
+    @property
+    def trained_by_method(self) -> int:
+        """Number of weights that the method trains, the head apart."""
+        return self.method.count(self.arch).method
 
 
 class Resume(str, Enum):
@@ -265,6 +270,8 @@ def resolve(cfg: DictConfig) -> Resolved:
     run.model.check()
     run.task.check()
     run.train.check(run.arch)
+    if isinstance(run.method, LoRAConfig) and run.method.budget is not None:
+        run.method.r = budget.solve(run.method, run.arch)
     run.method.check(run.arch)
     if not 0 <= run.seed < 2**32:
         raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")

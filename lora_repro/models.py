@@ -26,7 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from lora_repro import draw
-from lora_repro.arch import Arch, ModelConfig, Source, arch_of
+from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
 from lora_repro.inputs import WEIGHTS, find_model, sha256_of_bytes
@@ -118,7 +118,8 @@ def _template(
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, dropout)
-    config.classifier_dropout = None
+    if getattr(config, "classifier_dropout", None) is not None:
+        config.classifier_dropout = dropout
     auto: Any = AutoModelForCausalLM
     if head_width is not None:
         auto, config.num_labels = AutoModelForSequenceClassification, head_width
@@ -126,10 +127,7 @@ def _template(
     attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
     if not folder:
         model = auto.from_config(config, attn_implementation=attention)
-        heads = arch_of(config.to_dict(), head_width).head_modules
-        missing = (
-            frozenset(name for name, _ in model.named_parameters() if name.startswith(heads)) if heads else frozenset()
-        )
+        missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
         for name, parameter in model.named_parameters():
             if name not in missing and parameter.dim() > 1:
                 parameter.data = torch.from_numpy(draw.uniform(0, name, tuple(parameter.shape), bound=0.1))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lora_repro.config import resolve, run_id
 from lora_repro.encoding import encode
@@ -157,3 +157,79 @@ def _last(record: Record) -> dict[str, float]:
     result = record.read().result
     assert result is not None
     return result["metrics"]
+
+
+DECODERS: dict[str, dict[str, object]] = {
+    "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_positions=80),
+    "gpt_neox": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+    "llama": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+}
+
+
+def decoder(family: str, folder: Path, tiny: Compose) -> Compose:
+    """A tiny language model on disk, trained and scored in words."""
+    from lora_repro.config import load_group
+    from lora_repro.models import load_tokenizer
+
+    torch.manual_seed(0)
+    tokens = dict(vocab_size=64, bos_token_id=2, eos_token_id=3, pad_token_id=0)
+    config = AutoConfig.for_model(family, **tokens, **DECODERS[family])
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(folder))
+    return lambda *overrides: tiny(
+        "model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "task.form=text", *overrides
+    )
+
+
+def scores(model: torch.nn.Module, cfg: DictConfig) -> torch.Tensor:
+    """What a foreign model says of the labels of the test split, by our objective."""
+    from lora_repro import objective
+    from lora_repro.config import Dtype
+
+    resolved = resolve(cfg)
+    split = encode(resolved.run, resolved.circumstances)["test"]
+    with torch.inference_mode():
+        return objective.label_logits(model, split, list(range(32)), Dtype.fp32, CPU)
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("gpt2", ["method.targets=[q,v]", "method.alpha=16"]),
+        ("gpt2", ["method.targets=[q,k,v,o,up]", "method.r_pattern={v:2}", "method.bias=all"]),
+        ("gpt_neox", ["method.targets=[k,v,down]", "method.rslora=true"]),
+        ("llama", ["method.targets=[q,gate,embed]", "method.freeze_A=true", "method.loraplus_lr_ratio=4"]),
+    ],
+)
+def test_peft_opens_adapters_of_language_models_and_ours_are_read_back(
+    family: str, overrides: list[str], tiny: Compose, tmp_path: Path
+) -> None:
+    local = decoder(family, tmp_path / "base", tiny)
+    cfg = local(*overrides)
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    base = AutoModelForCausalLM.from_pretrained(cfg.paths.model)
+    theirs = PeftModel.from_pretrained(base, str(record.folder / "adapter")).eval()
+    stored = _stored_logits(record, "test")
+    assert torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-5)
+    if "method.bias=all" not in overrides:  # PEFT keeps trained biases when an adapter is disabled, and warns
+        with theirs.disable_adapter():
+            assert not torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-3)
+    assert _metrics(local(*overrides, "train.epochs=0", f"train.init_from={record.run_id}")) == _last(record)
+
+
+def test_pefts_one_update_of_a_fused_layer_is_split_into_q_k_and_v(tiny: Compose, tmp_path: Path) -> None:
+    local = decoder("gpt2", tmp_path / "base", tiny)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    theirs = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True)).eval()
+    for name, parameter in theirs.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    given = ["method.r=4", "method.alpha=8", "train.epochs=0", f"train.init_from={tmp_path / 'theirs'}"]
+    cfg = local("method.targets=[q,k,v]", *given)
+    run_job(cfg)
+    stored = _stored_logits(Record(cfg.paths.outputs, run_id(resolve(cfg).run)), "test")
+    assert torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-5)
+    with pytest.raises(InputError, match="changes q, k and v"):
+        run_job(local("method.targets=[q,v]", *given))

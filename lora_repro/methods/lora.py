@@ -46,7 +46,7 @@ class LoRAConfig(MethodConfig):
     alpha: float = MISSING
     dropout: float = MISSING
     """Dropout on the input of A."""
-    r_pattern: dict[str, int] = field(default_factory=dict)
+    r_pattern: Any = None
     """Other ranks by matrix, layer or both: {v: 16, layers.0: 2, layers.5.q: 4}. The most specific one counts."""
     init: Init = Init.kaiming
     init_std: float = 0.02
@@ -59,7 +59,7 @@ class LoRAConfig(MethodConfig):
     """Learning rate of B over that of A (LoRA+, Hayou et al. 2024)."""
     bias: Bias = Bias.none
     budget: Any = field(default=None, metadata=NOT_SCIENCE)
-    """Number of trained weights from which r is solved: a count (an upper bound), or 18M, 0.35M, 0.01%."""
+    """Number of trained weights from which r is solved (whatever r says): an upper bound, or 18M, 0.35M, 0.01%."""
 
     def __post_init__(self) -> None:
         """Orders the targets, so that [v, q] and [q, v] are one configuration."""
@@ -117,7 +117,14 @@ class LoRAConfig(MethodConfig):
 
     def _check_pattern(self, arch: Arch) -> None:
         sites = arch.select(self.targets)
-        for key, r in self.r_pattern.items():
+        if not isinstance(self.r_pattern, dict | None) or not all(
+            type(r) is int and isinstance(key, str) for key, r in (self.r_pattern or {}).items()
+        ):
+            raise InputError(
+                f"method.r_pattern: ranks by matrix or layer (given: {self.r_pattern}).\n"
+                "Example: 'method.r_pattern={v:16,layers.0:2,layers.5.q:4}'"
+            )
+        for key, r in (self.r_pattern or {}).items():
             hit = [site for site in sites if key in _keys_of(site)]
             if not hit:
                 raise InputError(
@@ -131,7 +138,8 @@ class LoRAConfig(MethodConfig):
 
     def r_of(self, site: Site) -> int:
         """Returns the rank at a site."""
-        return next((self.r_pattern[key] for key in _keys_of(site) if key in self.r_pattern), self.r)
+        ranks = self.r_pattern or {}
+        return next((ranks[key] for key in _keys_of(site) if key in ranks), self.r)
 
     def scaling_of(self, site: Site) -> float:
         """Returns the scale of the update at a site: alpha / r, or alpha / sqrt(r) in rsLoRA."""
