@@ -208,7 +208,7 @@ def _stacked(
             A.append(stacked.pop(_factor(site, "lora_A", own=True)))
             B = stacked.pop(_factor(site, "lora_B", own=True)) * (method.scaling_of(site) / first)
             assert site.part is not None
-            columns = torch.zeros(site.weight_shape[1 if site.transposed else 0], sum(ranks))
+            columns = torch.zeros(site.features, sum(ranks))
             begin = sum(ranks[:position])
             features_of(columns, site.part)[..., begin : begin + ranks[position]] = rows_in(B, site.part)
             blocks.append(columns)
@@ -225,16 +225,15 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
     """
     split = dict(tensors)
     for module, sites in fused.items():
-        theirs = [split.pop(_factor(sites[0], matrix, own=False), None) for matrix in ("lora_A", "lora_B")]
-        if any(factor is None for factor in theirs):
+        A, B = (split.pop(_factor(sites[0], matrix, own=False), None) for matrix in ("lora_A", "lora_B"))
+        if A is None or B is None:
             continue  # told by whoever looks for the factors
-        A, B = theirs
         rest = B.clone()
         for site in sites:
-            if len(B) != site.weight_shape[1 if site.transposed else 0]:
+            if len(B) != site.features:
                 raise InputError(
                     f"train.init_from: lora_B of {module} in {path} has {len(B)} rows, this model's layer "
-                    f"{site.weight_shape[1 if site.transposed else 0]} features.\nGive an adapter of this base."
+                    f"{site.features} features.\nGive an adapter of this base."
                 )
             split[_factor(site, "lora_A", own=True)] = A.clone()
             split[_factor(site, "lora_B", own=True)] = features_of(B, site.part).flatten(0, 1).contiguous()

@@ -48,12 +48,12 @@ def store_in_bf16(model: nn.Module, is_decoder: bool = False) -> None:
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.forward = partial(_layer_norm_in_fp32, module)
-        elif is_decoder and type(module).forward is nn.Embedding.forward:
+        elif is_decoder and isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
             module.forward = partial(_embedding_to_fp32, module)
 
 
-def _embedding_to_fp32(table: nn.Embedding, tokens: Tensor) -> Tensor:
-    return F.embedding(tokens, table.weight, table.padding_idx).float()
+def _embedding_to_fp32(table: nn.Embedding, input: Tensor) -> Tensor:
+    return F.embedding(input, table.weight, table.padding_idx).float()
 
 
 def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:

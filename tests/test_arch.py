@@ -78,8 +78,7 @@ def test_shapes_from_configuration_equal_the_loaded_models(name: str, num_labels
     arch = arch_of(json.loads((tmp_path / "config.json").read_text()), num_labels)
     assert {key: tuple(p.shape) for key, p in model.named_parameters()} == dict(arch.parameters)
     for site in arch.sites:
-        found = tuple(model.get_submodule(site.module).weight.shape)  # pyright: ignore[reportAttributeAccessIssue]
-        assert found == site.weight_shape
+        assert tuple(model.get_parameter(f"{site.module}.weight").shape) == site.weight_shape
     assert arch.num_layers == 3 and (arch.head_size == 0) == (num_labels is None)
 
 

@@ -13,12 +13,12 @@ Shape = tuple[int, ...]
 
 
 class Part(NamedTuple):
-    """Which output features of a fused layer belong to one matrix: `[:, index]` of (groups, of, width).
+    """Which output features of a fused layer belong to one matrix: `[:, position]` of (groups, of, width).
 
     GPT-2 keeps q, k and v one after the other (one group of three); GPT-NeoX interleaves them (a group a head).
     """
 
-    index: int
+    position: int
     of: int
     groups: int = 1
 
@@ -48,8 +48,12 @@ class Site(NamedTuple):
         """The shape of the module's weight, of which W is all or a part."""
         if self.layer is None:
             return (self.d_in, self.d_out)
-        width = self.d_out * (self.part.of if self.part is not None else 1)
-        return (self.d_in, width) if self.transposed else (width, self.d_in)
+        return (self.d_in, self.features) if self.transposed else (self.features, self.d_in)
+
+    @property
+    def features(self) -> int:
+        """Width of the module's output, of which this matrix computes all or a part."""
+        return self.d_out * (self.part.of if self.part is not None else 1)
 
 
 class Arch(NamedTuple):

@@ -157,7 +157,7 @@ class LoRAEmbedding(nn.Module):
 
 def features_of(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
     """Returns the view of a weight, or of its gradient, that holds the rows of one matrix: (groups, width, ...)."""
-    return W if part is None else W.unflatten(0, (part.groups, part.of, -1))[:, part.index]
+    return W if part is None else W.unflatten(0, (part.groups, part.of, -1))[:, part.position]
 
 
 def rows_in(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
@@ -167,7 +167,7 @@ def rows_in(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
 
 def _added(out: Float[Tensor, "*batch d"], change: Float[Tensor, "*batch part"], part: Part) -> Tensor:
     """Adds an update to its features of a fused layer's output, in place: the layer's product needs no second look."""
-    out.unflatten(-1, (part.groups, part.of, -1))[..., part.index, :].add_(change.unflatten(-1, (part.groups, -1)))
+    out.unflatten(-1, (part.groups, part.of, -1))[..., part.position, :].add_(change.unflatten(-1, (part.groups, -1)))
     return out
 
 
