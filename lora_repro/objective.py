@@ -16,8 +16,10 @@ from lora_repro.precision import products
 def loss(model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, where: torch.device) -> Float[Tensor, ""]:
     """Returns the mean over examples of -log p(label), or of -log p(label's words | prompt) over the vocabulary."""
     if split.words is None:
-        _, labels = split.batch(indices, where)
-        return F.cross_entropy(label_logits(model, split, indices, dtype, where).float(), labels)
+        inputs, labels = split.batch(indices, where)
+        with products(dtype, where):
+            logits = model(**inputs).logits
+        return F.cross_entropy(logits.float(), labels)
     words = [split.words[label] for label in split.labels[indices].tolist()]
     return -_log_likelihood(model, split, indices, words, dtype, where).mean()
 

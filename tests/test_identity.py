@@ -42,12 +42,24 @@ def test_ids_never_change(line: str) -> None:
 def test_defaults_that_ids_leave_out_never_change() -> None:
     classes = [ModelConfig, TrainConfig, Run, *FAMILIES.values(), *METHODS.values()]
     found = {
-        f"{cls.__name__}.{f.name}": f.default
+        f"{cls.__name__}.{f.name}": default
         for cls in classes
         for f in dataclasses.fields(cls)
-        if f.metadata.get("science", True) and f.default != "???"
+        for default in [f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default]
+        if f.metadata.get("science", True) and default != "???"
     }
     assert found == {
+        "LoRAConfig.r_pattern": None,
+        "LoRAConfig.init": "kaiming",
+        "LoRAConfig.init_std": 0.02,
+        "LoRAConfig.freeze_A": False,
+        "LoRAConfig.rslora": False,
+        "LoRAConfig.loraplus_lr_ratio": 1.0,
+        "LoRAConfig.bias": "none",
+        "GeneratedConfig.prompt": "words: {text} so",
+        "GeneratedConfig.label_words": [" bad", " good"],
+        "RatingsConfig.prompt": "Review: {text}\nSentiment:",
+        "RatingsConfig.label_words": [" negative", " positive"],
         "TrainConfig.max_steps": None,
         "TrainConfig.warmup_steps": None,
         "TrainConfig.head_learning_rate": None,
@@ -55,7 +67,10 @@ def test_defaults_that_ids_leave_out_never_change() -> None:
         **{
             f"{family.__name__}.{key}": default
             for family in FAMILIES.values()
-            for key, default in (("train_size", None), ("eval_size", None), ("test_size", None), ("subset_seed", 0))
+            for key, default in (
+                *(("train_size", None), ("eval_size", None), ("test_size", None)),
+                *(("subset_seed", 0), ("form", "label")),
+            )
         },
     }
 
@@ -97,6 +112,12 @@ def test_what_means_the_same_has_one_id(one: str, other: str) -> None:
         "task.subset_seed=1",
         "train.head_learning_rate=0.1",
         "model.dropout=0.1",
+        "method.init=gaussian",
+        "method.freeze_A=true",
+        "method.rslora=true",
+        "method.loraplus_lr_ratio=16",
+        "method.bias=all",
+        "method.r_pattern={v:2}",
         "train.epochs=0",
     ],
 )
