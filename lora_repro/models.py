@@ -5,6 +5,7 @@ import string
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,10 @@ from lora_repro import draw
 from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
-from lora_repro.inputs import WEIGHTS, find_model, sha256_of_bytes
+from lora_repro.inputs import find_model, sha256_of_bytes
+from lora_repro.pickled import refuse_more_than_tensors
 from lora_repro.precision import has_fast_bf16
+from lora_repro.weights import weight_files
 
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
@@ -39,6 +42,10 @@ DROPOUTS = (
 )
 """The keys of config.json that model.dropout sets, where a model has them."""
 ACTIVATIONS = ("hidden_act", "activation_function")
+INITIALIZER_RANGE = 0.02
+"""What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
+COPIED_UP_TO = 5 * 10**8
+"""Weights up to which a model, once read, is kept for the next run and copied; a larger one is read anew each time."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 
@@ -56,7 +63,9 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
     arch = run.arch
     rounded = run.train.dtype is Dtype.bf16 and not has_fast_bf16(device)
     eager = device.type == "cpu" and (rounded or run.train.max_length <= EAGER_UP_TO)
-    template, missing = _template(
+    is_copied = arch.size() <= COPIED_UP_TO
+    read = _template if is_copied else _template.__wrapped__
+    template, missing = read(
         str(_folder(run.model, model_path, cache_dir) or ""),
         json.dumps(run.model.config, sort_keys=True),
         run.model.digest,
@@ -70,23 +79,34 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
             f"model={run.model.name}: {len(absent)} of the backbone's tensors are not in the weights, or not in this "
             f"shape. First: {absent[0]}.\nGive weights that belong to the config.json beside them."
         )
-    model = deepcopy(template)
+    model = deepcopy(template) if is_copied else template
+    std = getattr(model.config, "initializer_range", INITIALIZER_RANGE)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(arch.is_head(name))
         if name in missing:
-            parameter.data = _draw(run.seed, name, tuple(parameter.shape), model.config.initializer_range)
+            parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
     if arch.model_type in ("bert", "roberta"):
         read_first_position(model)
     return model.to(device=device)  # pyright: ignore[reportCallIssue]  (transformers wraps nn.Module.to)
 
 
 def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:
-    """Loads the model's own tokenizer; the random tiny one has a vocabulary of letters."""
+    """Loads the model's own tokenizer; the random tiny one has a vocabulary of letters.
+
+    Raises:
+        MissingInputError: If weights are missing, or the package that reads this kind of tokenizer.
+    """
     folder = _folder(config, model_path, cache_dir)
     if folder is None:
         letters = string.ascii_lowercase
         vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
         return BertTokenizer(vocab={token: position for position, token in enumerate(vocabulary)})
+    only_spm = (folder / "spm.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if only_spm and find_spec("sentencepiece") is None:
+        raise MissingInputError(
+            f"{folder / 'spm.model'} is read by a package that is not here: sentencepiece.\n"
+            "Install it: pip install 'lora_repro[deberta]'"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
@@ -146,23 +166,26 @@ def _template(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report of the missing head: the head is ours to draw
     transformers_logging.disable_progress_bar()
+    files = weight_files(Path(folder))
+    refuse_more_than_tensors(files)
     try:
         model, info = auto.from_pretrained(
             folder,
             config=config,
             attn_implementation=attention,
             dtype=torch.float32,
+            weights_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     except SafetensorError as error:
-        raise MissingInputError(f"{folder}/{WEIGHTS} is damaged ({error}).\nCopy or download it again.") from error
+        raise MissingInputError(f"{files[0]} is damaged ({error}).\nCopy or download it again.") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise MissingInputError(
-                f"{folder}/{WEIGHTS}: {name} holds values that are not finite.\nGive weights that did not diverge."
+                f"{files[0]}: {name} holds values that are not finite.\nGive weights that did not diverge."
             )
     missing = frozenset(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     return _Template(model, missing)

@@ -1,20 +1,22 @@
 """Shapes of a model from its configuration, with which counting, planning and adapting begin. No torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from lora_repro.arch.base import LETTERS, Arch, Part, Shape, Site
 from lora_repro.arch.families import FAMILIES
+from lora_repro.arch.unknown import HOW_TO_ADD, matrices
 from lora_repro.errors import InputError
 from lora_repro.identity import NOT_SCIENCE
 
-__all__ = ["LETTERS", "Arch", "ModelConfig", "Part", "Shape", "Site", "Source", "arch_of"]
+__all__ = ["LETTERS", "Arch", "ModelConfig", "Part", "Shape", "Site", "Source", "arch_of", "refuse_unknown"]
 
 
 class Source(str, Enum):
@@ -33,7 +35,7 @@ class ModelConfig:
 
     name: str = MISSING
     digest: str = MISSING
-    """sha256 of model.safetensors, checked when the weights are loaded."""
+    """sha256 of model.safetensors, checked when the weights are loaded; or the hub's commit, see `revision`."""
     dropout: float = MISSING
     """Dropout of the backbone while training, hidden states and attention alike."""
     source: Source = field(default=Source.pretrained, metadata=NOT_SCIENCE)
@@ -51,7 +53,9 @@ class ModelConfig:
     gguf_digest: str | None = field(default=None, metadata=NOT_SCIENCE)
     """sha256 of the GGUF file."""
     hub: str | None = field(default=None, metadata=NOT_SCIENCE)
+    """The model's repository on the Hugging Face hub."""
     revision: str | None = field(default=None, metadata=NOT_SCIENCE)
+    """The commit of that repository; it is the digest too where the hub is the only source."""
     files: dict[str, str] = field(default_factory=dict, metadata=NOT_SCIENCE)
     """Other files that are needed, each with its sha256."""
 
@@ -83,13 +87,36 @@ def _arch(config_json: str, num_labels: int | None) -> Arch:
     config = json.loads(config_json)
     family = str(config.get("model_type"))
     if family not in FAMILIES:
-        raise InputError(
-            f"model: unknown architecture {family!r} (model_type in config.json).\n"
-            f"Known: {', '.join(FAMILIES)}. To add one, give its shapes and sites in lora_repro/arch/families.py."
-        )
+        raise InputError(f"{_unknown(family)}\n{HOW_TO_ADD}")
     try:
         return FAMILIES[family](config, num_labels)
     except KeyError as error:
         raise InputError(
             f"model: config.json of this {family} lacks the key {error}.\nGive the one that belongs to the weights."
         ) from None
+
+
+def refuse_unknown(config: Mapping[str, Any], shapes: Callable[[], Mapping[str, Shape] | None], weights: Path) -> None:
+    """Refuses an architecture that is not known, and lists the matrices of its weights for whoever adds it.
+
+    Args:
+        config: The config.json beside the weights.
+        shapes: Reads the shapes of all tensors; None where the file does not tell them.
+        weights: The file that they are read from, for the words.
+
+    Raises:
+        InputError: With the list and what to do.
+    """
+    family = str(config.get("model_type"))
+    if family in FAMILIES:
+        return
+    found = shapes()
+    if found is None:
+        told = [f"{weights} is a pickle, whose matrices cannot be listed: save_pretrained writes safetensors."]
+    else:
+        told = [f"Matrices in {weights}:", *(f"  {line}" for line in matrices(found))]
+    raise InputError("\n".join([_unknown(family), *told, HOW_TO_ADD]))
+
+
+def _unknown(family: str) -> str:
+    return f"model: unknown architecture {family!r} (model_type in config.json).\nKnown: {', '.join(FAMILIES)}."
