@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from lora_repro.arch import Arch, ModelConfig
+from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.errors import MissingInputError
 from lora_repro.tasks.base import TaskConfig
 
@@ -70,6 +70,7 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     Raises:
         MissingInputError: If the weights are nowhere, or damaged.
     """
+    refuse_shapes(config)
     if config.name == "local":
         identify_local(model)
         return Path(model or "").expanduser()
@@ -90,6 +91,19 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
         problems.append(problem)
     what = "; ".join(problems) or f"no weights in {cached_model(config, cache)}, nor in an installed package"
     raise MissingInputError(f"model {config.name}: {what}.\nFetch it: {_command(config.name, cache)}")
+
+
+def refuse_shapes(config: ModelConfig) -> None:
+    """Refuses a model of which there are only shapes.
+
+    Raises:
+        MissingInputError: With what can be done with it.
+    """
+    if config.source is Source.shapes:
+        raise MissingInputError(
+            f"model {config.name}: only its shapes are here, there are no weights to fetch or load.\n"
+            f"Count and plan with it (python -m analysis budget --model {config.name}), and train another model."
+        )
 
 
 def find_data(config: TaskConfig, data: str | None, cache: str) -> Data:
