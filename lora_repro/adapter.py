@@ -181,7 +181,7 @@ def _peft_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
                 names[ours] = f"{PEFT_PREFIX}{site.module}.lora_embedding_{matrix[-1]}"
             else:
                 names[ours] = _factor(site, matrix, own=site.part is not None)
-    for name in method.biases(arch):
+    for name in method.unfrozen(arch):
         module = name.removesuffix(".bias")
         if module in adapted:
             names[f"{module}.base.bias"] = f"{PEFT_PREFIX}{module}.base_layer.bias"

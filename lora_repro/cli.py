@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lora_repro import interrupt
+from lora_repro import budget, interrupt
 from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
 from lora_repro.explain import explain
@@ -83,6 +83,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
             "-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
         )
     arguments = multirun[:1]  # in front: behind an override, argparse would not take it
+    keys = []
     for argument in argv:
         if argument in MULTIRUN:
             continue
@@ -92,6 +93,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
             arguments.append(argument)
             continue
         (override,) = OverridesParser.create().parse_overrides([argument])
+        keys.append(override.key_or_group)
         _refuse_no_sweep(override, argv)
         if override.key_or_group == "preset" and not override.is_sweep_override():
             refuse_unknown_preset(str(override.value()))
@@ -104,6 +106,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
         if plain and (value := integral(override.key_or_group, given)) is not given:
             argument = f"{override.get_key_element()}={value}"
         arguments.append(argument.lstrip("+") if plain else argument)
+    budget.refuse_both(keys)
     return arguments
 
 

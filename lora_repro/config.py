@@ -19,7 +19,7 @@ from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice
 from lora_repro.identity import fingerprint
 from lora_repro.inputs import identify_local, refuse_impossible_weights
-from lora_repro.methods import METHODS, LoRAConfig, MethodConfig
+from lora_repro.methods import METHODS, MethodConfig, SizedConfig
 from lora_repro.tasks import FAMILIES, TaskConfig
 
 HOME = next(
@@ -121,6 +121,11 @@ class Run:
     def trained_by_method(self) -> int:
         """Number of weights that the method trains, the head apart."""
         return self.method.count(self.arch).method
+
+    @property
+    def utilisation(self) -> float | None:
+        """These weights over those that the method's budget names; None without a budget."""
+        return budget.utilisation(self.method, self.arch)
 
 
 class Resume(str, Enum):
@@ -270,8 +275,8 @@ def resolve(cfg: DictConfig) -> Resolved:
     run.model.check()
     run.task.check()
     run.train.check(run.arch)
-    if isinstance(run.method, LoRAConfig) and run.method.budget is not None:
-        run.method.r = budget.solve(run.method, run.arch)
+    if isinstance(run.method, SizedConfig) and run.method.budget is not None:
+        setattr(run.method, run.method.size_key, budget.solve(run.method, run.arch))
     run.method.check(run.arch)
     if not 0 <= run.seed < 2**32:
         raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")

@@ -29,6 +29,7 @@ from lora_repro.inputs import (
     is_commit,
     needed_files,
     problem_of,
+    refuse_shapes,
 )
 from lora_repro.sweep import load
 from lora_repro.tasks import RatingsConfig, TaskConfig
@@ -102,6 +103,7 @@ def fetch(config: ModelConfig | TaskConfig, cache: str) -> str:
     if isinstance(config, ModelConfig):
         if config.source is Source.random:
             return "drawn at random, nothing to fetch"
+        refuse_shapes(config)
         try:
             return f"present ({find_model(config, None, cache)})"
         except MissingInputError:

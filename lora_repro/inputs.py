@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_repro.arch import Arch, ModelConfig, refuse_unknown
+from lora_repro.arch import Arch, ModelConfig, Source, refuse_unknown
 from lora_repro.errors import MissingInputError
 from lora_repro.tasks.base import TaskConfig
 from lora_repro.weights import WEIGHTS, shapes_in, weight_files
@@ -66,6 +66,7 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     Raises:
         MissingInputError: If the weights are nowhere, or damaged.
     """
+    refuse_shapes(config)
     if config.name == "local":
         identify_local(model)
         return Path(model or "").expanduser()
@@ -89,6 +90,19 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     if is_commit(config.digest) and not problems:
         what = f"no snapshot of {config.hub} at commit {config.digest[:7]} in the hub's local cache"
     raise MissingInputError(f"model {config.name}: {what}.\nFetch it: {_command(config.name, cache)}")
+
+
+def refuse_shapes(config: ModelConfig) -> None:
+    """Refuses a model of which there are only shapes.
+
+    Raises:
+        MissingInputError: With what can be done with it.
+    """
+    if config.source is Source.shapes:
+        raise MissingInputError(
+            f"model {config.name}: only its shapes are here, there are no weights to fetch or load.\n"
+            f"Count and plan with it (python -m analysis budget --model {config.name}), and train another model."
+        )
 
 
 def find_data(config: TaskConfig, data: str | None, cache: str) -> Data:

@@ -25,14 +25,20 @@ def machine(where: torch.device, dtype: Dtype) -> dict[str, Any]:
     }
 
 
-def collect(where: torch.device, dtype: Dtype) -> dict[str, Any]:
-    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time."""
+def collect(where: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, Any]:
+    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time.
+
+    Args:
+        where: The device.
+        dtype: Precision of the products.
+        budget: The number of weights that the size of the method was solved from, as it was given.
+    """
     here = machine(where, dtype)
     return {
         **_commit(),
         "versions": _versions(),
         **{key: here[key] for key in ("device_class", "bf16", "threads")},
-        "budget": None,  # of which r would have been solved; budgets come with a later version
+        "budget": budget,
     }
 
 

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lora_repro import budget
 from lora_repro.config import Circumstances, Resolved, group_names, integral, refuse_unknown_preset, resolve, run_id
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.explain import explain
@@ -164,6 +165,7 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
             bases[choice].sweep = None  # only its name would matter to a job, and copying it costs
         cfg = deepcopy(bases[choice])
         try:
+            budget.refuse_both(point)
             for key, value in point.items():
                 if key not in groups:
                     OmegaConf.update(cfg, key, value, merge=False)

@@ -56,6 +56,8 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
         record.run_id, examples, count.method, count.head, where,
     )  # fmt: skip
+    if run.utilisation is not None:
+        log.info("%s: these are %.1f %% of its budget", record.run_id, 100 * run.utilisation)
     epochs = math.ceil(total / math.ceil(examples / run.train.batch_size))
     with interrupt.deferred():
         try:
@@ -88,7 +90,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": device.peak_memory_gib(where),
         "merge_max_abs_error": checks.merge_max_abs_error(model, splits["eval"], where),
-        "provenance": provenance.collect(where, run.train.dtype)
+        "provenance": provenance.collect(where, run.train.dtype, getattr(run.method, "budget", None))
         | ({"machines_before": state.machines} if state.machines else {}),
     }
 

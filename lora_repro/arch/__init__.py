@@ -24,6 +24,8 @@ class Source(str, Enum):
 
     pretrained = "pretrained"
     random = "random"
+    shapes = "shapes"
+    """Nowhere: the model is counted and planned, never loaded."""
 
 
 @dataclass

@@ -81,6 +81,20 @@ class Arch(NamedTuple):
         return self.size(name for name in self.parameters if self.is_head(name))
 
     @property
+    def backbone(self) -> list[str]:
+        """Every parameter but the head's."""
+        return [name for name in self.parameters if not self.is_head(name)]
+
+    @property
+    def biases(self) -> list[str]:
+        """The biases of the backbone, LayerNorms' too."""
+        return [name for name in self.backbone if name.endswith(".bias")]
+
+    def layer_of(self, parameter: str) -> int | None:
+        """Returns the block that a parameter of the backbone belongs to, counted from 0; None outside the blocks."""
+        return next((int(part) for part in parameter.split(".") if part.isdigit()), None)
+
+    @property
     def letters(self) -> list[str]:
         """The matrices that there are."""
         return [letter for letter in LETTERS if any(site.letter == letter for site in self.sites)]

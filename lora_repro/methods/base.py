@@ -1,11 +1,13 @@
 """What all methods share: configuration, the count of what they train, and attach. No torch at import."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from omegaconf import MISSING
 
 from lora_repro.arch import Arch
+from lora_repro.errors import InputError
+from lora_repro.identity import NOT_SCIENCE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +53,10 @@ class MethodConfig:
         """Counts the weights from shapes."""
         raise NotImplementedError
 
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns the parameters of the backbone that are trained, by the names they have before anything is attached."""
+        return []
+
     def rate_factor(self, parameter: str) -> float:
         """Returns what the learning rate is multiplied by for a parameter of the method."""
         return 1.0
@@ -58,3 +64,29 @@ class MethodConfig:
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Changes a model with all weights frozen but the head's into the method's: adds, or unfreezes, in place."""
         raise NotImplementedError
+
+
+@dataclass
+class SizedConfig(MethodConfig):
+    """A method whose count grows in equal steps with one whole number: LoRA's r, an adapter's bottleneck."""
+
+    size_key: ClassVar[str]
+    """The field that holds this number."""
+
+    budget: Any = field(default=None, metadata=NOT_SCIENCE, kw_only=True)
+    """Number of trained weights from which that field is solved (whatever it says): an upper bound, or a number as
+    papers print it, 18M, 0.35M, 0.01%. See lora_repro/budget.py."""
+
+    def largest(self, arch: Arch) -> int:
+        """Returns the largest value that the field can have."""
+        raise NotImplementedError
+
+
+def refuse_outside(key: str, value: int, least: int, most: int, why: str) -> None:
+    """Refuses a whole number out of range.
+
+    Raises:
+        InputError: With the key, the value, the range, and what sets its upper end.
+    """
+    if not least <= value <= most:
+        raise InputError(f"method.{key}: must be from {least} to {most}, {why} (given: {value}).")

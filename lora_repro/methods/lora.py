@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,8 +13,7 @@ from omegaconf import MISSING
 from lora_repro import draw
 from lora_repro.arch import LETTERS, Arch, Site
 from lora_repro.errors import InputError
-from lora_repro.identity import NOT_SCIENCE
-from lora_repro.methods.base import Count, MethodConfig
+from lora_repro.methods.base import Count, SizedConfig, refuse_outside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,8 +57,10 @@ class Bias(str, Enum):
 
 
 @dataclass
-class LoRAConfig(MethodConfig):
+class LoRAConfig(SizedConfig):
     """W_0 x + (alpha / r) B A x on the matrices that `targets` names."""
+
+    size_key: ClassVar[str] = "r"
 
     targets: list[str] = field(default=MISSING)
     """Letters of the adapted matrices; a set, kept in the order q, k, v, o, up, down, gate, embed."""
@@ -79,8 +80,6 @@ class LoRAConfig(MethodConfig):
     loraplus_lr_ratio: float = 1.0
     """Learning rate of B over that of A (LoRA+, Hayou et al. 2024)."""
     bias: Bias = Bias.none
-    budget: Any = field(default=None, metadata=NOT_SCIENCE)
-    """Number of trained weights from which r is solved (whatever r says): an upper bound, or 18M, 0.35M, 0.01%."""
 
     def __post_init__(self) -> None:
         """Orders the targets, so that [v, q] and [q, v] are one configuration."""
@@ -96,12 +95,7 @@ class LoRAConfig(MethodConfig):
 
     def check(self, arch: Arch) -> None:
         """Refuses targets that are unknown, repeated or none, and numbers out of range."""
-        self.check_targets(arch)
-        narrowest = min(min(site.d_in, site.d_out) for site in arch.select(self.targets))
-        if not 1 <= self.r <= narrowest:
-            raise InputError(
-                f"method.r: must be from 1 to {narrowest}, the width of the narrowest target (given: {self.r})."
-            )
+        refuse_outside("r", self.r, 1, self.largest(arch), "the width of the narrowest target")
         self._check_pattern(arch)
         rules = [
             ("alpha", math.isfinite(self.alpha) and self.alpha > 0, "a finite number above 0"),
@@ -116,6 +110,15 @@ class LoRAConfig(MethodConfig):
         for key, holds, legal in rules:
             if not holds:
                 raise InputError(f"method.{key}: must be {legal} (given: {getattr(self, key)}).")
+
+    def largest(self, arch: Arch) -> int:
+        """Returns the width of the narrowest target.
+
+        Raises:
+            InputError: If the targets are impossible.
+        """
+        self.check_targets(arch)
+        return min(min(site.d_in, site.d_out) for site in arch.select(self.targets))
 
     def check_targets(self, arch: Arch) -> None:
         """Refuses targets that are unknown, repeated or none.
@@ -179,26 +182,22 @@ class LoRAConfig(MethodConfig):
             A, B = self.r_of(site) * site.d_in, self.r_of(site) * site.d_out
             by_module[site.name] = B if self.freeze_A else A + B
             total += A + B
-        for name in self.biases(arch):
+        for name in self.unfrozen(arch):
             by_module[name] = arch.size([name])
         return Count(sum(by_module.values()), arch.head_size, total, by_module)
 
-    def biases(self, arch: Arch) -> list[str]:
-        """Returns the biases that are trained, by the names they have before anything is attached."""
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns the biases that are trained."""
         if self.bias is Bias.none:
             return []
         adapted = {f"{site.module}.bias" for site in arch.select(self.targets)}
-        return [
-            name
-            for name in arch.parameters
-            if name.endswith(".bias") and not arch.is_head(name) and (self.bias is Bias.all or name in adapted)
-        ]
+        return [name for name in arch.biases if self.bias is Bias.all or name in adapted]
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Puts an update on every target, and unfreezes biases."""
         from lora_repro.methods.lora_layers import LoRAUpdate, attach_update
 
-        for name in self.biases(arch):
+        for name in self.unfrozen(arch):
             model.get_parameter(name).requires_grad_(True)
         start = Start(seed, self.init, self.init_std)
         for site in arch.select(self.targets):

@@ -1,9 +1,10 @@
-"""Methods that train weights of the model itself: full fine-tuning, and the head alone."""
+"""Methods that train weights of the model itself: all, the last blocks, the biases, or the head alone."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lora_repro.arch import Arch
+from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, MethodConfig
 
 if TYPE_CHECKING:
@@ -12,41 +13,77 @@ if TYPE_CHECKING:
 
 @dataclass
 class UnfreezeConfig(MethodConfig):
-    """Trains the parameters that `selects` names, and the head."""
+    """Trains the parameters of the backbone that `unfrozen` names, and the head."""
 
-    def selects(self, parameter: str) -> bool:
-        """Tells whether the method trains this parameter of the backbone."""
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns the parameters of the backbone that are trained."""
         raise NotImplementedError
 
     def count(self, arch: Arch) -> Count:
-        """Counts the selected parameters; by_module holds one entry a parameter's module."""
+        """Counts the unfrozen parameters; by_module holds one entry a parameter's module."""
         by_module: dict[str, int] = {}
-        for name in arch.parameters:
-            if not arch.is_head(name) and self.selects(name):
-                module = name.rpartition(".")[0]
-                by_module[module] = by_module.get(module, 0) + arch.size([name])
+        for name in self.unfrozen(arch):
+            module = name.rpartition(".")[0]
+            by_module[module] = by_module.get(module, 0) + arch.size([name])
         return Count(sum(by_module.values()), arch.head_size, arch.size(), by_module)
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
-        """Unfreezes the selected parameters."""
-        for name, parameter in model.named_parameters():
-            if not arch.is_head(name):
-                parameter.requires_grad_(self.selects(name))
+        """Unfreezes the parameters."""
+        for name in self.unfrozen(arch):
+            model.get_parameter(name).requires_grad_(True)
 
 
 @dataclass
 class FullConfig(UnfreezeConfig):
     """Full fine-tuning: every weight is trained."""
 
-    def selects(self, parameter: str) -> bool:
-        """Selects everything."""
-        return True
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns the whole backbone."""
+        return arch.backbone
 
 
 @dataclass
 class HeadOnlyConfig(UnfreezeConfig):
     """Only the head is trained: the floor that every method must clear."""
 
-    def selects(self, parameter: str) -> bool:
-        """Selects nothing."""
-        return False
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns nothing."""
+        return []
+
+
+@dataclass
+class FTTop2Config(UnfreezeConfig):
+    """The last two blocks are trained, and nothing before or behind them (Li and Liang 2021; paper, Table 3)."""
+
+    BLOCKS: ClassVar[int] = 2
+
+    def check(self, arch: Arch) -> None:
+        """Refuses a model of fewer blocks."""
+        if arch.num_layers < self.BLOCKS:
+            raise InputError(
+                f"method=ft_top2: trains the last {self.BLOCKS} blocks, and this {arch.model_type} has "
+                f"{arch.num_layers}.\nChoose method=full."
+            )
+
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns what lies in the last two blocks."""
+        last = range(arch.num_layers - self.BLOCKS, arch.num_layers)
+        return [name for name in arch.backbone if arch.layer_of(name) in last]
+
+
+@dataclass
+class BitFitConfig(UnfreezeConfig):
+    """Every bias of the backbone is trained, LayerNorms' too, and no weight (Zaken et al. 2021; paper, Section 5.1).
+
+    On RoBERTa base these are 102,144: 8,448 a layer (q, k, v, o: 4 x 768; up 3,072; down 768; two LayerNorms 2 x 768),
+    and 768 of the embeddings' LayerNorm.
+    """
+
+    def check(self, arch: Arch) -> None:
+        """Refuses a model that has no biases."""
+        if not arch.biases:
+            raise InputError(f"method=bitfit: this {arch.model_type} has no biases.\nChoose another method.")
+
+    def unfrozen(self, arch: Arch) -> list[str]:
+        """Returns the biases."""
+        return arch.biases
