@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from analysis import explore
 from lora_repro.cli import guard, normalise, refuse_long_names
 from lora_repro.config import group_names
 from lora_repro.errors import InputError, did_you_mean
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
     for command in (table, plan, status, doctor, diff):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+    explore.add_commands(commands)
     return parser
 
 
