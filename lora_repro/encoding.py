@@ -13,7 +13,7 @@ from lora_repro.config import Circumstances, Run
 from lora_repro.errors import InputError
 from lora_repro.identity import science
 from lora_repro.models import load_tokenizer
-from lora_repro.tasks import Example, Form, subset
+from lora_repro.tasks import Example, Form, permuted, subset
 
 
 class Encoded(NamedTuple):
@@ -38,17 +38,20 @@ _encoded: dict[str, dict[str, Encoded]] = {}
 
 
 def encode(run: Run, circumstances: Circumstances) -> dict[str, Encoded]:
-    """Reads, subsets and tokenises the splits of a run's task.
+    """Reads, subsets and tokenises the splits of a run's task; permutes the training labels where it says so.
 
     Raises:
         MissingInputError: If data or tokenizer are missing or damaged.
     """
     paths = circumstances.paths
+    seed = run.seed if run.task.permute_labels else None
     key = json.dumps(
-        [science(run.task), science(run.model), run.train.max_length, paths.data, paths.model, paths.cache]
+        [science(run.task), science(run.model), run.train.max_length, seed, paths.data, paths.model, paths.cache]
     )
     if key not in _encoded:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)
+        if seed is not None:
+            splits["train"] = permuted(splits["train"], seed)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _encoded.clear()
         put = _prompts if run.task.form is Form.text else _encode

@@ -39,25 +39,43 @@ def test_ids_never_change(line: str) -> None:
     assert id_of(*line.split()) == GOLDEN_IDS[line]
 
 
+TASK_DEFAULTS = {
+    "train_size": None,
+    "eval_size": None,
+    "test_size": None,
+    "subset_seed": 0,
+    "form": "label",
+    "permute_labels": False,
+}
+GOLDEN_DEFAULTS = {
+    "TrainConfig.max_steps": None,
+    "TrainConfig.warmup_steps": None,
+    "TrainConfig.head_learning_rate": None,
+    "TrainConfig.init_from": None,
+    **{f"{family.__name__}.{key}": default for family in FAMILIES.values() for key, default in TASK_DEFAULTS.items()},
+    "RatingsConfig.prompt": "Review: {text}\nSentiment:",
+    "RatingsConfig.label_words": [" negative", " positive"],
+    "GeneratedConfig.prompt": "words: {text} so",
+    "GeneratedConfig.label_words": [" bad", " good"],
+    "LoRAConfig.r_pattern": None,
+    "LoRAConfig.init": "kaiming",
+    "LoRAConfig.init_std": 0.02,
+    "LoRAConfig.freeze_A": False,
+    "LoRAConfig.rslora": False,
+    "LoRAConfig.loraplus_lr_ratio": 1.0,
+    "LoRAConfig.bias": "none",
+}
+
+
 def test_defaults_that_ids_leave_out_never_change() -> None:
     classes = [ModelConfig, TrainConfig, Run, *FAMILIES.values(), *METHODS.values()]
     found = {
-        f"{cls.__name__}.{f.name}": f.default
+        f"{cls.__name__}.{f.name}": f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         for cls in classes
         for f in dataclasses.fields(cls)
         if f.metadata.get("science", True) and f.default != "???"
     }
-    assert found == {
-        "TrainConfig.max_steps": None,
-        "TrainConfig.warmup_steps": None,
-        "TrainConfig.head_learning_rate": None,
-        "TrainConfig.init_from": None,
-        **{
-            f"{family.__name__}.{key}": default
-            for family in FAMILIES.values()
-            for key, default in (("train_size", None), ("eval_size", None), ("test_size", None), ("subset_seed", 0))
-        },
-    }
+    assert found == GOLDEN_DEFAULTS
 
 
 def test_ids_of_all_methods_differ() -> None:
@@ -95,6 +113,7 @@ def test_what_means_the_same_has_one_id(one: str, other: str) -> None:
         "train.batch_size=8",
         "task.train_size=10",
         "task.subset_seed=1",
+        "task.permute_labels=true",
         "train.head_learning_rate=0.1",
         "model.dropout=0.1",
         "train.epochs=0",

@@ -4,10 +4,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
 from omegaconf import MISSING
 
+from lora_repro import draw
 from lora_repro.arch import LETTERS, Arch, Site
 from lora_repro.errors import InputError
 from lora_repro.identity import NOT_SCIENCE
@@ -24,6 +27,24 @@ class Init(str, Enum):
     """U(-b, b) with b = 1 / sqrt(d_in): the authors' code."""
     gaussian = "gaussian"
     """N(0, init_std^2): the paper's Section 4.1."""
+
+
+class Start(NamedTuple):
+    """How an update begins: what A_0 is drawn from, and by."""
+
+    seed: int
+    init: Init = Init.kaiming
+    init_std: float = 0.02
+
+    def draw_A(self, name: str, r: int, d_in: int) -> Float[np.ndarray, "r d_in"]:
+        """Draws A_0, the start of A at the site of this name; it can be drawn again at any time.
+
+        `kaiming` is loralib's (`kaiming_uniform_(a=sqrt(5))`, so U(-b, b) with b = 1 / sqrt(d_in)), `gaussian` the
+        paper's (Section 4.1, which prints no deviation).
+        """
+        if self.init is Init.gaussian:
+            return draw.normal(self.seed, f"{name}.lora_A", (r, d_in), self.init_std)
+        return draw.uniform(self.seed, f"{name}.lora_A", (r, d_in), bound=1 / math.sqrt(d_in))
 
 
 class Bias(str, Enum):
@@ -175,7 +196,7 @@ class LoRAConfig(MethodConfig):
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Puts an update on every target, and unfreezes biases."""
-        from lora_repro.methods.lora_layers import LoRAUpdate, Start, attach_update
+        from lora_repro.methods.lora_layers import LoRAUpdate, attach_update
 
         for name in self.biases(arch):
             model.get_parameter(name).requires_grad_(True)

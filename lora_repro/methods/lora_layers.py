@@ -1,9 +1,7 @@
 """The LoRA layers: a frozen layer and its low-rank updates (paper, Section 4.1)."""
 
-import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,15 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_repro import draw
 from lora_repro.arch import Part, Site
-from lora_repro.methods.lora import Init
-
-
-class Start(NamedTuple):
-    """How an update begins: what A_0 is drawn from, and by."""
-
-    seed: int
-    init: Init = Init.kaiming
-    init_std: float = 0.02
+from lora_repro.methods.lora import Start
 
 
 class LoRAUpdate(nn.Module):
@@ -81,14 +71,8 @@ class LoRAUpdate(nn.Module):
 
 
 def initial_A(start: Start, name: str, r: int, d_in: int) -> Float[Tensor, "r d_in"]:
-    """Draws A_0, the start of A at a site; it can be drawn again at any time.
-
-    `kaiming` is loralib's (`kaiming_uniform_(a=sqrt(5))`, so U(-b, b) with b = 1 / sqrt(d_in)), `gaussian` the paper's
-    (Section 4.1, which prints no deviation).
-    """
-    if start.init is Init.gaussian:
-        return torch.from_numpy(draw.normal(start.seed, f"{name}.lora_A", (r, d_in), start.init_std))
-    return torch.from_numpy(draw.uniform(start.seed, f"{name}.lora_A", (r, d_in), bound=1 / math.sqrt(d_in)))
+    """Draws A_0, as `Start.draw_A` does, as a tensor."""
+    return torch.from_numpy(start.draw_A(name, r, d_in))
 
 
 class LoRALinear(nn.Module):

@@ -52,6 +52,8 @@ class TaskConfig:
     """What form=text asks; {text} stands for the example. Too long a text is cut, never the words around it."""
     label_words: list[str] = field(default_factory=list)
     """What form=text expects after the prompt, label by label, with the space in front."""
+    permute_labels: bool = False
+    """Train on labels permuted by the run's seed: what such runs share is not the task. Dev and test keep theirs."""
 
     @property
     def head_width(self) -> int | None:
@@ -139,3 +141,9 @@ def subset(splits: Splits, config: TaskConfig) -> Splits:
         order = draw.generator("subset", config.subset_seed, split).permutation(len(examples))
         drawn[split] = [examples[i] for i in order[:size]]
     return drawn
+
+
+def permuted(examples: list[Example], seed: int) -> list[Example]:
+    """Permutes the labels among the examples, which stay where they are; each label stays as frequent as it was."""
+    order = draw.generator("permute", seed).permutation(len(examples))
+    return [example._replace(label=examples[i].label) for example, i in zip(examples, order, strict=True)]

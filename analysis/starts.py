@@ -1,0 +1,164 @@
+"""Where updates began: A_0 drawn again, how far a run has moved from it, and what starts share by chance.
+
+The null of permuted labels is a run: task.permute_labels=true and all else equal. As it may learn faster or slower than
+the run it is held against, it is compared at the snapshot whose A has moved about as far.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+
+from analysis.nulls import DRAWS, Statistic
+from analysis.subspace import directions, phi_grid
+from analysis.update import Update
+from lora_repro.arch import Site
+from lora_repro.config import PEFT_WEIGHTS, Run
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.methods import LoRAConfig
+from lora_repro.methods.lora import Start
+from lora_repro.record import read_result
+from lora_repro.recorded import run_of
+
+FIRST_SEED = 2**31
+"""Of the pictures drawn as a null, so that none of them is a run's own."""
+
+FACTORS = ("factors.safetensors", PEFT_WEIGHTS)
+"""The files of `adapter/` that may hold each matrix's own A: the first for fused layers, if it is there."""
+
+
+class Snapshot(NamedTuple):
+    """A run at a point of its training."""
+
+    path: Path
+    fraction: float
+    """Of the training, in [0, 1]."""
+    moved: float
+    """||A - A_0||_F / ||A_0||_F over all adapted matrices together."""
+
+
+def start_of(run: Run) -> Start:
+    """Returns what a run's A_0 were drawn by.
+
+    Raises:
+        InputError: If they were not drawn: another method, or a run that starts from another's adapter.
+    """
+    if not isinstance(run.method, LoRAConfig):
+        raise InputError(f"A_0: method={run.method.name} has none.\nGive a run of method=lora.")
+    if run.train.init_from is not None:
+        raise InputError(
+            f"A_0: the run starts from {run.train.init_from}, not from a draw.\n"
+            "Give a run without train.init_from, or take its snapshot at 0."
+        )
+    return Start(run.seed, run.method.init, run.method.init_std)
+
+
+def initial_A(run: Run, update: Update) -> Float[np.ndarray, "r d_in"]:
+    """Draws the A_0 of one update of a run again, from seed, name and shape.
+
+    Raises:
+        InputError: If it was not drawn; that of an adapted embedding is zero.
+    """
+    if update.layer is None:
+        raise InputError(f"A_0: that of {update.module} is not drawn: it starts at zero.\nGive a matrix of a layer.")
+    return start_of(run).draw_A(f"layers.{update.layer}.{update.weight}", *update.A.shape)
+
+
+def start_pictures(
+    start: Start, sites: Sequence[Site], i: int, j: int, draws: int = DRAWS, statistic: Statistic = phi_grid
+) -> Iterator[list[np.ndarray]]:
+    """Draws pictures of untrained runs, for `analysis.nulls.bands`, by the code that starts every run.
+
+    Runs of two ranks have one seed, as in Figure 3; runs of one rank have two, as in Figure 4.
+
+    Args:
+        start: How A is drawn; its seed is not used.
+        sites: The matrices in the picture.
+        i: Rank of the one run.
+        j: Rank of the other.
+        draws: How many pictures.
+        statistic: What is asked of the right singular vectors of the two.
+    """
+    for seed in range(FIRST_SEED, FIRST_SEED + draws):
+        one, other = start._replace(seed=seed), start._replace(seed=seed + (draws if i == j else 0))
+        yield [
+            statistic(
+                directions(one.draw_A(site.name, i, site.d_in)), directions(other.draw_A(site.name, j, site.d_in))
+            )
+            for site in sites
+        ]
+
+
+def final(folder: Path) -> Snapshot:
+    """Returns how far a finished run has moved in the end.
+
+    Raises:
+        InputError: If its A_0 was not drawn, or it is damaged.
+        MissingInputError: If it is not finished.
+    """
+    run = _run(folder)
+    path = next((path for name in FACTORS if (path := folder / "adapter" / name).is_file()), None)
+    if path is None:
+        raise MissingInputError(f"{folder} holds no adapter.\nGive the directory of a finished run of method=lora.")
+    return Snapshot(path, 1.0, _moved(path, run))
+
+
+def snapshots(folder: Path) -> list[Snapshot]:
+    """Returns the snapshots of a finished run in the order of training, and how far it had moved at each.
+
+    Raises:
+        InputError: If its A_0 was not drawn, or a file is damaged.
+        MissingInputError: If it is not finished, or kept none.
+    """
+    run = _run(folder)
+    found = [
+        Snapshot(path, float(path.stem), _moved(path, run)) for path in (folder / "snapshots").glob("*.safetensors")
+    ]
+    if not found:
+        raise MissingInputError(
+            f"{folder} holds no snapshots.\n"
+            "Compute the run again with: 'log.snapshots=[0,0.125,0.25,0.5,1]' log.rebuild=true"
+        )
+    return sorted(found, key=lambda snapshot: snapshot.fraction)
+
+
+def nearest_snapshot(folder: Path, moved: float) -> Snapshot:
+    """Returns the snapshot of a run whose ||A - A_0|| / ||A_0|| is nearest to that of another; see `final`.
+
+    How near it is stands in it: with few snapshots, not very.
+
+    Raises:
+        InputError: As `snapshots` does.
+    """
+    return min(snapshots(folder), key=lambda snapshot: abs(snapshot.moved - moved))
+
+
+def _run(folder: Path) -> Run:
+    result, problem = read_result(folder)
+    if result is None:
+        raise MissingInputError(f"{problem or f'{folder} holds no result.json'}\nGive the directory of a finished run.")
+    return run_of(result)
+
+
+def _moved(path: Path, run: Run) -> float:
+    start, method = start_of(run), run.method
+    assert isinstance(method, LoRAConfig)
+    change, length = 0.0, 0.0
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            for site in run.arch.select(method.targets):
+                if site.layer is None:
+                    continue  # the embedding's A starts at zero
+                letter = f".{site.letter}" if site.part is not None else ""
+                A = tensors.get_tensor(f"base_model.model.{site.module}{letter}.lora_A.weight").astype(np.float64)
+                A_0 = start.draw_A(site.name, *A.shape)
+                change += float(np.square(A - A_0).sum())
+                length += float(np.square(A_0, dtype=np.float64).sum())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}).\nCompute the run again.") from error
+    if not length:
+        raise InputError(f"{path}: only the embedding is adapted, whose A starts at zero.\nGive other targets.")
+    return float(np.sqrt(change / length))

@@ -1,0 +1,207 @@
+"""What an update consists of, from its factors: directions, spectra, and how much two subspaces share (Section 7).
+
+Nothing here makes a matrix of d_out x d_in. All is done in float64. A and B of r <= d have Gram matrices of r x r, from
+which directions follow by products alone, ten times as fast as by reflections; see `_thin`.
+
+Singular vectors have no sign, and none of the figures here depends on one. Where singular values are equal the single
+vectors within the group are not determined either, only their span: `near_equal` finds such groups.
+"""
+
+import math
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.update import Update
+from lora_repro.errors import InputError
+
+MAX_CONDITION = 1e4
+"""Up to this condition a Gram matrix tells the directions: their error is eps times its square, 2e-8."""
+
+NEAR = 1e-4
+"""Singular values nearer than this part of the largest count as equal: there the rounding of float32 factors (6e-8)
+turns a vector by up to about 1e-3 (Wedin 1972: by the perturbation over the gap)."""
+
+TRACY_WIDOM_99 = 2.0234
+"""99 % quantile of the Tracy-Widom law of order 1 (Johnstone, Annals of Statistics 2001, Section 1.2 has the law)."""
+
+
+class Svd(NamedTuple):
+    """A singular value decomposition, U diag(s) V^T, without the zeros beyond the rank that is asked for."""
+
+    U: Float[np.ndarray, "d_out r"]
+    s: Float[np.ndarray, " r"]
+    """Not below 0, in falling order."""
+    V: Float[np.ndarray, "d_in r"]
+
+
+class _Thin(NamedTuple):
+    """A tall matrix X = Q R with orthonormal Q = X T, which is not multiplied out."""
+
+    X: Float[np.ndarray, "d r"]
+    T: Float[np.ndarray, "r r"]
+    R: Float[np.ndarray, "r r"]
+
+    def rotated(self, u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
+        """Returns Q u."""
+        return self.X @ (self.T @ u)
+
+
+def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
+    """Factors a tall matrix by the eigenvectors of X^T X; by Householder QR where that would not be exact enough.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    gram = X.T @ X
+    if not np.isfinite(gram).all():
+        raise InputError(f"{name} holds values that are not finite.\nGive an update that did not diverge.")
+    values, vectors = np.linalg.eigh(gram)
+    if values[0] * MAX_CONDITION**2 > values[-1]:
+        roots = np.sqrt(values)
+        return _Thin(X, vectors / roots, (vectors * roots).T)
+    Q, R = np.linalg.qr(X)
+    return _Thin(Q, np.eye(len(R)), R)
+
+
+def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Float[np.ndarray, "d r"]:
+    """Returns the singular vectors of a thin factor as columns, the largest singular value first.
+
+    Args:
+        X: A (r x d_in; its right vectors are what the paper's Figures 3 and 4 compare) or B (d_out x r; left).
+        side: `right` needs a matrix that is not taller than wide, `left` one that is not wider than tall.
+
+    Raises:
+        InputError: If a value is not finite.
+        ValueError: If the matrix has the other shape.
+    """
+    tall = X.T if side == "right" else X
+    if tall.shape[0] < tall.shape[1]:
+        raise ValueError(f"directions: side={side} of a {X.shape[0]} x {X.shape[1]} matrix. Give the other side.")
+    thin = _thin(tall, "A factor")
+    return thin.rotated(np.linalg.svd(thin.R)[0])
+
+
+def svd(update: Update) -> Svd:
+    """Returns the singular value decomposition of dW = scaling B A (of B A where the scaling is unknown).
+
+    By two thin factorisations and an r x r decomposition between them; (B G^-1, G A) gives the same.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    scaling = update.scaling if update.scaling is not None else 1.0
+    A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
+    u, s, vt = np.linalg.svd(scaling * (B.R @ A.R.T))
+    return Svd(B.rotated(u), s, A.rotated(vt.T))
+
+
+def phi_grid(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, "i j"]:
+    """Returns phi(i, j) = ||U_i^T V_j||_F^2 / min(i, j) of the first i and the first j columns, for all i and j.
+
+    1 where one subspace lies in the other, 0 where they are orthogonal. Source: Section 7.2, Eq. 4.
+
+    Args:
+        U: Orthonormal columns, the leading direction first.
+        V: The same of the other update.
+    """
+    squares = np.square(U.T.astype(np.float64) @ V.astype(np.float64))
+    return squares.cumsum(0).cumsum(1) / smaller(*squares.shape)
+
+
+def smaller(i: int, j: int) -> Float[np.ndarray, "i j"]:
+    """Returns min(i, j) for all cells of a grid: how many dimensions two subspaces can share."""
+    return np.minimum.outer(np.arange(1.0, i + 1), np.arange(1.0, j + 1))
+
+
+def rho(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, " i"]:
+    """Returns rho_i = ||V^T u_i||^2: how much of each single direction of U lies in the span of V; j / d by chance."""
+    return np.square(V.T.astype(np.float64) @ U.astype(np.float64)).sum(0)
+
+
+def shared_dimensions(phi: Float[np.ndarray, "i j"], d: int) -> Float[np.ndarray, "i j"]:
+    """Returns min(i, j) phi - i j / d: how many dimensions are shared beyond chance, in a space of d dimensions."""
+    i, j = phi.shape
+    return smaller(i, j) * phi - np.outer(np.arange(1, i + 1), np.arange(1, j + 1)) / d
+
+
+def principal_angles(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, " angles"]:
+    """Returns the min(i, j) principal angles of two subspaces, in radians, the smallest first.
+
+    From cosines and, below 45 degrees, from sines: a cosine cannot tell small angles (Bjorck and Golub 1973).
+    """
+    if U.shape[1] < V.shape[1]:
+        U, V = V, U
+    U, V = U.astype(np.float64), V.astype(np.float64)
+    inner = U.T @ V
+    cosines = np.linalg.svd(inner, compute_uv=False).clip(0, 1)
+    sines = np.linalg.svd(np.linalg.qr(V - U @ inner)[1], compute_uv=False).clip(0, 1)[::-1]
+    return np.where(cosines**2 > 0.5, np.arcsin(sines), np.arccos(cosines))
+
+
+def near_equal(s: Float[np.ndarray, " r"], tol: float = NEAR) -> list[range]:
+    """Returns the groups of neighbours in s that are too near to be ordered: within them only the span is determined.
+
+    Args:
+        s: Singular values in falling order.
+        tol: The gap up to which neighbours count as equal, in parts of the largest singular value.
+    """
+    ends = [0, *(np.flatnonzero(s[:-1] - s[1:] > tol * s[0]) + 1).tolist(), len(s)]
+    return [range(begin, end) for begin, end in pairwise(ends) if end - begin > 1]
+
+
+def norm(s: Float[np.ndarray, " r"]) -> float:
+    """Returns the Frobenius norm from the singular values."""
+    return float(np.linalg.norm(s))
+
+
+def stable_rank(s: Float[np.ndarray, " r"]) -> float:
+    """Returns ||dW||_F^2 / ||dW||_2^2; 0 of a zero matrix."""
+    return float(np.square(s / s[0]).sum()) if s[0] > 0 else 0.0
+
+
+def effective_rank(s: Float[np.ndarray, " r"]) -> float:
+    """Returns exp of the entropy of s / sum s (Roy and Vetterli 2007); 0 of a zero matrix."""
+    if not s[0] > 0:
+        return 0.0
+    p = s[s > 0] / s.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def energy(s: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+    """Returns the part of ||dW||_F^2 that the first 1, 2, ... directions hold; 0 throughout of a zero matrix."""
+    sums = np.square(s).cumsum()
+    return sums / sums[-1] if sums[-1] > 0 else sums
+
+
+def moved(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> float:
+    """Returns ||A - A_0||_F / ||A_0||_F: how far training has moved A from its start.
+
+    Raises:
+        ValueError: If A_0 is zero, as that of an adapted embedding is.
+    """
+    start = np.linalg.norm(A_0.astype(np.float64))
+    if start == 0:
+        raise ValueError("moved: A_0 is zero, so no distance can be measured by it.")
+    return float(np.linalg.norm(A.astype(np.float64) - A_0) / start)
+
+
+def above_edge(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> int:
+    """Returns how many singular values of A no untrained A has: those above the Marchenko-Pastur edge of its start.
+
+    Of A, not of A - A_0: what training does to A is known exactly and has no noise in it, but it is the directions of
+    A itself that phi compares, and below the edge they may be the start's. The start's entries are independent with
+    mean 0 and variance sigma^2 = ||A_0||^2 / (r d_in); their largest singular value is about sigma (sqrt(d_in) +
+    sqrt(r)). As it fluctuates around that, the edge is put where 99 % of the starts stay below: at Johnstone's (2001,
+    Theorem 1.1) centre and scale of the Tracy-Widom law.
+    """
+    r, d = sorted(A.shape)
+    sides = math.sqrt(d - 1) + math.sqrt(r)
+    edge = sides**2 + TRACY_WIDOM_99 * sides * (1 / math.sqrt(d - 1) + 1 / math.sqrt(r)) ** (1 / 3)
+    variance = float(np.square(A_0.astype(np.float64)).mean())
+    wide = A.astype(np.float64)
+    squares = np.linalg.eigvalsh(wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide)
+    return int((squares > variance * edge).sum())
