@@ -1,7 +1,6 @@
 """The commands that look into adapters: inspect and compare."""
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -57,7 +56,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _inspect(options: argparse.Namespace) -> str:
-    _one_thread()
     from analysis.inspection import inspect, select
     from analysis.render import updates
 
@@ -71,7 +69,6 @@ def _inspect(options: argparse.Namespace) -> str:
 
 
 def _compare(options: argparse.Namespace) -> str:
-    _one_thread()
     from analysis.comparison import compare
     from analysis.inspection import select
     from analysis.render import updates
@@ -118,14 +115,6 @@ def _read(options: argparse.Namespace, command: str) -> list["Adapter"]:
                 "Leave it out."
             )
     return adapters
-
-
-def _one_thread() -> None:
-    """Leaves products to one thread, before numpy is imported and asks: of r columns they are too small to share.
-
-    Two threads on two busy cores took 58 s for GPT-3's 192 matrices, where one took 11 s.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _layers(given: str | None) -> list[int] | None:

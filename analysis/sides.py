@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from analysis.subspace import directions, svd
+from analysis.subspace import directions, singular_values, svd
 from analysis.update import Update
 
 _NOISE = 1e-6
@@ -68,7 +68,7 @@ def directions_of(update: Update, side: Side) -> Directions:
 
 def spectrum(update: Update) -> Float[np.ndarray, " k"]:
     """Returns the singular values of dW, those of r >= k directions."""
-    return svd(slim(update)).s
+    return singular_values(slim(update))
 
 
 def slim(update: Update) -> Update:

@@ -99,6 +99,17 @@ def svd(update: Update) -> Svd:
     return Svd(B.rotated(u), s, A.rotated(vt.T))
 
 
+def singular_values(update: Update) -> Float[np.ndarray, " r"]:
+    """Returns the singular values of dW as `svd` does, without its vectors, which take half of the time.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    scaling = update.scaling if update.scaling is not None else 1.0
+    A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
+    return np.linalg.svd(scaling * (B.R @ A.R.T), compute_uv=False)
+
+
 def phi_grid(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, "i j"]:
     """Returns phi(i, j) = ||U_i^T V_j||_F^2 / min(i, j) of the first i and the first j columns, for all i and j.
 

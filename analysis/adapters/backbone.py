@@ -108,7 +108,7 @@ def backbone_named(name: object) -> Backbone:
     """
     for choice in group_names("model"):
         config: ModelConfig = load_group("model", choice)
-        if choice != "local" and name in (config.name, config.hub):
+        if choice != "local" and isinstance(name, str) and name in (config.name, config.hub):
             return Backbone(_arch(config.config))
     return Backbone()
 

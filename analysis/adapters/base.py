@@ -101,7 +101,7 @@ class Adapter:
         return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm)
 
 
-def _place(matrix: Matrix) -> tuple[float, int, str]:
+def _place(matrix: Matrix) -> tuple[int, int, str]:
     order = LETTERS.index(matrix.weight) if matrix.weight in LETTERS else len(LETTERS)
     return (-1 if matrix.layer is None else matrix.layer, order, matrix.module)
 

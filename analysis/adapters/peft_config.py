@@ -45,12 +45,10 @@ def checked(content: str | bytes, path: Path) -> dict[str, Any]:
     try:
         config = json.loads(content)
         kind = config.get("peft_type", "LORA")
-        numbers = [
-            config["r"],
-            config["lora_alpha"],
-            *_values(config, "rank_pattern"),
-            *_values(config, "alpha_pattern"),
-        ]
+        numbers = []
+        if kind == "LORA":
+            numbers = [config["r"], config["lora_alpha"]]
+            numbers += [*_values(config, "rank_pattern"), *_values(config, "alpha_pattern")]
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
             raise ValueError("r, lora_alpha and their patterns must be numbers")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -83,13 +81,13 @@ def scaling(config: Mapping[str, Any], module: str, r: int, path: Path) -> float
     Raises:
         InputError: If the settings say another r: then nobody knows the scale.
     """
-    said = _matched(config, "rank_pattern", module, path, config["r"])
+    said = _matched(config, "rank_pattern", module, path, float(config["r"]))
     if said != r:
         raise InputError(
-            f"{path}: says r = {said} for {shown(module)}, whose lora_A has {r} rows.\n"
+            f"{path}: says r = {said:g} for {shown(module)}, whose lora_A has {r} rows.\n"
             "Give the configuration that belongs to the weights: its alpha / r is the scale."
         )
-    alpha = _matched(config, "alpha_pattern", module, path, config["lora_alpha"])
+    alpha = _matched(config, "alpha_pattern", module, path, float(config["lora_alpha"]))
     return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
@@ -100,7 +98,7 @@ def _matched(config: Mapping[str, Any], pattern: str, module: str, path: Path, d
             raise InputError(f"{path}: {pattern} holds {shown(key)}, which is too costly to match.\nWrite it simpler.")
         try:
             if re.fullmatch(rf"(.*\.)?({key})", module):
-                return value
+                return float(value)
         except re.error as error:
             raise InputError(
                 f"{path}: {pattern} holds {shown(key)}, which is no pattern ({error}).\nWrite a module's name."

@@ -1,25 +1,21 @@
 """Our own run directories: the factors of each matrix with the run's own scale; full fine-tuning against its base."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from analysis.adapters.backbone import Backbone, backbone_of, open_backbone
 from analysis.adapters.base import Adapter, Matrix, Options, Place
 from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.layouts import Pair, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.words import shown
 from lora_repro.adapter_names import FACTORS, factor_name
-from lora_repro.arch import ModelConfig, Site, Source, arch_of
+from lora_repro.arch import Site
 from lora_repro.config import PEFT_WEIGHTS
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.record import TRAINED, read_result
-
-_LABELS = 2  # of a head that no site depends on
+from lora_repro.recorded import run_of
 
 
 def is_run(folder: Path) -> bool:
@@ -47,21 +43,11 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             f"{folder}: holds no result.json: the run is not finished.\n"
             "Compute it first; python -m analysis status says how the runs of a sweep stand."
         )
-    try:
-        model = _typed(ModelConfig, result["config"]["model"])
-        method = result["config"]["method"]
-        name = method["name"]
-        lora = _typed(LoRAConfig, method) if name == "lora" else None
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder}: its configuration is damaged ({shown(repr(error))}).\nCompute the run again."
-        ) from error
-    model.source = Source(model.source)
-    backbone = open_backbone(options.base) if options.base is not None else backbone_of(model)
-    arch = arch_of(model.config, _LABELS)
-    backbone = Backbone(arch, backbone.open_weights)
-    if lora is not None:
-        return _lora(folder, lora, backbone, arch.select(lora.targets), weights)
+    run = run_of(result)
+    backbone = open_backbone(options.base) if options.base is not None else backbone_of(run.model)
+    backbone = Backbone(run.arch, backbone.open_weights)
+    if isinstance(run.method, LoRAConfig):
+        return _lora(folder, run.method, backbone, run.arch.select(run.method.targets), weights)
     path = weights if weights is not None else folder / TRAINED
     if not path.is_file():
         raise MissingInputError(
@@ -69,10 +55,12 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             "Compute it with log.save_full=true (a finished run again with log.rebuild=true)."
         )
     tensors = open_tensors(path)
-    if all(arch.is_head(tensor) for tensor in tensors.shapes):
-        raise InputError(f"{folder}: a run of {name} changes no matrix but the head's.\nGive one of another method.")
+    if all(run.arch.is_head(tensor) for tensor in tensors.shapes):
+        raise InputError(
+            f"{folder}: a run of {run.method.name} changes no matrix but the head's.\nGive one of another method."
+        )
     adapter = read_checkpoint(tensors, folder.name, backbone, options)
-    adapter.format = f"run of {name}"
+    adapter.format = f"run of {run.method.name}"
     return adapter
 
 
@@ -100,8 +88,3 @@ def _matrix(site: Site, pair: Pair, tensors: Tensors, scaling: float, backbone: 
     d_in, _, _, _ = widths(tensors, pair)
     place = Place(site.layer, site.letter, site.part)
     return place.matrix(site.module, d_in, site.features, partial(factors, tensors, pair, scaling), backbone)
-
-
-def _typed(kind: type, values: dict[str, Any]) -> Any:
-    """Makes a configuration of what a record holds; keys of a later version are left out."""
-    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})

@@ -141,7 +141,7 @@ def _reader(path: Path, name: str, dtype: str, offset: int, shape: Shape) -> Cal
             )
         stored = np.fromfile(path, _DTYPES[dtype], int(np.prod(shape, dtype=object)), offset=offset).reshape(shape)
         if dtype == "BF16":
-            return (stored.astype(np.uint32) << 16).view(np.float32)
+            return np.left_shift(stored, 16, dtype=np.uint32, out=np.empty(shape, np.uint32)).view(np.float32)
         return stored.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
 
     return read
