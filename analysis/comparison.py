@@ -14,6 +14,7 @@ from analysis.nulls import expected_phi
 from analysis.sides import Side, directions_of
 from analysis.subspace import phi_grid
 from analysis.words import grouped, shown
+from lora_repro.arch import LETTERS
 from lora_repro.errors import InputError
 
 Pair = tuple[Matrix, Matrix]
@@ -52,8 +53,8 @@ def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[Pair]:
     Those whose modules are the same whatever layout writes them; then those of the same layer and letter, where each
     adapter has one only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
     """
-    theirs = {(canonical(m.module), m.weight): m for m in second}
-    found = {m: theirs[key] for m in first if (key := (canonical(m.module), m.weight)) in theirs}
+    theirs = {_key(m): m for m in second}
+    found = {m: theirs[_key(m)] for m in first if _key(m) in theirs}
     taken = set(map(id, found.values()))
     left, others = [m for m in first if m not in found], [m for m in second if id(m) not in taken]
     for matrix in _single(left):
@@ -61,6 +62,11 @@ def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[Pair]:
             if _site(matrix) == _site(other) and _same_stack(matrix, other):
                 found[matrix] = other
     return [(matrix, found[matrix]) for matrix in first if matrix in found]
+
+
+def _key(matrix: Matrix) -> tuple[str, str]:
+    """Returns a module's name, and the letter: a fused layer has several matrices, others at most the last name."""
+    return canonical(matrix.module), matrix.weight if matrix.weight in LETTERS else ""
 
 
 def _site(matrix: Matrix) -> tuple[int | None, str]:

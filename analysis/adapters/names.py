@@ -107,7 +107,8 @@ def stack_of(module: str) -> str:
 
 def _last(module: str) -> str:
     """Returns the last name, with the one before where it is a number: net.2."""
-    found = re.search(r"(?:[^.]*\.)?\d+$|[^.]*$", module)
-    last = found[0] if found else module
-    tail = re.search(r"\d_([A-Za-z][A-Za-z_]*\d*)$", last)  # kohya's names have no dots
-    return tail[1] if tail else last
+    if "." in module:
+        found = re.search(r"(?:[^.]*\.)?\d+$|[^.]*$", module)
+        return found[0] if found else module
+    tail = re.search(r"\d_([A-Za-z][A-Za-z_]*\d*)$", module)  # kohya's names have no dots
+    return tail[1] if tail else re.sub(r"^lora_[a-z0-9]+_(?=.)", "", module)
