@@ -101,7 +101,7 @@ def open_backbone(given: str | None) -> Backbone:
     return backbone_of(load_group("model", given))
 
 
-def backbone_named(name: object) -> Backbone:
+def arch_named(name: object) -> Arch | None:
     """Returns the shapes of the model here that an adapter's configuration names, by our name or the hub's.
 
     The name is compared and nothing else: it never becomes a path.
@@ -109,8 +109,8 @@ def backbone_named(name: object) -> Backbone:
     for choice in group_names("model"):
         config: ModelConfig = load_group("model", choice)
         if choice != "local" and isinstance(name, str) and name in (config.name, config.hub):
-            return Backbone(_arch(config.config))
-    return Backbone()
+            return _arch(config.config)
+    return None
 
 
 def backbone_of(config: ModelConfig) -> Backbone:

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from analysis.adapters.backbone import Backbone, backbone_named
+from analysis.adapters.backbone import Backbone, arch_named
 from analysis.adapters.base import Adapter, matrices
 from analysis.adapters.layouts import factors, find, refuse_misfits, widths
 from analysis.adapters.peft_config import load_config, notes_on, scaling
@@ -42,7 +42,7 @@ def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
         )
     refuse_misfits(tensors, found.pairs)
     if backbone.arch is None:
-        backbone = backbone_named(config.get("base_model_name_or_path"))
+        backbone = Backbone(arch_named(config.get("base_model_name_or_path")), backbone.open_weights)
     members = []
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
