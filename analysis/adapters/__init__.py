@@ -44,6 +44,8 @@ def read(given: str, options: Options | None = None) -> Adapter:
         path = _run_of_store(given, options.store)
     if path.is_dir():
         return _read_folder(path, given, options)
+    if not path.is_file():
+        raise InputError(f"{shown(given)}: neither a file nor a folder.\n{_KINDS}")
     if path.parent.name == "snapshots" and is_run(path.parent.parent):
         return read_run(path.resolve().parent.parent, options, weights=path)
     if is_peft(path.parent) and path.name.startswith("adapter_model."):

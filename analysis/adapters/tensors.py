@@ -58,6 +58,10 @@ def open_tensors(path: Path) -> Tensors:
         raise MissingInputError(f"{path}: the file is empty.\nCopy or download it again.")
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return _open_safetensors(path)
+    if not start.startswith((b"PK", b"\x80")):  # an archive, as torch.save writes it, or its older pickle
+        raise InputError(
+            f"{path}: is neither safetensors nor a file of torch.save.\nGive a file of an adapter, or of weights."
+        )
     from analysis.adapters.pickled import open_pickle  # imports torch
 
     return open_pickle(path)
