@@ -161,6 +161,23 @@ def test_keys_a_finger_and_the_controls_lead_to_the_same_numbers(
 
 
 @pytest.mark.long
+def test_a_u_nets_modules_are_places_to_choose_and_their_long_names_fit(
+    window: Browser, tmp_path: Path, capsys: Captured
+) -> None:
+    name = "unet.down_blocks.{}.attentions.0.transformer_blocks.0.attn1.to_{}"
+    for file, r in (("a", 2), ("b", 3)):
+        write_loralib(tmp_path / f"{file}.safetensors", factors(r=r, seed=r), name)
+    files = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    assert call(capsys, "compare", *files, "--html", tmp_path / "page.html")[0] == 0
+    window.resize(390, 844)
+    window.open(tmp_path / "page.html")
+    options = "return [...document.querySelectorAll('#place option')].map((option) => option.textContent)"
+    assert window.run(options) == [name.format(i, "").removesuffix(".to_") for i in range(2)]
+    assert window.run("return document.querySelectorAll('#weights input').length") == 2
+    assert window.run("return document.documentElement.scrollWidth") == 390 and window.console() == []
+
+
+@pytest.mark.long
 def test_names_that_mean_harm_do_nothing_in_a_browser(window: Browser, tmp_path: Path, capsys: Captured) -> None:
     window.resize(390, 844)
     window.open(hostile(tmp_path, capsys))

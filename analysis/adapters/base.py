@@ -1,5 +1,6 @@
 """What every reader gives: an adapter's matrices by their shapes, and each one's update when it is asked for."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,11 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone, find_weight
-from analysis.adapters.names import FUSED, named
+from analysis.adapters.names import FUSED, holder, named
 from analysis.update import Update
 from analysis.words import shown
 from lora_repro.arch import LETTERS, Part
 from lora_repro.errors import InputError
+
+_LAST = 10**9
 
 
 class Options(NamedTuple):
@@ -101,9 +104,13 @@ class Adapter:
         return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm)
 
 
-def _place(matrix: Matrix) -> tuple[int, int, str]:
+def _place(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
+    """Orders by layer and letter, the embedding first; what stands in no layer comes last, by modules."""
     order = LETTERS.index(matrix.weight) if matrix.weight in LETTERS else len(LETTERS)
-    return (-1 if matrix.layer is None else matrix.layer, order, matrix.module)
+    if matrix.layer is None and matrix.weight != "embed":
+        parts = re.split(r"[._]", holder(matrix.module))
+        return _LAST, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], order
+    return -1 if matrix.layer is None else matrix.layer, [(order, matrix.module)], order
 
 
 def matrices(module: str, d_in: int, d_out: int, read: Callable[[], Factors], backbone: Backbone) -> list[Matrix]:

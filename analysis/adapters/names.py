@@ -105,6 +105,14 @@ def stack_of(module: str) -> str:
     return found[1] if found else ""
 
 
+def holder(module: str) -> str:
+    """Returns the name of what a matrix stands in: ...transformer_blocks.0.attn1 of its to_q and of its to_out.0."""
+    whole = re.sub(r"[._]0$", "", module) if re.search(r"to_out[._]0$", module) else module
+    if "." in whole:
+        return whole.rpartition(".")[0].removesuffix(".processor")
+    return re.sub(r"_(?:to_(?:[qkv]|out)|[qkvo]_proj|out_proj|fc[12]|conv\d?|proj_in|proj_out)$", "", whole)
+
+
 def _last(module: str) -> str:
     """Returns the last name, with the one before where it is a number: net.2."""
     if "." in module:

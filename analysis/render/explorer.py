@@ -1,11 +1,13 @@
 """The page of `compare --html`: one file that needs no network, to look through all grids of two adapters."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from analysis.adapters import Adapter
+from analysis.adapters.names import holder
 from analysis.comparison import Compared, Comparison
 from analysis.inspection import Inspected
 from analysis.subspace import near_equal
@@ -49,16 +51,26 @@ def _data(first: Adapter, second: Adapter, comparison: Comparison, command: str)
         "side": {"name": side.value, "of": side.of, "words": side.words},
         "scale": SCALE,
         "nulls": {_shape(row): [[_digits(x) for x in line] for line in row.null.tolist()] for row in rows},
-        "grids": [_grid(row) for row in rows],
+        "grids": [_grid(row, place) for row, place in zip(rows, _places(rows), strict=True)],
         "notes": comparison.notes,
     }
 
 
-def _grid(row: Compared) -> dict[str, object]:
+def _places(rows: Sequence[Compared]) -> list[str | None]:
+    """Returns where each matrix stands, for a list to choose from; None where its layer says it."""
+    if len({(row.layer, row.weight) for row in rows}) == len(rows):
+        return [None] * len(rows)
+    holders = [holder(row.modules[0]) for row in rows]
+    alone = len({(place, row.weight) for place, row in zip(holders, rows, strict=True)}) == len(rows)
+    return [shown(place if alone else row.modules[0]) for place, row in zip(holders, rows, strict=True)]
+
+
+def _grid(row: Compared, place: str | None) -> dict[str, object]:
     assert row.figures is not None, "compare was asked for figures"
     return {
         "layer": row.layer,
         "weight": shown(row.weight),
+        "place": place,
         "modules": [shown(module) for module in row.modules],
         "d": row.d,
         "phi": np.rint(row.phi * SCALE).astype(int).tolist(),

@@ -14,7 +14,7 @@ from analysis.render.lines import aligned
 from analysis.subspace import near_equal, shared_dimensions
 from analysis.words import markdown, shown
 
-_FROM_ZERO = "Layers count from 0, as in the checkpoint."
+_FROM_ZERO = " Layers count from 0, as in the checkpoint."
 
 
 def inspection_json(inspection: Inspection) -> str:
@@ -89,7 +89,7 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
         ]
         for row in rows
     ]
-    about = f"{markdown(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices. {_FROM_ZERO}"
+    about = f"{markdown(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices.{_from_zero(rows)}"
     return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(inspection.notes)])
 
 
@@ -109,8 +109,8 @@ def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison)
     ]
     about = (
         f"{markdown(shown(first.name))} (i) | {markdown(shown(second.name))} (j): {rows[0].side.words}.\n"
-        f"phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give, max(i, j) / d. "
-        f"{_FROM_ZERO}"
+        f"phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give, max(i, j) / d."
+        f"{_from_zero(rows)}"
     )
     notes = [*comparison.notes, *_unordered(rows, (first, second))]
     return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(notes)])
@@ -136,6 +136,10 @@ def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> I
 def _with_modules(rows: Sequence[Inspected] | Sequence[Compared]) -> bool:
     """Tells whether layer and letter do not say which matrix is meant, as in a U-Net."""
     return len({(row.layer, row.weight) for row in rows}) < len(rows)
+
+
+def _from_zero(rows: Sequence[Inspected] | Sequence[Compared]) -> str:
+    return "" if _with_modules(rows) else _FROM_ZERO
 
 
 def _names(rows: Sequence[Inspected] | Sequence[Compared]) -> list[str]:

@@ -6,9 +6,9 @@ const RAMP = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", 
 const BEYOND = ["#2c5aa0", "#7fa6d6", "#d7d5d0", "#e08a5b", "#a63a0f"];
 const ordinal = (n) => n + (n % 10 === 1 && n % 100 !== 11 ? "st" : n % 10 === 2 && n % 100 !== 12 ? "nd" : n % 10 === 3 && n % 100 !== 13 ? "rd" : "th");
 
-// Places: layers, or the modules around a matrix where layer and letter do not say which is meant.
-const plain = new Set(data.grids.map((g) => `${g.layer} ${g.weight}`)).size === data.grids.length;
-const placeOf = (g) => (plain ? (g.layer === null ? "no layer" : String(g.layer)) : g.modules[0]);
+// Places: layers, or what a matrix stands in where layer and letter do not say which is meant.
+const plain = data.grids.every((g) => g.place === null);
+const placeOf = (g) => g.place ?? (g.layer === null ? "no layer" : String(g.layer));
 const places = [...new Set(data.grids.map(placeOf))];
 const weights = [...new Set(data.grids.map((g) => g.weight))];
 const at = new Map(data.grids.map((g) => [`${placeOf(g)}\n${g.weight}`, g]));
@@ -125,7 +125,7 @@ function legend() {
 
 let strip = null;
 function drawOverview() {
-  const total = room($("overview")), x0 = plain ? Math.min(70, 12 + 6.5 * Math.max(...weights.map((w) => w.length))) : 70;
+  const total = room($("overview")), x0 = Math.min(70, 14 + 6.5 * Math.max(...weights.map((w) => w.length)));
   const w = Math.max(Math.min((total - x0 - 10) / places.length, 44), 2), h = 20;
   const perLine = Math.max(1, Math.floor((total - x0 - 10) / w + 1e-6));
   const lines = Math.ceil(places.length / perLine), block = weights.length * h + 22;
@@ -166,7 +166,7 @@ function stripAt(event) {
   const place = places[line * strip.perLine + column];
   return x >= 0 && column < strip.perLine && row < weights.length ? at.get(`${place}\n${weights[row]}`) : undefined;
 }
-function nameOf(g) { return plain ? (g.layer === null ? g.weight : `layer ${g.layer}, ${g.weight}`) : g.modules[0]; }
+function nameOf(g) { return g.place !== null ? `${g.place}, ${g.weight}` : g.layer === null ? g.weight : `layer ${g.layer}, ${g.weight}`; }
 
 function drawSpectrum(id, which, index) {
   const g = grid(), s = g.s[which], f = g.figures[which], section = $(id), svg = section.querySelector("svg");
@@ -237,8 +237,9 @@ function choose(g) {
   $("weights").replaceChildren(...fields);
   if (focused) $("weights").querySelector("input:checked").focus();
   const number = places.indexOf(placeOf(g)) + 1;
-  const title = plain ? (g.layer === null ? g.weight : `Layer ${g.layer}, ${g.weight}`) : `${g.weight}`;
-  text($("grid-title"), `${title} (the ${ordinal(number)} of ${places.length}): ${m} \u00d7 ${n} directions of ${data.side.of}`);
+  const title = !plain ? `${g.weight} of module` : g.layer === null ? g.weight : `Layer ${g.layer}, ${g.weight}`;
+  const which = plain ? `(the ${ordinal(number)} of ${places.length})` : `${number} of ${places.length}`;
+  text($("grid-title"), `${title} ${which}: ${m} \u00d7 ${n} directions of ${data.side.of}`);
   text($("modules"), g.modules[0] === g.modules[1] ? g.modules[0] : g.modules.join(" | "));
   $("heat").setAttribute("aria-label", `phi of ${nameOf(g)}, i from 1 to ${m}, j from 1 to ${n}`);
   $("before").disabled = number === 1;
