@@ -1,11 +1,19 @@
 """`python -m analysis`: tables of the paper beside ours, and how a sweep stands. Data to stdout, words to stderr."""
 
+import os
+import sys
+
+if sys.argv[1:2] in (["inspect"], ["compare"]):
+    # Before numpy is imported. Products of r columns are too small to share: for GPT-3's 192 matrices two threads took
+    # 58 s on two busy cores, where one took 11 s.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import argparse
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from analysis import explore
 from lora_repro.cli import guard, normalise, refuse_long_names
 from lora_repro.config import group_names
 from lora_repro.errors import InputError, did_you_mean
@@ -74,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
     for command in (table, plan, status, doctor, diff):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+    explore.add_commands(commands)
     return parser
 
 

@@ -85,6 +85,15 @@ def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] =
     return thin.rotated(np.linalg.svd(thin.R)[0])
 
 
+def spectrum(X: Float[np.ndarray, "d_1 d_2"]) -> Float[np.ndarray, " r"]:
+    """Returns the singular values of a thin factor, in falling order: those of `directions`.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    return np.linalg.svd(_thin(X.T if X.shape[0] < X.shape[1] else X, "A factor").R, compute_uv=False)
+
+
 def svd(update: Update) -> Svd:
     """Returns the singular value decomposition of dW = scaling B A (of B A where the scaling is unknown).
 
@@ -97,6 +106,17 @@ def svd(update: Update) -> Svd:
     A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
     u, s, vt = np.linalg.svd(scaling * (B.R @ A.R.T))
     return Svd(B.rotated(u), s, A.rotated(vt.T))
+
+
+def singular_values(update: Update) -> Float[np.ndarray, " r"]:
+    """Returns the singular values of dW as `svd` does, without its vectors, which take half of the time.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    scaling = update.scaling if update.scaling is not None else 1.0
+    A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
+    return np.linalg.svd(scaling * (B.R @ A.R.T), compute_uv=False)
 
 
 def phi_grid(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, "i j"]:
@@ -202,6 +222,4 @@ def above_edge(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"])
     sides = math.sqrt(d - 1) + math.sqrt(r)
     edge = sides**2 + TRACY_WIDOM_99 * sides * (1 / math.sqrt(d - 1) + 1 / math.sqrt(r)) ** (1 / 3)
     variance = float(np.square(A_0.astype(np.float64)).mean())
-    wide = A.astype(np.float64)
-    squares = np.linalg.eigvalsh(wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide)
-    return int((squares > variance * edge).sum())
+    return int((np.square(spectrum(A)) > variance * edge).sum())

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from lora_repro.adapter_names import FACTORS, PEFT_PREFIX, factor_name
 from lora_repro.arch import Arch, Site
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS, Run, adapter_folder
 from lora_repro.errors import InputError, MissingInputError
@@ -22,10 +23,6 @@ from lora_repro.methods.lora_layers import features_of, rows_in
 from lora_repro.record import TRAINED, read_result
 
 log = logging.getLogger(__name__)
-
-PEFT_PREFIX = "base_model.model."
-FACTORS = "factors.safetensors"
-"""Beside an adapter of fused layers: the factors of q, k and v apart."""
 
 
 def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> None:
@@ -176,11 +173,7 @@ def _peft_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
     for site in arch.select(method.targets):
         adapted.add(site.module)
         for matrix in ("lora_A", "lora_B"):
-            ours = f"{site.module}.updates.{site.letter}.{matrix}"
-            if site.letter == "embed":
-                names[ours] = f"{PEFT_PREFIX}{site.module}.lora_embedding_{matrix[-1]}"
-            else:
-                names[ours] = _factor(site, matrix, own=site.part is not None)
+            names[f"{site.module}.updates.{site.letter}.{matrix}"] = factor_name(site, matrix, site.part is not None)
     for name in method.unfrozen(arch):
         module = name.removesuffix(".bias")
         if module in adapted:
@@ -188,11 +181,6 @@ def _peft_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
         else:
             names[name] = PEFT_PREFIX + name
     return names
-
-
-def _factor(site: Site, matrix: str, own: bool) -> str:
-    """Returns the name of a factor: PEFT's, or our own of one matrix in a fused layer."""
-    return f"{PEFT_PREFIX}{site.module}.{f'{site.letter}.' if own else ''}{matrix}.weight"
 
 
 def _stacked(
@@ -205,15 +193,15 @@ def _stacked(
         A, blocks = [], []
         ranks = [method.r_of(site) for site in sites]
         for position, site in enumerate(sites):
-            A.append(stacked.pop(_factor(site, "lora_A", own=True)))
-            B = stacked.pop(_factor(site, "lora_B", own=True)) * (method.scaling_of(site) / first)
+            A.append(stacked.pop(factor_name(site, "lora_A", own=True)))
+            B = stacked.pop(factor_name(site, "lora_B", own=True)) * (method.scaling_of(site) / first)
             assert site.part is not None
             columns = torch.zeros(site.features, sum(ranks))
             begin = sum(ranks[:position])
             features_of(columns, site.part)[..., begin : begin + ranks[position]] = rows_in(B, site.part)
             blocks.append(columns)
-        stacked[_factor(sites[0], "lora_A", own=False)] = torch.cat(A)
-        stacked[_factor(sites[0], "lora_B", own=False)] = torch.stack(blocks).sum(0)
+        stacked[factor_name(sites[0], "lora_A", own=False)] = torch.cat(A)
+        stacked[factor_name(sites[0], "lora_B", own=False)] = torch.stack(blocks).sum(0)
     return stacked
 
 
@@ -225,7 +213,7 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
     """
     split = dict(tensors)
     for module, sites in fused.items():
-        A, B = (split.pop(_factor(sites[0], matrix, own=False), None) for matrix in ("lora_A", "lora_B"))
+        A, B = (split.pop(factor_name(sites[0], matrix, own=False), None) for matrix in ("lora_A", "lora_B"))
         if A is None or B is None:
             continue  # told by whoever looks for the factors
         rest = B.clone()
@@ -235,8 +223,8 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
                     f"train.init_from: lora_B of {module} in {path} has {len(B)} rows, this model's layer "
                     f"{site.features} features.\nGive an adapter of this base."
                 )
-            split[_factor(site, "lora_A", own=True)] = A.clone()
-            split[_factor(site, "lora_B", own=True)] = features_of(B, site.part).flatten(0, 1).contiguous()
+            split[factor_name(site, "lora_A", own=True)] = A.clone()
+            split[factor_name(site, "lora_B", own=True)] = features_of(B, site.part).flatten(0, 1).contiguous()
             features_of(rest, site.part).zero_()
         if rest.any():
             raise InputError(

@@ -31,3 +31,8 @@ def uniform(seed: int, name: str, shape: tuple[int, ...], bound: float) -> np.nd
 def normal(seed: int, name: str, shape: tuple[int, ...], std: float) -> np.ndarray:
     """Draws a float32 array from N(0, std), keyed as `uniform` is."""
     return (generator("parameter", seed, name, shape).standard_normal(shape) * std).astype(np.float32)
+
+
+def random_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws a matrix of a model whose weights are random (tiny_bert): the same for every run."""
+    return uniform(0, name, shape, bound=0.1)

@@ -150,7 +150,7 @@ def _template(
         missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
         for name, parameter in model.named_parameters():
             if name not in missing and parameter.dim() > 1:
-                parameter.data = torch.from_numpy(draw.uniform(0, name, tuple(parameter.shape), bound=0.1))
+                parameter.data = torch.from_numpy(draw.random_weight(name, tuple(parameter.shape)))
         if (found := random_digest(model, missing)) != digest:
             raise MissingInputError(
                 f"The random weights drawn here have digest {found}, not {digest}.\n"

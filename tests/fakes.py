@@ -90,6 +90,8 @@ def adapters(files: Path, whole: Path) -> None:
         "text_r": {"r": "eight"},
         "no_r": {"r": None},
         "bias": {"bias": "all"},
+        "dora": {"use_dora": True},
+        "endless": {"lora_alpha": float("inf")},
         "prompt": {"peft_type": "PROMPT_TUNING"},
     }.items():
         change_json(fake(name) / config, **changes)
@@ -110,6 +112,32 @@ def adapters(files: Path, whole: Path) -> None:
     pickled = fake("pickle")
     (pickled / weights).unlink()
     bomb(pickled / "adapter_model.bin", files)
+
+
+def strangers(files: Path) -> None:
+    """Writes files that are no adapters, or bad ones, named by what is wrong; `good` is not wrong."""
+    folder = files / "strange"
+    folder.mkdir()
+    query, key = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj")
+    A, B = np.ones((2, 8), np.float32), np.ones((8, 2), np.float32)
+    hostile = "<script>alert(1)</script>../../\\input{x}\x1b[2J"
+    for name, tensors in {
+        "good": {f"{query}.lora_A": A, f"{query}.lora_B": B},
+        "key": {f"{key}.lora_A": A, f"{key}.lora_B": B},
+        "wide": {f"{query}.lora_A": np.ones((2, 16), np.float32), f"{query}.lora_B": B},
+        "no_rank": {f"{query}.lora_A": A[:0], f"{query}.lora_B": B[:, :0]},
+        "misfit": {f"{query}.lora_A": A, f"{query}.lora_B": np.ones((8, 3), np.float32)},
+        "vector": {f"{query}.lora_A": A[0], f"{query}.lora_B": B},
+        "hostile": {f"{hostile}.lora_A": A},
+        "whole_numbers": {f"{query}.lora_A": A.astype(np.int8), f"{query}.lora_B": B.astype(np.int8)},
+        "magnitudes": {f"{query}.lora_A": A, f"{query}.lora_B": B, f"{query}.lora_magnitude_vector": A[0]},
+        "other": {"some.weight": A},
+        "zero": {f"{query}.lora_A": A, f"{query}.lora_B": 0 * B},
+    }.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "empty.safetensors").write_bytes(b"")
+    bomb(folder / "bomb.pt", files)
+    bomb(folder / "bomb.safetensors", files)
 
 
 def bases(files: Path) -> None:

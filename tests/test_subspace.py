@@ -17,6 +17,7 @@ from analysis.subspace import (
     principal_angles,
     rho,
     shared_dimensions,
+    spectrum,
     stable_rank,
     svd,
 )
@@ -79,6 +80,8 @@ def test_directions_equal_those_of_a_dense_decomposition(d_in: int, d_out: int, 
     of = drawn(d_in, d_out, r)
     assert_same_vectors(directions(of.A), np.linalg.svd(of.A.astype(np.float64), full_matrices=False)[2].T)
     assert_same_vectors(directions(of.B, "left"), np.linalg.svd(of.B.astype(np.float64), full_matrices=False)[0])
+    for factor in (of.A, of.B):
+        np.testing.assert_allclose(spectrum(factor), np.linalg.svd(factor.astype(np.float64))[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("condition", [1.0, 10.0, 0.99e4, 1.01e4, 1e7, math.inf])

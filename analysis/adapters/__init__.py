@@ -1,0 +1,90 @@
+"""Adapters on disk, whoever wrote them: `read` tells the format by what is there, and gives each matrix's update.
+
+No matrix is in memory before it is asked for, so that adapters larger than the memory can be looked into.
+"""
+
+from pathlib import Path
+
+from analysis.adapters.backbone import open_backbone
+from analysis.adapters.base import Adapter, Loaded, Matrix, Options
+from analysis.adapters.checkpoints import read_checkpoint
+from analysis.adapters.diffusion import read_diffusion
+from analysis.adapters.layouts import find
+from analysis.adapters.loralib import read_loralib
+from analysis.adapters.peft import is_peft, read_peft
+from analysis.adapters.runs import is_run, read_run
+from analysis.adapters.tensors import open_folder, open_tensors
+from analysis.words import shown
+from lora_repro.config import RUN_ID, adapter_folder
+from lora_repro.errors import InputError, MissingInputError, did_you_mean
+
+__all__ = ["Adapter", "Loaded", "Matrix", "Options", "read"]
+
+_KINDS = (
+    "Give a run id (its store with --runs DIR), a run directory, a PEFT folder, a file of loralib, diffusers or kohya, "
+    "or a full checkpoint with --base MODEL."
+)
+_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def read(given: str, options: Options | None = None) -> Adapter:
+    """Opens an adapter: a run, a PEFT folder, a file of loralib, diffusers or kohya, or a full checkpoint.
+
+    Args:
+        given: A path, or the id of a run in the store.
+        options: What the files do not say.
+
+    Raises:
+        MissingInputError: If there is nothing of that name, or it is damaged.
+        InputError: If it is of no format that is known here, or adds no B A to a weight.
+    """
+    options = options if options is not None else Options()
+    path = adapter_folder(given)
+    if not path.exists():
+        path = _run_of_store(given, options.store)
+    if path.is_dir():
+        return _read_folder(path, given, options)
+    if not path.is_file():
+        raise InputError(f"{shown(given)}: neither a file nor a folder.\n{_KINDS}")
+    if path.parent.name == "snapshots" and is_run(path.parent.parent):
+        return read_run(path.resolve().parent.parent, options, weights=path)
+    if is_peft(path.parent) and path.name.startswith("adapter_model."):
+        return read_peft(path.parent, given, open_backbone(options.base))
+    return _read_file(path, given, options)
+
+
+def _read_folder(folder: Path, given: str, options: Options) -> Adapter:
+    if is_run(folder):
+        return read_run(folder.resolve(), options)
+    if is_peft(folder):
+        return read_peft(folder, given, open_backbone(options.base))
+    if (tensors := open_folder(folder)) is not None:
+        return read_checkpoint(tensors, given, open_backbone(options.base), options)
+    files = sorted(path for path in folder.iterdir() if path.suffix in _FILES)
+    if len(files) == 1:
+        return _read_file(files[0], given, options)
+    inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and (is_peft(path) or is_run(path)))
+    held = [path.name for path in files] or inside
+    what = f"it holds {len(held)}: {shown(', '.join(held))}" if held else "it holds none"
+    raise InputError(f"{given}: a folder of no adapter that is known here ({what}).\n{_KINDS}")
+
+
+def _read_file(path: Path, given: str, options: Options) -> Adapter:
+    tensors = open_tensors(path)
+    found, backbone = find(tensors), open_backbone(options.base)
+    if found is None:
+        return read_checkpoint(tensors, given, backbone, options)
+    if found.layout == "loralib":
+        return read_loralib(tensors, given, found, backbone, options)
+    return read_diffusion(tensors, given, found, backbone, options)
+
+
+def _run_of_store(given: str, store: str) -> Path:
+    """Returns the directory of a run that is named by its id; nothing but an id becomes a path."""
+    folder = Path(store, "runs", given)
+    if not RUN_ID.fullmatch(given) or not folder.is_dir():
+        near = did_you_mean(given, [path.name for path in Path(store).glob("runs/*")]) if "/" not in given else ""
+        raise MissingInputError(
+            f"{shown(given)}: no such file or folder, and no run of that id in {Path(store, 'runs')}.{near}\n{_KINDS}"
+        )
+    return folder

@@ -1,0 +1,156 @@
+"""The base of an adapter, as far as it is given: which module is which matrix, and the weights W_0."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from analysis.adapters.tensors import Tensors, open_folder, open_tensors
+from lora_repro.arch import Arch, ModelConfig, Site, Source, arch_of
+from lora_repro.arch.families import FAMILIES
+from lora_repro.config import group_names, load_group
+from lora_repro.draw import random_weight
+from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.inputs import default_cache, find_model
+
+_LABELS = 2
+"""Of a classifier whose width does not matter here: encoders have no Arch without one."""
+
+
+@dataclass
+class Backbone:
+    """A base model; empty where none is given."""
+
+    arch: Arch | None = None
+    open_weights: Callable[[], Tensors] | None = None
+    """Finds W_0; None where only shapes are given."""
+    _by_module: dict[str, list[Site]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sorts the sites by module."""
+        for site in self.arch.sites if self.arch is not None else ():
+            self._by_module.setdefault(site.module, []).append(site)
+
+    @cached_property
+    def weights(self) -> Tensors | None:
+        """The weights W_0, looked for when they are asked for.
+
+        Raises:
+            MissingInputError: If the model is known, and its weights are not on this machine.
+        """
+        return self.open_weights() if self.open_weights is not None else None
+
+    def sites(self, module: str) -> list[Site]:
+        """Returns the matrices of a module; its name may lack the model's first name, or have more in front."""
+        for name in _without_first_names(module):
+            if name in self._by_module:
+                return self._by_module[name]
+        inside = [sites for name, sites in self._by_module.items() if name.endswith(f".{module}")]
+        return inside[0] if len(inside) == 1 else []
+
+
+def find_weight(weights: Tensors, name: str) -> str | None:
+    """Returns the name of a tensor in a checkpoint whose names may have more, or less, in front.
+
+    `bert.encoder...` in a classifier is `encoder...` in the bare model.
+    """
+    for shorter in _without_first_names(name):
+        if shorter in weights.shapes:
+            return shorter
+    longer = [other for other in weights.shapes if other.endswith(f".{name}")]
+    return longer[0] if len(longer) == 1 else None
+
+
+def _without_first_names(name: str) -> Iterator[str]:
+    """Yields a.b.c.d, b.c.d, c.d: never the last name alone, which says too little."""
+    parts = name.split(".")
+    for start in range(max(1, len(parts) - 1)):
+        yield ".".join(parts[start:])
+
+
+def open_backbone(given: str | None) -> Backbone:
+    """Opens what --base names: a model of conf/model, a folder as transformers saves it, or a file of weights.
+
+    Raises:
+        MissingInputError: If there is nothing of that name.
+        InputError: If config.json is damaged.
+    """
+    if given is None:
+        return Backbone()
+    path = Path(given).expanduser()
+    if path.is_file():
+        weights = open_tensors(path)
+        return Backbone(open_weights=lambda: weights)
+    if path.is_dir():
+        config = _config(path)
+        weights = open_folder(path)
+        if config is None and weights is None:
+            raise MissingInputError(
+                f"--base: {path} holds neither a config.json nor weights.\n"
+                "Give a folder as transformers' save_pretrained writes it."
+            )
+        return Backbone(_arch(config), None if weights is None else lambda: weights)
+    names = [name for name in group_names("model") if name != "local"]
+    if given not in names:
+        raise MissingInputError(
+            f"--base: no folder, file or model {given!r}.{did_you_mean(given, names)}\n"
+            f"Give a folder as transformers saves it, a file of weights, or a model here: {', '.join(names)}."
+        )
+    return backbone_of(load_group("model", given))
+
+
+def arch_named(name: object) -> Arch | None:
+    """Returns the shapes of the model here that an adapter's configuration names, by our name or the hub's.
+
+    The name is compared and nothing else: it never becomes a path.
+    """
+    for choice in group_names("model"):
+        config: ModelConfig = load_group("model", choice)
+        if choice != "local" and isinstance(name, str) and name in (config.name, config.hub):
+            return _arch(config.config)
+    return None
+
+
+def backbone_of(config: ModelConfig) -> Backbone:
+    """Returns the base of a run, or of a model of conf/model."""
+    return Backbone(_arch(config.config), partial(_weights_of, config))
+
+
+def _weights_of(config: ModelConfig) -> Tensors:
+    if config.source is Source.random:
+        arch = arch_of(config.config, _LABELS)
+        shapes = {name: shape for name, shape in arch.parameters.items() if len(shape) > 1 and not arch.is_head(name)}
+        readers = {name: partial(random_weight, name, shape) for name, shape in shapes.items()}
+        return Tensors(Path(config.name), shapes, readers, {})
+    if config.name == "local":
+        raise MissingInputError(
+            "The run is of model=local, and no record holds the folder of its weights.\nGive it: --base DIR"
+        )
+    weights = open_folder(find_model(config, None, default_cache()))
+    assert weights is not None, "find_model returns folders with weights"
+    return weights
+
+
+def _config(folder: Path) -> Mapping[str, Any] | None:
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise MissingInputError(f"--base: {path} is no JSON ({error}).\nCopy or download it again.") from None
+    if not isinstance(config, dict):
+        raise InputError(f"--base: {path} holds no keys.\nGive a folder as transformers saves it.")
+    return config
+
+
+def _arch(config: Mapping[str, Any] | None) -> Arch | None:
+    """Returns the shapes of a configuration; None where the architecture is not known here, and names must do."""
+    if config is None or config.get("model_type") not in FAMILIES:
+        return None
+    try:
+        return arch_of(config, _LABELS)
+    except InputError as error:
+        raise InputError(f"--base: {error}") from None

@@ -1,0 +1,221 @@
+"""What every reader gives: an adapter's matrices by their shapes, and each one's update when it is asked for."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.adapters.backbone import Backbone, find_weight
+from analysis.adapters.names import FUSED, holder, named
+from analysis.update import Update
+from analysis.words import shown
+from lora_repro.arch import LETTERS, Part
+from lora_repro.errors import InputError
+
+_LAST = 10**9
+
+
+class Options(NamedTuple):
+    """What the command line says about adapters whose files do not say it."""
+
+    base: str | None = None
+    """--base: the model that was adapted."""
+    alpha: float | None = None
+    """--alpha: lora_alpha of the training."""
+    enable_lora: Sequence[str] | None = None
+    """--enable-lora: which of q, k, v a MergedLinear of loralib adapts."""
+    top: int = 64
+    """--top: how many directions of dW are kept of full checkpoints."""
+    store: str = "outputs"
+    """--runs: the folder that holds runs/."""
+
+
+class Factors(NamedTuple):
+    """The two factors of a module's update, before they are split by matrix."""
+
+    A: Float[np.ndarray, "r d_in"]
+    B: Float[np.ndarray, "d_out r"]
+    scaling: float | None
+    norm: float | None = None
+    """||dW||_F, where the factors hold only the first directions of dW."""
+
+
+class Loaded(NamedTuple):
+    """A matrix's update, and the norm of all of dW where the update holds only its first directions."""
+
+    update: Update
+    norm: float | None
+
+
+class Matrix(NamedTuple):
+    """A matrix that an adapter changes, as the header of its file tells."""
+
+    layer: int | None
+    weight: str
+    module: str
+    d_in: int
+    d_out: int
+    read: Callable[[], Factors]
+    frozen: Callable[[], Float[np.ndarray, "d_out d_in"] | None]
+    """Reads W_0; None where no base is given, or where it lacks the module."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: layer 3, q; or the module's name where no layer is known."""
+        return shown(self.module) if self.layer is None else f"layer {self.layer}, {shown(self.weight)}"
+
+
+@dataclass
+class Adapter:
+    """An adapter on disk."""
+
+    name: str
+    """What people call it: a run's id, or what the command line says."""
+    format: str
+    """In words: PEFT folder, loralib file."""
+    matrices: list[Matrix]
+    """By layer, then in the order of LETTERS."""
+    unknown: Sequence[str] = ()
+    """Names of tensors that are no part of an update: heads, biases, what is not known here."""
+    notes: Sequence[str] = ()
+    """What was assumed, or what a figure of it does not mean."""
+    takes: frozenset[str] = frozenset()
+    """Which options of the command line say something about it: alpha, enable_lora, top."""
+
+    def __post_init__(self) -> None:
+        """Sorts the matrices."""
+        self.matrices = sorted(self.matrices, key=_place)
+
+    def load(self, matrix: Matrix) -> Update:
+        """Reads one matrix's update."""
+        return self.loaded(matrix).update
+
+    def loaded(self, matrix: Matrix) -> Loaded:
+        """Reads one matrix's update. One of rank 0 means that this matrix was left as it is.
+
+        Raises:
+            InputError: If its values are not finite, or too large for their product to be.
+        """
+        A, B, scaling, norm = matrix.read()
+        return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm)
+
+
+def _place(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
+    """Orders by layer and letter, the embedding first; what stands in no layer comes last, by modules."""
+    order = LETTERS.index(matrix.weight) if matrix.weight in LETTERS else len(LETTERS)
+    if matrix.layer is None and matrix.weight != "embed":
+        parts = re.split(r"[._]", holder(matrix.module))
+        return _LAST, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], order
+    return -1 if matrix.layer is None else matrix.layer, [(order, matrix.module)], order
+
+
+def matrices(module: str, d_in: int, d_out: int, read: Callable[[], Factors], backbone: Backbone) -> list[Matrix]:
+    """Returns the matrices in a module that has one pair of factors: one, or q, k and v of a fused layer.
+
+    Args:
+        module: The module's name in the file.
+        d_in: Columns of A.
+        d_out: Rows of B.
+        read: Reads the factors.
+        backbone: The base, as far as it is known: its Sites say what the module is.
+
+    Raises:
+        InputError: As `places` does.
+    """
+    return [
+        place.matrix(module, d_in, d_out, _part_of(read, place.part), backbone)
+        for place in places(module, d_in, d_out, backbone)
+    ]
+
+
+class Place(NamedTuple):
+    """Where a matrix stands: a module, or a part of one that computes several."""
+
+    layer: int | None
+    weight: str
+    part: Part | None = None
+
+    def matrix(self, module: str, d_in: int, d_out: int, read: Callable[[], Factors], backbone: Backbone) -> Matrix:
+        """Returns the matrix, of a module with d_out outputs."""
+        rows = d_out if self.part is None else d_out // self.part.of
+        return Matrix(self.layer, self.weight, module, d_in, rows, read, partial(frozen, backbone, module, self.part))
+
+
+def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place]:
+    """Returns which matrices a module holds: by the base's Sites, else by the module's name.
+
+    Raises:
+        InputError: If the widths are not the base's, or a fused layer cannot be split without the base.
+    """
+    sites = backbone.sites(module)
+    if not sites:
+        return _by_name(module, d_in, d_out)
+    if (d_in, d_out) != (sites[0].d_in, sites[0].features):
+        raise InputError(
+            f"{shown(module)}: the update is of {d_out} x {d_in}, the base has {sites[0].features} x "
+            f"{sites[0].d_in} there.\nGive the base that the adapter was trained on."
+        )
+    return [Place(site.layer, site.letter, site.part) for site in sites]
+
+
+def is_transposed(module: str, backbone: Backbone) -> bool:
+    """Tells whether a module keeps W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns."""
+    if sites := backbone.sites(module):
+        return sites[0].transposed or sites[0].letter == "embed"
+    return named(module).transposed
+
+
+def frozen(backbone: Backbone, module: str, part: Part | None) -> Float[np.ndarray, "d_out d_in"] | None:
+    """Reads the W_0 of a matrix; None where the base is not given, or lacks the module."""
+    weights = backbone.weights
+    name = find_weight(weights, f"{module}.weight") if weights is not None else None
+    if weights is None or name is None:
+        return None
+    W = weights.read(name)
+    W = W.reshape(len(W), -1)
+    return rows_of(W.T if is_transposed(module, backbone) else W, part)
+
+
+def _by_name(module: str, d_in: int, d_out: int) -> list[Place]:
+    """Reads layer and letter from the module's name alone."""
+    layer, letter, _ = named(module)
+    if not letter.startswith("qkv"):
+        return [Place(layer, letter)]
+    if d_out != 3 * d_in:  # another architecture's layer of the same name
+        return [Place(layer, module.rpartition(".")[2])]
+    if letter == "qkv by head":
+        raise InputError(
+            f"{shown(module)} computes q, k and v at once, head by head, and the file does not say how many heads "
+            "there are.\nGive the base: --base MODEL, a folder with its config.json or a model of conf/model."
+        )
+    return [Place(layer, each, Part(index, len(FUSED))) for index, each in enumerate(FUSED)]
+
+
+def _part_of(read: Callable[[], Factors], part: Part | None) -> Callable[[], Factors]:
+    """Returns the reader of one matrix in a fused layer: its rows of B, and of A what they use.
+
+    An update that changes only some of q, k and v has zeros in the others' rows; one that was made of several (A
+    stacked, B in blocks) has them in the others' columns. Left out, they leave this matrix's own factors.
+    """
+    if part is None:
+        return read
+
+    def split() -> Factors:
+        A, B, scaling, norm = read()
+        rows = rows_of(B, part)
+        untrained = not B.any()  # which terms belong to which matrix cannot be seen
+        used = np.ones(len(A), bool) if untrained else np.any(rows, axis=0)
+        return Factors(A[used], rows[:, used], scaling, norm)
+
+    return split
+
+
+def rows_of(W: Float[np.ndarray, "d_out d_in"], part: Part | None) -> Float[np.ndarray, "rows d_in"]:
+    """Returns the rows of one matrix of a fused layer."""
+    if part is None:
+        return W
+    return W.reshape(part.groups, part.of, -1, W.shape[1])[:, part.position].reshape(-1, W.shape[1])

@@ -1,0 +1,122 @@
+"""What the names of foreign files say: which layer and which matrix. Where a base is given, its Sites say it instead.
+
+Names are compared with every separator as an underscore, since kohya's files write `to_q` and `attn1.to_q` so.
+"""
+
+import re
+from typing import NamedTuple
+
+FUSED = ("q", "k", "v")
+
+_LAYERS: dict[str, dict[str, str]] = {
+    "layer": {  # BERT, RoBERTa, ELECTRA; DeBERTa; MPNet; ViT; DistilBERT
+        **{f"attention.self.{name}": name[0] for name in ("query", "key", "value")},
+        **{f"attention.self.{name}_proj": name[0] for name in ("query", "key", "value")},
+        **{f"attention.attention.{name}": name[0] for name in ("query", "key", "value")},
+        **{f"attention.attn.{letter}": letter for letter in "qkvo"},
+        "attention.output.dense": "o",
+        "intermediate.dense": "up",
+        "output.dense": "down",
+        **{f"attention.{letter}_lin": letter for letter in "qkv"},
+        "attention.out_lin": "o",
+        "ffn.lin1": "up",
+        "ffn.lin2": "down",
+    },
+    "h": {  # GPT-2, GPT-J
+        "attn.c_attn": "qkv",
+        "attn.c_proj": "o",
+        "mlp.c_fc": "up",
+        "mlp.c_proj": "down",
+        **{f"attn.{letter}_proj": letter for letter in "qkv"},
+        "attn.out_proj": "o",
+        "mlp.fc_in": "up",
+        "mlp.fc_out": "down",
+    },
+    "layers": {  # Llama and its like; OPT, BART, CLIP, Phi; GPT-NeoX
+        **{f"self_attn.{letter}_proj": letter for letter in "qkvo"},
+        "self_attn.out_proj": "o",
+        "self_attn.dense": "o",
+        **{f"mlp.{letter}_proj": letter for letter in ("gate", "up", "down")},
+        **{f"{prefix}fc{number}": letter for prefix in ("", "mlp.") for number, letter in ((1, "up"), (2, "down"))},
+        "attention.query_key_value": "qkv by head",
+        "attention.dense": "o",
+        "mlp.dense_h_to_4h": "up",
+        "mlp.dense_4h_to_h": "down",
+    },
+    "block": {  # T5
+        **{f"layer.0.SelfAttention.{letter}": letter for letter in "qkvo"},
+        **{f"layer.1.EncDecAttention.{letter}": letter for letter in "qkvo"},
+        **{
+            f"layer.{n}.DenseReluDense.{name}": letter
+            for n in (1, 2)
+            for name, letter in (("wi", "up"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "down"))
+        },
+    },
+}  # fmt: skip
+"""By what stands before a layer's number: the names below it."""
+
+_ANYWHERE = {
+    **{f"to_{letter}": letter for letter in "qkv"},  # diffusers' attention
+    "to_out": "o",
+    **dict.fromkeys(("word_embeddings", "wte", "embed_tokens", "embed_in", "token_embedding"), "embed"),
+}
+"""By the end of a name, wherever it stands."""
+
+_TRANSPOSED = tuple(_name.replace(".", "_") for _name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
+"""GPT-2's Conv1D keeps its weight as (d_in, d_out); so does an embedding, a table of W's columns."""
+
+
+class Named(NamedTuple):
+    """What a module's name says."""
+
+    layer: int | None
+    letter: str
+    """A letter, or `qkv` and `qkv by head` of layers that compute three, or the last name where none is known."""
+    transposed: bool
+
+
+def named(module: str) -> Named:
+    """Reads a module's name."""
+    flat = canonical(module)
+    for before, below in _LAYERS.items():
+        for name, letter in below.items():
+            if found := re.search(rf"(?:^|_){before}_(\d{{1,6}})_{name.replace('.', '_')}$", flat):
+                return Named(int(found[1]), letter, flat.endswith(_TRANSPOSED))
+    for name, letter in _ANYWHERE.items():
+        if flat == name or flat.endswith(f"_{name}"):
+            return Named(None, letter, letter == "embed")
+    layer = re.search(rf"(?:^|_)(?:{'|'.join(_LAYERS)})_(\d{{1,6}})_", flat)
+    return Named(int(layer[1]) if layer else None, _last(module), False)
+
+
+def canonical(module: str) -> str:
+    """Returns a module's name as all layouts would write it: one separator, no prefix of a tool's own."""
+    flat = re.sub(r"[^0-9A-Za-z]+", "_", module).strip("_")
+    flat = re.sub(r"^lora_(?=unet_|te\d?_|transformer_)", "", flat)  # kohya
+    flat = re.sub(r"^te1?_", "text_encoder_", flat)
+    flat = re.sub(r"^te2_", "text_encoder_2_", flat)
+    flat = re.sub(r"_processor_(to_\w+)$", r"_\1", flat)  # diffusers before PEFT
+    return re.sub(r"^unet_|(?<=_to_out)_0$", "", flat)
+
+
+def stack_of(module: str) -> str:
+    """Returns which of a model's stacks a module stands in, as far as the name says: encoder, text_encoder_2 ..."""
+    found = re.search(r"(?:^|_)(text_encoder(?:_2)?|encoder|decoder)_", canonical(module))
+    return found[1] if found else ""
+
+
+def holder(module: str) -> str:
+    """Returns the name of what a matrix stands in: ...transformer_blocks.0.attn1 of its to_q and of its to_out.0."""
+    whole = re.sub(r"[._]0$", "", module) if re.search(r"to_out[._]0$", module) else module
+    if "." in whole:
+        return whole.rpartition(".")[0].removesuffix(".processor")
+    return re.sub(r"_(?:to_(?:[qkv]|out)|[qkvo]_proj|out_proj|fc[12]|conv\d?|proj_in|proj_out)$", "", whole)
+
+
+def _last(module: str) -> str:
+    """Returns the last name, with the one before where it is a number: net.2."""
+    if "." in module:
+        found = re.search(r"(?:[^.]*\.)?\d+$|[^.]*$", module)
+        return found[0] if found else module
+    tail = re.search(r"\d_([A-Za-z][A-Za-z_]*\d*)$", module)  # kohya's names have no dots
+    return tail[1] if tail else re.sub(r"^lora_[a-z0-9]+_(?=.)", "", module)

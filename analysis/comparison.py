@@ -1,0 +1,178 @@
+"""Two adapters, matrix by matrix: how much of what the one learned lies in what the other learned (Section 7.2)."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.adapters import Adapter, Matrix
+from analysis.adapters.names import canonical, stack_of
+from analysis.inspection import Inspected, figures, notes_on
+from analysis.nulls import expected_phi
+from analysis.sides import Side, directions_of
+from analysis.subspace import phi_grid
+from analysis.words import grouped, shown
+from lora_repro.arch import LETTERS
+from lora_repro.errors import InputError
+
+Pair = tuple[Matrix, Matrix]
+
+
+class Compared(NamedTuple):
+    """One matrix of two adapters."""
+
+    layer: int | None
+    """0-based, as in the checkpoint."""
+    weight: str
+    modules: tuple[str, str]
+    side: Side
+    d: int
+    """Width of the space in which the directions lie."""
+    phi: Float[np.ndarray, "i j"]
+    """phi(i, j) of the first i directions of the first adapter and the first j of the second."""
+    null: Float[np.ndarray, "i j"]
+    """What random directions would give: max(i, j) / d."""
+    strengths: tuple[Float[np.ndarray, " i"], Float[np.ndarray, " j"]]
+    """The singular values that belong to the directions: of A, B or dW, as the side says."""
+    figures: tuple[Inspected, Inspected] | None
+    """What `inspect` says of each, where it is asked for."""
+
+
+class Comparison(NamedTuple):
+    """Two adapters' common matrices, and what is to be said beside them."""
+
+    rows: list[Compared]
+    notes: list[str]
+
+
+def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[Pair]:
+    """Returns the matrices that two adapters share, in the first one's order.
+
+    Those whose modules are the same whatever layout writes them; then those of the same layer and letter, where each
+    adapter has one only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
+    """
+    theirs = {_key(m): m for m in second}
+    found = {m: theirs[_key(m)] for m in first if _key(m) in theirs}
+    taken = set(map(id, found.values()))
+    left, others = [m for m in first if m not in found], [m for m in second if id(m) not in taken]
+    for matrix in _single(left):
+        for other in _single(others):
+            if _site(matrix) == _site(other) and _same_stack(matrix, other):
+                found[matrix] = other
+    return [(matrix, found[matrix]) for matrix in first if matrix in found]
+
+
+def _key(matrix: Matrix) -> tuple[str, str]:
+    """Returns a module's name, and the letter: a fused layer has several matrices, others at most the last name."""
+    return canonical(matrix.module), matrix.weight if matrix.weight in LETTERS else ""
+
+
+def _site(matrix: Matrix) -> tuple[int | None, str]:
+    return matrix.layer, matrix.weight
+
+
+def _single(matrices: Sequence[Matrix]) -> list[Matrix]:
+    """Returns those whose layer and letter are known, and no other's."""
+    times = Counter(map(_site, matrices))
+    return [m for m in matrices if times[_site(m)] == 1 and (m.layer is not None or m.weight == "embed")]
+
+
+def _same_stack(first: Matrix, second: Matrix) -> bool:
+    stacks = {stack_of(first.module), stack_of(second.module)} - {""}
+    return len(stacks) < 2
+
+
+def compare(
+    first: Adapter,
+    second: Adapter,
+    chosen: tuple[Sequence[Matrix], Sequence[Matrix]],
+    side: Side,
+    with_figures: bool = False,
+) -> Comparison:
+    """Compares what two adapters share, one matrix after the other.
+
+    Args:
+        first: Its directions are the rows, i.
+        second: Its directions are the columns, j.
+        chosen: The matrices of each that are to be compared.
+        side: Which directions.
+        with_figures: Read the figures of each, too.
+
+    Raises:
+        InputError: If they share no matrix, their widths differ, or nothing was learned on this side.
+    """
+    pairs = paired(*chosen)
+    if not pairs:
+        raise InputError(
+            "compare: the two adapters have no matrix in common.\n"
+            + "\n".join(
+                f"{shown(adapter.name)} has {grouped(m.module + f' ({m.weight})' for m in matrices)}"
+                for adapter, matrices in zip((first, second), chosen, strict=True)
+            )
+        )
+    for pair in pairs:
+        _refuse_other_width(first, second, pair, side)
+    rows, empty = [], list[Matrix]()
+    for pair in pairs:
+        row = _compared(first, second, pair, side, with_figures)
+        if row is None:
+            empty.append(pair[0])
+        else:
+            rows.append(row)
+    if not rows:
+        raise InputError(
+            f"compare: {side.of} is zero in all {len(pairs)} common matrices of one of the two: nothing was learned "
+            "there.\nGive trained adapters" + (", or compare what they started from: --side A" * (side is not Side.A))
+        )
+    notes = [*notes_on(first), *(notes_on(second) if second.name != first.name else ())]
+    notes += [f"Zero in one of the two, so not compared: {_listed(empty)}."] if empty else []
+    return Comparison(rows, [*notes, *_alone(first, second, chosen, pairs)])
+
+
+def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figures: bool) -> Compared | None:
+    """Compares one matrix; None where one of the two has no direction."""
+    loaded = first.loaded(pair[0]), second.loaded(pair[1])
+    if any(len(each.update.A) == 0 for each in loaded):
+        return None
+    ours, theirs = (directions_of(each.update, side) for each in loaded)
+    if not len(ours.s) or not len(theirs.s):
+        return None
+    d = len(ours.U)
+    phi = phi_grid(ours.U, theirs.U)
+    i, j = phi.shape
+    return Compared(
+        pair[0].layer,
+        pair[0].weight,
+        (pair[0].module, pair[1].module),
+        side,
+        d,
+        phi,
+        expected_phi(i, j, d),
+        (ours.s, theirs.s),
+        (figures(pair[0], loaded[0], None), figures(pair[1], loaded[1], None)) if with_figures else None,
+    )
+
+
+def _refuse_other_width(first: Adapter, second: Adapter, pair: Pair, side: Side) -> None:
+    a, b = ((m.d_in if side.reads_inputs else m.d_out) for m in pair)
+    if a != b:
+        raise InputError(
+            f"compare: {pair[0].name}: {'inputs' if side.reads_inputs else 'outputs'} are {a} wide in "
+            f"{shown(first.name)} and {b} in {shown(second.name)}.\nGive adapters of one base model."
+        )
+
+
+def _alone(
+    first: Adapter, second: Adapter, chosen: tuple[Sequence[Matrix], Sequence[Matrix]], pairs: Sequence[Pair]
+) -> Iterator[str]:
+    """Says what each of the two has alone."""
+    for index, (adapter, matrices) in enumerate(zip((first, second), chosen, strict=True)):
+        shared = {id(pair[index]) for pair in pairs}
+        if alone := [matrix for matrix in matrices if id(matrix) not in shared]:
+            yield f"Only in {shown(adapter.name)}: {_listed(alone)}."
+
+
+def _listed(matrices: Sequence[Matrix]) -> str:
+    return grouped(f"{matrix.module} ({matrix.weight})" for matrix in matrices)

@@ -1,0 +1,141 @@
+"""What an adapter adds to each matrix, in figures: norm, singular values, effective rank, size beside W_0."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.adapters import Adapter, Loaded, Matrix
+from analysis.sides import spectrum
+from analysis.subspace import effective_rank, norm
+from analysis.words import grouped, shown
+from lora_repro.errors import InputError, MissingInputError
+
+
+class Inspected(NamedTuple):
+    """One matrix of an adapter. Keys of the JSON that `inspect` prints."""
+
+    layer: int | None
+    """0-based, as in the checkpoint."""
+    weight: str
+    module: str
+    shape: tuple[int, int]
+    """d_out, d_in."""
+    r: int
+    scaling: float | None
+    singular_values: Float[np.ndarray, " k"]
+    """Of dW = scaling B A, in falling order; of a pair of checkpoints the first ones."""
+    norm: float
+    """||dW||_F, of all directions."""
+    effective_rank: float
+    """exp of the entropy of the singular values above, as parts of their sum."""
+    energy_kept: float
+    """The part of ||dW||_F^2 in the singular values above: below 1 only for pairs of checkpoints."""
+    relative_norm: float | None
+    """||dW||_F / ||W_0||_F; None without a base."""
+
+
+class Inspection(NamedTuple):
+    """An adapter's matrices, and what is to be said beside them."""
+
+    rows: list[Inspected]
+    notes: list[str]
+
+
+def select(adapter: Adapter, layers: Sequence[int] | None, weights: Sequence[str] | None) -> list[Matrix]:
+    """Returns an adapter's matrices of these layers and letters (None: all).
+
+    Raises:
+        InputError: If a layer or a letter has no matrix, or both together have none.
+    """
+    for flag, wanted, there in (
+        ("--layers", layers, [m.layer for m in adapter.matrices if m.layer is not None]),
+        ("--weights", weights, [m.weight for m in adapter.matrices]),
+    ):
+        if absent := [each for each in wanted or () if each not in there]:
+            names = ", ".join(dict.fromkeys(shown(each) for each in there)) or "none"
+            raise InputError(
+                f"{flag}: {shown(adapter.name)} has no {absent[0]} (given: {', '.join(map(str, wanted or ()))}).\n"
+                f"There are: {names}."
+            )
+    found = [
+        matrix
+        for matrix in adapter.matrices
+        if (layers is None or matrix.layer in layers) and (weights is None or matrix.weight in weights)
+    ]
+    if not found:
+        raise InputError(
+            f"--layers, --weights: {shown(adapter.name)} has no matrix of both.\nLeave one of the two out."
+        )
+    return found
+
+
+def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> Inspection:
+    """Reads the figures of these matrices, one after the other.
+
+    Args:
+        adapter: The adapter.
+        matrices: Some of its matrices.
+        with_base: Read W_0 too, for relative norms.
+
+    Raises:
+        InputError: If a matrix cannot be read, or all were left as they are.
+    """
+    notes = notes_on(adapter)
+    if with_base and (problem := _lacking_base(matrices)):
+        with_base = False
+        notes.append(problem)
+    rows, unchanged = [], list[Matrix]()
+    for matrix in matrices:
+        loaded = adapter.loaded(matrix)
+        if len(loaded.update.A):
+            rows.append(figures(matrix, loaded, matrix.frozen() if with_base else None))
+        else:
+            unchanged.append(matrix)
+    if not rows:
+        raise InputError(
+            f"{shown(adapter.name)}: all {len(matrices)} matrices are as they are in the base.\nGive a trained one."
+        )
+    return Inspection(rows, [*notes, *unchanged_words(adapter, unchanged)])
+
+
+def figures(matrix: Matrix, loaded: Loaded, W_0: Float[np.ndarray, "d_out d_in"] | None) -> Inspected:
+    """Returns the figures of a matrix that is not left as it is."""
+    update, whole = loaded
+    s = spectrum(update)
+    total = whole if whole is not None else norm(s)
+    return Inspected(
+        matrix.layer,
+        matrix.weight,
+        matrix.module,
+        (matrix.d_out, matrix.d_in),
+        len(update.A),
+        update.scaling,
+        s,
+        total,
+        effective_rank(s),
+        min(1.0, (norm(s) / whole) ** 2) if whole else 1.0,
+        total / float(np.linalg.norm(W_0)) if W_0 is not None else None,
+    )
+
+
+def notes_on(adapter: Adapter) -> list[str]:
+    """Says of an adapter what its figures do not: what was assumed, and which tensors are no part of them."""
+    name = shown(adapter.name)
+    other = [f"Tensors that are no part of an update: {grouped(adapter.unknown)}."] if adapter.unknown else []
+    return [f"{name}: {note}" for note in (*adapter.notes, *other)]
+
+
+def unchanged_words(adapter: Adapter, matrices: Sequence[Matrix]) -> Iterator[str]:
+    """Says which matrices were left as they are."""
+    if matrices:
+        yield f"{shown(adapter.name)}: left as they are: {grouped(f'{m.module} ({m.weight})' for m in matrices)}."
+
+
+def _lacking_base(matrices: Sequence[Matrix]) -> str | None:
+    try:
+        found = next((matrix for matrix in matrices if matrix.frozen() is not None), None)
+    except MissingInputError as error:
+        return f"No relative norms: {' '.join(str(error).split())}"
+    return None if found is not None else "No relative norms: the base has none of these matrices."

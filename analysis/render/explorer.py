@@ -1,0 +1,104 @@
+"""The page of `compare --html`: one file that needs no network, to look through all grids of two adapters."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.adapters import Adapter
+from analysis.adapters.names import holder
+from analysis.comparison import Compared, Comparison
+from analysis.inspection import Inspected
+from analysis.subspace import near_equal
+from analysis.words import shown
+
+_PAGE = Path(__file__).parent / "page"
+
+SCALE = 10**6
+"""Grids are embedded in millionths, as whole numbers: the page prints ten-thousandths."""
+
+
+def page(first: Adapter, second: Adapter, comparison: Comparison, command: str) -> str:
+    """Returns the page.
+
+    What comes from files stands in one block of JSON without a `<`, which the page's script writes as text: no name
+    can become markup, and a policy in the page forbids all that would load anything.
+
+    Args:
+        first: Its directions are the rows of the grids.
+        second: Its directions are the columns.
+        comparison: The grids, with figures.
+        command: What made the page.
+    """
+    data = json.dumps(_data(first, second, comparison, command), separators=(",", ":"), allow_nan=False)
+    template = (_PAGE / "explorer.html").read_text(encoding="utf-8")
+    style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("explorer.css", "explorer.js"))
+    made_by = command.replace("-", "\N{NON-BREAKING HYPHEN}").replace(
+        ">", "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
+    )
+    parts = {"COMMAND": made_by, "STYLE": style, "SCRIPT": script, "DATA": data.replace("<", "\\u003c")}
+    before, *rest = template.split("@@")  # @@NAME@@: split once, so that nothing inside a part is a placeholder
+    return before + "".join(parts[piece] if index % 2 == 0 else piece for index, piece in enumerate(rest))
+
+
+def _data(first: Adapter, second: Adapter, comparison: Comparison, command: str) -> dict[str, object]:
+    rows = comparison.rows
+    side = rows[0].side
+    return {
+        "command": command,
+        "adapters": [{"name": shown(adapter.name), "format": adapter.format} for adapter in (first, second)],
+        "side": {"name": side.value, "of": side.of, "words": side.words},
+        "scale": SCALE,
+        "nulls": {_shape(row): [[_digits(x) for x in line] for line in row.null.tolist()] for row in rows},
+        "grids": [_grid(row, place) for row, place in zip(rows, _places(rows), strict=True)],
+        "notes": comparison.notes,
+    }
+
+
+def _places(rows: Sequence[Compared]) -> list[str | None]:
+    """Returns where each matrix stands, for a list to choose from; None where its layer says it."""
+    if len({(row.layer, row.weight) for row in rows}) == len(rows):
+        return [None] * len(rows)
+    holders = [holder(row.modules[0]) for row in rows]
+    alone = len({(place, row.weight) for place, row in zip(holders, rows, strict=True)}) == len(rows)
+    return [shown(place if alone else row.modules[0]) for place, row in zip(holders, rows, strict=True)]
+
+
+def _grid(row: Compared, place: str | None) -> dict[str, object]:
+    assert row.figures is not None, "compare was asked for figures"
+    return {
+        "layer": row.layer,
+        "weight": shown(row.weight),
+        "place": place,
+        "modules": [shown(module) for module in row.modules],
+        "d": row.d,
+        "phi": np.rint(row.phi * SCALE).astype(int).tolist(),
+        "null": _shape(row),
+        "s": [_all_digits(s) for s in row.strengths],
+        "near": [[[group[0] + 1, group[-1] + 1] for group in near_equal(s)] for s in row.strengths],
+        "figures": [_figures(figures) for figures in row.figures],
+    }
+
+
+def _figures(figures: Inspected) -> dict[str, object]:
+    return {
+        "r": figures.r,
+        "scaling": None if figures.scaling is None else _digits(figures.scaling),
+        "norm": _digits(figures.norm),
+        "rank": _digits(figures.effective_rank),
+        "energy": _digits(figures.energy_kept),
+        "dW": _all_digits(figures.singular_values),
+    }
+
+
+def _shape(row: Compared) -> str:
+    return f"{'x'.join(map(str, row.phi.shape))}/{row.d}"
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _all_digits(values: np.ndarray) -> list[float]:
+    return [_digits(value) for value in values.tolist()]

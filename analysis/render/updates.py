@@ -1,0 +1,167 @@
+"""What `inspect` and `compare` found becomes text: Markdown, JSON, CSV. Foreign names are escaped here."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from analysis.adapters import Adapter
+from analysis.comparison import Compared, Comparison
+from analysis.inspection import Inspected, Inspection
+from analysis.render.lines import aligned
+from analysis.subspace import near_equal, shared_dimensions
+from analysis.words import markdown, shown
+
+_FROM_ZERO = " Layers count from 0, as in the checkpoint."
+
+
+def inspection_json(inspection: Inspection) -> str:
+    """Writes a list of objects, a matrix each, on a line of its own."""
+    return _lines(
+        {**row._asdict(), "shape": list(row.shape), "singular_values": row.singular_values.tolist()}
+        for row in inspection.rows
+    )
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Writes a list of objects, a grid each, on a line of its own."""
+    return _lines(
+        {
+            "layer": row.layer,
+            "weight": row.weight,
+            "module": row.modules[0],
+            "side": row.side.value,
+            "d": row.d,
+            "phi": row.phi.tolist(),
+            "null": row.null.tolist(),
+            "singular_values": [s.tolist() for s in row.strengths],
+        }
+        for row in comparison.rows
+    )
+
+
+def inspection_csv(inspection: Inspection) -> str:
+    """Writes a row a matrix; the singular values are separated by spaces."""
+    names = [name for name in Inspected._fields if name != "singular_values"]
+    return _csv(
+        [*names, "singular_values"],
+        (
+            [
+                *("x".join(map(str, row.shape)) if name == "shape" else getattr(row, name) for name in names),
+                " ".join(repr(float(s)) for s in row.singular_values),
+            ]
+            for row in inspection.rows
+        ),
+    )
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """Writes a row a cell of each grid; i and j count from 1, as in the paper."""
+    return _csv(
+        ["layer", "weight", "module", "side", "i", "j", "phi", "null"],
+        (
+            [row.layer, row.weight, row.modules[0], row.side.value, i + 1, j + 1, float(phi), float(row.null[i, j])]
+            for row in comparison.rows
+            for (i, j), phi in np.ndenumerate(row.phi)
+        ),
+    )
+
+
+def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
+    """Writes a row a matrix."""
+    rows = inspection.rows
+    columns = ["r", "scaling", "norm of dW", "largest singular value", "effective rank"]
+    cut = any(row.energy_kept < 1 for row in rows)
+    beside = any(row.relative_norm is not None for row in rows)
+    header = [*_names(rows), *columns, *["energy in r"] * cut, *["norm of dW / norm of W_0"] * beside]
+    table = [
+        [
+            *_name(row.layer, row.weight, row.module, rows),
+            str(row.r),
+            "unknown" if row.scaling is None else f"{row.scaling:.4g}",
+            f"{row.norm:.4g}",
+            f"{row.singular_values[0]:.4g}",
+            f"{row.effective_rank:.2f}",
+            *[f"{100 * row.energy_kept:.1f} %"] * cut,
+            *["" if row.relative_norm is None else f"{row.relative_norm:.4g}"] * beside,
+        ]
+        for row in rows
+    ]
+    about = f"{markdown(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices.{_from_zero(rows)}"
+    return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(inspection.notes)])
+
+
+def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison) -> str:
+    """Writes a row a matrix: corners of its grid with what chance gives, and how many dimensions are shared beyond."""
+    rows = comparison.rows
+    header = [*_names(rows), "r", "phi(1, 1)", "phi(1, all)", "phi(all, all)", "shared beyond chance", "d"]
+    table = [
+        [
+            *_name(row.layer, row.weight, row.modules[0], rows),
+            "{} | {}".format(*row.phi.shape),
+            *(f"{row.phi[cell]:.3f} ({row.null[cell]:.3f})" for cell in ((0, 0), (0, -1), (-1, -1))),
+            f"{round(shared_dimensions(row.phi, row.d)[-1, -1], 2) + 0.0:.2f} of {min(row.phi.shape)}",
+            str(row.d),
+        ]
+        for row in rows
+    ]
+    about = (
+        f"{markdown(shown(first.name))} (i) | {markdown(shown(second.name))} (j): {rows[0].side.words}.\n"
+        f"phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give, max(i, j) / d."
+        f"{_from_zero(rows)}"
+    )
+    notes = [*comparison.notes, *_unordered(rows, (first, second))]
+    return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(notes)])
+
+
+def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> Iterable[str]:
+    """Says where directions have no order: between singular values that are nearly equal only the span is known."""
+    for index, adapter in enumerate(adapters):
+        groups = {(row.layer, row.modules[index], row.weight): near_equal(row.strengths[index]) for row in rows}
+        told = [
+            f"{f'layer {layer}' if layer is not None else module} {weight} "
+            + ", ".join(f"{group[0] + 1} to {group[-1] + 1}" for group in found)
+            for (layer, module, weight), found in groups.items()
+            if found
+        ]
+        if told:
+            yield (
+                f"{shown(adapter.name)}: directions of nearly equal singular values, of which only the span is known: "
+                f"{shown('; '.join(told))}."
+            )
+
+
+def _with_modules(rows: Sequence[Inspected] | Sequence[Compared]) -> bool:
+    """Tells whether layer and letter do not say which matrix is meant, as in a U-Net."""
+    return len({(row.layer, row.weight) for row in rows}) < len(rows)
+
+
+def _from_zero(rows: Sequence[Inspected] | Sequence[Compared]) -> str:
+    return "" if _with_modules(rows) else _FROM_ZERO
+
+
+def _names(rows: Sequence[Inspected] | Sequence[Compared]) -> list[str]:
+    return ["module" if _with_modules(rows) else "layer", "matrix"]
+
+
+def _name(layer: int | None, weight: str, module: str, rows: Sequence[Inspected] | Sequence[Compared]) -> list[str]:
+    place = markdown(shown(module)) if _with_modules(rows) else "" if layer is None else str(layer)
+    return [place, markdown(shown(weight))]
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return ["Notes:\n" + "\n".join(f"- {markdown(note)}" for note in notes)] if notes else []
+
+
+def _lines(entries: Iterable[dict[str, object]]) -> str:
+    return "[\n" + ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries) + "\n]"
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")

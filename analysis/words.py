@@ -1,0 +1,32 @@
+"""Names from foreign files, made harmless: for terminals, Markdown and error messages."""
+
+import re
+from collections.abc import Iterable
+
+_LONGEST = 120
+
+
+def shown(text: object) -> str:
+    """Writes a foreign text on one line: no control characters, no direction marks, cut where it is long."""
+    line = _printable(str(text))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Lists names, those that differ only in numbers as one: encoder.layer.*.bias (12)."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"(?<![0-9A-Za-z])\d+(?![0-9A-Za-z])", "*", name), []).append(name)
+    return ", ".join(
+        shown(members[0]) if len(members) == 1 else f"{shown(group)} ({len(members)})"
+        for group, members in groups.items()
+    )
+
+
+def markdown(text: str) -> str:
+    """Writes a foreign text so that Markdown prints it as it is, HTML in it too; `aligned` sees to the bars."""
+    return re.sub(r"([\\`*\[\]<>$&])", r"\\\1", _printable(text))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,53 @@
+"""Adapters made by numpy alone: what a test must know of them is their factors."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+Factors = dict[tuple[int, str], tuple[np.ndarray, np.ndarray]]
+"""A and B by layer and letter."""
+
+
+def factors(r: int, seed: int, layers: int = 2, letters: Sequence[str] = "qv", d: int = 24) -> Factors:
+    """Draws factors whose directions have an order: each row of A is weaker than the one before."""
+    rng = np.random.default_rng(seed)
+    weaker = 0.8 ** np.arange(r)
+    return {
+        (layer, letter): (
+            (rng.normal(size=(r, d)) * weaker[:, None]).astype(np.float32),
+            rng.normal(size=(d, r)).astype(np.float32),
+        )
+        for layer in range(layers)
+        for letter in letters
+    }
+
+
+def write_peft(
+    folder: Path, made: Factors, alpha: float = 8, module: str = "model.layers.{}.self_attn.{}_proj"
+) -> Path:
+    """Writes factors as PEFT does."""
+    folder.mkdir(parents=True)
+    tensors = {}
+    for (layer, letter), pair in made.items():
+        for name, factor in zip("AB", pair, strict=True):
+            tensors[f"base_model.model.{module.format(layer, letter)}.lora_{name}.weight"] = factor
+    save_file(tensors, folder / "adapter_model.safetensors")
+    r = len(next(iter(made.values()))[0])
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": r, "lora_alpha": alpha}))
+    return folder
+
+
+def write_loralib(path: Path, made: Factors, module: str = "model.layers.{}.self_attn.{}_proj") -> Path:
+    """Writes factors under loralib's names."""
+    save_file(
+        {
+            f"{module.format(layer, letter)}.lora_{name}": factor
+            for (layer, letter), pair in made.items()
+            for name, factor in zip("AB", pair, strict=True)
+        },
+        path,
+    )
+    return path

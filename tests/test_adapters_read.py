@@ -1,0 +1,276 @@
+"""Adapters that the foreign libraries wrote themselves, read back: dW against what those libraries add to a weight."""
+
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import loralib
+import numpy as np
+import pytest
+import torch
+from foreign import base, loralib_model, merged_difference, peft_folder, roberta_layers
+from safetensors.torch import load_file, save_file
+
+from analysis.adapters import Adapter, Matrix, Options, read
+from analysis.adapters.tensors import open_tensors
+from lora_repro.errors import InputError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
+]
+
+
+def dense(adapter: Adapter, matrix: Matrix) -> np.ndarray:
+    update = adapter.load(matrix)
+    assert update.A.shape[1] == matrix.d_in and update.B.shape[0] == matrix.d_out
+    return (update.scaling if update.scaling is not None else 1.0) * update.B.astype(float) @ update.A.astype(float)
+
+
+def places(adapter: Adapter) -> list[tuple[int | None, str]]:
+    return [(matrix.layer, matrix.weight) for matrix in adapter.matrices]
+
+
+def of(adapter: Adapter, layer: int | None, weight: str) -> np.ndarray:
+    (matrix,) = [m for m in adapter.matrices if (m.layer, m.weight) == (layer, weight)]
+    return dense(adapter, matrix)
+
+
+Q, V = "model.layers.{}.self_attn.q_proj", "model.layers.{}.self_attn.v_proj"
+
+
+@pytest.mark.parametrize(
+    ("settings", "scalings"),
+    [
+        (dict(r=4, lora_alpha=8), [2, 2]),
+        (dict(r=4, lora_alpha=8, use_rslora=True), [4, 4]),
+        (dict(r=4, lora_alpha=8, bin_file=True), [2, 2]),
+        (
+            dict(r=4, lora_alpha=8, rank_pattern={"v_proj": 2}, alpha_pattern={r"layers\.1\.self_attn\.q_proj": 6}),
+            [2, 4, 1.5, 4],
+        ),
+    ],
+)
+def test_peft_folders_have_their_scale(settings: dict[str, Any], scalings: list[float], tmp_path: Path) -> None:
+    theirs = peft_folder(tmp_path, base("llama"), target_modules=["q_proj", "v_proj"], **settings)
+    adapter = read(str(tmp_path))
+    assert adapter.format == "PEFT folder" and adapter.unknown == []
+    assert places(adapter) == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]
+    assert [adapter.load(m).scaling for m in adapter.matrices] == pytest.approx(scalings * (4 // len(scalings)))
+    for matrix in adapter.matrices:
+        np.testing.assert_allclose(dense(adapter, matrix), theirs[matrix.module], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "letters"),
+    [
+        ("bert", ["query", "output.dense", "intermediate.dense"], ["q", "o", "up", "down"]),
+        ("llama", ["o_proj", "gate_proj", "down_proj"], ["o", "down", "gate"]),
+        ("gpt2", ["attn.c_proj", "c_fc"], ["o", "up"]),
+    ],
+)
+def test_letters_come_from_names_and_from_a_base_alike(
+    family: str, targets: list[str], letters: list[str], tmp_path: Path
+) -> None:
+    model = base(family)
+    model.save_pretrained(tmp_path / "base")
+    theirs = peft_folder(tmp_path / "peft", model, r=2, target_modules=targets, fan_in_fan_out=family == "gpt2")
+    for options in (Options(), Options(base=str(tmp_path / "base"))):
+        adapter = read(str(tmp_path / "peft"), options)
+        assert places(adapter) == [(layer, letter) for layer in range(2) for letter in letters]
+        for matrix in adapter.matrices:
+            np.testing.assert_allclose(dense(adapter, matrix), theirs[matrix.module], atol=1e-6)
+
+
+def test_an_adapted_embedding_is_a_matrix_of_tokens(tmp_path: Path) -> None:
+    theirs = peft_folder(tmp_path, base("llama"), r=3, target_modules=["embed_tokens", "v_proj"])
+    adapter = read(str(tmp_path))
+    assert places(adapter) == [(None, "embed"), (0, "v"), (1, "v")]
+    assert (adapter.matrices[0].d_in, adapter.matrices[0].d_out) == (64, 32)
+    np.testing.assert_allclose(of(adapter, None, "embed"), theirs["model.embed_tokens"], atol=1e-6)
+
+
+def test_gpt2s_fused_layer_is_split_into_q_k_and_v(tmp_path: Path) -> None:
+    theirs = peft_folder(tmp_path, base("gpt2"), r=4, target_modules=["c_attn"], fan_in_fan_out=True)
+    adapter = read(str(tmp_path))
+    assert places(adapter) == [(layer, letter) for layer in range(2) for letter in "qkv"]
+    whole = theirs["transformer.h.1.attn.c_attn"]
+    for index, letter in enumerate("qkv"):
+        np.testing.assert_allclose(of(adapter, 1, letter), whole[32 * index : 32 * (index + 1)], atol=1e-6)
+
+
+def test_neox_interleaves_by_head_and_says_what_is_missing(tmp_path: Path) -> None:
+    model = base("gpt_neox")
+    model.save_pretrained(tmp_path / "base")
+    theirs = peft_folder(tmp_path / "peft", model, r=4, target_modules=["query_key_value"])
+    with pytest.raises(InputError, match=r"how many heads there are.\nGive the base: --base MODEL"):
+        read(str(tmp_path / "peft"))
+    adapter = read(str(tmp_path / "peft"), Options(base=str(tmp_path / "base")))
+    assert places(adapter) == [(layer, letter) for layer in range(2) for letter in "qkv"]
+    heads = theirs["gpt_neox.layers.0.attention.query_key_value"].reshape(4, 3, 8, 32)
+    for index, letter in enumerate("qkv"):
+        np.testing.assert_allclose(of(adapter, 0, letter), heads[:, index].reshape(32, 32), atol=1e-6)
+
+
+def test_the_head_and_biases_are_listed_as_no_part_of_the_update(tmp_path: Path) -> None:
+    peft_folder(tmp_path, base("bert"), r=2, target_modules=["query"], bias="lora_only", task_type="SEQ_CLS")
+    unknown = read(str(tmp_path)).unknown
+    assert "base_model.model.classifier.weight" in unknown
+    assert "base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias" in unknown
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(use_dora=True), "has use_dora, which scales each column"),
+        (dict(init_lora_weights="pissa"), None),
+    ],
+)
+def test_what_is_no_plain_lora_is_told(settings: dict[str, Any], words: str | None, tmp_path: Path) -> None:
+    model = base("llama")
+    peft_folder(tmp_path, model, r=2, target_modules=["v_proj"], **settings)
+    if words is not None:
+        with pytest.raises(InputError, match=words):
+            read(str(tmp_path))
+    else:
+        assert "B A did not start at zero" in read(str(tmp_path)).notes[0]
+
+
+def test_pefts_other_tuners_are_refused_by_name(tmp_path: Path) -> None:
+    from peft import LoHaConfig, get_peft_model
+
+    model = get_peft_model(base("llama"), LoHaConfig(r=2, target_modules=["v_proj"]))  # pyright: ignore
+    model.save_pretrained(str(tmp_path))
+    with pytest.raises(InputError, match="the adapter is PEFT's LOHA"):
+        read(str(tmp_path))
+    with pytest.raises(InputError, match="LoHa, a product of two low-rank matrices"):
+        read(str(shutil.copy(tmp_path / "adapter_model.safetensors", tmp_path.parent / f"{tmp_path.name}.safetensors")))
+
+
+def test_patterns_from_a_file_cannot_keep_the_matcher_busy(tmp_path: Path) -> None:
+    peft_folder(tmp_path, base("llama"), r=2, target_modules=["v_proj"])
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for pattern, words in (("(a+)+(a+)+b", "too costly"), ("(", "no pattern")):
+        path.write_text(json.dumps(config | {"alpha_pattern": {pattern: 3}}))
+        with pytest.raises(InputError, match=words):
+            read(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["bin", "pt", "safetensors"])
+@pytest.mark.parametrize("alpha", [None, 16.0])
+def test_loralibs_files_are_read_with_and_without_alpha(suffix: str, alpha: float | None, tmp_path: Path) -> None:
+    layers = roberta_layers(r=4, lora_alpha=16)
+    state = loralib.lora_state_dict(loralib_model(layers)) | {"classifier.dense.weight": torch.ones(2, 2)}
+    path = tmp_path / f"roberta_base_lora.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    adapter = read(str(path), Options(alpha=alpha))
+    assert adapter.format == "loralib file" and places(adapter) == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]
+    assert list(adapter.unknown) == ["classifier.dense.weight"]
+    assert any("Holds no alpha" in note for note in adapter.notes) == (alpha is None)
+    for matrix in adapter.matrices:
+        theirs = merged_difference(layers[matrix.module])
+        assert adapter.load(matrix).scaling == (None if alpha is None else 4)
+        np.testing.assert_allclose(dense(adapter, matrix), theirs / (1 if alpha is not None else 4), atol=1e-6)
+
+
+def test_loralibs_embedding_and_what_training_scripts_put_around(tmp_path: Path) -> None:
+    name = "transformer.wte"
+    layers = {name: loralib.Embedding(64, 32, r=4, lora_alpha=4)}
+    state = {f"module.{key}": value for key, value in loralib.lora_state_dict(loralib_model(layers)).items()}
+    torch.save({"model_state_dict": state, "step": 3}, tmp_path / "a.pt")
+    adapter = read(str(tmp_path / "a.pt"), Options(alpha=4))
+    assert places(adapter) == [(None, "embed")] and list(adapter.unknown) == ["step"]
+    np.testing.assert_allclose(of(adapter, None, "embed"), merged_difference(layers[name]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "given", "letters", "assumed"),
+    [
+        ([True, False, True], None, "qv", True),
+        ([True, False, True], ["q", "v"], "qv", False),
+        ([True, True, False], ["q", "k"], "qk", False),
+        ([True, True, True], None, "qkv", False),
+        ([False, True, False], ["k"], "k", False),
+    ],
+)
+def test_merged_linears_groups_are_told_apart(
+    enabled: list[bool], given: list[str] | None, letters: str, assumed: bool, tmp_path: Path
+) -> None:
+    name = "transformer.h.0.attn.c_attn"
+    layer = loralib.MergedLinear(32, 96, r=4, lora_alpha=32, enable_lora=enabled, fan_in_fan_out=True)
+    model = loralib_model({name: layer})
+    torch.save(loralib.lora_state_dict(model), tmp_path / "gpt2.bin")
+    adapter = read(str(tmp_path / "gpt2.bin"), Options(alpha=32, enable_lora=given))
+    assert places(adapter) == [(0, letter) for letter in letters]
+    assert any("taken as q and v" in note for note in adapter.notes) == assumed
+    theirs = merged_difference(layer)
+    for letter in letters:
+        rows = slice(32 * "qkv".index(letter), 32 * ("qkv".index(letter) + 1))
+        assert adapter.load(adapter.matrices[letters.index(letter)]).A.shape == (4, 32)
+        np.testing.assert_allclose(of(adapter, 0, letter), theirs[rows], atol=1e-6)
+
+
+def test_one_group_of_merged_linear_must_be_named(tmp_path: Path) -> None:
+    layer = loralib.MergedLinear(32, 96, r=4, enable_lora=[False, False, True], fan_in_fan_out=True)
+    torch.save(loralib.lora_state_dict(loralib_model({"h.0.attn.c_attn": layer})), tmp_path / "a.bin")
+    with pytest.raises(InputError, match=r"adapts 1 of q, k and v.*\n.*--enable-lora q"):
+        read(str(tmp_path / "a.bin"))
+
+
+def test_pefts_names_without_its_settings_have_no_scale(tmp_path: Path) -> None:
+    theirs = peft_folder(tmp_path, base("llama"), r=2, lora_alpha=6, target_modules=["v_proj"])
+    (tmp_path / "adapter_config.json").unlink()
+    for options, scaling in ((Options(), None), (Options(alpha=6), 3)):
+        adapter = read(str(tmp_path), options)
+        assert "without adapter_config.json" in adapter.format and "alpha" in adapter.takes
+        assert adapter.load(adapter.matrices[0]).scaling == scaling
+    np.testing.assert_allclose(of(adapter, 0, "v"), theirs["model.layers.0.self_attn.v_proj"], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_every_type_with_fractions_is_read_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tensors = {
+        "a": torch.randn(3, 5).to(dtype),
+        "b": (1e-5 * torch.randn(4)).to(dtype),
+        "c": torch.tensor(7.0).to(dtype),
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    torch.save(tensors, tmp_path / "x.bin")
+    for path in (tmp_path / "x.safetensors", tmp_path / "x.bin"):
+        opened = open_tensors(path)
+        for name, tensor in tensors.items():
+            assert opened.shapes[name] == tuple(tensor.shape)
+            np.testing.assert_array_equal(opened.read(name), tensor.double().numpy())
+
+
+def test_whole_numbers_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    save_file(
+        {"x.lora_A.weight": torch.ones(2, 4, dtype=torch.int8), "x.lora_B.weight": torch.ones(4, 2)},
+        tmp_path / "x.safetensors",
+    )
+    adapter = read(str(tmp_path / "x.safetensors"))
+    with pytest.raises(InputError, match="kept as I8"):
+        adapter.load(adapter.matrices[0])
+
+
+def test_one_matrix_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    shape = {
+        f"model.layers.{i}.self_attn.q_proj.lora_{m}": s
+        for i in range(32)
+        for m, s in zip("AB", [(8, 16384), (16384, 8)], strict=True)
+    }
+    save_file({name: torch.ones(size) for name, size in shape.items()}, tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").stat().st_size > 32 * 2**20
+    tracemalloc.start()
+    try:
+        adapter = read(str(tmp_path / "x.safetensors"))
+        total = sum(float(adapter.load(matrix).A.sum()) for matrix in adapter.matrices)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == 32 * 8 * 16384 and peak < 4 * 2**20
+    assert load_file(tmp_path / "x.safetensors").keys() == shape.keys()

@@ -1,0 +1,158 @@
+"""`python -m analysis inspect`: its figures against dense matrices, its formats, and names that mean harm."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import factors, write_loralib, write_peft
+from safetensors.numpy import load_file, save_file
+
+from analysis.__main__ import main
+from analysis.words import grouped, markdown, shown
+
+Captured = pytest.CaptureFixture[str]
+
+
+def call(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    """Runs the command line; returns the exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, arguments)))
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+def test_the_figures_are_those_of_the_dense_update(tmp_path: Path, capsys: Captured) -> None:
+    made = factors(r=4, seed=0)
+    write_peft(tmp_path / "a", made, alpha=6)
+    code, out, err = call(capsys, "inspect", tmp_path / "a", "--format", "json")
+    entries = json.loads(out)
+    assert (code, err) == (0, "") and [(e["layer"], e["weight"]) for e in entries] == list(made)
+    assert list(entries[0]) == [
+        *("layer", "weight", "module", "shape", "r", "scaling", "singular_values", "norm", "effective_rank"),
+        *("energy_kept", "relative_norm"),
+    ]
+    for entry, (A, B) in zip(entries, made.values(), strict=True):
+        dW = 1.5 * B.astype(float) @ A.astype(float)
+        s = np.linalg.svd(dW, compute_uv=False)[:4]
+        np.testing.assert_allclose(entry["singular_values"], s, rtol=1e-6)
+        assert entry["norm"] == pytest.approx(np.linalg.norm(dW))
+        p = s / s.sum()
+        assert entry["effective_rank"] == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+        assert (entry["r"], entry["scaling"], entry["shape"]) == (4, 1.5, [24, 24])
+        assert (entry["energy_kept"], entry["relative_norm"]) == (1, None)
+
+
+def test_without_alpha_the_scaling_is_null_and_the_figures_are_those_of_B_A(tmp_path: Path, capsys: Captured) -> None:
+    made = factors(r=2, seed=0, layers=1, letters="q")
+    write_loralib(tmp_path / "a.safetensors", made)
+    ((A, B),) = made.values()
+    for options, scaling in (((), None), (("--alpha", "5"), 2.5)):
+        code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors", "--format", "json", *options)
+        (entry,) = json.loads(out)
+        assert code == 0 and entry["scaling"] == scaling and ("Holds no alpha" in err) == (scaling is None)
+        assert entry["norm"] == pytest.approx((scaling or 1) * np.linalg.norm(B @ A), rel=1e-6)
+
+
+def test_csv_holds_what_json_holds(tmp_path: Path, capsys: Captured) -> None:
+    write_peft(tmp_path / "a", factors(r=3, seed=0))
+    entries = json.loads(call(capsys, "inspect", tmp_path / "a", "--format", "json")[1])
+    rows = list(csv.DictReader(io.StringIO(call(capsys, "inspect", tmp_path / "a", "--format", "csv")[1])))
+    assert len(rows) == len(entries) == 4
+    for row, entry in zip(rows, entries, strict=True):
+        assert (row["layer"], row["weight"], row["module"]) == (str(entry["layer"]), entry["weight"], entry["module"])
+        assert (row["shape"], float(row["norm"]), row["relative_norm"]) == ("24x24", entry["norm"], "")
+        assert [float(s) for s in row["singular_values"].split()] == entry["singular_values"]
+
+
+def test_markdown_has_a_row_a_matrix_and_layers_and_weights_choose(tmp_path: Path, capsys: Captured) -> None:
+    write_peft(tmp_path / "a", factors(r=3, seed=0, layers=6, letters="qkv"))
+    out = call(capsys, "inspect", tmp_path / "a")[1]
+    assert out.count("\n| ") == 1 + 18 and "PEFT folder, 18 matrices" in out and "| layer | matrix | r | scaling" in out
+    chosen = call(capsys, "inspect", tmp_path / "a", "--layers", "0,2-4", "--weights", "v,q", "--format", "json")[1]
+    assert [(e["layer"], e["weight"]) for e in json.loads(chosen)] == [(i, w) for i in (0, 2, 3, 4) for w in "qv"]
+
+
+def test_with_a_base_the_norm_is_beside_that_of_W_0(tmp_path: Path, capsys: Captured) -> None:
+    made = factors(r=2, seed=0, layers=1)
+    write_peft(tmp_path / "a", made, alpha=2)
+    W = {letter: np.random.default_rng(i).normal(size=(24, 24)).astype(np.float32) for i, letter in enumerate("qv")}
+    save_file({f"model.layers.0.self_attn.{x}_proj.weight": w for x, w in W.items()}, tmp_path / "base.safetensors")
+    command = ("inspect", tmp_path / "a", "--base", tmp_path / "base.safetensors")
+    for entry in json.loads(call(capsys, *command, "--format", "json")[1]):
+        A, B = made[0, entry["weight"]]
+        expected = np.linalg.norm(B @ A) / np.linalg.norm(W[entry["weight"]])
+        assert entry["relative_norm"] == pytest.approx(expected, rel=1e-6)
+    assert "norm of dW / norm of W_0" in call(capsys, *command)[1]
+
+
+def test_a_pair_of_checkpoints_says_how_much_its_first_directions_hold(tmp_path: Path, capsys: Captured) -> None:
+    rng = np.random.default_rng(0)
+    W, dW = (rng.normal(size=(24, 24)).astype(np.float32) for _ in range(2))
+    name = "model.layers.{}.self_attn.q_proj.weight"
+    save_file({name.format(0): W, name.format(1): W}, tmp_path / "base.safetensors")
+    save_file({name.format(0): W + dW, name.format(1): W, "score": W}, tmp_path / "trained.safetensors")
+    command = ("inspect", tmp_path / "trained.safetensors", "--base", tmp_path / "base.safetensors", "--top", "5")
+    code, out, err = call(capsys, *command, "--format", "json")
+    (entry,) = json.loads(out)
+    s = np.linalg.svd((W + dW).astype(float) - W, compute_uv=False)
+    assert code == 0 and (entry["r"], entry["scaling"]) == (5, 1)
+    np.testing.assert_allclose(entry["singular_values"], s[:5], rtol=1e-6)
+    assert entry["norm"] == pytest.approx(np.linalg.norm(s))
+    assert entry["energy_kept"] == pytest.approx((s[:5] ** 2).sum() / (s**2).sum())
+    assert "left as they are: model.layers.1.self_attn.q_proj (q)" in err and "does not hold them: score" in err
+    assert "| energy in r |" in call(capsys, *command)[1]
+
+
+def test_an_untrained_adapter_has_norm_zero(tmp_path: Path, capsys: Captured) -> None:
+    made = {place: (A, 0 * B) for place, (A, B) in factors(r=2, seed=0).items()}
+    write_peft(tmp_path / "a", made)
+    for entry in json.loads(call(capsys, "inspect", tmp_path / "a", "--format", "json")[1]):
+        assert (entry["norm"], entry["effective_rank"], entry["singular_values"]) == (0, 0, [0, 0])
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "../../etc/passwd",
+    r"\input{x} $x$ & % # _",
+    "a|b`c`*d*",
+    "\x1b[2J\u202egnp",
+    "x" * 5000,
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_mean_harm_are_harmless(name: str, tmp_path: Path, capsys: Captured) -> None:
+    A, B = factors(r=2, seed=0)[0, "q"]
+    save_file({f"{name}.lora_A": A, f"{name}.lora_B": B, f"{name}.bias": A}, tmp_path / "a.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors", "--alpha", "4")
+    table = next(line for line in out.splitlines() if line.startswith("|  "))
+    assert code == 0 and table.replace("\\|", "").count("|") == 8  # seven columns, whatever stands in them
+    assert "<script" not in out.replace("\\<", "") and not any(c in out + err for c in "\x1b\u202e")
+    assert max(map(len, (out + err).splitlines())) < 1000
+    code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors", "--alpha", "4", "--format", "json")
+    (entry,) = json.loads(out)
+    assert entry["module"] == name and not any(c in out + err for c in "\x1b\u202e")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_words_are_cut_escaped_and_grouped() -> None:
+    assert shown("a\nb\x1b[2J") == "a\\nb\\x1b[2J" and len(shown("x" * 500)) == 120
+    assert markdown("<b>*x*`") == "\\<b\\>\\*x\\*\\`"
+    assert grouped(["l.0.b", "l.1.b", "l.10.c", "x1"]) == "l.*.b (2), l.10.c, x1"
+
+
+def test_inspect_needs_no_torch_and_no_pandas_for_safetensors(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    write_peft(tmp_path / "a", factors(r=2, seed=0))
+    command = [sys.executable, "-X", "importtime", "-m", "analysis", "inspect", str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "analysis.adapters" in imported and not imported & {"torch", "pandas", "transformers", "matplotlib"}
+    assert load_file(tmp_path / "a" / "adapter_model.safetensors")
