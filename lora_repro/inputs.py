@@ -144,21 +144,9 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     Raises:
         MissingInputError: If no folder is given, or it lacks one of the two files.
     """
-    if model is None:
-        raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
-    folder = Path(model).expanduser()
-    for name in ("config.json", WEIGHTS):
-        if not (folder / name).is_file():
-            raise MissingInputError(
-                f"paths.model: {folder / name} is missing.\n"
-                f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
-            )
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except ValueError as error:
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.\n{_GIVE}") from None
-    if not isinstance(config, dict):
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).\n{_GIVE}")
+    config = read_config(model)
+    folder = Path(model or "").expanduser()
+    _refuse_missing(folder / WEIGHTS)
     _check_tokenizer(folder)
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in json.loads((folder / name).read_bytes()):
@@ -169,6 +157,33 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     digests = {name: _sha256(folder / name) for name in (WEIGHTS, *TOKENIZER_FILES) if (folder / name).is_file()}
     about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
     return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
+
+
+def read_config(model: str | None) -> dict[str, Any]:
+    """Reads the config.json of a folder of the user's (paths.model), which tells the shapes.
+
+    Raises:
+        MissingInputError: If no folder is given, or it has none, or a damaged one.
+    """
+    if model is None:
+        raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
+    path = Path(model).expanduser() / "config.json"
+    _refuse_missing(path)
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise MissingInputError(f"paths.model: {path} is no JSON: {error}.\n{_GIVE}") from None
+    if not isinstance(config, dict):
+        raise MissingInputError(f"paths.model: {path} holds no keys (found: {config!r}).\n{_GIVE}")
+    return config
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.is_file():
+        raise MissingInputError(
+            f"paths.model: {path} is missing.\n"
+            f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
+        )
 
 
 def _check_tokenizer(folder: Path) -> None:

@@ -10,7 +10,8 @@ from stores import PROVENANCE, fill, job, jobs, write_run, write_status
 from analysis.cells import cells
 from analysis.items import load_item, names
 from analysis.protocol import Protocol
-from analysis.render.tables import aligned, markdown, to_json
+from analysis.render.aligned import aligned
+from analysis.render.tables import markdown, to_json
 
 TABLE6 = load_item("table", "6")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.diff import Difference, Kind, Recorded
-from analysis.render.tables import aligned
+from analysis.render.aligned import aligned
 
 REASONS = {
     "threads": "products are summed in another order",

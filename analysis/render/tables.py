@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.items import Item
 from analysis.protocol import Protocol
+from analysis.render.aligned import aligned
 from analysis.stats import half_width_in_standard_errors
 
 DASH = "—"
@@ -114,17 +115,6 @@ def _grid(item: Item, rows: Sequence[dict[str, Any]], names: Mapping[str, Mappin
             majority = next((cell["majority"] for cell in cells if _there(cell["majority"])), None)
             lines.append(line + ([_percent(majority) if majority is not None else ""] if with_majority else []))
     return aligned(lines)
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Writes a Markdown table whose columns stand in line in a terminal; the first line is the header."""
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(len(line[i]) for line in escaped) for i in range(len(escaped[0]))]
-    padded = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in escaped
-    ]
-    return [padded[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *padded[1:]]
 
 
 def _whose(cells: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> str:
