@@ -78,12 +78,57 @@ def _parser() -> argparse.ArgumentParser:
     diff.set_defaults(command=_diff, overrides=[])
     diff.add_argument("run", nargs=2, metavar="RUN", help="a run's id, or its directory")
     diff.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
+    _add_budget(commands)
     for command in (table, plan, status, doctor):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
     for command in (table, plan, status, doctor, diff):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
     explore.add_commands(commands)
     return parser
+
+
+def _add_budget(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    budget = commands.add_parser("budget", help="what meets a budget: budget --model gpt3_175b --budget 18M")
+    budget.set_defaults(command=_budget, runs=None)
+    budget.add_argument("--model", help="a model of conf/model; local with paths.model=DIR")
+    budget.add_argument("--budget", metavar="N", help="18M, 0.35M, 0.01%% (what prints so), or a number as a bound")
+    budget.add_argument("--targets", nargs="+", metavar="Q,V", help="sets of matrices (default: all of attention)")
+    budget.add_argument(
+        "--num-labels", type=int, metavar="N", help="of a classification head (default: a decoder has none)"
+    )
+    budget.add_argument("--batch-size", type=int, default=32, metavar="N", help="of the memory (default: %(default)s)")
+    budget.add_argument("--length", type=int, metavar="N", help="in tokens (default: 128, or the longest there is)")
+    budget.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="default: %(default)s")
+    budget.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="default: %(default)s")
+    budget.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
+    budget.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
+    budget.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model=local paths.model=DIR")
+
+
+def _budget(options: argparse.Namespace) -> str:
+    from analysis.budgets import model_of, offers
+    from analysis.render import budgets
+    from lora_repro.saved_tensors import Batch, Products
+
+    model = _taken(options, "model", options.model, "--model")
+    given = _taken(options, "method.budget", options.budget, "--budget")
+    folder = _taken(options, "paths.model", None, "paths.model")
+    if options.overrides:
+        raise InputError(f"budget: takes no {options.overrides[0]}. Leave it out (see budget --help).")
+    if model is None or given is None:
+        raise InputError("budget: needs a model and a budget. Example: budget --model gpt3_175b --budget 18M")
+    config, arch = model_of(model, folder, options.num_labels)
+    length = options.length if options.length is not None else min(128, arch.max_length)
+    for flag, value, most in (("--batch-size", options.batch_size, None), ("--length", length, arch.max_length)):
+        if value < 1 or (most is not None and value > most):
+            raise InputError(f"{flag}: must be at least 1{f' and at most {most}' if most else ''} (given: {value}).")
+    on_cpu = options.device == "cpu"
+    batch = Batch(options.batch_size, length, Products(options.dtype), is_fused=not on_cpu)
+    targets = [letters.split(",") for letters in options.targets or []]
+    found = offers(arch, config, given, batch, targets)
+    if options.format == "json":
+        return budgets.to_json(found, model)
+    return budgets.markdown(found, model, arch, batch, on_cpu)
 
 
 def _table(options: argparse.Namespace) -> str:
@@ -109,6 +154,7 @@ def _table(options: argparse.Namespace) -> str:
 
 
 def _plan(options: argparse.Namespace) -> str:
+    from analysis.budgets import told
     from lora_repro import campaign
     from lora_repro.compose import compose
     from lora_repro.sweep import load, overrides
@@ -121,6 +167,7 @@ def _plan(options: argparse.Namespace) -> str:
         note = f"  lacks {', '.join(lacking)}" if lacking else ""
         lines.append(f"{_word(plan.states[job.run_id].value):<12} {job.run_id}{note}")
     lines += [f"{'planned':<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
+    lines += told(sweep.jobs)
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model and task is finished here"
     return "\n".join([*lines, f"Plan: {plan.words()}{unknown}. Store: {options.runs}"])

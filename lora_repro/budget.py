@@ -120,6 +120,11 @@ class Line(NamedTuple):
         """Returns the count at a size."""
         return self.fixed + self.slope * size
 
+    def neighbours(self, budget: Budget) -> list[int]:
+        """Returns the sizes whose counts lie on both sides of the budget, where there are two."""
+        below = math.floor((budget.weights - self.fixed) / self.slope)
+        return sorted({min(max(size, 1), self.most) for size in (below, below + 1)})
+
     def meeting(self, budget: Budget) -> Sizes | None:
         """Returns the sizes that meet a budget; None if none does."""
         first = max(1, math.ceil((budget.low - self.fixed) / self.slope))
@@ -147,8 +152,7 @@ def solve(method: SizedConfig, arch: Arch) -> int:
     budget, line, key = read(method.budget, arch), Line.of(method, arch), method.size_key
     if sizes := line.meeting(budget):
         return sizes.best
-    below = math.floor((budget.weights - line.fixed) / line.slope)
-    neighbours = sorted({min(max(size, 1), line.most) for size in (below, below + 1)})
+    neighbours = line.neighbours(budget)
     told = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)
     targets = f" on {', '.join(method.targets)}" if isinstance(getattr(method, "targets", None), list) else ""
     raise InputError(

@@ -30,6 +30,7 @@ TOKENIZER_FILES = (
 )
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("spm.model",))
 """The files of which one set makes a tokenizer."""
+_FORM = f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
 _GIVE = "Give a folder as transformers' save_pretrained writes it."
 NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of config.json that change nothing that is computed here."""
@@ -143,22 +144,12 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     Raises:
         MissingInputError: If no folder is given, or it lacks one of the two files.
     """
-    if model is None:
-        raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
-    folder = Path(model).expanduser()
-    form = f"Give a folder as transformers' save_pretrained writes it: config.json, {WEIGHTS}, the tokenizer."
-    if not (folder / "config.json").is_file():
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} is missing.\n{form}")
+    config = read_config(model)
+    folder = Path(model or "").expanduser()
     try:
         files = weight_files(folder)
     except MissingInputError as error:
-        raise MissingInputError(f"paths.model: {error}.\n{form}") from error
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except ValueError as error:
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} is no JSON: {error}.\n{_GIVE}") from None
-    if not isinstance(config, dict):
-        raise MissingInputError(f"paths.model: {folder / 'config.json'} holds no keys (found: {config!r}).\n{_GIVE}")
+        raise MissingInputError(f"paths.model: {error}.\n{_FORM}") from error
     _refuse_code(folder / "config.json", config)
     refuse_unknown(config, partial(shapes_in, files), files[0])
     _check_tokenizer(folder)
@@ -166,6 +157,26 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     digests = {path.name: _sha256(path) for path in (*files, *tokenizer)}
     about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
     return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
+
+
+def read_config(model: str | None) -> dict[str, Any]:
+    """Reads the config.json of a folder of the user's (paths.model), which tells the shapes.
+
+    Raises:
+        MissingInputError: If no folder is given, or it has none, or a damaged one.
+    """
+    if model is None:
+        raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
+    path = Path(model).expanduser() / "config.json"
+    if not path.is_file():
+        raise MissingInputError(f"paths.model: {path} is missing.\n{_FORM}")
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise MissingInputError(f"paths.model: {path} is no JSON: {error}.\n{_GIVE}") from None
+    if not isinstance(config, dict):
+        raise MissingInputError(f"paths.model: {path} holds no keys (found: {config!r}).\n{_GIVE}")
+    return config
 
 
 def _check_tokenizer(folder: Path) -> None:

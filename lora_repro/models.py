@@ -61,8 +61,6 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
     """
     arch = run.arch
-    rounded = run.train.dtype is Dtype.bf16 and not has_fast_bf16(device)
-    eager = device.type == "cpu" and (rounded or run.train.max_length <= EAGER_UP_TO)
     is_copied = arch.size() <= COPIED_UP_TO
     read = _template if is_copied else _template.__wrapped__
     template, missing = read(
@@ -71,7 +69,7 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         run.model.digest,
         run.model.dropout,
         run.task.head_width,
-        "eager" if eager else "sdpa",
+        "eager" if is_eager(run, device) else "sdpa",
     )
     _check_shapes(template, arch, run.model.name)
     if absent := sorted(name for name in missing if not arch.is_head(name)):
@@ -88,6 +86,12 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
     if arch.model_type in ("bert", "roberta"):
         read_first_position(model)
     return model.to(device=device)  # pyright: ignore[reportCallIssue]  (transformers wraps nn.Module.to)
+
+
+def is_eager(run: Run, device: torch.device) -> bool:
+    """Tells whether attention is plain products, and no fused kernel."""
+    rounded = run.train.dtype is Dtype.bf16 and not has_fast_bf16(device)
+    return device.type == "cpu" and (rounded or run.train.max_length <= EAGER_UP_TO)
 
 
 def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:

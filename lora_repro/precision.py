@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from lora_repro.config import Dtype
 from lora_repro.methods.lora_layers import LoRAUpdate
+from lora_repro.saved_tensors import Products
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -61,19 +62,27 @@ def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:
     return F.layer_norm(input.float(), norm.normalized_shape, norm.weight.float(), bias, norm.eps)
 
 
+def products_of(dtype: Dtype, device: torch.device) -> Products:
+    """Returns how products are computed here."""
+    if dtype is Dtype.fp32:
+        return Products.fp32
+    return Products.bf16 if has_fast_bf16(device) else Products.rounded
+
+
 def products(dtype: Dtype, device: torch.device) -> AbstractContextManager[Any]:
     """Returns the context in which a model's forward pass runs."""
-    if dtype is Dtype.fp32:
+    kind = products_of(dtype, device)
+    if kind is Products.fp32:
         return nullcontext()
-    if has_fast_bf16(device):
-        return torch.autocast(device.type, torch.bfloat16)
-    return RoundedProducts()
+    return torch.autocast(device.type, torch.bfloat16) if kind is Products.bf16 else RoundedProducts()
 
 
 class RoundedProducts(TorchFunctionMode):
     """Does the products of autocast's bf16 in fp32, with the same roundings forward and backward."""
 
-    PRODUCTS = frozenset((F.linear, torch.matmul, torch.bmm, torch.addmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__))
+    PRODUCTS = frozenset(
+        (F.linear, F.conv1d, torch.matmul, torch.bmm, torch.addmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
+    )
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

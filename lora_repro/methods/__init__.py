@@ -3,12 +3,13 @@
 A new method is a MethodConfig (in a file of its own or of its mechanism), its YAML in conf/method, and a line here.
 """
 
-from lora_repro.methods.adapter import AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
+from lora_repro.methods.adapter import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
 from lora_repro.methods.prefix import (
     LoRAPrefixEmbedConfig,
     LoRAPrefixLayerConfig,
+    PrefixConfig,
     PrefixEmbedConfig,
     PrefixLayerConfig,
 )
@@ -38,6 +39,7 @@ COUNTED: dict[str, type[MethodConfig]] = {
 __all__ = [
     "COUNTED",
     "METHODS",
+    "AdapterConfig",
     "AdapterDConfig",
     "AdapterHConfig",
     "AdapterLConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "LoRAPrefixEmbedConfig",
     "LoRAPrefixLayerConfig",
     "MethodConfig",
+    "PrefixConfig",
     "PrefixEmbedConfig",
     "PrefixLayerConfig",
     "SizedConfig",

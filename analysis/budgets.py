@@ -1,0 +1,212 @@
+"""What meets a parameter budget on a model: sets of matrices with their rank, every other method, and their memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from lora_repro import budget, memory
+from lora_repro.arch import Arch, arch_of
+from lora_repro.budget import Budget, Line
+from lora_repro.config import load_group
+from lora_repro.errors import InputError
+from lora_repro.inputs import read_config
+from lora_repro.methods import (
+    COUNTED,
+    METHODS,
+    AdapterDConfig,
+    LoRAConfig,
+    LoRAPrefixEmbedConfig,
+    LoRAPrefixLayerConfig,
+    MethodConfig,
+    PrefixEmbedConfig,
+    PrefixLayerConfig,
+    SizedConfig,
+)
+from lora_repro.saved_tensors import Batch
+from lora_repro.sweep import Job
+
+ATTENTION = ("q", "k", "v", "o")
+INFIX = 8
+"""Tokens behind the input, beside which l_p is solved: the paper's best of both methods (Section 5.5)."""
+PREFIX_BESIDE_LORA = {"l_p": 8, "l_i": 4}
+"""Table 15, LoRA+PE and LoRA+PL."""
+SETTINGS = ("targets", "r", "bottleneck", "dropped", "l_p", "l_i")
+
+
+class Offer(NamedTuple):
+    """A method that meets the budget."""
+
+    group: str
+    method: MethodConfig
+    meeting: range | None
+    """All values of its size that meet it, of which it has the nearest; None where nothing can be sized."""
+    ways: int
+    """How many settings beside the size meet it (AdapterDrop: how many blocks are dropped)."""
+    count: int
+    utilisation: float
+    memory: memory.Memory
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is set: targets, r, bottleneck ..."""
+        return {key: getattr(self.method, key) for key in SETTINGS if hasattr(self.method, key)}
+
+
+class Offers(NamedTuple):
+    """What meets a budget, and what does not."""
+
+    budget: Budget
+    offers: list[Offer]
+    """Group by group, in each the nearest to the budget first."""
+    missed: list[str]
+    """What comes nearest among the rest, in words."""
+
+
+def model_of(name: str, folder: str | None, num_labels: int | None) -> tuple[Mapping[str, Any], Arch]:
+    """Returns the keys of a model's config.json, and its shapes.
+
+    Args:
+        name: A model of conf/model.
+        folder: Of model=local, whose config.json is read.
+        num_labels: Width of a classification head; None: two labels of an encoder, and no head of a decoder.
+
+    Raises:
+        InputError: If there is no such model, or it is impossible.
+    """
+    if num_labels is not None and num_labels < 1:
+        raise InputError(f"--num-labels: must be at least 1 (given: {num_labels}).")
+    if name != "local":
+        config: Mapping[str, Any] = load_group("model", name).config
+    else:
+        config = read_config(folder)
+    labels = num_labels
+    if labels is None:
+        labels = None if arch_of(config, 2).is_decoder else 2
+    return config, arch_of(config, labels)
+
+
+def offers(
+    arch: Arch, config: Mapping[str, Any], given: object, batch: Batch, targets: Sequence[list[str]] = ()
+) -> Offers:
+    """Returns all that meets a budget.
+
+    Args:
+        arch: The model's shapes, with its head.
+        config: The keys of its config.json.
+        given: The budget: 18M, 0.01%, or a whole number as a bound.
+        batch: The inputs for which memory is estimated.
+        targets: Sets of matrices; none are all sets of attention matrices, and all matrices of a block.
+
+    Raises:
+        InputError: If the budget or the targets are impossible.
+    """
+    asked = budget.read(given, arch)
+    found: list[Offer] = []
+    missed: list[str] = []
+    groups: list[str] = []
+    for group, alternatives in _candidates(arch, targets):
+        groups.append(group)
+        sized = [_sized(method, arch, asked) for method in alternatives]
+        met = [(method, sizes) for method, sizes, refusal in sized if refusal is None]
+        if not met:
+            missed += [refusal for _, _, refusal in sized[:1] if refusal is not None]
+            continue
+        (method, sizes), ways = met[0], len({getattr(method, "dropped", None) for method, _ in met})
+        count, held = method.count(arch).method, memory.estimate(method, arch, config, batch)
+        found.append(Offer(group, method, sizes, ways, count, asked.utilisation(count), held))
+    found.sort(key=lambda offer: (groups.index(offer.group), abs(offer.utilisation - 1)))
+    return Offers(asked, found, missed)
+
+
+def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str, list[MethodConfig]]]:
+    """Yields what may meet a budget once it is sized, each as a list of alternatives of which the first counts."""
+    sets = [*targets] or _sets_of(arch)
+    for letters in sets:
+        yield "LoRA", [LoRAConfig("lora", letters, 1, 1.0, 0.0)]
+    beside = sets if targets else [["q", "v"]]
+    for name, kind in (("lora_prefix_embed", LoRAPrefixEmbedConfig), ("lora_prefix_layer", LoRAPrefixLayerConfig)):
+        for letters in beside:
+            yield "LoRA and prefix", [kind(name, letters, 1, 1.0, 0.0, **PREFIX_BESIDE_LORA)]
+    for name, kind in (("prefix_embed", PrefixEmbedConfig), ("prefix_layer", PrefixLayerConfig)):
+        yield "prefix", [kind(name, l_p=1, l_i=infix) for infix in (INFIX, 0)]
+    for name in ("adapter_h", "adapter_l", "adapter_p"):
+        yield "adapters", [COUNTED[name](name, bottleneck=1)]  # pyright: ignore[reportCallIssue]
+    yield "adapters", [AdapterDConfig("adapter_d", bottleneck=1, dropped=n) for n in range(1, arch.num_layers)]
+    for name in ("full", "ft_top2", "bitfit"):
+        yield "parts of the model", [{**METHODS, **COUNTED}[name](name)]
+
+
+def _sets_of(arch: Arch) -> list[list[str]]:
+    """Returns every set of attention matrices, and all matrices of a block."""
+    sets = [list(letters) for size in range(1, 5) for letters in combinations(ATTENTION, size)]
+    return [*sets, [letter for letter in arch.letters if letter != "embed"]]
+
+
+def _sized(method: MethodConfig, arch: Arch, asked: Budget) -> tuple[MethodConfig, range | None, str | None]:
+    """Returns a method at the size that meets the budget, all sizes that do, and why it does not where none does.
+
+    Raises:
+        InputError: If its targets are impossible.
+    """
+    if isinstance(method, SizedConfig):
+        line = Line.of(method, arch)
+        if sizes := line.meeting(asked):
+            return replace(method, **{method.size_key: sizes.best}), sizes.meeting, None
+        near = (f"{method.size_key} = {size} trains {asked.printed(line.at(size))}" for size in line.neighbours(asked))
+        return method, None, f"{_named(method)}: {', '.join(near)}"
+    try:
+        method.check(arch)
+    except InputError as error:
+        return method, None, str(error).splitlines()[0].removeprefix("method=")
+    count = method.count(arch).method
+    return method, None, None if asked.admits(count) else f"{method.name}: trains {asked.printed(count)}"
+
+
+def _named(method: MethodConfig) -> str:
+    targets = getattr(method, "targets", None)
+    return f"{method.name} on {','.join(targets)}" if targets else method.name
+
+
+def unequal_widths(arch: Arch) -> str | None:
+    """Says that one r trains more weights on some attention matrices than on others, as where k and v are grouped."""
+    widths = {
+        site.letter: site.d_in + site.d_out for site in arch.sites if site.layer == 0 and site.letter in ATTENTION
+    }
+    if len(set(widths.values())) == 1:
+        return None
+    narrow = [letter for letter, width in widths.items() if width < max(widths.values())]
+    return (
+        f"{', '.join(narrow)} of this {arch.model_type} are narrower than the other attention matrices (grouped): one r "
+        "trains fewer weights on them, so budgets are met nearly and cannot be made equal."
+    )
+
+
+def told(jobs: Sequence[Job]) -> list[str]:
+    """Says of a sweep's runs how they use their budgets, a line for each model and budget."""
+    groups: dict[tuple[str, str], dict[str, tuple[int, float]]] = {}
+    notes: dict[str, str] = {}
+    for run in (job.resolved.run for job in jobs):
+        if (used := run.utilisation) is not None:
+            key = (run.model.name, str(getattr(run.method, "budget", None)))
+            groups.setdefault(key, {})[run.method.label] = (run.trained_by_method, used)
+            if note := unequal_widths(run.arch):
+                notes[run.model.name] = note
+    lines = []
+    for (model, given), used in groups.items():
+        parts = [f"{label} {count:,} ({percent(part)})" for label, (count, part) in used.items()]
+        lines.append(f"Budget {given} on {model}: {', '.join(parts)}.")
+        if any(budget.is_unequal(part) for _, part in used.values()):
+            lines.append(f"  {UNEQUAL}" + (f" {notes[model]}" if model in notes else ""))
+    return lines
+
+
+UNEQUAL = (
+    f"(!) outside {100 * budget.TOLERATED[0]:.0f} to {100 * budget.TOLERATED[1]:.0f} % of the budget: "
+    "not a comparison at equal budgets."
+)
+
+
+def percent(utilisation: float) -> str:
+    """Writes how much of a budget is used, flagged where that is too far from all of it."""
+    return f"{100 * utilisation:.1f} %{' (!)' * budget.is_unequal(utilisation)}"
