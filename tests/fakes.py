@@ -164,7 +164,6 @@ def bases(files: Path) -> None:
     for name, changes in {
         "no_key": {"intermediate_size": None},
         "no_type": {"model_type": None},
-        "gpt": {"model_type": "gpt2"},
         "zero": {"hidden_size": 0},
         "negative": {"hidden_size": -32},
         "half": {"hidden_size": 32.5},
@@ -193,6 +192,9 @@ def bases(files: Path) -> None:
     pickled = fake("pickle")
     (pickled / "model.safetensors").unlink()
     bomb(pickled / "pytorch_model.bin", files)
+    with (pickled / "pytorch_model.bin").open("ab") as file:
+        file.write(bytes(100_000))  # as large as the weights it pretends to be
+    (fake("no_weights") / "model.safetensors").unlink()
     disguised = fake("disguised")
     bomb(disguised / "model.safetensors", files)
     (fake("no_tokenizer") / "tokenizer.json").unlink()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from lora_repro.config import load_group, resolve, run_id
 from lora_repro.errors import InputError, MissingInputError
@@ -82,6 +83,32 @@ def test_the_identity_of_a_local_model_is_all_that_counts(tiny: Compose, base: P
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, metadata={"format": "pt"})
     ids.append(identity())
     assert len(set(ids)) == 4
+
+
+@pytest.mark.parametrize("form", ["shards", "pickle"])
+def test_a_local_model_in_another_form_is_loaded_and_known_by_all_of_its_files(
+    tiny: Compose, base: Path, tmp_path: Path, form: str
+) -> None:
+    whole = resolve(local(tiny, base)).run
+    other = Path(shutil.copytree(base, tmp_path / form))
+    (other / "model.safetensors").unlink()
+    if form == "shards":
+        AutoModel.from_pretrained(base).save_pretrained(other, max_shard_size="20KB")
+        assert len(list(other.glob("model-*-of-*.safetensors"))) > 2
+    else:
+        torch.save(load_file(base / "model.safetensors"), other / "pytorch_model.bin")
+    run = resolve(local(tiny, other)).run
+    assert run_id(run) != run_id(whole)
+    expected, model = (load_model(each, str(folder), "", CPU) for each, folder in ((whole, base), (run, other)))
+    for (name, a), (_, b) in zip(expected.named_parameters(), model.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    last = max(other.glob("model-*.safetensors" if form == "shards" else "*.bin"))
+    changed = {name: tensor + 1 for name, tensor in (load_file(last) if form == "shards" else torch.load(last)).items()}
+    if form == "shards":
+        save_file(changed, last, metadata={"format": "pt"})
+    else:
+        torch.save(changed, last)
+    assert run_id(resolve(local(tiny, other)).run) != run_id(run)
 
 
 def test_a_named_model_whose_config_says_otherwise_is_refused(tmp_path: Path) -> None:
