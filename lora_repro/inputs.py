@@ -222,7 +222,7 @@ def refuse_impossible_weights(folder: Path, arch: Arch) -> None:
     try:
         shapes_in(files)
     except MissingInputError as error:
-        raise MissingInputError(f"paths.model: {error}.\nCopy or download it again.") from error
+        raise MissingInputError(f"paths.model: {error}") from error
     needed, held = arch.size() - arch.head_size, sum(path.stat().st_size for path in files)
     if held < needed:
         raise MissingInputError(

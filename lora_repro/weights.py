@@ -65,5 +65,5 @@ def shapes_in(files: Collection[Path]) -> dict[str, Shape] | None:
             with safe_open(path, framework="numpy") as tensors:
                 shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise MissingInputError(f"{path} is damaged ({error})") from error
+            raise MissingInputError(f"{path} is damaged ({error}).\nCopy or download it again.") from error
     return shapes
