@@ -51,3 +51,21 @@ def write_loralib(path: Path, made: Factors, module: str = "model.layers.{}.self
         path,
     )
     return path
+
+
+def write_large(path: Path, r: int, d: int, layers: int, block: np.ndarray) -> None:
+    """Writes q and v of many wide layers in fp32 without holding them: every matrix is another piece of one block."""
+    header, end = {}, 0
+    for layer in range(layers):
+        for letter in "qv":
+            for name, shape in (("A", [r, d]), ("B", [d, r])):
+                entry = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + 4 * r * d]}
+                header[f"model.layers.{layer}.self_attn.{letter}_proj.lora_{name}"] = entry
+                end += 4 * r * d
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for index in range(len(header)):
+            begin = 997 * index % (block.size - r * d)
+            file.write(block[begin : begin + r * d].tobytes())

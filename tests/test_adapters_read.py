@@ -14,6 +14,7 @@ from foreign import base, loralib_model, merged_difference, peft_folder, roberta
 from safetensors.torch import load_file, save_file
 
 from analysis.adapters import Adapter, Matrix, Options, read
+from analysis.adapters.backbone import arch_named
 from analysis.adapters.tensors import open_tensors
 from lora_repro.errors import InputError
 
@@ -112,6 +113,13 @@ def test_neox_interleaves_by_head_and_says_what_is_missing(tmp_path: Path) -> No
     heads = theirs["gpt_neox.layers.0.attention.query_key_value"].reshape(4, 3, 8, 32)
     for index, letter in enumerate("qkv"):
         np.testing.assert_allclose(of(adapter, 0, letter), heads[:, index].reshape(32, 32), atol=1e-6)
+
+
+def test_a_base_is_known_by_our_name_or_the_hubs_and_never_opened_as_a_path() -> None:
+    for name in ("minilm", "sentence-transformers/all-MiniLM-L6-v2"):
+        arch = arch_named(name)
+        assert arch is not None and (arch.model_type, arch.d_model) == ("bert", 384)
+    assert [arch_named(name) for name in (None, 3, "local", "../minilm", "/")] == [None] * 5
 
 
 def test_the_head_and_biases_are_listed_as_no_part_of_the_update(tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ def test_a_run_is_read_by_its_id_its_directory_and_its_adapter(tiny: Compose, tm
     assert any(np.abs(half[key] - value).max() > 1e-4 for key, value in updates(by_id).items())
 
 
+def test_an_embedding_of_a_run_is_read(tiny: Compose) -> None:
+    cfg = tiny("model=tiny_llama", "preset@train=tiny_llama_lora", "method.targets=[q,embed]", "method.r=2")
+    run_job(cfg)
+    adapter = read(str(folder_of(cfg)))
+    assert [(m.layer, m.weight) for m in adapter.matrices] == [(None, "embed"), (0, "q"), (1, "q")]
+    tensors = load_file(folder_of(cfg) / "adapter" / "adapter_model.safetensors")
+    A, B = (tensors[f"base_model.model.model.embed_tokens.lora_embedding_{m}"].double().numpy() for m in "AB")
+    scaling = adapter.load(adapter.matrices[0]).scaling
+    assert scaling is not None and (adapter.matrices[0].d_in, adapter.matrices[0].d_out) == (A.shape[1], B.shape[0])
+    np.testing.assert_allclose(updates(adapter)[None, "embed"], scaling * B @ A, atol=1e-7)
+
+
 @pytest.mark.parametrize(("family", "pattern"), [("gpt2", "{v:2}"), ("gpt_neox", "{layers.0:3}")])
 def test_a_fused_runs_matrices_have_their_own_factors(family: str, pattern: str, tiny: Compose, tmp_path: Path) -> None:
     """Of the run by factors.safetensors, of PEFT's folder by its zeros; PEFT says what both add to the layer."""

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import Factors, factors, write_loralib, write_peft
+from handmade import Factors, factors, write_large, write_loralib, write_peft
 from test_inspect import call
 
 from analysis.adapters import Adapter, Matrix
@@ -161,6 +164,32 @@ def test_more_rank_than_width_is_decomposed_too(r: int, d_in: int, d_out: int) -
         k = len(strengths)
         assert k == np.linalg.matrix_rank(M) and U.shape == (len(M), k)
         np.testing.assert_allclose(np.abs(np.diag(U.T @ expected[0][:, :k])), 1, atol=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("html", [False, True])
+def test_an_adapter_of_gpt3s_size_takes_seconds_and_little_memory(html: bool, tmp_path: Path) -> None:
+    """96 layers x 2 matrices at d = 12288, r = 8 against 64: 10 s of computing and 2 GiB are allowed."""
+    d = 12288
+    block = np.random.default_rng(0).standard_normal(80 * d).astype(np.float32)
+    files = [tmp_path / f"{r}.safetensors" for r in (8, 64)]
+    for file, r in zip(files, (8, 64), strict=True):
+        write_large(file, r, d, 96, block)
+    command = [sys.executable, "-m", "analysis", "compare", *map(str, files), "--format", "json"]
+    command += ["--html", str(tmp_path / "page.html")] * html
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    finally:
+        for file in files:
+            file.unlink()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    entries = json.loads(done.stdout)
+    assert len(entries) == 192 and np.shape(entries[0]["phi"]) == (8, 64)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    assert after.ru_maxrss < 2**21  # KiB
+    if html:
+        assert (tmp_path / "page.html").stat().st_size < 3 * 2**20
 
 
 def test_sides_of_the_command_line_are_those_there_are() -> None:

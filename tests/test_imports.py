@@ -57,8 +57,10 @@ def test_only_the_mirror_imports_wandb() -> None:
     assert importers("hydra_plugins", "wandb") == importers("analysis", "wandb") == set()
 
 
-def test_analysis_imports_no_torch() -> None:
-    assert importers("analysis", "torch") == importers("analysis", "transformers") == set()
+def test_analysis_imports_torch_only_for_files_of_torch() -> None:
+    assert importers("analysis", "torch") == {"analysis/adapters/pickled.py"}
+    assert importers("analysis", "analysis.adapters.pickled") == {"analysis/adapters/tensors.py"}  # in a function
+    assert importers("analysis", "transformers") == set()
 
 
 def test_runs_are_composed_counted_and_planned_without_torch() -> None:
