@@ -26,11 +26,11 @@ from lora_repro.methods import (
 from lora_repro.saved_tensors import Batch
 from lora_repro.sweep import Job
 
-ATTENTION = ("q", "k", "v", "o")
+ATTENTION: tuple[str, ...] = ("q", "k", "v", "o")
 INFIX = 8
 """Tokens behind the input, beside which l_p is solved: the paper's best of both methods (Section 5.5)."""
-PREFIX_BESIDE_LORA = {"l_p": 8, "l_i": 4}
-"""Table 15, LoRA+PE and LoRA+PL."""
+BESIDE_LORA = (8, 4)
+"""l_p and l_i of Table 15's LoRA+PE and LoRA+PL."""
 SETTINGS = ("targets", "r", "bottleneck", "dropped", "l_p", "l_i")
 
 
@@ -43,7 +43,7 @@ class Offer(NamedTuple):
     """All values of its size that meet it, of which it has the nearest; None where nothing can be sized."""
     ways: int
     """How many settings beside the size meet it (AdapterDrop: how many blocks are dropped)."""
-    count: int
+    trained: int
     utilisation: float
     memory: memory.Memory
 
@@ -125,9 +125,10 @@ def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str,
     for letters in sets:
         yield "LoRA", [LoRAConfig("lora", letters, 1, 1.0, 0.0)]
     beside = sets if targets else [["q", "v"]]
-    for name, kind in (("lora_prefix_embed", LoRAPrefixEmbedConfig), ("lora_prefix_layer", LoRAPrefixLayerConfig)):
-        for letters in beside:
-            yield "LoRA and prefix", [kind(name, letters, 1, 1.0, 0.0, **PREFIX_BESIDE_LORA)]
+    l_p, l_i = BESIDE_LORA
+    for letters in beside:
+        yield "LoRA and prefix", [LoRAPrefixEmbedConfig("lora_prefix_embed", letters, 1, 1.0, 0.0, l_p=l_p, l_i=l_i)]
+        yield "LoRA and prefix", [LoRAPrefixLayerConfig("lora_prefix_layer", letters, 1, 1.0, 0.0, l_p=l_p, l_i=l_i)]
     for name, kind in (("prefix_embed", PrefixEmbedConfig), ("prefix_layer", PrefixLayerConfig)):
         yield "prefix", [kind(name, l_p=1, l_i=infix) for infix in (INFIX, 0)]
     for name in ("adapter_h", "adapter_l", "adapter_p"):
@@ -177,8 +178,8 @@ def unequal_widths(arch: Arch) -> str | None:
         return None
     narrow = [letter for letter, width in widths.items() if width < max(widths.values())]
     return (
-        f"{', '.join(narrow)} of this {arch.model_type} are narrower than the other attention matrices (grouped): one r "
-        "trains fewer weights on them, so budgets are met nearly and cannot be made equal."
+        f"{', '.join(narrow)} of this {arch.model_type} are narrower than the other attention matrices (grouped), and "
+        "one r trains fewer weights on them: budgets are met nearly and cannot be made equal."
     )
 
 

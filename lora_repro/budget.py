@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lora_repro.arch import Arch
 from lora_repro.errors import InputError
-from lora_repro.methods import COUNTED, METHODS, MethodConfig, SizedConfig
+from lora_repro.methods import COUNTED, METHODS, LoRAConfig, MethodConfig, SizedConfig
 
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
 TOLERATED = (0.97, 1.05)
@@ -154,7 +154,7 @@ def solve(method: SizedConfig, arch: Arch) -> int:
         return sizes.best
     neighbours = line.neighbours(budget)
     told = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)
-    targets = f" on {', '.join(method.targets)}" if isinstance(getattr(method, "targets", None), list) else ""
+    targets = f" on {', '.join(method.targets)}" if isinstance(method, LoRAConfig) else ""
     raise InputError(
         f"method.budget: no {key}{targets} meets {budget.given} on this {arch.model_type} (d = {arch.d_model}, "
         f"{arch.num_layers} layers): {told}.\nGive {key} itself, method.{key}={neighbours[-1]}, or another budget."

@@ -17,8 +17,8 @@ FP32, BF16 = 4, 2
 PROCESS = 450 * 2**20
 """On a CPU: Python, torch and its kernels, tokenizer and data, before and beside all that a model takes."""
 HEAP = 1.8
-"""On a CPU: what activations take of the heap, over their size. Blocks that are freed are not filled again exactly (glibc
-before 2.38, whose memalign asks for more than the hole that it left)."""
+"""On a CPU: what activations take of the heap, over their size. Freed blocks are not filled again exactly (glibc before
+2.38, whose memalign asks for more than the hole that it left)."""
 
 
 class Memory(NamedTuple):
@@ -83,7 +83,7 @@ def _frozen_A(method: MethodConfig, arch: Arch) -> int:
 
 
 def _output(arch: Arch) -> str | None:
-    """Returns the matrix that a language model's output layer multiplies by, its own or the embedding: it stays in fp32."""
+    """Returns the matrix of a language model's output layer, its own or the embedding: it stays in fp32."""
     if not arch.is_decoder or arch.head_modules:
         return None
     (table,) = arch.select(["embed"])

@@ -1,8 +1,8 @@
 """What autograd keeps for the backward pass, tensor by tensor, as transformers and precision.py compute. No torch.
 
-A product keeps an operand where the other one's gradient is wanted: in fp32 the tensor itself (one, however many products
-read it), in bf16 a rounded copy for each product. Beside them stand the inputs of norms and nonlinearities, and the
-softmax. Before the first trained weight a frozen model keeps nothing. Tests hold the sums against what torch saves.
+A product keeps an operand where the other one's gradient is wanted: in fp32 the tensor itself (one, however many
+products read it), in bf16 a rounded copy for each product. Beside them stand the inputs of norms and nonlinearities,
+and the softmax. Before the first trained weight a frozen model keeps nothing. Tests hold the sums against torch's.
 """
 
 from collections.abc import Mapping
@@ -152,7 +152,7 @@ class _Walk:
             self.keep(f"copy of {weight}", numbers, self.operand)
 
     def linear(self, site: Site, x: _Tensor) -> bool:
-        """Passes a linear layer and the update of one matrix in it; returns whether a gradient of the result is wanted."""
+        """Passes a linear layer and the update of a matrix in it; returns whether the result's gradient is wanted."""
         weight = f"{site.module}.weight"
         trained = weight in self.unfrozen
         if x.flows:
@@ -217,10 +217,7 @@ class _Walk:
             x = _Tensor(f"{layer} x", stream.rows, d, self.norm(norms[0], stream))
         flows = self.attention(layer, x, rows)
         flows = self.adapter(layer, "attention", _Tensor(f"{layer} o", rows, d, flows, is_product=True))
-        if self.family.is_parallel:
-            middle = stream
-        else:
-            middle = _Tensor(f"{layer} middle", rows, d, stream.flows or flows)
+        middle = stream if self.family.is_parallel else _Tensor(f"{layer} middle", rows, d, stream.flows or flows)
         m_flows = self.norm(norms[0 if not self.pre_norm else 1], middle) if norms else middle.flows
         m = _Tensor(f"{layer} m", rows, d, m_flows) if norms else middle
         mlp_flows = self.feed_forward(layer, m)

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from analysis.budgets import INFIX, PREFIX_BESIDE_LORA, UNEQUAL, Offer, Offers, percent, unequal_widths
+from analysis.budgets import BESIDE_LORA, INFIX, UNEQUAL, Offer, Offers, percent, unequal_widths
 from analysis.render.lines import aligned
 from lora_repro.arch import Arch
 from lora_repro.budget import is_unequal
@@ -34,7 +34,7 @@ def _entry(offer: Offer, found: Offers, model: str) -> dict[str, Any]:
         "sized_by": offer.method.size_key if isinstance(offer.method, SizedConfig) else None,
         "sizes_that_meet": None if meeting is None else [meeting[0], meeting[-1]],
         "ways": offer.ways,
-        "trained": offer.count,
+        "trained": offer.trained,
         "utilisation": offer.utilisation,
         "unequal": is_unequal(offer.utilisation),
         "bytes": {**offer.memory._asdict(), "training": offer.memory.training, "on_cpu": offer.memory.on_cpu},
@@ -71,7 +71,7 @@ def _line(offer: Offer, on_cpu: bool) -> list[str]:
     return [
         offer.method.name,
         _settings(offer.settings),
-        f"{offer.count:,}",
+        f"{offer.trained:,}",
         percent(offer.utilisation),
         _others(offer),
         *map(_bytes, sizes),
@@ -103,16 +103,16 @@ def _notes(found: Offers, arch: Arch, batch: Batch, on_cpu: bool) -> list[str]:
     methods = {offer.method.name for offer in found.offers}
     where = "a CPU, with the process and the weights as read" if on_cpu else "a GPU"
     notes = [
-        f"training: at most held on {where}, at {batch.size} x {batch.length} tokens in {batch.products.value}: weights "
-        "(what is trained in fp32), AdamW's moments, and the larger of activations and gradients.",
+        f"training: at most held on {where}, at {batch.size} x {batch.length} tokens in {batch.products.value}: "
+        "weights (what is trained in fp32), AdamW's moments, and the larger of activations and gradients.",
         "checkpoint: the trained tensors as a file, in fp32 and with the head.",
         "would do too: other sizes that meet the budget; the nearest is in the table.",
     ]
     if counted := [name for name in COUNTED if name in methods]:
         notes.append(f"Counted from shapes and not trained here yet: {', '.join(counted)}.")
     if any(name.startswith("lora_prefix") for name in methods):
-        beside = ", ".join(f"{key} = {value}" for key, value in PREFIX_BESIDE_LORA.items())
-        notes.append(f"lora_prefix_*: beside {beside}, as in the paper's Table 15; only their sum counts.")
+        l_p, l_i = BESIDE_LORA
+        notes.append(f"lora_prefix_*: beside l_p = {l_p} and l_i = {l_i}, as in Table 15; only their sum counts.")
     if methods & {"prefix_embed", "prefix_layer"}:
         notes.append(f"prefix_*: beside l_i = {INFIX} where there is room, as in the paper; only the sum counts.")
     if any(is_unequal(offer.utilisation) for offer in found.offers):

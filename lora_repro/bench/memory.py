@@ -2,8 +2,8 @@
 
     python -m lora_repro.bench.memory --batch-size 32 --length 64 model=mpnet task=movies method=lora [OVERRIDES ...]
 
-Trains a few steps on made-up tokens, all inputs of one length: batches of many lengths leave more holes in the heap, and
-more kernels in oneDNN's cache (a fifth on top, on movies). The peak is that of the process on a CPU, of the allocator on a
+Trains a few steps on made-up tokens, all inputs of one length: batches of many lengths leave more holes in the heap,
+and more kernels in oneDNN's cache (a fifth on top, on movies). The peak is the process's on a CPU, the allocator's on a
 GPU. `--rounded` computes as a CPU does that has no bf16 products.
 """
 

@@ -54,7 +54,7 @@ class MethodConfig:
         raise NotImplementedError
 
     def unfrozen(self, arch: Arch) -> list[str]:
-        """Returns the parameters of the backbone that are trained, by the names they have before anything is attached."""
+        """Returns the parameters of the backbone that are trained, by their names before anything is attached."""
         return []
 
     def rate_factor(self, parameter: str) -> float:
