@@ -60,7 +60,7 @@ class GridSweeper(Sweeper):
             SystemExit: With code 1, if a run did not finish.
         """
         from lora_repro import campaign, sweep
-        from lora_repro.config import LogConfig
+        from lora_repro.circumstances import LogConfig
 
         jobs = sweep.load(self._compose, arguments)
         log = OmegaConf.to_object(self.settings.log)

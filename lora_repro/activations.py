@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lora_repro import device
 from lora_repro.arch import Site
-from lora_repro.config import Circumstances, Run
+from lora_repro.circumstances import Circumstances
+from lora_repro.config import Run
 from lora_repro.encoding import Encoded, encode
 from lora_repro.errors import InputError
 from lora_repro.files import write_atomically

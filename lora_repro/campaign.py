@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from hydra.core.utils import JobReturn, JobStatus
 
 from lora_repro import interrupt
-from lora_repro.config import LogConfig
+from lora_repro.circumstances import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
 from lora_repro.job import set_up_logging
 from lora_repro.record import Record, State

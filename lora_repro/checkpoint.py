@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lora_repro import files, interrupt
 from lora_repro.adapter import save_snapshot
-from lora_repro.config import LogConfig, Resume, Run
+from lora_repro.circumstances import LogConfig, Resume
+from lora_repro.config import Run
 from lora_repro.identity import NUMERICS_VERSION
 from lora_repro.record import Record
 

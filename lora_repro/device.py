@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lora_repro.config import ComputeConfig
+from lora_repro.circumstances import ComputeConfig
 from lora_repro.errors import InputError
 
 GIB = 2**30

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lora_repro.batches import padded_length
-from lora_repro.config import Circumstances, Run
+from lora_repro.circumstances import Circumstances
+from lora_repro.config import Run
 from lora_repro.errors import InputError
 from lora_repro.identity import science
 from lora_repro.models import load_tokenizer

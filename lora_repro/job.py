@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lora_repro import interrupt, mirror
-from lora_repro.config import LogConfig, Resolved, resolve, run_id
+from lora_repro.circumstances import LogConfig
+from lora_repro.config import Resolved, resolve, run_id
 from lora_repro.errors import DivergedError, InputError, RunFailedError
 from lora_repro.record import Record
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from lora_repro.config import Circumstances, Mirror, Tracker
+from lora_repro.circumstances import Circumstances, Mirror, Tracker
 from lora_repro.record import State, read_result
 
 CLOSE_WAIT_S = 20.0

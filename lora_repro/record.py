@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from lora_repro import files
-from lora_repro.config import LogConfig, Resolved
+from lora_repro.circumstances import LogConfig
+from lora_repro.config import Resolved
 from lora_repro.errors import DivergedError, InputError, RunFailedError
 from lora_repro.lock import Lock, Owner, holder
 from lora_repro.methods import FullConfig, MethodConfig

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro import budget
-from lora_repro.config import Circumstances, Resolved, group_names, integral, refuse_unknown_preset, resolve, run_id
+from lora_repro.circumstances import Circumstances
+from lora_repro.config import Resolved, group_names, integral, refuse_unknown_preset, resolve, run_id
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.explain import explain
 

@@ -10,8 +10,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from stores import jobs, write_run, write_status
 
 from lora_repro import campaign
+from lora_repro.circumstances import LogConfig
 from lora_repro.compose import compose
-from lora_repro.config import LogConfig
 from lora_repro.errors import RunBusyError, RunFailedError
 from lora_repro.lock import Lock
 from lora_repro.record import Record

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lora_repro.arch import ModelConfig
+from lora_repro.circumstances import ComputeConfig, LogConfig, PathsConfig
 from lora_repro.compose import compose
-from lora_repro.config import ComputeConfig, LogConfig, PathsConfig, Run, TrainConfig, resolve, run_id
+from lora_repro.config import Run, TrainConfig, resolve, run_id
 from lora_repro.errors import InputError
 from lora_repro.identity import fingerprint
 from lora_repro.methods import METHODS

@@ -20,7 +20,8 @@ import yaml
 from stores import job, write_run
 
 from lora_repro import mirror
-from lora_repro.config import Circumstances, Mirror, resolve
+from lora_repro.circumstances import Circumstances, Mirror
+from lora_repro.config import resolve
 from lora_repro.job import run_job
 from lora_repro.record import plain
 from lora_repro.sweep import Job

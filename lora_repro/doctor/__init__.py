@@ -7,8 +7,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lora_repro.circumstances import Circumstances, PathsConfig
 from lora_repro.compose import compose
-from lora_repro.config import Circumstances, PathsConfig
 from lora_repro.doctor.base import Check, Found, Rule, Subject, Verdict
 from lora_repro.doctor.jobs import data, every_job, one_step, targets, weights
 from lora_repro.doctor.machine import disk, dtype_speeds, memory, packages, store, the_device, tracker

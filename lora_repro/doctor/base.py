@@ -4,7 +4,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from lora_repro.config import Circumstances, Resolved, Run
+from lora_repro.circumstances import Circumstances
+from lora_repro.config import Resolved, Run
 from lora_repro.sweep import Job, Sweep
 
 if TYPE_CHECKING:

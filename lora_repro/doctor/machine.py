@@ -15,7 +15,8 @@ from urllib.parse import urlparse
 
 from packaging.requirements import Requirement
 
-from lora_repro.config import Dtype, Mirror, Tracker
+from lora_repro.circumstances import Mirror, Tracker
+from lora_repro.config import Dtype
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule, together
 from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig
