@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,8 +80,7 @@ def _compare(options: argparse.Namespace) -> str:
     if options.html is not None:
         from analysis.render.explorer import page
 
-        command = shlex.join(["python", "-m", "analysis", "compare", *options.adapter, "--side", options.side])
-        _write(options.html, page(first, second, found, command))
+        _write(options.html, page(first, second, found, options.line))
     if options.format == "md":
         return updates.comparison_markdown(first, second, found)
     _tell(found.notes)

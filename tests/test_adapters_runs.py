@@ -198,6 +198,17 @@ def test_gpt2s_transposed_and_fused_weights_are_turned_and_split(tmp_path: Path)
             np.testing.assert_allclose(found[layer, "o"], changes[f"transformer.h.{layer}.attn.c_proj"].T, atol=1e-12)
 
 
+def test_the_checkpoints_own_configuration_says_how_neox_interleaves(tmp_path: Path) -> None:
+    changes = changed("gpt_neox", tmp_path)
+    origin = tmp_path / "base" / "model.safetensors"
+    with pytest.raises(InputError, match="how many heads there are"):
+        read(str(tmp_path / "trained" / "model.safetensors"), Options(base=str(origin)))
+    found = updates(read(str(tmp_path / "trained"), Options(base=str(origin))))
+    heads = changes["gpt_neox.layers.1.attention.query_key_value"].reshape(4, 3, 8, 32)
+    for index, letter in enumerate("qkv"):
+        np.testing.assert_allclose(found[1, letter], heads[:, index].reshape(32, 32), atol=1e-12)
+
+
 def test_a_bare_model_and_a_classifier_have_other_names_and_are_one_base(tmp_path: Path) -> None:
     changed("bert", tmp_path)
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "base").base_model.save_pretrained(tmp_path / "bare")

@@ -5,7 +5,7 @@ No matrix is in memory before it is asked for, so that adapters larger than the 
 
 from pathlib import Path
 
-from analysis.adapters.backbone import open_backbone
+from analysis.adapters.backbone import Backbone, arch_in, open_backbone
 from analysis.adapters.base import Adapter, Loaded, Matrix, Options
 from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.diffusion import read_diffusion
@@ -59,7 +59,10 @@ def _read_folder(folder: Path, given: str, options: Options) -> Adapter:
     if is_peft(folder):
         return read_peft(folder, given, open_backbone(options.base))
     if (tensors := open_folder(folder)) is not None:
-        return read_checkpoint(tensors, given, open_backbone(options.base), options)
+        backbone = open_backbone(options.base)
+        if backbone.arch is None:
+            backbone = Backbone(arch_in(folder), backbone.open_weights)
+        return read_checkpoint(tensors, given, backbone, options)
     files = sorted(path for path in folder.iterdir() if path.suffix in _FILES)
     if len(files) == 1:
         return _read_file(files[0], given, options)

@@ -75,7 +75,7 @@ def open_backbone(given: str | None) -> Backbone:
 
     Raises:
         MissingInputError: If there is nothing of that name.
-        InputError: If config.json is damaged.
+        InputError: If its config.json is impossible.
     """
     if given is None:
         return Backbone()
@@ -84,14 +84,14 @@ def open_backbone(given: str | None) -> Backbone:
         weights = open_tensors(path)
         return Backbone(open_weights=lambda: weights)
     if path.is_dir():
-        config = _config(path)
+        arch = arch_in(path)
         weights = open_folder(path)
-        if config is None and weights is None:
+        if weights is None and not (path / "config.json").is_file():
             raise MissingInputError(
                 f"--base: {path} holds neither a config.json nor weights.\n"
                 "Give a folder as transformers' save_pretrained writes it."
             )
-        return Backbone(_arch(config), None if weights is None else lambda: weights)
+        return Backbone(arch, None if weights is None else lambda: weights)
     names = [name for name in group_names("model") if name != "local"]
     if given not in names:
         raise MissingInputError(
@@ -133,24 +133,23 @@ def _weights_of(config: ModelConfig) -> Tensors:
     return weights
 
 
-def _config(folder: Path) -> Mapping[str, Any] | None:
+def arch_in(folder: Path) -> Arch | None:
+    """Returns the shapes that a folder's config.json says; None without one, or where they are not known here.
+
+    Raises:
+        MissingInputError: If it is damaged.
+    """
     path = folder / "config.json"
     if not path.is_file():
         return None
     try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise MissingInputError(f"--base: {path} is no JSON ({error}).\nCopy or download it again.") from None
-    if not isinstance(config, dict):
-        raise InputError(f"--base: {path} holds no keys.\nGive a folder as transformers saves it.")
-    return config
-
-
-def _arch(config: Mapping[str, Any] | None) -> Arch | None:
-    """Returns the shapes of a configuration; None where the architecture is not known here, and names must do."""
-    if config is None or config.get("model_type") not in FAMILIES:
-        return None
-    try:
-        return arch_of(config, _LABELS)
+        return _arch(dict(json.loads(path.read_bytes())))
     except InputError as error:
-        raise InputError(f"--base: {error}") from None
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise MissingInputError(f"{path}: is damaged ({error}).\nCopy or download it again.") from None
+
+
+def _arch(config: Mapping[str, Any]) -> Arch | None:
+    """Returns the shapes of a configuration; None where the architecture is not known here, and names must do."""
+    return arch_of(config, _LABELS) if config.get("model_type") in FAMILIES else None

@@ -98,7 +98,7 @@ class Adapter:
         """Reads one matrix's update. One of rank 0 means that this matrix was left as it is.
 
         Raises:
-            InputError: If its values are not finite, or too large for their product to be.
+            InputError: If it is kept in a type without fractions, or its values are not finite.
         """
         A, B, scaling, norm = matrix.read()
         return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm)

@@ -1,5 +1,6 @@
 """The page of `compare --html`: one file that needs no network, to look through all grids of two adapters."""
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +35,12 @@ def page(first: Adapter, second: Adapter, comparison: Comparison, command: str) 
     data = json.dumps(_data(first, second, comparison, command), separators=(",", ":"), allow_nan=False)
     template = (_PAGE / "explorer.html").read_text(encoding="utf-8")
     style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("explorer.css", "explorer.js"))
-    made_by = command.replace("-", "\N{NON-BREAKING HYPHEN}").replace(
-        ">", "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
-    )
-    parts = {"COMMAND": made_by, "STYLE": style, "SCRIPT": script, "DATA": data.replace("<", "\\u003c")}
+    parts = {
+        "COMMAND": html.escape(command, quote=False),
+        "STYLE": style,
+        "SCRIPT": script,
+        "DATA": data.replace("<", "\\u003c"),
+    }
     before, *rest = template.split("@@")  # @@NAME@@: split once, so that nothing inside a part is a placeholder
     return before + "".join(parts[piece] if index % 2 == 0 else piece for index, piece in enumerate(rest))
 
