@@ -17,7 +17,7 @@ from lora_repro.config import Resolved
 from lora_repro.memory import GIB, Memory
 from lora_repro.saved_tensors import Batch
 
-STEPS = 6
+STEPS = 3
 
 
 class Measured(NamedTuple):
