@@ -1,0 +1,88 @@
+"""Which directions of an update are looked at, of A, of B or of dW, and how strong each is."""
+
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.subspace import directions, svd
+from analysis.update import Update
+
+_NOISE = 1e-6
+"""Of the largest singular value: what is smaller cannot be told from the rounding of float32 factors (6e-8)."""
+
+
+class Side(str, Enum):
+    """Which singular vectors are compared."""
+
+    A = "A"
+    """Right ones of A, in the space of inputs: the paper's Figures 3 and 4. A alone is not unique."""
+    B = "B"
+    """Left ones of B, in the space of outputs."""
+    update_right = "dW-right"
+    """Right ones of dW = scaling B A: which inputs it reads."""
+    update_left = "dW-left"
+    """Left ones of dW: which outputs it writes."""
+
+    @property
+    def words(self) -> str:
+        """What is compared, for people."""
+        return {
+            Side.A: "right singular vectors of A",
+            Side.B: "left singular vectors of B",
+            Side.update_right: "right singular vectors of dW (its inputs)",
+            Side.update_left: "left singular vectors of dW (its outputs)",
+        }[self]
+
+    @property
+    def of(self) -> str:
+        """The matrix whose singular vectors these are."""
+        return self.value.partition("-")[0]
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether they lie in the space of the layer's inputs, or of its outputs."""
+        return self in (Side.A, Side.update_right)
+
+
+class Directions(NamedTuple):
+    """Singular vectors as columns, the strongest first, and their singular values; those of zero are left out."""
+
+    U: Float[np.ndarray, "d k"]
+    s: Float[np.ndarray, " k"]
+
+
+def directions_of(update: Update, side: Side) -> Directions:
+    """Returns the directions of an update on one side; none where it is zero there, as B is before training."""
+    if side.of == "dW":
+        U, s, V = svd(slim(update))
+        return _kept(V if side.reads_inputs else U, s)
+    tall = (update.A.T if side is Side.A else update.B).astype(np.float64)
+    if tall.shape[0] < tall.shape[1]:  # more rank than width
+        U, s, _ = np.linalg.svd(tall, full_matrices=False)
+        return _kept(U, s)
+    U = directions(tall, "left")
+    return _kept(U, np.linalg.norm(tall.T @ U, axis=0))
+
+
+def spectrum(update: Update) -> Float[np.ndarray, " k"]:
+    """Returns the singular values of dW, those of r >= k directions."""
+    return svd(slim(update)).s
+
+
+def slim(update: Update) -> Update:
+    """Returns the same dW with r not above its narrower side: adapters of narrow convolutions may have more."""
+    A, B = update.A, update.B
+    if A.shape[0] > A.shape[1]:
+        Q, R = np.linalg.qr(A.astype(np.float64))
+        A, B = R, B @ Q
+    if B.shape[1] > B.shape[0]:
+        Q, R = np.linalg.qr(B.astype(np.float64))
+        A, B = R @ A, Q
+    return update._replace(A=A, B=B)
+
+
+def _kept(U: Float[np.ndarray, "d r"], s: Float[np.ndarray, " r"]) -> Directions:
+    kept = int((s > _NOISE * s[0]).sum()) if s[0] > 0 else 0
+    return Directions(U[:, :kept], s[:kept])
