@@ -30,9 +30,9 @@ GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
 """The nulls, the one that knows least of the runs first."""
 
 NULLS = {
-    GAUSSIAN: "two Gaussian matrices",
-    START: "two untrained A",
-    INPUTS: "two runs that share their inputs and nothing else",
+    GAUSSIAN: "directions that are uniformly random",
+    START: "those of untrained A",
+    INPUTS: "those of an A made of inputs alone, whatever was learned from them",
 }
 
 

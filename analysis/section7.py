@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from analysis.options import scale_of
@@ -70,16 +71,20 @@ def _figure(options: argparse.Namespace) -> str:
     images = options.images or ([] if options.format else [f"{item.name}.svg"])
     for image in images:
         style.form_of(image)
-    with style.styled():
-        figure, caption, data = _drawn(item, scale, options)
-        for image in images:
-            style.save(figure, image)
+    draw, caption, data = _read(item, scale, options)
+    if images:
+        with style.styled():
+            figure = draw()
+            for image in images:
+                style.save(figure, image)
     print(*caption, *(f"Written: {image}" for image in images), sep="\n", file=sys.stderr)
     return json.dumps(data) if options.format == "json" else ""
 
 
-def _drawn(item: "Item", scale: str, options: argparse.Namespace) -> tuple["Figure", list[str], list[dict[str, Any]]]:
-    """Returns a figure, its title and caption, and its data."""
+def _read(
+    item: "Item", scale: str, options: argparse.Namespace
+) -> tuple[Callable[[], "Figure"], list[str], list[dict[str, Any]]]:
+    """Returns what draws a figure, its title and caption, and its data."""
     from analysis.arms import Arms
     from analysis.items import PhiFigure, RhoFigure, UpdateItem
     from analysis.render import captions
@@ -93,20 +98,20 @@ def _drawn(item: "Item", scale: str, options: argparse.Namespace) -> tuple["Figu
 
         picture = phi_figure.phi_picture(arms, side)
         words = [captions.phi_title(picture), *captions.phi_caption(picture)]
-        return phi.draw(picture), words, phi_figure.to_json(picture)
+        return partial(phi.draw, picture), words, phi_figure.to_json(picture)
     if isinstance(item, RhoFigure):
         from analysis import shared_directions
         from analysis.render import rho
 
         picture = shared_directions.rho_picture(arms, side)
         words = [captions.rho_title(picture), *captions.rho_caption(picture)]
-        return rho.draw(picture), words, shared_directions.to_json(picture)
+        return partial(rho.draw, picture), words, shared_directions.to_json(picture)
     from analysis import weight_figure
     from analysis.render import weight
 
     picture = weight_figure.weight_picture(arms, side)
     words = [captions.weight_title(picture), *captions.weight_caption(picture)]
-    return weight.draw(picture), words, weight_figure.to_json(picture)
+    return partial(weight.draw, picture), words, weight_figure.to_json(picture)
 
 
 def _truncate(options: argparse.Namespace) -> str:

@@ -171,13 +171,13 @@ def _changes(
     return matrices
 
 
-def _projected(A: Float[np.ndarray, "r d"], V: Float[np.ndarray, "d r"], k: int) -> Float[np.ndarray, "r d"]:
+def _projected(A: Float[np.ndarray, "r d"], V: Float[np.ndarray, "d n"], k: int) -> Float[np.ndarray, "r d"]:
     """Returns A V_k V_k^T."""
     return ((A @ V[:, :k]) @ V[:, :k].T).astype(np.float32)
 
 
 def _added(
-    start: Float[np.ndarray, "d_1 d_2"], change: Float[np.ndarray, "d_1 d_2"], V: Float[np.ndarray, "d d"], k: int
+    start: Float[np.ndarray, "d_1 d_2"], change: Float[np.ndarray, "d_1 d_2"], V: Float[np.ndarray, "n n"], k: int
 ) -> Float[np.ndarray, "d_1 d_2"]:
     """Returns the start and the first k directions of the change; V are its singular vectors on the narrower side."""
     if change.shape[1] == len(V):

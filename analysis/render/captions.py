@@ -11,6 +11,13 @@ from analysis.shared_directions import RhoPicture
 from analysis.sides import Side
 from analysis.weight_figure import WeightPicture
 from lora_repro.config import Run
+from lora_repro.methods import LoRAConfig
+
+MIDDLE = (
+    "In the middle: the first null whose band holds the cell, the weakest first; red cells share more than all of them "
+    "allow."
+)
+"""What the second row of grids shows."""
 
 
 def phi_title(picture: PhiPicture) -> str:
@@ -29,7 +36,7 @@ def phi_caption(picture: PhiPicture) -> list[str]:
     return [
         _shown(picture),
         _how_to_read(picture),
-        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "figure"),
+        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
         *permuted_words(picture.permuted, picture.no_permuted),
         *_order(picture.grids),
@@ -59,7 +66,7 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         f"trained from the same seed ({_and(seeds)}); by chance {j} / d = {j / shares[0].d:.3f}. Directions: "
         f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 1. "
         f"The paper has no such figure.{in_inputs}",
-        chance_words(shares[0].bands, picture.side, picture.no_inputs, "figure, of one seed"),
+        chance_words(shares[0].bands, picture.side, picture.no_inputs, "one seed's figure"),
         f"Directions outside, of {sum(each.rho.size for each in shares)}: {', '.join(beyond)}.",
         *permuted_words([each for pair in picture.permuted for each in pair] or None, picture.no_permuted),
     ]
@@ -84,9 +91,9 @@ def weight_caption(picture: WeightPicture) -> list[str]:
         f"phi(i, j) between the first i directions of W_q (its first {top}, {picture.item.top} of all) and the first j "
         f"of its update ({columns}), seed {picture.runs[0].run.seed}; {picture.side.words}, the same side of W_q. "
         f"{layers_words(picture.item, picture.runs[0].run)}; d = {picture.random.d}.",
-        f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. In the middle: "
-        f"the first null, in the order of the legend, that explains a cell. Below: the last column{circles}.",
-        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "figure"),
+        f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
+        f"the last column{circles}.",
+        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [f"r = {r}" for r in picture.ranks]),
     ]
 
@@ -129,9 +136,8 @@ def _how_to_read(picture: PhiPicture) -> str:
     if any(picture.paper_points(grid.site, grid.curve) for grid in picture.grids):
         circles = "; circles: values read off the paper's figure, approximate, for the shape (GPT-3, d = 12288)"
     return (
-        f"Above: phi, colours from {low:g} to {high:g} as in the paper.{zoom} In the middle: the first null, in the "
-        f"order of the legend, that explains a cell, so red is shared beyond all of them. Below: the {curves}, with "
-        f"the nulls' means and bands{circles}."
+        f"Above: phi, colours from {low:g} to {high:g} as in the paper.{zoom} {MIDDLE} Below: the {curves}, "
+        f"with the nulls' means and bands{circles}."
     )
 
 
@@ -139,8 +145,8 @@ def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture:
     """Says what the nulls are, and which are not there."""
     there = "; ".join(f"{name}, {NULLS[name]}" for name in bands)
     words = (
-        f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of the {picture} together; what is inside "
-        "is no finding."
+        f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together; what is inside is "
+        "no finding."
     )
     if side.of == "dW" and side.reads_inputs:
         words += " Where A is drawn, B is the runs' own."
@@ -170,11 +176,14 @@ def permuted_words(permuted: Sequence[Permuted] | None, why_not: str) -> list[st
     if permuted is None:
         return []
     where = "; ".join(
-        f"{each.trained.run_id} after {each.snapshot.fraction:g} of training, ||A - A_0|| / ||A_0|| = "
-        f"{each.snapshot.moved:.2f} (the run beside it: {each.beside:.2f})"
+        f"r = {_rank(each)}, seed {each.trained.run.seed}: {each.snapshot.moved:.2f} after {each.snapshot.fraction:g} "
+        f"of training ({each.beside:.2f} beside)"
         for each in permuted
     )
-    return [f"Crosses: the same of runs on permuted labels, which share nothing that labels teach: {where}."]
+    return [
+        "Crosses: the same of runs on permuted labels, which share nothing that labels teach, at the snapshot whose "
+        f"||A - A_0|| / ||A_0|| is nearest to that of the run beside: {where}."
+    ]
 
 
 def _order(grids: Sequence[Grid]) -> list[str]:
@@ -186,6 +195,12 @@ def _order(grids: Sequence[Grid]) -> list[str]:
         if groups
     ]
     return [f"Singular values too near to order the directions ({'; '.join(places)})."] if places else []
+
+
+def _rank(permuted: Permuted) -> int:
+    method = permuted.trained.run.method
+    assert isinstance(method, LoRAConfig)
+    return method.r
 
 
 def _place(grid: Grid) -> str:

@@ -170,7 +170,7 @@ def draw_curve(
     if points is not None:
         ax.plot(*points, "o", color=style.PAPER, markerfacecolor="none", label="paper, GPT-3 (read\noff its figure)")
     ax.plot(x, values, "-" if len(x) > 16 else "o-", color=style.BEYOND, label="measured")
-    if len(x) <= 16:
+    if len(x) <= 8:
         ax.set_xticks(x)
     return ax
 
@@ -179,9 +179,11 @@ def draw_bands(ax: Axes, x: np.ndarray, bands: Mapping[str, Band]) -> Axes:
     """Draws the bands of the nulls over each other, the one that allows most at the back, and their means."""
     for name, band in reversed(list(bands.items())):
         colour = style.COLOURS[name]
-        ax.fill_between(x, band.low, band.high, facecolor=style.pale(colour), edgecolor=colour, linewidth=0.6)
+        ax.fill_between(x, band.low, band.high, color=style.pale(colour), linewidth=0, label=style.WORDS[name])
     for name, band in bands.items():
-        ax.plot(x, band.mean, "--", color=style.COLOURS[name], linewidth=0.8, label=style.WORDS[name])
+        colour = style.COLOURS[name]
+        ax.plot(x, band.low, x, band.high, color=colour, linewidth=0.6)
+        ax.plot(x, band.mean, "--", color=colour, linewidth=0.8)
     return ax
 
 
@@ -228,7 +230,7 @@ def _levels_bar(figure: Figure, image: AxesImage, holder: Axes, names: Sequence[
     bar = figure.colorbar(image, cax=holder.inset_axes((0, 0.02, 0.1, 0.96)), ticks=range(len(names) + 1))
     bar.ax.set_yticklabels([*(style.WORDS[name] for name in names), "beyond all"])
     bar.ax.tick_params(length=0)
-    bar.set_label("explained by")
+    bar.set_label("within the band of")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 

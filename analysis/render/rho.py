@@ -14,6 +14,9 @@ from analysis.shared_directions import RhoPicture, Shares
 WIDTH, HEIGHT, LEGEND = 1.5, 1.35, 1.35
 """Of a panel, and of the legend beside, in inches."""
 
+NARROWEST = 6.0
+"""Of all panels together: the title needs it."""
+
 COLUMNS, MANY, COLUMNS_OF_MANY = 8, 48, 16
 """Layers side by side, and with how many layers there are more of them."""
 
@@ -22,31 +25,27 @@ def draw(picture: RhoPicture) -> Figure:
     """Draws a panel for each layer (across) and matrix (down)."""
     layers = list(dict.fromkeys(each.site.layer for each in picture.shares))
     letters = list(dict.fromkeys(each.site.letter for each in picture.shares))
+    at = {(each.site.layer, each.site.letter): each for each in picture.shares}
     columns = min(len(layers), COLUMNS if len(layers) <= MANY else COLUMNS_OF_MANY)
     lines = [layers[start : start + columns] for start in range(0, len(layers), columns)]
-    caption = rho_caption(picture)
-    width = max(columns, 2) * WIDTH + LEGEND
-    rows = len(lines) * len(letters)
-    height = rows * HEIGHT + 0.8 + style.caption_height(width, caption)
+    panels = [[at[layer, letter] for layer in line] for line in lines for letter in letters]
+    caption, title = rho_caption(picture), rho_title(picture)
+    width = max(columns * WIDTH, NARROWEST) + LEGEND
+    height = len(panels) * HEIGHT + 0.8 + style.caption_height(width, caption)
     figure = Figure((width, height), layout="constrained")
-    axes: Any = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    at = {(each.site.layer, each.site.letter): each for each in picture.shares}
-    for number, line in enumerate(lines):
-        for down, letter in enumerate(letters):
-            for across, layer in enumerate(line):
-                ax = axes[number * len(letters) + down, across]
-                draw_shares(ax, at[layer, letter])
-                if down == 0:
-                    ax.set_title(f"layer {(layer or 0) + 1}")
-                if across == 0:
-                    ax.set_ylabel(rf"$\Delta W_{letter}$: $\rho_i$")
-                if number * len(letters) + down == rows - 1:
-                    ax.set_xlabel(f"i (r = {picture.ranks[0]})")
-            for ax in axes[number * len(letters) + down, len(line) :]:
-                ax.set_axis_off()
+    axes: Any = figure.subplots(len(panels), columns + 1, squeeze=False, width_ratios=[WIDTH] * columns + [LEGEND])
+    for down, (row, line) in enumerate(zip(axes, panels, strict=True)):
+        for across, (ax, shares) in enumerate(zip(row, line, strict=False)):
+            draw_shares(ax, shares)
+            ax.set_title(f"layer {(shares.site.layer or 0) + 1}" if down % len(letters) == 0 else "")
+            ax.set_ylabel(rf"$\Delta W_{shares.site.letter}$: $\rho_i$" if across == 0 else "")
+            ax.set_xlabel(f"i (r = {picture.ranks[0]})" if down == len(panels) - 1 else "")
+            ax.tick_params(labelleft=across == 0, labelbottom=down == len(panels) - 1)
+        for ax in row[len(line) :]:
+            ax.set_axis_off()
     handles, words = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside right upper")
-    figure.suptitle(rho_title(picture), fontsize=10, x=0.012, ha="left")
+    axes[0, -1].legend(handles, words, loc="upper left", bbox_to_anchor=(-0.1, 1.0), borderpad=0)
+    figure.suptitle(title, fontsize=10, x=0.012, ha="left")
     style.put_caption(figure, caption)
     return figure
 
