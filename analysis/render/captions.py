@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from analysis.arms import Permuted
+from analysis.cells import NOT_JUDGED_YET, VERDICTS
 from analysis.chance import NULLS
-from analysis.items import PAPER_DEPTH, UpdateItem, layer_at
+from analysis.items import PAPER_DEPTH, UpdateItem, layer_at, names
 from analysis.nulls import Band, outside
 from analysis.phi_figure import Grid, PhiPicture
 from analysis.shared_directions import RhoPicture
@@ -14,8 +15,8 @@ from lora_repro.config import Run
 from lora_repro.methods import LoRAConfig
 
 MIDDLE = (
-    "In the middle: the first null whose band holds the cell, the weakest first; red cells share more than all of them "
-    "allow."
+    "In the middle: the first null, the weakest first, whose band the cell does not exceed; red cells share more than "
+    "all of them allow."
 )
 """What the second row of grids shows."""
 
@@ -31,6 +32,13 @@ def about(run: Run) -> str:
     return f"{run.model.name} on {run.task.name}"
 
 
+def standing(run: Run, scale: str) -> str:
+    """Says how much is to be made of it, and what one must know of model and task."""
+    footnotes = names()["footnotes"]
+    known = [footnotes[name] for name in (run.model.name, run.task.name) if name in footnotes]
+    return " ".join([f"Verdict: {VERDICTS.get(scale, NOT_JUDGED_YET)}.", *known])
+
+
 def phi_caption(picture: PhiPicture) -> list[str]:
     """Returns the caption's paragraphs."""
     return [
@@ -40,6 +48,7 @@ def phi_caption(picture: PhiPicture) -> list[str]:
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
         *permuted_words(picture.permuted, picture.no_permuted),
         *_order(picture.grids),
+        standing(picture.runs[0].run, picture.scale),
     ]
 
 
@@ -69,6 +78,7 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         chance_words(shares[0].bands, picture.side, picture.no_inputs, "one seed's figure"),
         f"Directions outside, of {sum(each.rho.size for each in shares)}: {', '.join(beyond)}.",
         *permuted_words([each for pair in picture.permuted for each in pair] or None, picture.no_permuted),
+        standing(picture.pairs[0][0].run, picture.scale),
     ]
 
 
@@ -95,6 +105,7 @@ def weight_caption(picture: WeightPicture) -> list[str]:
         f"the last column{circles}.",
         chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [f"r = {r}" for r in picture.ranks]),
+        standing(picture.runs[0].run, picture.scale),
     ]
 
 

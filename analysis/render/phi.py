@@ -230,7 +230,7 @@ def _levels_bar(figure: Figure, image: AxesImage, holder: Axes, names: Sequence[
     bar = figure.colorbar(image, cax=holder.inset_axes((0, 0.02, 0.1, 0.96)), ticks=range(len(names) + 1))
     bar.ax.set_yticklabels([*(style.WORDS[name] for name in names), "beyond all"])
     bar.ax.tick_params(length=0)
-    bar.set_label("within the band of")
+    bar.set_label("not above")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 

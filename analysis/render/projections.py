@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.projection_table import ProjectedTable
-from analysis.render.captions import about, layers_words
+from analysis.render.captions import about, layers_words, standing
 from analysis.render.tables import DASH, aligned
 from analysis.stats import half_width_in_standard_errors, summarise
 
@@ -67,4 +67,5 @@ def _notes(table: ProjectedTable) -> list[str]:
             f"An interval over {len(seeds)} seeds reaches {reach:.1f} standard errors of the mean to each side: it "
             "says little."
         )
+    notes.append(standing(table.run, table.scale))
     return ["Notes:", *(f"- {note}" for note in notes)]

@@ -105,16 +105,25 @@ def form_of(path: str) -> str:
     return form
 
 
-def save(figure: Figure, path: str) -> None:
+def save(figure: Figure, path: str, about: str) -> None:
     """Writes a figure in the format of the file's name. The same figure gives the same bytes: no date is written.
+
+    Args:
+        figure: The figure.
+        path: The file.
+        about: Where the figure comes from; kept in the file's metadata.
 
     Raises:
         InputError: If the file cannot be written, or is of another format.
     """
     form = form_of(path)
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    metadata = {
+        "svg": {"Date": None, "Description": about},
+        "pdf": {"CreationDate": None, "Subject": about},
+        "png": {"Description": about},
+    }
     try:
-        figure.savefig(path, format=form, metadata=undated[form])
+        figure.savefig(path, format=form, metadata=metadata[form])
     except OSError as error:
         raise InputError(
             f"--out: {path} cannot be written ({error.strerror}).\nGive a file in a folder that can."
