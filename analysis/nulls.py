@@ -2,8 +2,8 @@
 
 Each null gives a mean and a band that holds for all cells of a picture at once: of a hundred pictures drawn from the
 null, one has a cell outside. It is calibrated by the largest deviation in a picture. Deviations are measured on the
-scale of cube roots, where sums of squares are nearly normal (Wilson and Hilferty 1931), so that the corner cells, each
-a single square, do not widen the band of all others.
+scale cbrt(x) - cbrt(1 - x): sums of squares are nearly normal in their cube roots (Wilson and Hilferty 1931), near 0 as
+near 1, so that the corner cells, each a single square, do not widen the band of all others.
 """
 
 import math
@@ -74,9 +74,9 @@ def bands(pictures: Iterable[Sequence[np.ndarray]], confidence: float = CONFIDEN
     drawn = [list(picture) for picture in pictures]
     rank = _rank(confidence, len(drawn))
     draws = np.stack([np.concatenate([grid.ravel() for grid in picture]) for picture in drawn])
-    roots = np.cbrt(draws)
-    centre, n = roots.mean(0), len(roots)
-    away = np.square(roots - centre)
+    scaled = _scaled(draws)
+    centre, n = scaled.mean(0), len(scaled)
+    away = np.square(scaled - centre)
     squares = away.sum(0)
     without = np.sqrt((squares - away * n / (n - 1)).clip(0) / (n - 2)).clip(LEAST)  # the others' standard deviation
     worst = (np.sqrt(away) * n / (n - 1) / without).max(1)
@@ -107,12 +107,12 @@ def gaussian_band(
     """
     level = confidence ** (1 / grids)
     number = math.ceil(RARE / (1 - level))
-    roots = np.cbrt(_phi_grids(haar_blocks(i, j, d, PILOT, generator)))
-    centre, spread = roots.mean(0), roots.std(0, ddof=1).clip(LEAST)
+    pilot = _scaled(_phi_grids(haar_blocks(i, j, d, PILOT, generator)))
+    centre, spread = pilot.mean(0), pilot.std(0, ddof=1).clip(LEAST)
     worst = []
     for begin in range(0, number, step := max(1, CHUNK // (i * j))):
         blocks = haar_blocks(i, j, d, min(step, number - begin), generator)
-        worst.append((np.abs(np.cbrt(_phi_grids(blocks)) - centre) / spread).max((1, 2)))
+        worst.append((np.abs(_scaled(_phi_grids(blocks)) - centre) / spread).max((1, 2)))
     return _band(expected_phi(i, j, d), centre, spread, np.sort(np.concatenate(worst))[_rank(level, number)])
 
 
@@ -126,7 +126,7 @@ def haar_blocks(i: int, j: int, d: int, draws: int, generator: np.random.Generat
     Raises:
         ValueError: If there are not so many directions.
     """
-    if not 1 <= max(i, j) <= d:
+    if not 1 <= min(i, j) <= max(i, j) <= d:
         raise ValueError(f"haar_blocks: from 1 to {d} directions (given: {i} and {j}).")
     if i < j:
         return haar_blocks(j, i, d, draws, generator).swapaxes(1, 2)
@@ -205,8 +205,19 @@ def principal(second_moment: Float[np.ndarray, "d d"]) -> Principal:
 
 
 def _band(mean: np.ndarray, centre: np.ndarray, spread: np.ndarray, width: float) -> Band:
-    low, high = ((centre + side * width * spread).clip(0, 1) ** 3 for side in (-1, 1))
+    low, high = (_unscaled((centre + side * width * spread).clip(-1, 1)) for side in (-1, 1))
     return Band(mean, low, high)
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    """Maps [0, 1] to [-1, 1], where deviations are judged."""
+    return np.cbrt(x) - np.cbrt((1 - x).clip(0))
+
+
+def _unscaled(t: np.ndarray) -> np.ndarray:
+    """Is the inverse: y^3 + 3 t^2 y / 4 = 1 / 2 for y = cbrt(x) - t / 2, by Cardano."""
+    u = np.cbrt(1 / 4 + np.sqrt(1 / 16 + t**6 / 64))
+    return (u - t**2 / (4 * u) + t / 2) ** 3
 
 
 def _rank(confidence: float, n: int) -> int:

@@ -26,6 +26,10 @@ RESIDUAL = 1e-6
 """||W^T u - sigma v|| over the largest singular value, up to which a direction counts as found."""
 
 
+ROUNDING = 1e-14
+"""What is left of W^T W v, over its largest, where there is nothing left."""
+
+
 class Projections(NamedTuple):
     """A weight projected on the first r directions of its update: a block of Table 7, and what the paper lacks."""
 
@@ -166,16 +170,16 @@ def krylov(W: Float[np.ndarray, "d_1 d_2"], k: int, generator: np.random.Generat
         image = _times(W, block)
         basis, images = np.hstack([basis, block]), np.hstack([images, image])
         step = _transposed_times(W, image)
-        for _ in range(2):  # once leaves what rounding has left of the basis
-            step -= basis @ (basis.T @ step)
-        block, rest = np.linalg.qr(step)
+        block, rest = np.linalg.qr(step - basis @ (basis.T @ step))
+        block = np.linalg.qr(block - basis @ (basis.T @ block))[0]  # where little was left it was rounding
         if basis.shape[1] < look_at:
             continue
         look_at = 1.1 * basis.shape[1]
         squares, vectors = np.linalg.eigh(images.T @ images)
-        squares, last = squares[: -k - 1 : -1].clip(0), vectors[-width:, : -k - 1 : -1]
+        squares, last = squares[: -k - 1 : -1], vectors[-width:, : -k - 1 : -1]
+        bound = np.maximum(tol * np.sqrt(squares[0] * squares.clip(0)), ROUNDING * squares[0])
         # W^T W takes all of the basis but its last block into the basis: what is left over is what it does to that one.
-        if (np.linalg.norm(rest @ last, axis=0) <= tol * np.sqrt(squares[0] * squares)).all():
+        if (np.linalg.norm(rest @ last, axis=0) <= bound).all():
             Q, R = np.linalg.qr(images)
             u, s, vt = np.linalg.svd(R)
             return Svd(Q @ u[:, :k], s[:k], basis @ vt[:k].T)

@@ -85,6 +85,15 @@ def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] =
     return thin.rotated(np.linalg.svd(thin.R)[0])
 
 
+def spectrum(X: Float[np.ndarray, "d_1 d_2"]) -> Float[np.ndarray, " r"]:
+    """Returns the singular values of a thin factor, in falling order: those of `directions`.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    return np.linalg.svd(_thin(X.T if X.shape[0] < X.shape[1] else X, "A factor").R, compute_uv=False)
+
+
 def svd(update: Update) -> Svd:
     """Returns the singular value decomposition of dW = scaling B A (of B A where the scaling is unknown).
 
@@ -202,6 +211,4 @@ def above_edge(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"])
     sides = math.sqrt(d - 1) + math.sqrt(r)
     edge = sides**2 + TRACY_WIDOM_99 * sides * (1 / math.sqrt(d - 1) + 1 / math.sqrt(r)) ** (1 / 3)
     variance = float(np.square(A_0.astype(np.float64)).mean())
-    wide = A.astype(np.float64)
-    squares = np.linalg.eigvalsh(wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide)
-    return int((squares > variance * edge).sum())
+    return int((np.square(spectrum(A)) > variance * edge).sum())
