@@ -25,7 +25,7 @@ endif
 
 help:
 	@echo 'make setup     makes the environment in $(VENV), fetches and checks the weights and data of the default proxy'
-	@echo 'make demo      trains a small Table 6 sweep and prints it beside the paper; 10 minutes on 2 cores'
+	@echo 'make demo      trains a small Table 6 sweep, prints it beside the paper, draws Figures 3 and 4; 10 minutes on 2 cores'
 	@echo 'make test      runs the tests, in less than 10 minutes'
 	@echo 'make test-all  runs the long tests too (and installs Ray for them), in an hour'
 	@echo 'make lint      checks style and types, as CI does'
@@ -52,6 +52,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@$(RUN) -m lora_repro -m +sweeps=table6 scale=demo
 	@$(RUN) -m analysis table 6 --scale demo
+	@mkdir -p outputs/figures
+	@for n in 3 4; do $(RUN) -m analysis figure $$n --scale demo \
+		--out outputs/figures/figure$$n.png --out outputs/figures/figure$$n.svg || exit 1; done
 
 test: setup
 	@$(RUN) -m pytest --numprocesses 2

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.items import Item
+from analysis.items import ScoreTable
 from analysis.protocol import Protocol, Scores, pick
 from analysis.runs import NOT_COUNTED, flat, standing
 from analysis.stats import summarise
@@ -49,7 +49,7 @@ class PaperFact(NamedTuple):
 
 
 def cells(
-    item: Item,
+    item: ScoreTable,
     scale: str,
     store: str | Path = DEFAULT_STORE,
     given: Sequence[str] = (),
@@ -110,7 +110,7 @@ _EMPTY: dict[str, Any] = {
 """A cell that only the paper has, and the order of the columns."""
 
 
-def _by_place(item: Item, jobs: Iterable[Job]) -> tuple[dict[Place, list[Job]], list[str]]:
+def _by_place(item: ScoreTable, jobs: Iterable[Job]) -> tuple[dict[Place, list[Job]], list[str]]:
     """Sorts jobs into cells; those without a row or a column are told apart."""
     places: dict[Place, list[Job]] = {}
     outside = []
@@ -127,7 +127,7 @@ def _by_place(item: Item, jobs: Iterable[Job]) -> tuple[dict[Place, list[Job]], 
     return places, outside
 
 
-def _planned_by_place(item: Item, sweep: Sweep) -> dict[Place, tuple[list[Point], str]]:
+def _planned_by_place(item: ScoreTable, sweep: Sweep) -> dict[Place, tuple[list[Point], str]]:
     places: dict[Place, tuple[list[Point], str]] = {}
     for point, reason in sweep.planned:
         row, column = point.get(item.rows.key), point.get(item.columns.key)
@@ -150,7 +150,9 @@ def _refuse_mixed(place: Place, jobs: Sequence[Job]) -> None:
             )
 
 
-def _places(item: Item, ours: Sequence[Place], paper: Mapping[tuple[str, str, str | int], PaperFact]) -> list[Place]:
+def _places(
+    item: ScoreTable, ours: Sequence[Place], paper: Mapping[tuple[str, str, str | int], PaperFact]
+) -> list[Place]:
     """Returns the table's cells in its order: by row, the paper's lines first, then by column."""
     lines: list[tuple[str, str | None]] = list(dict.fromkeys((place.task, place.model) for place in ours))
     ours_tasks = {task for task, _ in lines}
@@ -166,7 +168,7 @@ def _places(item: Item, ours: Sequence[Place], paper: Mapping[tuple[str, str, st
     return [place for place in candidates if place in there or (place.task, place.row, place.column) in paper]
 
 
-def _paper(item: Item) -> dict[tuple[str, str, str | int], PaperFact]:
+def _paper(item: ScoreTable) -> dict[tuple[str, str, str | int], PaperFact]:
     """Returns the paper's numbers by task, row and column. The facts hold percent."""
     found = {}
     metrics = item.facts["metrics"]
@@ -197,7 +199,7 @@ def _paper_columns(fact: PaperFact | None) -> dict[str, Any]:
     return {"paper": fact.value, "paper_fluctuation": spread, "paper_model": fact.model}
 
 
-def _our_columns(item: Item, jobs: Sequence[Job], store: str | Path, protocol: Protocol) -> dict[str, Any]:
+def _our_columns(item: ScoreTable, jobs: Sequence[Job], store: str | Path, protocol: Protocol) -> dict[str, Any]:
     scores: list[Scores] = []
     results, missing = [], []
     for job in jobs:

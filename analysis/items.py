@@ -1,14 +1,21 @@
 """The paper's items and facts, read from their files."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lora_repro.arch import Arch, Site
 from lora_repro.errors import InputError, did_you_mean
 
 HERE = Path(__file__).resolve().parent
+
+PAPER_DEPTH = 96
+"""Layers of GPT-3, on which Section 7 of the paper looks."""
 
 
 @dataclass
@@ -26,13 +33,23 @@ class Axis:
 
 @dataclass
 class Item:
-    """A table or figure of the paper; items.yaml explains the fields."""
+    """A table or figure; items.yaml explains the fields."""
 
     name: str
-    kind: str
     title: str
     facts: dict[str, Any]
     """What the paper says: the content of a file in analysis/paper."""
+
+    @property
+    def number(self) -> str:
+        """The item's number in the paper; of a figure that the paper lacks, its name."""
+        return self.name.removeprefix("table").removeprefix("figure")
+
+
+@dataclass
+class ScoreTable(Item):
+    """A table of scores, a line for each task and model."""
+
     rows: Axis
     columns: Axis
     metric: str
@@ -43,35 +60,130 @@ class Item:
     """The keys of the facts' rows that hold a task's score, where columns are no such keys."""
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def number(self) -> str:
-        """The item's number in the paper."""
-        return self.name.removeprefix(self.kind)
+
+@dataclass
+class UpdateItem(Item):
+    """What is asked of the updates themselves (Section 7)."""
+
+    sweep: str
+    """Which runs there are; several items share one."""
+    layers: list[str]
+    """Parts of the depth, or `all`."""
+    weights: list[str]
+    ranks: list[int]
+    ranks_at: dict[str, list[int]]
+    """Other ranks, at scales whose runs do not have these."""
+
+    def ranks_for(self, scale: str) -> list[int]:
+        """Returns the ranks that are asked for at a scale."""
+        return self.ranks_at.get(scale, self.ranks)
+
+    def sites(self, arch: Arch) -> list[Site]:
+        """Returns the matrices that are asked for, layer by layer, each once.
+
+        Raises:
+            InputError: If the architecture has no such matrix.
+        """
+        depth = arch.num_layers
+        numbers = range(1, depth + 1) if self.layers == ["all"] else [layer_at(part, depth) for part in self.layers]
+        chosen = {number - 1 for number in numbers}
+        return [site for site in arch.select(self.weights) if site.layer in chosen]
 
 
-def load_item(kind: str, number: str) -> Item:
+@dataclass
+class PhiFigure(UpdateItem):
+    """Grids of phi(i, j) between two runs: Figures 3, 4, 6 and 7."""
+
+    colours: list[float]
+    """What the ends of the colour map stand for."""
+    zoom: bool
+    """Show the first columns once more, as many as there are rows."""
+    random: bool
+    """Show two Gaussian matrices beside."""
+    points: dict[str, dict[str, Any]]
+    """What was read off the paper's figure: for each curve the fact's `what`, and `i`, where its values lie."""
+
+
+@dataclass
+class RhoFigure(UpdateItem):
+    """How much of each direction of one run lies in what another learned."""
+
+
+@dataclass
+class WeightFigure(UpdateItem):
+    """Grids of phi(i, j) between a weight and its updates: Figure 8."""
+
+    colours: list[float]
+    top: str
+    """Which part of the weight's directions, from the first."""
+    directions: int
+    """How many of each update."""
+    width: int
+    """Of the paper's weight."""
+    points: dict[str, Any]
+    """What was read off the paper's figure: the fact's `what`, by rank, and `i`, where its values lie."""
+
+
+@dataclass
+class ProjectionTable(UpdateItem):
+    """A weight projected on directions of its updates: Table 7."""
+
+    width: int
+    """Of the paper's weight, for what random directions give there."""
+
+
+KINDS: dict[str, type[Item]] = {
+    "table": ScoreTable,
+    "phi": PhiFigure,
+    "rho": RhoFigure,
+    "weight": WeightFigure,
+    "projections": ProjectionTable,
+}
+
+
+def layer_at(part: str, depth: int) -> int:
+    """Returns the layer, counted from 1, at a part of the depth: part times depth, rounded up.
+
+    So 1/96, 1/3, 1/2, 2/3 and 1 are the paper's layers 1, 32, 48, 64 and 96 of 96.
+    """
+    return math.ceil(Fraction(part) * depth)
+
+
+def load_item(word: str, number: str) -> Item:
     """Returns the item that the paper calls, say, Table 6.
+
+    Args:
+        word: `table` or `figure`.
+        number: Its number, or the name of one that the paper lacks.
 
     Raises:
         InputError: If there is none of this kind and number.
     """
     entries = _read(HERE / "items.yaml")
-    name = f"{kind}{number}"
-    if name not in entries or entries[name]["kind"] != kind:
-        numbers = [key.removeprefix(kind) for key, entry in entries.items() if entry["kind"] == kind]
+    known = {name: entry for name, entry in entries.items() if _word(entry) == word}
+    name = f"{word}{number}" if number[:1].isdigit() else number
+    if name not in known:
+        numbers = [key.removeprefix(word) for key in known]
         raise InputError(
-            f"{kind} {number}: there is no such item here.{did_you_mean(name, entries)}\n"
-            f"Give one of: {', '.join(f'{kind} {n}' for n in numbers)}."
+            f"{word} {number}: there is no such item here.{did_you_mean(name, known)}\n"
+            f"Give one of: {', '.join(f'{word} {n}' for n in numbers)}."
         )
-    entry = entries[name]
+    entry = known[name]
+    kind = KINDS[entry.pop("kind")]
     facts = _read(HERE / "paper" / entry.pop("paper"))
-    axes = {"rows": Axis(**entry.pop("rows")), "columns": Axis(**entry.pop("columns"))}
-    return Item(name=name, facts=facts, **axes, **entry)
+    if kind is ScoreTable:
+        entry |= {"rows": Axis(**entry["rows"]), "columns": Axis(**entry["columns"])}
+    return kind(name=name, facts=facts, **entry)
 
 
 def names() -> dict[str, dict[str, str]]:
     """Returns how tasks and models are printed, and their footnotes."""
     return _read(HERE / "names.yaml")
+
+
+def _word(entry: Mapping[str, Any]) -> str:
+    """Returns how an item is asked for."""
+    return "table" if KINDS[entry["kind"]] in (ScoreTable, ProjectionTable) else "figure"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -33,6 +33,9 @@ LEAST = 1e-9
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """What is asked of two sets of directions: `phi_grid`, `rho`, or another with values in [0, 1]."""
 
+Left = Sequence[tuple[np.ndarray, np.ndarray]]
+"""For each site, what the A of the one and of the other run is multiplied by from the left."""
+
 
 class Band(NamedTuple):
     """What a null expects of each cell of a grid, and where 99 % of its pictures lie with all their cells."""
@@ -156,6 +159,7 @@ def input_pictures(
     generator: np.random.Generator,
     draws: int = DRAWS,
     statistic: Statistic = phi_grid,
+    left: Left | None = None,
 ) -> Iterator[list[np.ndarray]]:
     """Draws pictures of two runs that share nothing but their inputs: A = G Sigma_x^(1/2), with a G for each.
 
@@ -169,12 +173,22 @@ def input_pictures(
         generator: Draws G.
         draws: How many pictures.
         statistic: What is asked of the right singular vectors of the two.
+        left: What A is multiplied by at each site, where it is B A that is looked at.
     """
     roots = [np.sqrt(spectrum.clip(0)) for spectrum in spectra]
     for _ in range(draws):
-        yield [
-            statistic(*(directions(generator.standard_normal((r, len(root))) * root) for r in (i, j))) for root in roots
-        ]
+        picture = []
+        for site, root in enumerate(roots):
+            one, other = (generator.standard_normal((r, len(root))) * root for r in (i, j))
+            picture.append(statistic(*pair_of_directions(one, other, left[site] if left is not None else None)))
+        yield picture
+
+
+def pair_of_directions(
+    one: Float[np.ndarray, "i d"], other: Float[np.ndarray, "j d"], left: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[Float[np.ndarray, "d i"], Float[np.ndarray, "d j"]]:
+    """Returns the right singular vectors of two A, or of B A, whose B enter by the triangular factor of B = Q R."""
+    return directions(one if left is None else left[0] @ one), directions(other if left is None else left[1] @ other)
 
 
 class Principal(NamedTuple):

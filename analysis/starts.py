@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
-from analysis.nulls import DRAWS, Statistic
-from analysis.subspace import directions, phi_grid
+from analysis.nulls import DRAWS, Left, Statistic, pair_of_directions
+from analysis.subspace import phi_grid
 from analysis.update import Update
 from lora_repro.arch import Site
 from lora_repro.config import PEFT_WEIGHTS, Run
@@ -68,7 +68,13 @@ def initial_A(run: Run, update: Update) -> Float[np.ndarray, "r d_in"]:
 
 
 def start_pictures(
-    start: Start, sites: Sequence[Site], i: int, j: int, draws: int = DRAWS, statistic: Statistic = phi_grid
+    start: Start,
+    sites: Sequence[Site],
+    i: int,
+    j: int,
+    draws: int = DRAWS,
+    statistic: Statistic = phi_grid,
+    left: Left | None = None,
 ) -> Iterator[list[np.ndarray]]:
     """Draws pictures of untrained runs, for `analysis.nulls.bands`, by the code that starts every run.
 
@@ -81,15 +87,15 @@ def start_pictures(
         j: Rank of the other.
         draws: How many pictures.
         statistic: What is asked of the right singular vectors of the two.
+        left: What A is multiplied by at each site, where it is B A that is looked at.
     """
     for seed in range(FIRST_SEED, FIRST_SEED + draws):
         one, other = start._replace(seed=seed), start._replace(seed=seed + (draws if i == j else 0))
-        yield [
-            statistic(
-                directions(one.draw_A(site.name, i, site.d_in)), directions(other.draw_A(site.name, j, site.d_in))
-            )
-            for site in sites
-        ]
+        picture = []
+        for position, site in enumerate(sites):
+            pair = one.draw_A(site.name, i, site.d_in), other.draw_A(site.name, j, site.d_in)
+            picture.append(statistic(*pair_of_directions(*pair, left[position] if left is not None else None)))
+        yield picture
 
 
 def final(folder: Path) -> Snapshot:

@@ -74,7 +74,7 @@ def test_out_writes_a_file_that_says_where_it_comes_from(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["table", "7"], ["table 7", "table 6"]),
+        (["table", "9"], ["table 9", "table 6"]),
         (["table", "six"], ["table six", "table 6"]),
         (["table", "6", "--scale", "dmo"], ["'dmo'", "Did you mean 'demo'?", "demo, paper, proxy, smoke"]),
         (["table", "6", "--protocol", "last"], ["--protocol", "last_epoch"]),

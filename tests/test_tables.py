@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pytest
 from stores import PROVENANCE, fill, job, jobs, write_run, write_status
 
 from analysis.cells import cells
-from analysis.items import load_item, names
+from analysis.items import ScoreTable, load_item, names
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned
 from analysis.render.tables import markdown, to_json
 
-TABLE6 = load_item("table", "6")
+TABLE6 = cast(ScoreTable, load_item("table", "6"))
 
 
 def printed(frame: pd.DataFrame) -> str:

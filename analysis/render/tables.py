@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.items import Item
+from analysis.items import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned
 from analysis.stats import half_width_in_standard_errors
@@ -32,7 +32,7 @@ def to_json(frame: pd.DataFrame) -> str:
     return json.dumps([{key: _plain(value) for key, value in row.items()} for row in _rows(frame)], indent=1)
 
 
-def markdown(item: Item, frame: pd.DataFrame, names: Mapping[str, Mapping[str, str]]) -> str:
+def markdown(item: ScoreTable, frame: pd.DataFrame, names: Mapping[str, Mapping[str, str]]) -> str:
     """Writes the table in Markdown: title, what is compared, the grid, and what a reader must know of it.
 
     Args:
@@ -53,7 +53,7 @@ def markdown(item: Item, frame: pd.DataFrame, names: Mapping[str, Mapping[str, s
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _about_paper(item: Item, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> str:
+def _about_paper(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> str:
     models = _joined(_model(row["paper_model"], names) for row in rows if _there(row["paper_model"]))
     spreads = _joined(
         f"±{_percent(row['paper_fluctuation'])} ({_task(row['task'], names)})"
@@ -99,7 +99,7 @@ def _data(data: Mapping[str, Any]) -> str:
     return f"{sizes} examples (train / dev / test), classes {classes}: {', '.join(balance)}"
 
 
-def _grid(item: Item, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _grid(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Lays out the cells: a block of lines for each row of the item, a line for each task and model."""
     columns = list(dict.fromkeys(row["column"] for row in rows))
     if all(isinstance(column, int) for column in columns):
@@ -143,7 +143,7 @@ def _our_cell(row: dict[str, Any]) -> str:
     return f"{_percent(row['mean'])}{interval} n={row['n']}"
 
 
-def _missing(item: Item, ours: Sequence[dict[str, Any]], whole: str) -> list[str]:
+def _missing(item: ScoreTable, ours: Sequence[dict[str, Any]], whole: str) -> list[str]:
     """Says what is missing, each cause once, with the command that supplies it."""
     causes: dict[tuple[str, str], list[tuple[dict[str, Any], int]]] = {}
     for row in ours:
@@ -164,7 +164,7 @@ def _missing(item: Item, ours: Sequence[dict[str, Any]], whole: str) -> list[str
     return [f"Missing: {lacking} of {total} runs.", *lines] if lines else []
 
 
-def _where(item: Item, cells: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> str:
+def _where(item: ScoreTable, cells: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> str:
     """Names a few cells."""
     if len(cells) == sum(not _there(row["reason"]) for row in ours) > 1:
         return "in all cells"
@@ -173,7 +173,7 @@ def _where(item: Item, cells: Sequence[dict[str, Any]], ours: Sequence[dict[str,
 
 
 def _notes(
-    item: Item,
+    item: ScoreTable,
     rows: Sequence[dict[str, Any]],
     ours: Sequence[dict[str, Any]],
     names: Mapping[str, Mapping[str, str]],

@@ -1,0 +1,204 @@
+"""The runs that an item of Section 7 is made of: those of its sweep, read from a store."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from analysis.items import UpdateItem
+from analysis.runs import flat, standing
+from analysis.starts import FACTORS, Snapshot, final, nearest_snapshot
+from analysis.update import Update
+from lora_repro.arch import Site
+from lora_repro.compose import compose
+from lora_repro.config import Circumstances, Run
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.identity import science
+from lora_repro.methods import LoRAConfig
+from lora_repro.record import State
+from lora_repro.sweep import Job, load, overrides
+
+DEFAULT_STORE = "outputs"
+
+
+class Trained(NamedTuple):
+    """A finished run of LoRA."""
+
+    run_id: str
+    run: Run
+    folder: Path
+
+    def updates(self, sites: Sequence[Site]) -> list[Update]:
+        """Reads what it learned of these matrices.
+
+        Raises:
+            MissingInputError: If its adapter is missing or damaged.
+        """
+        paths = [self.folder / "adapter" / name for name in FACTORS]
+        return read_updates(next((path for path in paths if path.is_file()), paths[-1]), self.run, sites)
+
+
+class Permuted(NamedTuple):
+    """A run on permuted labels, at the point where it had moved about as far as the run it is held against."""
+
+    trained: Trained
+    snapshot: Snapshot
+    beside: float
+    """How far the run that it stands beside had moved in the end: ||A - A_0|| / ||A_0||."""
+
+    def updates(self, sites: Sequence[Site]) -> list[Update]:
+        """Reads what it had learned of these matrices."""
+        return read_updates(self.snapshot.path, self.trained.run, sites)
+
+
+class Arms:
+    """The runs of an item's sweep at one scale.
+
+    Args:
+        item: The item.
+        scale: A scale of its sweep.
+        store: The folder that holds runs/.
+        given: Further overrides, as for the sweep. Values of `method.r` are the ranks that are compared.
+
+    Raises:
+        InputError: If nothing can be run at this scale, or the runs differ in more than rank, seed and permuted labels.
+    """
+
+    def __init__(self, item: UpdateItem, scale: str, store: str | Path, given: Sequence[str] = ()) -> None:
+        self.item, self.scale, self.store = item, scale, store
+        arguments = [f"+sweeps={item.sweep}", f"scale={scale}", *given]
+        sweep = load(compose, arguments)
+        if not sweep.jobs:
+            raise InputError(
+                f"scale={scale}: nothing of this sweep can be run yet: {sweep.planned[0][1]}.\n"
+                "Give another: --scale proxy"
+            )
+        elsewhere = [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
+        self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere])
+        self._jobs = {_key(job.resolved.run): job for job in sweep.jobs}
+        _refuse_mixed(sweep.jobs)
+        first = sweep.jobs[0].resolved
+        self.run: Run = first.run
+        self.circumstances: Circumstances = first.circumstances
+        there = list(dict.fromkeys(r for r, _, _ in self._jobs))
+        self.ranks = self._ranks(there, any(o.partition("=")[0] == "method.r" for o in given))
+        self.seeds = list(dict.fromkeys(seed for _, seed, permuted in self._jobs if not permuted))
+        self.sites = item.sites(self.run.arch)
+        method = self.run.method
+        if isinstance(method, LoRAConfig) and (absent := set(item.weights) - set(method.targets)):
+            raise InputError(
+                f"method.targets: {item.name} looks at {', '.join(item.weights)}, and the runs do not adapt "
+                f"{', '.join(sorted(absent))} (given: [{', '.join(method.targets)}])."
+            )
+
+    def finished(self, wanted: Sequence[tuple[int, int]]) -> list[Trained]:
+        """Returns the finished runs of these ranks and seeds.
+
+        Raises:
+            MissingInputError: If one is missing, with the command that computes it.
+        """
+        found, missing = [], []
+        for r, seed in wanted:
+            job = self._jobs.get((r, seed, False))
+            if job is None:
+                raise InputError(f"seed: the sweep has no run of r = {r} and seed {seed}. Give seed={seed} too.")
+            state = standing(self.store, job.run_id).state
+            if state == State.finished.value:
+                found.append(self._trained(job))
+            else:
+                missing.append(f"{job.run_id} ({'to do' if state == State.todo.value else state})")
+        if missing:
+            raise MissingInputError(
+                f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {self.store}: "
+                f"{', '.join(dict.fromkeys(missing))}.\nCompute them: {self.command}"
+            )
+        return found
+
+    def permuted(self, like: Sequence[Trained]) -> list[Permuted] | None:
+        """Returns the runs on permuted labels that stand beside these, or None where one is not there.
+
+        Each is taken at the snapshot whose ||A - A_0|| / ||A_0|| is nearest to that of the run it stands beside; where
+        it kept none, at its end.
+        """
+        found = []
+        for trained in like:
+            method = trained.run.method
+            assert isinstance(method, LoRAConfig)
+            job = self._jobs.get((method.r, trained.run.seed, True))
+            if job is None or standing(self.store, job.run_id).state != State.finished.value:
+                return None
+            beside = self._trained(job)
+            moved = final(trained.folder).moved
+            has_snapshots = (beside.folder / "snapshots").is_dir()
+            snapshot = nearest_snapshot(beside.folder, moved) if has_snapshots else final(beside.folder)
+            found.append(Permuted(beside, snapshot, moved))
+        return found
+
+    @property
+    def has_permuted(self) -> bool:
+        """Tells whether the sweep has runs on permuted labels."""
+        return any(permuted for _, _, permuted in self._jobs)
+
+    def _trained(self, job: Job) -> Trained:
+        return Trained(job.run_id, job.resolved.run, Path(self.store) / "runs" / job.run_id)
+
+    def _ranks(self, there: list[int], are_given: bool) -> list[int]:
+        wanted = self.item.ranks_for(self.scale)
+        distinct = list(dict.fromkeys(wanted))
+        if are_given:
+            if len(there) != len(distinct):
+                raise InputError(
+                    f"method.r: {self.item.name} compares {len(distinct)} (given: {', '.join(map(str, there))}).\n"
+                    f"Example: method.r={','.join(map(str, distinct))}"
+                )
+            return [there[distinct.index(r)] for r in wanted]
+        if absent := [str(r) for r in distinct if r not in there]:
+            raise InputError(
+                f"{self.item.name}: the sweep has no runs of r = {', '.join(absent)} at scale={self.scale}.\n"
+                f"Give method.r, of {', '.join(map(str, there))}."
+            )
+        return wanted
+
+
+def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
+    """Reads the factors of these matrices from a file of a run: its adapter, or a snapshot.
+
+    Raises:
+        MissingInputError: If the file is missing or damaged.
+    """
+    method = run.method
+    assert isinstance(method, LoRAConfig)
+    updates = []
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            for site in sites:
+                letter = f".{site.letter}" if site.part is not None else ""
+                A, B = (
+                    np.asarray(tensors.get_tensor(f"base_model.model.{site.module}{letter}.{factor}.weight"))
+                    for factor in ("lora_A", "lora_B")
+                )
+                updates.append(Update(site.layer, site.letter, site.module, A, B, method.scaling_of(site)))
+    except (SafetensorError, OSError) as error:
+        raise MissingInputError(f"{path} is missing or damaged ({error}).\nCompute the run again.") from error
+    return updates
+
+
+def _key(run: Run) -> tuple[int, int, bool]:
+    if not isinstance(run.method, LoRAConfig):
+        raise InputError(f"method: Section 7 looks at LoRA's updates (given: {run.method.name}).\nLeave method out.")
+    return run.method.r, run.seed, run.task.permute_labels
+
+
+def _refuse_mixed(jobs: Sequence[Job]) -> None:
+    """Refuses a sweep whose runs differ in more than what an item compares."""
+    sciences = [flat(science(job.resolved.run)) for job in jobs]
+    for key in sorted({key for values in sciences for key in values} - {"seed", "method.r", "task.permute_labels"}):
+        values = list(dict.fromkeys(str(found.get(key)) for found in sciences))
+        if len(values) > 1:
+            raise InputError(
+                f"{key}: what is compared differs in rank, seed and labels alone (given: {', '.join(values)}).\n"
+                f"Give one value: {key}={values[0]}"
+            )

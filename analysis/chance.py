@@ -1,0 +1,148 @@
+"""What two runs share, matrix by matrix, beside what they would share by chance."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from analysis.nulls import (
+    CONFIDENCE,
+    Band,
+    Principal,
+    Statistic,
+    bands,
+    gaussian_band,
+    input_pictures,
+    principal,
+    rho_band,
+)
+from analysis.sides import Directions, Side, directions_of
+from analysis.starts import start_of, start_pictures
+from analysis.subspace import phi_grid, rho
+from analysis.update import Update
+from lora_repro import draw
+from lora_repro.arch import Site
+from lora_repro.config import Circumstances, Run
+from lora_repro.errors import InputError, MissingInputError
+
+GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
+"""The nulls, the one that knows least of the runs first."""
+
+NULLS = {
+    GAUSSIAN: "directions that are uniformly random",
+    START: "those of untrained A",
+    INPUTS: "those of an A made of inputs alone, whatever was learned from them",
+}
+
+
+class Pair(NamedTuple):
+    """Two runs: what each learned of the same matrices."""
+
+    sites: list[Site]
+    first: list[Update]
+    second: list[Update]
+    side: Side
+
+    def directions(self) -> list[tuple[Directions, Directions]]:
+        """Returns the singular vectors of the two; at all sites as many as there are at each.
+
+        Raises:
+            InputError: If there are none: nothing was learned on this side.
+        """
+        found = [
+            (directions_of(one, self.side), directions_of(other, self.side))
+            for one, other in zip(self.first, self.second, strict=True)
+        ]
+        i, j = (min(len(pair[which].s) for pair in found) for which in (0, 1))
+        if not i or not j:
+            raise InputError(f"--side {self.side.value}: {self.side.of} is zero, nothing was learned. Give --side A.")
+        return [(Directions(one.U[:, :i], one.s[:i]), Directions(other.U[:, :j], other.s[:j])) for one, other in found]
+
+
+def inputs_of(run: Run, circumstances: Circumstances, sites: Sequence[Site]) -> list[Principal]:
+    """Returns the principal directions of what each matrix reads: by forward passes, kept in the cache.
+
+    Raises:
+        MissingInputError: If weights or data are missing.
+    """
+    from lora_repro.activations import second_moments
+
+    found = second_moments(run, circumstances, sites)
+    return [principal(found[site.name]) for site in sites]
+
+
+def inputs_or_why_not(
+    run: Run, circumstances: Circumstances, sites: Sequence[Site]
+) -> tuple[list[Principal] | None, str]:
+    """Returns the inputs' principal directions, or None and why they are not there."""
+    try:
+        return inputs_of(run, circumstances, sites), ""
+    except MissingInputError as error:
+        return None, str(error)
+
+
+def nulls(
+    pair: Pair, run: Run, inputs: Sequence[Principal] | None, statistic: Statistic = phi_grid
+) -> dict[str, list[Band]]:
+    """Returns each null's bands, one a matrix; each null's hold for all cells of all matrices together.
+
+    The Gaussian null serves every side. Untrained A and inputs serve the sides that lie in the space of inputs; where
+    it is dW = (alpha/r) B A that is looked at, they keep the runs' own B and draw A alone.
+
+    Args:
+        pair: The two runs.
+        run: Either of them: how A starts.
+        inputs: The principal directions of what each matrix reads; None leaves their null out.
+        statistic: `phi_grid` or `rho`.
+    """
+    shapes = [(one.U.shape, other.U.shape[1]) for one, other in pair.directions()]
+    found = {GAUSSIAN: _gaussian(shapes, statistic)}
+    if not pair.side.reads_inputs:
+        return found
+    (_, i), j = shapes[0]
+    ranks = (len(pair.first[0].A), len(pair.second[0].A))
+    left = None
+    if pair.side.of == "dW":
+        left = [(left_factor(one), left_factor(other)) for one, other in zip(pair.first, pair.second, strict=True)]
+
+    def cropped(U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        return statistic(U[:, :i], V[:, :j])
+
+    if run.train.init_from is None:
+        pictures = start_pictures(start_of(run), pair.sites, *ranks, statistic=cropped, left=left)
+        found[START] = bands(pictures)
+    if inputs is not None:
+        generator = draw.generator("null", INPUTS, *ranks)
+        pictures = input_pictures([p.values for p in inputs], *ranks, generator, statistic=cropped, left=left)
+        found[INPUTS] = bands(pictures)
+    return found
+
+
+def simplest(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Int[np.ndarray, "..."]:
+    """Returns for each cell which null explains it: the first one whose band it does not exceed.
+
+    0 for the first, 1 for the second ...; as many as there are nulls where the cell exceeds all of them.
+    """
+    level = np.full(values.shape, len(bands))
+    for position, band in reversed(list(enumerate(bands.values()))):
+        level[values <= band.high] = position
+    return level
+
+
+def _gaussian(shapes: Sequence[tuple[tuple[int, int], int]], statistic: Statistic) -> list[Band]:
+    """Returns the Gaussian bands; of matrices of one shape they are the same."""
+    by_shape = {}
+    for shape in dict.fromkeys(shapes):
+        (d, i), j = shape
+        if statistic is rho:
+            by_shape[shape] = rho_band(i, j, d, cells=sum(i for (_, i), _ in shapes))
+        else:
+            generator = draw.generator("null", GAUSSIAN, i, j, d)
+            by_shape[shape] = gaussian_band(i, j, d, generator, grids=len(shapes), confidence=CONFIDENCE)
+    return [by_shape[shape] for shape in shapes]
+
+
+def left_factor(update: Update) -> Float[np.ndarray, "r r"]:
+    """Returns what stands in for B, seen from the right: R of B = Q R, since (B A)^T B A = (R A)^T R A."""
+    return np.linalg.qr(update.B.astype(np.float64))[1]

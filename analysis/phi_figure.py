@@ -1,0 +1,173 @@
+"""The data of Figures 3, 4, 6 and 7: phi(i, j) between two runs at some layers, beside chance (Section 7.2)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.arms import Arms, Permuted, Trained
+from analysis.chance import Pair, inputs_or_why_not, nulls
+from analysis.items import PAPER_DEPTH, PhiFigure, layer_at
+from analysis.nulls import Band, expected_phi, outside
+from analysis.sides import Side
+from analysis.subspace import directions, near_equal, phi_grid
+from lora_repro import draw
+from lora_repro.arch import Site
+from lora_repro.errors import InputError
+
+DIGITS = 6
+"""Of bands, which are drawn, in JSON; phi is written in full."""
+
+
+class Grid(NamedTuple):
+    """phi(i, j) of one matrix."""
+
+    site: Site
+    d: int
+    """Width of the space in which the directions lie."""
+    phi: Float[np.ndarray, "i j"]
+    bands: dict[str, Band]
+    permuted: Float[np.ndarray, "i j"] | None
+    """The same of the runs on permuted labels."""
+    near_equal: tuple[list[range], list[range]]
+    """Groups of directions of the two runs whose singular values are too near to order them."""
+
+    @property
+    def curve(self) -> str:
+        """Which cells sum the grid up: the diagonal of a square one, else the last column."""
+        return "diagonal" if self.phi.shape[0] == self.phi.shape[1] else "whole"
+
+
+class PhiPicture(NamedTuple):
+    """All grids of a figure, and what is to be said of them."""
+
+    item: PhiFigure
+    scale: str
+    side: Side
+    runs: tuple[Trained, Trained]
+    ranks: tuple[int, int]
+    grids: list[Grid]
+    random: Grid | None
+    """Two Gaussian matrices."""
+    permuted: list[Permuted] | None
+    no_inputs: str
+    """Why there is no null of inputs."""
+    no_permuted: str
+    """Why there are no runs on permuted labels; empty where they are there or are not asked for."""
+
+    def paper_points(self, site: Site, curve: str) -> tuple[list[int], list[float]] | None:
+        """Returns what was read off the paper's figure at this matrix, where the ranks are the paper's."""
+        if curve not in self.item.points or list(self.ranks) != self.item.ranks:
+            return None
+        depth = self.runs[0].run.arch.num_layers
+        parts = [part for part in self.item.layers if layer_at(part, depth) == (site.layer or 0) + 1]
+        at = self.item.points[curve]
+        for fact in self.item.facts["points_subspace"]:
+            place = (fact["figure"], fact["weight"], fact["what"])
+            if place == (int(self.item.number), site.letter, at["what"]) and fact["layer"] == layer_at(
+                parts[0], PAPER_DEPTH
+            ):
+                return at["i"], fact["values"]
+        return None
+
+
+def phi_picture(arms: Arms, side: Side) -> PhiPicture:
+    """Reads the runs of a figure and compares them.
+
+    Runs of two ranks are of the first seed, runs of one rank of the first two.
+
+    Args:
+        arms: The runs of the item's sweep.
+        side: Which directions are compared.
+
+    Raises:
+        InputError: If there are too few seeds, or nothing was learned on this side.
+        MissingInputError: If a run is missing, with the command that computes it.
+    """
+    item = arms.item
+    assert isinstance(item, PhiFigure)
+    wanted = wanted_runs(arms)
+    first, second = arms.finished(wanted)
+    pair = Pair(arms.sites, first.updates(arms.sites), second.updates(arms.sites), side)
+    found = pair.directions()
+    inputs, no_inputs = inputs_or_why_not(arms.run, arms.circumstances, arms.sites) if side.reads_inputs else (None, "")
+    chance = nulls(pair, arms.run, inputs)
+    permuted, no_permuted = arms.permuted([first, second]), ""
+    if permuted is None and arms.has_permuted:
+        no_permuted = f"They are not computed yet: {arms.command}"
+    grids_of_permuted = _phi_of_permuted(permuted, arms.sites, side)
+    grids = [
+        Grid(
+            site,
+            len(one.U),
+            phi_grid(one.U, other.U),
+            {name: bands[position] for name, bands in chance.items()},
+            grids_of_permuted[position] if grids_of_permuted is not None else None,
+            (near_equal(one.s), near_equal(other.s)),
+        )
+        for position, (site, (one, other)) in enumerate(zip(arms.sites, found, strict=True))
+    ]
+    random = _random(grids[0]) if item.random else None
+    ranks = (wanted[0][0], wanted[1][0])
+    return PhiPicture(item, arms.scale, side, (first, second), ranks, grids, random, permuted, no_inputs, no_permuted)
+
+
+def wanted_runs(arms: Arms) -> list[tuple[int, int]]:
+    """Returns rank and seed of the two runs that a figure compares."""
+    one, other = arms.ranks
+    if one != other:
+        return [(one, arms.seeds[0]), (other, arms.seeds[0])]
+    if len(arms.seeds) < 2:
+        raise InputError(f"seed: {arms.item.name} compares two seeds (given: {arms.seeds[0]}). Example: seed=0,1")
+    return [(one, arms.seeds[0]), (other, arms.seeds[1])]
+
+
+def to_json(picture: PhiPicture) -> list[dict[str, Any]]:
+    """Returns an entry a grid, as `compare` does, and beside it the nulls and what lies outside of their bands."""
+    shared = {
+        "figure": picture.item.number,
+        "scale": picture.scale,
+        "run_ids": [run.run_id for run in picture.runs],
+        "seeds": [run.run.seed for run in picture.runs],
+        "r": list(picture.ranks),
+        "side": picture.side.value,
+    }
+    entries = [
+        {"layer": grid.site.layer, "weight": grid.site.letter, **shared, **grid_json(grid)} for grid in picture.grids
+    ]
+    if picture.random is not None:
+        entries.append({"layer": None, "weight": "random", **shared, "run_ids": [], **grid_json(picture.random)})
+    return entries
+
+
+def grid_json(grid: Grid) -> dict[str, Any]:
+    """Writes a grid, its nulls, and what lies outside of their bands."""
+    return {
+        "d": grid.d,
+        "phi": grid.phi.tolist(),
+        "null": expected_phi(grid.phi.shape[0], grid.phi.shape[1], grid.d).tolist(),
+        "nulls": {name: band_json(band, grid.phi) for name, band in grid.bands.items()},
+        "permuted": grid.permuted.tolist() if grid.permuted is not None else None,
+        "near_equal": [[[group.start + 1, group.stop] for group in groups] for groups in grid.near_equal],
+    }
+
+
+def band_json(band: Band, values: np.ndarray) -> dict[str, Any]:
+    """Writes a null's mean and band, and how many cells of the values lie outside."""
+    edges = {name: np.round(edge, DIGITS).tolist() for name, edge in band._asdict().items()}
+    return edges | outside(values, band)._asdict()
+
+
+def _phi_of_permuted(permuted: list[Permuted] | None, sites: list[Site], side: Side) -> list[np.ndarray] | None:
+    if permuted is None:
+        return None
+    pair = Pair(sites, permuted[0].updates(sites), permuted[1].updates(sites), side)
+    return [phi_grid(one.U, other.U) for one, other in pair.directions()]
+
+
+def _random(like: Grid) -> Grid:
+    """Compares two Gaussian matrices as wide as a grid's, which its Gaussian band holds."""
+    i, j = like.phi.shape
+    generator = draw.generator("two Gaussian matrices", i, j, like.d)
+    one, other = (directions(generator.standard_normal((r, like.d))) for r in (i, j))
+    return like._replace(phi=phi_grid(one, other), permuted=None, near_equal=([], []))

@@ -1,0 +1,223 @@
+"""What stands below the figures of Section 7: what is shown, how to read it, and what is beyond chance."""
+
+from collections.abc import Mapping, Sequence
+
+from analysis.arms import Permuted
+from analysis.cells import NOT_JUDGED_YET, VERDICTS
+from analysis.chance import NULLS
+from analysis.items import PAPER_DEPTH, UpdateItem, layer_at, names
+from analysis.nulls import Band, outside
+from analysis.phi_figure import Grid, PhiPicture
+from analysis.shared_directions import RhoPicture
+from analysis.sides import Side
+from analysis.weight_figure import WeightPicture
+from lora_repro.config import Run
+from lora_repro.methods import LoRAConfig
+
+MIDDLE = (
+    "In the middle: the first null, the weakest first, whose band the cell does not exceed; red cells share more than "
+    "all of them allow."
+)
+"""What the second row of grids shows."""
+
+
+def phi_title(picture: PhiPicture) -> str:
+    """Returns a figure's number and title, and what was trained."""
+    title = picture.item.title.format(*picture.ranks)
+    return f"Figure {picture.item.number}: {title}; {about(picture.runs[0].run)}, scale={picture.scale}"
+
+
+def about(run: Run) -> str:
+    """Names model and task."""
+    return f"{run.model.name} on {run.task.name}"
+
+
+def standing(run: Run, scale: str) -> str:
+    """Says how much is to be made of it, and what one must know of model and task."""
+    footnotes = names()["footnotes"]
+    known = [footnotes[name] for name in (run.model.name, run.task.name) if name in footnotes]
+    return " ".join([f"Verdict: {VERDICTS.get(scale, NOT_JUDGED_YET)}.", *known])
+
+
+def phi_caption(picture: PhiPicture) -> list[str]:
+    """Returns the caption's paragraphs."""
+    return [
+        _shown(picture),
+        _how_to_read(picture),
+        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
+        *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
+        *permuted_words(picture.permuted, picture.no_permuted),
+        *_order(picture.grids),
+        standing(picture.runs[0].run, picture.scale),
+    ]
+
+
+def rho_title(picture: RhoPicture) -> str:
+    """Returns the title of the figure of single directions."""
+    title = picture.item.title.format(*picture.ranks)
+    return f"{title}; {about(picture.pairs[0][0].run)}, scale={picture.scale}"
+
+
+def rho_caption(picture: RhoPicture) -> list[str]:
+    """Returns its caption's paragraphs."""
+    i, j = picture.ranks
+    seeds = [pair[0].run.seed for pair in picture.pairs]
+    shares = picture.shares
+    in_inputs = ""
+    if shares[0].in_inputs is not None:
+        in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
+    beyond = []
+    for name in shares[0].bands:
+        above = sum(int((each.rho > each.bands[name].high).sum()) for each in shares)
+        beyond.append(f"{above} above {name}")
+    return [
+        f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {i} lies in all {j} directions of r = {j}, "
+        f"trained from the same seed ({_and(seeds)}); by chance {j} / d = {j / shares[0].d:.3f}. Directions: "
+        f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 1. "
+        f"The paper has no such figure.{in_inputs}",
+        chance_words(shares[0].bands, picture.side, picture.no_inputs, "one seed's figure"),
+        f"Directions outside, of {sum(each.rho.size for each in shares)}: {', '.join(beyond)}.",
+        *permuted_words([each for pair in picture.permuted for each in pair] or None, picture.no_permuted),
+        standing(picture.pairs[0][0].run, picture.scale),
+    ]
+
+
+def weight_title(picture: WeightPicture) -> str:
+    """Returns the title of Figure 8."""
+    return f"Figure {picture.item.number}: {picture.item.title}; {about(picture.runs[0].run)}, scale={picture.scale}"
+
+
+def weight_caption(picture: WeightPicture) -> list[str]:
+    """Returns its caption's paragraphs."""
+    low, high = picture.item.colours
+    top, columns = picture.random.phi.shape
+    circles = ""
+    if any(picture.paper_points(r) for r in picture.ranks):
+        circles = (
+            f"; circles: read off the paper's figure, approximate, for the shape (GPT-3, d = {picture.item.width}, at "
+            "the same part of d)"
+        )
+    return [
+        f"phi(i, j) between the first i directions of W_q (its first {top}, {picture.item.top} of all) and the first j "
+        f"of its update ({columns}), seed {picture.runs[0].run.seed}; {picture.side.words}, the same side of W_q. "
+        f"{layers_words(picture.item, picture.runs[0].run)}; d = {picture.random.d}.",
+        f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
+        f"the last column{circles}.",
+        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
+        *_beyond(picture.grids, [f"r = {r}" for r in picture.ranks]),
+        standing(picture.runs[0].run, picture.scale),
+    ]
+
+
+def layers_words(item: UpdateItem, run: Run) -> str:
+    """Says which layers are meant, counted from 1, and which they are in the paper."""
+    depth = run.arch.num_layers
+    ours = [layer_at(part, depth) for part in item.layers]
+    paper = [layer_at(part, PAPER_DEPTH) for part in item.layers]
+    many = len(set(ours)) > 1
+    parts = ", ".join(part.removesuffix("/1") for part in item.layers)
+    return (
+        f"{'Layers' if many else 'Layer'} {_and(dict.fromkeys(ours))} of {depth}, counted from 1 (paper: "
+        f"{_and(paper)} of {PAPER_DEPTH}; {parts} of the depth, rounded up)"
+    )
+
+
+def _shown(picture: PhiPicture) -> str:
+    one, other = picture.runs
+    i, j = picture.ranks
+    letter = picture.side.of if picture.side.of != "dW" else r"dW"
+    seeds = (one.run.seed, other.run.seed)
+    of = f"one run of r = {i} (rows, i) and one of r = {j} (columns, j), both of seed {seeds[0]}"
+    if i == j:
+        of = f"two runs of r = {i}, of seed {seeds[0]} (rows, i) and seed {seeds[1]} (columns, j)"
+    return (
+        f"phi(i, j) between {of}: how much of the space of the first i directions of the one's {letter} lies in that "
+        f"of the first j of the other's, from 0 (nothing) to 1 (all); Section 7.2, Eq. 4, of the "
+        f"{picture.side.words}. {layers_words(picture.item, one.run)}; d = "
+        f"{_and(dict.fromkeys(grid.d for grid in picture.grids))}."
+    )
+
+
+def _how_to_read(picture: PhiPicture) -> str:
+    low, high = picture.item.colours
+    zoom = f" The panels on the right show the first {picture.ranks[0]} columns again." if picture.item.zoom else ""
+    square = picture.ranks[0] == picture.ranks[1]
+    curves = "diagonal" if square else f"last column (j = {picture.ranks[1]}), and beside it the diagonal"
+    circles = ""
+    if any(picture.paper_points(grid.site, grid.curve) for grid in picture.grids):
+        circles = "; circles: values read off the paper's figure, approximate, for the shape (GPT-3, d = 12288)"
+    return (
+        f"Above: phi, colours from {low:g} to {high:g} as in the paper.{zoom} {MIDDLE} Below: the {curves}, "
+        f"with the nulls' means and bands{circles}."
+    )
+
+
+def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture: str) -> str:
+    """Says what the nulls are, and which are not there."""
+    there = "; ".join(f"{name}, {NULLS[name]}" for name in bands)
+    words = (
+        f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together; what is inside is "
+        "no finding."
+    )
+    if side.of == "dW" and side.reads_inputs:
+        words += " Where A is drawn, B is the runs' own."
+    if not side.reads_inputs:
+        words += " Untrained A and inputs say nothing about this side, which lies in the space of outputs."
+    if no_inputs:
+        words += f" No null of inputs: {' '.join(no_inputs.split())}"
+    return words
+
+
+def _beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
+    """Counts the cells outside of the bands, grid by grid."""
+    found = []
+    for grid, whose in zip(grids, names, strict=True):
+        counts = []
+        for name, band in grid.bands.items():
+            above, below = outside(grid.phi, band)
+            counts.append(f"{above} above {name}" + (f" ({below} below)" if below else ""))
+        found.append(f"{whose}: {', '.join(counts)}")
+    return [f"Cells outside, of {grids[0].phi.size} a grid: {'; '.join(found)}."]
+
+
+def permuted_words(permuted: Sequence[Permuted] | None, why_not: str) -> list[str]:
+    """Says at which point runs on permuted labels are shown, or why they are not."""
+    if why_not:
+        return [f"Permuted labels: {why_not}"]
+    if permuted is None:
+        return []
+    where = "; ".join(
+        f"r = {_rank(each)}, seed {each.trained.run.seed}: {each.snapshot.moved:.2f} after {each.snapshot.fraction:g} "
+        f"of training ({each.beside:.2f} beside)"
+        for each in permuted
+    )
+    return [
+        "Crosses: the same of runs on permuted labels, which share nothing that labels teach, at the snapshot whose "
+        f"||A - A_0|| / ||A_0|| is nearest to that of the run beside: {where}."
+    ]
+
+
+def _order(grids: Sequence[Grid]) -> list[str]:
+    """Says where directions have no order of their own."""
+    places = [
+        f"{_place(grid)}, {which}: " + ", ".join(f"{group.start + 1} to {group.stop}" for group in groups)
+        for grid in grids
+        for which, groups in zip(("rows", "columns"), grid.near_equal, strict=True)
+        if groups
+    ]
+    return [f"Singular values too near to order the directions ({'; '.join(places)})."] if places else []
+
+
+def _rank(permuted: Permuted) -> int:
+    method = permuted.trained.run.method
+    assert isinstance(method, LoRAConfig)
+    return method.r
+
+
+def _place(grid: Grid) -> str:
+    return f"W_{grid.site.letter} of layer {(grid.site.layer or 0) + 1}"
+
+
+def _and(values: Sequence[object] | Mapping[object, None]) -> str:
+    *some, last = map(str, values)
+    return f"{', '.join(some)} and {last}" if some else last

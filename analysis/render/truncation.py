@@ -1,0 +1,89 @@
+"""A run's cuts as a table, and as a plot of score against k."""
+
+import csv
+import io
+import json
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.render import style
+from analysis.render.tables import aligned
+from analysis.truncation import Truncation
+
+SPLITS = {"eval": ("dev", style.BEYOND), "test": ("test", style.SECOND)}
+
+
+def metric_of(truncation: Truncation) -> str:
+    """Returns the metric that is plotted: the task's first, loss and baseline apart."""
+    names = [key.partition("/")[2] for key in truncation.whole if key.startswith("eval/")]
+    return next(name for name in names if name not in ("loss", "majority"))
+
+
+def rows(truncation: Truncation) -> list[dict[str, Any]]:
+    """Returns an entry a cut: keep, the metrics of dev and test, and the energy that is kept."""
+    return [{"keep": cut.keep, **cut.metrics, "energy": cut.energy} for cut in truncation.cuts]
+
+
+def to_json(truncation: Truncation) -> str:
+    """Writes the cuts as a list of objects."""
+    return json.dumps(rows(truncation), indent=1)
+
+
+def to_csv(truncation: Truncation) -> str:
+    """Writes the cuts as CSV."""
+    found = rows(truncation)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return text.getvalue().rstrip("\n")
+
+
+def markdown(truncation: Truncation) -> str:
+    """Writes the cuts as a table in percent, and what a reader must know of them."""
+    metric = metric_of(truncation)
+    header = ["directions kept", "energy kept", *(f"{name} {metric}" for name, _ in SPLITS.values())]
+    lines = [header]
+    for cut in truncation.cuts:
+        all_of_it = " (all)" if cut.keep >= truncation.rank else ""
+        scores = [f"{100 * cut.metrics[f'{split}/{metric}']:.2f}" for split in SPLITS]
+        lines.append([f"{cut.keep}{all_of_it}", f"{100 * cut.energy:.1f}", *scores])
+    notes = [f"- {note}" for note in ["In percent; energy: of the sum of ||dW||_F^2.", *truncation.notes]]
+    return "\n".join([f"## {_title(truncation)}", "", *aligned(lines), "", *notes])
+
+
+def draw(truncation: Truncation) -> Figure:
+    """Draws score against k."""
+    figure = Figure((5.2, 3.9), layout="constrained")
+    ax = figure.subplots()
+    draw_scores(ax, truncation)
+    figure.suptitle(_title(truncation), fontsize=8, x=0.02, ha="left")
+    style.put_caption(figure, truncation.notes)
+    return figure
+
+
+def draw_scores(ax: Axes, truncation: Truncation) -> Axes:
+    """Draws the scores of dev and test at each k, and as lines those of the whole run and of k = 0."""
+    metric = metric_of(truncation)
+    keeps = [cut.keep for cut in truncation.cuts]
+    x = range(len(keeps))
+    for split, (name, colour) in SPLITS.items():
+        key = f"{split}/{metric}"
+        ax.plot(
+            x, [cut.metrics[key] for cut in truncation.cuts], "o-", color=colour, label=f"{name}, first k directions"
+        )
+        ax.axhline(truncation.whole[key], color=colour, linewidth=0.8, linestyle="--", label=f"{name}, not cut")
+        zero = next((cut.metrics[key] for cut in truncation.cuts if cut.keep == 0), None)
+        if zero is not None:
+            ax.axhline(zero, color=colour, linewidth=0.8, linestyle=":", label=f"{name}, k = 0")
+    ax.set_xticks(x, labels=list(map(str, keeps)))
+    ax.set_xlabel(f"k, directions kept in each of {truncation.matrices} matrices (of {truncation.rank} at the most)")
+    ax.set_ylabel(metric)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def _title(truncation: Truncation) -> str:
+    return f"{truncation.run_id}, cut to its first k directions"
