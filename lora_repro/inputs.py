@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -238,7 +239,7 @@ def needed_files(config: ModelConfig) -> dict[str, str | None]:
 
 def is_commit(digest: str) -> bool:
     """Tells the hub's commit (40 digits) from a sha256 (64)."""
-    return len(digest) == 40
+    return re.fullmatch(r"[0-9a-f]{40}", digest) is not None
 
 
 def _problem_of_commit(commit: str, folder: Path) -> str | None:

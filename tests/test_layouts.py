@@ -1,6 +1,7 @@
 """Models are loaded from folders laid out like the hub's cache, in every form in which repositories hold weights."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from fake_hub import COMMIT, LAYOUTS, TOKENS, in_cache, snapshot
 from fakes import BOMB, Bomb, bomb
 from omegaconf import DictConfig
-from test_arch import MODELS
+from test_arch import ENCODERS, MODELS
 
 from lora_repro import inputs, models
 from lora_repro.arch import ModelConfig
@@ -44,14 +45,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["roberta", "deberta-v2", "gpt2", "cerebras-gpt", "opt", "opt-350m"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_of_the_hub_loads_as_it_was_written(run: Run, cache: Path, name: str, layout: str) -> None:
+def test_every_layout_of_the_hub_loads_as_it_was_written(
+    tiny: Callable[..., DictConfig], run: Run, cache: Path, name: str, layout: str
+) -> None:
+    """As a classifier, and a decoder as a language model too."""
     written = snapshot(in_cache(cache), name, layout)
-    model = models.load_model(replace(run, model=pinned(name)), None, "", CPU)
-    arch = replace(run, model=pinned(name)).arch
-    for key, parameter in model.named_parameters():
-        if not arch.is_head(key):
-            expected = written[key].half().float() if layout == "backbone alone" else written[key]
-            assert torch.equal(parameter, expected) and parameter.dtype is torch.float32, key
+    runs = [run]
+    if MODELS[name][0] not in ENCODERS:
+        runs.append(resolve(tiny("model=tiny_llama", "task=movies", "task.form=text", "train.max_length=16")).run)
+    for each in (replace(each, model=pinned(name)) for each in runs):
+        for key, parameter in models.load_model(each, None, "", CPU).named_parameters():
+            if not each.arch.is_head(key):
+                expected = written[key].half().float() if layout == "backbone alone" else written[key]
+                assert torch.equal(parameter, expected) and parameter.dtype is torch.float32, key
 
 
 def test_only_the_pinned_commit_counts(run: Run, cache: Path, tmp_path: Path) -> None:
@@ -80,10 +86,7 @@ def test_a_snapshot_that_is_not_whole_is_refused(cache: Path, layout: str, damag
     folder = in_cache(cache)
     snapshot(folder, "gpt2", layout)
     (folder / damage).unlink()
-    problem = inputs.problem_of(pinned("gpt2"), folder)
-    assert problem is not None
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(problem)
+    assert re.search(words, str(inputs.problem_of(pinned("gpt2"), folder)))
 
 
 @pytest.mark.parametrize(
