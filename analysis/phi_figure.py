@@ -1,5 +1,6 @@
 """The data of Figures 3, 4, 6 and 7: phi(i, j) between two runs at some layers, beside chance (Section 7.2)."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,14 +60,13 @@ class PhiPicture(NamedTuple):
         """Returns what was read off the paper's figure at this matrix, where the ranks are the paper's."""
         if curve not in self.item.points or list(self.ranks) != self.item.ranks:
             return None
-        depth = self.runs[0].run.arch.num_layers
-        parts = [part for part in self.item.layers if layer_at(part, depth) == (site.layer or 0) + 1]
-        at = self.item.points[curve]
+        at, depth = self.item.points[curve], self.runs[0].run.arch.num_layers
+        layer = next(
+            layer_at(part, PAPER_DEPTH) for part in self.item.layers if layer_at(part, depth) == (site.layer or 0) + 1
+        )
+        place = {"figure": int(self.item.number), "layer": layer, "weight": site.letter, "what": at["what"]}
         for fact in self.item.facts["points_subspace"]:
-            place = (fact["figure"], fact["weight"], fact["what"])
-            if place == (int(self.item.number), site.letter, at["what"]) and fact["layer"] == layer_at(
-                parts[0], PAPER_DEPTH
-            ):
+            if fact.items() >= place.items():
                 return at["i"], fact["values"]
         return None
 
@@ -131,6 +131,7 @@ def to_json(picture: PhiPicture) -> list[dict[str, Any]]:
         "seeds": [run.run.seed for run in picture.runs],
         "r": list(picture.ranks),
         "side": picture.side.value,
+        "permuted_at": permuted_json(picture.permuted or []),
     }
     entries = [
         {"layer": grid.site.layer, "weight": grid.site.letter, **shared, **grid_json(grid)} for grid in picture.grids
@@ -156,6 +157,19 @@ def band_json(band: Band, values: np.ndarray) -> dict[str, Any]:
     """Writes a null's mean and band, and how many cells of the values lie outside."""
     edges = {name: np.round(edge, DIGITS).tolist() for name, edge in band._asdict().items()}
     return edges | outside(values, band)._asdict()
+
+
+def permuted_json(permuted: Sequence[Permuted]) -> list[dict[str, Any]]:
+    """Writes where runs on permuted labels are taken: ||A - A_0|| / ||A_0|| there, and that of the run beside."""
+    return [
+        {
+            "run_id": each.trained.run_id,
+            "fraction": each.snapshot.fraction,
+            "moved": each.snapshot.moved,
+            "moved_beside": each.beside,
+        }
+        for each in permuted
+    ]
 
 
 def _phi_of_permuted(permuted: list[Permuted] | None, sites: list[Site], side: Side) -> list[np.ndarray] | None:

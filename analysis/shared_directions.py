@@ -13,7 +13,7 @@ from analysis.arms import Arms, Permuted, Trained
 from analysis.chance import Pair, inputs_or_why_not, nulls
 from analysis.items import RhoFigure
 from analysis.nulls import Band
-from analysis.phi_figure import band_json
+from analysis.phi_figure import band_json, permuted_json
 from analysis.sides import Side
 from analysis.subspace import rho
 from lora_repro.arch import Site
@@ -99,6 +99,7 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
             "seeds": [pair[0].run.seed for pair in picture.pairs],
             "r": list(picture.ranks),
             "side": picture.side.value,
+            "permuted_at": [permuted_json(pair) for pair in picture.permuted],
             "d": each.d,
             "rho": each.rho.tolist(),
             "null": picture.ranks[1] / each.d,

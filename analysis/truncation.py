@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from tqdm import tqdm
 
 from analysis.subspace import svd
 from analysis.update import Update
@@ -93,7 +94,8 @@ def truncate(folder: Path, keep: Sequence[int] | None, circumstances: Circumstan
     notes = _check(result, whole, rescorer.machine)
     total = sum(matrix.squares.sum() for matrix in matrices)
     cuts = []
-    for k in sorted(set(keep)) if keep is not None else _default(rank):
+    keeps = sorted(set(keep)) if keep is not None else _default(rank)
+    for k in tqdm(keeps, desc=result["run_id"], unit="cut", disable=None, leave=False):
         energy = float(sum(matrix.squares[:k].sum() for matrix in matrices) / total) if total > 0 else 1.0
         metrics = whole if k >= rank else rescorer.score(_cut(matrices, k, rescorer.parameter))
         cuts.append(Cut(k, energy, metrics))
