@@ -171,12 +171,11 @@ class _Walk:
 
     def norm(self, module: str, x: _Tensor) -> bool:
         """Passes a norm; returns whether a gradient of the result is wanted."""
-        trained = f"{module}.weight" in self.unfrozen
-        flows = x.flows or self.is_trained(module)
-        if flows:
+        flows, is_rms = x.flows or self.is_trained(module), self.family.is_rms
+        if x.flows if is_rms else flows:
             self.keep(x.name, x.rows * x.width, 4)
-            self.keep(f"{module} statistics", x.rows * (1 if self.family.is_rms else 2), 4)
-        if trained and self.family.is_rms:
+            self.keep(f"{module} statistics", x.rows * (1 if is_rms else 2), 4)
+        if is_rms and f"{module}.weight" in self.unfrozen:
             self.keep(f"{x.name} normalised", x.rows * x.width, 4)
         return flows
 

@@ -40,7 +40,7 @@ def test_18m_of_gpt3_is_table_5(targets: str, r: int) -> None:
     assert budget.solve(method, GPT3) == r and budget.count_at(method, GPT3, r) == 18_874_368
     method.r = r
     used = budget.utilisation(method, GPT3)
-    assert used == pytest.approx(18_874_368 / 18_000_000) and not budget.is_unequal(used)
+    assert used is not None and used == pytest.approx(18_874_368 / 18_000_000) and not budget.is_unequal(used)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ GPU. `--rounded` computes as a CPU does that has no bf16 products.
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,10 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounded", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one object: peak, predicted, memory")
     parser.add_argument("overrides", nargs="*", help="of the run, e.g. model=mpnet method=full")
     options = parser.parse_args(arguments)
     resolved = resolve(compose([*options.overrides, "train.epochs=1", "log.wandb=off"]))
     found = measure(resolved, options.batch_size, options.length, options.rounded)
+    if options.json:
+        print(json.dumps({**found._asdict(), "memory": found.memory._asdict()}))
+        return
     run = resolved.run
     measured = "not told by this system" if found.ratio is None else f"{found.peak:.3f} GiB, ratio {found.ratio:.2f}"
     parts = ", ".join(f"{key} {value / GIB:.3f}" for key, value in found.memory._asdict().items())
