@@ -235,6 +235,6 @@ def _check(result: Mapping[str, Any], whole: Mapping[str, float], machine: Mappi
 def _stays(run: Run) -> str:
     """Says what is cut, and what stays as it was trained."""
     if isinstance(run.method, LoRAConfig):
-        biases = " and the biases" if run.method.biases(run.arch) else ""
+        biases = " and the biases" if run.method.unfrozen(run.arch) else ""
         return f"Cut: LoRA's dW on {', '.join(run.method.targets)}. As trained at every k, 0 too: the head{biases}."
     return "Cut: W' - W of every matrix, embeddings too. As trained at every k, 0 too: the head, biases and LayerNorms."
