@@ -129,13 +129,16 @@ def test_snapshots_and_full_weights_take_disk(tmp_path: Path, monkeypatch: Patch
     assert (sparse.verdict, many.verdict) == (Verdict.ok, Verdict.fail)
 
 
-@pytest.mark.parametrize(("free", "verdict"), [(1000, "fail"), (300_000, "warn"), (2**30, "ok"), (None, "ok")])
+@pytest.mark.parametrize(
+    ("free", "verdict"), [(440 * 2**20, "fail"), (452 * 2**20, "warn"), (2**30, "ok"), (None, "ok")]
+)
 def test_the_free_memory_is_held_against_the_largest_job(
     tmp_path: Path, monkeypatch: Patch, free: int | None, verdict: str
 ) -> None:
     monkeypatch.setattr(machine, "_free_memory", lambda where: free)
     found = check(tmp_path, "memory", "method.r=2,8")
     assert found.verdict.value == verdict and "tiny_bert lora-r8-qv" in found.found
+    assert "where all 16 inputs of a batch have 64 tokens" in found.found
 
 
 @pytest.mark.parametrize(

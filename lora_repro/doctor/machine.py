@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from packaging.requirements import Requirement
 
-from lora_repro.config import Dtype, Mirror, Tracker
+from lora_repro.config import Dtype, Mirror, Run, Tracker
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule, together
 from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig
@@ -174,18 +174,32 @@ def disk(subject: Subject) -> Found:
     each=together,
 )
 def memory(subject: Subject) -> Found:
-    """Holds the free memory against the largest job: weights as read and as trained, gradients, Adam's two moments."""
-    runs = [job.resolved.run for job in subject.jobs]
-    needed, run = max(
-        ((4 * (2 * count.total + 3 * count.trainable), run) for run in runs if (count := run.method.count(run.arch))),
-        key=lambda pair: pair[0],
+    """Holds the free memory against the largest job: what it takes at least, and with batches of its longest inputs."""
+    where = device_of(subject)
+    needs = [(*_needed(job.resolved.run, where), job.resolved.run) for job in subject.jobs]
+    least, most, run = max(needs, key=lambda need: need[:2])
+    free = _free_memory(where)
+    words = (
+        f"{least / GIB:.2f} GiB for {run.model.name} {run.method.label}, {most / GIB:.2f} GiB where all "
+        f"{run.train.batch_size} inputs of a batch have {run.train.max_length} tokens"
     )
-    free = _free_memory(device_of(subject))
-    words = f"{needed / GIB:.2f} GiB for {run.model.name} {run.method.label}, activations apart"
     if free is None:
         return Found(Verdict.ok, f"{words}; this system does not tell what is free")
-    verdict = Verdict.fail if free < needed else Verdict.warn if free < 2 * needed else Verdict.ok
+    verdict = Verdict.fail if free < least else Verdict.warn if free < most else Verdict.ok
     return Found(verdict, f"{free / GIB:.1f} GiB free, {words}")
+
+
+def _needed(run: Run, where: "torch.device") -> tuple[int, int]:
+    """Returns bytes that a run holds at its peak: without activations, and with those of its longest batches."""
+    from lora_repro import models, precision
+    from lora_repro.memory import estimate
+    from lora_repro.saved_tensors import Batch
+
+    products, is_fused = precision.products_of(run.train.dtype, where), not models.is_eager(run, where)
+    batch = Batch(run.train.batch_size, run.train.max_length, products, is_fused)
+    most = estimate(run.method, run.arch, run.model.config, batch)
+    least = most._replace(activations=0)
+    return (least.training, most.training) if where.type == "cuda" else (least.on_cpu, most.on_cpu)
 
 
 def _free_memory(where: "torch.device") -> int | None:
