@@ -162,8 +162,9 @@ class LoRAConfig(SizedConfig):
 
     def r_of(self, site: Site) -> int:
         """Returns the rank at a site."""
-        ranks = self.r_pattern or {}
-        return next((ranks[key] for key in _keys_of(site) if key in ranks), self.r)
+        if not self.r_pattern:
+            return self.r
+        return next((self.r_pattern[key] for key in _keys_of(site) if key in self.r_pattern), self.r)
 
     def scaling_of(self, site: Site) -> float:
         """Returns the scale of the update at a site: alpha / r, or alpha / sqrt(r) in rsLoRA."""
