@@ -25,7 +25,7 @@ class Axis:
     key: str
     """The configuration's key that makes them."""
     label: str
-    values: dict[str | int, str]
+    values: dict[str | int, str | int]
     """Our values in their order, and how the paper's facts write each."""
     facts: str | None = None
     """The key of the facts' rows that holds it; None where the values are themselves such keys (columns of scores)."""

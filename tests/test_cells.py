@@ -216,5 +216,55 @@ def test_every_item_has_a_sweep_and_facts_for_all_its_values() -> None:
         assert isinstance(item, ScoreTable)
         for fact in item.facts["rows"]:
             assert fact[item.rows.facts] in item.rows.values.values()
-            assert set(item.columns.values.values()) <= set(fact)
+            if item.columns.facts is None:
+                assert set(item.columns.values.values()) <= set(fact)
+            else:
+                assert fact[item.columns.facts] in item.columns.values.values() and set(item.tasks) <= set(fact)
         assert set(item.fluctuation.values()) <= set(item.facts["metrics"])
+
+
+TABLE5 = cast(ScoreTable, load_item("table", "5"))
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    return frame.to_dict("records")
+
+
+def test_table_5_prints_the_papers_numbers_at_its_budget() -> None:
+    """The PDF's Table 5, row by row."""
+    frame = cells(TABLE5, "smoke", "nowhere")
+    paper = frame[[model is None for model in frame["model"]]]
+    printed = {
+        "wikisql": {"q": 70.4, "k": 70.0, "v": 73.0, "o": 73.2, "q,k": 71.4, "q,v": 73.7, "q,k,v,o": 73.7},
+        "mnli": {"q": 91.0, "k": 90.8, "v": 91.0, "o": 91.3, "q,k": 91.3, "q,v": 91.3, "q,k,v,o": 91.7},
+    }
+    for task, row in printed.items():
+        found = paper[(paper["task"] == task) & (paper["row"] == "18M")]
+        assert {cell["column"]: round(100 * cell["paper"], 4) for cell in records(found)} == row
+    spread = paper.groupby("task")["paper_fluctuation"].unique()
+    assert (list(spread["wikisql"]), list(spread["mnli"])) == ([0.005], [0.001])
+
+
+def test_table_5_is_one_axis_at_an_equal_budget() -> None:
+    for scale, arms, trained in (("smoke", 3, 1024), ("demo", 3, 36_864), ("proxy", 7, 36_864)):
+        jobs = load(compose, ["+sweeps=table5", f"scale={scale}"]).jobs
+        ranks = {",".join(run.method.targets): run.method.r for job in jobs for run in [job.resolved.run]}  # pyright: ignore
+        assert len(ranks) == arms and all(r * len(key.split(",")) == ranks["q"] for key, r in ranks.items())
+        assert {job.resolved.run.trained_by_method for job in jobs} == {trained}
+        assert {job.resolved.run.utilisation for job in jobs} == {1.0}
+    planned = load(compose, ["+sweeps=table5", "scale=paper"]).planned
+    assert len(planned) == 14 and {point["method.budget"] for point, _ in planned} == {"18M"}
+
+
+def test_table_5_joins_runs_by_budget_and_targets(tmp_path: Path) -> None:
+    for each in load(compose, ["+sweeps=table5", "scale=smoke"]).jobs:
+        score = {"q": 0.5, "q,v": 0.6, "q,k,v,o": 0.7}[",".join(each.resolved.run.method.targets)]  # pyright: ignore
+        write_run(tmp_path, each, [(score + 0.1 * each.resolved.run.seed, 0.0)])
+    frame = cells(TABLE5, "smoke", tmp_path)
+    ours = frame[frame["model"] == "tiny_bert"]
+    means = {cell["column"]: (cell["row"], cell["mean"], cell["n"]) for cell in records(ours)}
+    assert means == {
+        "q": ("1024", pytest.approx(0.55), 2),
+        "q,v": ("1024", pytest.approx(0.65), 2),
+        "q,k,v,o": ("1024", pytest.approx(0.75), 2),
+    }
