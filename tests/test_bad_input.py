@@ -92,7 +92,7 @@ CASES = [
     ("grammar", "run model.name=моделью", "model.name=моделью: cannot be read as an override", "KEY=VALUE"),
     ("path in a name", "run model=../x", "model: no '../x' here", "Choices: cerebras_111m"),
     ("path in a name", "run task=../../etc/passwd", "task: no '../../etc/passwd' here", "Choices: "),
-    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: table5"),
+    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: freeze_a"),
     ("path in a name", "run preset@train=../train/default", "preset@train: no '../train/default' here", "Choices: "),
     ("path in a name", "fetch ../x", "no model or task '../x'", "Models and tasks: "),
     ("outside", "run paths.outputs=", "paths.outputs: no folder is given", "paths.outputs=DIR"),

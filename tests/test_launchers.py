@@ -151,9 +151,10 @@ def test_a_cancelled_job_keeps_its_checkpoint_and_is_told(tmp_path: Path) -> Non
     fake_slurm.preempt(tmp_path / "slurm" / "state", signal.SIGTERM)  # what scancel sends
     wait_for(lambda: '"interrupted"' in next(tmp_path.glob("store/runs/*/status.json")).read_text())
     assert begun(tmp_path) == 1 and not list(tmp_path.glob("store/runs/*/lock"))
-    process.send_signal(signal.SIGINT)  # submitit asks sacct every ten minutes only
+    process.send_signal(signal.SIGINT)  # submitit asks sacct every ten minutes, or has just asked
     _, words = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in words, words
+    assert process.returncode == 130 or (process.returncode == 1 and "interrupted (cancelled)" in words), words
+    assert "Traceback" not in words
 
 
 @pytest.mark.long

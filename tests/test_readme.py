@@ -12,6 +12,7 @@ SMOKE = {
     "task=movies": "task=generated",
     "scale=demo": "scale=smoke",
     "--scale demo": "--scale smoke",
+    "--model minilm --budget 73728": "--model tiny_bert --budget 1024",
     "fetch minilm movies": "fetch tiny_bert generated",
 }
 """What makes of a command in README the same command at smoke scale."""
