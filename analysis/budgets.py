@@ -96,7 +96,7 @@ def offers(
         config: The keys of its config.json.
         given: The budget: 18M, 0.01%, or a whole number as a bound.
         batch: The inputs for which memory is estimated.
-        targets: Sets of matrices; none are all sets of attention matrices, and all matrices of a block.
+        targets: Sets of matrices; none are all sets of a block's matrices.
 
     Raises:
         InputError: If the budget or the targets are impossible.
@@ -139,9 +139,9 @@ def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str,
 
 
 def _sets_of(arch: Arch) -> list[list[str]]:
-    """Returns every set of attention matrices, and all matrices of a block."""
-    sets = [list(letters) for size in range(1, 5) for letters in combinations(ATTENTION, size)]
-    return [*sets, [letter for letter in arch.letters if letter != "embed"]]
+    """Returns every set of a block's matrices, small sets first."""
+    letters = [letter for letter in arch.letters if letter != "embed"]
+    return [list(some) for size in range(1, len(letters) + 1) for some in combinations(letters, size)]
 
 
 def _sized(method: MethodConfig, arch: Arch, asked: Budget) -> tuple[MethodConfig, range | None, str | None]:

@@ -68,7 +68,7 @@ def _collect(
 ) -> dict[str, Float[np.ndarray, "d_in d_in"]]:
     where = device.prepare(circumstances.compute)
     split = encode(run, circumstances)["train"]
-    model = load_model(run, circumstances.paths.model, circumstances.paths.cache, where).eval()
+    model = load_model(run, circumstances.paths.model, circumstances.paths.cache, where).eval().to(where)
     moments = _Moments()
     with moments.of(model, {site.module for site in sites}), torch.inference_mode():
         for indices in _by_length(split, examples):

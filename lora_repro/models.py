@@ -31,6 +31,7 @@ from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
 from lora_repro.errors import MissingInputError
 from lora_repro.inputs import find_model, sha256_of_bytes
+from lora_repro.memory import COPIED_UP_TO
 from lora_repro.pickled import refuse_more_than_tensors
 from lora_repro.precision import has_fast_bf16
 from lora_repro.weights import weight_files
@@ -44,14 +45,12 @@ DROPOUTS = (
 ACTIVATIONS = ("hidden_act", "activation_function")
 INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
-COPIED_UP_TO = 5 * 10**8
-"""Weights up to which a model, once read, is kept for the next run and copied; a larger one is read anew each time."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 
 
 def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
-    """Loads a run's model in fp32, every weight frozen but the head's.
+    """Loads a run's model in fp32 into the host's memory, every weight frozen but the head's.
 
     The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What the
     checkpoint lacks of it is drawn from (seed, name, shape) with the distribution of transformers, so it starts alike
@@ -85,7 +84,7 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
             parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
     if arch.model_type in ("bert", "roberta"):
         read_first_position(model)
-    return model.to(device=device)  # pyright: ignore[reportCallIssue]  (transformers wraps nn.Module.to)
+    return model
 
 
 def is_eager(run: Run, device: torch.device) -> bool:

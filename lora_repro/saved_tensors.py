@@ -2,7 +2,8 @@
 
 A product keeps an operand where the other one's gradient is wanted: in fp32 the tensor itself (one, however many
 products read it), in bf16 a rounded copy for each product. Beside them stand the inputs of norms and nonlinearities,
-and the softmax. Before the first trained weight a frozen model keeps nothing. Tests hold the sums against torch's.
+and the softmax. Before the first trained weight a frozen model keeps nothing. Tests hold the sums against torch's. All
+without dropout: its masks, and the dropped copies of what products read, come on top.
 """
 
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ class _Family(NamedTuple):
     """RMSNorm keeps a second tensor where its weight is trained."""
     is_parallel: bool = False
     """Attention and feed-forward layers read the same stream."""
+    has_fused: bool = True
+    """transformers has a fused kernel for its attention."""
     reads_first: bool = False
     """The last block computes one position, keys and values apart (models.read_first_position)."""
 
@@ -53,8 +56,8 @@ class _Family(NamedTuple):
 _FAMILIES = {
     "bert": _Family(reads_first=True),
     "roberta": _Family(reads_first=True),
-    "mpnet": _Family(),
-    "deberta-v2": _Family(),
+    "mpnet": _Family(has_fused=False),
+    "deberta-v2": _Family(has_fused=False),
     "gpt2": _Family("gelu_new", pre_norm=True, softmax_in_fp32=True),
     "opt": _Family("relu", pre_norm=True, softmax_in_fp32=True),
     "gpt_neox": _Family(pre_norm=True, softmax_in_fp32=True, is_parallel=True),
@@ -89,7 +92,7 @@ def kept(method: MethodConfig, arch: Arch, config: Mapping[str, Any], batch: Bat
     prefix = method.prefix if isinstance(method, LoRAPrefixEmbedConfig) else prefix
     if prefix is not None:
         batch = batch._replace(length=batch.length + prefix.l_p + prefix.l_i)
-    walk = _Walk(method, arch, config, batch)
+    walk = _Walk(method, arch, config, _as_computed(arch, batch))
     stream = walk.embeddings(prefix is not None)
     for layer in range(arch.num_layers):
         stream = walk.block(layer, stream)
@@ -97,8 +100,13 @@ def kept(method: MethodConfig, arch: Arch, config: Mapping[str, Any], batch: Bat
     return walk.bytes
 
 
+def _as_computed(arch: Arch, batch: Batch) -> Batch:
+    return batch._replace(is_fused=batch.is_fused and _FAMILIES[arch.model_type].has_fused)
+
+
 def temporaries(arch: Arch, batch: Batch) -> int:
     """Returns the bytes that the widest part of one block needs while it is passed."""
+    batch = _as_computed(arch, batch)
     tokens, size = batch.size * batch.length, 4 if batch.products is Products.fp32 else 2
     widest = max(site.d_out for site in arch.sites if site.layer is not None)
     scores = 0 if batch.is_fused else arch.num_heads * batch.length

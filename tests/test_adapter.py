@@ -198,7 +198,8 @@ def scores(model: torch.nn.Module, cfg: DictConfig) -> torch.Tensor:
         ("gpt2", ["method.targets=[q,v]", "method.alpha=16"]),
         ("gpt2", ["method.targets=[q,k,v,o,up]", "method.r_pattern={v:2}", "method.bias=all"]),
         ("gpt_neox", ["method.targets=[k,v,down]", "method.rslora=true"]),
-        ("llama", ["method.targets=[q,gate,embed]", "method.freeze_A=true", "method.loraplus_lr_ratio=4"]),
+        ("llama", ["method.targets=[q,gate]", "method.freeze_A=true", "method.loraplus_lr_ratio=4"]),
+        ("llama", ["method.targets=[q,embed]", "method.loraplus_lr_ratio=4"]),
     ],
 )
 def test_peft_opens_adapters_of_language_models_and_ours_are_read_back(

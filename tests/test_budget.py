@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig
-from test_counts import ARCHS, ROBERTA_BASE
+from test_counts import ARCHS
 
 from analysis.budgets import told
 from lora_repro import budget
@@ -24,7 +24,11 @@ from lora_repro.sweep import load
 GPT3, MEDIUM, BASE = ARCHS["gpt3_175b"], ARCHS["gpt2_medium"], ARCHS["roberta_base"]
 LLAMA = arch_of(load_group("model", "smollm2").config, None)
 SMOKE = ["model=tiny_bert", "task=generated"]
-SMALL = arch_of(ROBERTA_BASE | dict(hidden_size=48, num_hidden_layers=2, vocab_size=100, intermediate_size=64), 2)
+SMALL = arch_of(
+    load_group("model", "roberta_base").config
+    | dict(hidden_size=48, num_hidden_layers=2, vocab_size=100, intermediate_size=64),
+    2,
+)
 ONE = 2 * 32  # weights of r = 1 on one matrix of a layer of tiny_bert, which has two layers
 
 

@@ -29,8 +29,9 @@ def test_18m_of_gpt3_holds_table_5_and_the_baselines(capsys: Captured) -> None:
     entries = offers(capsys, *GPT3)
     lora = {",".join(entry["settings"]["targets"]): entry for entry in entries if entry["method"] == "lora"}
     assert {targets: lora[targets]["settings"]["r"] for targets in TABLE_5} == TABLE_5
-    assert len(lora) == 11  # 4 single matrices, 6 pairs, all four; no rank on three of them prints so
-    assert {entry["trained"] for entry in lora.values()} == {18_874_368}
+    assert len(lora) == 17  # 4 single matrices, 6 pairs, all four, up, down, and both beside three of attention
+    assert {lora[targets]["trained"] for targets in TABLE_5} == {18_874_368}
+    assert {lora[one]["trained"] for one in ("up", "down")} == {3 * 96 * 5 * 12288} == {17_694_720}
     others = {entry["method"]: entry for entry in entries if entry["method"] != "lora"}
     assert others["prefix_layer"]["sizes_that_meet"] == [7, 8] and others["prefix_layer"]["settings"]["l_i"] == 8
     assert others["adapter_p"]["settings"] == {"bottleneck": 7} and others["adapter_d"]["ways"] == 88

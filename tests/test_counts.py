@@ -26,30 +26,9 @@ from lora_repro.methods import (
     SizedConfig,
 )
 
-ROBERTA_BASE = dict(
-    model_type="roberta", vocab_size=50265, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
-    intermediate_size=3072, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1,
-)  # fmt: skip
-ROBERTA_LARGE = ROBERTA_BASE | dict(
-    hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-)
-DEBERTA_V2_XXLARGE = dict(
-    model_type="deberta-v2", vocab_size=128100, hidden_size=1536, num_hidden_layers=48, num_attention_heads=24,
-    attention_head_size=64, intermediate_size=6144, max_position_embeddings=512, type_vocab_size=0,
-    relative_attention=True, position_buckets=256, norm_rel_ebd="layer_norm", share_att_key=True,
-    pos_att_type="p2c|c2p", position_biased_input=False, max_relative_positions=-1, conv_kernel_size=3,
-)  # fmt: skip
-GPT2 = dict(model_type="gpt2", vocab_size=50257, n_positions=1024)
-GPT2_MEDIUM = GPT2 | dict(n_embd=1024, n_layer=24, n_head=16)
-GPT2_LARGE = GPT2 | dict(n_embd=1280, n_layer=36, n_head=20)
-
 ARCHS: dict[str, Arch] = {
-    "roberta_base": arch_of(ROBERTA_BASE, 3),
-    "roberta_large": arch_of(ROBERTA_LARGE, 3),
-    "deberta_v2_xxlarge": arch_of(DEBERTA_V2_XXLARGE, 3),
-    "gpt2_medium": arch_of(GPT2_MEDIUM, None),
-    "gpt2_large": arch_of(GPT2_LARGE, None),
-    "gpt3_175b": arch_of(load_group("model", "gpt3_175b").config, None),
+    name: arch_of(load_group("model", name).config, 3 if name.startswith(("roberta", "deberta")) else None)
+    for name in ("roberta_base", "roberta_large", "deberta_v2_xxlarge", "gpt2_medium", "gpt2_large", "gpt3_175b")
 }
 
 
@@ -149,7 +128,7 @@ def test_impossible_settings_are_refused(method: MethodConfig, message: str) -> 
 
 
 def test_a_model_that_lacks_what_is_trained_is_refused() -> None:
-    one = arch_of(GPT2_MEDIUM | dict(n_layer=1), None)
+    one = arch_of(load_group("model", "gpt2_medium").config | dict(n_layer=1), None)
     with pytest.raises(InputError, match=r"trains the last 2 blocks, and this gpt2 has 1"):
         FTTop2Config("ft_top2").check(one)
     llama = arch_of(load_group("model", "smollm2").config, None)

@@ -17,14 +17,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from lora_repro import objective, precision
 from lora_repro.adapter import save_adapter
-from lora_repro.arch import Arch, arch_of
-from lora_repro.config import Dtype, resolve
+from lora_repro.arch import Arch, arch_of, families
+from lora_repro.config import Dtype, load_group, resolve
 from lora_repro.encoding import Encoded
 from lora_repro.memory import Memory, estimate
 from lora_repro.methods import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig, LoRAConfig, MethodConfig
 from lora_repro.methods.lora import Bias
 from lora_repro.models import DROPOUTS, read_first_position
-from lora_repro.saved_tensors import Batch, Products, kept
+from lora_repro.saved_tensors import _FAMILIES, Batch, Products, kept
 from lora_repro.train import build
 
 CPU = torch.device("cpu")
@@ -192,9 +192,26 @@ def test_the_checkpoint_weighs_what_the_file_weighs(
 
 
 def test_the_peak_is_at_the_backward_pass_or_at_the_step() -> None:
-    parts = Memory(weights=100, source=40, gradients=30, optimizer=60, activations=500, checkpoint=30)
+    parts = Memory(weights=100, source=40, loaded=40, gradients=30, optimizer=60, activations=500, checkpoint=30)
     assert parts.training == 100 + 60 + 500
     assert parts._replace(activations=5).training == 100 + 60 + 30
+
+
+def test_a_model_too_large_to_be_copied_is_held_once() -> None:
+    for name, copies in (("mpnet", 1), ("cerebras_13b", 0)):
+        config = load_group("model", name).config
+        arch = arch_of(config, 2)
+        method = LoRAConfig("lora", ["q", "v"], 8, 8.0, 0.0)
+        assert estimate(method, arch, config, BATCH).source == copies * 4 * arch.size()
+        assert estimate(method, arch, config, BATCH).loaded == 4 * arch.size()
+
+
+def test_attention_is_fused_only_where_transformers_has_the_kernel() -> None:
+    for name, family in _FAMILIES.items():
+        config = AutoConfig.for_model(name)
+        auto: Any = AutoModelForSequenceClassification
+        assert family.has_fused == auto._model_mapping[type(config)]._supports_sdpa, name
+    assert _FAMILIES.keys() == families.FAMILIES.keys()
 
 
 @pytest.mark.long

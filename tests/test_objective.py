@@ -99,10 +99,12 @@ def test_too_long_a_text_is_cut_and_the_words_around_it_never(tiny: Compose) -> 
         ("task.prompt='no place'", r"must hold \{text\} once"),
         ("train.max_length=8", "hold no more than the prompt itself"),
         ("model=tiny_bert", "is an encoder and writes no text"),
+        ("method=head_only", "there is no head to train"),
+        ("method=lora method.targets=[q,embed] method.freeze_A=true", "A of the token embedding starts at zero"),
     ],
 )
 def test_an_impossible_question_is_refused(override: str, message: str, tiny: Compose) -> None:
     with pytest.raises(InputError, match=message):
-        cfg = tiny(*TEXT, override)
+        cfg = tiny(*TEXT, *(override.split() if override.startswith("method") else [override]))
         resolved = resolve(cfg)
         encode(resolved.run, resolved.circumstances)

@@ -255,6 +255,18 @@ def test_no_weight_decay_on_vectors_and_a_rate_of_its_own_for_the_head(tiny: Com
     assert groups == {(0.5, 0.1, True), (0.5, 0.0, False), (0.01, 0.1, True), (0.01, 0.0, False)}
 
 
+def test_loraplus_raises_the_rate_of_the_factor_that_starts_at_zero(tiny: Compose) -> None:
+    cfg = tiny("method.loraplus_lr_ratio=16", "method.targets=[q,embed]")
+    model = built(cfg)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    state = train.start(model, resolve(cfg).run, 64)
+    rates = {names[id(p)]: group["initial_lr"] for group in state.optimizer.param_groups for p in group["params"]}
+    for name, rate in rates.items():
+        fast = name.endswith("embed.lora_A" if "embed" in name else ".lora_B")
+        assert rate == pytest.approx(0.16 if fast else 0.01), name
+    assert sum(rate > 0.1 for rate in rates.values()) == 3
+
+
 def test_the_mean_loss_that_is_logged_is_the_mean_over_examples(tiny: Compose) -> None:
     each = computed(tiny("log.every_steps=1", "seed=5"))
     rows = [json.loads(line) for line in (each.folder / "metrics.jsonl").read_text().splitlines()]

@@ -103,8 +103,9 @@ def _notes(found: Offers, arch: Arch, batch: Batch, on_cpu: bool) -> list[str]:
     methods = {offer.method.name for offer in found.offers}
     where = "a CPU, with the process and the weights as read" if on_cpu else "a GPU"
     notes = [
-        f"training: at most held on {where}, at {batch.size} x {batch.length} tokens in {batch.products.value}: "
-        "weights (what is trained in fp32), AdamW's moments, and the larger of activations and gradients.",
+        f"training: at most held on {where}, by estimate and without dropout, at {batch.size} x {batch.length} tokens "
+        f"in {batch.products.value}: weights (what is trained in fp32), AdamW's moments, and the larger of activations "
+        "and gradients.",
         "checkpoint: the trained tensors as a file, in fp32 and with the head.",
         "would do too: other sizes that meet the budget; the nearest is in the table.",
     ]

@@ -78,7 +78,7 @@ class LoRAConfig(SizedConfig):
     rslora: bool = False
     """Scale by alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023)."""
     loraplus_lr_ratio: float = 1.0
-    """Learning rate of B over that of A (LoRA+, Hayou et al. 2024)."""
+    """Learning rate of B over that of A (LoRA+, Hayou et al. 2024); of the token embedding the other way round."""
     bias: Bias = Bias.none
 
     def __post_init__(self) -> None:
@@ -97,6 +97,11 @@ class LoRAConfig(SizedConfig):
         """Refuses targets that are unknown, repeated or none, and numbers out of range."""
         refuse_outside("r", self.r, 1, self.largest(arch), "the width of the narrowest target")
         self._check_pattern(arch)
+        if self.freeze_A and "embed" in self.targets:
+            raise InputError(
+                "method.freeze_A: A of the token embedding starts at zero, so B alone would never change anything.\n"
+                "Leave embed out of method.targets, or train A."
+            )
         rules = [
             ("alpha", math.isfinite(self.alpha) and self.alpha > 0, "a finite number above 0"),
             ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
@@ -172,8 +177,9 @@ class LoRAConfig(SizedConfig):
         return self.alpha / (math.sqrt(r) if self.rslora else r)
 
     def rate_factor(self, parameter: str) -> float:
-        """Returns LoRA+'s ratio for B."""
-        return self.loraplus_lr_ratio if parameter.endswith(".lora_B") else 1.0
+        """Returns LoRA+'s ratio for the factor that starts at zero: B, of the token embedding A."""
+        zero = (".updates.embed.lora_A",) if ".updates.embed." in parameter else (".lora_B",)
+        return self.loraplus_lr_ratio if parameter.endswith(zero) else 1.0
 
     def count(self, arch: Arch) -> Count:
         """Counts r (d_in + d_out) weights a site; for square matrices the paper's 2 n d_model r (Section 5.1)."""

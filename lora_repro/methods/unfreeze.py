@@ -46,6 +46,18 @@ class FullConfig(UnfreezeConfig):
 class HeadOnlyConfig(UnfreezeConfig):
     """Only the head is trained: the floor that every method must clear."""
 
+    def check(self, arch: Arch) -> None:
+        """Refuses a language model, which has no head.
+
+        Raises:
+            InputError: With what to do.
+        """
+        if not arch.head_modules:
+            raise InputError(
+                "method=head_only: with task.form=text there is no head to train.\n"
+                "Choose task.form=label, or score without training: method=lora train.epochs=0"
+            )
+
     def unfrozen(self, arch: Arch) -> list[str]:
         """Returns nothing."""
         return []
