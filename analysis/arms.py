@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from analysis.items import UpdateItem
 from analysis.runs import flat, standing
-from analysis.starts import FACTORS, Snapshot, final, nearest_snapshot
+from analysis.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.update import Update
+from lora_repro.adapter_names import factor_name
 from lora_repro.arch import Site
 from lora_repro.compose import compose
 from lora_repro.config import Circumstances, Run
@@ -37,7 +38,7 @@ class Trained(NamedTuple):
         Raises:
             MissingInputError: If its adapter is missing or damaged.
         """
-        paths = [self.folder / "adapter" / name for name in FACTORS]
+        paths = [self.folder / "adapter" / name for name in FACTOR_FILES]
         return read_updates(next((path for path in paths if path.is_file()), paths[-1]), self.run, sites)
 
 
@@ -175,10 +176,9 @@ def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
     try:
         with safe_open(path, framework="numpy") as tensors:
             for site in sites:
-                letter = f".{site.letter}" if site.part is not None else ""
+                own = site.part is not None
                 A, B = (
-                    np.asarray(tensors.get_tensor(f"base_model.model.{site.module}{letter}.{factor}.weight"))
-                    for factor in ("lora_A", "lora_B")
+                    np.asarray(tensors.get_tensor(factor_name(site, factor, own))) for factor in ("lora_A", "lora_B")
                 )
                 updates.append(Update(site.layer, site.letter, site.module, A, B, method.scaling_of(site)))
     except (SafetensorError, OSError) as error:

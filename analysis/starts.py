@@ -15,18 +15,18 @@ from safetensors import SafetensorError, safe_open
 from analysis.nulls import DRAWS, Left, Statistic, pair_of_directions
 from analysis.subspace import phi_grid
 from analysis.update import Update
+from lora_repro.adapter_names import FACTORS, factor_name
 from lora_repro.arch import Site
 from lora_repro.config import PEFT_WEIGHTS, Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
-from lora_repro.record import read_result
-from lora_repro.recorded import run_of
+from lora_repro.recorded import finished, run_of
 
 FIRST_SEED = 2**31
 """Of the pictures drawn as a null, so that none of them is a run's own."""
 
-FACTORS = ("factors.safetensors", PEFT_WEIGHTS)
+FACTOR_FILES = (FACTORS, PEFT_WEIGHTS)
 """The files of `adapter/` that may hold each matrix's own A: the first for fused layers, if it is there."""
 
 
@@ -106,7 +106,7 @@ def final(folder: Path) -> Snapshot:
         MissingInputError: If it is not finished.
     """
     run = _run(folder)
-    path = next((path for name in FACTORS if (path := folder / "adapter" / name).is_file()), None)
+    path = next((path for name in FACTOR_FILES if (path := folder / "adapter" / name).is_file()), None)
     if path is None:
         raise MissingInputError(f"{folder} holds no adapter.\nGive the directory of a finished run of method=lora.")
     return Snapshot(path, 1.0, _moved(path, run))
@@ -143,10 +143,7 @@ def nearest_snapshot(folder: Path, moved: float) -> Snapshot:
 
 
 def _run(folder: Path) -> Run:
-    result, problem = read_result(folder)
-    if result is None:
-        raise MissingInputError(f"{problem or f'{folder} holds no result.json'}\nGive the directory of a finished run.")
-    return run_of(result)
+    return run_of(finished(folder))
 
 
 def _moved(path: Path, run: Run) -> float:
@@ -158,8 +155,8 @@ def _moved(path: Path, run: Run) -> float:
             for site in run.arch.select(method.targets):
                 if site.layer is None:
                     continue  # the embedding's A starts at zero
-                letter = f".{site.letter}" if site.part is not None else ""
-                A = tensors.get_tensor(f"base_model.model.{site.module}{letter}.lora_A.weight").astype(np.float64)
+                name = factor_name(site, "lora_A", own=site.part is not None)
+                A = tensors.get_tensor(name).astype(np.float64)
                 A_0 = start.draw_A(site.name, *A.shape)
                 change += float(np.square(A - A_0).sum())
                 length += float(np.square(A_0, dtype=np.float64).sum())

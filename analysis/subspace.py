@@ -102,9 +102,8 @@ def svd(update: Update) -> Svd:
     Raises:
         InputError: If a value is not finite.
     """
-    scaling = update.scaling if update.scaling is not None else 1.0
-    A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
-    u, s, vt = np.linalg.svd(scaling * (B.R @ A.R.T))
+    A, B, core = _factored(update)
+    u, s, vt = np.linalg.svd(core)
     return Svd(B.rotated(u), s, A.rotated(vt.T))
 
 
@@ -114,9 +113,14 @@ def singular_values(update: Update) -> Float[np.ndarray, " r"]:
     Raises:
         InputError: If a value is not finite.
     """
+    return np.linalg.svd(_factored(update)[2], compute_uv=False)
+
+
+def _factored(update: Update) -> tuple[_Thin, _Thin, Float[np.ndarray, "r r"]]:
+    """Returns both factors as Q R, and what stands between the Qs: dW = Q_B (scaling R_B R_A^T) Q_A^T."""
     scaling = update.scaling if update.scaling is not None else 1.0
     A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
-    return np.linalg.svd(scaling * (B.R @ A.R.T), compute_uv=False)
+    return A, B, scaling * (B.R @ A.R.T)
 
 
 def phi_grid(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, "i j"]:

@@ -21,8 +21,8 @@ from lora_repro.arch import Arch
 from lora_repro.config import RUN_ID, Circumstances, Run, adapter_folder
 from lora_repro.errors import InputError, MissingInputError, RunFailedError, did_you_mean
 from lora_repro.methods import FullConfig, LoRAConfig
-from lora_repro.record import TRAINED, read_result
-from lora_repro.recorded import run_of
+from lora_repro.record import TRAINED
+from lora_repro.recorded import finished, run_of
 
 
 class Cut(NamedTuple):
@@ -77,7 +77,7 @@ def truncate(folder: Path, keep: Sequence[int] | None, circumstances: Circumstan
         InputError: If its method changes no matrix.
         RunFailedError: If the whole run, scored again on the same machine, has other metrics than its record.
     """
-    result = _finished(folder)
+    result = finished(folder)
     run = run_of(result)
     _refuse_without_matrices(folder, run)
     if circumstances.compute.threads is None:
@@ -118,13 +118,6 @@ def find_run(given: str, store: str | Path) -> Path:
     raise MissingInputError(
         f"truncate: no run {given}: neither a directory nor an id in {runs}.{near}\nGive another store with --runs DIR."
     )
-
-
-def _finished(folder: Path) -> dict[str, Any]:
-    result, problem = read_result(folder)
-    if result is None:
-        raise MissingInputError(f"{problem or f'{folder} holds no result.json'}\nGive the directory of a finished run.")
-    return result
 
 
 def _refuse_without_matrices(folder: Path, run: Run) -> None:

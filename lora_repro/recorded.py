@@ -1,6 +1,7 @@
 """The typed science of a finished run, read back from its record. No torch."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -8,8 +9,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro.arch import ModelConfig
 from lora_repro.config import Run, TrainConfig, group_names, load_group, run_id
-from lora_repro.errors import InputError, no_such_choice
+from lora_repro.errors import InputError, MissingInputError, no_such_choice
 from lora_repro.methods import METHODS
+from lora_repro.record import read_result
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """Returns what result.json of a finished run holds.
+
+    Args:
+        folder: The run's directory.
+
+    Raises:
+        MissingInputError: If it is not finished, or its result does not count.
+    """
+    result, problem = read_result(folder)
+    if result is None:
+        raise MissingInputError(f"{problem or f'{folder} holds no result.json'}\nGive the directory of a finished run.")
+    return result
 
 
 def run_of(result: Mapping[str, Any]) -> Run:

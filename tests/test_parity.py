@@ -38,6 +38,13 @@ def update(d_in: int, d_out: int, name: str = "layers.0.q") -> LoRAUpdate:
     return made
 
 
+@torch.no_grad()
+def same(theirs: nn.Module, base: nn.Module, lora_A: Tensor, lora_B: Tensor) -> None:
+    """Gives a layer of loralib the base's weights and these factors."""
+    for name, value in {**dict(base.named_parameters()), "lora_A": lora_A, "lora_B": lora_B}.items():
+        theirs.get_parameter(name).copy_(value)
+
+
 def close(*pairs: tuple[Tensor | None, Tensor | None]) -> None:
     for ours, theirs in pairs:
         assert ours is not None and theirs is not None
@@ -51,11 +58,7 @@ def test_linear_is_loralibs(merged: bool) -> None:
     base, x = nn.Linear(12, 10), torch.randn(4, 5, 12)
     theirs = loralib.Linear(12, 10, r=R, lora_alpha=int(ALPHA))
     ours = update(12, 10)
-    with torch.no_grad():
-        theirs.weight.copy_(base.weight)
-        theirs.bias.copy_(base.bias)
-        theirs.lora_A.copy_(ours.lora_A)
-        theirs.lora_B.copy_(ours.lora_B)
+    same(theirs, base, ours.lora_A, ours.lora_B)
     layer = LoRALinear(base, {"q": ours}, {"q": None})
     if merged:
         theirs.eval()
@@ -72,11 +75,7 @@ def test_dropout_with_the_same_seed_is_loralibs() -> None:
     theirs = loralib.Linear(12, 10, r=R, lora_alpha=int(ALPHA), lora_dropout=0.5)
     ours = LoRAUpdate(12, 10, R, ALPHA / R, Start(0), "layers.0.q", dropout=0.5)
     nn.init.normal_(ours.lora_B)
-    with torch.no_grad():
-        theirs.weight.copy_(base.weight)
-        theirs.bias.copy_(base.bias)
-        theirs.lora_A.copy_(ours.lora_A)
-        theirs.lora_B.copy_(ours.lora_B)
+    same(theirs, base, ours.lora_A, ours.lora_B)
     outputs = []
     for layer in (LoRALinear(base, {"q": ours}, {"q": None}), theirs):
         torch.manual_seed(1)
@@ -93,11 +92,7 @@ def test_fused_linear_is_loralibs_merged_linear(letters: str, merged: bool) -> N
     base, enabled = nn.Linear(d, 3 * d), [letter in letters for letter in "qkv"]
     theirs = loralib.MergedLinear(d, 3 * d, r=R, lora_alpha=int(ALPHA), enable_lora=enabled)
     ours = {letter: update(d, d) for letter in letters}
-    with torch.no_grad():
-        theirs.weight.copy_(base.weight)
-        theirs.bias.copy_(base.bias)
-        theirs.lora_A.copy_(torch.cat([one.lora_A for one in ours.values()]))
-        theirs.lora_B.copy_(torch.cat([one.lora_B for one in ours.values()]))
+    same(theirs, base, *(torch.cat([getattr(one, name) for one in ours.values()]) for name in ("lora_A", "lora_B")))
     layer = LoRALinear(base, ours, {letter: Part("qkv".index(letter), 3) for letter in letters})
     if merged:
         theirs.eval()
@@ -115,10 +110,7 @@ def test_embedding_is_loralibs(merged: bool) -> None:
     base, x = nn.Embedding(20, 9), torch.randint(20, (4, 5))
     theirs = loralib.Embedding(20, 9, r=R, lora_alpha=int(ALPHA))
     ours = update(20, 9, "embed")
-    with torch.no_grad():
-        theirs.weight.copy_(base.weight)
-        theirs.lora_A.copy_(ours.lora_A)
-        theirs.lora_B.copy_(ours.lora_B)
+    same(theirs, base, ours.lora_A, ours.lora_B)
     layer = LoRAEmbedding(base, ours)
     if merged:
         theirs.eval()
