@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -189,7 +190,6 @@ def test_alpha_is_one_number(tmp_path: Path) -> None:
 
 
 def test_what_diffusers_itself_writes_is_read(tmp_path: Path) -> None:
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed; PEFT's tensors stand for it above")
     torch.manual_seed(0)
     model = diffusers.UNet2DConditionModel(
         sample_size=8,

@@ -1,14 +1,16 @@
 """How all figures look, and how they are written: one style, vector output, the same bytes each time."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from analysis.chance import GAUSSIAN, INPUTS, START
 from lora_repro.errors import InputError
@@ -62,9 +64,11 @@ RC: Any = {
     "pdf.fonttype": 42,
 }
 
-CAPTION_SIZE = 7
-CHARACTERS_AN_INCH = 20.5
-"""How many characters of a caption fit, on average."""
+CAPTION_SIZE, CAPTION_LEADING = 7, 1.35
+"""Points, and lines of text to a line."""
+
+CAPTION_MARGIN = 0.15
+"""Inches free on both sides."""
 
 
 def pale(colour: str) -> tuple[float, float, float]:
@@ -82,15 +86,37 @@ def styled() -> Iterator[None]:
 
 def put_caption(figure: Figure, paragraphs: Sequence[str]) -> None:
     """Writes a caption below a figure, wrapped to its width."""
-    width = int((figure.get_figwidth() - 0.3) * CHARACTERS_AN_INCH)
-    lines = "\n".join(textwrap.fill(paragraph, width, break_long_words=False) for paragraph in paragraphs)
-    figure.supxlabel(lines, x=0.012, ha="left", fontsize=CAPTION_SIZE, linespacing=1.35, parse_math=False)
+    width = figure.get_figwidth()
+    lines = "\n".join(line for paragraph in paragraphs for line in _wrapped(paragraph, width))
+    figure.supxlabel(
+        lines, x=CAPTION_MARGIN / width, ha="left", fontsize=CAPTION_SIZE, linespacing=CAPTION_LEADING, parse_math=False
+    )
 
 
 def caption_height(width: float, paragraphs: Sequence[str]) -> float:
     """Returns how many inches a caption takes below a figure of this width."""
-    lines = sum(len(textwrap.wrap(text, int((width - 0.3) * CHARACTERS_AN_INCH))) for text in paragraphs)
-    return lines * CAPTION_SIZE * 1.35 * 1.2 / 72
+    lines = sum(len(_wrapped(paragraph, width)) for paragraph in paragraphs)
+    return lines * CAPTION_SIZE * CAPTION_LEADING * 1.2 / 72
+
+
+def _wrapped(paragraph: str, width: float) -> list[str]:
+    """Breaks a paragraph between words into lines that fit a figure of this width, by the widths of its words."""
+    room = width - 2 * CAPTION_MARGIN
+    lines, end = [""], 0.0
+    for word in paragraph.split():
+        end += _width(word + " ")
+        if lines[-1] and end - _width(" ") > room:
+            lines.append("")
+            end = _width(word + " ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+@cache
+def _width(text: str) -> float:
+    """Returns a text's width in a caption, in inches."""
+    font = FontProperties(family=RC["font.family"], size=CAPTION_SIZE)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
 def form_of(path: str) -> str:
