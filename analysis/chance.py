@@ -66,7 +66,7 @@ def inputs_of(run: Run, circumstances: Circumstances, sites: Sequence[Site]) -> 
     Raises:
         MissingInputError: If weights or data are missing.
     """
-    from lora_repro.activations import second_moments
+    from lora_repro.second_moments import second_moments
 
     found = second_moments(run, circumstances, sites)
     return [principal(found[site.name]) for site in sites]

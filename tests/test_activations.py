@@ -1,6 +1,9 @@
 """The second moments of inputs, against a plain forward pass of transformers, one example at a time."""
 
 import logging
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +13,13 @@ import torch
 from omegaconf import DictConfig
 
 from lora_repro import activations
-from lora_repro.activations import second_moments
 from lora_repro.config import Resolved, resolve
 from lora_repro.encoding import encode
 from lora_repro.errors import InputError
 from lora_repro.models import load_model
+from lora_repro.second_moments import _key, second_moments
+
+ROOT = Path(__file__).resolve().parent.parent
 
 Compose = Callable[..., DictConfig]
 
@@ -75,10 +80,10 @@ def test_what_was_found_is_kept_and_what_is_damaged_is_found_again(
 ) -> None:
     resolved = resolved_of(tiny, tmp_path)
     q, v = (resolved.run.arch.select([letter])[:1] for letter in "qv")
-    collected, collect = [], activations._collect
+    collected, collect = [], activations.second_moments
     monkeypatch.setattr(
         activations,
-        "_collect",
+        "second_moments",
         lambda run, c, sites, n: collected.append([s.name for s in sites]) or collect(run, c, sites, n),
     )
     first = second_moments(resolved.run, resolved.circumstances, q)
@@ -96,6 +101,23 @@ def test_what_was_found_is_kept_and_what_is_damaged_is_found_again(
     assert collected[3:] == [["layers.0.q"]]
 
 
+def test_what_is_kept_is_read_without_torch(tiny: Compose, tmp_path: Path) -> None:
+    resolved = resolved_of(tiny, tmp_path)
+    sites = resolved.run.arch.select(["q"])
+    found = second_moments(resolved.run, resolved.circumstances, sites, examples=4)
+    given = tmp_path / "given.pickle"
+    given.write_bytes(pickle.dumps((resolved.run, resolved.circumstances, sites, 4)))
+    code = f"""
+import pickle, sys
+sys.modules["torch"] = None
+from lora_repro.second_moments import second_moments
+print(sum(float(matrix.sum()) for matrix in second_moments(*pickle.load(open({str(given)!r}, "rb"))).values()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(sum(float(matrix.sum()) for matrix in found.values()))
+
+
 @pytest.mark.parametrize(
     ("override", "same"),
     [
@@ -109,7 +131,7 @@ def test_what_was_found_is_kept_and_what_is_damaged_is_found_again(
     ],
 )
 def test_only_what_decides_the_inputs_names_the_kept_file(tiny: Compose, override: str, same: bool) -> None:
-    keys = [activations._key(resolve(tiny(*more)).run, 512) for more in ([], [override])]
+    keys = [_key(resolve(tiny(*more)).run, 512) for more in ([], [override])]
     assert (keys[0] == keys[1]) is same
 
 
