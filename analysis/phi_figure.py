@@ -1,6 +1,6 @@
 """The data of Figures 3, 4, 6 and 7: phi(i, j) between two runs at some layers, beside chance (Section 7.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,9 +148,17 @@ def grid_json(grid: Grid) -> dict[str, Any]:
         "phi": grid.phi.tolist(),
         "null": expected_phi(grid.phi.shape[0], grid.phi.shape[1], grid.d).tolist(),
         "nulls": {name: band_json(band, grid.phi) for name, band in grid.bands.items()},
-        "permuted": grid.permuted.tolist() if grid.permuted is not None else None,
+        **permuted_grid_json(grid.permuted, grid.bands),
         "near_equal": [[[group.start + 1, group.stop] for group in groups] for groups in grid.near_equal],
     }
+
+
+def permuted_grid_json(permuted: np.ndarray | None, bands: Mapping[str, Band]) -> dict[str, Any]:
+    """Writes what runs on permuted labels share, and how many cells of that lie outside of the nulls' bands."""
+    if permuted is None:
+        return {"permuted": None, "permuted_outside": None}
+    counts = {name: outside(permuted, band)._asdict() for name, band in bands.items()}
+    return {"permuted": permuted.tolist(), "permuted_outside": counts}
 
 
 def band_json(band: Band, values: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from analysis.arms import Arms, Permuted, Trained
 from analysis.chance import Pair, inputs_or_why_not, nulls
 from analysis.items import RhoFigure
 from analysis.nulls import Band
-from analysis.phi_figure import band_json, permuted_json
+from analysis.phi_figure import band_json, permuted_grid_json, permuted_json
 from analysis.sides import Side
 from analysis.subspace import rho
 from lora_repro.arch import Site
@@ -104,7 +104,7 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
             "rho": each.rho.tolist(),
             "null": picture.ranks[1] / each.d,
             "nulls": {name: band_json(band, each.rho) for name, band in each.bands.items()},
-            "permuted": each.permuted.tolist() if each.permuted is not None else None,
+            **permuted_grid_json(each.permuted, each.bands),
             "in_inputs": each.in_inputs.tolist() if each.in_inputs is not None else None,
         }
         for each in picture.shares

@@ -203,6 +203,9 @@ def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, 
     name = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
     expected = phi_grid(*(directions(tensors[name]) for tensors in halfway))
     assert np.array(drawn.data[0]["permuted"]) == pytest.approx(expected)
+    high = np.array(drawn.data[0]["nulls"]["Gaussian"]["high"])
+    above = drawn.data[0]["permuted_outside"]["Gaussian"]["above"]
+    assert above == (expected > high).sum() and f"Theirs outside: W_q of layer 1: {above} above Gaussian" in drawn.err
     assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(\1 beside\)", drawn.err)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from analysis.arms import Permuted
 from analysis.cells import NOT_JUDGED_YET, VERDICTS
 from analysis.chance import NULLS
@@ -47,6 +49,7 @@ def phi_caption(picture: PhiPicture) -> list[str]:
         chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
         *permuted_words(picture.permuted, picture.no_permuted),
+        *_beyond_permuted(picture.grids),
         *_order(picture.grids),
         standing(picture.runs[0].run, picture.scale),
     ]
@@ -66,20 +69,28 @@ def rho_caption(picture: RhoPicture) -> list[str]:
     in_inputs = ""
     if shares[0].in_inputs is not None:
         in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
-    beyond = []
-    for name in shares[0].bands:
-        above = sum(int((each.rho > each.bands[name].high).sum()) for each in shares)
-        beyond.append(f"{above} above {name}")
+    measured = _above([(each.rho, each.bands) for each in shares])
+    permuted = [(each.permuted, each.bands) for each in shares if each.permuted is not None]
+    theirs = [f"Theirs outside, of {sum(p.size for p, _ in permuted)}: {_above(permuted)}."] if permuted else []
     return [
         f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {i} lies in all {j} directions of r = {j}, "
         f"trained from the same seed ({_and(seeds)}); by chance {j} / d = {j / shares[0].d:.3f}. Directions: "
         f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 1. "
         f"The paper has no such figure.{in_inputs}",
         chance_words(shares[0].bands, picture.side, picture.no_inputs, "one seed's figure"),
-        f"Directions outside, of {sum(each.rho.size for each in shares)}: {', '.join(beyond)}.",
+        f"Directions outside, of {sum(each.rho.size for each in shares)}: {measured}.",
         *permuted_words([each for pair in picture.permuted for each in pair] or None, picture.no_permuted),
+        *theirs,
         standing(picture.pairs[0][0].run, picture.scale),
     ]
+
+
+def _above(found: Sequence[tuple[np.ndarray, Mapping[str, Band]]]) -> str:
+    """Counts over all matrices what lies above each band."""
+    names = found[0][1]
+    return ", ".join(
+        f"{sum(outside(values, bands[name]).above for values, bands in found)} above {name}" for name in names
+    )
 
 
 def weight_title(picture: WeightPicture) -> str:
@@ -170,14 +181,22 @@ def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture:
 
 def _beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
     """Counts the cells outside of the bands, grid by grid."""
-    found = []
-    for grid, whose in zip(grids, names, strict=True):
-        counts = []
-        for name, band in grid.bands.items():
-            above, below = outside(grid.phi, band)
-            counts.append(f"{above} above {name}" + (f" ({below} below)" if below else ""))
-        found.append(f"{whose}: {', '.join(counts)}")
+    found = [f"{whose}: {_outside(grid.phi, grid.bands)}" for grid, whose in zip(grids, names, strict=True)]
     return [f"Cells outside, of {grids[0].phi.size} a grid: {'; '.join(found)}."]
+
+
+def _beyond_permuted(grids: Sequence[Grid]) -> list[str]:
+    """Counts the same of the runs on permuted labels."""
+    found = [f"{_place(grid)}: {_outside(grid.permuted, grid.bands)}" for grid in grids if grid.permuted is not None]
+    return [f"Theirs outside: {'; '.join(found)}."] if found else []
+
+
+def _outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:
+    words = []
+    for name, band in bands.items():
+        above, below = outside(values, band)
+        words.append(f"{above} above {name}" + (f" ({below} below)" if below else ""))
+    return ", ".join(words)
 
 
 def permuted_words(permuted: Sequence[Permuted] | None, why_not: str) -> list[str]:
