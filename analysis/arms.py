@@ -24,6 +24,9 @@ from lora_repro.sweep import Job, load, overrides
 
 DEFAULT_STORE = "outputs"
 
+FAR = 1.5
+"""How many times as far as another a run may have moved and still be held against it: our choice."""
+
 
 class Trained(NamedTuple):
     """A finished run of LoRA."""
@@ -43,7 +46,7 @@ class Trained(NamedTuple):
 
 
 class Permuted(NamedTuple):
-    """A run on permuted labels, at the point where it had moved about as far as the run it is held against."""
+    """A run on permuted labels, at the point of its training that is compared with the run beside."""
 
     trained: Trained
     snapshot: Snapshot
@@ -94,6 +97,11 @@ class Arms:
                 f"method.targets: {item.name} looks at {', '.join(item.weights)}, and the runs do not adapt "
                 f"{', '.join(sorted(absent))} (given: [{', '.join(method.targets)}])."
             )
+        if isinstance(method, LoRAConfig) and method.r_pattern:
+            raise InputError(
+                f"method.r_pattern: {self.item.name} compares runs that have one rank each (given: "
+                f"{dict(method.r_pattern)}).\nLeave it out."
+            )
 
     def finished(self, wanted: Sequence[tuple[int, int]]) -> list[Trained]:
         """Returns the finished runs of these ranks and seeds.
@@ -118,30 +126,35 @@ class Arms:
             )
         return found
 
-    def permuted(self, like: Sequence[Trained]) -> list[Permuted] | None:
-        """Returns the runs on permuted labels that stand beside these, or None where one is not there.
+    def permuted(self, like: Sequence[Trained]) -> tuple[list[Permuted] | None, str]:
+        """Returns the runs on permuted labels that stand beside these, or None and why there are none.
 
         Each is taken at the snapshot whose ||A - A_0|| / ||A_0|| is nearest to that of the run it stands beside; where
-        it kept none, at its end.
+        it kept none, at its end. One that is still too far from it is no control. A sweep without such runs needs no
+        words.
         """
+        if not any(permuted for _, _, permuted in self._jobs):
+            return None, ""
         found = []
         for trained in like:
             method = trained.run.method
             assert isinstance(method, LoRAConfig)
             job = self._jobs.get((method.r, trained.run.seed, True))
             if job is None or standing(self.store, job.run_id).state != State.finished.value:
-                return None
+                return None, f"They are not computed yet: {self.command}"
             beside = self._trained(job)
+            if trained.run.train.init_from is not None:
+                return None, "The runs start from an adapter, so there is no ||A - A_0|| by which to choose a snapshot."
             moved = final(trained.folder).moved
             has_snapshots = (beside.folder / "snapshots").is_dir()
             snapshot = nearest_snapshot(beside.folder, moved) if has_snapshots else final(beside.folder)
+            if max(snapshot.moved, moved) > FAR * min(snapshot.moved, moved):
+                return None, (
+                    f"Not comparable: ||A - A_0|| / ||A_0|| of {beside.run_id} is at the nearest {snapshot.moved:.2f} "
+                    f"(after {snapshot.fraction:g} of training), and {moved:.2f} beside, more than {FAR} times apart."
+                )
             found.append(Permuted(beside, snapshot, moved))
-        return found
-
-    @property
-    def has_permuted(self) -> bool:
-        """Tells whether the sweep has runs on permuted labels."""
-        return any(permuted for _, _, permuted in self._jobs)
+        return found, ""
 
     def _trained(self, job: Job) -> Trained:
         return Trained(job.run_id, job.resolved.run, Path(self.store) / "runs" / job.run_id)

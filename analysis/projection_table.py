@@ -1,5 +1,6 @@
 """The data of Table 7: a weight projected on the directions of its updates, ours beside the paper's."""
 
+import math
 from typing import Any, NamedTuple
 
 from analysis.arms import Arms
@@ -95,4 +96,9 @@ def to_json(table: ProjectedTable) -> list[dict[str, Any]]:
     ]
     place = {"source": "ours", "layer": table.site.layer, "weight": table.site.letter, "scale": table.scale}
     ours = [{**place, "run_id": each.run_id, "seed": each.seed, **each.found._asdict()} for each in table.ours]
-    return [*paper, *ours]
+    return [{key: _finite(value) for key, value in entry.items()} for entry in [*paper, *ours]]
+
+
+def _finite(value: object) -> object:
+    """Returns None in place of what JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from analysis.arms import Arms, Permuted, Trained
-from analysis.chance import Pair, inputs_or_why_not, nulls
+from analysis.arms import Arms, Trained
+from analysis.chance import Pair, cropped, inputs_or_why_not, keeps_B, nulls, shared_numbers
+from analysis.control import Control, cells_outside, control, places
 from analysis.items import RhoFigure
 from analysis.nulls import Band
-from analysis.phi_figure import band_json, permuted_grid_json, permuted_json
-from analysis.sides import Side
+from analysis.phi_figure import band_json
+from analysis.sides import Directions, Side
 from analysis.subspace import rho
 from lora_repro.arch import Site
 
@@ -25,9 +26,10 @@ class Shares(NamedTuple):
     site: Site
     d: int
     rho: Float[np.ndarray, "seeds i"]
-    bands: dict[str, Band]
-    """Of one seed's pictures, all matrices together."""
-    permuted: Float[np.ndarray, "seeds i"] | None
+    bands: list[dict[str, Band]]
+    """For each seed, of its picture of all matrices; where A is looked at, every seed's are the same."""
+    permuted: list[Float[np.ndarray, " i"] | None]
+    """For each seed, the same of the runs on permuted labels."""
     in_inputs: Float[np.ndarray, "seeds i"] | None
     """How much of each direction lies in as many leading principal directions of the inputs as the larger rank has."""
 
@@ -39,12 +41,16 @@ class RhoPicture(NamedTuple):
     scale: str
     side: Side
     ranks: tuple[int, int]
+    numbers: tuple[int, int]
+    """How many directions of each are compared: the ranks, or fewer where a run has fewer."""
     pairs: list[tuple[Trained, Trained]]
     """The two ranks of each seed."""
     shares: list[Shares]
-    permuted: list[tuple[Permuted, ...]]
+    permuted: list[Control | None]
+    """Of each seed."""
     no_inputs: str
-    no_permuted: str
+    no_permuted: list[str]
+    """Why seeds have no runs on permuted labels, where these are asked for."""
 
 
 def rho_picture(arms: Arms, side: Side) -> RhoPicture:
@@ -60,35 +66,37 @@ def rho_picture(arms: Arms, side: Side) -> RhoPicture:
     runs = arms.finished([(r, seed) for seed in arms.seeds for r in (one, other)])
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
     compared = [Pair(arms.sites, a.updates(arms.sites), b.updates(arms.sites), side) for a, b in pairs]
+    numbers = shared_numbers(compared)
+    found = [directions for pair in compared if (directions := cropped(pair, numbers)) is not None]
     inputs, no_inputs = inputs_or_why_not(arms.run, arms.circumstances, arms.sites) if side.reads_inputs else (None, "")
-    chance = nulls(compared[0], arms.run, inputs, rho)
-    found = [pair.directions() for pair in compared]
-    permuted = [beside for pair in pairs if (beside := arms.permuted(pair)) is not None]
-    no_permuted = "" if permuted or not arms.has_permuted else f"They are not computed yet: {arms.command}"
-    of_permuted = [
-        Pair(arms.sites, a.updates(arms.sites), b.updates(arms.sites), side).directions() for a, b in permuted
-    ]
+    of_first = nulls(compared[0], numbers, arms.run, inputs, rho)
+    chance = [of_first] * len(pairs)
+    if keeps_B(side):
+        chance[1:] = [nulls(pair, numbers, arms.run, inputs, rho) for pair in compared[1:]]
+    controls = [control(arms, pair, numbers, side) for pair in pairs]
     shares = []
     for position, site in enumerate(arms.sites):
         in_inputs = None
         if inputs is not None:
-            in_inputs = np.array([rho(f[position][0].U, inputs[position].directions[:, :other]) for f in found])
+            leading = inputs[position].directions[:, : numbers[1]]
+            in_inputs = np.array([rho(directions[position][0].U, leading) for directions in found])
         shares.append(
             Shares(
                 site,
                 len(found[0][position][0].U),
-                np.array([rho(f[position][0].U, f[position][1].U) for f in found]),
-                {name: bands[position] for name, bands in chance.items()},
-                np.array([rho(f[position][0].U, f[position][1].U) for f in of_permuted]) if of_permuted else None,
+                np.array([_rho(directions[position]) for directions in found]),
+                [{name: bands[position] for name, bands in of_seed.items()} for of_seed in chance],
+                [_rho(each.directions[position]) if each is not None else None for each, _ in controls],
                 in_inputs,
             )
         )
-    permuted_pairs = [tuple(beside) for beside in permuted]
-    return RhoPicture(item, arms.scale, side, (one, other), pairs, shares, permuted_pairs, no_inputs, no_permuted)
+    permuted, reasons = [each for each, _ in controls], [why for _, why in controls if why]
+    no_permuted = list(dict.fromkeys(reasons))
+    return RhoPicture(item, arms.scale, side, (one, other), numbers, pairs, shares, permuted, no_inputs, no_permuted)
 
 
 def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
-    """Returns an entry a matrix."""
+    """Returns an entry a matrix; what stands in lists has an element for each seed."""
     return [
         {
             "layer": each.site.layer,
@@ -99,13 +107,24 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
             "seeds": [pair[0].run.seed for pair in picture.pairs],
             "r": list(picture.ranks),
             "side": picture.side.value,
-            "permuted_at": [permuted_json(pair) for pair in picture.permuted],
+            "permuted_at": [places(beside.runs) if beside is not None else None for beside in picture.permuted],
             "d": each.d,
             "rho": each.rho.tolist(),
-            "null": picture.ranks[1] / each.d,
-            "nulls": {name: band_json(band, each.rho) for name, band in each.bands.items()},
-            **permuted_grid_json(each.permuted, each.bands),
+            "null": picture.numbers[1] / each.d,
+            "nulls": [
+                {name: band_json(band, values) for name, band in bands.items()}
+                for bands, values in zip(each.bands, each.rho, strict=True)
+            ],
+            "permuted": [values.tolist() if values is not None else None for values in each.permuted],
+            "permuted_outside": [
+                cells_outside(values, bands) if values is not None else None
+                for bands, values in zip(each.bands, each.permuted, strict=True)
+            ],
             "in_inputs": each.in_inputs.tolist() if each.in_inputs is not None else None,
         }
         for each in picture.shares
     ]
+
+
+def _rho(pair: tuple[Directions, Directions]) -> Float[np.ndarray, " i"]:
+    return rho(pair[0].U, pair[1].U)

@@ -21,9 +21,16 @@ BATCH = 64
 
 
 def second_moments(
-    run: Run, circumstances: Circumstances, sites: Sequence[Site], examples: int
+    run: Run, circumstances: Circumstances, sites: Sequence[Site], examples: int, vectors: int
 ) -> dict[str, Float[np.ndarray, "d_in d_in"]]:
     """Returns E[x x^T] of each site's inputs x, by forward passes; see `lora_repro.second_moments`, which keeps them.
+
+    Args:
+        run: Which model and task.
+        circumstances: Device, paths and cache.
+        sites: The matrices.
+        examples: How many training examples all sites read.
+        vectors: How many inputs a dimension each must see: sites that lack some read on.
 
     Raises:
         MissingInputError: If weights or data are missing or damaged.
@@ -31,19 +38,24 @@ def second_moments(
     where = device.prepare(circumstances.compute)
     split = encode(run, circumstances)["train"]
     model = load_model(run, circumstances.paths.model, circumstances.paths.cache, where).eval().to(where)
-    moments = _Moments()
-    with moments.of(model, {site.module for site in sites}), torch.inference_mode():
-        for indices in _by_length(split, examples):
-            inputs, _ = split.batch(indices, where)
-            moments.mask = inputs["attention_mask"].bool()
-            body: Any = model.base_model
-            body(**inputs, **({"use_cache": False} if run.arch.is_decoder else {}))
+    moments, begin, end = _Moments(), 0, examples
+    lacking = {site.module for site in sites}
+    with torch.inference_mode():
+        while lacking and begin < len(split.lengths):
+            with moments.of(model, lacking):
+                for indices in _by_length(split, begin, end):
+                    inputs, _ = split.batch(indices, where)
+                    moments.mask = inputs["attention_mask"].bool()
+                    body: Any = model.base_model
+                    body(**inputs, **({"use_cache": False} if run.arch.is_decoder else {}))
+            lacking = {site.module for site in sites if moments.tokens[site.module] < vectors * site.d_in}
+            begin, end = end, end + examples
     return {site.name: moments.mean(site.module) for site in sites}
 
 
-def _by_length(split: Encoded, examples: int) -> Iterator[list[int]]:
-    """Yields the first examples in batches of like length."""
-    order = split.lengths[:examples].argsort(stable=True).tolist()
+def _by_length(split: Encoded, begin: int, end: int) -> Iterator[list[int]]:
+    """Yields some of the examples in batches of like length."""
+    order = (begin + split.lengths[begin:end].argsort(stable=True)).tolist()
     yield from (order[start : start + BATCH] for start in range(0, len(order), BATCH))
 
 

@@ -20,6 +20,10 @@ from lora_repro.identity import NUMERICS_VERSION, science
 EXAMPLES = 512
 """Training examples whose tokens are read: of minilm's 384 dimensions a site sees some ten thousand inputs."""
 
+VECTORS = 10
+"""Inputs a dimension that a site must see, if there are so many: Sigma_x of fewer is flatter in its samples than it is,
+and makes chance too large (with 512 inputs of 384 dimensions phi(8, 64) by chance was 0.27, where it is 0.17)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -29,14 +33,16 @@ def second_moments(
     """Returns Sigma_x = E[x x^T] of each site's inputs x, over the non-padding tokens of training examples of a run.
 
     The model is the run's base, untrained and in fp32; labels and seed play no part. A layer that reads only the first
-    position (the last one's q and o behind a classifier, see `read_first_position`) counts that position only. Found
-    matrices are kept in the cache, keyed by all that decides them.
+    position (the last one's q and o behind a classifier, see `read_first_position`) counts that position only; where
+    that is too few to know Sigma_x, the training examples are read on. Found matrices are kept in the cache, keyed by
+    all that decides them.
 
     Args:
         run: Which model and task.
         circumstances: Device, paths and cache.
         sites: The matrices, by the run's arch; their names are the keys of the result.
-        examples: How many training examples, drawn as the run's subset is; all, where there are fewer.
+        examples: How many training examples, drawn as the run's subset is; all, where there are fewer, and more at
+            sites that would see fewer than VECTORS inputs a dimension.
 
     Raises:
         InputError: If a site is the token embedding, which reads no vectors.
@@ -49,7 +55,7 @@ def second_moments(
     if absent := [site for site in sites if found[site.name] is None]:
         from lora_repro import activations
 
-        for name, matrix in activations.second_moments(run, circumstances, absent, examples).items():
+        for name, matrix in activations.second_moments(run, circumstances, absent, examples, VECTORS).items():
             found[name] = matrix
             _keep(folder / f"{name}.npy", matrix)
     return {name: matrix for name, matrix in found.items() if matrix is not None}
@@ -58,7 +64,7 @@ def second_moments(
 def _key(run: Run, examples: int) -> str:
     """Returns a readable folder name: the model, the task and a digest of all that decides the inputs."""
     task = {key: value for key, value in science(run.task).items() if key != "permute_labels"}
-    decides = [NUMERICS_VERSION, science(run.model), task, run.train.max_length, examples]
+    decides = [NUMERICS_VERSION, science(run.model), task, run.train.max_length, examples, VECTORS]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
     return f"{run.model.name}-{run.task.name}-{digest}"
 

@@ -17,7 +17,7 @@ from lora_repro.config import Resolved, resolve
 from lora_repro.encoding import encode
 from lora_repro.errors import InputError
 from lora_repro.models import load_model
-from lora_repro.second_moments import _key, second_moments
+from lora_repro.second_moments import VECTORS, _key, second_moments
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,11 +67,14 @@ def test_second_moments_are_those_of_the_tokens_without_padding(tiny: Compose, t
 
 
 def test_the_last_layers_query_reads_the_first_position_and_its_values_all(tiny: Compose, tmp_path: Path) -> None:
+    """Of 30 examples the values see more than ten inputs a dimension; the query reads on, to the last example."""
     resolved = resolved_of(tiny, tmp_path)
     sites = [site for site in resolved.run.arch.sites if site.name in ("layers.1.q", "layers.1.v")]
     found = second_moments(resolved.run, resolved.circumstances, sites, examples=30)
-    before = [state[1] for state in hidden_states(resolved, 30)]
-    for name, x in (("layers.1.q", torch.stack([s[0] for s in before])), ("layers.1.v", torch.cat(before))):
+    before = [state[1] for state in hidden_states(resolved, 64)]
+    values = torch.cat(before[:30])
+    assert len(values) > VECTORS * 32 > len(before) == resolved.run.task.train_size
+    for name, x in (("layers.1.q", torch.stack([s[0] for s in before])), ("layers.1.v", values)):
         np.testing.assert_allclose(found[name], (x.T @ x / len(x)).numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -84,7 +87,7 @@ def test_what_was_found_is_kept_and_what_is_damaged_is_found_again(
     monkeypatch.setattr(
         activations,
         "second_moments",
-        lambda run, c, sites, n: collected.append([s.name for s in sites]) or collect(run, c, sites, n),
+        lambda run, c, sites, *more: collected.append([s.name for s in sites]) or collect(run, c, sites, *more),
     )
     first = second_moments(resolved.run, resolved.circumstances, q)
     again = second_moments(resolved.run, resolved.circumstances, [*q, *v])

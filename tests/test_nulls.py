@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from analysis.chance import simplest
 from analysis.nulls import (
     Band,
     Outside,
@@ -114,13 +115,28 @@ def skewed(draws: int, generator: np.random.Generator) -> Iterator[list[np.ndarr
         yield [first, np.append(generator.beta(0.5, 20, 5), 0.25)]
 
 
-def test_bands_of_200_draws_hold_for_new_pictures_whatever_the_distribution() -> None:
+def test_bands_of_200_draws_hold_for_new_pictures_of_skewed_cells() -> None:
     """The promise is over bands and pictures: of 100 bands with 50 new pictures each, one in a hundred is outside."""
     out = []
     for seed in range(100):
         found = bands(skewed(200, rng(seed)))
         out += [is_outside(picture, found) for picture in skewed(50, rng(1000 + seed))]
     assert 0.003 <= np.mean(out) <= 0.018
+
+
+def test_where_a_subspace_is_the_whole_space_nothing_is_outside() -> None:
+    """Both phi and rho are 1 there, whatever is compared; rounding must not decide."""
+    i, d = 4, 16
+    phi_band = bands([phi_grid(*gaussian_pair(i, d, d, rng(seed)))] for seed in range(200))[0]
+    exact, single = gaussian_band(i, d, d, rng()), rho_band(i, d, d)
+    np.testing.assert_array_equal(single, np.ones((3, i)))
+    for seed in range(1000, 1050):
+        one, other = gaussian_pair(i, d, d, rng(seed))
+        grid = phi_grid(one, other)[:, -1:]
+        for band in (phi_band, exact):
+            last = Band(*(edge[:, -1:] for edge in band))
+            assert outside(grid, last) == (0, 0) and not simplest(grid, {"null": last}).any()
+        assert outside(rho(one, other), single) == (0, 0)
 
 
 def test_bands_have_the_shapes_of_the_grids_and_no_width_where_nothing_varies() -> None:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from stores import jobs
-from toy_runs import SECTION7, fill, section7, write_toy
+from toy_runs import SECTION7, SHARED, factors, fill, section7, write_toy
 
 from analysis import chance
 from analysis.__main__ import main
@@ -25,7 +25,7 @@ from analysis.section7 import SIDES
 from analysis.sides import Side, directions_of
 from analysis.subspace import directions, phi_grid, svd
 from lora_repro.compose import compose
-from lora_repro.config import resolve
+from lora_repro.config import PEFT_WEIGHTS, resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.sweep import load
@@ -90,7 +90,7 @@ def item(number: str) -> UpdateItem:
             {0},
             "the first i directions of W_q (its first 4, 1/10 of all) and the first j of its update (4)",
         ),
-        ("shared_directions", 4, {0, 1}, "trained from the same seed (0 and 1); by chance 16 / d = 0.500"),
+        ("shared_directions", 4, {0, 1}, "trained from the same seed (0 and 1); by chance 16 / 32 = 0.500"),
     ],
 )
 def test_each_figure_is_drawn_and_its_caption_says_what_it_is(
@@ -100,7 +100,8 @@ def test_each_figure_is_drawn_and_its_caption_says_what_it_is(
     assert drawn.code == 0, drawn.err
     assert len(drawn.data) == entries and {entry["layer"] for entry in drawn.data} == layers
     assert words in drawn.err and "Chance: Gaussian" in drawn.err and f"Written: {tmp_path}" in drawn.err
-    assert all(set(entry["nulls"]) == {GAUSSIAN, START, INPUTS} for entry in drawn.data)
+    nulls = [each for entry in drawn.data for each in (entry["nulls"] if "rho" in entry else [entry["nulls"]])]
+    assert all(set(each) == {GAUSSIAN, START, INPUTS} for each in nulls)
     assert (tmp_path / "figure.svg").read_text().count("<path") > 100
 
 
@@ -209,6 +210,77 @@ def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, 
     assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(\1 beside\)", drawn.err)
 
 
+def test_two_ranks_of_a_seed_had_one_permutation_and_two_seeds_have_two(store: Path, capsys: Captured) -> None:
+    for number, words in (
+        ("3", "by one permutation, so that the two share labels that mean nothing"),
+        ("4", "by two permutations, which share nothing that labels teach"),
+        ("shared_directions", "by one permutation"),
+    ):
+        assert words in smoke(capsys, store, number, "--format", "json").err
+
+
+def test_a_run_on_permuted_labels_that_moved_much_less_is_no_control(tmp_path: Path, capsys: Captured) -> None:
+    fill(tmp_path)
+    beside = tmp_path / "runs" / section7(16, 0, permuted=True).run_id
+    for fraction in ("0.5", "1"):
+        (beside / "snapshots" / f"{fraction}.safetensors").unlink()
+    save_file(factors(section7(16, 0), SHARED / 2), beside / "snapshots" / "0.25.safetensors")
+    drawn = smoke(capsys, tmp_path, "3", "--format", "json")
+    assert drawn.code == 0 and drawn.data[0]["permuted"] is None
+    assert re.search(rf"Not comparable: .* of {beside.name} is .* \(after 0.25 of training\), .* than 1.5", drawn.err)
+    drawn = smoke(capsys, tmp_path, "shared_directions", "--format", "json")
+    assert drawn.code == 0 and [beside is None for beside in drawn.data[0]["permuted"]] == [True, False]
+    assert "Not comparable" in drawn.err and "Theirs outside: seed 1: " in drawn.err
+
+
+def without_columns_of_B(path: Path, count: int) -> None:
+    """Makes B A of fewer directions than its rank."""
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if "lora_B" in name:
+            tensor[:, :count] = 0
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("side", ["B", "dW-right", "dW-left"])
+def test_runs_with_fewer_directions_than_ranks_are_compared_in_what_all_have(
+    side: str, tmp_path: Path, capsys: Captured
+) -> None:
+    fill(tmp_path)
+    without_columns_of_B(tmp_path / "runs" / section7(8, 1).run_id / "adapter" / PEFT_WEIGHTS, 2)
+    drawn = smoke(
+        capsys, tmp_path, "shared_directions", "--side", side, "--format", "json", "--out", str(tmp_path / "x.svg")
+    )
+    assert drawn.code == 0 and np.shape(drawn.data[0]["rho"]) == (2, 6)
+    without_columns_of_B(tmp_path / "runs" / section7(8, 0, permuted=True).run_id / "snapshots" / "0.5.safetensors", 2)
+    drawn = smoke(capsys, tmp_path, "3", "--side", side, "--format", "json", "--out", str(tmp_path / "x.svg"))
+    assert drawn.code == 0 and drawn.data[0]["permuted"] is None and np.shape(drawn.data[0]["phi"]) == (8, 16)
+    assert "has fewer directions than 8 and 16" in drawn.err
+
+
+def test_each_seed_has_bands_of_its_own_where_its_B_is_kept(store: Path, capsys: Captured) -> None:
+    for side, differ in (("A", False), ("dW-right", True)):
+        drawn = smoke(capsys, store, "shared_directions", "--side", side, "--format", "json")
+        first, second = (nulls[START]["high"] for nulls in drawn.data[0]["nulls"])
+        assert (first != second) is differ
+        assert ("Drawn are those of seed 0; each seed is counted against its own." in drawn.err) is differ
+
+
+def test_a_rank_as_large_as_the_space_holds_everything_and_is_no_finding(tmp_path: Path, capsys: Captured) -> None:
+    given = ("method.r=4,32", "seed=0")
+    for job in {job.run_id: job for job in jobs(*SECTION7, *given, "task.permute_labels=false")}.values():
+        write_toy(tmp_path, job)
+    for number in ("3", "shared_directions"):
+        drawn = smoke(capsys, tmp_path, number, *given, "--format", "json", "--out", str(tmp_path / "x.svg"))
+        assert drawn.code == 0, drawn.err
+        for entry in drawn.data:
+            nulls = entry["nulls"] if number == "3" else entry["nulls"][0]
+            values = np.array(entry["phi"])[:, -1] if number == "3" else np.array(entry["rho"])
+            np.testing.assert_allclose(values, 1)
+            if number != "3":
+                assert all(null["above"] == null["below"] == 0 for null in nulls.values())
+
+
 def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path, capsys: Captured) -> None:
     write_toy(tmp_path, section7(8, 0))
     drawn = smoke(capsys, tmp_path, "3", "seed=0")
@@ -235,6 +307,10 @@ def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path
         (["4", "seed=0"], ["seed: figure4 compares two seeds", "seed=0,1"]),
         (["3", "train.epochs=1,2"], ["train.epochs: what is compared differs", "Give one value: train.epochs=1"]),
         (["3", "method.targets=[q]"], ["do not adapt v"]),
+        (
+            ["3", "method.r_pattern={v:6}"],
+            ["method.r_pattern: figure3 compares", "Leave it out"],
+        ),
         (["3", "--side", "C"], ["--side", "dW-right"]),
     ],
 )
@@ -299,7 +375,8 @@ def test_the_demos_runs_are_those_of_table_6() -> None:
     assert [job.run_id for job in ours] == [job.run_id for job in table6] and len(ours) == 6
     for number in ("3", "4", "6", "7", "8", "7t", "shared_directions"):
         arms = Arms(item(number), "demo", "outputs")
-        assert set(arms.ranks) <= {1, 8, 64} and arms.seeds == [0, 1] and not arms.has_permuted
+        assert set(arms.ranks) <= {1, 8, 64} and arms.seeds == [0, 1]
+        assert arms.permuted([]) == (None, "")
 
 
 def test_the_runs_of_the_proxy_are_those_that_the_items_ask_for() -> None:
@@ -336,7 +413,7 @@ def test_an_untrained_run_has_nothing_on_the_side_of_B(tmp_path: Path) -> None:
     update = read_updates(_untrained(tmp_path), section7(8, 0).resolved.run, arms.sites)
     pair = chance.Pair(arms.sites, update, update, Side.B)
     with pytest.raises(InputError, match=r"--side B: B is zero, nothing was learned"):
-        pair.directions()
+        chance.shared_numbers([pair])
 
 
 def _untrained(folder: Path) -> Path:

@@ -6,7 +6,8 @@ import numpy as np
 
 from analysis.arms import Permuted
 from analysis.cells import NOT_JUDGED_YET, VERDICTS
-from analysis.chance import NULLS
+from analysis.chance import NULLS, START, keeps_B
+from analysis.control import Control
 from analysis.items import PAPER_DEPTH, UpdateItem, layer_at, names
 from analysis.nulls import Band, outside
 from analysis.phi_figure import Grid, PhiPicture
@@ -48,7 +49,7 @@ def phi_caption(picture: PhiPicture) -> list[str]:
         _how_to_read(picture),
         chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
-        *permuted_words(picture.permuted, picture.no_permuted),
+        *permuted_words([picture.permuted], [picture.no_permuted]),
         *_beyond_permuted(picture.grids),
         *_order(picture.grids),
         standing(picture.runs[0].run, picture.scale),
@@ -63,34 +64,41 @@ def rho_title(picture: RhoPicture) -> str:
 
 def rho_caption(picture: RhoPicture) -> list[str]:
     """Returns its caption's paragraphs."""
-    i, j = picture.ranks
+    (one, other), (i, j) = picture.ranks, picture.numbers
     seeds = [pair[0].run.seed for pair in picture.pairs]
     shares = picture.shares
-    in_inputs = ""
+    by_chance = _and(dict.fromkeys(f"{j} / {each.d} = {j / each.d:.3f}" for each in shares))
+    in_inputs = drawn = ""
     if shares[0].in_inputs is not None:
         in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
-    measured = _above([(each.rho, each.bands) for each in shares])
-    permuted = [(each.permuted, each.bands) for each in shares if each.permuted is not None]
-    theirs = [f"Theirs outside, of {sum(p.size for p, _ in permuted)}: {_above(permuted)}."] if permuted else []
+    if keeps_B(picture.side) and len(seeds) > 1:
+        drawn = f" Drawn are those of seed {seeds[0]}; each seed is counted against its own."
+    measured, theirs = [], []
+    for at, seed in enumerate(seeds):
+        measured.append(f"seed {seed}: {_over_matrices([(each.rho[at], each.bands[at]) for each in shares])}")
+        beside = [(each.permuted[at], each.bands[at]) for each in shares]
+        if there := [(values, bands) for values, bands in beside if values is not None]:
+            theirs.append(f"seed {seed}: {_over_matrices(there)}")
     return [
-        f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {i} lies in all {j} directions of r = {j}, "
-        f"trained from the same seed ({_and(seeds)}); by chance {j} / d = {j / shares[0].d:.3f}. Directions: "
+        f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
+        f"trained from the same seed ({_and(seeds)}); by chance {by_chance}. Directions: "
         f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 1. "
         f"The paper has no such figure.{in_inputs}",
-        chance_words(shares[0].bands, picture.side, picture.no_inputs, "one seed's figure"),
-        f"Directions outside, of {sum(each.rho.size for each in shares)}: {measured}.",
-        *permuted_words([each for pair in picture.permuted for each in pair] or None, picture.no_permuted),
-        *theirs,
+        chance_words(shares[0].bands[0], picture.side, picture.no_inputs, "one seed's figure") + drawn,
+        f"Directions outside, of {i * len(shares)} a seed: {'; '.join(measured)}.",
+        *permuted_words(picture.permuted, picture.no_permuted),
+        *([f"Theirs outside: {'; '.join(theirs)}."] if theirs else []),
         standing(picture.pairs[0][0].run, picture.scale),
     ]
 
 
-def _above(found: Sequence[tuple[np.ndarray, Mapping[str, Band]]]) -> str:
-    """Counts over all matrices what lies above each band."""
-    names = found[0][1]
-    return ", ".join(
-        f"{sum(outside(values, bands[name]).above for values, bands in found)} above {name}" for name in names
-    )
+def _over_matrices(found: Sequence[tuple[np.ndarray, Mapping[str, Band]]]) -> str:
+    """Counts over all matrices what lies outside of each band."""
+    words = []
+    for name in found[0][1]:
+        counts = [outside(values, bands[name]) for values, bands in found]
+        words.append(_counted(name, sum(each.above for each in counts), sum(each.below for each in counts)))
+    return ", ".join(words)
 
 
 def weight_title(picture: WeightPicture) -> str:
@@ -142,9 +150,9 @@ def _shown(picture: PhiPicture) -> str:
     if i == j:
         of = f"two runs of r = {i}, of seed {seeds[0]} (rows, i) and seed {seeds[1]} (columns, j)"
     return (
-        f"phi(i, j) between {of}: how much of the space of the first i directions of the one's {letter} lies in that "
-        f"of the first j of the other's, from 0 (nothing) to 1 (all); Section 7.2, Eq. 4, of the "
-        f"{picture.side.words}. {layers_words(picture.item, one.run)}; d = "
+        f"phi(i, j) between {of}: of the space of the first i directions of the one's {letter} and that of the first j "
+        "of the other's, how much of the smaller lies in the larger, from 0 (nothing) to 1 (all); Section 7.2, Eq. 4, "
+        f"of the {picture.side.words}. {layers_words(picture.item, one.run)}; d = "
         f"{_and(dict.fromkeys(grid.d for grid in picture.grids))}."
     )
 
@@ -170,8 +178,10 @@ def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture:
         f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together; what is inside is "
         "no finding."
     )
-    if side.of == "dW" and side.reads_inputs:
+    if keeps_B(side):
         words += " Where A is drawn, B is the runs' own."
+    if side.reads_inputs and START not in bands:
+        words += " No null of A_0: the runs start from an adapter."
     if not side.reads_inputs:
         words += " Untrained A and inputs say nothing about this side, which lies in the space of outputs."
     if no_inputs:
@@ -192,27 +202,32 @@ def _beyond_permuted(grids: Sequence[Grid]) -> list[str]:
 
 
 def _outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:
-    words = []
-    for name, band in bands.items():
-        above, below = outside(values, band)
-        words.append(f"{above} above {name}" + (f" ({below} below)" if below else ""))
-    return ", ".join(words)
+    return ", ".join(_counted(name, *outside(values, band)) for name, band in bands.items())
 
 
-def permuted_words(permuted: Sequence[Permuted] | None, why_not: str) -> list[str]:
+def _counted(name: str, above: int, below: int) -> str:
+    return f"{above} above {name}" + (f" ({below} below)" if below else "")
+
+
+def permuted_words(controls: Sequence[Control | None], why_not: Sequence[str]) -> list[str]:
     """Says at which point runs on permuted labels are shown, or why they are not."""
-    if why_not:
-        return [f"Permuted labels: {why_not}"]
-    if permuted is None:
-        return []
+    there = [each for each in controls if each is not None]
+    paragraphs = [f"Permuted labels: {why}" for why in why_not if why]
+    if not there:
+        return paragraphs
     where = "; ".join(
-        f"r = {_rank(each)}, seed {each.trained.run.seed}: {each.snapshot.moved:.2f} after {each.snapshot.fraction:g} "
-        f"of training ({each.beside:.2f} beside)"
-        for each in permuted
+        f"r = {_rank(run)}, seed {run.trained.run.seed}: {run.snapshot.moved:.2f} after {run.snapshot.fraction:g} "
+        f"of training ({run.beside:.2f} beside)"
+        for each in there
+        for run in each.runs
     )
+    labels = "two permutations, which share nothing that labels teach"
+    if there[0].is_of_one_permutation:
+        labels = "one permutation, so that the two share labels that mean nothing"
     return [
-        "Crosses: the same of runs on permuted labels, which share nothing that labels teach, at the snapshot whose "
-        f"||A - A_0|| / ||A_0|| is nearest to that of the run beside: {where}."
+        f"Crosses: the same of two runs on labels permuted among the examples, by {labels}; at the snapshot whose "
+        f"||A - A_0|| / ||A_0|| is nearest to that of the run beside: {where}.",
+        *paragraphs,
     ]
 
 

@@ -53,17 +53,17 @@ def draw(picture: RhoPicture) -> Figure:
 def draw_shares(ax: Axes, shares: Shares) -> Axes:
     """Draws rho_i of all seeds as points over the bands of the nulls."""
     x = np.arange(1, shares.rho.shape[1] + 1)
-    draw_bands(ax, x, shares.bands)
+    draw_bands(ax, x, shares.bands[0])
     if shares.in_inputs is not None:
         ax.plot(x, shares.in_inputs.mean(0), "_", color=style.SECOND, label="in the inputs'\nprincipal directions")
-    if shares.permuted is not None:
-        ax.plot(x, shares.permuted.T, "x", color=style.PERMUTED, label=_first("permuted labels", shares.permuted))
-    ax.plot(x, shares.rho.T, "o", color=style.BEYOND, label=_first("measured, each seed", shares.rho))
+    if permuted := [values for values in shares.permuted if values is not None]:
+        ax.plot(x, np.array(permuted).T, "x", color=style.PERMUTED, label=_first("permuted labels", len(permuted)))
+    ax.plot(x, shares.rho.T, "o", color=style.BEYOND, label=_first("measured, each seed", len(shares.rho)))
     ax.set_ylim(0, 1)
     ax.set_xticks([1, *range(4, x[-1] + 1, 4)] if len(x) <= 16 else [1, *range(16, x[-1] + 1, 16)])
     return ax
 
 
-def _first(words: str, seeds: np.ndarray) -> list[str]:
+def _first(words: str, seeds: int) -> list[str]:
     """Labels the first seed's points alone."""
-    return [words, *["_nolegend_"] * (len(seeds) - 1)]
+    return [words, *["_nolegend_"] * (seeds - 1)]
