@@ -171,8 +171,8 @@ def _places(
 def _paper(item: ScoreTable) -> dict[tuple[str, str, str | int], PaperFact]:
     """Returns the paper's numbers by task, row and column. The facts hold percent."""
     found = {}
-    metrics = item.facts["metrics"]
-    for fact in item.facts["rows"]:
+    metrics = item.facts.get("metrics", {})
+    for fact in item.facts.get("rows", []):
         for row, row_fact in item.rows.values.items():
             if fact[item.rows.facts] != row_fact:
                 continue
@@ -284,7 +284,9 @@ def _of(run: Any, key: str) -> Any:
 
 
 def _label(value: Any) -> Any:
-    """Writes a list as the items do (`q,v`), and an Enum as its value; everything else stays."""
+    """Writes a list as the items do (`q,v`), a yes or no as YAML, an Enum as its value; everything else stays."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list) else getattr(value, "value", value)
 
 

@@ -38,11 +38,11 @@ class Item:
     name: str
     title: str
     facts: dict[str, Any]
-    """What the paper says: the content of a file in analysis/paper."""
+    """What the paper says: the content of a file in analysis/paper; empty of an item that the paper lacks."""
 
     @property
     def number(self) -> str:
-        """The item's number in the paper; of a figure that the paper lacks, its name."""
+        """The item's number in the paper; of one that the paper lacks, its name."""
         return self.name.removeprefix("table").removeprefix("figure")
 
 
@@ -170,7 +170,7 @@ def load_item(word: str, number: str) -> Item:
         )
     entry = known[name]
     kind = KINDS[entry.pop("kind")]
-    facts = _read(HERE / "paper" / entry.pop("paper"))
+    facts = _read(HERE / "paper" / entry.pop("paper")) if "paper" in entry else {}
     if kind is ScoreTable:
         entry |= {"rows": Axis(**entry["rows"]), "columns": Axis(**entry["columns"])}
     return kind(name=name, facts=facts, **entry)

@@ -13,6 +13,7 @@ from analysis.items import ScoreTable, load_item, names
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned
 from analysis.render.tables import markdown, to_json
+from lora_repro.methods import LoRAConfig
 
 TABLE6 = cast(ScoreTable, load_item("table", "6"))
 
@@ -131,6 +132,20 @@ def test_json_equals_the_frame(tmp_path: Path) -> None:
                 assert entry[str(key)] is None
             else:
                 assert entry[str(key)] == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_an_ablation_that_the_paper_lacks_is_a_table_of_ours_alone(tmp_path: Path) -> None:
+    for each in jobs("+sweeps=freeze_a", "scale=smoke"):
+        method = each.resolved.run.method
+        assert isinstance(method, LoRAConfig)
+        write_run(tmp_path, each, [(0.7 if method.freeze_A else 0.8, 0.5)])
+    item = cast(ScoreTable, load_item("table", "freeze_a"))
+    text = markdown(item, cells(item, "smoke", tmp_path), names())
+    assert "## Table freeze_a: " in text and "the paper has no such table" in text and "Paper:" not in text
+    (header,) = lines_of(text, "percent")
+    assert header[:2] == ["freeze_A = false", "freeze_A = true"]
+    (line,) = lines_of(text, "ours, generated (tiny_bert)")
+    assert [cell.partition(" ")[0] for cell in line[:2]] == ["80.0", "70.0"]
 
 
 def test_columns_stand_in_line() -> None:

@@ -44,7 +44,7 @@ def markdown(item: ScoreTable, frame: pd.DataFrame, names: Mapping[str, Mapping[
     ours = [row for row in rows if row["n_expected"]]
     parts = [
         [f"## Table {item.number}: {item.title}"],
-        [_about_paper(item, rows, names), *_about_ours(ours, names)],
+        [*_about_paper(item, rows, names), *_about_ours(ours, names)],
         _grid(item, rows, names),
         [f"Verdict: {'; '.join(dict.fromkeys(row['verdict'] for row in ours))}."] if ours else [],
         _missing(item, ours, frame.attrs["command"]),
@@ -53,14 +53,16 @@ def markdown(item: ScoreTable, frame: pd.DataFrame, names: Mapping[str, Mapping[
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _about_paper(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> str:
+def _about_paper(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
+    if not item.facts:
+        return ["An ablation of ours: the paper has no such table."]
     models = _joined(_model(row["paper_model"], names) for row in rows if _there(row["paper_model"]))
     spreads = _joined(
         f"±{_percent(row['paper_fluctuation'])} ({_task(row['task'], names)})"
         for row in rows
         if _there(row["paper_fluctuation"])
     )
-    return f"Paper: {models}, {item.facts['unit']}" + (f"; fluctuation {spreads}." if spreads else ".")
+    return [f"Paper: {models}, {item.facts['unit']}" + (f"; fluctuation {spreads}." if spreads else ".")]
 
 
 def _about_ours(ours: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
