@@ -10,11 +10,11 @@ from analysis.chance import Pair, cropped, inputs_or_why_not, nulls, shared_numb
 from analysis.control import Control, cells_outside, control, places
 from analysis.items import PAPER_DEPTH, PhiFigure, layer_at
 from analysis.nulls import Band, expected_phi, outside
-from analysis.sides import Side
+from analysis.sides import Directions, Side
 from analysis.subspace import directions, near_equal, phi_grid
 from lora_repro import draw
 from lora_repro.arch import Site
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, MissingInputError
 
 DIGITS = 6
 """Of bands, which are drawn, in JSON; phi is written in full."""
@@ -32,6 +32,8 @@ class Grid(NamedTuple):
     """The same of the runs on permuted labels."""
     near_equal: tuple[list[range], list[range]]
     """Groups of directions of the two runs whose singular values are too near to order them."""
+    other_seed: Float[np.ndarray, "i j"] | None = None
+    """Of two ranks: the same, where the second run is of another seed."""
 
     @property
     def curve(self) -> str:
@@ -55,6 +57,9 @@ class PhiPicture(NamedTuple):
     """Why there is no null of inputs."""
     no_permuted: str
     """Why there are no runs on permuted labels; empty where they are there or are not asked for."""
+    other_seed: Trained | None
+    """The second run of another seed: it had another order of the examples, and another start of the head."""
+    no_other_seed: str
 
     def paper_points(self, site: Site, curve: str) -> tuple[list[int], list[float]] | None:
         """Returns what was read off the paper's figure at this matrix, where the ranks are the paper's."""
@@ -74,7 +79,8 @@ class PhiPicture(NamedTuple):
 def phi_picture(arms: Arms, side: Side) -> PhiPicture:
     """Reads the runs of a figure and compares them.
 
-    Runs of two ranks are of the first seed, runs of one rank of the first two.
+    Runs of two ranks are of the first seed, and the second rank of the second seed stands beside, if there is one; runs
+    of one rank are of the first two seeds.
 
     Args:
         arms: The runs of the item's sweep.
@@ -95,6 +101,7 @@ def phi_picture(arms: Arms, side: Side) -> PhiPicture:
     inputs, no_inputs = inputs_or_why_not(arms.run, arms.circumstances, arms.sites) if side.reads_inputs else (None, "")
     chance = nulls(pair, numbers, arms.run, inputs)
     permuted, no_permuted = control(arms, [first, second], numbers, side)
+    other_seed, apart, no_other_seed = _other_seed(arms, pair, numbers)
     grids = [
         Grid(
             site,
@@ -103,12 +110,32 @@ def phi_picture(arms: Arms, side: Side) -> PhiPicture:
             {name: bands[position] for name, bands in chance.items()},
             phi_grid(*(each.U for each in permuted.directions[position])) if permuted is not None else None,
             (near_equal(one.s), near_equal(other.s)),
+            phi_grid(*(each.U for each in apart[position])) if apart is not None else None,
         )
         for position, (site, (one, other)) in enumerate(zip(arms.sites, found, strict=True))
     ]
     random = _random(grids[0]) if item.random else None
     ranks = (wanted[0][0], wanted[1][0])
-    return PhiPicture(item, arms.scale, side, (first, second), ranks, grids, random, permuted, no_inputs, no_permuted)
+    runs = (first, second)
+    why_not = (no_inputs, no_permuted)
+    return PhiPicture(item, arms.scale, side, runs, ranks, grids, random, permuted, *why_not, other_seed, no_other_seed)
+
+
+def _other_seed(
+    arms: Arms, pair: Pair, numbers: tuple[int, int]
+) -> tuple[Trained | None, list[tuple[Directions, Directions]] | None, str]:
+    """Returns the second rank's run of the second seed and its directions beside the first run's, or why not."""
+    one, other = arms.ranks
+    if one == other or len(arms.seeds) < 2:
+        return None, None, ""
+    try:
+        (run,) = arms.finished([(other, arms.seeds[1])])
+    except MissingInputError:
+        return None, None, f"Another seed: r = {other}, seed {arms.seeds[1]} is not computed yet: {arms.command}"
+    found = cropped(pair._replace(second=run.updates(arms.sites)), numbers)
+    if found is None:
+        return None, None, f"Another seed: {run.run_id} has fewer directions than {numbers[1]}."
+    return run, found, ""
 
 
 def wanted_runs(arms: Arms) -> list[tuple[int, int]]:
@@ -130,6 +157,7 @@ def to_json(picture: PhiPicture) -> list[dict[str, Any]]:
         "seeds": [run.run.seed for run in picture.runs],
         "r": list(picture.ranks),
         "side": picture.side.value,
+        "other_seed_run_id": picture.other_seed.run_id if picture.other_seed is not None else None,
         "permuted_at": places(picture.permuted.runs) if picture.permuted is not None else [],
     }
     entries = [
@@ -149,6 +177,8 @@ def grid_json(grid: Grid) -> dict[str, Any]:
         "nulls": {name: band_json(band, grid.phi) for name, band in grid.bands.items()},
         "permuted": grid.permuted.tolist() if grid.permuted is not None else None,
         "permuted_outside": cells_outside(grid.permuted, grid.bands) if grid.permuted is not None else None,
+        "other_seed": grid.other_seed.tolist() if grid.other_seed is not None else None,
+        "other_seed_outside": cells_outside(grid.other_seed, grid.bands) if grid.other_seed is not None else None,
         "near_equal": [[[group.start + 1, group.stop] for group in groups] for groups in grid.near_equal],
     }
 
@@ -164,4 +194,4 @@ def _random(like: Grid) -> Grid:
     i, j = like.phi.shape
     generator = draw.generator("two Gaussian matrices", i, j, like.d)
     one, other = (directions(generator.standard_normal((r, like.d))) for r in (i, j))
-    return like._replace(phi=phi_grid(one, other), permuted=None, near_equal=([], []))
+    return like._replace(phi=phi_grid(one, other), permuted=None, near_equal=([], []), other_seed=None)

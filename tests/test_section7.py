@@ -210,6 +210,20 @@ def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, 
     assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(\1 beside\)", drawn.err)
 
 
+def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Path, capsys: Captured) -> None:
+    drawn = smoke(capsys, store, "3", "--format", "json", "--out", str(tmp_path / "x.svg"))
+    arms = Arms(item("3"), "smoke", store)
+    one, other = arms.finished([(8, 0), (16, 1)])
+    for entry, first, second in zip(drawn.data, one.updates(arms.sites), other.updates(arms.sites), strict=True):
+        assert entry["other_seed"] == phi_grid(directions(first.A), directions(second.A)).tolist()
+    assert (
+        drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: the same with r = 16 of seed 1." in drawn.err
+    )
+    for more in (["4"], ["3", "seed=1"]):
+        drawn = smoke(capsys, store, *more, "--format", "json")
+        assert drawn.data[0]["other_seed"] is None and "Diamonds" not in drawn.err
+
+
 def test_two_ranks_of_a_seed_had_one_permutation_and_two_seeds_have_two(store: Path, capsys: Captured) -> None:
     for number, words in (
         ("3", "by one permutation, so that the two share labels that mean nothing"),
@@ -352,7 +366,9 @@ def test_values_of_the_papers_figures_stand_at_our_layers() -> None:
     def points(number: str, layer: int, weight: str, curve: str, ranks: tuple[int, int]) -> list[float] | None:
         (site,) = [site for site in run.arch.select([weight]) if site.layer == layer - 1]
         figure = cast(PhiFigure, item(number))
-        found = PhiPicture(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "").paper_points(site, curve)
+        found = PhiPicture(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "", None, "").paper_points(
+            site, curve
+        )
         return found[1] if found is not None else None
 
     assert points("3", 3, "q", "whole", (8, 64)) == [0.43, 0.36, 0.34, 0.33, 0.3, 0.27, 0.24, 0.21]

@@ -49,6 +49,7 @@ def phi_caption(picture: PhiPicture) -> list[str]:
         _how_to_read(picture),
         chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
+        *_of_other_seed(picture),
         *permuted_words([picture.permuted], [picture.no_permuted]),
         *_beyond_permuted(picture.grids),
         *_order(picture.grids),
@@ -199,6 +200,23 @@ def _beyond_permuted(grids: Sequence[Grid]) -> list[str]:
     """Counts the same of the runs on permuted labels."""
     found = [f"{_place(grid)}: {_outside(grid.permuted, grid.bands)}" for grid in grids if grid.permuted is not None]
     return [f"Theirs outside: {'; '.join(found)}."] if found else []
+
+
+def _of_other_seed(picture: PhiPicture) -> list[str]:
+    """Says what is left where the two runs do not share their seed, and counts it."""
+    if picture.other_seed is None:
+        return [picture.no_other_seed] if picture.no_other_seed else []
+    found = [
+        f"{_place(grid)}: {_outside(grid.other_seed, grid.bands)}"
+        for grid in picture.grids
+        if grid.other_seed is not None
+    ]
+    one, other = picture.runs[0].run.seed, picture.other_seed.run.seed
+    return [
+        f"Diamonds: the same with r = {picture.ranks[1]} of seed {other}. Runs of one seed see the same batches in the "
+        f"same order, and their heads start alike; runs of seeds {one} and {other} share neither. Theirs outside: "
+        f"{'; '.join(found)}."
+    ]
 
 
 def _outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:

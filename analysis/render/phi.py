@@ -144,9 +144,11 @@ def draw_panel_curve(ax: Axes, panel: Panel, picture: PhiPicture) -> Axes:
         return grid.diagonal()[:n] if curve == "diagonal" else grid[:, -1]
 
     bands = {name: Band(*map(cut, band)) for name, band in panel.grid.bands.items()}
-    permuted = cut(panel.grid.permuted) if panel.grid.permuted is not None else None
+    permuted, other_seed = (
+        cut(grid) if grid is not None else None for grid in (panel.grid.permuted, panel.grid.other_seed)
+    )
     points = picture.paper_points(panel.grid.site, curve) if panel.grid is not picture.random else None
-    draw_curve(ax, cut(panel.grid.phi), bands, permuted, points)
+    draw_curve(ax, cut(panel.grid.phi), bands, permuted, points, other_seed)
     ax.set_ylim(0, 1)
     if n > 16:
         ax.set_xscale("log", base=2)
@@ -161,6 +163,7 @@ def draw_curve(
     bands: Mapping[str, Band],
     permuted: np.ndarray | None = None,
     points: tuple[Sequence[float], Sequence[float]] | None = None,
+    other_seed: np.ndarray | None = None,
 ) -> Axes:
     """Draws values at 1, 2, ... over the bands of the nulls."""
     x = np.arange(1, len(values) + 1)
@@ -168,6 +171,8 @@ def draw_curve(
     if permuted is not None:
         some = np.arange(len(x)) if len(x) <= 16 else 2 ** np.arange(len(x).bit_length()) - 1
         ax.plot(x[some], permuted[some], "x", color=style.PERMUTED, label="permuted labels")
+    if other_seed is not None:
+        ax.plot(x, other_seed, "D", color=style.BEYOND, markerfacecolor="none", label="another seed")
     if points is not None:
         ax.plot(*points, "o", color=style.PAPER, markerfacecolor="none", label="paper, GPT-3 (read\noff its figure)")
     ax.plot(x, values, "-" if len(x) > 16 else "o-", color=style.BEYOND, label="measured")
