@@ -30,6 +30,8 @@ class Shares(NamedTuple):
     """For each seed, of its picture of all matrices; where A is looked at, every seed's are the same."""
     permuted: list[Float[np.ndarray, " i"] | None]
     """For each seed, the same of the runs on permuted labels."""
+    other_seed: Float[np.ndarray, "seeds i"] | None
+    """For each seed, the same with the larger rank of the next seed; None where there is one seed."""
     in_inputs: Float[np.ndarray, "seeds i"] | None
     """How much of each direction lies in as many leading principal directions of the inputs as the larger rank has."""
 
@@ -74,6 +76,10 @@ def rho_picture(arms: Arms, side: Side) -> RhoPicture:
     if keeps_B(side):
         chance[1:] = [nulls(pair, numbers, arms.run, inputs, rho) for pair in compared[1:]]
     controls = [control(arms, pair, numbers, side) for pair in pairs]
+    apart = [
+        [(one, other) for (one, _), (_, other) in zip(own, next_seed, strict=True)]
+        for own, next_seed in zip(found, [*found[1:], found[0]], strict=True)
+    ]
     shares = []
     for position, site in enumerate(arms.sites):
         in_inputs = None
@@ -87,6 +93,7 @@ def rho_picture(arms: Arms, side: Side) -> RhoPicture:
                 np.array([_rho(directions[position]) for directions in found]),
                 [{name: bands[position] for name, bands in of_seed.items()} for of_seed in chance],
                 [_rho(each.directions[position]) if each is not None else None for each, _ in controls],
+                np.array([_rho(directions[position]) for directions in apart]) if len(pairs) > 1 else None,
                 in_inputs,
             )
         )
@@ -120,6 +127,7 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
                 cells_outside(values, bands) if values is not None else None
                 for bands, values in zip(each.bands, each.permuted, strict=True)
             ],
+            "other_seed": each.other_seed.tolist() if each.other_seed is not None else None,
             "in_inputs": each.in_inputs.tolist() if each.in_inputs is not None else None,
         }
         for each in picture.shares

@@ -23,7 +23,7 @@ from analysis.phi_figure import PhiPicture
 from analysis.render import captions, style
 from analysis.section7 import SIDES
 from analysis.sides import Side, directions_of
-from analysis.subspace import directions, phi_grid, svd
+from analysis.subspace import directions, phi_grid, rho, svd
 from lora_repro.compose import compose
 from lora_repro.config import PEFT_WEIGHTS, resolve
 from lora_repro.errors import InputError, MissingInputError
@@ -217,9 +217,13 @@ def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Pa
     for entry, first, second in zip(drawn.data, one.updates(arms.sites), other.updates(arms.sites), strict=True):
         assert entry["other_seed"] == phi_grid(directions(first.A), directions(second.A)).tolist()
     assert (
-        drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: the same with r = 16 of seed 1." in drawn.err
+        drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: the same with r = 16 of seed 1;" in drawn.err
     )
-    for more in (["4"], ["3", "seed=1"]):
+    drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
+    for entry, first, second in zip(drawn.data[:2], one.updates(arms.sites), other.updates(arms.sites), strict=True):
+        assert entry["other_seed"][0] == rho(directions(first.A), directions(second.A)).tolist()
+    assert "Diamonds: the same with r = 16 of the next seed;" in drawn.err
+    for more in (["4"], ["3", "seed=1"], ["shared_directions", "seed=1"]):
         drawn = smoke(capsys, store, *more, "--format", "json")
         assert drawn.data[0]["other_seed"] is None and "Diamonds" not in drawn.err
 

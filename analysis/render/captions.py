@@ -23,6 +23,11 @@ MIDDLE = (
 )
 """What the second row of grids shows."""
 
+ONE_SEED = (
+    "runs of one seed see the same batches in the same order, and their heads start alike, which those of two do not"
+)
+"""What two ranks share beside the task, where they have one seed."""
+
 
 def phi_title(picture: PhiPicture) -> str:
     """Returns a figure's number and title, and what was trained."""
@@ -74,12 +79,16 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
     if keeps_B(picture.side) and len(seeds) > 1:
         drawn = f" Drawn are those of seed {seeds[0]}; each seed is counted against its own."
-    measured, theirs = [], []
+    measured, apart, theirs = [], [], []
     for at, seed in enumerate(seeds):
         measured.append(f"seed {seed}: {_over_matrices([(each.rho[at], each.bands[at]) for each in shares])}")
+        across = [(each.other_seed[at], each.bands[at]) for each in shares if each.other_seed is not None]
+        if across:
+            apart.append(f"seed {seed}: {_over_matrices(across)}")
         beside = [(each.permuted[at], each.bands[at]) for each in shares]
         if there := [(values, bands) for values, bands in beside if values is not None]:
             theirs.append(f"seed {seed}: {_over_matrices(there)}")
+    diamonds = f"Diamonds: the same with r = {other} of the next seed; {ONE_SEED}. Theirs outside: {'; '.join(apart)}."
     return [
         f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
         f"trained from the same seed ({_and(seeds)}); by chance {by_chance}. Directions: "
@@ -87,6 +96,7 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         f"The paper has no such figure.{in_inputs}",
         chance_words(shares[0].bands[0], picture.side, picture.no_inputs, "one seed's figure") + drawn,
         f"Directions outside, of {i * len(shares)} a seed: {'; '.join(measured)}.",
+        *([diamonds] if apart else []),
         *permuted_words(picture.permuted, picture.no_permuted),
         *([f"Theirs outside: {'; '.join(theirs)}."] if theirs else []),
         standing(picture.pairs[0][0].run, picture.scale),
@@ -211,11 +221,9 @@ def _of_other_seed(picture: PhiPicture) -> list[str]:
         for grid in picture.grids
         if grid.other_seed is not None
     ]
-    one, other = picture.runs[0].run.seed, picture.other_seed.run.seed
     return [
-        f"Diamonds: the same with r = {picture.ranks[1]} of seed {other}. Runs of one seed see the same batches in the "
-        f"same order, and their heads start alike; runs of seeds {one} and {other} share neither. Theirs outside: "
-        f"{'; '.join(found)}."
+        f"Diamonds: the same with r = {picture.ranks[1]} of seed {picture.other_seed.run.seed}; {ONE_SEED}. Theirs "
+        f"outside: {'; '.join(found)}."
     ]
 
 

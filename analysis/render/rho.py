@@ -58,6 +58,15 @@ def draw_shares(ax: Axes, shares: Shares) -> Axes:
         ax.plot(x, shares.in_inputs.mean(0), "_", color=style.SECOND, label="in the inputs'\nprincipal directions")
     if permuted := [values for values in shares.permuted if values is not None]:
         ax.plot(x, np.array(permuted).T, "x", color=style.PERMUTED, label=_first("permuted labels", len(permuted)))
+    if shares.other_seed is not None:
+        ax.plot(
+            x,
+            shares.other_seed.T,
+            "D",
+            color=style.BEYOND,
+            markerfacecolor="none",
+            label=_first("another seed", len(shares.other_seed)),
+        )
     ax.plot(x, shares.rho.T, "o", color=style.BEYOND, label=_first("measured, each seed", len(shares.rho)))
     ax.set_ylim(0, 1)
     ax.set_xticks([1, *range(4, x[-1] + 1, 4)] if len(x) <= 16 else [1, *range(16, x[-1] + 1, 16)])
