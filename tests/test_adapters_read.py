@@ -146,6 +146,20 @@ def test_what_is_no_plain_lora_is_told(settings: dict[str, Any], words: str | No
         assert "B A did not start at zero" in read(str(tmp_path)).notes[0]
 
 
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [("eva", "two such adapters share directions of A"), ("mica", "have the same B"), (True, ""), ("gaussian", "")],
+)
+def test_a_start_at_zero_that_is_not_drawn_has_a_sentence_of_its_own(
+    start: str | bool, words: str, tmp_path: Path
+) -> None:
+    peft_folder(tmp_path, base("llama"), r=2, target_modules=["v_proj"])
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start}))
+    notes = " ".join(read(str(tmp_path)).notes)
+    assert words in notes and bool(notes) == bool(words) and "did not start at zero" not in notes
+
+
 def test_pefts_other_tuners_are_refused_by_name(tmp_path: Path) -> None:
     from peft import LoHaConfig, get_peft_model
 
@@ -263,6 +277,19 @@ def test_whole_numbers_are_refused_when_they_are_read(tmp_path: Path) -> None:
     adapter = read(str(tmp_path / "x.safetensors"))
     with pytest.raises(InputError, match="kept as I8"):
         adapter.load(adapter.matrices[0])
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The library takes the last, so one file would hold two adapters."""
+    entries = [("x.lora_A", [2, 4]), ("x.lora_B", [4, 2]), ("x.lora_A", [2, 4])]
+    header = ", ".join(
+        f'"{name}": {{"dtype": "F32", "shape": {shape}, "data_offsets": [{32 * i}, {32 * i + 32}]}}'
+        for i, (name, shape) in enumerate(entries)
+    ).encode()
+    text = b"{" + header + b"}"
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(32 * len(entries)))
+    with pytest.raises(InputError, match="1 names stand there more than once: x.lora_A"):
+        read(str(tmp_path / "x.safetensors"))
 
 
 def test_one_matrix_is_in_memory_at_a_time(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -79,14 +79,14 @@ def open_folder(folder: Path) -> Tensors | None:
 
 
 def refuse_twice(path: Path, names: Sequence[str]) -> None:
-    """Refuses two tensors of one name.
+    """Refuses a name that two tensors have.
 
     Raises:
         InputError: Naming them.
     """
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise InputError(
-            f"{path}: {len(twice)} tensors stand there twice: {grouped(twice)}.\n"
+            f"{path}: {len(twice)} names stand there more than once: {grouped(twice)}.\n"
             "Give a folder of one checkpoint, or a file of one adapter."
         )
 
@@ -125,7 +125,7 @@ def _open_safetensors(path: Path) -> Tensors:
         raise MissingInputError(f"{path}: is damaged ({shown(error)}).\nCopy or download it again.") from error
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
+        header = json.loads(stream.read(length), object_pairs_hook=lambda pairs: _once(path, pairs))
     header.pop("__metadata__", None)
     begin = 8 + length
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
@@ -134,6 +134,12 @@ def _open_safetensors(path: Path) -> Tensors:
         for name, entry in header.items()
     }
     return Tensors(path, shapes, readers, metadata)
+
+
+def _once(path: Path, pairs: list[tuple[str, object]]) -> dict[str, Any]:
+    """Makes a dictionary of a header's pairs; the library lets the last of two tensors of one name win."""
+    refuse_twice(path, [name for name, _ in pairs])
+    return dict(pairs)
 
 
 def _reader(path: Path, name: str, dtype: str, offset: int, shape: Shape) -> Callable[[], np.ndarray]:
