@@ -280,14 +280,15 @@ def test_whole_numbers_are_refused_when_they_are_read(tmp_path: Path) -> None:
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
-    """The library takes the last, so one file would hold two adapters."""
-    entries = [("x.lora_A", [2, 4]), ("x.lora_B", [4, 2]), ("x.lora_A", [2, 4])]
+    """The library lets the last win where both are of the same bytes, here as numbers of another type."""
+    entries = [("x.lora_A", "I32", [2, 4], 0), ("x.lora_B", "F32", [4, 2], 32), ("x.lora_A", "F32", [2, 4], 0)]
     header = ", ".join(
-        f'"{name}": {{"dtype": "F32", "shape": {shape}, "data_offsets": [{32 * i}, {32 * i + 32}]}}'
-        for i, (name, shape) in enumerate(entries)
-    ).encode()
-    text = b"{" + header + b"}"
-    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(32 * len(entries)))
+        f'"{name}": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [{begin}, {begin + 32}]}}'
+        for name, dtype, shape, begin in entries
+    )
+    text = f"{{{header}}}".encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+    assert len(load_file(tmp_path / "x.safetensors")) == 2
     with pytest.raises(InputError, match="1 names stand there more than once: x.lora_A"):
         read(str(tmp_path / "x.safetensors"))
 
