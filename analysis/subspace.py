@@ -24,6 +24,9 @@ NEAR = 1e-4
 """Singular values nearer than this part of the largest count as equal: there the rounding of float32 factors (6e-8)
 turns a vector by up to about 1e-3 (Wedin 1972: by the perturbation over the gap)."""
 
+_SQUARABLE = 1e200
+"""Sums of squares between this and its inverse are exact: far from the ends of float64's range, 1e308 and 1e-308."""
+
 TRACY_WIDOM_99 = 2.0234
 """99 % quantile of the Tracy-Widom law of order 1 (Johnstone, Annals of Statistics 2001, Section 1.2 has the law)."""
 
@@ -37,16 +40,24 @@ class Svd(NamedTuple):
     V: Float[np.ndarray, "d_in r"]
 
 
+class Directions(NamedTuple):
+    """Singular vectors of one side as columns, and their singular values in falling order."""
+
+    U: Float[np.ndarray, "d k"]
+    s: Float[np.ndarray, " k"]
+
+
 class _Thin(NamedTuple):
-    """A tall matrix X = Q R with orthonormal Q = X T, which is not multiplied out."""
+    """A tall matrix X = Q R, whose orthonormal Q is not made before it is asked for."""
 
     X: Float[np.ndarray, "d r"]
-    T: Float[np.ndarray, "r r"]
+    T: Float[np.ndarray, "r r"] | None
+    """Q = X T; None where Q is to come from reflections."""
     R: Float[np.ndarray, "r r"]
 
     def rotated(self, u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
         """Returns Q u."""
-        return self.X @ (self.T @ u)
+        return self.X @ (self.T @ u) if self.T is not None else np.linalg.qr(self.X)[0] @ u
 
 
 def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
@@ -56,19 +67,34 @@ def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
         InputError: If a value is not finite.
     """
     X = np.asarray(X, dtype=np.float64)
-    gram = X.T @ X
-    if not np.isfinite(gram).all():
-        raise InputError(f"{name} holds values that are not finite.\nGive an update that did not diverge.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = X.T @ X
+    scale = 1.0
+    if not 1 / _SQUARABLE < gram.diagonal().max(initial=0) < _SQUARABLE:
+        scale = _power_above(X, name)
+        X = X / scale
+        gram = X.T @ X
     values, vectors = np.linalg.eigh(gram)
     if values[0] * MAX_CONDITION**2 > values[-1]:
         roots = np.sqrt(values)
-        return _Thin(X, vectors / roots, (vectors * roots).T)
-    Q, R = np.linalg.qr(X)
-    return _Thin(Q, np.eye(len(R)), R)
+        return _Thin(X, vectors / roots, scale * (vectors * roots).T)
+    return _Thin(X, None, scale * np.linalg.qr(X, mode="r"))
 
 
-def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Float[np.ndarray, "d r"]:
-    """Returns the singular vectors of a thin factor as columns, the largest singular value first.
+def _power_above(X: Float[np.ndarray, "d r"], name: str) -> float:
+    """Returns the power of two above all entries, by which they are divided without rounding; 1 of a zero matrix.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    largest = float(np.abs(X).max(initial=0))
+    if not math.isfinite(largest):
+        raise InputError(f"{name} holds values that are not finite.\nGive an update that did not diverge.")
+    return 2.0 ** min(math.frexp(largest)[1], 1023)
+
+
+def factor_directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Directions:
+    """Returns the singular vectors of a thin factor, and its singular values.
 
     Args:
         X: A (r x d_in; its right vectors are what the paper's Figures 3 and 4 compare) or B (d_out x r; left).
@@ -82,7 +108,13 @@ def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] =
     if tall.shape[0] < tall.shape[1]:
         raise ValueError(f"directions: side={side} of a {X.shape[0]} x {X.shape[1]} matrix. Give the other side.")
     thin = _thin(tall, "A factor")
-    return thin.rotated(np.linalg.svd(thin.R)[0])
+    u, s, _ = np.linalg.svd(thin.R)
+    return Directions(thin.rotated(u), s)
+
+
+def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Float[np.ndarray, "d r"]:
+    """Returns the singular vectors of `factor_directions` alone."""
+    return factor_directions(X, side).U
 
 
 def spectrum(X: Float[np.ndarray, "d_1 d_2"]) -> Float[np.ndarray, " r"]:
@@ -100,18 +132,29 @@ def svd(update: Update) -> Svd:
     By two thin factorisations and an r x r decomposition between them; (B G^-1, G A) gives the same.
 
     Raises:
-        InputError: If a value is not finite.
+        InputError: If a value is not finite, or too large.
     """
     A, B, core = _factored(update)
     u, s, vt = np.linalg.svd(core)
     return Svd(B.rotated(u), s, A.rotated(vt.T))
 
 
+def update_directions(update: Update, side: Literal["left", "right"]) -> Directions:
+    """Returns one side of `svd`: where a factor lacks rank, the other side's vectors would cost the most.
+
+    Raises:
+        InputError: If a value is not finite, or too large.
+    """
+    A, B, core = _factored(update)
+    u, s, vt = np.linalg.svd(core)
+    return Directions(B.rotated(u) if side == "left" else A.rotated(vt.T), s)
+
+
 def singular_values(update: Update) -> Float[np.ndarray, " r"]:
     """Returns the singular values of dW as `svd` does, without its vectors, which take half of the time.
 
     Raises:
-        InputError: If a value is not finite.
+        InputError: If a value is not finite, or too large.
     """
     return np.linalg.svd(_factored(update)[2], compute_uv=False)
 
@@ -120,7 +163,11 @@ def _factored(update: Update) -> tuple[_Thin, _Thin, Float[np.ndarray, "r r"]]:
     """Returns both factors as Q R, and what stands between the Qs: dW = Q_B (scaling R_B R_A^T) Q_A^T."""
     scaling = update.scaling if update.scaling is not None else 1.0
     A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
-    return A, B, scaling * (B.R @ A.R.T)
+    with np.errstate(over="ignore", invalid="ignore"):
+        core = scaling * (B.R @ A.R.T)
+    if not np.isfinite(core).all():
+        raise InputError(f"B A of {update.module} is too large for float64.\nGive an update that did not diverge.")
+    return A, B, core
 
 
 def phi_grid(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, "i j"]:
@@ -179,7 +226,7 @@ def near_equal(s: Float[np.ndarray, " r"], tol: float = NEAR) -> list[range]:
 
 def norm(s: Float[np.ndarray, " r"]) -> float:
     """Returns the Frobenius norm from the singular values."""
-    return float(np.linalg.norm(s))
+    return math.hypot(*s.tolist())
 
 
 def stable_rank(s: Float[np.ndarray, " r"]) -> float:
@@ -197,8 +244,10 @@ def effective_rank(s: Float[np.ndarray, " r"]) -> float:
 
 def energy(s: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
     """Returns the part of ||dW||_F^2 that the first 1, 2, ... directions hold; 0 throughout of a zero matrix."""
-    sums = np.square(s).cumsum()
-    return sums / sums[-1] if sums[-1] > 0 else sums
+    if not s[0] > 0:
+        return np.zeros(len(s))
+    sums = np.square(s / s[0]).cumsum()
+    return sums / sums[-1]
 
 
 def moved(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> float:

@@ -20,6 +20,7 @@ from analysis.subspace import (
     spectrum,
     stable_rank,
     svd,
+    update_directions,
 )
 from analysis.update import Update
 from lora_repro.draw import normal, uniform
@@ -97,14 +98,22 @@ def test_factors_of_any_condition_give_orthonormal_directions(condition: float) 
 
 
 def test_both_ways_to_factor_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Gram matrix where it is exact enough, reflections elsewhere: the same answer, so the test looks."""
-    A, calls, qr = orthonormal(60, 4, 0).T.copy(), [], np.linalg.qr
-    monkeypatch.setattr(np.linalg, "qr", lambda X: calls.append(X.shape) or qr(X))
+    """The Gram matrix where it is exact enough, reflections elsewhere: the same answer, so the test looks.
+
+    Vectors of reflections are made only where they are asked for.
+    """
+    A, B, calls, qr = orthonormal(60, 4, 0).T.copy(), orthonormal(50, 4, 1), [], np.linalg.qr
+    monkeypatch.setattr(np.linalg, "qr", lambda X, mode="reduced": calls.append((X.shape, mode)) or qr(X, mode))
     directions(A)
     assert calls == []
     A[3] *= 0.5 / subspace.MAX_CONDITION
+    spectrum(A)
+    assert calls == [((60, 4), "r")]
+    calls.clear()
+    update_directions(update(A, B), "left")
+    assert calls == [((60, 4), "r")]
     directions(A)
-    assert calls == [(60, 4)]
+    assert calls[2:] == [((60, 4), "reduced")]
 
 
 def test_an_update_without_scaling_is_taken_as_it_is_and_a_negative_one_turns_the_vectors() -> None:
@@ -132,6 +141,35 @@ def test_values_that_are_not_finite_are_refused_by_name(value: float) -> None:
         svd(of)
     with pytest.raises(InputError, match="not finite"):
         directions(of.B, "left")
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e200, 1e300])
+def test_factors_whose_squares_leave_float64_are_decomposed_exactly(size: float) -> None:
+    of = drawn(30, 20, 4, dtype=np.float64)
+    plain, large = svd(of), svd(of._replace(A=of.A * size))
+    np.testing.assert_allclose(large.s / size, plain.s, rtol=1e-12)
+    np.testing.assert_allclose(phi_grid(large.V, plain.V), phi_grid(plain.V, plain.V), atol=1e-9)
+    np.testing.assert_allclose(spectrum(of.A * size) / size, spectrum(of.A), rtol=1e-12)
+    assert norm(large.s) / size == pytest.approx(norm(plain.s), rel=1e-12)
+    assert stable_rank(large.s) == pytest.approx(stable_rank(plain.s), rel=1e-9)
+    np.testing.assert_allclose(energy(large.s), energy(plain.s), rtol=1e-9)
+
+
+def test_a_product_too_large_for_float64_is_refused_by_name() -> None:
+    of = drawn(30, 20, 4, dtype=np.float64)
+    with pytest.raises(InputError, match=r"B A of layers\.3\.query is too large for float64"):
+        svd(of._replace(A=of.A * 1e200, B=of.B * 1e200))
+
+
+@pytest.mark.parametrize("r_of_B", [5, 2, 0])
+def test_one_side_of_an_update_is_that_of_its_decomposition(r_of_B: int) -> None:  # noqa: N803
+    of = drawn(30, 20, 5)
+    of.B[:, r_of_B:] = 0
+    whole = svd(of)
+    for side, expected in (("left", whole.U), ("right", whole.V)):
+        U, s = update_directions(of, side)
+        np.testing.assert_array_equal(s, whole.s)
+        np.testing.assert_array_equal(U, expected)
 
 
 def test_the_other_side_of_a_factor_is_refused() -> None:
