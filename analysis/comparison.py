@@ -1,7 +1,7 @@
 """Two adapters, matrix by matrix: how much of what the one learned lies in what the other learned (Section 7.2)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,33 +50,39 @@ class Comparison(NamedTuple):
 def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[Pair]:
     """Returns the matrices that two adapters share, in the first one's order.
 
-    Those whose modules are the same whatever layout writes them; then those of the same layer and letter, where each
-    adapter has one only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
+    Those of one name first; then those whose names are the same whatever layout writes them, where that tells one of
+    each (`m.a_b` and `m.a.b` are written alike); then those of the same layer and letter, where each adapter has one
+    only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
     """
-    theirs = {_key(m): m for m in second}
-    found = {m: theirs[_key(m)] for m in first if _key(m) in theirs}
-    taken = set(map(id, found.values()))
-    left, others = [m for m in first if m not in found], [m for m in second if id(m) not in taken]
-    for matrix in _single(left):
-        for other in _single(others):
-            if _site(matrix) == _site(other) and _same_stack(matrix, other):
-                found[matrix] = other
+    found: dict[Matrix, Matrix] = {}
+    for key in (_exactly, _key, _site):
+        left = _single([m for m in first if m not in found], key)
+        taken = set(found.values())
+        others = _single([m for m in second if m not in taken], key)
+        for told in left.keys() & others.keys():
+            if key is not _site or _same_stack(left[told], others[told]):
+                found[left[told]] = others[told]
     return [(matrix, found[matrix]) for matrix in first if matrix in found]
 
 
-def _key(matrix: Matrix) -> tuple[str, str]:
+def _exactly(matrix: Matrix) -> tuple[str, str]:
     """Returns a module's name, and the letter: a fused layer has several matrices, others at most the last name."""
-    return canonical(matrix.module), matrix.weight if matrix.weight in LETTERS else ""
+    return matrix.module, matrix.weight if matrix.weight in LETTERS else ""
 
 
-def _site(matrix: Matrix) -> tuple[int | None, str]:
-    return matrix.layer, matrix.weight
+def _key(matrix: Matrix) -> tuple[str, str]:
+    return canonical(matrix.module), _exactly(matrix)[1]
 
 
-def _single(matrices: Sequence[Matrix]) -> list[Matrix]:
-    """Returns those whose layer and letter are known, and no other's."""
-    times = Counter(map(_site, matrices))
-    return [m for m in matrices if times[_site(m)] == 1 and (m.layer is not None or m.weight == "embed")]
+def _site(matrix: Matrix) -> tuple[int | None, str] | None:
+    """Returns layer and letter; None where they do not say which matrix is meant."""
+    return (matrix.layer, matrix.weight) if matrix.layer is not None or matrix.weight == "embed" else None
+
+
+def _single(matrices: Sequence[Matrix], key: Callable[[Matrix], Hashable]) -> dict[Hashable, Matrix]:
+    """Returns, by its key, each matrix that has one of its own."""
+    times = Counter(map(key, matrices))
+    return {key(m): m for m in matrices if key(m) is not None and times[key(m)] == 1}
 
 
 def _same_stack(first: Matrix, second: Matrix) -> bool:

@@ -1,5 +1,6 @@
 """What an adapter adds to each matrix, in figures: norm, singular values, effective rank, size beside W_0."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters import Adapter, Loaded, Matrix
+from analysis.projection import squared_norm
 from analysis.sides import spectrum
 from analysis.subspace import effective_rank, norm
 from analysis.words import grouped, shown
@@ -116,7 +118,7 @@ def figures(matrix: Matrix, loaded: Loaded, W_0: Float[np.ndarray, "d_out d_in"]
         total,
         effective_rank(s),
         min(1.0, (norm(s) / whole) ** 2) if whole else 1.0,
-        total / float(np.linalg.norm(W_0)) if W_0 is not None else None,
+        total / math.sqrt(squared_norm(W_0)) if W_0 is not None else None,
     )
 
 

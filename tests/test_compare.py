@@ -133,6 +133,14 @@ def matrix(module: str, layer: int | None, weight: str) -> Matrix:
             [("decoder.block.0.cross.q", 0, "q"), ("decoder.block.0.self.q", 0, "q")],
             [(0, 1)],
         ),
+        # names that only another separator tells apart are not taken for each other
+        (
+            [("m.a_b", None, "b"), ("m.a.b", None, "b")],
+            [("m.a.b", None, "b"), ("m.a_b", None, "b")],
+            [(0, 1), (1, 0)],
+        ),
+        ([("m.a_b", None, "b")], [("m.a.b", None, "b"), ("m.a-b", None, "b")], []),
+        ([("m.a_b", None, "b"), ("m.a.b", None, "b")], [("m.a.b", None, "b")], [(1, 0)]),
         ([("x.self.q", 0, "q")], [("y.cross.q", 0, "q"), ("y.self.q", 0, "q")], []),
         # modules outside of layers are never paired by their last name alone
         ([("down.0.conv", None, "conv")], [("up.0.conv", None, "conv")], []),

@@ -11,6 +11,9 @@ from handmade import factors, write_loralib, write_peft
 from safetensors.numpy import load_file, save_file
 
 from analysis.__main__ import main
+from analysis.adapters import Loaded, Matrix
+from analysis.inspection import figures
+from analysis.update import Update
 from analysis.words import grouped, markdown, shown
 
 Captured = pytest.CaptureFixture[str]
@@ -87,6 +90,19 @@ def test_with_a_base_the_norm_is_beside_that_of_W_0(tmp_path: Path, capsys: Capt
         expected = np.linalg.norm(B @ A) / np.linalg.norm(W[entry["weight"]])
         assert entry["relative_norm"] == pytest.approx(expected, rel=1e-6)
     assert "norm of dW / norm of W_0" in call(capsys, *command)[1]
+
+
+def test_the_norm_of_W_0_is_summed_in_float64() -> None:
+    """In float32 the sum of 2^24 equal squares is off in the sixth digit."""
+    update = Update(0, "q", "x", np.ones((1, 4096), np.float32), np.ones((4096, 1), np.float32), 1.0)
+    W_0 = np.full((4096, 4096), 0.1, np.float32)
+
+    def none() -> None:
+        return None
+
+    at = Matrix(0, "q", "x", 4096, 4096, none, none)  # pyright: ignore[reportArgumentType]
+    found = figures(at, Loaded(update, None), W_0).relative_norm
+    assert found == pytest.approx(4096 / (float(np.float32(0.1)) * 4096), rel=1e-9)
 
 
 def test_a_pair_of_checkpoints_says_how_much_its_first_directions_hold(tmp_path: Path, capsys: Captured) -> None:

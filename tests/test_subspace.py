@@ -162,7 +162,7 @@ def test_a_product_too_large_for_float64_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("r_of_B", [5, 2, 0])
-def test_one_side_of_an_update_is_that_of_its_decomposition(r_of_B: int) -> None:  # noqa: N803
+def test_one_side_of_an_update_is_that_of_its_decomposition(r_of_B: int) -> None:
     of = drawn(30, 20, 5)
     of.B[:, r_of_B:] = 0
     whole = svd(of)

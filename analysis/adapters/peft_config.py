@@ -22,10 +22,10 @@ _STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts of A and B that take their place out of W_0: what is in B A is not only learned."""
 
 _NOT_DRAWN = {
-    "eva": "B started at zero, A in the leading directions of its inputs (Paischer et al. 2024), not in random ones: two "
-    "such adapters share directions of A before any training.",
-    "mica": "A started at zero, B in the weakest directions of W_0, where it stays: two such adapters of one base have "
-    "the same B.",
+    "eva": "B started at zero, A in the leading directions of its inputs (Paischer et al. 2024): two such adapters "
+    "share directions of A before any training.",
+    "mica": "A started at zero, B in the weakest directions of W_0, where it stays: two such adapters of one base "
+    "have the same B.",
 }
 """Starts at which B A is zero, and a factor is not drawn at random (peft/tuners/lora/layer.py and eva.py)."""
 
