@@ -137,6 +137,13 @@ HOSTILE = (
     "a|b`c`*d*",
     "\x1b[2J\u202egnp",
     "x" * 5000,
+    '=HYPERLINK("http://x";"y")',
+    "\u202e=1+1",
+    "@SUM(1)",
+    "+1",
+    "-1",
+    "\t=1",
+    "\uff1d1",
 )
 
 
@@ -153,6 +160,11 @@ def test_names_that_mean_harm_are_harmless(name: str, tmp_path: Path, capsys: Ca
     code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors", "--alpha", "4", "--format", "json")
     (entry,) = json.loads(out)
     assert entry["module"] == name and not any(c in out + err for c in "\x1b\u202e")
+    for command in (("inspect",), ("compare", tmp_path / "a.safetensors")):
+        out = call(capsys, *command, tmp_path / "a.safetensors", "--format", "csv")[1]
+        for row in csv.DictReader(io.StringIO(out)):
+            assert not row["module"].startswith(tuple("=+-@\t\r\uff1d")) and row["module"].isprintable()
+            assert shown(name)[:50] in row["module"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

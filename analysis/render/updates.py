@@ -14,6 +14,9 @@ from analysis.render.lines import aligned
 from analysis.subspace import near_equal, shared_dimensions
 from analysis.words import markdown, shown
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection), in full width too."""
+
 _FROM_ZERO = " Layers count from 0, as in the checkpoint."
 
 
@@ -44,17 +47,16 @@ def comparison_json(comparison: Comparison) -> str:
 
 def inspection_csv(inspection: Inspection) -> str:
     """Writes a row a matrix; the singular values are separated by spaces."""
-    names = [name for name in Inspected._fields if name != "singular_values"]
-    return _csv(
-        [*names, "singular_values"],
-        (
-            [
-                *("x".join(map(str, row.shape)) if name == "shape" else getattr(row, name) for name in names),
-                " ".join(repr(float(s)) for s in row.singular_values),
-            ]
-            for row in inspection.rows
-        ),
-    )
+    rows = [_flat(row) for row in inspection.rows]
+    return _csv(list(rows[0]), (list(row.values()) for row in rows))
+
+
+def _flat(row: Inspected) -> dict[str, object]:
+    """Returns the cells of a row; what is a list comes last."""
+    cells = {name: value for name, value in row._asdict().items() if not isinstance(value, np.ndarray)}
+    lists = {name: value for name, value in row._asdict().items() if name not in cells}
+    cells |= {"weight": _cell(row.weight), "module": _cell(row.module), "shape": "x".join(map(str, row.shape))}
+    return cells | {name: " ".join(map(repr, values.tolist())) for name, values in lists.items()}
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -62,8 +64,9 @@ def comparison_csv(comparison: Comparison) -> str:
     return _csv(
         ["layer", "weight", "module", "side", "i", "j", "phi", "null"],
         (
-            [row.layer, row.weight, row.modules[0], row.side.value, i + 1, j + 1, float(phi), float(row.null[i, j])]
+            [*where, i + 1, j + 1, float(phi), float(row.null[i, j])]
             for row in comparison.rows
+            for where in [(row.layer, _cell(row.weight), _cell(row.modules[0]), row.side.value)]
             for (i, j), phi in np.ndenumerate(row.phi)
         ),
     )
@@ -165,3 +168,8 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().rstrip("\n")
+
+
+def _cell(name: str) -> str:
+    """Writes a foreign name so that no spreadsheet takes it for a formula, and no terminal for a command."""
+    return f"'{shown(name)}" if name.startswith(_FORMULAS) else shown(name)
