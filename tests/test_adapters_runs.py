@@ -221,6 +221,40 @@ def test_a_bare_model_and_a_classifier_have_other_names_and_are_one_base(tmp_pat
             np.testing.assert_array_equal(value, updates(adapter)[key])
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_positions_and_masks_are_listed_and_the_rest_is_read(suffix: str, tmp_path: Path) -> None:
+    """Older transformers kept them with the weights: whole numbers, truth values, and a mask of floats."""
+    torch.manual_seed(0)
+    W, mask = torch.randn(8, 8), torch.ones(1, 1, 16, 16)
+    beside = {
+        "embeddings.position_ids": torch.arange(16)[None],
+        "h.0.attn.bias": mask.bool(),
+        "h.1.attn.bias": mask,
+        "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "steps": torch.arange(6).reshape(2, 3),
+    }
+    for name, weight in (("base", W), ("trained", W + 0.1)):
+        state = {"h.0.attn.q_proj.weight": weight, **beside}
+        path = tmp_path / f"{name}.{suffix}"
+        save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    adapter = read(str(tmp_path / f"trained.{suffix}"), Options(base=str(tmp_path / f"base.{suffix}")))
+    assert [(m.layer, m.weight) for m in adapter.matrices] == [(0, "q")]
+    np.testing.assert_allclose(updates(adapter)[0, "q"], np.full((8, 8), 0.1), atol=1e-6)
+    (note,) = [note for note in adapter.notes if "which are not trained" in note]
+    assert all(name in note for name in ("embeddings.position_ids", "h.*.attn.bias (2)", "masked_bias", "steps"))
+
+
+def test_a_quantised_weight_is_no_mask(tmp_path: Path) -> None:
+    name = "h.0.attn.q_proj.weight"
+    save_file({name: torch.randn(8, 8)}, tmp_path / "base.safetensors")
+    save_file({name: torch.ones(8, 8, dtype=torch.int8)}, tmp_path / "trained.safetensors")
+    adapter = read(str(tmp_path / "trained.safetensors"), Options(base=str(tmp_path / "base.safetensors")))
+    with pytest.raises(InputError, match=r"kept as I8.*\nGive a file that is not quantised"):
+        adapter.load(adapter.matrices[0])
+    with pytest.raises(InputError, match=r"without fractions, or masks: h\.0"):
+        read(str(tmp_path / "trained.safetensors"), Options(base=str(tmp_path / "trained.safetensors")))
+
+
 def test_checkpoints_need_a_base_of_their_own(tmp_path: Path) -> None:
     changed("llama", tmp_path)
     with pytest.raises(InputError, match="give what it was trained from: --base MODEL"):

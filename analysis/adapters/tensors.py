@@ -17,6 +17,9 @@ Shape = tuple[int, ...]
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Of safetensors, and what numpy reads them as; it has no bf16, whose bits are the upper half of a float32's."""
 
+_WHOLE = ("BOOL", "I", "U")
+"""How the names of safetensors' types without fractions begin."""
+
 _SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 """As transformers cuts a checkpoint into pieces."""
 
@@ -31,6 +34,8 @@ class Tensors(NamedTuple):
     metadata: Mapping[str, str]
     others: Sequence[str] = ()
     """Names of what is no tensor."""
+    whole: frozenset[str] = frozenset()
+    """Names of tensors of whole numbers or truth values: positions, masks, or weights that are quantised."""
 
     def read(self, name: str) -> np.ndarray:
         """Reads one tensor, as float32 or as float64.
@@ -99,6 +104,7 @@ def _joined(folder: Path, shards: Sequence[Tensors]) -> Tensors:
         {name: reader for shard in shards for name, reader in shard.readers.items()},
         {},
         [name for shard in shards for name in shard.others],
+        frozenset(name for shard in shards for name in shard.whole),
     )
     index = next(iter(sorted(folder.glob("*.index.json"))), None)
     try:
@@ -133,7 +139,8 @@ def _open_safetensors(path: Path) -> Tensors:
         name: _reader(path, name, entry["dtype"], begin + entry["data_offsets"][0], shapes[name])
         for name, entry in header.items()
     }
-    return Tensors(path, shapes, readers, metadata)
+    whole = frozenset(name for name, entry in header.items() if entry["dtype"].startswith(_WHOLE))
+    return Tensors(path, shapes, readers, metadata, whole=whole)
 
 
 def _once(path: Path, pairs: list[tuple[str, object]]) -> dict[str, Any]:
