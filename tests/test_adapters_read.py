@@ -102,6 +102,54 @@ def test_gpt2s_fused_layer_is_split_into_q_k_and_v(tmp_path: Path) -> None:
         np.testing.assert_allclose(of(adapter, 1, letter), whole[32 * index : 32 * (index + 1)], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("family", "module"), [("mpt", "transformer.blocks.1.attn.Wqkv"), ("modernbert", "model.layers.1.attn.Wqkv")]
+)
+def test_blocks_of_other_names_are_split_as_the_model_splits_its_output(
+    family: str, module: str, tmp_path: Path
+) -> None:
+    model = base(family)
+    theirs = peft_folder(tmp_path, model, r=4, target_modules=["Wqkv"])
+    adapter = read(str(tmp_path))
+    assert places(adapter) == [(layer, letter) for layer in range(2) for letter in "qkv"] and not adapter.notes
+    for letter, block in zip("qkv", np.split(theirs[module], 3), strict=True):
+        np.testing.assert_allclose(of(adapter, 1, letter), block, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("module", "d_out", "parts"),
+    [
+        ("model.layers.0.self_attn.W_pack", 96, ["q", "k", "v"]),
+        ("model.layers.0.self_attn.W_pack", 64, ["W_pack"]),  # heads in groups: k and v are narrower
+        ("transformer.blocks.0.attn.Wqkv", 48, ["Wqkv"]),
+        ("transformer.h.0.attn.c_attn", 48, ["c_attn"]),  # one k and v for all heads
+        ("transformer.h.0.self_attention.query_key_value", 96, ["query_key_value"]),  # BLOOM and Falcon, by head
+        ("transformer.h.0.attn.qkv_proj", 96, ["qkv_proj"]),  # CodeGen
+        ("somebodys.own.qkv", 96, ["qkv"]),
+        ("model.layers.0.mlp.gate_up_proj", 128, ["gate_up_proj"]),
+    ],
+)
+def test_what_is_not_split_is_told(module: str, d_out: int, parts: list[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    A, B = (torch.from_numpy(rng.normal(size=size)).float() for size in ((2, 32), (d_out, 2)))
+    save_file({f"{module}.lora_A.weight": A, f"{module}.lora_B.weight": B}, tmp_path / "x.safetensors")
+    adapter = read(str(tmp_path / "x.safetensors"), Options(alpha=2))
+    assert [m.weight for m in adapter.matrices] == parts
+    told = [note for note in adapter.notes if note == f"Computes several matrices at once, not split: {module}."]
+    assert len(told) == (len(parts) == 1)
+    whole = np.concatenate([dense(adapter, matrix) for matrix in adapter.matrices])
+    np.testing.assert_allclose(whole, (B.double() @ A.double()).numpy(), atol=1e-6)
+
+
+def test_bloom_keeps_its_heads_apart_so_its_layer_stays_whole(tmp_path: Path) -> None:
+    theirs = peft_folder(tmp_path, base("bloom"), r=4, target_modules=["query_key_value"])
+    adapter = read(str(tmp_path))
+    assert places(adapter) == [(0, "query_key_value"), (1, "query_key_value")]
+    assert any("not split: transformer.h.*.self_attention.query_key_value (2)" in note for note in adapter.notes)
+    for matrix in adapter.matrices:
+        np.testing.assert_allclose(dense(adapter, matrix), theirs[matrix.module], atol=1e-6)
+
+
 def test_neox_interleaves_by_head_and_says_what_is_missing(tmp_path: Path) -> None:
     model = base("gpt_neox")
     model.save_pretrained(tmp_path / "base")

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone, find_weight
-from analysis.adapters.names import FUSED, holder, named
+from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
 from analysis.update import Update
-from analysis.words import shown
+from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS, Part
 from lora_repro.errors import InputError
 
@@ -87,8 +87,11 @@ class Adapter:
     """Which options of the command line say something about it: alpha, enable_lora, top."""
 
     def __post_init__(self) -> None:
-        """Sorts the matrices."""
+        """Sorts the matrices, and says which of them are several."""
         self.matrices = sorted(self.matrices, key=_place)
+        several = [m.module for m in self.matrices if m.weight not in LETTERS and computes_several(m.module)]
+        if several:
+            self.notes = [*self.notes, f"Computes several matrices at once, not split: {grouped(several)}."]
 
     def load(self, matrix: Matrix) -> Update:
         """Reads one matrix's update."""
@@ -183,11 +186,11 @@ def frozen(backbone: Backbone, module: str, part: Part | None) -> Float[np.ndarr
 def _by_name(module: str, d_in: int, d_out: int) -> list[Place]:
     """Reads layer and letter from the module's name alone."""
     layer, letter, _ = named(module)
-    if not letter.startswith("qkv"):
+    if letter not in (BLOCKS, BY_HEAD):
         return [Place(layer, letter)]
     if d_out != 3 * d_in:  # another architecture's layer of the same name
         return [Place(layer, module.rpartition(".")[2])]
-    if letter == "qkv by head":
+    if letter == BY_HEAD:
         raise InputError(
             f"{shown(module)} computes q, k and v at once, head by head, and the file does not say how many heads "
             "there are.\nGive the base: --base MODEL, a folder with its config.json or a model of conf/model."

@@ -6,7 +6,7 @@ from functools import partial
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, matrices
 from analysis.adapters.layouts import Found, Pair, factors, refuse_misfits, widths
-from analysis.adapters.names import FUSED, named
+from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Tensors
 from analysis.words import shown
 from lora_repro.arch import Part
@@ -28,7 +28,7 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
         d_in, rows, r, d_out = widths(tensors, pair)
         read = partial(factors, tensors, pair, None if options.alpha is None else options.alpha / r)
         number = d_out // d_in
-        if named(pair.module).letter == "qkv" and rows == number * r and d_out == number * d_in:
+        if named(pair.module).letter == BLOCKS and rows == number * r and d_out == number * d_in:
             letters = options.enable_lora if options.enable_lora is not None else FUSED if number == 3 else _AUTHORS
             assumed = assumed or (options.enable_lora is None and number < 3)
             takes.add("enable_lora")
