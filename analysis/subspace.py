@@ -78,7 +78,7 @@ def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
     if values[0] * MAX_CONDITION**2 > values[-1]:
         roots = np.sqrt(values)
         return _Thin(X, vectors / roots, scale * (vectors * roots).T)
-    return _Thin(X, None, scale * np.linalg.qr(X, mode="r"))
+    return _Thin(X, None, scale * np.asarray(np.linalg.qr(X, mode="r")))
 
 
 def _power_above(X: Float[np.ndarray, "d r"], name: str) -> float:

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,8 @@ def test_both_ways_to_factor_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Vectors of reflections are made only where they are asked for.
     """
-    A, B, calls, qr = orthonormal(60, 4, 0).T.copy(), orthonormal(50, 4, 1), [], np.linalg.qr
+    A, B, calls = orthonormal(60, 4, 0).T.copy(), orthonormal(50, 4, 1), []
+    qr: Any = np.linalg.qr
     monkeypatch.setattr(np.linalg, "qr", lambda X, mode="reduced": calls.append((X.shape, mode)) or qr(X, mode=mode))
     directions(A)
     assert calls == []

@@ -68,7 +68,7 @@ def _places(rows: Sequence[Compared]) -> list[str | None]:
     if len({(row.layer, shown(row.weight)) for row in rows}) == len(rows):
         return [None] * len(rows)
     for names in ([holder(row.modules[0]) for row in rows], [row.modules[0] for row in rows]):
-        places = [shown(name) for name in names]
+        places: list[str | None] = [shown(name) for name in names]
         if len({(place, shown(row.weight)) for place, row in zip(places, rows, strict=True)}) == len(rows):
             return places
     return [shown(f"{number}: {row.modules[0]}") for number, row in enumerate(rows, 1)]

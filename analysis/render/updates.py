@@ -53,7 +53,9 @@ def inspection_csv(inspection: Inspection) -> str:
 
 def _flat(row: Inspected) -> dict[str, object]:
     """Returns the cells of a row; what is a list comes last."""
-    cells = {name: value for name, value in row._asdict().items() if not isinstance(value, np.ndarray)}
+    cells: dict[str, object] = {
+        name: value for name, value in row._asdict().items() if not isinstance(value, np.ndarray)
+    }
     lists = {name: value for name, value in row._asdict().items() if name not in cells}
     cells |= {"weight": _cell(row.weight), "module": _cell(row.module), "shape": "x".join(map(str, row.shape))}
     return cells | {name: " ".join(map(repr, values.tolist())) for name, values in lists.items()}
