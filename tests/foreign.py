@@ -84,9 +84,10 @@ def loralib_model(layers: Mapping[str, nn.Module]) -> nn.Module:
 
 def merged_difference(layer: nn.Module) -> np.ndarray:
     """Returns what loralib adds to a layer's weight when it merges, as (d_out, d_in)."""
-    before = layer.get_parameter("weight").detach().double().clone()
+    name = "conv.weight" if isinstance(layer, loralib.Conv2d) else "weight"
+    before = layer.get_parameter(name).detach().double().clone()
     layer.double().train(False)
-    change = layer.get_parameter("weight").detach() - before
+    change = layer.get_parameter(name).detach() - before
     layer.train(True)
     columns = bool(getattr(layer, "fan_in_fan_out", False)) or isinstance(layer, loralib.Embedding)
     return _matrix(change.T if columns else change)

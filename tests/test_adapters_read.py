@@ -283,6 +283,49 @@ def test_merged_linears_groups_are_told_apart(
         np.testing.assert_allclose(of(adapter, 0, letter), theirs[rows], atol=1e-6)
 
 
+@pytest.mark.parametrize("given", ["whole file", "base of loralib", "plain base"])
+@pytest.mark.parametrize(("k", "r"), [(3, 4), (1, 4), (2, 3)])
+def test_loralibs_convolution_is_b_a_viewed_as_its_kernel(given: str, k: int, r: int, tmp_path: Path) -> None:
+    name = "stem.conv1"
+    layer = loralib.Conv2d(6, 16, k, r=r, lora_alpha=8)
+    model = loralib_model({name: layer})
+    state, base_name = model.state_dict(), f"{name}.conv.weight" if given == "base of loralib" else f"{name}.weight"
+    save_file({base_name: layer.conv.weight.detach().clone()}, tmp_path / "base.safetensors")
+    torch.save(state if given == "whole file" else loralib.lora_state_dict(model), tmp_path / "a.bin")
+    base_file = None if given == "whole file" else str(tmp_path / "base.safetensors")
+    theirs = merged_difference(layer)
+    for alpha in (8.0, None):
+        adapter = read(str(tmp_path / "a.bin"), Options(base=base_file, alpha=alpha))
+        (matrix,) = adapter.matrices
+        assert (matrix.d_in, matrix.d_out, matrix.weight) == (6 * k * k, 16, "conv1")
+        assert not any("taken as linear" in note for note in adapter.notes)
+        np.testing.assert_allclose(dense(adapter, matrix), theirs / (1 if alpha else 8 / r), atol=1e-6)
+
+
+def test_a_convolution_whose_kernel_is_not_seen_is_never_taken_for_a_linear_layer(tmp_path: Path) -> None:
+    layers = {"stem.conv1": loralib.Conv2d(6, 16, 3, r=4), "stem.0": loralib.Linear(12, 8, r=4)}
+    torch.save(loralib.lora_state_dict(loralib_model(layers)), tmp_path / "a.bin")
+    adapter = read(str(tmp_path / "a.bin"))
+    conv, linear = sorted(adapter.matrices, key=lambda matrix: matrix.d_in, reverse=True)
+    with pytest.raises(InputError, match=r"stem\.conv1 is called a convolution.*\nGive the base: --base MODEL"):
+        adapter.load(conv)
+    assert adapter.load(linear).A.shape == (4, 12)
+    assert any("taken as linear: stem.0 (a convolution's kernel" in note for note in adapter.notes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((16, 3, 3, 3), "in groups"), ((16, 6, 5, 5), "no view of its weight"), ((16, 6, 3), "no view of its weight")],
+)
+def test_what_is_no_view_of_its_kernel_is_refused(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
+    groups = 2 if words == "in groups" else 1
+    model = loralib_model({"stem": loralib.Conv2d(6, 16, 3, r=4, groups=groups)})
+    save_file({"stem.weight": torch.ones(shape)}, tmp_path / "base.safetensors")
+    torch.save(loralib.lora_state_dict(model), tmp_path / "a.bin")
+    with pytest.raises(InputError, match=words):
+        read(str(tmp_path / "a.bin"), Options(base=str(tmp_path / "base.safetensors")))
+
+
 def test_one_group_of_merged_linear_must_be_named(tmp_path: Path) -> None:
     layer = loralib.MergedLinear(32, 96, r=4, enable_lora=[False, False, True], fan_in_fan_out=True)
     torch.save(loralib.lora_state_dict(loralib_model({"h.0.attn.c_attn": layer})), tmp_path / "a.bin")
