@@ -47,13 +47,18 @@ class Side(str, Enum):
 
 def directions_of(update: Update, side: Side) -> Directions:
     """Returns the directions of an update on one side, without those of zero; none where it is zero, as B at first."""
+    return kept(all_directions(update, side))
+
+
+def all_directions(update: Update, side: Side) -> Directions:
+    """Returns the directions of an update on one side, those of zero too."""
     if side.of == "dW":
-        return kept(update_directions(slim(update), "right" if side.reads_inputs else "left"))
+        return update_directions(slim(update), "right" if side.reads_inputs else "left")
     tall = (update.A.T if side is Side.A else update.B).astype(np.float64)
     if tall.shape[0] < tall.shape[1]:  # more rank than width
         U, s, _ = np.linalg.svd(tall, full_matrices=False)
-        return kept(Directions(U, s))
-    return kept(factor_directions(tall, "left"))
+        return Directions(U, s)
+    return factor_directions(tall, "left")
 
 
 def spectrum(update: Update) -> Float[np.ndarray, " k"]:

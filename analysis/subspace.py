@@ -8,6 +8,7 @@ vectors within the group are not determined either, only their span: `near_equal
 """
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -209,7 +210,7 @@ def principal_angles(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -
     U, V = U.astype(np.float64), V.astype(np.float64)
     inner = U.T @ V
     cosines = np.linalg.svd(inner, compute_uv=False).clip(0, 1)
-    sines = np.linalg.svd(np.linalg.qr(V - U @ inner)[1], compute_uv=False).clip(0, 1)[::-1]
+    sines = spectrum(V - U @ inner).clip(0, 1)[::-1]
     return np.where(cosines**2 > 0.5, np.arcsin(sines), np.arccos(cosines))
 
 
@@ -250,29 +251,44 @@ def energy(s: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
     return sums / sums[-1]
 
 
-def moved(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> float:
-    """Returns ||A - A_0||_F / ||A_0||_F: how far training has moved A from its start.
+def moved(factors: Iterable[tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]]) -> float:
+    """Returns ||A - A_0||_F / ||A_0||_F of one matrix, or of several together: how far training has moved A.
+
+    Args:
+        factors: A and A_0 of each.
 
     Raises:
-        ValueError: If A_0 is zero, as that of an adapted embedding is.
+        ValueError: If all A_0 are zero, as that of an adapted embedding is.
     """
-    start = np.linalg.norm(A_0.astype(np.float64))
+    change = start = 0.0
+    for A, A_0 in factors:
+        A_0 = A_0.astype(np.float64)
+        change += float(np.square(A - A_0).sum())
+        start += float(np.square(A_0).sum())
     if start == 0:
         raise ValueError("moved: A_0 is zero, so no distance can be measured by it.")
-    return float(np.linalg.norm(A.astype(np.float64) - A_0) / start)
+    return math.sqrt(change / start)
 
 
-def above_edge(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> int:
+def above_edge(A: Float[np.ndarray, "r d_in"], variance: float) -> int:
     """Returns how many singular values of A no untrained A has: those above the Marchenko-Pastur edge of its start.
 
     Of A, not of A - A_0: what training does to A is known exactly and has no noise in it, but it is the directions of
     A itself that phi compares, and below the edge they may be the start's. The start's entries are independent with
-    mean 0 and variance sigma^2 = ||A_0||^2 / (r d_in); their largest singular value is about sigma (sqrt(d_in) +
-    sqrt(r)). As it fluctuates around that, the edge is put where 99 % of the starts stay below: at Johnstone's (2001,
-    Theorem 1.1) centre and scale of the Tracy-Widom law.
+    mean 0 and variance sigma^2; their largest singular value is about sigma (sqrt(d_in) + sqrt(r)). As it fluctuates
+    around that, the edge is put where 99 % of the starts stay below: at Johnstone's (2001, Theorem 1.1) centre and
+    scale of the Tracy-Widom law.
+
+    Args:
+        A: The factor.
+        variance: Of the entries of A_0: `variance_of` it, or of the law that it was drawn from.
     """
     r, d = sorted(A.shape)
     sides = math.sqrt(d - 1) + math.sqrt(r)
     edge = sides**2 + TRACY_WIDOM_99 * sides * (1 / math.sqrt(d - 1) + 1 / math.sqrt(r)) ** (1 / 3)
-    variance = float(np.square(A_0.astype(np.float64)).mean())
-    return int((np.square(spectrum(A)) > variance * edge).sum())
+    return int((spectrum(A) > math.sqrt(variance * edge)).sum())
+
+
+def variance_of(A_0: Float[np.ndarray, "r d_in"]) -> float:
+    """Returns ||A_0||_F^2 / (r d_in)."""
+    return float(np.square(A_0.astype(np.float64)).mean())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 from handmade import Factors, factors, write_large, write_loralib, write_peft
 from test_inspect import call
 
@@ -55,6 +56,12 @@ def test_phi_is_the_papers_at_every_cell(side: str, tmp_path: Path, capsys: Capt
                 assert phi[i - 1, j - 1] == pytest.approx(dense_phi(X, Y, side, i, j), abs=1e-6)
                 assert null[i - 1, j - 1] == pytest.approx(max(i, j) / 24)
         np.testing.assert_allclose(entry["singular_values"][1], np.linalg.svd(Y)[1][:5], rtol=1e-5)
+        assert entry["shared_dimensions"] == pytest.approx(3 * phi[2, 4] - 15 / 24)
+        np.testing.assert_allclose(np.cumsum(entry["rho"]), phi[:, -1] * [1, 2, 3], atol=1e-6)
+        of_inputs = side in ("A", "dW-right")
+        spans = [np.linalg.svd(M.astype(float).T if of_inputs else M.astype(float))[0] for M in (X, Y)]
+        angles = scipy.linalg.subspace_angles(spans[0][:, :3], spans[1][:, :5])
+        np.testing.assert_allclose(entry["principal_angles"], np.degrees(angles[::-1]), atol=1e-4)
 
 
 def test_an_adapter_shares_everything_with_itself(tmp_path: Path, capsys: Captured) -> None:

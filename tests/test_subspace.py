@@ -22,6 +22,7 @@ from analysis.subspace import (
     stable_rank,
     svd,
     update_directions,
+    variance_of,
 )
 from analysis.update import Update
 from lora_repro.draw import normal, uniform
@@ -285,10 +286,12 @@ def test_spectra_by_hand() -> None:
 
 def test_moved_is_relative_to_the_start() -> None:
     A_0 = np.array([[3.0, 0.0], [0.0, 4.0]])
-    assert moved(A_0, A_0) == 0
-    assert moved(A_0 + np.array([[0.0, 1.0], [0.0, 0.0]]), A_0) == pytest.approx(0.2)
+    A = A_0 + np.array([[0.0, 1.0], [0.0, 0.0]])
+    assert moved([(A_0, A_0)]) == 0
+    assert moved([(A, A_0)]) == pytest.approx(0.2)
+    assert moved([(A, A_0), (A_0, A_0)]) == pytest.approx(math.sqrt(1 / 50))
     with pytest.raises(ValueError, match="A_0 is zero"):
-        moved(A_0, np.zeros((2, 2)))
+        moved([(A_0, np.zeros((2, 2)))])
 
 
 @pytest.mark.parametrize("kind", ["kaiming", "gaussian"])
@@ -299,12 +302,13 @@ def test_of_a_hundred_untrained_A_at_most_one_has_a_value_above_the_edge(kind: s
             return normal(seed, "A", (r, 384), 0.02)
         return uniform(seed, "A", (r, 384), 1 / math.sqrt(384))
 
-    assert sum(above_edge(start(seed), start(seed)) > 0 for seed in range(500)) <= 5
+    assert sum(above_edge(start(seed), variance_of(start(seed))) > 0 for seed in range(500)) <= 5
 
 
 def test_learned_directions_above_the_edge_are_counted() -> None:
     A_0 = uniform(0, "A", (16, 384), 1 / math.sqrt(384))
     top = np.linalg.svd(A_0)[1][0]
     learned = (orthonormal(16, 3, 0) * np.array([5.0, 3.0, 2.0]) * top) @ orthonormal(384, 3, 1).T
-    assert above_edge(A_0 + learned, A_0) == 3
-    assert above_edge(A_0 + 0.01 * learned, A_0) == 0
+    assert above_edge(A_0 + learned, variance_of(A_0)) == 3
+    assert above_edge(A_0 + 0.01 * learned, variance_of(A_0)) == 0
+    assert above_edge(A_0 + learned, 1 / (3 * 384)) == 3  # of the law, U(-b, b) with b = 1 / sqrt(384)

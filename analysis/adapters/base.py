@@ -51,6 +51,15 @@ class Loaded(NamedTuple):
     norm: float | None
 
 
+class Origin(NamedTuple):
+    """What A was at the start, as far as it is known."""
+
+    variance: float | None = None
+    """Of its entries, independent with mean 0; None where they were not drawn so, or nobody knows from what."""
+    draw: Callable[[int, int], Float[np.ndarray, "r d_in"]] | None = None
+    """Draws A_0 again, by its shape; None where the seed is not known."""
+
+
 class Matrix(NamedTuple):
     """A matrix that an adapter changes, as the header of its file tells."""
 
@@ -62,6 +71,7 @@ class Matrix(NamedTuple):
     read: Callable[[], Factors]
     frozen: Callable[[], Float[np.ndarray, "d_out d_in"] | None]
     """Reads W_0; None where no base is given, or where it lacks the module."""
+    origin: Origin = Origin()
 
     @property
     def name(self) -> str:
@@ -163,6 +173,11 @@ def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place
             f"{sites[0].d_in} there.\nGive the base that the adapter was trained on."
         )
     return [Place(site.layer, site.letter, site.part) for site in sites]
+
+
+def from_law(matrix: Matrix, variance: float | None) -> Matrix:
+    """Says what A's entries were drawn with; an embedding's A starts at zero, in loralib as in PEFT."""
+    return matrix if matrix.weight == "embed" else matrix._replace(origin=Origin(variance))
 
 
 def is_transposed(module: str, backbone: Backbone) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from analysis.adapters.backbone import Backbone, find_weight
-from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, matrices
+from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, from_law, matrices
 from analysis.adapters.layouts import Found, Pair, factors, refuse_misfits, widths
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Shape, Tensors
@@ -39,7 +39,8 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
             letters = options.enable_lora if options.enable_lora is not None else FUSED if number == 3 else _AUTHORS
             assumed = assumed or (options.enable_lora is None and number < 3)
             takes.add("enable_lora")
-            members += _groups(tensors, pair, letters, d_in, number, read, backbone)
+            found_here = _groups(tensors, pair, letters, d_in, number, read, backbone)
+            members += [from_law(m, 1 / (3 * d_in)) for m in found_here]  # kaiming_uniform_(a=sqrt(5))
             continue
         refuse_misfits(tensors, [pair])
         shape = _weight_shape(tensors, pair.module, backbone)
@@ -51,7 +52,7 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
                 read = partial(_refuse_unseen, tensors, pair)
             else:
                 taken_as_linear.append(pair.module)
-        members += matrices(pair.module, d_in, d_out, read, backbone)
+        members += [from_law(m, 1 / (3 * d_in)) for m in matrices(pair.module, d_in, d_out, read, backbone)]
     notes = []
     if options.alpha is None:
         notes.append(

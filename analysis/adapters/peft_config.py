@@ -99,6 +99,17 @@ def scaling(config: Mapping[str, Any], module: str, r: int, path: Path) -> float
     return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
+def start_variance(config: Mapping[str, Any], r: int, d_in: int) -> float | None:
+    """Returns the variance of A_0's entries; None where they were not drawn one by one.
+
+    Source: peft/tuners/lora/layer.py, reset_lora_parameters.
+    """
+    start = config.get("init_lora_weights")
+    if start is True:
+        return 1 / (3 * d_in)  # kaiming_uniform_(a=sqrt(5))
+    return 1 / r**2 if start == "gaussian" else None
+
+
 def _matched(config: Mapping[str, Any], pattern: str, module: str, path: Path, default: float) -> float:
     """Returns the value of the first pattern that a module's name ends with, as PEFT matches it."""
     for key, value in (config.get(pattern) or {}).items():

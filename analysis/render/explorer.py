@@ -85,6 +85,7 @@ def _grid(row: Compared, place: str | None) -> dict[str, object]:
         "phi": np.rint(row.phi * SCALE).astype(int).tolist(),
         "null": _shape(row),
         "s": [_all_digits(s) for s in row.strengths],
+        "angles": [_digits(row.angles[0]), _digits(row.angles[-1])],
         "near": [[[group[0] + 1, group[-1] + 1] for group in near_equal(s)] for s in row.strengths],
         "figures": [_figures(figures) for figures in row.figures],
     }
