@@ -8,7 +8,7 @@ vectors within the group are not determined either, only their span: `near_equal
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -49,16 +49,11 @@ class Directions(NamedTuple):
 
 
 class _Thin(NamedTuple):
-    """A tall matrix X = Q R, whose orthonormal Q is not made before it is asked for."""
+    """A tall matrix X = Q R, whose orthonormal Q is not multiplied out."""
 
-    X: Float[np.ndarray, "d r"]
-    T: Float[np.ndarray, "r r"] | None
-    """Q = X T; None where Q is to come from reflections."""
     R: Float[np.ndarray, "r r"]
-
-    def rotated(self, u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
-        """Returns Q u."""
-        return self.X @ (self.T @ u) if self.T is not None else np.linalg.qr(self.X)[0] @ u
+    rotated: Callable[[np.ndarray], np.ndarray]
+    """Returns Q u of some u with r rows."""
 
 
 def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
@@ -78,8 +73,28 @@ def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
     values, vectors = np.linalg.eigh(gram)
     if values[0] * MAX_CONDITION**2 > values[-1]:
         roots = np.sqrt(values)
-        return _Thin(X, vectors / roots, scale * (vectors * roots).T)
-    return _Thin(X, None, scale * np.asarray(np.linalg.qr(X, mode="r")))
+        return _Thin(scale * (vectors * roots).T, lambda u: X @ ((vectors / roots) @ u))
+    thin = _reflected(X)
+    return thin._replace(R=scale * thin.R)
+
+
+def _reflected(X: Float[np.ndarray, "d r"]) -> _Thin:
+    """Factors a tall matrix by Householder QR, whose reflections are applied only to what is asked for.
+
+    LAPACK's own steps: numpy would make the whole of Q each time, which takes twice as long.
+    """
+    from scipy.linalg import get_lapack_funcs
+
+    geqrf, ormqr = get_lapack_funcs(("geqrf", "ormqr"), (X,))
+    reflections, tau, _, _ = geqrf(X, lwork=int(geqrf(X[: X.shape[1]], lwork=-1)[2][0]))
+
+    def rotated(u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
+        padded = np.zeros((len(X), u.shape[1]), order="F")
+        padded[: len(u)] = u
+        room = int(ormqr("L", "N", reflections, tau, padded, -1)[1][0])
+        return ormqr("L", "N", reflections, tau, padded, room, overwrite_c=True)[0]
+
+    return _Thin(np.triu(reflections[: X.shape[1]]), rotated)
 
 
 def _power_above(X: Float[np.ndarray, "d r"], name: str) -> float:

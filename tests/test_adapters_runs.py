@@ -77,7 +77,8 @@ def test_inspect_says_how_far_each_A_of_a_run_has_moved(tiny: Compose) -> None:
     first, last = (load_file(folder / "snapshots" / f"{name}.safetensors") for name in "01")
     for row, start in zip(rows, began, strict=True):
         A_0, A = (tensors[f"base_model.model.{row.module}.lora_A.weight"].double() for tensors in (first, last))
-        assert row.moved == pytest.approx(float((A - A_0).norm() / A_0.norm()), rel=1e-6) and row.moved > 0
+        assert row.moved is not None and row.moved > 0
+        assert row.moved == pytest.approx(float((A - A_0).norm() / A_0.norm()), rel=1e-6)
         assert (start.moved, start.above_edge) == (0, 0) and row.above_edge is not None
     together = starts.final(folder).moved
     assert min(row.moved or 0 for row in rows) < together < max(row.moved or 0 for row in rows)
