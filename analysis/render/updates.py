@@ -107,7 +107,9 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
     about = f"{markdown(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices.{_from_zero(rows)}"
     legend = ["90 % in: how many directions hold 90 % of the squared norm of dW."]
     legend += ["A moved: norm of A - A_0 / norm of A_0."] * has_moved
-    legend += ["A above edge: singular values of A that no untrained A has (99 %)."] * has_edge
+    legend += [
+        "A above edge: singular values of A above those of 99 % of untrained A, as its format draws them."
+    ] * has_edge
     about += "\n" + " ".join(legend)
     return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(inspection.notes)])
 
