@@ -1,23 +1,28 @@
 """Two adapters, matrix by matrix: how much of what the one learned lies in what the other learned (Section 7.2)."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from analysis.adapters import Adapter, Matrix
+from analysis.adapters import Adapter, Loaded, Matrix
 from analysis.adapters.names import canonical, stack_of
 from analysis.inspection import Inspected, figures, notes_on
 from analysis.nulls import expected_phi
-from analysis.sides import Side, directions_of
-from analysis.subspace import phi_grid
+from analysis.sides import Side, all_directions, kept
+from analysis.subspace import Directions, phi_grid, principal_angles, rho
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS
 from lora_repro.errors import InputError
 
 Pair = tuple[Matrix, Matrix]
+
+MOST_WORKERS = 4
+"""Threads that compare matrices; each holds two updates of its own, 60 MB of them at d = 12288 and r = 64."""
 
 
 class Compared(NamedTuple):
@@ -36,6 +41,10 @@ class Compared(NamedTuple):
     """What random directions would give: max(i, j) / d."""
     strengths: tuple[Float[np.ndarray, " i"], Float[np.ndarray, " j"]]
     """The singular values that belong to the directions: of A, B or dW, as the side says."""
+    rho: Float[np.ndarray, " i"]
+    """How much of each single direction of the first lies in all of the second's; j / d by chance."""
+    angles: Float[np.ndarray, " angles"]
+    """The principal angles of all directions of the two, in degrees, the smallest first."""
     figures: tuple[Inspected, Inspected] | None
     """What `inspect` says of each, where it is asked for."""
 
@@ -50,33 +59,39 @@ class Comparison(NamedTuple):
 def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[Pair]:
     """Returns the matrices that two adapters share, in the first one's order.
 
-    Those whose modules are the same whatever layout writes them; then those of the same layer and letter, where each
-    adapter has one only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
+    Those of one name first; then those whose names are the same whatever layout writes them, where that tells one of
+    each (`m.a_b` and `m.a.b` are written alike); then those of the same layer and letter, where each adapter has one
+    only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
     """
-    theirs = {_key(m): m for m in second}
-    found = {m: theirs[_key(m)] for m in first if _key(m) in theirs}
-    taken = set(map(id, found.values()))
-    left, others = [m for m in first if m not in found], [m for m in second if id(m) not in taken]
-    for matrix in _single(left):
-        for other in _single(others):
-            if _site(matrix) == _site(other) and _same_stack(matrix, other):
-                found[matrix] = other
+    found: dict[Matrix, Matrix] = {}
+    for key in (_exactly, _key, _site):
+        left = _single([m for m in first if m not in found], key)
+        taken = set(found.values())
+        others = _single([m for m in second if m not in taken], key)
+        for told in left.keys() & others.keys():
+            if key is not _site or _same_stack(left[told], others[told]):
+                found[left[told]] = others[told]
     return [(matrix, found[matrix]) for matrix in first if matrix in found]
 
 
-def _key(matrix: Matrix) -> tuple[str, str]:
+def _exactly(matrix: Matrix) -> tuple[str, str]:
     """Returns a module's name, and the letter: a fused layer has several matrices, others at most the last name."""
-    return canonical(matrix.module), matrix.weight if matrix.weight in LETTERS else ""
+    return matrix.module, matrix.weight if matrix.weight in LETTERS else ""
 
 
-def _site(matrix: Matrix) -> tuple[int | None, str]:
-    return matrix.layer, matrix.weight
+def _key(matrix: Matrix) -> tuple[str, str]:
+    return canonical(matrix.module), _exactly(matrix)[1]
 
 
-def _single(matrices: Sequence[Matrix]) -> list[Matrix]:
-    """Returns those whose layer and letter are known, and no other's."""
-    times = Counter(map(_site, matrices))
-    return [m for m in matrices if times[_site(m)] == 1 and (m.layer is not None or m.weight == "embed")]
+def _site(matrix: Matrix) -> tuple[int | None, str] | None:
+    """Returns layer and letter; None where they do not say which matrix is meant."""
+    return (matrix.layer, matrix.weight) if matrix.layer is not None or matrix.weight == "embed" else None
+
+
+def _single(matrices: Sequence[Matrix], key: Callable[[Matrix], Hashable]) -> dict[Hashable, Matrix]:
+    """Returns, by its key, each matrix that has one of its own."""
+    times = Counter(map(key, matrices))
+    return {key(m): m for m in matrices if key(m) is not None and times[key(m)] == 1}
 
 
 def _same_stack(first: Matrix, second: Matrix) -> bool:
@@ -114,13 +129,10 @@ def compare(
         )
     for pair in pairs:
         _refuse_other_width(first, second, pair, side)
-    rows, empty = [], list[Matrix]()
-    for pair in pairs:
-        row = _compared(first, second, pair, side, with_figures)
-        if row is None:
-            empty.append(pair[0])
-        else:
-            rows.append(row)
+    with ThreadPoolExecutor(_workers(first, second)) as executor:
+        found = list(executor.map(lambda pair: _compared(first, second, pair, side, with_figures), pairs))
+    rows = [row for row in found if row is not None]
+    empty = [pair[0] for pair, row in zip(pairs, found, strict=True) if row is None]
     if not rows:
         raise InputError(
             f"compare: {side.of} is zero in all {len(pairs)} common matrices of one of the two: nothing was learned "
@@ -131,12 +143,20 @@ def compare(
     return Comparison(rows, [*notes, *_alone(first, second, chosen, pairs)])
 
 
+def _workers(first: Adapter, second: Adapter) -> int:
+    """Returns how many matrices are compared at once: of full checkpoints one, as each dW is as large as its weight."""
+    if any("top" in adapter.takes for adapter in (first, second)):
+        return 1
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figures: bool) -> Compared | None:
     """Compares one matrix; None where one of the two has no direction."""
     loaded = first.loaded(pair[0]), second.loaded(pair[1])
     if any(len(each.update.A) == 0 for each in loaded):
         return None
-    ours, theirs = (directions_of(each.update, side) for each in loaded)
+    whole = [all_directions(each.update, side) for each in loaded]
+    ours, theirs = map(kept, whole)
     if not len(ours.s) or not len(theirs.s):
         return None
     d = len(ours.U)
@@ -151,8 +171,16 @@ def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figu
         phi,
         expected_phi(i, j, d),
         (ours.s, theirs.s),
-        (figures(pair[0], loaded[0], None), figures(pair[1], loaded[1], None)) if with_figures else None,
+        rho(ours.U, theirs.U),
+        np.degrees(principal_angles(ours.U, theirs.U)),
+        (_figures(pair[0], loaded[0], whole[0], side), _figures(pair[1], loaded[1], whole[1], side))
+        if with_figures
+        else None,
     )
+
+
+def _figures(matrix: Matrix, loaded: Loaded, found: Directions, side: Side) -> Inspected:
+    return figures(matrix, loaded, s=found.s if side.of == "dW" else None)
 
 
 def _refuse_other_width(first: Adapter, second: Adapter, pair: Pair, side: Side) -> None:

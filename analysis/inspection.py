@@ -1,14 +1,16 @@
 """What an adapter adds to each matrix, in figures: norm, singular values, effective rank, size beside W_0."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from analysis.adapters import Adapter, Loaded, Matrix
+from analysis.adapters import Adapter, Loaded, Matrix, Origin
+from analysis.projection import squared_norm
 from analysis.sides import spectrum
-from analysis.subspace import effective_rank, norm
+from analysis.subspace import above_edge, effective_rank, energy, moved, norm, stable_rank, variance_of
 from analysis.words import grouped, shown
 from lora_repro.errors import InputError, MissingInputError
 
@@ -34,6 +36,20 @@ class Inspected(NamedTuple):
     """The part of ||dW||_F^2 in the singular values above: below 1 only for pairs of checkpoints."""
     relative_norm: float | None
     """||dW||_F / ||W_0||_F; None without a base."""
+    stable_rank: float
+    """||dW||_F^2 / ||dW||_2^2."""
+    energy: Float[np.ndarray, " k"]
+    """The part of ||dW||_F^2 in the first 1, 2, ... of the singular values."""
+    moved: float | None
+    """||A - A_0||_F / ||A_0||_F; None where A_0 cannot be drawn again."""
+    above_edge: int | None
+    """How many singular values of A an untrained A does not have; None where it is not known how A was drawn."""
+
+    @property
+    def directions_of_90(self) -> int | None:
+        """How many directions hold 90 % of ||dW||_F^2; None where so many are not kept."""
+        enough = np.flatnonzero(self.energy >= 0.9)
+        return int(enough[0]) + 1 if len(enough) else None
 
 
 class Inspection(NamedTuple):
@@ -100,11 +116,24 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
     return Inspection(rows, [*notes, *unchanged_words(adapter, unchanged)])
 
 
-def figures(matrix: Matrix, loaded: Loaded, W_0: Float[np.ndarray, "d_out d_in"] | None) -> Inspected:
-    """Returns the figures of a matrix that is not left as it is."""
+def figures(
+    matrix: Matrix,
+    loaded: Loaded,
+    W_0: Float[np.ndarray, "d_out d_in"] | None = None,
+    s: Float[np.ndarray, " k"] | None = None,
+) -> Inspected:
+    """Returns the figures of a matrix that is not left as it is.
+
+    Args:
+        matrix: The matrix.
+        loaded: Its update.
+        W_0: What it is added to.
+        s: The singular values of dW, where they are known.
+    """
     update, whole = loaded
-    s = spectrum(update)
+    s = s if s is not None else spectrum(update)
     total = whole if whole is not None else norm(s)
+    kept = min(1.0, (norm(s) / whole) ** 2) if whole else 1.0
     return Inspected(
         matrix.layer,
         matrix.weight,
@@ -115,8 +144,21 @@ def figures(matrix: Matrix, loaded: Loaded, W_0: Float[np.ndarray, "d_out d_in"]
         s,
         total,
         effective_rank(s),
-        min(1.0, (norm(s) / whole) ** 2) if whole else 1.0,
-        total / float(np.linalg.norm(W_0)) if W_0 is not None else None,
+        kept,
+        total / math.sqrt(squared_norm(W_0)) if W_0 is not None else None,
+        stable_rank(s),
+        kept * energy(s),
+        *_since_start(update.A, matrix.origin),
+    )
+
+
+def _since_start(A: Float[np.ndarray, "r d_in"], origin: Origin) -> tuple[float | None, int | None]:
+    """Returns how far A has moved, and how many of its singular values no untrained A has."""
+    A_0 = origin.draw(*A.shape) if origin.draw is not None else None
+    variance = variance_of(A_0) if A_0 is not None else origin.variance
+    return (
+        moved([(A, A_0)]) if A_0 is not None else None,
+        above_edge(A, variance) if variance is not None else None,
     )
 
 

@@ -67,7 +67,7 @@ def projections(W: Float[np.ndarray, "d_out d_in"], update: Update, own: Svd, r:
     if len(own.s) < r:
         raise ValueError(f"projections: r = {r} needs as many directions of W (given: {len(own.s)}).")
     found = svd(update)
-    weight_norm, update_norm = math.sqrt(_squared_norm(W)), norm(found.s)
+    weight_norm, update_norm = math.sqrt(squared_norm(W)), norm(found.s)
     on_update, on_weight = projection(W, found.U, found.V, r), norm(own.s[:r])
     on_random = random_projection(weight_norm, r, *W.shape)
     return Projections(
@@ -118,7 +118,7 @@ def sign(W: Float[np.ndarray, "d_out d_in"], update: Update) -> float:
     """
     scaling = update.scaling if update.scaling is not None else 1.0
     inner = scaling * float((_transposed_times(W, update.B).T * update.A).sum())
-    norms = norm(svd(update).s) * math.sqrt(_squared_norm(W))
+    norms = norm(svd(update).s) * math.sqrt(squared_norm(W))
     return inner / norms if norms > 0 else 0.0
 
 
@@ -148,7 +148,7 @@ def top_directions(
     narrow = min(W.shape)
     if not 1 <= k <= narrow:
         raise ValueError(f"top_directions: k must be from 1 to {narrow} (given: {k}).")
-    if not 0 < _squared_norm(W) < math.inf:
+    if not 0 < squared_norm(W) < math.inf:
         raise InputError(
             "The weight is zero, or holds values that are not finite.\nGive the weights of a trained model."
         )
@@ -207,5 +207,6 @@ def _transposed_times(
     return sums
 
 
-def _squared_norm(W: Float[np.ndarray, "d_out d_in"]) -> float:
+def squared_norm(W: Float[np.ndarray, "d_out d_in"]) -> float:
+    """Returns ||W||_F^2, summed in float64."""
     return sum(float(np.square(W[i : i + ROWS], dtype=np.float64).sum()) for i in range(0, len(W), ROWS))

@@ -1,12 +1,11 @@
 """Which directions of an update are looked at, of A, of B or of dW, and how strong each is."""
 
 from enum import Enum
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from analysis.subspace import directions, singular_values, svd
+from analysis.subspace import Directions, factor_directions, singular_values, update_directions
 from analysis.update import Update
 
 _NOISE = 1e-6
@@ -46,24 +45,20 @@ class Side(str, Enum):
         return self in (Side.A, Side.update_right)
 
 
-class Directions(NamedTuple):
-    """Singular vectors as columns, the strongest first, and their singular values; those of zero are left out."""
-
-    U: Float[np.ndarray, "d k"]
-    s: Float[np.ndarray, " k"]
-
-
 def directions_of(update: Update, side: Side) -> Directions:
-    """Returns the directions of an update on one side; none where it is zero there, as B is before training."""
+    """Returns the directions of an update on one side, without those of zero; none where it is zero, as B at first."""
+    return kept(all_directions(update, side))
+
+
+def all_directions(update: Update, side: Side) -> Directions:
+    """Returns the directions of an update on one side, those of zero too."""
     if side.of == "dW":
-        U, s, V = svd(slim(update))
-        return _kept(V if side.reads_inputs else U, s)
+        return update_directions(slim(update), "right" if side.reads_inputs else "left")
     tall = (update.A.T if side is Side.A else update.B).astype(np.float64)
     if tall.shape[0] < tall.shape[1]:  # more rank than width
         U, s, _ = np.linalg.svd(tall, full_matrices=False)
-        return _kept(U, s)
-    U = directions(tall, "left")
-    return _kept(U, np.linalg.norm(tall.T @ U, axis=0))
+        return Directions(U, s)
+    return factor_directions(tall, "left")
 
 
 def spectrum(update: Update) -> Float[np.ndarray, " k"]:
@@ -83,6 +78,8 @@ def slim(update: Update) -> Update:
     return update._replace(A=A, B=B)
 
 
-def _kept(U: Float[np.ndarray, "d r"], s: Float[np.ndarray, " r"]) -> Directions:
-    kept = int((s > _NOISE * s[0]).sum()) if s[0] > 0 else 0
-    return Directions(U[:, :kept], s[:kept])
+def kept(found: Directions) -> Directions:
+    """Returns the directions whose singular values can be told from zero."""
+    U, s = found
+    count = int((s > _NOISE * s[0]).sum()) if s[0] > 0 else 0
+    return Directions(U[:, :count], s[:count])

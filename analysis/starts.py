@@ -13,7 +13,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
 from analysis.nulls import DRAWS, Left, Statistic, pair_of_directions
-from analysis.subspace import phi_grid
+from analysis.subspace import moved, phi_grid
 from analysis.update import Update
 from lora_repro.adapter_names import FACTORS, factor_name
 from lora_repro.arch import Site
@@ -149,19 +149,13 @@ def _run(folder: Path) -> Run:
 def _moved(path: Path, run: Run) -> float:
     start, method = start_of(run), run.method
     assert isinstance(method, LoRAConfig)
-    change, length = 0.0, 0.0
+    sites = [site for site in run.arch.select(method.targets) if site.layer is not None]
+    if not sites:
+        raise InputError(f"{path}: only the embedding is adapted, whose A starts at zero.\nGive other targets.")
+    names = [factor_name(site, "lora_A", own=site.part is not None) for site in sites]
     try:
         with safe_open(path, framework="numpy") as tensors:
-            for site in run.arch.select(method.targets):
-                if site.layer is None:
-                    continue  # the embedding's A starts at zero
-                name = factor_name(site, "lora_A", own=site.part is not None)
-                A = tensors.get_tensor(name).astype(np.float64)
-                A_0 = start.draw_A(site.name, *A.shape)
-                change += float(np.square(A - A_0).sum())
-                length += float(np.square(A_0, dtype=np.float64).sum())
+            factors = zip(sites, map(tensors.get_tensor, names), strict=True)
+            return moved((A, start.draw_A(site.name, *A.shape)) for site, A in factors)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}).\nCompute the run again.") from error
-    if not length:
-        raise InputError(f"{path}: only the embedding is adapted, whose A starts at zero.\nGive other targets.")
-    return float(np.sqrt(change / length))

@@ -8,6 +8,7 @@ vectors within the group are not determined either, only their span: `near_equal
 """
 
 import math
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,9 @@ NEAR = 1e-4
 """Singular values nearer than this part of the largest count as equal: there the rounding of float32 factors (6e-8)
 turns a vector by up to about 1e-3 (Wedin 1972: by the perturbation over the gap)."""
 
+_SQUARABLE = 1e200
+"""Sums of squares between this and its inverse are exact: far from the ends of float64's range, 1e308 and 1e-308."""
+
 TRACY_WIDOM_99 = 2.0234
 """99 % quantile of the Tracy-Widom law of order 1 (Johnstone, Annals of Statistics 2001, Section 1.2 has the law)."""
 
@@ -37,16 +41,19 @@ class Svd(NamedTuple):
     V: Float[np.ndarray, "d_in r"]
 
 
+class Directions(NamedTuple):
+    """Singular vectors of one side as columns, and their singular values in falling order."""
+
+    U: Float[np.ndarray, "d k"]
+    s: Float[np.ndarray, " k"]
+
+
 class _Thin(NamedTuple):
-    """A tall matrix X = Q R with orthonormal Q = X T, which is not multiplied out."""
+    """A tall matrix X = Q R, whose orthonormal Q is not multiplied out."""
 
-    X: Float[np.ndarray, "d r"]
-    T: Float[np.ndarray, "r r"]
     R: Float[np.ndarray, "r r"]
-
-    def rotated(self, u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
-        """Returns Q u."""
-        return self.X @ (self.T @ u)
+    rotated: Callable[[np.ndarray], np.ndarray]
+    """Returns Q u of some u with r rows."""
 
 
 def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
@@ -56,19 +63,54 @@ def _thin(X: Float[np.ndarray, "d r"], name: str) -> _Thin:
         InputError: If a value is not finite.
     """
     X = np.asarray(X, dtype=np.float64)
-    gram = X.T @ X
-    if not np.isfinite(gram).all():
-        raise InputError(f"{name} holds values that are not finite.\nGive an update that did not diverge.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = X.T @ X
+    scale = 1.0
+    if not 1 / _SQUARABLE < gram.diagonal().max(initial=0) < _SQUARABLE:
+        scale = _power_above(X, name)
+        X = X / scale
+        gram = X.T @ X
     values, vectors = np.linalg.eigh(gram)
     if values[0] * MAX_CONDITION**2 > values[-1]:
         roots = np.sqrt(values)
-        return _Thin(X, vectors / roots, (vectors * roots).T)
-    Q, R = np.linalg.qr(X)
-    return _Thin(Q, np.eye(len(R)), R)
+        return _Thin(scale * (vectors * roots).T, lambda u: X @ ((vectors / roots) @ u))
+    thin = _reflected(X)
+    return thin._replace(R=scale * thin.R)
 
 
-def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Float[np.ndarray, "d r"]:
-    """Returns the singular vectors of a thin factor as columns, the largest singular value first.
+def _reflected(X: Float[np.ndarray, "d r"]) -> _Thin:
+    """Factors a tall matrix by Householder QR, whose reflections are applied only to what is asked for.
+
+    LAPACK's own steps: numpy would make the whole of Q each time, which takes twice as long.
+    """
+    from scipy.linalg import get_lapack_funcs
+
+    geqrf, ormqr = get_lapack_funcs(("geqrf", "ormqr"), (X,))
+    reflections, tau, _, _ = geqrf(X, lwork=int(geqrf(X[: X.shape[1]], lwork=-1)[2][0]))
+
+    def rotated(u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
+        padded = np.zeros((len(X), u.shape[1]), order="F")
+        padded[: len(u)] = u
+        room = int(ormqr("L", "N", reflections, tau, padded, -1)[1][0])
+        return ormqr("L", "N", reflections, tau, padded, room, overwrite_c=True)[0]
+
+    return _Thin(np.triu(reflections[: X.shape[1]]), rotated)
+
+
+def _power_above(X: Float[np.ndarray, "d r"], name: str) -> float:
+    """Returns the power of two above all entries, by which they are divided without rounding; 1 of a zero matrix.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    largest = float(np.abs(X).max(initial=0))
+    if not math.isfinite(largest):
+        raise InputError(f"{name} holds values that are not finite.\nGive an update that did not diverge.")
+    return 2.0 ** min(math.frexp(largest)[1], 1023)
+
+
+def factor_directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Directions:
+    """Returns the singular vectors of a thin factor, and its singular values.
 
     Args:
         X: A (r x d_in; its right vectors are what the paper's Figures 3 and 4 compare) or B (d_out x r; left).
@@ -82,7 +124,13 @@ def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] =
     if tall.shape[0] < tall.shape[1]:
         raise ValueError(f"directions: side={side} of a {X.shape[0]} x {X.shape[1]} matrix. Give the other side.")
     thin = _thin(tall, "A factor")
-    return thin.rotated(np.linalg.svd(thin.R)[0])
+    u, s, _ = np.linalg.svd(thin.R)
+    return Directions(thin.rotated(u), s)
+
+
+def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] = "right") -> Float[np.ndarray, "d r"]:
+    """Returns the singular vectors of `factor_directions` alone."""
+    return factor_directions(X, side).U
 
 
 def spectrum(X: Float[np.ndarray, "d_1 d_2"]) -> Float[np.ndarray, " r"]:
@@ -100,18 +148,29 @@ def svd(update: Update) -> Svd:
     By two thin factorisations and an r x r decomposition between them; (B G^-1, G A) gives the same.
 
     Raises:
-        InputError: If a value is not finite.
+        InputError: If a value is not finite, or too large.
     """
     A, B, core = _factored(update)
     u, s, vt = np.linalg.svd(core)
     return Svd(B.rotated(u), s, A.rotated(vt.T))
 
 
+def update_directions(update: Update, side: Literal["left", "right"]) -> Directions:
+    """Returns one side of `svd`: where a factor lacks rank, the other side's vectors would cost the most.
+
+    Raises:
+        InputError: If a value is not finite, or too large.
+    """
+    A, B, core = _factored(update)
+    u, s, vt = np.linalg.svd(core)
+    return Directions(B.rotated(u) if side == "left" else A.rotated(vt.T), s)
+
+
 def singular_values(update: Update) -> Float[np.ndarray, " r"]:
     """Returns the singular values of dW as `svd` does, without its vectors, which take half of the time.
 
     Raises:
-        InputError: If a value is not finite.
+        InputError: If a value is not finite, or too large.
     """
     return np.linalg.svd(_factored(update)[2], compute_uv=False)
 
@@ -120,7 +179,11 @@ def _factored(update: Update) -> tuple[_Thin, _Thin, Float[np.ndarray, "r r"]]:
     """Returns both factors as Q R, and what stands between the Qs: dW = Q_B (scaling R_B R_A^T) Q_A^T."""
     scaling = update.scaling if update.scaling is not None else 1.0
     A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
-    return A, B, scaling * (B.R @ A.R.T)
+    with np.errstate(over="ignore", invalid="ignore"):
+        core = scaling * (B.R @ A.R.T)
+    if not np.isfinite(core).all():
+        raise InputError(f"B A of {update.module} is too large for float64.\nGive an update that did not diverge.")
+    return A, B, core
 
 
 def phi_grid(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, "i j"]:
@@ -162,7 +225,7 @@ def principal_angles(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -
     U, V = U.astype(np.float64), V.astype(np.float64)
     inner = U.T @ V
     cosines = np.linalg.svd(inner, compute_uv=False).clip(0, 1)
-    sines = np.linalg.svd(np.linalg.qr(V - U @ inner)[1], compute_uv=False).clip(0, 1)[::-1]
+    sines = spectrum(V - U @ inner).clip(0, 1)[::-1]
     return np.where(cosines**2 > 0.5, np.arcsin(sines), np.arccos(cosines))
 
 
@@ -179,7 +242,7 @@ def near_equal(s: Float[np.ndarray, " r"], tol: float = NEAR) -> list[range]:
 
 def norm(s: Float[np.ndarray, " r"]) -> float:
     """Returns the Frobenius norm from the singular values."""
-    return float(np.linalg.norm(s))
+    return math.hypot(*s.tolist())
 
 
 def stable_rank(s: Float[np.ndarray, " r"]) -> float:
@@ -197,33 +260,50 @@ def effective_rank(s: Float[np.ndarray, " r"]) -> float:
 
 def energy(s: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
     """Returns the part of ||dW||_F^2 that the first 1, 2, ... directions hold; 0 throughout of a zero matrix."""
-    sums = np.square(s).cumsum()
-    return sums / sums[-1] if sums[-1] > 0 else sums
+    if not s[0] > 0:
+        return np.zeros(len(s))
+    sums = np.square(s / s[0]).cumsum()
+    return sums / sums[-1]
 
 
-def moved(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> float:
-    """Returns ||A - A_0||_F / ||A_0||_F: how far training has moved A from its start.
+def moved(factors: Iterable[tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]]) -> float:
+    """Returns ||A - A_0||_F / ||A_0||_F of one matrix, or of several together: how far training has moved A.
+
+    Args:
+        factors: A and A_0 of each.
 
     Raises:
-        ValueError: If A_0 is zero, as that of an adapted embedding is.
+        ValueError: If all A_0 are zero, as that of an adapted embedding is.
     """
-    start = np.linalg.norm(A_0.astype(np.float64))
+    change = start = 0.0
+    for A, A_0 in factors:
+        A_0 = A_0.astype(np.float64)
+        change += float(np.square(A - A_0).sum())
+        start += float(np.square(A_0).sum())
     if start == 0:
         raise ValueError("moved: A_0 is zero, so no distance can be measured by it.")
-    return float(np.linalg.norm(A.astype(np.float64) - A_0) / start)
+    return math.sqrt(change / start)
 
 
-def above_edge(A: Float[np.ndarray, "r d_in"], A_0: Float[np.ndarray, "r d_in"]) -> int:
+def above_edge(A: Float[np.ndarray, "r d_in"], variance: float) -> int:
     """Returns how many singular values of A no untrained A has: those above the Marchenko-Pastur edge of its start.
 
     Of A, not of A - A_0: what training does to A is known exactly and has no noise in it, but it is the directions of
     A itself that phi compares, and below the edge they may be the start's. The start's entries are independent with
-    mean 0 and variance sigma^2 = ||A_0||^2 / (r d_in); their largest singular value is about sigma (sqrt(d_in) +
-    sqrt(r)). As it fluctuates around that, the edge is put where 99 % of the starts stay below: at Johnstone's (2001,
-    Theorem 1.1) centre and scale of the Tracy-Widom law.
+    mean 0 and variance sigma^2; their largest singular value is about sigma (sqrt(d_in) + sqrt(r)). As it fluctuates
+    around that, the edge is put where 99 % of the starts stay below: at Johnstone's (2001, Theorem 1.1) centre and
+    scale of the Tracy-Widom law.
+
+    Args:
+        A: The factor.
+        variance: Of the entries of A_0: `variance_of` it, or of the law that it was drawn from.
     """
     r, d = sorted(A.shape)
     sides = math.sqrt(d - 1) + math.sqrt(r)
     edge = sides**2 + TRACY_WIDOM_99 * sides * (1 / math.sqrt(d - 1) + 1 / math.sqrt(r)) ** (1 / 3)
-    variance = float(np.square(A_0.astype(np.float64)).mean())
-    return int((np.square(spectrum(A)) > variance * edge).sum())
+    return int((spectrum(A) > math.sqrt(variance * edge)).sum())
+
+
+def variance_of(A_0: Float[np.ndarray, "r d_in"]) -> float:
+    """Returns ||A_0||_F^2 / (r d_in)."""
+    return float(np.square(A_0.astype(np.float64)).mean())

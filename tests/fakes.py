@@ -120,7 +120,7 @@ def strangers(files: Path) -> None:
     folder.mkdir()
     query, key = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj")
     A, B = np.ones((2, 8), np.float32), np.ones((8, 2), np.float32)
-    hostile = "<script>alert(1)</script>../../\\input{x}\x1b[2J"
+    hostile = '=HYPERLINK("x")\u202e<script>alert(1)</script>../../\\input{x}\x1b[2J'
     for name, tensors in {
         "good": {f"{query}.lora_A": A, f"{query}.lora_B": B},
         "key": {f"{key}.lora_A": A, f"{key}.lora_B": B},

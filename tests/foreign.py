@@ -20,6 +20,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "roberta": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
     "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_positions=80),
     "gpt_neox": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+    "mpt": dict(d_model=32, n_layers=2, n_heads=4, max_seq_len=64),
+    "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
+    "modernbert": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
     "llama": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
 }
 
@@ -30,7 +33,9 @@ def base(family: str) -> PreTrainedModel:
     config = AutoConfig.for_model(
         family, vocab_size=64, bos_token_id=2, eos_token_id=3, pad_token_id=0, **SIZES[family]
     )
-    auto: Any = AutoModelForSequenceClassification if family in ("bert", "roberta") else AutoModelForCausalLM
+    auto: Any = (
+        AutoModelForSequenceClassification if family in ("bert", "roberta", "modernbert") else AutoModelForCausalLM
+    )
     return auto.from_config(config)
 
 
@@ -79,9 +84,10 @@ def loralib_model(layers: Mapping[str, nn.Module]) -> nn.Module:
 
 def merged_difference(layer: nn.Module) -> np.ndarray:
     """Returns what loralib adds to a layer's weight when it merges, as (d_out, d_in)."""
-    before = layer.get_parameter("weight").detach().double().clone()
+    name = "conv.weight" if isinstance(layer, loralib.Conv2d) else "weight"
+    before = layer.get_parameter(name).detach().double().clone()
     layer.double().train(False)
-    change = layer.get_parameter("weight").detach() - before
+    change = layer.get_parameter(name).detach() - before
     layer.train(True)
     columns = bool(getattr(layer, "fan_in_fan_out", False)) or isinstance(layer, loralib.Embedding)
     return _matrix(change.T if columns else change)

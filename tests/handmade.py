@@ -53,8 +53,11 @@ def write_loralib(path: Path, made: Factors, module: str = "model.layers.{}.self
     return path
 
 
-def write_large(path: Path, r: int, d: int, layers: int, block: np.ndarray) -> None:
-    """Writes q and v of many wide layers in fp32 without holding them: every matrix is another piece of one block."""
+def write_large(path: Path, r: int, d: int, layers: int, block: np.ndarray, deficient: bool = False) -> None:
+    """Writes q and v of many wide layers in fp32 without holding them: every matrix is another piece of one block.
+
+    In a deficient one, every column of the second half of B is one of the first.
+    """
     header, end = {}, 0
     for layer in range(layers):
         for letter in "qv":
@@ -68,4 +71,8 @@ def write_large(path: Path, r: int, d: int, layers: int, block: np.ndarray) -> N
         file.write(len(text).to_bytes(8, "little") + text)
         for index in range(len(header)):
             begin = 997 * index % (block.size - r * d)
-            file.write(block[begin : begin + r * d].tobytes())
+            piece = block[begin : begin + r * d].copy()
+            if deficient and index % 2:
+                B = piece.reshape(d, r)
+                B[:, r // 2 :] = B[:, : r - r // 2]
+            file.write(piece.tobytes())

@@ -8,6 +8,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
 from foreign import added_by, loralib_model, trained
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -163,6 +164,28 @@ def test_one_adapter_in_two_layouts_is_one_adapter(tmp_path: Path) -> None:
     assert len(found.rows) == 10 and not [note for note in found.notes if "Only in" in note]
     for row in found.rows:
         np.testing.assert_allclose(np.diag(row.phi), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("r", [4, 6])
+def test_fluxs_fused_layers_are_split_as_diffusers_splits_them(r: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = "lora_unet_double_blocks_3_{}_attn_qkv"
+    tensors = {}
+    for stream in ("img", "txt"):
+        tensors |= {f"{name.format(stream)}.lora_down.weight": torch.randn(r, 32)}
+        tensors |= {f"{name.format(stream)}.lora_up.weight": torch.randn(96, r)}
+        tensors |= {f"{name.format(stream)}.alpha": torch.tensor(3.0)}
+    save_file(tensors, tmp_path / "flux.safetensors")
+    theirs = _convert_kohya_flux_lora_to_diffusers(dict(tensors))
+    adapter = read(str(tmp_path / "flux.safetensors"))
+    assert len(adapter.matrices) == 6 and not adapter.notes
+    names = {"img": "to_{}", "txt": "add_{}_proj"}
+    for matrix in adapter.matrices:
+        update = adapter.load(matrix)
+        part = names[matrix.module[-12:-9].strip("_")].format(matrix.weight)
+        A, B = (theirs[f"transformer.transformer_blocks.3.attn.{part}.lora_{factor}.weight"] for factor in "AB")
+        assert update.scaling == 3 / r
+        np.testing.assert_allclose(3 / r * update.B @ update.A, (B @ A).numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(

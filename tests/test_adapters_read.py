@@ -6,11 +6,10 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import loralib
 import numpy as np
 import pytest
 import torch
-from foreign import base, loralib_model, merged_difference, peft_folder, roberta_layers
+from foreign import base, peft_folder
 from safetensors.torch import load_file, save_file
 
 from analysis.adapters import Adapter, Matrix, Options, read
@@ -37,9 +36,6 @@ def places(adapter: Adapter) -> list[tuple[int | None, str]]:
 def of(adapter: Adapter, layer: int | None, weight: str) -> np.ndarray:
     (matrix,) = [m for m in adapter.matrices if (m.layer, m.weight) == (layer, weight)]
     return dense(adapter, matrix)
-
-
-Q, V = "model.layers.{}.self_attn.q_proj", "model.layers.{}.self_attn.v_proj"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +98,54 @@ def test_gpt2s_fused_layer_is_split_into_q_k_and_v(tmp_path: Path) -> None:
         np.testing.assert_allclose(of(adapter, 1, letter), whole[32 * index : 32 * (index + 1)], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("family", "module"), [("mpt", "transformer.blocks.1.attn.Wqkv"), ("modernbert", "model.layers.1.attn.Wqkv")]
+)
+def test_blocks_of_other_names_are_split_as_the_model_splits_its_output(
+    family: str, module: str, tmp_path: Path
+) -> None:
+    model = base(family)
+    theirs = peft_folder(tmp_path, model, r=4, target_modules=["Wqkv"])
+    adapter = read(str(tmp_path))
+    assert places(adapter) == [(layer, letter) for layer in range(2) for letter in "qkv"] and not adapter.notes
+    for letter, block in zip("qkv", np.split(theirs[module], 3), strict=True):
+        np.testing.assert_allclose(of(adapter, 1, letter), block, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("module", "d_out", "parts"),
+    [
+        ("model.layers.0.self_attn.W_pack", 96, ["q", "k", "v"]),
+        ("model.layers.0.self_attn.W_pack", 64, ["W_pack"]),  # heads in groups: k and v are narrower
+        ("transformer.blocks.0.attn.Wqkv", 48, ["Wqkv"]),
+        ("transformer.h.0.attn.c_attn", 48, ["c_attn"]),  # one k and v for all heads
+        ("transformer.h.0.self_attention.query_key_value", 96, ["query_key_value"]),  # BLOOM and Falcon, by head
+        ("transformer.h.0.attn.qkv_proj", 96, ["qkv_proj"]),  # CodeGen
+        ("somebodys.own.qkv", 96, ["qkv"]),
+        ("model.layers.0.mlp.gate_up_proj", 128, ["gate_up_proj"]),
+    ],
+)
+def test_what_is_not_split_is_told(module: str, d_out: int, parts: list[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    A, B = (torch.from_numpy(rng.normal(size=size)).float() for size in ((2, 32), (d_out, 2)))
+    save_file({f"{module}.lora_A.weight": A, f"{module}.lora_B.weight": B}, tmp_path / "x.safetensors")
+    adapter = read(str(tmp_path / "x.safetensors"), Options(alpha=2))
+    assert [m.weight for m in adapter.matrices] == parts
+    told = [note for note in adapter.notes if note == f"Computes several matrices at once, not split: {module}."]
+    assert len(told) == (len(parts) == 1)
+    whole = np.concatenate([dense(adapter, matrix) for matrix in adapter.matrices])
+    np.testing.assert_allclose(whole, (B.double() @ A.double()).numpy(), atol=1e-6)
+
+
+def test_bloom_keeps_its_heads_apart_so_its_layer_stays_whole(tmp_path: Path) -> None:
+    theirs = peft_folder(tmp_path, base("bloom"), r=4, target_modules=["query_key_value"])
+    adapter = read(str(tmp_path))
+    assert places(adapter) == [(0, "query_key_value"), (1, "query_key_value")]
+    assert any("not split: transformer.h.*.self_attention.query_key_value (2)" in note for note in adapter.notes)
+    for matrix in adapter.matrices:
+        np.testing.assert_allclose(dense(adapter, matrix), theirs[matrix.module], atol=1e-6)
+
+
 def test_neox_interleaves_by_head_and_says_what_is_missing(tmp_path: Path) -> None:
     model = base("gpt_neox")
     model.save_pretrained(tmp_path / "base")
@@ -146,6 +190,20 @@ def test_what_is_no_plain_lora_is_told(settings: dict[str, Any], words: str | No
         assert "B A did not start at zero" in read(str(tmp_path)).notes[0]
 
 
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [("eva", "two such adapters share directions of A"), ("mica", "have the same B"), (True, ""), ("gaussian", "")],
+)
+def test_a_start_at_zero_that_is_not_drawn_has_a_sentence_of_its_own(
+    start: str | bool, words: str, tmp_path: Path
+) -> None:
+    peft_folder(tmp_path, base("llama"), r=2, target_modules=["v_proj"])
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start}))
+    notes = " ".join(read(str(tmp_path)).notes)
+    assert words in notes and bool(notes) == bool(words) and "did not start at zero" not in notes
+
+
 def test_pefts_other_tuners_are_refused_by_name(tmp_path: Path) -> None:
     from peft import LoHaConfig, get_peft_model
 
@@ -165,67 +223,6 @@ def test_patterns_from_a_file_cannot_keep_the_matcher_busy(tmp_path: Path) -> No
         path.write_text(json.dumps(config | {"alpha_pattern": {pattern: 3}}))
         with pytest.raises(InputError, match=words):
             read(str(tmp_path))
-
-
-@pytest.mark.parametrize("suffix", ["bin", "pt", "safetensors"])
-@pytest.mark.parametrize("alpha", [None, 16.0])
-def test_loralibs_files_are_read_with_and_without_alpha(suffix: str, alpha: float | None, tmp_path: Path) -> None:
-    layers = roberta_layers(r=4, lora_alpha=16)
-    state = loralib.lora_state_dict(loralib_model(layers)) | {"classifier.dense.weight": torch.ones(2, 2)}
-    path = tmp_path / f"roberta_base_lora.{suffix}"
-    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
-    adapter = read(str(path), Options(alpha=alpha))
-    assert adapter.format == "loralib file" and places(adapter) == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]
-    assert list(adapter.unknown) == ["classifier.dense.weight"]
-    assert any("Holds no alpha" in note for note in adapter.notes) == (alpha is None)
-    for matrix in adapter.matrices:
-        theirs = merged_difference(layers[matrix.module])
-        assert adapter.load(matrix).scaling == (None if alpha is None else 4)
-        np.testing.assert_allclose(dense(adapter, matrix), theirs / (1 if alpha is not None else 4), atol=1e-6)
-
-
-def test_loralibs_embedding_and_what_training_scripts_put_around(tmp_path: Path) -> None:
-    name = "transformer.wte"
-    layers = {name: loralib.Embedding(64, 32, r=4, lora_alpha=4)}
-    state = {f"module.{key}": value for key, value in loralib.lora_state_dict(loralib_model(layers)).items()}
-    torch.save({"model_state_dict": state, "step": 3}, tmp_path / "a.pt")
-    adapter = read(str(tmp_path / "a.pt"), Options(alpha=4))
-    assert places(adapter) == [(None, "embed")] and list(adapter.unknown) == ["step"]
-    np.testing.assert_allclose(of(adapter, None, "embed"), merged_difference(layers[name]), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("enabled", "given", "letters", "assumed"),
-    [
-        ([True, False, True], None, "qv", True),
-        ([True, False, True], ["q", "v"], "qv", False),
-        ([True, True, False], ["q", "k"], "qk", False),
-        ([True, True, True], None, "qkv", False),
-        ([False, True, False], ["k"], "k", False),
-    ],
-)
-def test_merged_linears_groups_are_told_apart(
-    enabled: list[bool], given: list[str] | None, letters: str, assumed: bool, tmp_path: Path
-) -> None:
-    name = "transformer.h.0.attn.c_attn"
-    layer = loralib.MergedLinear(32, 96, r=4, lora_alpha=32, enable_lora=enabled, fan_in_fan_out=True)
-    model = loralib_model({name: layer})
-    torch.save(loralib.lora_state_dict(model), tmp_path / "gpt2.bin")
-    adapter = read(str(tmp_path / "gpt2.bin"), Options(alpha=32, enable_lora=given))
-    assert places(adapter) == [(0, letter) for letter in letters]
-    assert any("taken as q and v" in note for note in adapter.notes) == assumed
-    theirs = merged_difference(layer)
-    for letter in letters:
-        rows = slice(32 * "qkv".index(letter), 32 * ("qkv".index(letter) + 1))
-        assert adapter.load(adapter.matrices[letters.index(letter)]).A.shape == (4, 32)
-        np.testing.assert_allclose(of(adapter, 0, letter), theirs[rows], atol=1e-6)
-
-
-def test_one_group_of_merged_linear_must_be_named(tmp_path: Path) -> None:
-    layer = loralib.MergedLinear(32, 96, r=4, enable_lora=[False, False, True], fan_in_fan_out=True)
-    torch.save(loralib.lora_state_dict(loralib_model({"h.0.attn.c_attn": layer})), tmp_path / "a.bin")
-    with pytest.raises(InputError, match=r"adapts 1 of q, k and v.*\n.*--enable-lora q"):
-        read(str(tmp_path / "a.bin"))
 
 
 def test_pefts_names_without_its_settings_have_no_scale(tmp_path: Path) -> None:
@@ -263,6 +260,20 @@ def test_whole_numbers_are_refused_when_they_are_read(tmp_path: Path) -> None:
     adapter = read(str(tmp_path / "x.safetensors"))
     with pytest.raises(InputError, match="kept as I8"):
         adapter.load(adapter.matrices[0])
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The library lets the last win where both are of the same bytes, here as numbers of another type."""
+    entries = [("x.lora_A", "I32", [2, 4], 0), ("x.lora_B", "F32", [4, 2], 32), ("x.lora_A", "F32", [2, 4], 0)]
+    header = ", ".join(
+        f'"{name}": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [{begin}, {begin + 32}]}}'
+        for name, dtype, shape, begin in entries
+    )
+    text = f"{{{header}}}".encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+    assert len(load_file(tmp_path / "x.safetensors")) == 2
+    with pytest.raises(InputError, match=r"1 names stand there more than once: x\.lora_A"):
+        read(str(tmp_path / "x.safetensors"))
 
 
 def test_one_matrix_is_in_memory_at_a_time(tmp_path: Path) -> None:

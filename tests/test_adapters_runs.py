@@ -13,8 +13,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from analysis import starts
 from analysis.adapters import Adapter, Options, checkpoints, read
 from analysis.adapters.checkpoints import first_directions
+from analysis.inspection import inspect
 from lora_repro.config import load_group, resolve, run_id
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.job import run_job
@@ -62,6 +64,40 @@ def test_a_run_is_read_by_its_id_its_directory_and_its_adapter(tiny: Compose, tm
             np.testing.assert_array_equal(value, updates(by_id)[key])
     half = updates(read(f"{folder}/snapshots/0.5.safetensors"))
     assert any(np.abs(half[key] - value).max() > 1e-4 for key, value in updates(by_id).items())
+
+
+def test_inspect_says_how_far_each_A_of_a_run_has_moved(tiny: Compose) -> None:
+    cfg = tiny("method.r_pattern={layers.1.v:3}", "log.snapshots=[0,1]")
+    run_job(cfg)
+    folder = folder_of(cfg)
+    rows, began = (
+        inspect(adapter, adapter.matrices, with_base=False).rows
+        for adapter in (read(str(folder)), read(f"{folder}/snapshots/0.safetensors"))
+    )
+    first, last = (load_file(folder / "snapshots" / f"{name}.safetensors") for name in "01")
+    for row, start in zip(rows, began, strict=True):
+        A_0, A = (tensors[f"base_model.model.{row.module}.lora_A.weight"].double() for tensors in (first, last))
+        assert row.moved is not None and row.moved > 0
+        assert row.moved == pytest.approx(float((A - A_0).norm() / A_0.norm()), rel=1e-6)
+        assert (start.moved, start.above_edge) == (0, 0) and row.above_edge is not None
+    together = starts.final(folder).moved
+    assert min(row.moved or 0 for row in rows) < together < max(row.moved or 0 for row in rows)
+
+
+def test_what_was_not_drawn_has_not_moved_from_anywhere(tiny: Compose) -> None:
+    cfg = tiny("model=tiny_llama", "preset@train=tiny_llama_lora", "method.targets=[q,embed]", "method.r=2")
+    run_job(cfg)
+    adapter = read(str(folder_of(cfg)))
+    rows = inspect(adapter, adapter.matrices, with_base=False).rows
+    assert [(row.weight, row.moved is None, row.above_edge is None) for row in rows] == [
+        ("embed", True, True), ("q", False, False), ("q", False, False),
+    ]  # fmt: skip
+    later = tiny("model=tiny_llama", "preset@train=tiny_llama_lora", "method.targets=[q,embed]", "method.r=2",
+                 f"train.init_from={folder_of(cfg).name}", "seed=1")  # fmt: skip
+    run_job(later)
+    adapter = read(str(folder_of(later)))
+    rows = inspect(adapter, adapter.matrices, with_base=False).rows
+    assert [(row.moved, row.above_edge) for row in rows] == [(None, None)] * 3
 
 
 def test_an_embedding_of_a_run_is_read(tiny: Compose) -> None:
@@ -219,6 +255,40 @@ def test_a_bare_model_and_a_classifier_have_other_names_and_are_one_base(tmp_pat
     for key, value in updates(whole).items():
         if key in updates(adapter):
             np.testing.assert_array_equal(value, updates(adapter)[key])
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_positions_and_masks_are_listed_and_the_rest_is_read(suffix: str, tmp_path: Path) -> None:
+    """Older transformers kept them with the weights: whole numbers, truth values, and a mask of floats."""
+    torch.manual_seed(0)
+    W, mask = torch.randn(8, 8), torch.ones(1, 1, 16, 16)
+    beside = {
+        "embeddings.position_ids": torch.arange(16)[None],
+        "h.0.attn.bias": mask.bool(),
+        "h.1.attn.bias": mask,
+        "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "steps": torch.arange(6).reshape(2, 3),
+    }
+    for name, weight in (("base", W), ("trained", W + 0.1)):
+        state = {"h.0.attn.q_proj.weight": weight, **beside}
+        path = tmp_path / f"{name}.{suffix}"
+        save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    adapter = read(str(tmp_path / f"trained.{suffix}"), Options(base=str(tmp_path / f"base.{suffix}")))
+    assert [(m.layer, m.weight) for m in adapter.matrices] == [(0, "q")]
+    np.testing.assert_allclose(updates(adapter)[0, "q"], np.full((8, 8), 0.1), atol=1e-6)
+    (note,) = [note for note in adapter.notes if "which are not trained" in note]
+    assert all(name in note for name in ("embeddings.position_ids", "h.*.attn.bias (2)", "masked_bias", "steps"))
+
+
+def test_a_quantised_weight_is_no_mask(tmp_path: Path) -> None:
+    name = "h.0.attn.q_proj.weight"
+    save_file({name: torch.randn(8, 8)}, tmp_path / "base.safetensors")
+    save_file({name: torch.ones(8, 8, dtype=torch.int8)}, tmp_path / "trained.safetensors")
+    adapter = read(str(tmp_path / "trained.safetensors"), Options(base=str(tmp_path / "base.safetensors")))
+    with pytest.raises(InputError, match=r"kept as I8.*\nGive a file that is not quantised"):
+        adapter.load(adapter.matrices[0])
+    with pytest.raises(InputError, match=r"without fractions, or masks: h\.0"):
+        read(str(tmp_path / "trained.safetensors"), Options(base=str(tmp_path / "trained.safetensors")))
 
 
 def test_checkpoints_need_a_base_of_their_own(tmp_path: Path) -> None:

@@ -60,6 +60,25 @@ def test_the_same_comparison_gives_the_same_page(tmp_path: Path, capsys: Capture
     assert call(capsys, *command)[0] == 0 and page.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{'x' * 200}.{i}" for i in range(2)],
+        [f"{'x.' * 100}{i}.to_q" for i in range(2)],
+        [f"model.layers.0.self_attn.{'x' * 200}{i}" for i in range(2)],
+        ["unet.a.0.to_q", "unet.b.0.to_q"],
+    ],
+)
+def test_every_grid_has_a_key_of_its_own(names: list[str], tmp_path: Path, capsys: Captured) -> None:
+    """Two long names of one beginning are shown alike; the page would hold one of them twice."""
+    A, B = factors(r=2, seed=0)[0, "q"]
+    save_file({f"{name}.lora_{m}": x for name in names for m, x in (("A", A), ("B", B))}, tmp_path / "x.safetensors")
+    files = (tmp_path / "x.safetensors",) * 2
+    assert call(capsys, "compare", *files, "--html", tmp_path / "x.html")[0] == 0
+    grids = data_of(tmp_path / "x.html")["grids"]
+    assert len({(grid["place"] or grid["layer"], grid["weight"]) for grid in grids}) == len(grids) == 2
+
+
 def hostile(folder: Path, capsys: Captured) -> Path:
     A, B = factors(r=2, seed=0)[0, "q"]
     save_file({f"{HARM}.{i}.lora_{m}": x for i in range(2) for m, x in (("A", A), ("B", B))}, folder / "x.safetensors")

@@ -11,6 +11,9 @@ from handmade import factors, write_loralib, write_peft
 from safetensors.numpy import load_file, save_file
 
 from analysis.__main__ import main
+from analysis.adapters import Loaded, Matrix
+from analysis.inspection import figures
+from analysis.update import Update
 from analysis.words import grouped, markdown, shown
 
 Captured = pytest.CaptureFixture[str]
@@ -33,7 +36,7 @@ def test_the_figures_are_those_of_the_dense_update(tmp_path: Path, capsys: Captu
     assert (code, err) == (0, "") and [(e["layer"], e["weight"]) for e in entries] == list(made)
     assert list(entries[0]) == [
         *("layer", "weight", "module", "shape", "r", "scaling", "singular_values", "norm", "effective_rank"),
-        *("energy_kept", "relative_norm"),
+        *("energy_kept", "relative_norm", "stable_rank", "energy", "moved", "above_edge"),
     ]
     for entry, (A, B) in zip(entries, made.values(), strict=True):
         dW = 1.5 * B.astype(float) @ A.astype(float)
@@ -43,7 +46,9 @@ def test_the_figures_are_those_of_the_dense_update(tmp_path: Path, capsys: Captu
         p = s / s.sum()
         assert entry["effective_rank"] == pytest.approx(np.exp(-(p * np.log(p)).sum()))
         assert (entry["r"], entry["scaling"], entry["shape"]) == (4, 1.5, [24, 24])
-        assert (entry["energy_kept"], entry["relative_norm"]) == (1, None)
+        assert (entry["energy_kept"], entry["relative_norm"], entry["moved"]) == (1, None, None)
+        assert entry["stable_rank"] == pytest.approx((s**2).sum() / s[0] ** 2)
+        np.testing.assert_allclose(entry["energy"], (s**2).cumsum() / (s**2).sum(), rtol=1e-6)
 
 
 def test_without_alpha_the_scaling_is_null_and_the_figures_are_those_of_B_A(tmp_path: Path, capsys: Captured) -> None:
@@ -89,6 +94,19 @@ def test_with_a_base_the_norm_is_beside_that_of_W_0(tmp_path: Path, capsys: Capt
     assert "norm of dW / norm of W_0" in call(capsys, *command)[1]
 
 
+def test_the_norm_of_W_0_is_summed_in_float64() -> None:
+    """In float32 the sum of 2^24 equal squares is off in the sixth digit."""
+    update = Update(0, "q", "x", np.ones((1, 4096), np.float32), np.ones((4096, 1), np.float32), 1.0)
+    W_0 = np.full((4096, 4096), 0.1, np.float32)
+
+    def none() -> None:
+        return None
+
+    at = Matrix(0, "q", "x", 4096, 4096, none, none)  # pyright: ignore[reportArgumentType]
+    found = figures(at, Loaded(update, None), W_0).relative_norm
+    assert found == pytest.approx(4096 / (float(np.float32(0.1)) * 4096), rel=1e-9)
+
+
 def test_a_pair_of_checkpoints_says_how_much_its_first_directions_hold(tmp_path: Path, capsys: Captured) -> None:
     rng = np.random.default_rng(0)
     W, dW = (rng.normal(size=(24, 24)).astype(np.float32) for _ in range(2))
@@ -103,8 +121,30 @@ def test_a_pair_of_checkpoints_says_how_much_its_first_directions_hold(tmp_path:
     np.testing.assert_allclose(entry["singular_values"], s[:5], rtol=1e-6)
     assert entry["norm"] == pytest.approx(np.linalg.norm(s))
     assert entry["energy_kept"] == pytest.approx((s[:5] ** 2).sum() / (s**2).sum())
+    np.testing.assert_allclose(entry["energy"], (s[:5] ** 2).cumsum() / (s**2).sum(), rtol=1e-6)
+    assert (entry["moved"], entry["above_edge"]) == (None, None)
     assert "left as they are: model.layers.1.self_attn.q_proj (q)" in err and "does not hold them: score" in err
     assert "| energy in r |" in call(capsys, *command)[1]
+
+
+@pytest.mark.parametrize("start", [True, "gaussian", "orthogonal", None])
+def test_values_above_the_edge_are_counted_where_the_start_is_known(
+    start: bool | str | None, tmp_path: Path, capsys: Captured
+) -> None:
+    """PEFT's A_0 is U(-b, b) with b = 1 / sqrt(d_in), or N(0, 1 / r^2); two strong directions are put into it."""
+    r, d, rng = 8, 96, np.random.default_rng(0)
+    law = rng.normal(0, 1 / r, (r, d)) if start == "gaussian" else rng.uniform(-1, 1, (r, d)) / np.sqrt(d)
+    top = np.linalg.norm(law, 2)
+    learned = law + 5 * top * np.linalg.qr(rng.normal(size=(r, 2)))[0] @ np.linalg.qr(rng.normal(size=(d, 2)))[0].T
+    B = rng.normal(size=(d, r)).astype(np.float32)
+    made = {(0, "q"): (law.astype(np.float32), B), (0, "v"): (learned.astype(np.float32), B)}
+    config = write_peft(tmp_path / "a", made) / "adapter_config.json"
+    settings = {} if start is None else {"init_lora_weights": start}
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    code, out, _ = call(capsys, "inspect", tmp_path / "a", "--format", "json")
+    known = start in (True, "gaussian")
+    assert code == 0 and [e["above_edge"] for e in json.loads(out)] == ([0, 2] if known else [None, None])
+    assert ("A above edge" in call(capsys, "inspect", tmp_path / "a")[1]) == known
 
 
 def test_an_untrained_adapter_has_norm_zero(tmp_path: Path, capsys: Captured) -> None:
@@ -112,6 +152,7 @@ def test_an_untrained_adapter_has_norm_zero(tmp_path: Path, capsys: Captured) ->
     write_peft(tmp_path / "a", made)
     for entry in json.loads(call(capsys, "inspect", tmp_path / "a", "--format", "json")[1]):
         assert (entry["norm"], entry["effective_rank"], entry["singular_values"]) == (0, 0, [0, 0])
+        assert (entry["stable_rank"], entry["energy"]) == (0, [0, 0])
 
 
 HOSTILE = (
@@ -121,6 +162,13 @@ HOSTILE = (
     "a|b`c`*d*",
     "\x1b[2J\u202egnp",
     "x" * 5000,
+    '=HYPERLINK("http://x";"y")',
+    "\u202e=1+1",
+    "@SUM(1)",
+    "+1",
+    "-1",
+    "\t=1",
+    "\uff1d1",
 )
 
 
@@ -131,12 +179,17 @@ def test_names_that_mean_harm_are_harmless(name: str, tmp_path: Path, capsys: Ca
     before = sorted(tmp_path.rglob("*"))
     code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors", "--alpha", "4")
     table = next(line for line in out.splitlines() if line.startswith("|  "))
-    assert code == 0 and table.replace("\\|", "").count("|") == 8  # seven columns, whatever stands in them
+    assert code == 0 and table.replace("\\|", "").count("|") == 11  # ten columns, whatever stands in them
     assert "<script" not in out.replace("\\<", "") and not any(c in out + err for c in "\x1b\u202e")
     assert max(map(len, (out + err).splitlines())) < 1000
     code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors", "--alpha", "4", "--format", "json")
     (entry,) = json.loads(out)
     assert entry["module"] == name and not any(c in out + err for c in "\x1b\u202e")
+    for command in (("inspect",), ("compare", tmp_path / "a.safetensors")):
+        out = call(capsys, *command, tmp_path / "a.safetensors", "--format", "csv")[1]
+        for row in csv.DictReader(io.StringIO(out)):
+            assert not row["module"].startswith(tuple("=+-@\t\r\uff1d")) and row["module"].isprintable()
+            assert shown(name)[:50] in row["module"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from analysis import starts
 from analysis.nulls import bands, expected_phi, outside
 from analysis.starts import final, initial_A, nearest_snapshot, snapshots, start_of, start_pictures
-from analysis.subspace import directions, moved, phi_grid
+from analysis.subspace import directions, phi_grid
 from analysis.update import Update
 from lora_repro.compose import compose
 from lora_repro.config import Run, resolve, run_id
@@ -89,8 +89,8 @@ def test_snapshots_tell_how_far_a_run_has_moved_and_the_nearest_is_found(tiny: C
     run, tensors = run_of(json.loads((folder / "result.json").read_text())), load_file(end.path)
     A = {site: tensors[f"base_model.model.{site.module}.lora_A.weight"] for site in run.arch.select(["q", "v"])}
     A_0 = {site: start_of(run).draw_A(site.name, *A[site].shape) for site in A}
-    whole = moved(*(np.concatenate([of[site].ravel() for site in A])[None] for of in (A, A_0)))
-    assert end.moved == pytest.approx(whole, rel=1e-6)
+    whole, began = (np.concatenate([of[site].ravel() for site in A]).astype(np.float64) for of in (A, A_0))
+    assert end.moved == pytest.approx(np.linalg.norm(whole - began) / np.linalg.norm(began), rel=1e-9)
 
 
 def test_a_frozen_A_has_not_moved(tiny: Compose) -> None:

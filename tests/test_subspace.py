@@ -20,6 +20,8 @@ from analysis.subspace import (
     spectrum,
     stable_rank,
     svd,
+    update_directions,
+    variance_of,
 )
 from analysis.update import Update
 from lora_repro.draw import normal, uniform
@@ -97,14 +99,27 @@ def test_factors_of_any_condition_give_orthonormal_directions(condition: float) 
 
 
 def test_both_ways_to_factor_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Gram matrix where it is exact enough, reflections elsewhere: the same answer, so the test looks."""
-    A, calls, qr = orthonormal(60, 4, 0).T.copy(), [], np.linalg.qr
-    monkeypatch.setattr(np.linalg, "qr", lambda X: calls.append(X.shape) or qr(X))
+    """The Gram matrix where it is exact enough, reflections elsewhere: the same answer, so the test looks.
+
+    Vectors of reflections are made only where they are asked for.
+    """
+    A, B, calls = orthonormal(60, 4, 0).T.copy(), orthonormal(50, 4, 1), []
+    reflected = subspace._reflected
+
+    def counted(X: np.ndarray) -> subspace._Thin:
+        thin = reflected(X)
+        return thin._replace(rotated=lambda u: calls.append("Q") or thin.rotated(u))
+
+    monkeypatch.setattr(subspace, "_reflected", lambda X: calls.append(X.shape) or counted(X))
     directions(A)
     assert calls == []
     A[3] *= 0.5 / subspace.MAX_CONDITION
-    directions(A)
+    spectrum(A)
     assert calls == [(60, 4)]
+    update_directions(update(A, B), "left")
+    assert calls == [(60, 4)] * 2
+    directions(A)
+    assert calls == [*[(60, 4)] * 3, "Q"]
 
 
 def test_an_update_without_scaling_is_taken_as_it_is_and_a_negative_one_turns_the_vectors() -> None:
@@ -132,6 +147,35 @@ def test_values_that_are_not_finite_are_refused_by_name(value: float) -> None:
         svd(of)
     with pytest.raises(InputError, match="not finite"):
         directions(of.B, "left")
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e200, 1e300])
+def test_factors_whose_squares_leave_float64_are_decomposed_exactly(size: float) -> None:
+    of = drawn(30, 20, 4, dtype=np.float64)
+    plain, large = svd(of), svd(of._replace(A=of.A * size))
+    np.testing.assert_allclose(large.s / size, plain.s, rtol=1e-12)
+    np.testing.assert_allclose(phi_grid(large.V, plain.V), phi_grid(plain.V, plain.V), atol=1e-9)
+    np.testing.assert_allclose(spectrum(of.A * size) / size, spectrum(of.A), rtol=1e-12)
+    assert norm(large.s) / size == pytest.approx(norm(plain.s), rel=1e-12)
+    assert stable_rank(large.s) == pytest.approx(stable_rank(plain.s), rel=1e-9)
+    np.testing.assert_allclose(energy(large.s), energy(plain.s), rtol=1e-9)
+
+
+def test_a_product_too_large_for_float64_is_refused_by_name() -> None:
+    of = drawn(30, 20, 4, dtype=np.float64)
+    with pytest.raises(InputError, match=r"B A of layers\.3\.query is too large for float64"):
+        svd(of._replace(A=of.A * 1e200, B=of.B * 1e200))
+
+
+@pytest.mark.parametrize("r_of_B", [5, 2, 0])
+def test_one_side_of_an_update_is_that_of_its_decomposition(r_of_B: int) -> None:
+    of = drawn(30, 20, 5)
+    of.B[:, r_of_B:] = 0
+    whole = svd(of)
+    left, right = update_directions(of, "left"), update_directions(of, "right")
+    np.testing.assert_array_equal(left.U, whole.U)
+    np.testing.assert_array_equal(right.U, whole.V)
+    assert left.s.tolist() == right.s.tolist() == whole.s.tolist()
 
 
 def test_the_other_side_of_a_factor_is_refused() -> None:
@@ -245,10 +289,12 @@ def test_spectra_by_hand() -> None:
 
 def test_moved_is_relative_to_the_start() -> None:
     A_0 = np.array([[3.0, 0.0], [0.0, 4.0]])
-    assert moved(A_0, A_0) == 0
-    assert moved(A_0 + np.array([[0.0, 1.0], [0.0, 0.0]]), A_0) == pytest.approx(0.2)
+    A = A_0 + np.array([[0.0, 1.0], [0.0, 0.0]])
+    assert moved([(A_0, A_0)]) == 0
+    assert moved([(A, A_0)]) == pytest.approx(0.2)
+    assert moved([(A, A_0), (A_0, A_0)]) == pytest.approx(math.sqrt(1 / 50))
     with pytest.raises(ValueError, match="A_0 is zero"):
-        moved(A_0, np.zeros((2, 2)))
+        moved([(A_0, np.zeros((2, 2)))])
 
 
 @pytest.mark.parametrize("kind", ["kaiming", "gaussian"])
@@ -259,12 +305,13 @@ def test_of_a_hundred_untrained_A_at_most_one_has_a_value_above_the_edge(kind: s
             return normal(seed, "A", (r, 384), 0.02)
         return uniform(seed, "A", (r, 384), 1 / math.sqrt(384))
 
-    assert sum(above_edge(start(seed), start(seed)) > 0 for seed in range(500)) <= 5
+    assert sum(above_edge(start(seed), variance_of(start(seed))) > 0 for seed in range(500)) <= 5
 
 
 def test_learned_directions_above_the_edge_are_counted() -> None:
     A_0 = uniform(0, "A", (16, 384), 1 / math.sqrt(384))
     top = np.linalg.svd(A_0)[1][0]
     learned = (orthonormal(16, 3, 0) * np.array([5.0, 3.0, 2.0]) * top) @ orthonormal(384, 3, 1).T
-    assert above_edge(A_0 + learned, A_0) == 3
-    assert above_edge(A_0 + 0.01 * learned, A_0) == 0
+    assert above_edge(A_0 + learned, variance_of(A_0)) == 3
+    assert above_edge(A_0 + 0.01 * learned, variance_of(A_0)) == 0
+    assert above_edge(A_0 + learned, 1 / (3 * 384)) == 3  # of the law, U(-b, b) with b = 1 / sqrt(384)

@@ -6,7 +6,7 @@ No matrix is in memory before it is asked for, so that adapters larger than the 
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, arch_in, open_backbone
-from analysis.adapters.base import Adapter, Loaded, Matrix, Options
+from analysis.adapters.base import Adapter, Loaded, Matrix, Options, Origin
 from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.diffusion import read_diffusion
 from analysis.adapters.layouts import find
@@ -18,7 +18,7 @@ from analysis.words import shown
 from lora_repro.config import RUN_ID, adapter_folder
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 
-__all__ = ["Adapter", "Loaded", "Matrix", "Options", "read"]
+__all__ = ["Adapter", "Loaded", "Matrix", "Options", "Origin", "read"]
 
 _KINDS = (
     "Give a run id (its store with --runs DIR), a run directory, a PEFT folder, a file of loralib, diffusers or kohya, "

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone, find_weight
-from analysis.adapters.names import FUSED, holder, named
+from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
 from analysis.update import Update
-from analysis.words import shown
+from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS, Part
 from lora_repro.errors import InputError
 
@@ -51,6 +51,15 @@ class Loaded(NamedTuple):
     norm: float | None
 
 
+class Origin(NamedTuple):
+    """What A was at the start, as far as it is known."""
+
+    variance: float | None = None
+    """Of its entries, independent with mean 0; None where they were not drawn so, or nobody knows from what."""
+    draw: Callable[[int, int], Float[np.ndarray, "r d_in"]] | None = None
+    """Draws A_0 again, by its shape; None where the seed is not known."""
+
+
 class Matrix(NamedTuple):
     """A matrix that an adapter changes, as the header of its file tells."""
 
@@ -62,6 +71,7 @@ class Matrix(NamedTuple):
     read: Callable[[], Factors]
     frozen: Callable[[], Float[np.ndarray, "d_out d_in"] | None]
     """Reads W_0; None where no base is given, or where it lacks the module."""
+    origin: Origin = Origin()
 
     @property
     def name(self) -> str:
@@ -87,8 +97,11 @@ class Adapter:
     """Which options of the command line say something about it: alpha, enable_lora, top."""
 
     def __post_init__(self) -> None:
-        """Sorts the matrices."""
+        """Sorts the matrices, and says which of them are several."""
         self.matrices = sorted(self.matrices, key=_place)
+        several = [m.module for m in self.matrices if m.weight not in LETTERS and computes_several(m.module)]
+        if several:
+            self.notes = [*self.notes, f"Computes several matrices at once, not split: {grouped(several)}."]
 
     def load(self, matrix: Matrix) -> Update:
         """Reads one matrix's update."""
@@ -162,6 +175,11 @@ def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place
     return [Place(site.layer, site.letter, site.part) for site in sites]
 
 
+def from_law(matrix: Matrix, variance: float | None) -> Matrix:
+    """Says what A's entries were drawn with; an embedding's A starts at zero, in loralib as in PEFT."""
+    return matrix if matrix.weight == "embed" else matrix._replace(origin=Origin(variance))
+
+
 def is_transposed(module: str, backbone: Backbone) -> bool:
     """Tells whether a module keeps W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns."""
     if sites := backbone.sites(module):
@@ -183,11 +201,11 @@ def frozen(backbone: Backbone, module: str, part: Part | None) -> Float[np.ndarr
 def _by_name(module: str, d_in: int, d_out: int) -> list[Place]:
     """Reads layer and letter from the module's name alone."""
     layer, letter, _ = named(module)
-    if not letter.startswith("qkv"):
+    if letter not in (BLOCKS, BY_HEAD):
         return [Place(layer, letter)]
     if d_out != 3 * d_in:  # another architecture's layer of the same name
         return [Place(layer, module.rpartition(".")[2])]
-    if letter == "qkv by head":
+    if letter == BY_HEAD:
         raise InputError(
             f"{shown(module)} computes q, k and v at once, head by head, and the file does not say how many heads "
             "there are.\nGive the base: --base MODEL, a folder with its config.json or a model of conf/model."

@@ -7,13 +7,17 @@ from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone, find_weight
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, places, rows_of
-from analysis.adapters.tensors import Tensors
+from analysis.adapters.tensors import Shape, Tensors
 from analysis.words import grouped, shown
 from lora_repro.arch import Part
 from lora_repro.errors import InputError
 
 _DENSE_UP_TO = 1024
 """Narrower side of dW up to which all singular values are computed; above it only the first ones, by Lanczos."""
+
+
+_BUFFERS = ("position_ids", "token_type_ids", "masked_bias", "inv_freq", "relative_position_index")
+"""Last names of buffers of transformers' models."""
 
 
 def read_checkpoint(tensors: Tensors, given: str, backbone: Backbone, options: Options) -> Adapter:
@@ -30,11 +34,13 @@ def read_checkpoint(tensors: Tensors, given: str, backbone: Backbone, options: O
             "If it is a full checkpoint, give what it was trained from: --base MODEL"
         )
     members: list[Matrix] = []
-    alone, other, vectors = list[str](), list[str](), list[str]()
+    alone, other, vectors, buffers = list[str](), list[str](), list[str](), list[str]()
     for name, shape in tensors.shapes.items():
         theirs = find_weight(base, name)
         if theirs is None:
             alone.append(name)
+        elif _is_buffer(name, shape) or (name in tensors.whole and theirs in base.whole):
+            buffers.append(name)
         elif base.shapes[theirs] != shape:
             other.append(name)
         elif len(shape) < 2:
@@ -45,15 +51,26 @@ def read_checkpoint(tensors: Tensors, given: str, backbone: Backbone, options: O
         raise InputError(
             f"{tensors.path}: has no matrix in common with the base {base.path}"
             + (f"; of other shapes: {grouped(other)}" if other else "")
+            + (f"; without fractions, or masks: {grouped(buffers)}" if buffers else "")
             + ".\nGive the base that it was trained from."
         )
     words = (
         ("The base does not hold them", alone),
         ("The base holds them in another shape", other),
         ("No matrices", vectors),
+        ("Positions, masks and the like, which are not trained", buffers),
     )
     notes = [f"{reason}: {grouped(names)}." for reason, names in words if names]
     return Adapter(given, "full checkpoint", members, tensors.others, notes, frozenset({"top"}))
+
+
+def _is_buffer(name: str, shape: Shape) -> bool:
+    """Tells what no training changes: positions, and masks that old versions saved with the weights.
+
+    GPT-2's causal mask is called attn.bias, of (1, 1, n, n): a bias of an affine map has one dimension.
+    """
+    last = name.rpartition(".")[2]
+    return last in _BUFFERS or (last == "bias" and len(shape) > 1)
 
 
 def _matrices(tensors: Tensors, name: str, base: Tensors, theirs: str, backbone: Backbone, top: int) -> list[Matrix]:

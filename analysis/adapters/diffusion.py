@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from analysis.adapters.backbone import Backbone
-from analysis.adapters.base import Adapter, Factors, Options, matrices
+from analysis.adapters.base import Adapter, Factors, Options, from_law, matrices
 from analysis.adapters.layouts import Found, Pair, factors, refuse_misfits, widths
-from analysis.adapters.peft_config import checked, scaling
+from analysis.adapters.peft_config import checked, scaling, start_variance
 from analysis.adapters.tensors import Tensors
 from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG
@@ -40,16 +40,16 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
         component, _, inside = pair.module.partition(".")
+        key, module = (component, inside) if component in configs else ("", pair.module)
+        variance = start_variance(configs[key], r, d_in) if key in configs else None
         if pair.alpha is not None:
             read = partial(_with_alpha, tensors, pair, r)
-        elif component in configs:
-            read = partial(factors, tensors, pair, scaling(configs[component], inside, r, tensors.path))
-        elif "" in configs:
-            read = partial(factors, tensors, pair, scaling(configs[""], pair.module, r, tensors.path))
+        elif key in configs:
+            read = partial(factors, tensors, pair, scaling(configs[key], module, r, tensors.path))
         else:
             takes.add("alpha")
             read = partial(factors, tensors, pair, None if options.alpha is None else options.alpha / r)
-        members += matrices(pair.module, d_in, d_out, read, backbone)
+        members += [from_law(m, variance) for m in matrices(pair.module, d_in, d_out, read, backbone)]
     notes = []
     if takes and options.alpha is None:
         notes.append("Holds no alpha for all matrices: there B A stands as it is, without a scale (--alpha gives it).")

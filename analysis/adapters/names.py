@@ -7,6 +7,8 @@ import re
 from typing import NamedTuple
 
 FUSED = ("q", "k", "v")
+BLOCKS, BY_HEAD = "q, k, v", "q, k, v by head"
+"""What stands for the letter of layers that compute three matrices: in three blocks of rows, or one block a head."""
 
 _LAYERS: dict[str, dict[str, str]] = {
     "layer": {  # BERT, RoBERTa, ELECTRA; DeBERTa; MPNet; ViT; DistilBERT
@@ -23,7 +25,7 @@ _LAYERS: dict[str, dict[str, str]] = {
         "ffn.lin2": "down",
     },
     "h": {  # GPT-2, GPT-J
-        "attn.c_attn": "qkv",
+        "attn.c_attn": BLOCKS,
         "attn.c_proj": "o",
         "mlp.c_fc": "up",
         "mlp.c_proj": "down",
@@ -36,12 +38,20 @@ _LAYERS: dict[str, dict[str, str]] = {
         **{f"self_attn.{letter}_proj": letter for letter in "qkvo"},
         "self_attn.out_proj": "o",
         "self_attn.dense": "o",
+        "self_attn.W_pack": BLOCKS,  # Baichuan: its output is cut into three equal blocks
+        "attn.Wqkv": BLOCKS,  # ModernBERT and flash-attention's BERT: viewed as (3, heads, head_dim)
         **{f"mlp.{letter}_proj": letter for letter in ("gate", "up", "down")},
         **{f"{prefix}fc{number}": letter for prefix in ("", "mlp.") for number, letter in ((1, "up"), (2, "down"))},
-        "attention.query_key_value": "qkv by head",
+        "attention.query_key_value": BY_HEAD,
         "attention.dense": "o",
         "mlp.dense_h_to_4h": "up",
         "mlp.dense_4h_to_h": "down",
+    },
+    "blocks": {  # MPT: chunk(3)
+        "attn.Wqkv": BLOCKS,
+        "attn.out_proj": "o",
+        "ffn.up_proj": "up",
+        "ffn.down_proj": "down",
     },
     "block": {  # T5
         **{f"layer.0.SelfAttention.{letter}": letter for letter in "qkvo"},
@@ -55,12 +65,26 @@ _LAYERS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """By what stands before a layer's number: the names below it."""
 
+_NUMBERED = [_name for _name in _LAYERS if _name != "blocks"]
+"""What numbers a layer whose other names are not known; U-Nets have blocks within blocks."""
+
 _ANYWHERE = {
     **{f"to_{letter}": letter for letter in "qkv"},  # diffusers' attention
     "to_out": "o",
+    **dict.fromkeys(
+        ("img_attn_qkv", "txt_attn_qkv"), BLOCKS
+    ),  # Flux and HunyuanVideo: chunk(3) on the way to diffusers
     **dict.fromkeys(("word_embeddings", "wte", "embed_tokens", "embed_in", "token_embedding"), "embed"),
 }
 """By the end of a name, wherever it stands."""
+
+_SEVERAL = re.compile(
+    r"(?:^|_)(?:(?:w|to_)?qkv(?:_proj)?|query_key_value|w_pack|c_attn|(?:to_)?kv(?:_proj)?|gate_up_proj"
+    r"|single_blocks_\d+_linear1)$",
+    re.IGNORECASE,
+)
+"""Ends of names of layers that compute several matrices. Where such a name stands in no table above, its parts have
+other orders: BLOOM, Falcon and Persimmon interleave q, k and v by head, CodeGen by group of heads, with v before k."""
 
 _TRANSPOSED = tuple(_name.replace(".", "_") for _name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
 """GPT-2's Conv1D keeps its weight as (d_in, d_out); so does an embedding, a table of W's columns."""
@@ -71,7 +95,7 @@ class Named(NamedTuple):
 
     layer: int | None
     letter: str
-    """A letter, or `qkv` and `qkv by head` of layers that compute three, or the last name where none is known."""
+    """A letter, or BLOCKS or BY_HEAD, or the module's last name where none is known."""
     transposed: bool
 
 
@@ -85,8 +109,13 @@ def named(module: str) -> Named:
     for name, letter in _ANYWHERE.items():
         if flat == name or flat.endswith(f"_{name}"):
             return Named(None, letter, letter == "embed")
-    layer = re.search(rf"(?:^|_)(?:{'|'.join(_LAYERS)})_(\d{{1,6}})_", flat)
+    layer = re.search(rf"(?:^|_)(?:{'|'.join(_NUMBERED)})_(\d{{1,6}})_", flat)
     return Named(int(layer[1]) if layer else None, _last(module), False)
+
+
+def computes_several(module: str) -> bool:
+    """Tells whether a module's name says that it computes several matrices at once."""
+    return _SEVERAL.search(canonical(module)) is not None
 
 
 def canonical(module: str) -> str:

@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, arch_named
-from analysis.adapters.base import Adapter, matrices
+from analysis.adapters.base import Adapter, from_law, matrices
 from analysis.adapters.layouts import factors, find, refuse_misfits, widths
-from analysis.adapters.peft_config import load_config, notes_on, scaling
+from analysis.adapters.peft_config import load_config, notes_on, scaling, start_variance
 from analysis.adapters.tensors import open_tensors
 from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS
@@ -47,5 +47,6 @@ def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
         read = partial(factors, tensors, pair, scaling(config, pair.module, r, settings))
-        members += matrices(pair.module, d_in, d_out, read, backbone)
+        found_here = matrices(pair.module, d_in, d_out, read, backbone)
+        members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
     return Adapter(given, "PEFT folder", members, found.unknown, notes_on(config))

@@ -18,8 +18,16 @@ _OTHER_SUMS = {
 }
 """Settings of a LoRA adapter whose update is not (alpha / r) B A."""
 
-_STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva")
-"""Starts of A and B that take their place out of W_0, or read the data: what is in B A is not only learned."""
+_STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Starts of A and B that take their place out of W_0: what is in B A is not only learned."""
+
+_NOT_DRAWN = {
+    "eva": "B started at zero, A in the leading directions of its inputs (Paischer et al. 2024): two such adapters "
+    "share directions of A before any training.",
+    "mica": "A started at zero, B in the weakest directions of W_0, where it stays: two such adapters of one base "
+    "have the same B.",
+}
+"""Starts at which B A is zero, and a factor is not drawn at random (peft/tuners/lora/layer.py and eva.py)."""
 
 _MOST_QUANTIFIERS = 3
 """In a pattern of a foreign file: more of them can keep a matcher busy for hours."""
@@ -91,6 +99,17 @@ def scaling(config: Mapping[str, Any], module: str, r: int, path: Path) -> float
     return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
+def start_variance(config: Mapping[str, Any], r: int, d_in: int) -> float | None:
+    """Returns the variance of A_0's entries; None where they were not drawn one by one.
+
+    Source: peft/tuners/lora/layer.py, reset_lora_parameters.
+    """
+    start = config.get("init_lora_weights")
+    if start is True:
+        return 1 / (3 * d_in)  # kaiming_uniform_(a=sqrt(5))
+    return 1 / r**2 if start == "gaussian" else None
+
+
 def _matched(config: Mapping[str, Any], pattern: str, module: str, path: Path, default: float) -> float:
     """Returns the value of the first pattern that a module's name ends with, as PEFT matches it."""
     for key, value in (config.get(pattern) or {}).items():
@@ -111,4 +130,4 @@ def notes_on(config: Mapping[str, Any]) -> list[str]:
     start = str(config.get("init_lora_weights"))
     if start.startswith(_STARTS_IN_W0):
         return [f"init_lora_weights={shown(start)}: B A did not start at zero, so it is not only what was learned."]
-    return []
+    return [f"init_lora_weights={start}: {_NOT_DRAWN[start]}"] if start in _NOT_DRAWN else []

@@ -43,7 +43,9 @@ def open_pickle(path: Path) -> Tensors:
             )
     others = [*(str(name) for name in content if str(name) not in tensors), *beside]
     readers = {name: _reader(path, name, tensor) for name, tensor in tensors.items()}
-    return Tensors(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, readers, {}, others)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    whole = frozenset(name for name, tensor in tensors.items() if not tensor.is_floating_point())
+    return Tensors(path, shapes, readers, {}, others, whole)
 
 
 def _load(path: Path) -> object:

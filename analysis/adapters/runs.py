@@ -1,19 +1,20 @@
 """Our own run directories: the factors of each matrix with the run's own scale; full fine-tuning against its base."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, backbone_of, open_backbone
-from analysis.adapters.base import Adapter, Matrix, Options, Place
+from analysis.adapters.base import Adapter, Matrix, Options, Origin, Place
 from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.layouts import Pair, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
+from analysis.starts import start_of
 from lora_repro.adapter_names import FACTORS, factor_name
 from lora_repro.arch import Site
-from lora_repro.config import PEFT_WEIGHTS
+from lora_repro.config import PEFT_WEIGHTS, Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
+from lora_repro.methods.lora import Start
 from lora_repro.record import TRAINED, read_result
 from lora_repro.recorded import run_of
 
@@ -47,7 +48,7 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
     backbone = open_backbone(options.base) if options.base is not None else backbone_of(run.model)
     backbone = Backbone(run.arch, backbone.open_weights)
     if isinstance(run.method, LoRAConfig):
-        return _lora(folder, run.method, backbone, run.arch.select(run.method.targets), weights)
+        return _lora(folder, run, run.method, backbone, weights)
     path = weights if weights is not None else folder / TRAINED
     if not path.is_file():
         raise MissingInputError(
@@ -64,16 +65,17 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
     return adapter
 
 
-def _lora(folder: Path, method: LoRAConfig, backbone: Backbone, sites: Sequence[Site], weights: Path | None) -> Adapter:
+def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weights: Path | None) -> Adapter:
     apart = folder / "adapter" / FACTORS
     path = weights if weights is not None else apart if apart.is_file() else folder / "adapter" / PEFT_WEIGHTS
     if not path.is_file():
         raise MissingInputError(f"{folder}: {path.name} is missing in its adapter/.\nCompute the run again.")
     tensors = open_tensors(path)
-    pairs = {site: _pair(site, tensors) for site in sites}
+    start = start_of(run) if run.train.init_from is None else None
+    pairs = {site: _pair(site, tensors) for site in run.arch.select(method.targets)}
     refuse_misfits(tensors, list(pairs.values()))
     taken = {name for pair in pairs.values() for name in (pair.A, pair.B)}
-    members = [_matrix(site, pair, tensors, method.scaling_of(site), backbone) for site, pair in pairs.items()]
+    members = [_matrix(site, pair, tensors, method.scaling_of(site), start, backbone) for site, pair in pairs.items()]
     return Adapter(folder.name, "run of lora", members, [name for name in tensors.shapes if name not in taken])
 
 
@@ -84,7 +86,12 @@ def _pair(site: Site, tensors: Tensors) -> Pair:
     return Pair(site.module, A, B, None)
 
 
-def _matrix(site: Site, pair: Pair, tensors: Tensors, scaling: float, backbone: Backbone) -> Matrix:
+def _matrix(
+    site: Site, pair: Pair, tensors: Tensors, scaling: float, start: Start | None, backbone: Backbone
+) -> Matrix:
     d_in, _, _, _ = widths(tensors, pair)
     place = Place(site.layer, site.letter, site.part)
-    return place.matrix(site.module, d_in, site.features, partial(factors, tensors, pair, scaling), backbone)
+    matrix = place.matrix(site.module, d_in, site.features, partial(factors, tensors, pair, scaling), backbone)
+    if start is None or site.layer is None:  # taken over from another run, or an embedding, whose A starts at zero
+        return matrix
+    return matrix._replace(origin=Origin(draw=partial(start.draw_A, site.name)))

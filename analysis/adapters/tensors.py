@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,9 @@ Shape = tuple[int, ...]
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Of safetensors, and what numpy reads them as; it has no bf16, whose bits are the upper half of a float32's."""
+
+_WHOLE = ("BOOL", "I", "U")
+"""How the names of safetensors' types without fractions begin."""
 
 _SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 """As transformers cuts a checkpoint into pieces."""
@@ -31,6 +34,8 @@ class Tensors(NamedTuple):
     metadata: Mapping[str, str]
     others: Sequence[str] = ()
     """Names of what is no tensor."""
+    whole: frozenset[str] = frozenset()
+    """Names of tensors of whole numbers or truth values: positions, masks, or weights that are quantised."""
 
     def read(self, name: str) -> np.ndarray:
         """Reads one tensor, as float32 or as float64.
@@ -79,14 +84,14 @@ def open_folder(folder: Path) -> Tensors | None:
 
 
 def refuse_twice(path: Path, names: Sequence[str]) -> None:
-    """Refuses two tensors of one name.
+    """Refuses a name that two tensors have.
 
     Raises:
         InputError: Naming them.
     """
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise InputError(
-            f"{path}: {len(twice)} tensors stand there twice: {grouped(twice)}.\n"
+            f"{path}: {len(twice)} names stand there more than once: {grouped(twice)}.\n"
             "Give a folder of one checkpoint, or a file of one adapter."
         )
 
@@ -99,6 +104,7 @@ def _joined(folder: Path, shards: Sequence[Tensors]) -> Tensors:
         {name: reader for shard in shards for name, reader in shard.readers.items()},
         {},
         [name for shard in shards for name in shard.others],
+        frozenset(name for shard in shards for name in shard.whole),
     )
     index = next(iter(sorted(folder.glob("*.index.json"))), None)
     try:
@@ -125,7 +131,7 @@ def _open_safetensors(path: Path) -> Tensors:
         raise MissingInputError(f"{path}: is damaged ({shown(error)}).\nCopy or download it again.") from error
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
+        header = json.loads(stream.read(length), object_pairs_hook=lambda pairs: _once(path, pairs))
     header.pop("__metadata__", None)
     begin = 8 + length
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
@@ -133,7 +139,14 @@ def _open_safetensors(path: Path) -> Tensors:
         name: _reader(path, name, entry["dtype"], begin + entry["data_offsets"][0], shapes[name])
         for name, entry in header.items()
     }
-    return Tensors(path, shapes, readers, metadata)
+    whole = frozenset(name for name, entry in header.items() if entry["dtype"].startswith(_WHOLE))
+    return Tensors(path, shapes, readers, metadata, whole=whole)
+
+
+def _once(path: Path, pairs: list[tuple[str, object]]) -> dict[str, Any]:
+    """Makes a dictionary of a header's pairs; the library lets the last of two tensors of one name win."""
+    refuse_twice(path, [name for name, _ in pairs])
+    return dict(pairs)
 
 
 def _reader(path: Path, name: str, dtype: str, offset: int, shape: Shape) -> Callable[[], np.ndarray]:

@@ -1,13 +1,15 @@
 """Seconds and memory of Section 7's arithmetic at the size of GPT-3 175B: d = 12288, 96 layers, two matrices a layer.
 
     OPENBLAS_NUM_THREADS=1 python -m analysis.bench.subspace compare --workers 2
+    OPENBLAS_NUM_THREADS=1 python -m analysis.bench.subspace compare --workers 2 --deficient
     OPENBLAS_NUM_THREADS=1 python -m analysis.bench.subspace project
 
 `compare` takes 192 pairs of updates, r = 8 against r = 64: the decompositions of both dW and the directions of both A,
-and phi on A, and on both sides of dW. `project` takes what Table 7 needs of one weight of float32: its first 64
-directions, and the projections of one update. The updates are Gaussian, drawn outside of the clock; the weight has 200
-directions that fall like i^-0.5 out of a Gaussian bulk, with the norms that the paper prints for layer 48's W_q (61.95,
-of which 37.71 in 64 directions). Prints JSON.
+and phi on A, and on both sides of dW. With `--deficient` half of the columns of B repeat the others: a factor that
+lacks rank is decomposed by reflections, which takes longer. `project` takes what Table 7 needs of one weight of
+float32: its first 64 directions, and the projections of one update. The updates are Gaussian, drawn outside of the
+clock; the weight has 200 directions that fall like i^-0.5 out of a Gaussian bulk, with the norms that the paper prints
+for layer 48's W_q (61.95, of which 37.71 in 64 directions). Prints JSON.
 
 numpy's OpenBLAS waits for its threads by spinning: where other processes share the cores, r x r decompositions become
 fifty times as slow with two threads as with one. One thread each, and two workers, are as fast on idle cores.
@@ -33,9 +35,11 @@ WEIGHT_NORM, TOP_NORM = 61.95, 37.71
 """Table 7: of W_q, and of its projection on its first 64 directions."""
 
 
-def drawn(d: int, r: int, generator: np.random.Generator) -> Update:
-    """Draws an update."""
+def drawn(d: int, r: int, generator: np.random.Generator, deficient: bool = False) -> Update:
+    """Draws an update; a deficient one has a B of half the rank."""
     A, B = (generator.standard_normal(shape, dtype=np.float32) for shape in ((r, d), (d, r)))
+    if deficient:
+        B[:, (r + 1) // 2 :] = B[:, : r // 2]
     return Update(0, "q", f"r{r}", A, B, 1 / r)
 
 
@@ -46,10 +50,10 @@ def compared(pair: Sequence[Update]) -> list[Float[np.ndarray, "i j"]]:
     return [phi_grid(*starts), phi_grid(one.V, other.V), phi_grid(one.U, other.U)]
 
 
-def compare(d: int, pairs: int, workers: int) -> Callable[[], object]:
+def compare(d: int, pairs: int, workers: int, deficient: bool) -> Callable[[], object]:
     """Prepares the comparison of updates; a few are drawn and taken in turn."""
     generator = np.random.default_rng(0)
-    pool = [[drawn(d, r, generator) for r in RANKS] for _ in range(4)]
+    pool = [[drawn(d, r, generator, deficient) for r in RANKS] for _ in range(4)]
 
     def run() -> object:
         with ThreadPoolExecutor(workers) as executor:
@@ -82,8 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--d", type=int, default=D)
     parser.add_argument("--pairs", type=int, default=LAYERS * MATRICES)
     parser.add_argument("--workers", type=int, default=1, help="threads that compare (default: %(default)s)")
+    parser.add_argument("--deficient", action="store_true", help="compare updates whose B lacks rank")
     options = parser.parse_args(arguments)
-    run = compare(options.d, options.pairs, options.workers) if options.what == "compare" else project(options.d)
+    run = (
+        compare(options.d, options.pairs, options.workers, options.deficient)
+        if options.what == "compare"
+        else project(options.d)
+    )
     began, spent = time.perf_counter(), time.process_time()
     run()
     found = {

@@ -60,12 +60,18 @@ def _data(first: Adapter, second: Adapter, comparison: Comparison, command: str)
 
 
 def _places(rows: Sequence[Compared]) -> list[str | None]:
-    """Returns where each matrix stands, for a list to choose from; None where its layer says it."""
-    if len({(row.layer, row.weight) for row in rows}) == len(rows):
+    """Returns where each matrix stands, for a list to choose from; None where its layer says it.
+
+    The page finds a grid by its place and letter as they are shown, so it is these that are told apart: names longer
+    than what is shown may begin alike, and are numbered then.
+    """
+    if len({(row.layer, shown(row.weight)) for row in rows}) == len(rows):
         return [None] * len(rows)
-    holders = [holder(row.modules[0]) for row in rows]
-    alone = len({(place, row.weight) for place, row in zip(holders, rows, strict=True)}) == len(rows)
-    return [shown(place if alone else row.modules[0]) for place, row in zip(holders, rows, strict=True)]
+    for names in ([holder(row.modules[0]) for row in rows], [row.modules[0] for row in rows]):
+        places: list[str | None] = [shown(name) for name in names]
+        if len({(place, shown(row.weight)) for place, row in zip(places, rows, strict=True)}) == len(rows):
+            return places
+    return [shown(f"{number}: {row.modules[0]}") for number, row in enumerate(rows, 1)]
 
 
 def _grid(row: Compared, place: str | None) -> dict[str, object]:
@@ -79,6 +85,7 @@ def _grid(row: Compared, place: str | None) -> dict[str, object]:
         "phi": np.rint(row.phi * SCALE).astype(int).tolist(),
         "null": _shape(row),
         "s": [_all_digits(s) for s in row.strengths],
+        "angles": [_digits(row.angles[0]), _digits(row.angles[-1])],
         "near": [[[group[0] + 1, group[-1] + 1] for group in near_equal(s)] for s in row.strengths],
         "figures": [_figures(figures) for figures in row.figures],
     }

@@ -14,13 +14,16 @@ from analysis.render.lines import aligned
 from analysis.subspace import near_equal, shared_dimensions
 from analysis.words import markdown, shown
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection), in full width too."""
+
 _FROM_ZERO = " Layers count from 0, as in the checkpoint."
 
 
 def inspection_json(inspection: Inspection) -> str:
     """Writes a list of objects, a matrix each, on a line of its own."""
     return _lines(
-        {**row._asdict(), "shape": list(row.shape), "singular_values": row.singular_values.tolist()}
+        {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row._asdict().items()}
         for row in inspection.rows
     )
 
@@ -37,6 +40,9 @@ def comparison_json(comparison: Comparison) -> str:
             "phi": row.phi.tolist(),
             "null": row.null.tolist(),
             "singular_values": [s.tolist() for s in row.strengths],
+            "shared_dimensions": _shared(row),
+            "rho": row.rho.tolist(),
+            "principal_angles": row.angles.tolist(),
         }
         for row in comparison.rows
     )
@@ -44,17 +50,18 @@ def comparison_json(comparison: Comparison) -> str:
 
 def inspection_csv(inspection: Inspection) -> str:
     """Writes a row a matrix; the singular values are separated by spaces."""
-    names = [name for name in Inspected._fields if name != "singular_values"]
-    return _csv(
-        [*names, "singular_values"],
-        (
-            [
-                *("x".join(map(str, row.shape)) if name == "shape" else getattr(row, name) for name in names),
-                " ".join(repr(float(s)) for s in row.singular_values),
-            ]
-            for row in inspection.rows
-        ),
-    )
+    rows = [_flat(row) for row in inspection.rows]
+    return _csv(list(rows[0]), (list(row.values()) for row in rows))
+
+
+def _flat(row: Inspected) -> dict[str, object]:
+    """Returns the cells of a row; what is a list comes last."""
+    cells: dict[str, object] = {
+        name: value for name, value in row._asdict().items() if not isinstance(value, np.ndarray)
+    }
+    lists = {name: value for name, value in row._asdict().items() if name not in cells}
+    cells |= {"weight": _cell(row.weight), "module": _cell(row.module), "shape": "x".join(map(str, row.shape))}
+    return cells | {name: " ".join(map(repr, values.tolist())) for name, values in lists.items()}
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -62,8 +69,9 @@ def comparison_csv(comparison: Comparison) -> str:
     return _csv(
         ["layer", "weight", "module", "side", "i", "j", "phi", "null"],
         (
-            [row.layer, row.weight, row.modules[0], row.side.value, i + 1, j + 1, float(phi), float(row.null[i, j])]
+            [*where, i + 1, j + 1, float(phi), float(row.null[i, j])]
             for row in comparison.rows
+            for where in [(row.layer, _cell(row.weight), _cell(row.modules[0]), row.side.value)]
             for (i, j), phi in np.ndenumerate(row.phi)
         ),
     )
@@ -72,10 +80,13 @@ def comparison_csv(comparison: Comparison) -> str:
 def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
     """Writes a row a matrix."""
     rows = inspection.rows
-    columns = ["r", "scaling", "norm of dW", "largest singular value", "effective rank"]
+    columns = ["r", "scaling", "norm of dW", "largest singular value", "effective rank", "stable rank", "90 % in"]
     cut = any(row.energy_kept < 1 for row in rows)
     beside = any(row.relative_norm is not None for row in rows)
+    has_moved = any(row.moved is not None for row in rows)
+    has_edge = any(row.above_edge is not None for row in rows)
     header = [*_names(rows), *columns, *["energy in r"] * cut, *["norm of dW / norm of W_0"] * beside]
+    header += [*["A moved"] * has_moved, *["A above edge"] * has_edge]
     table = [
         [
             *_name(row.layer, row.weight, row.module, rows),
@@ -84,25 +95,45 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
             f"{row.norm:.4g}",
             f"{row.singular_values[0]:.4g}",
             f"{row.effective_rank:.2f}",
+            f"{row.stable_rank:.2f}",
+            "" if row.directions_of_90 is None else str(row.directions_of_90),
             *[f"{100 * row.energy_kept:.1f} %"] * cut,
             *["" if row.relative_norm is None else f"{row.relative_norm:.4g}"] * beside,
+            *["" if row.moved is None else f"{row.moved:.3g}"] * has_moved,
+            *["" if row.above_edge is None else str(row.above_edge)] * has_edge,
         ]
         for row in rows
     ]
     about = f"{markdown(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices.{_from_zero(rows)}"
+    legend = ["90 % in: how many directions hold 90 % of the squared norm of dW."]
+    legend += ["A moved: norm of A - A_0 / norm of A_0."] * has_moved
+    legend += [
+        "A above edge: singular values of A above those of 99 % of untrained A, as its format draws them."
+    ] * has_edge
+    about += "\n" + " ".join(legend)
     return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(inspection.notes)])
 
 
 def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison) -> str:
     """Writes a row a matrix: corners of its grid with what chance gives, and how many dimensions are shared beyond."""
     rows = comparison.rows
-    header = [*_names(rows), "r", "phi(1, 1)", "phi(1, all)", "phi(all, all)", "shared beyond chance", "d"]
+    header = [
+        *_names(rows),
+        "r",
+        "phi(1, 1)",
+        "phi(1, all)",
+        "phi(all, all)",
+        "shared beyond chance",
+        "angles (degrees)",
+        "d",
+    ]
     table = [
         [
             *_name(row.layer, row.weight, row.modules[0], rows),
             "{} | {}".format(*row.phi.shape),
             *(f"{row.phi[cell]:.3f} ({row.null[cell]:.3f})" for cell in ((0, 0), (0, -1), (-1, -1))),
-            f"{round(shared_dimensions(row.phi, row.d)[-1, -1], 2) + 0.0:.2f} of {min(row.phi.shape)}",
+            f"{round(_shared(row), 2) + 0.0:.2f} of {min(row.phi.shape)}",
+            f"{row.angles[0]:.1f} to {row.angles[-1]:.1f}",
             str(row.d),
         ]
         for row in rows
@@ -114,6 +145,11 @@ def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison)
     )
     notes = [*comparison.notes, *_unordered(rows, (first, second))]
     return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(notes)])
+
+
+def _shared(row: Compared) -> float:
+    """Returns how many dimensions all directions of the two share beyond chance."""
+    return float(shared_dimensions(row.phi, row.d)[-1, -1])
 
 
 def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> Iterable[str]:
@@ -165,3 +201,8 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().rstrip("\n")
+
+
+def _cell(name: str) -> str:
+    """Writes a foreign name so that no spreadsheet takes it for a formula, and no terminal for a command."""
+    return f"'{shown(name)}" if name.startswith(_FORMULAS) else shown(name)

@@ -241,6 +241,8 @@ function choose(g) {
   const which = plain ? `(the ${ordinal(number)} of ${places.length})` : `${number} of ${places.length}`;
   text($("grid-title"), `${title} ${which}: ${m} \u00d7 ${n} directions of ${data.side.of}`);
   text($("modules"), g.modules[0] === g.modules[1] ? g.modules[0] : g.modules.join(" | "));
+  const last = { i: m, j: n }, beyond = Math.min(m, n) * (phiAt(g, last) - nullAt(g, last));
+  text($("whole"), `All of both: ${digits(Math.abs(beyond), 3)} dimensions ${beyond < 0 ? "fewer" : "more"} shared than by chance, principal angles from ${digits(g.angles[0], 3)}\u00b0 to ${digits(g.angles[1], 3)}\u00b0.`);
   $("heat").setAttribute("aria-label", `phi of ${nameOf(g)}, i from 1 to ${m}, j from 1 to ${n}`);
   $("before").disabled = number === 1;
   $("after").disabled = number === places.length;
