@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from foreign import added_by, loralib_model, trained
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -214,7 +215,7 @@ def test_alpha_is_one_number(tmp_path: Path) -> None:
 
 def test_what_diffusers_itself_writes_is_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = diffusers.UNet2DConditionModel(
+    model = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(32, 64),
         layers_per_block=1,
@@ -229,7 +230,7 @@ def test_what_diffusers_itself_writes_is_read(tmp_path: Path) -> None:
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     dense = {name: added_by(layer).reshape(len(added_by(layer)), -1).numpy() for name, layer in layers.items()}
     state = get_peft_model_state_dict(model)
-    diffusers.StableDiffusionPipeline.save_lora_weights(str(tmp_path / "pipeline"), unet_lora_layers=state)
+    StableDiffusionPipeline.save_lora_weights(str(tmp_path / "pipeline"), unet_lora_layers={**state})
     model.save_lora_adapter(str(tmp_path / "unet"))
     for folder in ("pipeline", "unet"):
         adapter = read(str(tmp_path / folder), Options(alpha=6 if folder == "pipeline" else None))
