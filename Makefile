@@ -57,11 +57,11 @@ demo: setup
 		--out outputs/figures/figure$$n.png --out outputs/figures/figure$$n.svg || exit 1; done
 
 test: setup
-	@$(RUN) -m pytest --numprocesses 2
+	@$(RUN) -m pytest --numprocesses 2 --dist worksteal
 
 test-all: setup
 	@$(RUN) -c 'import hydra_plugins.hydra_ray_launcher' 2>/dev/null || $(INSTALL) --editable '.[dev,ray]'
-	@$(RUN) -m pytest --numprocesses 2 -m ''
+	@$(RUN) -m pytest --numprocesses 2 --dist worksteal -m ''
 
 lint: setup
 	@$(RUN) -m ruff check .

@@ -294,7 +294,7 @@ window.addEventListener("resize", draw);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 const [one, two] = data.adapters;
-text($("about"), `Of ${data.grids.length} matri${data.grids.length > 1 ? "ces" : "x"}, how much of the span of the first i ${data.side.words} of one adapter lies in that of the first j of the other.`);
+text($("about"), `Of ${data.grids.length} matri${data.grids.length > 1 ? "ces" : "x"}, how much the first i ${data.side.words} of one adapter and the first j of the other share: of the smaller of the two spans, the part that lies in the larger.`);
 const named = (adapter) => { const dd = make("dd", `${adapter.name} `); dd.append(make("small", adapter.format)); return dd; };
 $("adapters").append(make("dt", "i", "one"), named(one), make("dt", "j", "two"), named(two));
 for (const [id, adapter, letter] of [["first", one, "i"], ["second", two, "j"]]) text($(id).querySelector("h3"), `${letter}: ${adapter.name}`);
