@@ -33,7 +33,8 @@ GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
 NULLS = {
     GAUSSIAN: "directions that are uniformly random",
     START: "those of untrained A",
-    INPUTS: "those of an A made of inputs alone, whatever was learned from them",
+    INPUTS: "those of an A made of inputs alone, as if it had no start and labels taught nothing (a ceiling: runs that "
+    "share their inputs and nothing else may lie far below)",
 }
 
 

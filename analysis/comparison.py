@@ -139,6 +139,8 @@ def compare(
             "there.\nGive trained adapters" + (", or compare what they started from: --side A" * (side is not Side.A))
         )
     notes = [*notes_on(first), *(notes_on(second) if second.name != first.name else ())]
+    if first.base is not None and second.base is not None and first.base != second.base:
+        notes.append(f"They adapt models of different names: {shown(first.base)} and {shown(second.base)}.")
     notes += [f"Zero in one of the two, so not compared: {_listed(empty)}."] if empty else []
     return Comparison(rows, [*notes, *_alone(first, second, chosen, pairs)])
 

@@ -12,10 +12,13 @@ from analysis.sides import Directions, Side
 
 
 class Control(NamedTuple):
-    """Two runs on permuted labels, and their directions at each matrix."""
+    """Two runs on permuted labels, and directions at each matrix."""
 
     runs: list[Permuted]
     directions: list[tuple[Directions, Directions]]
+    """Of the two."""
+    other_labels: list[tuple[Directions, Directions]]
+    """Of the first run on the true labels and the second on permuted ones: what inputs alone make two runs share."""
 
     @property
     def is_of_one_permutation(self) -> bool:
@@ -37,10 +40,11 @@ def control(arms: Arms, trained: Sequence[Trained], numbers: tuple[int, int], si
         return None, why_not
     first, second = (each.updates(arms.sites) for each in runs)
     found = cropped(Pair(arms.sites, first, second, side), numbers)
-    if found is None:
+    mixed = cropped(Pair(arms.sites, trained[0].updates(arms.sites), second, side), numbers)
+    if found is None or mixed is None:
         names = " or ".join(each.trained.run_id for each in runs)
         return None, f"Not comparable: {side.of} of {names} has fewer directions than {numbers[0]} and {numbers[1]}."
-    return Control(runs, found), ""
+    return Control(runs, found, mixed), ""
 
 
 def places(runs: Sequence[Permuted]) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ from analysis.subspace import above_edge, effective_rank, energy, moved, norm, s
 from analysis.words import grouped, shown
 from lora_repro.errors import InputError, MissingInputError
 
+ROUNDING = 1e-6
+"""Of ||dW||_F^2: so much may be missing where all singular values are kept."""
+
 
 class Inspected(NamedTuple):
     """One matrix of an adapter. Keys of the JSON that `inspect` prints."""
@@ -30,8 +33,8 @@ class Inspected(NamedTuple):
     """Of dW = scaling B A, in falling order; of a pair of checkpoints the first ones."""
     norm: float
     """||dW||_F, of all directions."""
-    effective_rank: float
-    """exp of the entropy of the singular values above, as parts of their sum."""
+    effective_rank: float | None
+    """exp of the entropy of the singular values, as parts of their sum; None where only the first ones are kept."""
     energy_kept: float
     """The part of ||dW||_F^2 in the singular values above: below 1 only for pairs of checkpoints."""
     relative_norm: float | None
@@ -143,10 +146,10 @@ def figures(
         update.scaling,
         s,
         total,
-        effective_rank(s),
+        effective_rank(s) if kept > 1 - ROUNDING else None,
         kept,
         total / math.sqrt(squared_norm(W_0)) if W_0 is not None else None,
-        stable_rank(s),
+        stable_rank(s, whole),
         kept * energy(s),
         *_since_start(update.A, matrix.origin),
     )

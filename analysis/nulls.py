@@ -171,7 +171,8 @@ def input_pictures(
 ) -> Iterator[list[np.ndarray]]:
     """Draws pictures of two runs that share nothing but their inputs: A = G Sigma_x^(1/2), with a G for each.
 
-    Gradients of A are combinations of inputs, so what any two runs on the same inputs share is no finding. Only the
+    Gradients of A are combinations of inputs, so runs on the same inputs share some of them whatever they learn. A has
+    no start here, and no labels choose among inputs: a ceiling, below which runs on other labels may lie far. Only the
     eigenvalues matter: both runs are drawn in the axes of Sigma_x, and nothing changes when they turn together.
 
     Args:

@@ -34,6 +34,8 @@ class Grid(NamedTuple):
     """Groups of directions of the two runs whose singular values are too near to order them."""
     other_seed: Float[np.ndarray, "i j"] | None = None
     """Of two ranks: the same, where the second run is of another seed."""
+    other_labels: Float[np.ndarray, "i j"] | None = None
+    """The same, where the second run is on permuted labels and the first is not."""
 
     @property
     def curve(self) -> str:
@@ -111,6 +113,7 @@ def phi_picture(arms: Arms, side: Side) -> PhiPicture:
             phi_grid(*(each.U for each in permuted.directions[position])) if permuted is not None else None,
             (near_equal(one.s), near_equal(other.s)),
             phi_grid(*(each.U for each in apart[position])) if apart is not None else None,
+            phi_grid(*(each.U for each in permuted.other_labels[position])) if permuted is not None else None,
         )
         for position, (site, (one, other)) in enumerate(zip(arms.sites, found, strict=True))
     ]
@@ -126,8 +129,10 @@ def _other_seed(
 ) -> tuple[Trained | None, list[tuple[Directions, Directions]] | None, str]:
     """Returns the second rank's run of the second seed and its directions beside the first run's, or why not."""
     one, other = arms.ranks
-    if one == other or len(arms.seeds) < 2:
+    if one == other:
         return None, None, ""
+    if len(arms.seeds) < 2:
+        return None, None, f"Another seed: none is given. Example: seed={arms.seeds[0]},{arms.seeds[0] + 1}"
     try:
         (run,) = arms.finished([(other, arms.seeds[1])])
     except MissingInputError:
@@ -179,6 +184,8 @@ def grid_json(grid: Grid) -> dict[str, Any]:
         "permuted_outside": cells_outside(grid.permuted, grid.bands) if grid.permuted is not None else None,
         "other_seed": grid.other_seed.tolist() if grid.other_seed is not None else None,
         "other_seed_outside": cells_outside(grid.other_seed, grid.bands) if grid.other_seed is not None else None,
+        "other_labels": grid.other_labels.tolist() if grid.other_labels is not None else None,
+        "other_labels_outside": cells_outside(grid.other_labels, grid.bands) if grid.other_labels is not None else None,
         "near_equal": [[[group.start + 1, group.stop] for group in groups] for groups in grid.near_equal],
     }
 
@@ -194,4 +201,5 @@ def _random(like: Grid) -> Grid:
     i, j = like.phi.shape
     generator = draw.generator("two Gaussian matrices", i, j, like.d)
     one, other = (directions(generator.standard_normal((r, like.d))) for r in (i, j))
-    return like._replace(phi=phi_grid(one, other), permuted=None, near_equal=([], []), other_seed=None)
+    plain = like._replace(permuted=None, near_equal=([], []), other_seed=None, other_labels=None)
+    return plain._replace(phi=phi_grid(one, other))

@@ -77,9 +77,8 @@ def _figure(options: argparse.Namespace) -> str:
     draw, caption, data = _read(item, scale, options)
     if images:
         with style.styled():
-            figure = draw()
-            for image in images:
-                style.save(figure, image, _about(options, scale, data))
+            for image in images:  # drawn anew: layouts of one figure in several formats depend on the order
+                style.save(draw(), image, _about(options, scale, data))
     print(*caption, *(f"Written: {image}" for image in images), sep="\n", file=sys.stderr)
     return json.dumps(data, allow_nan=False) if options.format == "json" else ""
 

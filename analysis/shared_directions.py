@@ -30,6 +30,8 @@ class Shares(NamedTuple):
     """For each seed, of its picture of all matrices; where A is looked at, every seed's are the same."""
     permuted: list[Float[np.ndarray, " i"] | None]
     """For each seed, the same of the runs on permuted labels."""
+    other_labels: list[Float[np.ndarray, " i"] | None]
+    """For each seed, the same of the smaller rank and the larger one on permuted labels."""
     other_seed: Float[np.ndarray, "seeds i"] | None
     """For each seed, the same with the larger rank of the next seed; None where there is one seed."""
     in_inputs: Float[np.ndarray, "seeds i"] | None
@@ -93,6 +95,7 @@ def rho_picture(arms: Arms, side: Side) -> RhoPicture:
                 np.array([_rho(directions[position]) for directions in found]),
                 [{name: bands[position] for name, bands in of_seed.items()} for of_seed in chance],
                 [_rho(each.directions[position]) if each is not None else None for each, _ in controls],
+                [_rho(each.other_labels[position]) if each is not None else None for each, _ in controls],
                 np.array([_rho(directions[position]) for directions in apart]) if len(pairs) > 1 else None,
                 in_inputs,
             )
@@ -127,6 +130,7 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
                 cells_outside(values, bands) if values is not None else None
                 for bands, values in zip(each.bands, each.permuted, strict=True)
             ],
+            "other_labels": [values.tolist() if values is not None else None for values in each.other_labels],
             "other_seed": each.other_seed.tolist() if each.other_seed is not None else None,
             "in_inputs": each.in_inputs.tolist() if each.in_inputs is not None else None,
         }

@@ -245,9 +245,16 @@ def norm(s: Float[np.ndarray, " r"]) -> float:
     return math.hypot(*s.tolist())
 
 
-def stable_rank(s: Float[np.ndarray, " r"]) -> float:
-    """Returns ||dW||_F^2 / ||dW||_2^2; 0 of a zero matrix."""
-    return float(np.square(s / s[0]).sum()) if s[0] > 0 else 0.0
+def stable_rank(s: Float[np.ndarray, " r"], whole: float | None = None) -> float:
+    """Returns ||dW||_F^2 / ||dW||_2^2; 0 of a zero matrix.
+
+    Args:
+        s: The singular values, or the first ones.
+        whole: ||dW||_F, where these are not all.
+    """
+    if not s[0] > 0:
+        return 0.0
+    return float(np.square(s / s[0]).sum()) if whole is None else float((whole / s[0]) ** 2)
 
 
 def effective_rank(s: Float[np.ndarray, " r"]) -> float:

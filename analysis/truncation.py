@@ -94,7 +94,7 @@ def truncate(folder: Path, keep: Sequence[int] | None, circumstances: Circumstan
     notes = _check(result, whole, rescorer.machine)
     total = sum(matrix.squares.sum() for matrix in matrices)
     cuts = []
-    keeps = sorted(set(keep)) if keep is not None else _default(rank)
+    keeps = sorted({min(k, rank) for k in keep}) if keep is not None else _default(rank)
     for k in tqdm(keeps, desc=result["run_id"], unit="cut", disable=None, leave=False):
         energy = float(sum(matrix.squares[:k].sum() for matrix in matrices) / total) if total > 0 else 1.0
         metrics = whole if k >= rank else rescorer.score(_cut(matrices, k, rescorer.parameter))

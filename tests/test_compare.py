@@ -70,6 +70,16 @@ def test_an_adapter_shares_everything_with_itself(tmp_path: Path, capsys: Captur
         np.testing.assert_allclose(np.diag(entry["phi"]), 1, atol=1e-6)
 
 
+def test_adapters_of_models_of_different_names_are_told(tmp_path: Path, capsys: Captured) -> None:
+    for name, base in (("a", "org/one"), ("b", "org/two")):
+        write_peft(tmp_path / name, factors(r=2, seed=0))
+        settings = tmp_path / name / "adapter_config.json"
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
+    err = call(capsys, "compare", tmp_path / "a", tmp_path / "b", "--format", "json")[2]
+    assert "They adapt models of different names: org/one and org/two." in err
+    assert "different names" not in call(capsys, "compare", tmp_path / "a", tmp_path / "a", "--format", "json")[2]
+
+
 def test_csv_and_markdown_say_what_json_says(tmp_path: Path, capsys: Captured) -> None:
     for name, r in (("a", 2), ("b", 3)):
         write_peft(tmp_path / name, factors(r=r, seed=r))

@@ -122,6 +122,7 @@ def test_a_pair_of_checkpoints_says_how_much_its_first_directions_hold(tmp_path:
     assert entry["norm"] == pytest.approx(np.linalg.norm(s))
     assert entry["energy_kept"] == pytest.approx((s[:5] ** 2).sum() / (s**2).sum())
     np.testing.assert_allclose(entry["energy"], (s[:5] ** 2).cumsum() / (s**2).sum(), rtol=1e-6)
+    assert entry["stable_rank"] == pytest.approx((s**2).sum() / s[0] ** 2) and entry["effective_rank"] is None
     assert (entry["moved"], entry["above_edge"]) == (None, None)
     assert "left as they are: model.layers.1.self_attn.q_proj (q)" in err and "does not hold them: score" in err
     assert "| energy in r |" in call(capsys, *command)[1]

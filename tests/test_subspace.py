@@ -280,7 +280,7 @@ def test_rounding_of_float32_turns_no_vector_that_counts_as_determined() -> None
 def test_spectra_by_hand() -> None:
     s = np.array([2.0, 1.0, 1.0])
     assert norm(s) == pytest.approx(math.sqrt(6))
-    assert stable_rank(s) == 1.5
+    assert stable_rank(s) == 1.5 == pytest.approx(stable_rank(s[:1], whole=norm(s)))
     assert effective_rank(s) == pytest.approx(math.exp(0.5 * math.log(2) + 2 * 0.25 * math.log(4)))
     np.testing.assert_allclose(energy(s), [4 / 6, 5 / 6, 1])
     assert effective_rank(np.array([3.0, 3.0, 0.0])) == pytest.approx(2)

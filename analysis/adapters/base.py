@@ -95,6 +95,8 @@ class Adapter:
     """What was assumed, or what a figure of it does not mean."""
     takes: frozenset[str] = frozenset()
     """Which options of the command line say something about it: alpha, enable_lora, top."""
+    base: str | None = None
+    """The name of the model that was adapted, where the files say it."""
 
     def __post_init__(self) -> None:
         """Sorts the matrices, and says which of them are several."""

@@ -37,6 +37,7 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
     refuse_misfits(tensors, found.pairs)
     configs = _configs(tensors)
     members, takes = [], set[str]()
+    without = 0
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
         component, _, inside = pair.module.partition(".")
@@ -48,11 +49,13 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
             read = partial(factors, tensors, pair, scaling(configs[key], module, r, tensors.path))
         else:
             takes.add("alpha")
+            without += 1
             read = partial(factors, tensors, pair, None if options.alpha is None else options.alpha / r)
         members += [from_law(m, variance) for m in matrices(pair.module, d_in, d_out, read, backbone)]
     notes = []
     if takes and options.alpha is None:
-        notes.append("Holds no alpha for all matrices: there B A stands as it is, without a scale (--alpha gives it).")
+        whose = "" if without == len(found.pairs) else f" for {without} of {len(found.pairs)} matrices"
+        notes.append(f"Holds no alpha{whose}: there B A stands as it is, without a scale (--alpha gives it).")
     return Adapter(given, _FORMATS[found.layout], members, found.unknown, notes, frozenset(takes))
 
 

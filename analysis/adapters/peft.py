@@ -49,4 +49,7 @@ def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
         read = partial(factors, tensors, pair, scaling(config, pair.module, r, settings))
         found_here = matrices(pair.module, d_in, d_out, read, backbone)
         members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
-    return Adapter(given, "PEFT folder", members, found.unknown, notes_on(config))
+    adapter = Adapter(given, "PEFT folder", members, found.unknown, notes_on(config))
+    base = config.get("base_model_name_or_path")
+    adapter.base = base if isinstance(base, str) and base else None
+    return adapter

@@ -61,8 +61,12 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             f"{folder}: a run of {run.method.name} changes no matrix but the head's.\nGive one of another method."
         )
     adapter = read_checkpoint(tensors, folder.name, backbone, options)
-    adapter.format = f"run of {run.method.name}"
+    adapter.format = _format(run)
     return adapter
+
+
+def _format(run: Run) -> str:
+    return f"run of {run.method.name}" + (" on permuted labels" if run.task.permute_labels else "")
 
 
 def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weights: Path | None) -> Adapter:
@@ -76,7 +80,8 @@ def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weight
     refuse_misfits(tensors, list(pairs.values()))
     taken = {name for pair in pairs.values() for name in (pair.A, pair.B)}
     members = [_matrix(site, pair, tensors, method.scaling_of(site), start, backbone) for site, pair in pairs.items()]
-    return Adapter(folder.name, "run of lora", members, [name for name in tensors.shapes if name not in taken])
+    unknown = [name for name in tensors.shapes if name not in taken]
+    return Adapter(folder.name, _format(run), members, unknown, base=run.model.hub or run.model.name)
 
 
 def _pair(site: Site, tensors: Tensors) -> Pair:

@@ -18,8 +18,8 @@ from lora_repro.config import Run
 from lora_repro.methods import LoRAConfig
 
 MIDDLE = (
-    "In the middle: the first null, the weakest first, whose band the cell does not exceed; red cells share more than "
-    "all of them allow."
+    "In the middle: the weakest null, in the order of the legend from below, whose band the cell does not exceed; "
+    "orange cells exceed all."
 )
 """What the second row of grids shows."""
 
@@ -27,6 +27,12 @@ ONE_SEED = (
     "runs of one seed see the same batches in the same order, and their heads start alike, which those of two do not"
 )
 """What two ranks share beside the task, where they have one seed."""
+
+PLUS = (
+    "Plus signs: the first of the two runs on the true labels and the second on permuted ones, which share inputs and "
+    "no labels. Theirs"
+)
+"""What stands before the counts of these."""
 
 
 def phi_title(picture: PhiPicture) -> str:
@@ -56,7 +62,8 @@ def phi_caption(picture: PhiPicture) -> list[str]:
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
         *_of_other_seed(picture),
         *permuted_words([picture.permuted], [picture.no_permuted]),
-        *_beyond_permuted(picture.grids),
+        *_theirs("Theirs", picture.grids, [grid.permuted for grid in picture.grids]),
+        *_theirs(PLUS, picture.grids, [grid.other_labels for grid in picture.grids]),
         *_order(picture.grids),
         standing(picture.runs[0].run, picture.scale),
     ]
@@ -79,7 +86,7 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
     if keeps_B(picture.side) and len(seeds) > 1:
         drawn = f" Drawn are those of seed {seeds[0]}; each seed is counted against its own."
-    measured, apart, theirs = [], [], []
+    measured, apart, theirs, mixed = [], [], [], []
     for at, seed in enumerate(seeds):
         measured.append(f"seed {seed}: {_over_matrices([(each.rho[at], each.bands[at]) for each in shares])}")
         across = [(each.other_seed[at], each.bands[at]) for each in shares if each.other_seed is not None]
@@ -88,6 +95,9 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         beside = [(each.permuted[at], each.bands[at]) for each in shares]
         if there := [(values, bands) for values, bands in beside if values is not None]:
             theirs.append(f"seed {seed}: {_over_matrices(there)}")
+        between = [(each.other_labels[at], each.bands[at]) for each in shares]
+        if there := [(values, bands) for values, bands in between if values is not None]:
+            mixed.append(f"seed {seed}: {_over_matrices(there)}")
     diamonds = f"Diamonds: the same with r = {other} of the next seed; {ONE_SEED}. Theirs outside: {'; '.join(apart)}."
     return [
         f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
@@ -99,6 +109,7 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         *([diamonds] if apart else []),
         *permuted_words(picture.permuted, picture.no_permuted),
         *([f"Theirs outside: {'; '.join(theirs)}."] if theirs else []),
+        *([f"{PLUS} outside: {'; '.join(mixed)}."] if mixed else []),
         standing(picture.pairs[0][0].run, picture.scale),
     ]
 
@@ -161,9 +172,9 @@ def _shown(picture: PhiPicture) -> str:
     if i == j:
         of = f"two runs of r = {i}, of seed {seeds[0]} (rows, i) and seed {seeds[1]} (columns, j)"
     return (
-        f"phi(i, j) between {of}: of the space of the first i directions of the one's {letter} and that of the first j "
-        "of the other's, how much of the smaller lies in the larger, from 0 (nothing) to 1 (all); Section 7.2, Eq. 4, "
-        f"of the {picture.side.words}. {layers_words(picture.item, one.run)}; d = "
+        f"phi(i, j) between {of}: how much the first i directions of the one's {letter} and the first j of the other's "
+        "share, from 0 (nothing) to 1 (the smaller space lies in the larger); Section 7.2, Eq. 4, of the "
+        f"{picture.side.words}. {layers_words(picture.item, one.run)}; d = "
         f"{_and(dict.fromkeys(grid.d for grid in picture.grids))}."
     )
 
@@ -185,10 +196,7 @@ def _how_to_read(picture: PhiPicture) -> str:
 def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture: str) -> str:
     """Says what the nulls are, and which are not there."""
     there = "; ".join(f"{name}, {NULLS[name]}" for name in bands)
-    words = (
-        f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together; what is inside is "
-        "no finding."
-    )
+    words = f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together."
     if keeps_B(side):
         words += " Where A is drawn, B is the runs' own."
     if side.reads_inputs and START not in bands:
@@ -206,25 +214,22 @@ def _beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
     return [f"Cells outside, of {grids[0].phi.size} a grid: {'; '.join(found)}."]
 
 
-def _beyond_permuted(grids: Sequence[Grid]) -> list[str]:
-    """Counts the same of the runs on permuted labels."""
-    found = [f"{_place(grid)}: {_outside(grid.permuted, grid.bands)}" for grid in grids if grid.permuted is not None]
-    return [f"Theirs outside: {'; '.join(found)}."] if found else []
+def _theirs(words: str, grids: Sequence[Grid], found: Sequence[np.ndarray | None]) -> list[str]:
+    """Counts the same of a control, grid by grid."""
+    counts = [
+        f"{_place(grid)}: {_outside(values, grid.bands)}"
+        for grid, values in zip(grids, found, strict=True)
+        if values is not None
+    ]
+    return [f"{words} outside: {'; '.join(counts)}."] if counts else []
 
 
 def _of_other_seed(picture: PhiPicture) -> list[str]:
     """Says what is left where the two runs do not share their seed, and counts it."""
     if picture.other_seed is None:
         return [picture.no_other_seed] if picture.no_other_seed else []
-    found = [
-        f"{_place(grid)}: {_outside(grid.other_seed, grid.bands)}"
-        for grid in picture.grids
-        if grid.other_seed is not None
-    ]
-    return [
-        f"Diamonds: the same with r = {picture.ranks[1]} of seed {picture.other_seed.run.seed}; {ONE_SEED}. Theirs "
-        f"outside: {'; '.join(found)}."
-    ]
+    words = f"Diamonds: the same with r = {picture.ranks[1]} of seed {picture.other_seed.run.seed}; {ONE_SEED}. Theirs"
+    return _theirs(words, picture.grids, [grid.other_seed for grid in picture.grids])
 
 
 def _outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:
@@ -242,8 +247,8 @@ def permuted_words(controls: Sequence[Control | None], why_not: Sequence[str]) -
     if not there:
         return paragraphs
     where = "; ".join(
-        f"r = {_rank(run)}, seed {run.trained.run.seed}: {run.snapshot.moved:.2f} after {run.snapshot.fraction:g} "
-        f"of training ({run.beside:.2f} beside)"
+        f"r = {_rank(run)}, seed {run.trained.run.seed}: {run.snapshot.moved:.2f} {_when(run.snapshot.fraction)} "
+        f"({run.beside:.2f} beside)"
         for each in there
         for run in each.runs
     )
@@ -255,6 +260,10 @@ def permuted_words(controls: Sequence[Control | None], why_not: Sequence[str]) -
         f"||A - A_0|| / ||A_0|| is nearest to that of the run beside: {where}.",
         *paragraphs,
     ]
+
+
+def _when(fraction: float) -> str:
+    return "at the end of training" if fraction == 1 else f"after {fraction:g} of training"
 
 
 def _order(grids: Sequence[Grid]) -> list[str]:

@@ -96,7 +96,7 @@ def _figures(figures: Inspected) -> dict[str, object]:
         "r": figures.r,
         "scaling": None if figures.scaling is None else _digits(figures.scaling),
         "norm": _digits(figures.norm),
-        "rank": _digits(figures.effective_rank),
+        "rank": None if figures.effective_rank is None else _digits(figures.effective_rank),
         "energy": _digits(figures.energy_kept),
         "dW": _all_digits(figures.singular_values),
     }

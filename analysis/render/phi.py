@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from analysis.chance import simplest
-from analysis.nulls import Band
+from analysis.nulls import LEAST, Band
 from analysis.phi_figure import Grid, PhiPicture
 from analysis.render import style
 from analysis.render.captions import phi_caption, phi_title
@@ -47,7 +47,7 @@ class Look(NamedTuple):
     """What i counts."""
     height: float
     """Of a grid, in inches."""
-    extend: Literal["neither", "both"] = "neither"
+    extend: Literal["neither", "both", "max"] = "neither"
     """Whether values beyond the colours are told by the colour bar's ends."""
 
 
@@ -60,6 +60,7 @@ def draw(picture: PhiPicture) -> Figure:
         picture.item.colours,
         f"i (r = {picture.ranks[0]})",
         PANEL_WIDTH if i == j else 1.05,
+        "max" if max(grid.phi.max() for grid in picture.grids) > picture.item.colours[1] + LEAST else "neither",
     )
     return lay_out(_panels(picture), partial(draw_panel_curve, picture=picture), look)
 
@@ -144,11 +145,12 @@ def draw_panel_curve(ax: Axes, panel: Panel, picture: PhiPicture) -> Axes:
         return grid.diagonal()[:n] if curve == "diagonal" else grid[:, -1]
 
     bands = {name: Band(*map(cut, band)) for name, band in panel.grid.bands.items()}
-    permuted, other_seed = (
-        cut(grid) if grid is not None else None for grid in (panel.grid.permuted, panel.grid.other_seed)
+    grid = panel.grid
+    permuted, other_labels, other_seed = (
+        cut(each) if each is not None else None for each in (grid.permuted, grid.other_labels, grid.other_seed)
     )
     points = picture.paper_points(panel.grid.site, curve) if panel.grid is not picture.random else None
-    draw_curve(ax, cut(panel.grid.phi), bands, permuted, points, other_seed)
+    draw_curve(ax, cut(panel.grid.phi), bands, permuted, points, other_seed, other_labels)
     ax.set_ylim(0, 1)
     if n > 16:
         ax.set_xscale("log", base=2)
@@ -164,13 +166,16 @@ def draw_curve(
     permuted: np.ndarray | None = None,
     points: tuple[Sequence[float], Sequence[float]] | None = None,
     other_seed: np.ndarray | None = None,
+    other_labels: np.ndarray | None = None,
 ) -> Axes:
     """Draws values at 1, 2, ... over the bands of the nulls."""
     x = np.arange(1, len(values) + 1)
+    some = np.arange(len(x)) if len(x) <= 16 else 2 ** np.arange(len(x).bit_length()) - 1
     draw_bands(ax, x, bands)
     if permuted is not None:
-        some = np.arange(len(x)) if len(x) <= 16 else 2 ** np.arange(len(x).bit_length()) - 1
         ax.plot(x[some], permuted[some], "x", color=style.PERMUTED, label="permuted labels")
+    if other_labels is not None:
+        ax.plot(x[some], other_labels[some], "+", color=style.SECOND, label="true and permuted")
     if other_seed is not None:
         ax.plot(x, other_seed, "D", color=style.BEYOND, markerfacecolor="none", label="another seed")
     if points is not None:

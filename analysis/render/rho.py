@@ -58,6 +58,8 @@ def draw_shares(ax: Axes, shares: Shares) -> Axes:
         ax.plot(x, shares.in_inputs.mean(0), "_", color=style.SECOND, label="in the inputs'\nprincipal directions")
     if permuted := [values for values in shares.permuted if values is not None]:
         ax.plot(x, np.array(permuted).T, "x", color=style.PERMUTED, label=_first("permuted labels", len(permuted)))
+    if mixed := [values for values in shares.other_labels if values is not None]:
+        ax.plot(x, np.array(mixed).T, "+", color=style.SECOND, label=_first("true and\npermuted", len(mixed)))
     if shares.other_seed is not None:
         ax.plot(
             x,

@@ -94,7 +94,7 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
             "unknown" if row.scaling is None else f"{row.scaling:.4g}",
             f"{row.norm:.4g}",
             f"{row.singular_values[0]:.4g}",
-            f"{row.effective_rank:.2f}",
+            "" if row.effective_rank is None else f"{row.effective_rank:.2f}",
             f"{row.stable_rank:.2f}",
             "" if row.directions_of_90 is None else str(row.directions_of_90),
             *[f"{100 * row.energy_kept:.1f} %"] * cut,
@@ -140,7 +140,8 @@ def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison)
     ]
     about = (
         f"{markdown(shown(first.name))} (i) | {markdown(shown(second.name))} (j): {rows[0].side.words}.\n"
-        f"phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give, max(i, j) / d."
+        "phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give on average, "
+        "max(i, j) / d."
         f"{_from_zero(rows)}"
     )
     notes = [*comparison.notes, *_unordered(rows, (first, second))]
@@ -171,7 +172,8 @@ def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> I
 
 def _with_modules(rows: Sequence[Inspected] | Sequence[Compared]) -> bool:
     """Tells whether layer and letter do not say which matrix is meant, as in a U-Net."""
-    return len({(row.layer, row.weight) for row in rows}) < len(rows)
+    homeless = any(row.layer is None and row.weight in tuple("qkvo") for row in rows)
+    return homeless or len({(row.layer, row.weight) for row in rows}) < len(rows)
 
 
 def _from_zero(rows: Sequence[Inspected] | Sequence[Compared]) -> str:

@@ -193,7 +193,7 @@ function drawSpectrum(id, which, index) {
   const own = data.side.of !== "dW" && index <= f.dW.length ? `, ${digits(f.dW[index - 1])} of dW (line)` : "";
   text(section.querySelector(".value"), strength + own);
   const near = g.near[which].find(([low, high]) => low <= index && index <= high);
-  const parts = [`r = ${f.r}`, `scaling ${f.scaling === null ? "unknown" : digits(f.scaling)}`, `\u2016dW\u2016 = ${digits(f.norm)}`, `effective rank ${digits(f.rank, 3)}`];
+  const parts = [`r = ${f.r}`, `scaling ${f.scaling === null ? "unknown" : digits(f.scaling)}`, `\u2016dW\u2016 = ${digits(f.norm)}`, ...(f.rank === null ? [] : [`effective rank ${digits(f.rank, 3)}`])];
   if (f.energy < 0.9999) parts.push(`${digits(100 * f.energy, 3)} % of \u2016dW\u2016\u00b2 shown`);
   if (near) parts.push(`directions ${near[0]} to ${near[1]} are nearly equal: only their span is determined`);
   text(section.querySelector(".figures"), parts.join(" \u00b7 "));
@@ -205,7 +205,7 @@ function readout() {
   text($("phi"), phi.toFixed(4));
   text($("null"), digits(chance));
   const smaller = Math.min(c.i, c.j), shared = smaller * phi, random = smaller * chance;
-  text($("meaning"), `${digits(shared, 3)} of ${smaller} dimension${smaller > 1 ? "s" : ""} shared, ${digits(random, 3)} by chance` + (chance < 1 ? ` (${digits(phi / chance, 3)} times)` : "") + ` in a space of ${g.d}.`);
+  text($("meaning"), `${digits(shared, 3)} of ${smaller} dimension${smaller > 1 ? "s" : ""} shared, ${digits(random, 3)} by chance in a space of ${g.d}.`);
   drawSpectrum("first", 0, c.i);
   drawSpectrum("second", 1, c.j);
 }
