@@ -1,7 +1,7 @@
 """Where updates began: A_0 drawn again, how far a run has moved from it, and what starts share by chance.
 
-The null of permuted labels is a run: task.permute_labels=true and all else equal. As it may learn faster or slower than
-the run it is held against, it is compared at the snapshot whose A has moved about as far.
+The control of permuted labels is a run: task.permute_labels=true and all else equal. As it may learn faster or slower
+than the run it is held against, it is compared at the snapshot whose A has moved about as far.
 """
 
 from collections.abc import Iterator, Sequence
