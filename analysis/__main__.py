@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis import explore, section7
-from analysis.options import scale_of, taken
+from analysis.options import DEFAULT_STORE, scale_of, taken
 from lora_repro.cli import guard, normalise, refuse_long_names
 from lora_repro.errors import InputError
 
@@ -226,7 +226,7 @@ def _word(state: str) -> str:
 def _settle_store(options: argparse.Namespace) -> None:
     """Settles on the store, and says when nothing can have been finished there."""
     given = taken(options, "paths.outputs", options.runs, "--runs")
-    options.runs = given or "outputs"
+    options.runs = given or DEFAULT_STORE
     if given is not None and options.command is not _doctor and not (Path(given) / "runs").is_dir():
         print(f"{given}: no run has been started there (it has no folder runs/).", file=sys.stderr)
 

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from analysis.items import UpdateItem
-from analysis.runs import flat, standing
+from analysis.runs import elsewhere, flat, standing
 from analysis.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.update import Update
 from lora_repro.adapter_names import factor_name
@@ -20,9 +20,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.identity import science
 from lora_repro.methods import LoRAConfig
 from lora_repro.record import State
-from lora_repro.sweep import Job, load, overrides
-
-DEFAULT_STORE = "outputs"
+from lora_repro.sweep import Job, load
 
 FAR = 1.5
 """How many times as far as another a run may have moved and still be held against it: our choice."""
@@ -80,8 +78,7 @@ class Arms:
                 f"scale={scale}: nothing of this sweep can be run yet: {sweep.planned[0][1]}.\n"
                 "Give another: --scale proxy"
             )
-        elsewhere = [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
-        self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere])
+        self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(store)])
         self._jobs = {_key(job.resolved.run): job for job in sweep.jobs}
         _refuse_mixed(sweep.jobs)
         first = sweep.jobs[0].resolved

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.items import ScoreTable
+from analysis.options import DEFAULT_STORE
 from analysis.protocol import Protocol, Scores, pick
-from analysis.runs import NOT_COUNTED, flat, standing
+from analysis.runs import NOT_COUNTED, elsewhere, flat, standing
 from analysis.stats import summarise
 from lora_repro.compose import compose
 from lora_repro.errors import InputError
@@ -26,8 +27,6 @@ VERDICTS = {"smoke": "smoke: plumbing, not judged", "demo": "demo, not judged"}
 NOT_JUDGED_YET = "not judged yet"
 
 AGGREGATES = {"mean": summarise}
-
-DEFAULT_STORE = "outputs"
 
 
 class Place(NamedTuple):
@@ -248,7 +247,7 @@ class _Commands:
 
     def __init__(self, base: list[str], given: Sequence[str], store: str | Path, jobs: Sequence[Job]) -> None:
         self.base, self.given = base, given
-        self.store = [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
+        self.store = elsewhere(store)
         points = [job.point for job in jobs]
         axes = {key: {str(point.get(key)) for point in points} for point in points for key in point}
         self.is_product = math.prod(map(len, axes.values())) == len(points)

@@ -1,7 +1,8 @@
 """What two runs share, matrix by matrix, beside what they would share by chance."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,7 +39,8 @@ NULLS = {
 }
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True)
+class Pair:
     """Two runs: what each learned of the same matrices."""
 
     sites: list[Site]
@@ -46,6 +48,7 @@ class Pair(NamedTuple):
     second: list[Update]
     side: Side
 
+    @cached_property
     def directions(self) -> list[tuple[Directions, Directions]]:
         """Returns the singular vectors of the two at each site, as many as there are; see `cropped`."""
         return [
@@ -60,7 +63,7 @@ def shared_numbers(pairs: Sequence[Pair]) -> tuple[int, int]:
     Raises:
         InputError: If there are none: nothing was learned on this side.
     """
-    found = [two for pair in pairs for two in pair.directions()]
+    found = [two for pair in pairs for two in pair.directions]
     i, j = (min(len(two[which].s) for two in found) for which in (0, 1))
     if not i or not j:
         side = pairs[0].side
@@ -72,8 +75,7 @@ def cropped(pair: Pair, numbers: tuple[int, int]) -> list[tuple[Directions, Dire
     """Returns the first directions of a pair at each site, so many of each; None where it has fewer."""
     i, j = numbers
     found = [
-        (Directions(one.U[:, :i], one.s[:i]), Directions(other.U[:, :j], other.s[:j]))
-        for one, other in pair.directions()
+        (Directions(one.U[:, :i], one.s[:i]), Directions(other.U[:, :j], other.s[:j])) for one, other in pair.directions
     ]
     return found if all((len(one.s), len(other.s)) == numbers for one, other in found) else None
 

@@ -1,6 +1,5 @@
 """Two adapters, matrix by matrix: how much of what the one learned lies in what the other learned (Section 7.2)."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from analysis.subspace import Directions, phi_grid, principal_angles, rho
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS
 from lora_repro.errors import InputError
+from lora_repro.workers import cores
 
 Pair = tuple[Matrix, Matrix]
 
@@ -149,7 +149,7 @@ def _workers(first: Adapter, second: Adapter) -> int:
     """Returns how many matrices are compared at once: of full checkpoints one, as each dW is as large as its weight."""
     if any("top" in adapter.takes for adapter in (first, second)):
         return 1
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MOST_WORKERS, cores())
 
 
 def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figures: bool) -> Compared | None:

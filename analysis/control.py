@@ -60,6 +60,11 @@ def places(runs: Sequence[Permuted]) -> list[dict[str, Any]]:
     ]
 
 
-def cells_outside(values: np.ndarray, bands: Mapping[str, Band]) -> dict[str, dict[str, int]]:
-    """Counts what lies above and below each null's band."""
-    return {name: outside(values, band)._asdict() for name, band in bands.items()}
+def cells_outside(values: np.ndarray | None, bands: Mapping[str, Band]) -> dict[str, dict[str, int]] | None:
+    """Counts what lies above and below each null's band; None of what is not there."""
+    return {name: outside(values, band)._asdict() for name, band in bands.items()} if values is not None else None
+
+
+def listed(values: np.ndarray | None) -> Any:
+    """Writes values as JSON does; None of what is not there."""
+    return values.tolist() if values is not None else None

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.options import SIDES
 from lora_repro.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.adapters import Adapter
 
-SIDES = ("A", "B", "dW-right", "dW-left")
-"""analysis.sides.Side, spelt out so that --help imports no numpy; a test holds the two equal."""
 
 _ADAPTER = (
     "a run's id or directory, a PEFT folder, a file of loralib, diffusers or kohya, or a full checkpoint (with --base)"

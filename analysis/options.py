@@ -5,6 +5,12 @@ import argparse
 from lora_repro.config import group_names
 from lora_repro.errors import InputError, did_you_mean
 
+DEFAULT_STORE = "outputs"
+"""The folder that holds runs/, where none is given."""
+
+SIDES = ("A", "B", "dW-right", "dW-left")
+"""analysis.sides.Side, spelt out so that --help imports no numpy; a test holds the two equal."""
+
 
 def taken(options: argparse.Namespace, key: str, option: str | None, flag: str) -> str | None:
     """Takes an override out of the list that says the same as an option, and returns the value of the two.

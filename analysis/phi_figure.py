@@ -1,5 +1,6 @@
 """The data of Figures 3, 4, 6 and 7: phi(i, j) between two runs at some layers, beside chance (Section 7.2)."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ from jaxtyping import Float
 
 from analysis.arms import Arms, Trained
 from analysis.chance import Pair, cropped, inputs_or_why_not, nulls, shared_numbers
-from analysis.control import Control, cells_outside, control, places
+from analysis.control import Control, cells_outside, control, listed, places
 from analysis.items import PAPER_DEPTH, PhiFigure, layer_at
 from analysis.nulls import Band, expected_phi, outside
 from analysis.sides import Directions, Side
@@ -137,7 +138,7 @@ def _other_seed(
         (run,) = arms.finished([(other, arms.seeds[1])])
     except MissingInputError:
         return None, None, f"Another seed: r = {other}, seed {arms.seeds[1]} is not computed yet: {arms.command}"
-    found = cropped(pair._replace(second=run.updates(arms.sites)), numbers)
+    found = cropped(replace(pair, second=run.updates(arms.sites)), numbers)
     if found is None:
         return None, None, f"Another seed: {run.run_id} has fewer directions than {numbers[1]}."
     return run, found, ""
@@ -180,12 +181,12 @@ def grid_json(grid: Grid) -> dict[str, Any]:
         "phi": grid.phi.tolist(),
         "null": expected_phi(grid.phi.shape[0], grid.phi.shape[1], grid.d).tolist(),
         "nulls": {name: band_json(band, grid.phi) for name, band in grid.bands.items()},
-        "permuted": grid.permuted.tolist() if grid.permuted is not None else None,
-        "permuted_outside": cells_outside(grid.permuted, grid.bands) if grid.permuted is not None else None,
-        "other_seed": grid.other_seed.tolist() if grid.other_seed is not None else None,
-        "other_seed_outside": cells_outside(grid.other_seed, grid.bands) if grid.other_seed is not None else None,
-        "other_labels": grid.other_labels.tolist() if grid.other_labels is not None else None,
-        "other_labels_outside": cells_outside(grid.other_labels, grid.bands) if grid.other_labels is not None else None,
+        "permuted": listed(grid.permuted),
+        "permuted_outside": cells_outside(grid.permuted, grid.bands),
+        "other_seed": listed(grid.other_seed),
+        "other_seed_outside": cells_outside(grid.other_seed, grid.bands),
+        "other_labels": listed(grid.other_labels),
+        "other_labels_outside": cells_outside(grid.other_labels, grid.bands),
         "near_equal": [[[group.start + 1, group.stop] for group in groups] for groups in grid.near_equal],
     }
 

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.options import DEFAULT_STORE
 from lora_repro.errors import InputError
 from lora_repro.record import Record, State, read_result
+from lora_repro.sweep import overrides
 
 NOT_COUNTED = "not counted"
 """How a run stands whose result.json is damaged, of another schema, or another run's."""
@@ -25,6 +27,11 @@ class Standing(NamedTuple):
     """Who computes it, or why it failed, diverged, was interrupted or does not count, as far as the record says."""
     result: dict[str, Any] | None
     """What result.json holds, when the run is finished."""
+
+
+def elsewhere(store: str | Path) -> list[str]:
+    """Returns the overrides by which a run comes to lie in this store."""
+    return [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
 
 
 def standing(store: str | Path, run_id: str) -> Standing:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from analysis.options import scale_of
+from analysis.options import DEFAULT_STORE, SIDES, scale_of
 from lora_repro.config import RUN_ID
 from lora_repro.errors import InputError
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from analysis.items import Item
     from lora_repro.config import Circumstances
-
-SIDES = ("A", "B", "dW-right", "dW-left")
-"""analysis.sides.Side, spelt out so that --help imports no numpy; a test holds the two equal."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -93,8 +90,6 @@ def _about(options: argparse.Namespace, scale: str, data: Sequence[Mapping[str, 
 
 
 def _store(options: argparse.Namespace) -> list[str]:
-    from analysis.arms import DEFAULT_STORE
-
     return [] if str(options.runs) == DEFAULT_STORE else ["--runs", str(options.runs)]
 
 

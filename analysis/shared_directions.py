@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from analysis.arms import Arms, Trained
 from analysis.chance import Pair, cropped, inputs_or_why_not, keeps_B, nulls, shared_numbers
-from analysis.control import Control, cells_outside, control, places
+from analysis.control import Control, cells_outside, control, listed, places
 from analysis.items import RhoFigure
 from analysis.nulls import Band
 from analysis.phi_figure import band_json
@@ -125,14 +125,13 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
                 {name: band_json(band, values) for name, band in bands.items()}
                 for bands, values in zip(each.bands, each.rho, strict=True)
             ],
-            "permuted": [values.tolist() if values is not None else None for values in each.permuted],
+            "permuted": [listed(values) for values in each.permuted],
             "permuted_outside": [
-                cells_outside(values, bands) if values is not None else None
-                for bands, values in zip(each.bands, each.permuted, strict=True)
+                cells_outside(values, bands) for bands, values in zip(each.bands, each.permuted, strict=True)
             ],
-            "other_labels": [values.tolist() if values is not None else None for values in each.other_labels],
-            "other_seed": each.other_seed.tolist() if each.other_seed is not None else None,
-            "in_inputs": each.in_inputs.tolist() if each.in_inputs is not None else None,
+            "other_labels": [listed(values) for values in each.other_labels],
+            "other_seed": listed(each.other_seed),
+            "in_inputs": listed(each.in_inputs),
         }
         for each in picture.shares
     ]

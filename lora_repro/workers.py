@@ -17,7 +17,12 @@ def register() -> None:
 
 def workers() -> int:
     """Returns the number of GPUs that this process may use, or without any of its cores."""
-    return gpus() or len(os.sched_getaffinity(0))
+    return gpus() or cores()
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use; where the system does not say, those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> int:

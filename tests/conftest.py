@@ -23,3 +23,19 @@ def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
     from lora_repro.compose import compose
 
     return lambda *overrides: compose([*TINY, f"paths.outputs={tmp_path}", "compute.device=cpu", *overrides])
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs of section7 at scale smoke, made by hand; to be read, not changed."""
+    from toy_runs import fill
+
+    store = tmp_path_factory.mktemp("store")
+    fill(store)
+    return store
+
+
+@pytest.fixture
+def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the inputs are like is kept in one place for all tests that ask for it."""
+    monkeypatch.setenv("LORA_REPRO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -16,7 +16,7 @@ from test_inspect import call
 
 from analysis.adapters import Adapter, Matrix
 from analysis.comparison import paired
-from analysis.explore import SIDES
+from analysis.options import SIDES
 from analysis.sides import Side, directions_of, slim, spectrum
 from analysis.update import Update
 

@@ -16,18 +16,7 @@ from analysis.chance import START
 from analysis.subspace import directions, phi_grid, rho
 from lora_repro.config import PEFT_WEIGHTS
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("store")
-    fill(store)
-    return store
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the inputs are like is kept in one place for all tests of this file."""
-    monkeypatch.setenv("LORA_REPRO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+pytestmark = pytest.mark.usefixtures("one_cache")
 
 
 def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, capsys: Captured) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from stores import jobs
-from toy_runs import SECTION7, factors, fill, section7, write_toy
+from toy_runs import SECTION7, factors, section7, write_toy
 
 from analysis import chance
 from analysis.__main__ import main
@@ -18,9 +18,9 @@ from analysis.arms import Arms, Trained, read_updates
 from analysis.chance import GAUSSIAN, INPUTS, START, left_factor, simplest
 from analysis.items import PhiFigure, ProjectionTable, UpdateItem, WeightFigure, layer_at, load_item
 from analysis.nulls import Band, pair_of_directions
+from analysis.options import SIDES
 from analysis.phi_figure import PhiPicture
 from analysis.render import captions, style
-from analysis.section7 import SIDES
 from analysis.sides import Side, directions_of
 from analysis.subspace import phi_grid, svd
 from lora_repro.compose import compose
@@ -28,6 +28,8 @@ from lora_repro.config import resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.sweep import load
+
+pytestmark = pytest.mark.usefixtures("one_cache")
 
 Captured = pytest.CaptureFixture[str]
 
@@ -40,19 +42,6 @@ class Drawn(NamedTuple):
     @property
     def data(self) -> list[dict[str, Any]]:
         return json.loads(self.out)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("store")
-    fill(store)
-    return store
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the inputs are like is kept in one place for all tests of this file."""
-    monkeypatch.setenv("LORA_REPRO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def figure(capsys: Captured, store: Path, *arguments: str) -> Drawn:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone, find_weight
 from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
+from analysis.options import DEFAULT_STORE
 from analysis.update import Update
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS, Part
@@ -30,7 +31,7 @@ class Options(NamedTuple):
     """--enable-lora: which of q, k, v a MergedLinear of loralib adapts."""
     top: int = 64
     """--top: how many directions of dW are kept of full checkpoints."""
-    store: str = "outputs"
+    store: str = DEFAULT_STORE
     """--runs: the folder that holds runs/."""
 
 

@@ -86,41 +86,39 @@ def rho_caption(picture: RhoPicture) -> list[str]:
         in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
     if keeps_B(picture.side) and len(seeds) > 1:
         drawn = f" Drawn are those of seed {seeds[0]}; each seed is counted against its own."
-    measured, apart, theirs, mixed = [], [], [], []
-    for at, seed in enumerate(seeds):
-        measured.append(f"seed {seed}: {_over_matrices([(each.rho[at], each.bands[at]) for each in shares])}")
-        across = [(each.other_seed[at], each.bands[at]) for each in shares if each.other_seed is not None]
-        if across:
-            apart.append(f"seed {seed}: {_over_matrices(across)}")
-        beside = [(each.permuted[at], each.bands[at]) for each in shares]
-        if there := [(values, bands) for values, bands in beside if values is not None]:
-            theirs.append(f"seed {seed}: {_over_matrices(there)}")
-        between = [(each.other_labels[at], each.bands[at]) for each in shares]
-        if there := [(values, bands) for values, bands in between if values is not None]:
-            mixed.append(f"seed {seed}: {_over_matrices(there)}")
-    diamonds = f"Diamonds: the same with r = {other} of the next seed; {ONE_SEED}. Theirs outside: {'; '.join(apart)}."
+    apart = [each.other_seed if each.other_seed is not None else [None] * len(seeds) for each in shares]
+    diamonds = f"Diamonds: the same with r = {other} of the next seed; {ONE_SEED}. Theirs"
     return [
         f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
         f"trained from the same seed ({_and(seeds)}); by chance {by_chance}. Directions: "
         f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 1. "
         f"The paper has no such figure.{in_inputs}",
         chance_words(shares[0].bands[0], picture.side, picture.no_inputs, "one seed's figure") + drawn,
-        f"Directions outside, of {i * len(shares)} a seed: {'; '.join(measured)}.",
-        *([diamonds] if apart else []),
+        *_seed_by_seed("Directions", picture, [each.rho for each in shares], f", of {i * len(shares)} a seed"),
+        *_seed_by_seed(diamonds, picture, apart),
         *permuted_words(picture.permuted, picture.no_permuted),
-        *([f"Theirs outside: {'; '.join(theirs)}."] if theirs else []),
-        *([f"{PLUS} outside: {'; '.join(mixed)}."] if mixed else []),
+        *_seed_by_seed("Theirs", picture, [each.permuted for each in shares]),
+        *_seed_by_seed(PLUS, picture, [each.other_labels for each in shares]),
         standing(picture.pairs[0][0].run, picture.scale),
     ]
 
 
-def _over_matrices(found: Sequence[tuple[np.ndarray, Mapping[str, Band]]]) -> str:
-    """Counts over all matrices what lies outside of each band."""
-    words = []
-    for name in found[0][1]:
-        counts = [outside(values, bands[name]) for values, bands in found]
-        words.append(_counted(name, sum(each.above for each in counts), sum(each.below for each in counts)))
-    return ", ".join(words)
+def _seed_by_seed(
+    words: str, picture: RhoPicture, found: Sequence[Sequence[np.ndarray | None] | np.ndarray], of: str = ""
+) -> list[str]:
+    """Counts over all matrices what of each seed lies outside of its bands; `found` has values by matrix and seed."""
+    told = []
+    for at, (run, _) in enumerate(picture.pairs):
+        beside = [(values[at], each.bands[at]) for values, each in zip(found, picture.shares, strict=True)]
+        there = [(values, bands) for values, bands in beside if values is not None]
+        if not there:
+            continue
+        counts = []
+        for name in there[0][1]:
+            each = [outside(values, bands[name]) for values, bands in there]
+            counts.append(_counted(name, sum(c.above for c in each), sum(c.below for c in each)))
+        told.append(f"seed {run.run.seed}: {', '.join(counts)}")
+    return [f"{words} outside{of}: {'; '.join(told)}."] if told else []
 
 
 def weight_title(picture: WeightPicture) -> str:

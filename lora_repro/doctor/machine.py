@@ -20,6 +20,7 @@ from lora_repro.config import Dtype, Run
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule, together
 from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig
+from lora_repro.workers import cores
 
 if TYPE_CHECKING:
     import torch
@@ -74,12 +75,12 @@ def the_device(subject: Subject) -> Found:
 
     where = device_of(subject)
     known = provenance.collect(where, Dtype.fp32)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if where.type == "cuda":
         memory = torch.cuda.get_device_properties(where).total_memory
-    words = f"{where}: {known['device_class']}, {known['threads']} threads of {cores} cores, {memory / GIB:.1f} GiB"
-    return Found(Verdict.warn if known["threads"] > cores else Verdict.ok, words)
+    words = f"{where}: {known['device_class']}, {known['threads']} threads of {there} cores, {memory / GIB:.1f} GiB"
+    return Found(Verdict.warn if known["threads"] > there else Verdict.ok, words)
 
 
 @rule(
