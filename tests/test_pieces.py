@@ -38,13 +38,13 @@ def model() -> ModelConfig:
 def registry(monkeypatch: pytest.MonkeyPatch, files: dict[str, tuple[str, bytes]]) -> None:
     """Brings a wheel with one file for each specification."""
 
-    def download(spec: str, folder: Path, form: str) -> Path:
+    def download(spec: str, folder: Path) -> Path:
         wheel = folder / "some.whl"
         with zipfile.ZipFile(wheel, "w") as content:
             content.writestr(*files[spec])
         return wheel
 
-    monkeypatch.setattr(fetch, "pip_download", download)
+    monkeypatch.setattr(fetch, "download_wheel", download)
 
 
 def pieces(order: tuple[int, ...] = (0, 1, 2)) -> dict[str, tuple[str, bytes]]:
