@@ -11,12 +11,12 @@ from typing import Any
 
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Options, from_law, matrices
-from analysis.adapters.layouts import Found, Pair, factors, refuse_misfits, widths
+from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
 from analysis.adapters.peft_config import checked, scaling, start_variance
 from analysis.adapters.tensors import Tensors
 from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import MissingInputError
 
 _METADATA = "lora_adapter_metadata"
 """The key in a file's header under which diffusers keeps PEFT's settings of each component."""
@@ -25,6 +25,7 @@ _FORMATS = {
     "kohya": "Stable Diffusion file in kohya's names",
     "diffusers": "Stable Diffusion file in diffusers' names",
     "PEFT": f"file in PEFT's names without {PEFT_CONFIG}",
+    "down and up": "file of lora_down and lora_up",
 }
 
 
@@ -60,14 +61,9 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
 
 
 def _with_alpha(tensors: Tensors, pair: Pair, r: int) -> Factors:
-    assert pair.alpha is not None
-    alpha = tensors.read(pair.alpha)
-    if alpha.size != 1:
-        raise InputError(
-            f"{tensors.path}: {shown(pair.alpha)} has shape {alpha.shape}; alpha is one number.\n"
-            "Give a whole copy of the adapter."
-        )
-    return factors(tensors, pair, float(alpha.reshape(())) / r)
+    alpha = alpha_of(tensors, pair)
+    assert alpha is not None
+    return factors(tensors, pair, alpha / r)
 
 
 def _configs(tensors: Tensors) -> dict[str, Mapping[str, Any]]:

@@ -15,19 +15,26 @@ from lora_repro.errors import InputError
 _COMPONENT = r"(?P<module>(?:unet|text_encoder(?:_2)?|transformer(?=\.(?:single_)?transformer_blocks))\..+)"
 """Of a pipeline: `transformer` alone begins GPT-2's names too."""
 
+_ALPHA = r"(?P<module>.+)\.(?:lora_)?(?P<factor>alpha)"
+"""A number beside the factors: as ComfyUI's names of Wan, Flux and others have it."""
+
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "kohya": (r"(?P<module>lora_(?:unet|te\d?|transformer)_.+)\.(?P<factor>lora_down|lora_up|alpha)(?:\.weight)?",),
+    "kohya": (
+        r"(?P<module>(?:lora|lycoris)_(?:unet|te\d?|transformer)_.+)\.(?P<factor>lora_down|lora_up|alpha)(?:\.weight)?",
+    ),
     "diffusers": (
         rf"{_COMPONENT}\.lora_(?P<factor>A|B)\.weight",  # with PEFT
-        rf"{_COMPONENT}\.(?P<factor>alpha)",
-        r"(?P<module>.+)\.(?:lora|lora_linear_layer)\.(?P<factor>down|up)\.weight",  # before PEFT
+        r"(?P<module>.+)\.(?:lora|lora_linear_layer)\.(?P<factor>down|up|alpha)(?:\.weight)?",  # before PEFT
         r"(?P<module>.+)\.processor\.(?P<end>to_[a-z]+)_lora\.(?P<factor>down|up)\.weight",  # before those
+        rf"{_COMPONENT}\.(?P<factor>alpha)",
     ),
     "PEFT": (
         r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>A|B)\.(?:(?P<name>[^.]+)\.)?weight",
         r"(?:base_model\.model\.)?(?P<module>.+)\.lora_embedding_(?P<factor>A|B)(?:\.(?P<name>[^.]+))?",
+        rf"(?:base_model\.model\.)?{_ALPHA}",
     ),
-    "loralib": (r"(?:module\.)?(?P<module>.+)\.lora_(?P<factor>A|B)",),
+    "down and up": (r"(?P<module>.+)\.(?P<factor>lora_down|lora_up)(?:\.weight)?", _ALPHA),
+    "loralib": (r"(?:module\.)?(?P<module>.+)\.lora_(?P<factor>A|B)", rf"(?:module\.)?{_ALPHA}"),
 }
 """Tried in this order: the first that has both factors of a module is the file's."""
 
@@ -151,6 +158,23 @@ def factors(tensors: Tensors, pair: Pair, scaling: float | None) -> Factors:
     """Reads the factors of a module, as matrices."""
     A, B = tensors.read(pair.A), tensors.read(pair.B)
     return Factors(_flat(A), _flat(B), scaling)
+
+
+def alpha_of(tensors: Tensors, pair: Pair) -> float | None:
+    """Reads the alpha that stands beside a module's factors; None where none does.
+
+    Raises:
+        InputError: If it is not one number.
+    """
+    if pair.alpha is None:
+        return None
+    alpha = tensors.read(pair.alpha)
+    if alpha.size != 1:
+        raise InputError(
+            f"{tensors.path}: {shown(pair.alpha)} has shape {alpha.shape}; alpha is one number.\n"
+            "Give a whole copy of the adapter."
+        )
+    return float(alpha.reshape(()))
 
 
 def _flat(values: np.ndarray) -> Float[np.ndarray, "rows columns"]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.adapters.backbone import Backbone, find_weight
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, from_law, matrices
-from analysis.adapters.layouts import Found, Pair, factors, refuse_misfits, widths
+from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Shape, Tensors
 from analysis.words import grouped, shown
@@ -30,10 +30,13 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
         InputError: If factors do not fit, or grouped ones cannot be told apart.
     """
     members: list[Matrix] = []
-    takes, assumed, taken_as_linear = {"alpha"}, False, list[str]()
+    takes, assumed, without, taken_as_linear = {"alpha"}, False, False, list[str]()
     for pair in found.pairs:
         d_in, rows, r, d_out = widths(tensors, pair)
-        read = partial(factors, tensors, pair, None if options.alpha is None else options.alpha / r)
+        own = alpha_of(tensors, pair)
+        alpha = own if own is not None else options.alpha
+        without = without or alpha is None
+        read = partial(factors, tensors, pair, None if alpha is None else alpha / r)
         number = d_out // d_in
         if named(pair.module).letter == BLOCKS and rows == number * r and d_out == number * d_in:
             letters = options.enable_lora if options.enable_lora is not None else FUSED if number == 3 else _AUTHORS
@@ -45,7 +48,7 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
         refuse_misfits(tensors, [pair])
         shape = _weight_shape(tensors, pair.module, backbone)
         if shape is not None and len(shape) > 2 and math.prod(shape[2:]) > 1:
-            members.append(_convolution(tensors, pair, shape, options.alpha, backbone))
+            members.append(_convolution(tensors, pair, shape, alpha, backbone))
             continue
         if shape is None and named(pair.module).letter not in LETTERS and math.gcd(d_in, rows, d_out) > 1:
             if "conv" in pair.module.rpartition(".")[2].lower():
@@ -54,7 +57,7 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
                 taken_as_linear.append(pair.module)
         members += [from_law(m, 1 / (3 * d_in)) for m in matrices(pair.module, d_in, d_out, read, backbone)]
     notes = []
-    if options.alpha is None:
+    if without:
         notes.append(
             "Holds no alpha, as all files of loralib: B A stands as it is, without a scale (--alpha gives it)."
         )

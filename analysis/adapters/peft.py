@@ -1,11 +1,12 @@
 """PEFT's folders: adapter_config.json says the scale, adapter_model.safetensors or .bin holds the factors."""
 
+import math
 from functools import partial
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, arch_named
 from analysis.adapters.base import Adapter, from_law, matrices
-from analysis.adapters.layouts import factors, find, refuse_misfits, widths
+from analysis.adapters.layouts import alpha_of, factors, find, refuse_misfits, widths
 from analysis.adapters.peft_config import load_config, notes_on, scaling, start_variance
 from analysis.adapters.tensors import open_tensors
 from analysis.words import shown
@@ -46,7 +47,14 @@ def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
     members = []
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
-        read = partial(factors, tensors, pair, scaling(config, pair.module, r, settings))
+        scale = scaling(config, pair.module, r, settings)
+        alpha = alpha_of(tensors, pair)
+        if alpha is not None and not math.isclose(alpha / r, scale):
+            raise InputError(
+                f"{path}: {shown(pair.alpha)} is {alpha:g}, which makes the scale {alpha / r:g}; {PEFT_CONFIG} makes "
+                f"it {scale:g}.\nGive the configuration that belongs to the weights, or the file alone."
+            )
+        read = partial(factors, tensors, pair, scale)
         found_here = matrices(pair.module, d_in, d_out, read, backbone)
         members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
     adapter = Adapter(given, "PEFT folder", members, found.unknown, notes_on(config))

@@ -14,6 +14,9 @@ from lora_repro.errors import InputError, MissingInputError
 _NESTS = ("model_state_dict", "state_dict", "model", "module")
 """Under which training scripts keep the weights beside other things; the first is that of the authors' GPT-2 code."""
 
+_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types of a single whole number, which is no quantised weight but a setting: alpha."""
+
 
 def open_pickle(path: Path) -> Tensors:
     """Opens a file of torch.save. Only tensors and plain containers are unpickled, and the values stay in the file.
@@ -68,6 +71,8 @@ def _load(path: Path) -> object:
 
 def _reader(path: Path, name: str, tensor: torch.Tensor) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
+        if tensor.shape in ((), (1,)) and tensor.dtype in _NUMBERS:
+            return tensor.to(torch.float64).numpy()
         if not tensor.is_floating_point():
             raise InputError(
                 f"{path}: {shown(name)} is kept as {str(tensor.dtype).removeprefix('torch.')}, without fractions.\n"

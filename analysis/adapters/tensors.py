@@ -17,6 +17,9 @@ Shape = tuple[int, ...]
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Of safetensors, and what numpy reads them as; it has no bf16, whose bits are the upper half of a float32's."""
 
+_NUMBERS = {f"{kind}{bits}": f"<{kind.lower()}{bits // 8}" for kind in "IU" for bits in (8, 16, 32, 64)}
+"""Types of a single whole number, which is no quantised weight but a setting: alpha."""
+
 _WHOLE = ("BOOL", "I", "U")
 """How the names of safetensors' types without fractions begin."""
 
@@ -151,14 +154,15 @@ def _once(path: Path, pairs: list[tuple[str, object]]) -> dict[str, Any]:
 
 def _reader(path: Path, name: str, dtype: str, offset: int, shape: Shape) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
-        if dtype not in _DTYPES:
+        known = {**_DTYPES, **_NUMBERS} if shape in ((), (1,)) else _DTYPES
+        if dtype not in known:
             raise InputError(
                 f"{path}: {shown(name)} is kept as {dtype}; only {', '.join(_DTYPES)} are read.\n"
                 "Give a file that is not quantised."
             )
-        stored = np.fromfile(path, _DTYPES[dtype], int(np.prod(shape, dtype=object)), offset=offset).reshape(shape)
+        stored = np.fromfile(path, known[dtype], int(np.prod(shape, dtype=object)), offset=offset).reshape(shape)
         if dtype == "BF16":
             return np.left_shift(stored, 16, dtype=np.uint32, out=np.empty(shape, np.uint32)).view(np.float32)
-        return stored.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
+        return stored.astype(np.float64 if dtype == "F64" or dtype in _NUMBERS else np.float32, copy=False)
 
     return read
