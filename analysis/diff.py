@@ -84,7 +84,7 @@ def recorded(run: str, store: str) -> Recorded:
             f"diff: no run {run!r} in {Path(store, 'runs')}, and no such directory.{near}\n"
             "Give a run id, with --runs DIR where its store is not outputs, or the run's directory."
         )
-    result, problem = read_result(folder)
+    result, problem, _ = read_result(folder)
     if problem is not None:
         raise InputError(f"diff: {problem}\nCompute the run again: the same command replaces a damaged result.")
     if result is None:

@@ -37,7 +37,7 @@ def elsewhere(store: str | Path) -> list[str]:
 def standing(store: str | Path, run_id: str) -> Standing:
     """Returns how a run stands in a store; one without a directory is `todo`."""
     record = Record(store, run_id)
-    result, problem = record.read()
+    result, problem, _ = record.read()
     if result is not None:
         return Standing(State.finished.value, None, result)
     if problem is not None:
@@ -71,7 +71,7 @@ def load_runs(store: str | Path) -> pd.DataFrame:
         )
     rows, problems = [], []
     for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
-        result, problem = read_result(directory)
+        result, problem, _ = read_result(directory)
         if result is not None:
             rows.append(_row(result))
         elif problem is not None:

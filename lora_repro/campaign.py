@@ -59,6 +59,8 @@ class Plan(NamedTuple):
         parts = [f"{self.count(State.finished)} of {len(self.states)} runs finished", f"{len(self.to_run)} to run"]
         if running := self.count(State.running):
             parts.append(f"{running} running elsewhere")
+        if unreadable := self.count(State.unreadable):
+            parts.append(f"{unreadable} with a result that cannot be read here (left as it is)")
         if diverged := self.count(State.diverged):
             parts.append(f"{diverged} diverged (not repeated)")
         waiting = {job.run_id for job in self.to_run}
@@ -95,7 +97,7 @@ def plan(sweep: Sweep, outputs: str) -> Plan:
             if missing := record.lacking(circumstances.log, job.resolved.run.method):
                 lacking[job.run_id] = missing
                 to_run += [job] if circumstances.log.rebuild else []
-        elif state not in (State.running, State.diverged) and (
+        elif state not in (State.running, State.diverged, State.unreadable) and (
             state is not State.failed or circumstances.compute.retry_failed
         ):
             died = record.status().get("deaths", 0) + (state is State.stale)
@@ -143,6 +145,9 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     wrong = _run_all([*begun.to_run, *elsewhere], outputs, launcher, began)
     ended = plan(sweep, outputs)
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
+    for name, state in ended.states.items():
+        if state is State.unreadable and name not in wrong:
+            wrong[name] = str(Record(outputs, name).read().problem)
     for line in wrong.values():
         log.error("Not finished: %s", line)
     if wrong or ended.lacking or any(state is not State.finished for state in ended.states.values()):

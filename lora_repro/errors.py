@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class InputError(ValueError):
@@ -22,6 +23,14 @@ class RunBusyError(RunFailedError):
     def __str__(self) -> str:
         """Says who computes it, and what to do."""
         return f"{self.run_id} is being computed by {self.owner}.\nWait for it, then give the same command again."
+
+
+class AlreadyFinishedError(Exception):
+    """A run was to be computed, and its result is there: another process was quicker. Nobody has to mend anything."""
+
+    def __init__(self, run_id: str, result: dict[str, Any]) -> None:
+        super().__init__(f"{run_id} is finished already.")
+        self.result = result
 
 
 class RunInterruptedError(RunFailedError):

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from lora_repro import interrupt, mirror
 from lora_repro.circumstances import LogConfig
 from lora_repro.config import Resolved, resolve, run_id
-from lora_repro.errors import DivergedError, InputError, RunFailedError
-from lora_repro.record import Record
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError
+from lora_repro.record import Record, State
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ def _rebuild(resolved: Resolved, record: Record, lacking: list[str], result: dic
         RunFailedError: If they are not; the finished run stays as it is.
     """
     again = Record(Path(resolved.circumstances.paths.outputs) / "rebuild", record.run_id)
+    if again.state is State.finished:
+        again.discard()  # of an earlier attempt, which kept other things
     found = _compute(resolved, again)
     if found["metrics_by_epoch"] != result["metrics_by_epoch"]:
         raise RunFailedError(
@@ -90,6 +92,8 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
             mirror.end(record.folder, resolved.circumstances)
     except (InputError, RunFailedError):
         raise
+    except AlreadyFinishedError as error:
+        return error.result
     except DivergedError as error:
         raise RunFailedError(f"{record.run_id} diverged: {error}.") from error
     except OSError as error:

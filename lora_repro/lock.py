@@ -18,17 +18,20 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from lora_repro.errors import RunBusyError
 from lora_repro.files import remove
+from lora_repro.reading import is_count, read_json
 
 BEAT_S = 20.0
 GRACE_S = 120.0
 CLOCK_GRACE_S = 600.0
 """What a mere look, which cannot watch, takes for dead by the clock: for the words of `status` only."""
+MOST_PID = 2**22
+"""Linux gives no process a higher number."""
 LOOKS = 8
 """Tries to get the lock: another process's look at it holds it for an instant."""
 
@@ -156,9 +159,15 @@ def holder(path: Path) -> Owner | None:
 def read_owner(path: Path) -> Owner | None:
     """Returns the owner that a lock's file names; None where it names none."""
     try:
-        return Owner(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = read_json(path)
+    except (OSError, ValueError):
         return None
+    if not isinstance(found, dict) or found.keys() != {field.name for field in fields(Owner)}:
+        return None
+    texts, pid = [found[name] for name in ("host", "machine", "token")], found["pid"]
+    if not all(isinstance(text, str) for text in texts) or not is_count(pid) or pid > MOST_PID:
+        return None
+    return Owner(**found)
 
 
 def _flock(descriptor: int, kind: int) -> bool | None:

@@ -1,6 +1,7 @@
 """The record of a run, `outputs/runs/<run_id>/`: written here, read here. No torch."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -12,46 +13,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from lora_repro import files
 from lora_repro.circumstances import LogConfig
 from lora_repro.config import Resolved
-from lora_repro.errors import DivergedError, InputError, RunFailedError
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError
 from lora_repro.lock import Lock, Owner, holder
 from lora_repro.methods import FullConfig, MethodConfig
-
-SCHEMA = 1
-"""Version of result.json; a reader refuses others."""
+from lora_repro.result import SCHEMA, Result, first_difference, read_result
+from lora_repro.status import State, read_status
 
 TRAINED = "trained.safetensors"
 """What a method without an adapter's layout has trained."""
 
 log = logging.getLogger(__name__)
-
-
-class State(str, Enum):
-    """How a run stands."""
-
-    todo = "todo"
-    """It has no directory."""
-    running = "running"
-    failed = "failed"
-    diverged = "diverged"
-    interrupted = "interrupted"
-    """Ended by a signal, or by its surroundings (a full disk, missing weights); the same command goes on."""
-    stale = "stale"
-    """Its process is gone without a word: killed, or out of memory; the same command goes on."""
-    finished = "finished"
-
-
-class Result(NamedTuple):
-    """What reading a run's result.json came to: the result, or why it does not count."""
-
-    result: dict[str, Any] | None
-    problem: str | None
 
 
 class _RunLog(logging.Handler):
@@ -96,9 +74,11 @@ class Record:
 
         It is finished by its result, running by its lock, and otherwise what status.json says.
         """
-        result = self.read().result
+        result, problem, is_damaged = self.read()
         if result is not None:
             return State.finished, result
+        if problem is not None and not is_damaged:
+            return State.unreadable, None
         if self.holder() is not None:
             return State.running, None
         try:
@@ -119,7 +99,9 @@ class Record:
 
         Raises:
             RunBusyError: If another process computes the run.
-            InputError: If the directory belongs to another schema, or cannot be written.
+            AlreadyFinishedError: If another process has finished it.
+            InputError: If the directory belongs to another schema, or its result cannot be read, or it cannot be
+                written.
         """
         is_new = not self.folder.exists()
         self._make_room(resolved)
@@ -128,11 +110,15 @@ class Record:
         logging.getLogger().addHandler(handler)
         try:
             yield
+        except AlreadyFinishedError:
+            self._end(State.finished, None)
+            self._tidy()
+            raise
         except DivergedError as error:
             self._end(State.diverged, error)
             raise
         except InputError as error:
-            if is_new:  # nothing has begun: no trace of what was given is left
+            if is_new and not os.path.lexists(self.folder / "result.json"):  # nothing has begun: no trace is left
                 shutil.rmtree(self.folder, ignore_errors=True)
             else:
                 self._end(State.interrupted, error)
@@ -161,13 +147,32 @@ class Record:
                 f"{self.run_id} was taken over by another process: this one was not heard for too long."
             )
 
+    def refuse_to_write_over(self, metrics_by_epoch: list[dict[str, Any]]) -> None:
+        """Stops before the files of another process that has finished the run meanwhile are written over.
+
+        Args:
+            metrics_by_epoch: What was computed here, which the words hold against theirs.
+
+        Raises:
+            AlreadyFinishedError: If its result is there.
+            InputError: If a result is there that cannot be read.
+            RunFailedError: If the lock is no longer this process's.
+        """
+        self.refuse_loss_of_lock()
+        try:
+            self._make_way()
+        except AlreadyFinishedError as error:
+            other = first_difference(error.result["metrics_by_epoch"], metrics_by_epoch)
+            log.warning(
+                "%s was finished by another process meanwhile. Its result stays, and what was computed here is left "
+                "out; its metrics are %s.",
+                self.run_id, f"others: {other}" if other else "the same",
+            )  # fmt: skip
+            raise
+
     def status(self) -> dict[str, Any]:
         """Reads status.json; a missing or damaged one says nothing."""
-        try:
-            status = json.loads((self.folder / "status.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        return read_status(self.folder)
 
     def log_metrics(self, row: dict[str, Any]) -> None:
         """Appends an object to metrics.jsonl."""
@@ -187,8 +192,12 @@ class Record:
         files.write_atomically(self.folder / "predictions.parquet", sink.getvalue().to_pybytes())
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Writes result.json, last and atomically: from now on the run is finished."""
-        self.refuse_loss_of_lock()
+        """Writes result.json, last and atomically: from now on the run is finished.
+
+        Raises:
+            AlreadyFinishedError: As `refuse_to_write_over` does, and its other errors.
+        """
+        self.refuse_to_write_over(result["metrics_by_epoch"])
         text = json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
         files.write_atomically(self.folder / "result.json", text)
         self._write_status(State.finished)
@@ -265,19 +274,33 @@ class Record:
             self._lock.release()
             raise
 
-    def _begin(self, resolved: Resolved) -> None:
-        found = self.read()
-        if found.problem and (schema := _schema_of(self.folder)) not in (None, SCHEMA):
+    def _make_way(self) -> None:
+        """Moves a damaged result aside.
+
+        Raises:
+            AlreadyFinishedError: If it is whole.
+            InputError: If it cannot be told whose it is.
+        """
+        result, problem, is_damaged = self.read()
+        if result is not None:
+            raise AlreadyFinishedError(self.run_id, result)
+        if problem is None:
+            return
+        if not is_damaged:
             raise InputError(
-                f"{self.folder}: result.json has schema {schema}, this version writes {SCHEMA}; it is left as it is.\n"
-                "Use another store (paths.outputs=DIR), or move that directory away to compute the run anew."
+                f"{problem} So it is left as it is.\nMake it readable here, or use another store (paths.outputs=DIR), or "
+                "move that directory away to compute the run anew."
             )
-        if found.problem and (self.folder / "result.json").exists():
-            kept = next(
-                path for i in range(1000) if not (path := self.folder / f"result.json.damaged{i or ''}").exists()
-            )
-            log.warning("%s It is kept as %s, and the run is computed anew.", found.problem, kept.name)
-            os.replace(self.folder / "result.json", kept)
+        kept = next(
+            path
+            for i in itertools.count()
+            if not os.path.lexists(path := self.folder / f"result.json.damaged{i or ''}")
+        )
+        log.warning("%s It is kept as %s, and the run is computed anew.", problem, kept.name)
+        os.replace(self.folder / "result.json", kept)
+
+    def _begin(self, resolved: Resolved) -> None:
+        self._make_way()
         for partial in self.folder.rglob(f".*{files.PARTIAL}"):
             files.remove(partial)
         before = self.status()
@@ -316,40 +339,6 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(
         f"paths.outputs: {folder} cannot be written ({error.strerror}).\nGive a folder that can: paths.outputs=DIR"
     )
-
-
-def read_result(folder: Path) -> Result:
-    """Reads a run directory's result.json; a missing one is no problem, a damaged or foreign one is."""
-    path = folder / "result.json"
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return Result(None, None)
-    except (OSError, UnicodeDecodeError) as error:
-        return Result(None, f"{path} cannot be read ({error}).")
-    try:
-        result = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        return Result(None, f"{path} is damaged and does not count ({error}).")
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        schema = result.get("schema") if isinstance(result, dict) else None
-        return Result(None, f"{path} does not count: it has schema {schema}, this version reads {SCHEMA}.")
-    if result.get("run_id") != folder.name:
-        return Result(None, f"{path} does not count: it is the result of {result.get('run_id')}.")
-    if lacking := [key for key in ("config", "metrics", "metrics_by_epoch", "params") if key not in result]:
-        return Result(None, f"{path} is damaged and does not count (it lacks {', '.join(lacking)}).")
-    return Result(result, None)
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"it holds {constant}, a number that is not finite")
-
-
-def _schema_of(folder: Path) -> Any:
-    try:
-        return json.loads((folder / "result.json").read_text()).get("schema")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def plain(value: Any) -> Any:

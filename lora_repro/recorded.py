@@ -23,7 +23,7 @@ def finished(folder: Path) -> dict[str, Any]:
     Raises:
         MissingInputError: If it is not finished, or its result does not count.
     """
-    result, problem = read_result(folder)
+    result, problem, _ = read_result(folder)
     if result is None:
         raise MissingInputError(f"{problem or f'{folder} holds no result.json'}\nGive the directory of a finished run.")
     return result

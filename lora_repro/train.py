@@ -37,6 +37,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         MissingInputError: If weights or data are missing or damaged.
         DivergedError: If the loss is no longer finite.
         RuntimeError: If a frozen weight changed, or not the weights are trained that the method counts.
+        AlreadyFinishedError: If another process finished the run meanwhile.
         KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
     """
     run, circumstances = resolved.run, resolved.circumstances
@@ -76,6 +77,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         for name in SCORED:
             logits = state.logits[f"{name}/{epoch}"].numpy()
             predictions += scoring.predictions(splits[name], logits, name, epoch)
+    record.refuse_to_write_over(by_epoch)
     record.save_predictions(predictions)
     save_adapter(model, run, record.folder, keep_full=circumstances.log.save_full)
     return {

@@ -1,15 +1,23 @@
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig
 
+from lora_repro import campaign, train
+from lora_repro.campaign import Launcher, plan
+from lora_repro.circumstances import LogConfig
 from lora_repro.config import resolve, run_id
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, MissingInputError
 from lora_repro.job import run_job
-from lora_repro.record import SCHEMA, Record, State, read_result
+from lora_repro.record import Record, State
+from lora_repro.result import SCHEMA, read_result
+from lora_repro.sweep import Job, Sweep
 
 Compose = Callable[..., DictConfig]
 LINE = {"schema": SCHEMA, "config": {}, "metrics": {}, "metrics_by_epoch": [], "params": {}}
@@ -41,7 +49,7 @@ def test_a_result_that_does_not_parse_or_belong_here_does_not_count(tmp_path: Pa
     (tmp_path / "x" / "result.json").write_text(text)
     found = read_result(tmp_path / "x")
     assert found.result is None and found.problem is not None and problem in found.problem
-    assert read_result(tmp_path / "y") == (None, None)
+    assert read_result(tmp_path / "y") == (None, None, False)
 
 
 def test_a_damaged_result_is_kept_aside_and_computed_anew(tiny: Compose) -> None:
@@ -59,7 +67,7 @@ def test_a_directory_of_another_schema_is_left_as_it_is(tiny: Compose) -> None:
     path = record_of(tiny()).folder / "result.json"
     path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99', 1))
     before = {file: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
-    with pytest.raises(InputError, match=r"has schema 99.*left as it is"):
+    with pytest.raises(InputError, match=r"has schema 99.* is left as it is"):
         run_job(tiny())
     assert {file: file.read_bytes() for file in before} == before
 
@@ -125,3 +133,94 @@ def test_a_full_disk_interrupts_the_run_and_loses_nothing(tiny: Compose, monkeyp
     assert record_of(tiny("seed=1")).read().result["metrics"] == other  # pyright: ignore
     run_job(tiny())
     assert record_of(tiny()).state is State.finished
+
+
+def unreadable(path: Path, how: str, patch: pytest.MonkeyPatch) -> None:
+    """Makes a whole result one that cannot be read here."""
+    if how == "link":
+        path.rename(path.with_name("away"))
+        path.symlink_to(path.with_name("nowhere"))
+        return
+    opened = os.open
+
+    def refuse(name: Any, *more: Any, **named: Any) -> int:  # as root reads all, chmod alone shows nothing there
+        if Path(name) == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+        return opened(name, *more, **named)
+
+    patch.setattr(os, "open", refuse)
+
+
+@pytest.mark.parametrize("how", ["denied", "link"])
+def test_a_whole_result_that_cannot_be_read_is_left_and_told(
+    how: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = run_job(tiny())
+    record = record_of(tiny())
+    path = record.folder / "result.json"
+    with monkeypatch.context() as patch:
+        unreadable(path, how, patch)
+        before = sorted(record.folder.iterdir())
+        assert record.state is State.unreadable
+        patch.setattr("lora_repro.train.train", lambda *_: pytest.fail("computed again"))
+        with pytest.raises(
+            InputError, match=r"result\.json .*(Permission denied|nowhere, which is not there).*left as it is"
+        ):
+            run_job(tiny())
+        sweep = Sweep([Job([], record.run_id, resolve(tiny()), {})], [])
+        begun = plan(sweep, tiny().paths.outputs)
+        assert begun.to_run == [] and "1 with a result that cannot be read here" in begun.words()
+        with pytest.raises(SystemExit):
+            campaign.run(
+                sweep, tiny().paths.outputs, LogConfig(), Launcher(lambda *_, **__: pytest.fail("launched"), True)
+            )
+        assert "Not finished" in caplog.text
+        assert sorted(record.folder.iterdir()) == before
+    if how == "link":
+        path.unlink()
+        path.with_name("away").rename(path)
+    assert run_job(tiny()) == metrics
+
+
+@pytest.mark.parametrize(("other", "words"), [(0.0, "the same"), (0.25, "others: eval/accuracy after epoch 1 is")])
+def test_a_result_that_another_process_wrote_meanwhile_stays(
+    other: float, words: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_job(tiny("log.wandb=off"))
+    folder = record_of(tiny()).folder
+    result = json.loads((folder / "result.json").read_text())
+    if other:
+        for row in (*result["metrics_by_epoch"], result["metrics"]):
+            row["eval/accuracy"] = other
+    theirs = {"result.json": json.dumps(result).encode(), "predictions.parquet": b"theirs"}
+    shutil.rmtree(folder)
+    trained = train.score_epoch
+
+    def slower(*arguments: Any) -> None:
+        trained(*arguments)
+        for name, content in theirs.items():
+            (folder / name).write_bytes(content)
+        (folder / "adapter").mkdir(exist_ok=True)
+        (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"theirs")
+
+    monkeypatch.setattr(train, "score_epoch", slower)
+    assert run_job(tiny()) == result["metrics"]
+    assert {name: (folder / name).read_bytes() for name in theirs} == theirs
+    assert (folder / "adapter" / "adapter_model.safetensors").read_bytes() == b"theirs"
+    assert record_of(tiny()).is_tidy
+    assert "finished by another process meanwhile" in caplog.text and f"its metrics are {words}" in caplog.text
+
+
+def test_a_refused_run_does_not_take_a_result_away_that_came_meanwhile(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = record_of(tiny()).folder
+
+    def refused(*_: object) -> None:
+        (folder / "result.json").write_text("another process's")
+        raise MissingInputError("weights: none")
+
+    monkeypatch.setattr("lora_repro.train.train", refused)
+    with pytest.raises(MissingInputError):
+        run_job(tiny())
+    assert (folder / "result.json").read_text() == "another process's"

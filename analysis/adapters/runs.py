@@ -36,7 +36,7 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
         MissingInputError: If it is not finished, or has not kept what is asked for.
         InputError: If its record is damaged, or it changed no matrix.
     """
-    result, problem = read_result(folder)
+    result, problem, _ = read_result(folder)
     if problem is not None:
         raise InputError(f"{problem}\nCompute the run again: the same command replaces a damaged result.")
     if result is None:

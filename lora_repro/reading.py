@@ -1,0 +1,139 @@
+"""Reads the small files of a record, whatever has their names: nothing hangs here, or takes all memory. No torch."""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MOST_BYTES = 32 * 2**20
+"""Of a file of JSON or YAML; result.json of GPT-3's 192 matrices has 30 kB."""
+MOST_LINES_BYTES = 2**30
+"""Of metrics.jsonl: five million lines."""
+DEEPEST = 32
+"""Levels of JSON; a result has five."""
+
+KINDS: list[tuple[Callable[[int], bool], str]] = [
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+]
+
+
+class NoFileError(ValueError):
+    """Something that is no file has a file's name."""
+
+
+class Lines(NamedTuple):
+    """What metrics.jsonl holds."""
+
+    rows: list[dict[str, Any]]
+    broken: list[int]
+    """Numbers, from 1, of lines that hold no row."""
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Reads a file, but nothing that is none, and nothing too large.
+
+    Raises:
+        OSError: If it is not there, or cannot be read.
+        ValueError: If it is no file (NoFileError), or larger than `most`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe does not wait for its other end
+    except OSError:
+        if path.is_socket():
+            raise NoFileError("it is a socket, no file") from None
+        raise
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            what = next((name for is_kind, name in KINDS if is_kind(mode)), "a device")
+            raise NoFileError(f"it is {what}, no file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most // 2**20} MiB")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """Reads a file of JSON: with finite numbers, no key twice in an object, and no deeper than DEEPEST.
+
+    Raises:
+        OSError: If it is not there, or cannot be read.
+        ValueError: If it holds something else.
+    """
+    return parse_json(read_bytes(path))
+
+
+def parse_json(content: bytes) -> Any:
+    """Reads JSON as `read_json` does.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        value = json.loads(content.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels") from None
+    _refuse_strange(value, DEEPEST)
+    return value
+
+
+def read_lines(path: Path) -> Lines:
+    """Reads metrics.jsonl, whose rows are objects with a step.
+
+    Raises:
+        OSError: If it is not there, or cannot be read.
+        ValueError: If it is no file, or too large.
+    """
+    rows, broken = [], []
+    for number, line in enumerate(read_bytes(path, MOST_LINES_BYTES).splitlines(), 1):
+        try:
+            row = parse_json(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and is_count(row.get("step")) and is_number(row.get("loss", 0.0)):
+            rows.append(row)
+        else:
+            broken.append(number)
+    return Lines(rows, broken)
+
+
+def is_count(value: object) -> bool:
+    """Tells whether a value is a whole number, 0 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_number(value: object) -> bool:
+    """Tells whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it holds {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, a number that is not finite")
+
+
+def _refuse_strange(value: Any, levels: int) -> None:
+    """Refuses what JSON allows, and what breaks a reader later: depth, numbers too large, halves of characters."""
+    if isinstance(value, dict | list):
+        if not levels:
+            raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            _refuse_strange(item, levels - 1)
+    elif isinstance(value, str):
+        value.encode()  # "\ud800" alone is no text, and cannot be printed
+    elif isinstance(value, int) and value.bit_length() > 63:
+        raise ValueError("it holds a whole number of more than 64 bits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("it holds a number that is not finite")
