@@ -12,7 +12,8 @@ from analysis.adapters import Adapter, Loaded, Matrix
 from analysis.adapters.names import canonical, stack_of
 from analysis.inspection import Inspected, figures, notes_on
 from analysis.nulls import expected_phi
-from analysis.sides import Side, all_directions, kept
+from analysis.rounding import Rounded, above_rounding, rounding_words
+from analysis.sides import Side, all_directions, kept, spectrum
 from analysis.subspace import Directions, phi_grid, principal_angles, rho
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS
@@ -45,6 +46,8 @@ class Compared(NamedTuple):
     """How much of each single direction of the first lies in all of the second's; j / d by chance."""
     angles: Float[np.ndarray, " angles"]
     """The principal angles of all directions of the two, in degrees, the smallest first."""
+    rounded: tuple[Rounded, Rounded]
+    """How many directions of dW of each rounding alone does not make."""
     figures: tuple[Inspected, Inspected] | None
     """What `inspect` says of each, where it is asked for."""
 
@@ -141,6 +144,8 @@ def compare(
     notes = [*notes_on(first), *(notes_on(second) if second.name != first.name else ())]
     if first.base is not None and second.base is not None and first.base != second.base:
         notes.append(f"They adapt models of different names: {shown(first.base)} and {shown(second.base)}.")
+    for index, adapter in enumerate((first, second)):
+        notes += rounding_words(shown(adapter.name), [row.rounded[index] for row in rows])
     notes += [f"Zero in one of the two, so not compared: {_listed(empty)}."] if empty else []
     return Comparison(rows, [*notes, *_alone(first, second, chosen, pairs)])
 
@@ -175,10 +180,18 @@ def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figu
         (ours.s, theirs.s),
         rho(ours.U, theirs.U),
         np.degrees(principal_angles(ours.U, theirs.U)),
+        (_rounded(loaded[0], whole[0], side), _rounded(loaded[1], whole[1], side)),
         (_figures(pair[0], loaded[0], whole[0], side), _figures(pair[1], loaded[1], whole[1], side))
         if with_figures
         else None,
     )
+
+
+def _rounded(loaded: Loaded, found: Directions, side: Side) -> Rounded:
+    if loaded.rounding is None:
+        return Rounded(None, None, len(found.s))
+    s = found.s if side.of == "dW" else spectrum(loaded.update)
+    return Rounded(loaded.rounding, above_rounding(s, loaded.rounding), len(s))
 
 
 def _figures(matrix: Matrix, loaded: Loaded, found: Directions, side: Side) -> Inspected:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from analysis.adapters import Adapter, Loaded, Matrix, Origin
 from analysis.projection import squared_norm
+from analysis.rounding import Rounded, above_rounding, rounding_words
 from analysis.sides import spectrum
 from analysis.subspace import above_edge, effective_rank, energy, moved, norm, stable_rank, variance_of
 from analysis.words import grouped, shown
@@ -47,6 +48,12 @@ class Inspected(NamedTuple):
     """||A - A_0||_F / ||A_0||_F; None where A_0 cannot be drawn again."""
     above_edge: int | None
     """How many singular values of A an untrained A does not have; None where it is not known how A was drawn."""
+    rounding: float | None
+    """The norm of what rounding alone makes of dW = W' - W; None where dW stands in factors."""
+    rounding_edge: float | None
+    """The largest singular value that rounding alone makes."""
+    above_rounding: int | None
+    """How many of the singular values of dW above lie above that edge: the others may be rounding's."""
 
     @property
     def directions_of_90(self) -> int | None:
@@ -105,18 +112,22 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
     if with_base and (problem := _lacking_base(matrices)):
         with_base = False
         notes.append(problem)
-    rows, unchanged = [], list[Matrix]()
+    rows, unchanged, rounded = [], list[Matrix](), list[Rounded]()
     for matrix in matrices:
         loaded = adapter.loaded(matrix)
         if len(loaded.update.A):
-            rows.append(figures(matrix, loaded, matrix.frozen() if with_base else None))
+            row = figures(matrix, loaded, matrix.frozen() if with_base else None)
+            rows.append(row)
+            rounded.append(Rounded(loaded.rounding, row.above_rounding, row.r))
         else:
             unchanged.append(matrix)
     if not rows:
         raise InputError(
             f"{shown(adapter.name)}: all {len(matrices)} matrices are as they are in the base.\nGive a trained one."
         )
-    return Inspection(rows, [*notes, *unchanged_words(adapter, unchanged)])
+    return Inspection(
+        rows, [*notes, *rounding_words(shown(adapter.name), rounded), *unchanged_words(adapter, unchanged)]
+    )
 
 
 def figures(
@@ -133,7 +144,7 @@ def figures(
         W_0: What it is added to.
         s: The singular values of dW, where they are known.
     """
-    update, whole = loaded
+    update, whole, rounding = loaded
     s = s if s is not None else spectrum(update)
     total = whole if whole is not None else norm(s)
     kept = min(1.0, (norm(s) / whole) ** 2) if whole else 1.0
@@ -152,6 +163,9 @@ def figures(
         stable_rank(s, whole),
         kept * energy(s),
         *_since_start(update.A, matrix.origin),
+        rounding.norm if rounding is not None else None,
+        rounding.edge if rounding is not None else None,
+        above_rounding(s, rounding),
     )
 
 

@@ -305,10 +305,18 @@ def above_edge(A: Float[np.ndarray, "r d_in"], variance: float) -> int:
         A: The factor.
         variance: Of the entries of A_0: `variance_of` it, or of the law that it was drawn from.
     """
-    r, d = sorted(A.shape)
-    sides = math.sqrt(d - 1) + math.sqrt(r)
-    edge = sides**2 + TRACY_WIDOM_99 * sides * (1 / math.sqrt(d - 1) + 1 / math.sqrt(r)) ** (1 / 3)
-    return int((spectrum(A) > math.sqrt(variance * edge)).sum())
+    return int((spectrum(A) > math.sqrt(variance) * random_edge(*A.shape)).sum())
+
+
+def random_edge(rows: int, columns: int) -> float:
+    """Returns what the largest singular value of a random matrix exceeds once in a hundred draws.
+
+    Its entries are independent with mean 0 and variance 1. Source: Johnstone (2001, Theorem 1.1).
+    """
+    r, d = sorted((rows, columns))
+    wide, narrow = math.sqrt(max(d - 1, 1)), math.sqrt(r)  # of a single number the law is none, and this three sigma
+    squared = (wide + narrow) ** 2 + TRACY_WIDOM_99 * (wide + narrow) * (1 / wide + 1 / narrow) ** (1 / 3)
+    return math.sqrt(squared)
 
 
 def variance_of(A_0: Float[np.ndarray, "r d_in"]) -> float:

@@ -214,7 +214,7 @@ def test_the_first_directions_are_the_best_ones_and_their_order_is_that_of_dW(tm
     changes = changed("llama", tmp_path)
     adapter = read(str(tmp_path / "trained"), Options(base=str(tmp_path / "base"), top=2))
     matrix = next(m for m in adapter.matrices if m.module in changes)
-    update, norm = adapter.loaded(matrix)
+    update, norm, _ = adapter.loaded(matrix)
     U, s, Vt = np.linalg.svd(changes[matrix.module])
     np.testing.assert_allclose(update.B @ update.A, (U[:, :2] * s[:2]) @ Vt[:2], atol=1e-10)
     np.testing.assert_allclose(np.linalg.svd(update.A)[1] ** 2, s[:2], rtol=1e-8)

@@ -37,6 +37,7 @@ def test_the_figures_are_those_of_the_dense_update(tmp_path: Path, capsys: Captu
     assert list(entries[0]) == [
         *("layer", "weight", "module", "shape", "r", "scaling", "singular_values", "norm", "effective_rank"),
         *("energy_kept", "relative_norm", "stable_rank", "energy", "moved", "above_edge"),
+        *("rounding", "rounding_edge", "above_rounding"),
     ]
     for entry, (A, B) in zip(entries, made.values(), strict=True):
         dW = 1.5 * B.astype(float) @ A.astype(float)

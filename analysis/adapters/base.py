@@ -12,6 +12,7 @@ from jaxtyping import Float
 from analysis.adapters.backbone import Backbone, find_weight
 from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
 from analysis.options import DEFAULT_STORE
+from analysis.rounding import Rounding
 from analysis.update import Update
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS, Part
@@ -43,13 +44,17 @@ class Factors(NamedTuple):
     scaling: float | None
     norm: float | None = None
     """||dW||_F, where the factors hold only the first directions of dW."""
+    rounding: Rounding | None = None
+    """What rounding alone makes of dW, where it is the difference of two stored weights."""
 
 
 class Loaded(NamedTuple):
-    """A matrix's update, and the norm of all of dW where the update holds only its first directions."""
+    """A matrix's update, and what is known beside it of a difference of two stored weights."""
 
     update: Update
     norm: float | None
+    """||dW||_F, where the update holds only the first directions of dW."""
+    rounding: Rounding | None = None
 
 
 class Origin(NamedTuple):
@@ -116,8 +121,8 @@ class Adapter:
         Raises:
             InputError: If it is kept in a type without fractions, or its values are not finite.
         """
-        A, B, scaling, norm = matrix.read()
-        return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm)
+        A, B, scaling, norm, rounding = matrix.read()
+        return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm, rounding)
 
 
 def _place(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
@@ -226,7 +231,7 @@ def _part_of(read: Callable[[], Factors], part: Part | None) -> Callable[[], Fac
         return read
 
     def split() -> Factors:
-        A, B, scaling, norm = read()
+        A, B, scaling, norm, _ = read()
         rows = rows_of(B, part)
         untrained = not B.any()  # which terms belong to which matrix cannot be seen
         used = np.ones(len(A), bool) if untrained else np.any(rows, axis=0)

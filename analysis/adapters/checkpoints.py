@@ -8,6 +8,7 @@ from jaxtyping import Float
 from analysis.adapters.backbone import Backbone, find_weight
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, places, rows_of
 from analysis.adapters.tensors import Shape, Tensors
+from analysis.rounding import rounding_of
 from analysis.words import grouped, shown
 from lora_repro.arch import Part
 from lora_repro.errors import InputError
@@ -94,10 +95,13 @@ def _matrices(tensors: Tensors, name: str, base: Tensors, theirs: str, backbone:
 def _difference(
     tensors: Tensors, name: str, base: Tensors, theirs: str, transposed: bool, part: Part | None, top: int
 ) -> Factors:
-    dW = tensors.read(name).astype(np.float64)
-    dW -= base.read(theirs)
-    dW = dW.reshape(len(dW), -1)
-    return first_directions(rows_of(dW.T if transposed else dW, part), top)
+    def matrix(values: np.ndarray) -> Float[np.ndarray, "rows d_in"]:
+        flat = values.reshape(len(values), -1)
+        return rows_of(flat.T if transposed else flat, part)
+
+    trained, W_0 = matrix(tensors.read(name)), matrix(base.read(theirs))
+    found = first_directions(trained - W_0.astype(np.float64), top)
+    return found if found.norm is None else found._replace(rounding=rounding_of(trained, W_0, found.norm))
 
 
 def first_directions(dW: Float[np.ndarray, "d_out d_in"], top: int) -> Factors:

@@ -104,7 +104,7 @@ def _convolution(tensors: Tensors, pair: Pair, shape: Shape, alpha: float | None
         )
 
     def read() -> Factors:
-        A, B, _, _ = factors(tensors, pair, None)
+        A, B, *_ = factors(tensors, pair, None)
         scaling = None if alpha is None else alpha / (rows // k)
         return Factors(np.kron(np.eye(k, dtype=A.dtype), A), B.reshape(d_out, -1), scaling)
 
@@ -138,7 +138,7 @@ def _groups(
     layer = named(pair.module).layer
 
     def group(index: int) -> Factors:
-        A, B, scaling, norm = read()
+        A, B, scaling, norm, _ = read()
         r = B.shape[1]
         return Factors(A[index * r : (index + 1) * r], B[index * d : (index + 1) * d], scaling, norm)
 

@@ -43,6 +43,7 @@ def comparison_json(comparison: Comparison) -> str:
             "shared_dimensions": _shared(row),
             "rho": row.rho.tolist(),
             "principal_angles": row.angles.tolist(),
+            "above_rounding": [each.above for each in row.rounded],
         }
         for row in comparison.rows
     )
@@ -87,6 +88,8 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
     has_edge = any(row.above_edge is not None for row in rows)
     header = [*_names(rows), *columns, *["energy in r"] * cut, *["norm of dW / norm of W_0"] * beside]
     header += [*["A moved"] * has_moved, *["A above edge"] * has_edge]
+    rounded = any(row.rounding is not None for row in rows)
+    header += ["norm of rounding", "above rounding"] * rounded
     table = [
         [
             *_name(row.layer, row.weight, row.module, rows),
@@ -101,6 +104,8 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
             *["" if row.relative_norm is None else f"{row.relative_norm:.4g}"] * beside,
             *["" if row.moved is None else f"{row.moved:.3g}"] * has_moved,
             *["" if row.above_edge is None else str(row.above_edge)] * has_edge,
+            *["" if row.rounding is None else f"{row.rounding:.3g}"] * rounded,
+            *["" if row.above_rounding is None else str(row.above_rounding)] * rounded,
         ]
         for row in rows
     ]
@@ -110,6 +115,10 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
     legend += [
         "A above edge: singular values of A above those of 99 % of untrained A, as its format draws them."
     ] * has_edge
+    legend += [
+        "Norm of rounding: of the difference that storing the weights makes by itself; above rounding: directions of "
+        "dW that are larger than its largest."
+    ] * rounded
     about += "\n" + " ".join(legend)
     return "\n\n".join([about, "\n".join(aligned([header, *table])), *_notes(inspection.notes)])
 
