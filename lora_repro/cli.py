@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -28,7 +29,8 @@ def guard(command: Callable[[], None]) -> int:
     try:
         command()
     except KeyboardInterrupt:
-        print("\nInterrupted; nothing finished is lost, and the same command goes on from here.", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone: then nobody reads it, and the exit code still tells
+            print("\nInterrupted; nothing finished is lost, and the same command goes on from here.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

@@ -1,14 +1,17 @@
-"""SIGTERM, Ctrl-C and a cluster's warning (SIGUSR2): a run under way is checkpointed first. No torch.
+"""SIGTERM, Ctrl-C, a closed terminal (SIGHUP), a cluster's warning (SIGUSR2): a run is checkpointed first. No torch.
 
 A process is the program itself, or a worker of a launcher's. In the program a signal ends whatever it does, at once
-while nothing is to be lost, after a checkpoint while a run trains; a second signal ends that too. A worker always ends
-its run, never itself, so that the launcher hears of it; and where the launcher listens to a signal itself (submitit to
-SIGUSR2, with which Slurm announces preemption), its handler is called once the run is safe.
+while nothing is to be lost, after a checkpoint while a run trains; a second Ctrl-C ends that too. Other signals come
+several times for one request (`timeout` signals its process and then its group; the kernel sends SIGHUP, and the shell
+sends it once more), so a repeat of them changes nothing. A worker always ends its run, never itself, so that the
+launcher hears of it; and where the launcher listens to a signal itself (submitit to SIGUSR2, with which Slurm announces
+preemption), its handler is called once the run is safe.
 """
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -23,9 +26,12 @@ class AskedToEndError(Exception):
     """The process was asked to end while a run was under way, and the run is at a point where it can be kept."""
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+REPEAT_S = 0.3
+"""A second Ctrl-C that comes sooner is the first one's echo (`timeout -s INT`)."""
 
 _requested: int | None = None
+_requested_at = 0.0
 _is_program = False
 _has_job = False
 _is_deferred = False
@@ -117,10 +123,14 @@ def send_to_descendants(pids: set[int]) -> None:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    global _requested
+    global _requested, _requested_at
     again, _requested = _requested is not None, number
-    if (again and not _is_program) or (_is_deferred and not again):
-        return  # a worker that is ending already, or a run that asks at its next step
+    if again and not (_is_program and number == signal.SIGINT and time.monotonic() - _requested_at > REPEAT_S):
+        return  # it is ending already
+    if not again:
+        _requested_at = time.monotonic()
+        if _is_deferred:
+            return  # the run asks at its next step
     if _is_program or _has_job:
         raise KeyboardInterrupt
     if number in _launchers:

@@ -12,6 +12,7 @@ from lora_repro.errors import RunInterruptedError
 @pytest.fixture
 def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Delivers a signal to a worker of no launcher's with handlers; tests say what else holds."""
+    monkeypatch.setattr(interrupt, "REPEAT_S", -1.0)
     for name, value in {"_requested": None, "_is_program": False, "_has_job": False, "_is_deferred": False}.items():
         monkeypatch.setattr(interrupt, name, value)
     monkeypatch.setattr(interrupt, "_launchers", {})
@@ -37,6 +38,41 @@ def test_a_run_of_the_program_ends_at_its_next_step_and_at_once_by_a_second_sign
             interrupt.refuse_to_go_on()
         with pytest.raises(KeyboardInterrupt):
             hear(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_that_comes_again_is_one_request(
+    number: int, hear: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` sends SIGTERM to the process and to its group, a closed terminal SIGHUP up to three times."""
+    monkeypatch.setattr(interrupt, "_is_program", True)
+    with interrupt.deferred():
+        for _ in range(3):
+            hear(number)
+        with pytest.raises(interrupt.AskedToEndError):
+            interrupt.refuse_to_go_on()
+
+
+def test_ctrl_c_and_its_echo_are_one_request(hear: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_is_program", True)
+    monkeypatch.setattr(interrupt, "REPEAT_S", 60.0)
+    with interrupt.deferred():
+        hear(signal.SIGINT)
+        hear(signal.SIGINT)
+        with pytest.raises(interrupt.AskedToEndError):
+            interrupt.refuse_to_go_on()
+
+
+@pytest.mark.parametrize(("found", "heard"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_is_heard_unless_nohup_says_otherwise(found: signal.Handlers, heard: bool) -> None:
+    kept = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    try:
+        signal.signal(signal.SIGHUP, found)
+        interrupt.listen()
+        assert (signal.getsignal(signal.SIGHUP) is interrupt._hear) is heard
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def test_a_worker_hears_once_and_writes_its_checkpoint_undisturbed(

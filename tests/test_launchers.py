@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import os
+import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import fake_slurm
@@ -103,6 +106,35 @@ def test_a_killed_worker_costs_the_other_runs_nothing(tmp_path: Path) -> None:
     _, words = process.communicate(timeout=200)
     assert process.returncode == 0, words
     assert len(list(tmp_path.glob("store/runs/*/result.json"))) == 4 and "goes on from step" in words
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("before", "state"), [([], "interrupted"), (["nohup"], "running")])
+def test_a_run_whose_terminal_closes_is_kept_and_with_nohup_goes_on(
+    before: list[str], state: str, tmp_path: Path
+) -> None:
+    ours, its = pty.openpty()
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "bash", "--norc", "-i"], stdin=its, stdout=its, stderr=its, cwd=tmp_path
+    )
+    os.close(its)
+    line = [sys.executable, "-m", "lora_repro", "paths.outputs=store", "log.wandb=off", *LONG[:2], "train.epochs=9999"]
+    os.write(
+        ours, f"export PYTHONPATH={HOME}\n{shlex.join([*before, *line, 'log.checkpoint_every_s=null'])}\n".encode()
+    )
+    wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob("store/runs/*/metrics.jsonl")))
+    os.close(ours)  # as sshd does when the connection is gone: the kernel and the shell both send SIGHUP
+    shell.wait(timeout=20)
+    status = next(tmp_path.glob("store/runs/*/status.json"))
+    process = psutil.Process(json.loads(status.read_text())["pid"])
+    try:
+        if state == "interrupted":
+            process.wait(timeout=30)
+        assert json.loads(status.read_text())["state"] == state
+        assert begun(tmp_path) == (state == "interrupted")
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def test_slurm_runs_the_sweep_as_one_array(tmp_path: Path) -> None:
