@@ -25,7 +25,7 @@ PROTOCOLS = ("last_epoch", "best_epoch_on_dev", "held_out")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits; 0 only when it did what was asked."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(guard(lambda: _run(given)))
+    sys.exit(guard(lambda: _run(given), after="the same command starts over"))
 
 
 def _run(arguments: list[str]) -> None:

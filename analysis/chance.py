@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 
 from analysis.nulls import (
     CONFIDENCE,
@@ -137,11 +137,11 @@ def nulls(
 
     if run.train.init_from is None:
         pictures = start_pictures(start_of(run), pair.sites, *ranks, statistic=first, left=left)
-        found[START] = bands(pictures)
+        found[START] = bands(pictures, what="untrained A")
     if inputs is not None:
         generator = draw.generator("null", INPUTS, *ranks)
         pictures = input_pictures([p.values for p in inputs], *ranks, generator, statistic=first, left=left)
-        found[INPUTS] = bands(pictures)
+        found[INPUTS] = bands(pictures, what="A made of inputs")
     return found
 
 
@@ -150,15 +150,14 @@ def keeps_B(side: Side) -> bool:
     return side.of == "dW" and side.reads_inputs
 
 
-def simplest(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Int[np.ndarray, "..."]:
-    """Returns for each cell which null explains it: the first one whose band it does not exceed.
+def excess(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Float[np.ndarray, "..."]:
+    """Returns each cell less the mean of the strongest null there, the one with the largest mean."""
+    return values - np.max([band.mean for band in bands.values()], axis=0)
 
-    0 for the first, 1 for the second ...; as many as there are nulls where the cell exceeds all of them.
-    """
-    level = np.full(values.shape, len(bands))
-    for position, band in reversed(list(enumerate(bands.values()))):
-        level[~above(values, band)] = position
-    return level
+
+def unexplained(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Bool[np.ndarray, "..."]:
+    """Tells which cells lie above the bands of all nulls."""
+    return np.all([above(values, band) for band in bands.values()], axis=0)
 
 
 def _gaussian(shapes: Sequence[tuple[int, int, int]], statistic: Statistic) -> list[Band]:

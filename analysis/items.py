@@ -85,8 +85,7 @@ class UpdateItem(Item):
             InputError: If the architecture has no such matrix.
         """
         depth = arch.num_layers
-        numbers = range(1, depth + 1) if self.layers == ["all"] else [layer_at(part, depth) for part in self.layers]
-        chosen = {number - 1 for number in numbers}
+        chosen = range(depth) if self.layers == ["all"] else {layer_at(part, depth) for part in self.layers}
         return [site for site in arch.select(self.weights) if site.layer in chosen]
 
 
@@ -142,11 +141,11 @@ KINDS: dict[str, type[Item]] = {
 
 
 def layer_at(part: str, depth: int) -> int:
-    """Returns the layer, counted from 1, at a part of the depth: part times depth, rounded up.
+    """Returns the layer at a part of the depth: part times depth, rounded up, counted from 0 as in checkpoints.
 
-    So 1/96, 1/3, 1/2, 2/3 and 1 are the paper's layers 1, 32, 48, 64 and 96 of 96.
+    So 1/96, 1/3, 1/2, 2/3 and 1 are layers 0, 31, 47, 63 and 95 of 96. The paper counts them from 1: 1, 32, 48, 64, 96.
     """
-    return math.ceil(Fraction(part) * depth)
+    return math.ceil(Fraction(part) * depth) - 1
 
 
 def load_item(word: str, number: str) -> Item:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
 from analysis.subspace import directions, phi_grid, smaller
+from lora_repro.progress import progress
 
 CONFIDENCE = 0.99
 
@@ -63,7 +64,7 @@ def above(values: Float[np.ndarray, "..."], band: Band) -> Bool[np.ndarray, "...
     return values > band.high + LEAST
 
 
-def bands(pictures: Iterable[Sequence[np.ndarray]], confidence: float = CONFIDENCE) -> list[Band]:
+def bands(pictures: Iterable[Sequence[np.ndarray]], confidence: float = CONFIDENCE, what: str = "draws") -> list[Band]:
     """Returns the band of each grid of a picture, simultaneous over all cells of all its grids.
 
     Each draw is compared with the mean and the spread of the others, as a picture to be judged will be (a jackknife).
@@ -73,11 +74,12 @@ def bands(pictures: Iterable[Sequence[np.ndarray]], confidence: float = CONFIDEN
     Args:
         pictures: Draws from the null, each a list of grids with values in [0, 1].
         confidence: The probability that all cells of a picture lie inside.
+        what: What is drawn, for the words that say how far it is.
 
     Raises:
         ValueError: If there are too few draws for the confidence.
     """
-    drawn = [list(picture) for picture in pictures]
+    drawn = [list(picture) for picture in progress(pictures, f"comparing {what}", DRAWS)]
     rank = _rank(confidence, len(drawn))
     draws = np.stack([np.concatenate([grid.ravel() for grid in picture]) for picture in drawn])
     scaled = _scaled(draws)
@@ -116,7 +118,8 @@ def gaussian_band(
     pilot = _scaled(_phi_grids(haar_blocks(i, j, d, PILOT, generator)))
     centre, spread = pilot.mean(0), pilot.std(0, ddof=1).clip(LEAST)
     worst = []
-    for begin in range(0, number, step := max(1, CHUNK // (i * j))):
+    starts = range(0, number, step := max(1, CHUNK // (i * j)))
+    for begin in progress(starts, "comparing Gaussian matrices", len(starts)):
         blocks = haar_blocks(i, j, d, min(step, number - begin), generator)
         worst.append((np.abs(_scaled(_phi_grids(blocks)) - centre) / spread).max((1, 2)))
     return _band(expected_phi(i, j, d), centre, spread, np.sort(np.concatenate(worst))[_rank(level, number)])

@@ -69,10 +69,8 @@ class PhiPicture(NamedTuple):
         if curve not in self.item.points or list(self.ranks) != self.item.ranks:
             return None
         at, depth = self.item.points[curve], self.runs[0].run.arch.num_layers
-        layer = next(
-            layer_at(part, PAPER_DEPTH) for part in self.item.layers if layer_at(part, depth) == (site.layer or 0) + 1
-        )
-        place = {"figure": int(self.item.number), "layer": layer, "weight": site.letter, "what": at["what"]}
+        layer = next(layer_at(part, PAPER_DEPTH) for part in self.item.layers if layer_at(part, depth) == site.layer)
+        place = {"figure": int(self.item.number), "layer": layer + 1, "weight": site.letter, "what": at["what"]}
         for fact in self.item.facts["points_subspace"]:
             if fact.items() >= place.items():
                 return at["i"], fact["values"]

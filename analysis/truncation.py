@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from analysis.subspace import svd
 from analysis.update import Update
@@ -21,6 +20,7 @@ from lora_repro.arch import Arch
 from lora_repro.config import RUN_ID, Circumstances, Run, adapter_folder
 from lora_repro.errors import InputError, MissingInputError, RunFailedError, did_you_mean
 from lora_repro.methods import FullConfig, LoRAConfig
+from lora_repro.progress import progress
 from lora_repro.record import TRAINED
 from lora_repro.recorded import finished, run_of
 
@@ -95,7 +95,7 @@ def truncate(folder: Path, keep: Sequence[int] | None, circumstances: Circumstan
     total = sum(matrix.squares.sum() for matrix in matrices)
     cuts = []
     keeps = sorted({min(k, rank) for k in keep}) if keep is not None else _default(rank)
-    for k in tqdm(keeps, desc=result["run_id"], unit="cut", disable=None, leave=False):
+    for k in progress(keeps, "cutting and scoring", len(keeps)):
         energy = float(sum(matrix.squares[:k].sum() for matrix in matrices) / total) if total > 0 else 1.0
         metrics = whole if k >= rank else rescorer.score(_cut(matrices, k, rescorer.parameter))
         cuts.append(Cut(k, energy, metrics))

@@ -118,13 +118,15 @@ def _chance(
     if arms.run.train.init_from is None:
         start = start_of(arms.run)
         found[START] = bands(
-            pictures(own, lambda number, r: start._replace(seed=FIRST_SEED + number).draw_A(site.name, r, site.d_in))
+            pictures(own, lambda number, r: start._replace(seed=FIRST_SEED + number).draw_A(site.name, r, site.d_in)),
+            what="untrained A",
         )
     inputs, no_inputs = inputs_or_why_not(arms.run, arms.circumstances, [site])
     if inputs is not None:
         generator, roots = draw.generator("null", INPUTS, "weight"), np.sqrt(inputs[0].values)
         in_their_axes = inputs[0].directions.T @ own
         found[INPUTS] = bands(
-            pictures(in_their_axes, lambda number, r: generator.standard_normal((r, len(roots))) * roots)
+            pictures(in_their_axes, lambda number, r: generator.standard_normal((r, len(roots))) * roots),
+            what="A made of inputs",
         )
     return found, no_inputs

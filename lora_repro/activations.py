@@ -16,6 +16,7 @@ from lora_repro.circumstances import Circumstances
 from lora_repro.config import Run
 from lora_repro.encoding import Encoded, encode
 from lora_repro.models import load_model
+from lora_repro.progress import progress
 
 BATCH = 64
 
@@ -43,7 +44,8 @@ def second_moments(
     with torch.inference_mode():
         while lacking and begin < len(split.lengths):
             with moments.of(model, lacking):
-                for indices in _by_length(split, begin, end):
+                batches = list(_by_length(split, begin, end))
+                for indices in progress(batches, "reading the inputs of each matrix", len(batches)):
                     inputs, _ = split.batch(indices, where)
                     moments.mask = inputs["attention_mask"].bool()
                     body: Any = model.base_model

@@ -19,18 +19,25 @@ from lora_repro.explain import explain
 LONGEST_NAME = 255
 """No file system takes a longer one, and no key or choice has it."""
 
+GOES_ON = "nothing finished is lost, and the same command goes on from here"
+
 MULTIRUN = ("-m", "--multirun")
 SHOW = ("-c", "--cfg")
 
 
-def guard(command: Callable[[], None]) -> int:
-    """Runs a command and returns its exit code; what a person can mend is told in a few lines, without a traceback."""
+def guard(command: Callable[[], None], after: str = GOES_ON) -> int:
+    """Runs a command and returns its exit code; what a person can mend is told in a few lines, without a traceback.
+
+    Args:
+        command: The command.
+        after: What the same command does after Ctrl-C, for the line that says it.
+    """
     interrupt.listen(program=True)
     try:
         command()
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be gone: then nobody reads it, and the exit code still tells
-            print("\nInterrupted; nothing finished is lost, and the same command goes on from here.", file=sys.stderr)
+            print(f"\nInterrupted; {after}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

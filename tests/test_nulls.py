@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from analysis.chance import simplest
+from analysis.chance import unexplained
 from analysis.nulls import (
     Band,
     Outside,
@@ -135,7 +135,7 @@ def test_where_a_subspace_is_the_whole_space_nothing_is_outside() -> None:
         grid = phi_grid(one, other)[:, -1:]
         for band in (phi_band, exact):
             last = Band(*(edge[:, -1:] for edge in band))
-            assert outside(grid, last) == (0, 0) and not simplest(grid, {"null": last}).any()
+            assert outside(grid, last) == (0, 0) and not unexplained(grid, {"null": last}).any()
         assert outside(rho(one, other), single) == (0, 0)
 
 

@@ -86,7 +86,9 @@ def test_the_table_has_the_papers_numbers_beside_ours(store: Path, capsys: Captu
     assert rows["‖W_q‖"][:2] == ["61.95", "61.95"] and rows["‖ΔW_q‖"][:2] == ["6.91", "3.57"]
     assert rows["... of a random update of this norm"][:2] == ["343", "11.06"]
     assert rows["sign, cosine of ΔW_q and W_q"][0] == "—" and "n=2" in rows["sign, cosine of ΔW_q and W_q"][2]
-    assert "Layer 1 of 2, counted from 1 (paper: 48 of 96" in out and "seeds 0, 1" in out
+    assert (
+        "Layer 0 of 0 to 1, at 1/2 of the depth (paper: layer 48 of 96, counted from 1)" in out and "seeds 0, 1" in out
+    )
 
 
 def test_missing_runs_and_a_protocol_are_told(tmp_path: Path, capsys: Captured) -> None:

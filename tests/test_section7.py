@@ -15,12 +15,13 @@ from toy_runs import SECTION7, factors, section7, write_toy
 from analysis import chance
 from analysis.__main__ import main
 from analysis.arms import Arms, Trained, read_updates
-from analysis.chance import GAUSSIAN, INPUTS, START, left_factor, simplest
+from analysis.chance import GAUSSIAN, INPUTS, START, excess, left_factor, unexplained
 from analysis.items import PhiFigure, ProjectionTable, UpdateItem, WeightFigure, layer_at, load_item
 from analysis.nulls import Band, pair_of_directions
 from analysis.options import SIDES
-from analysis.phi_figure import PhiPicture
+from analysis.phi_figure import Grid, PhiPicture
 from analysis.render import captions, style
+from analysis.render.phi import Look, Panel, lay_out, outline
 from analysis.sides import Side, directions_of
 from analysis.subspace import phi_grid, svd
 from lora_repro.compose import compose
@@ -69,7 +70,7 @@ def item(number: str) -> UpdateItem:
             "6",
             4,
             {0, 1},
-            "Layers 1 and 2 of 2, counted from 1 (paper: 1, 32, 64 and 96 of 96; 1/96, 1/3, 2/3, 1 of",
+            "Layers 0 and 1 of 0 to 1, at 1/96, 1/3, 2/3, 1 of the depth (paper: layers 1, 32, 64 and 96 of 96,",
         ),
         ("7", 4, {0, 1}, "colours from 0 to 0.8 as in the paper"),
         (
@@ -237,7 +238,7 @@ def test_the_paper_scale_says_why_it_cannot_be_drawn(store: Path, capsys: Captur
 
 def test_parts_of_the_depth_are_the_papers_layers_at_96_and_round_up_elsewhere() -> None:
     parts = ("1/96", "1/3", "1/2", "2/3", "1")
-    expected = {96: [1, 32, 48, 64, 96], 12: [1, 4, 6, 8, 12], 6: [1, 2, 3, 4, 6], 2: [1, 1, 1, 2, 2], 1: [1] * 5}
+    expected = {96: [0, 31, 47, 63, 95], 12: [0, 3, 5, 7, 11], 6: [0, 1, 2, 3, 5], 2: [0, 0, 0, 1, 1], 1: [0] * 5}
     for depth, layers in expected.items():
         assert [layer_at(part, depth) for part in parts] == layers
 
@@ -259,26 +260,83 @@ def test_values_of_the_papers_figures_stand_at_our_layers() -> None:
     runs = (Trained("", run, Path()), Trained("", run, Path()))
 
     def points(number: str, layer: int, weight: str, curve: str, ranks: tuple[int, int]) -> list[float] | None:
-        (site,) = [site for site in run.arch.select([weight]) if site.layer == layer - 1]
+        (site,) = [site for site in run.arch.select([weight]) if site.layer == layer]
         figure = cast(PhiFigure, item(number))
         found = PhiPicture(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "", None, "").paper_points(
             site, curve
         )
         return found[1] if found is not None else None
 
-    assert points("3", 3, "q", "whole", (8, 64)) == [0.43, 0.36, 0.34, 0.33, 0.3, 0.27, 0.24, 0.21]
-    assert points("6", 2, "v", "diagonal", (8, 64)) == [0.46, 0.36, 0.3, 0.24, 0.22, 0.19, 0.16, 0.14]
-    assert points("7", 6, "v", "diagonal", (64, 64)) == [0.53, 0.26, 0.17, 0.1, 0.05, 0.03, 0.01]
-    assert points("4", 3, "q", "whole", (64, 64)) is None and points("3", 3, "q", "whole", (1, 64)) is None
-
-
-def test_the_simplest_null_that_holds_a_cell_explains_it() -> None:
-    bands = {name: Band(np.zeros(4), np.zeros(4), np.array(high)) for name, high in _HIGH.items()}
-    assert simplest(np.array([0.1, 0.3, 0.5, 0.9]), bands).tolist() == [0, 1, 2, 3]
-    assert simplest(np.array([0.2, 0.2, 0.61, 0.7]), bands).tolist() == [0, 0, 3, 3]
+    assert points("3", 2, "q", "whole", (8, 64)) == [0.43, 0.36, 0.34, 0.33, 0.3, 0.27, 0.24, 0.21]
+    assert points("6", 1, "v", "diagonal", (8, 64)) == [0.46, 0.36, 0.3, 0.24, 0.22, 0.19, 0.16, 0.14]
+    assert points("7", 5, "v", "diagonal", (64, 64)) == [0.53, 0.26, 0.17, 0.1, 0.05, 0.03, 0.01]
+    assert points("4", 2, "q", "whole", (64, 64)) is None and points("3", 2, "q", "whole", (1, 64)) is None
 
 
 _HIGH: Mapping[str, list[float]] = {GAUSSIAN: [0.2] * 4, START: [0.3] * 4, INPUTS: [0.6, 0.6, 0.6, 0.1]}
+
+
+def _bands() -> dict[str, Band]:
+    return {name: Band(np.array(high) / 2, np.zeros(4), np.array(high)) for name, high in _HIGH.items()}
+
+
+def test_what_is_left_of_a_cell_is_measured_from_the_strongest_null_there() -> None:
+    values = np.array([0.1, 0.6, 0.7, 0.31])
+    assert excess(values, _bands()) == pytest.approx([0.1 - 0.3, 0.6 - 0.3, 0.7 - 0.3, 0.31 - 0.15])
+    assert unexplained(values, _bands()).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("phi", "words"),
+    [
+        ([0.7, 0.7, 0.7, 0.7], "more than chance, untrained A and shared inputs explain in every cell"),
+        (
+            [0.4, 0.5, 0.5, 0.1],
+            "more than chance and untrained A explain in 3 of 4 cells; nowhere more than shared inputs explain",
+        ),
+        (
+            [0.31, 0.31, 0.31, 0.31],
+            "more than chance and untrained A explain in every cell; more than shared inputs explain in 1 of 4 cells",
+        ),
+        (
+            [0.25, 0.25, 0.25, 0.1],
+            "more than chance explains in 3 of 4 cells; nowhere more than untrained A and shared inputs explain",
+        ),
+    ],
+)
+def test_the_caption_says_in_a_sentence_what_follows(phi: list[float], words: str) -> None:
+    grid = Grid(
+        _sites()[0],
+        4,
+        np.array([phi]),
+        {name: Band(*(e[None] for e in b)) for name, b in _bands().items()},
+        None,
+        ([], []),
+    )
+    assert captions.conclusion([grid]) == f"So what is shared is {words}."
+
+
+def test_a_line_runs_around_the_cells_above_all_nulls_and_not_along_the_edge_of_the_grid() -> None:
+    cells = np.array([[True, False, False], [True, True, False]])
+    upright = [((1.5, 0.5), (1.5, 1.5)), ((2.5, 1.5), (2.5, 2.5))]
+    assert sorted(outline(cells)) == sorted([*upright, ((1.5, 1.5), (2.5, 1.5))])
+    assert outline(~np.zeros((2, 2), bool)) == []
+
+
+@pytest.mark.parametrize(("panels", "shape"), [(4, (8, 64)), (16, (8, 64)), (8, (64, 64))], ids=["3", "6", "7"])
+def test_many_panels_stand_side_by_side_and_the_middle_row_is_centred_on_the_nulls(
+    panels: int, shape: tuple[int, int]
+) -> None:
+    bands = {GAUSSIAN: Band(*(np.full(shape, value) for value in (0.2, 0.1, 0.3)))}
+    grid = Grid(_sites()[0], 384, np.linspace(0, 1, math.prod(shape)).reshape(shape), bands, None, ([], []))
+    look = Look("title", ["caption"], (0.0, 1.0), "i", shape[0] == shape[1])
+    with style.styled():
+        figure = lay_out([Panel("panel", grid, False)] * panels, lambda ax, _: ax, look)
+    assert figure.get_figheight() < 11
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    middle = [image for image in images if image.get_clim() == pytest.approx((-0.8, 0.8))]
+    assert len(images) == 2 * panels and len(middle) == panels
+    assert all(np.asarray(image.get_array()).max() == pytest.approx(0.8) for image in middle)
 
 
 def test_the_demos_runs_are_those_of_table_6() -> None:
@@ -311,10 +369,11 @@ def test_frozen_A_trains_half_the_weights_of_the_same_runs() -> None:
     assert trained == {73_728, 36_864}
 
 
-def test_captions_count_layers_from_1_and_seeds_as_they_are(store: Path) -> None:
+def test_captions_count_layers_from_0_as_checkpoints_do_and_give_the_papers_number(store: Path) -> None:
     run = resolve(compose([])).run
-    assert captions.layers_words(item("3"), run).startswith("Layer 3 of 6, counted from 1 (paper: 48 of 96")
-    assert captions.layers_words(item("6"), run).startswith("Layers 1, 2, 4 and 6 of 6")
+    words = captions.layers_words(item("3"), run)
+    assert words == "Layer 2 of 0 to 5, at 1/2 of the depth (paper: layer 48 of 96, counted from 1)"
+    assert captions.layers_words(item("6"), run).startswith("Layers 0, 1, 3 and 5 of 0 to 5")
     arms = Arms(item("4"), "smoke", store, ["seed=1,0"])
     assert arms.seeds == [0, 1] or arms.seeds == [1, 0]
 

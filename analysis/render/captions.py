@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.arms import Permuted
 from analysis.cells import NOT_JUDGED_YET, VERDICTS
-from analysis.chance import NULLS, START, keeps_B
+from analysis.chance import GAUSSIAN, INPUTS, NULLS, START, keeps_B
 from analysis.control import Control
 from analysis.items import PAPER_DEPTH, UpdateItem, layer_at, names
 from analysis.nulls import Band, outside
@@ -18,10 +18,13 @@ from lora_repro.config import Run
 from lora_repro.methods import LoRAConfig
 
 MIDDLE = (
-    "In the middle: the weakest null, in the order of the legend from below, whose band the cell does not exceed; "
-    "orange cells exceed all."
+    "Middle: phi less the mean of the strongest null in that cell (orange: more than it, blue: less); black lines "
+    "enclose the cells that lie above the bands of all nulls."
 )
 """What the second row of grids shows."""
+
+PLAIN = {GAUSSIAN: "chance", START: "untrained A", INPUTS: "shared inputs"}
+"""What each null stands for, in the sentence that says what follows."""
 
 ONE_SEED = (
     "runs of one seed see the same batches in the same order, and their heads start alike, which those of two do not"
@@ -58,6 +61,7 @@ def phi_caption(picture: PhiPicture) -> list[str]:
     return [
         _shown(picture),
         _how_to_read(picture),
+        conclusion(picture.grids),
         chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
         *_of_other_seed(picture),
@@ -91,7 +95,7 @@ def rho_caption(picture: RhoPicture) -> list[str]:
     return [
         f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
         f"trained from the same seed ({_and(seeds)}); by chance {by_chance}. Directions: "
-        f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 1. "
+        f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 0. "
         f"The paper has no such figure.{in_inputs}",
         chance_words(shares[0].bands[0], picture.side, picture.no_inputs, "one seed's figure") + drawn,
         *_seed_by_seed("Directions", picture, [each.rho for each in shares], f", of {i * len(shares)} a seed"),
@@ -142,6 +146,7 @@ def weight_caption(picture: WeightPicture) -> list[str]:
         f"{layers_words(picture.item, picture.runs[0].run)}; d = {picture.random.d}.",
         f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
         f"the last column{circles}.",
+        conclusion(picture.grids),
         chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
         *_beyond(picture.grids, [f"r = {r}" for r in picture.ranks]),
         standing(picture.runs[0].run, picture.scale),
@@ -149,16 +154,33 @@ def weight_caption(picture: WeightPicture) -> list[str]:
 
 
 def layers_words(item: UpdateItem, run: Run) -> str:
-    """Says which layers are meant, counted from 1, and which they are in the paper."""
+    """Says which layers are meant, counted from 0 as in checkpoints, and what the paper, from 1, calls its own."""
     depth = run.arch.num_layers
     ours = [layer_at(part, depth) for part in item.layers]
-    paper = [layer_at(part, PAPER_DEPTH) for part in item.layers]
+    paper = [layer_at(part, PAPER_DEPTH) + 1 for part in item.layers]
     many = len(set(ours)) > 1
     parts = ", ".join(part.removesuffix("/1") for part in item.layers)
     return (
-        f"{'Layers' if many else 'Layer'} {_and(dict.fromkeys(ours))} of {depth}, counted from 1 (paper: "
-        f"{_and(paper)} of {PAPER_DEPTH}; {parts} of the depth, rounded up)"
+        f"{'Layers' if many else 'Layer'} {_and(dict.fromkeys(ours))} of 0 to {depth - 1}, at {parts} of the depth "
+        f"(paper: layer{'s' if len(paper) > 1 else ''} {_and(paper)} of {PAPER_DEPTH}, counted from 1)"
     )
+
+
+def conclusion(grids: Sequence[Grid]) -> str:
+    """Says in a sentence which nulls explain what two runs share, over all cells of a figure."""
+    cells = sum(grid.phi.size for grid in grids)
+    found: dict[str, list[str]] = {}
+    for name in grids[0].bands:
+        more = sum(outside(grid.phi, grid.bands[name]).above for grid in grids)
+        amount = "more than {} in every cell" if more == cells else "nowhere more than {}"
+        if 0 < more < cells:
+            amount = f"more than {{}} in {more:,} of {cells:,} cells"
+        found.setdefault(amount, []).append(PLAIN[name])
+    parts = [
+        amount.format(f"{_and(names)} {'explain' if len(names) > 1 or PLAIN[INPUTS] in names else 'explains'}")
+        for amount, names in found.items()
+    ]
+    return f"So what is shared is {'; '.join(parts)}."
 
 
 def _shown(picture: PhiPicture) -> str:
@@ -282,7 +304,7 @@ def _rank(permuted: Permuted) -> int:
 
 
 def _place(grid: Grid) -> str:
-    return f"W_{grid.site.letter} of layer {(grid.site.layer or 0) + 1}"
+    return f"W_{grid.site.letter} of layer {grid.site.layer}"
 
 
 def _and(values: Sequence[object] | Mapping[object, None]) -> str:

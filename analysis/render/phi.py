@@ -5,21 +5,22 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from analysis.chance import simplest
+from analysis.chance import excess, unexplained
 from analysis.nulls import LEAST, Band
 from analysis.phi_figure import Grid, PhiPicture
 from analysis.render import style
 from analysis.render.captions import phi_caption, phi_title
 
-COLUMNS = 4
-"""Panels side by side."""
+COLUMNS, MANY = 4, 8
+"""Panels side by side, and how many narrow ones where there are more."""
 
-PANEL_WIDTH, LEGEND_WIDTH, CURVE_HEIGHT, GAP = 2.35, 1.15, 1.35, 0.62
+PANEL_WIDTH, NARROW, LEGEND_WIDTH, CURVE_HEIGHT, GAP = 2.35, 1.62, 1.15, 1.35, 0.62
 """In inches."""
 
 
@@ -45,54 +46,57 @@ class Look(NamedTuple):
     colours: Sequence[float]
     rows: str
     """What i counts."""
-    height: float
-    """Of a grid, in inches."""
+    is_square: bool
+    """Whether a grid is as high as wide; otherwise it is low."""
     extend: Literal["neither", "both", "max"] = "neither"
     """Whether values beyond the colours are told by the colour bar's ends."""
 
 
 def draw(picture: PhiPicture) -> Figure:
-    """Draws a figure: grids as in the paper, what explains their cells, and curves with the nulls' bands."""
+    """Draws a figure: grids as in the paper, the same less the strongest null, and curves with the nulls' bands."""
     i, j = picture.grids[0].phi.shape
     look = Look(
         phi_title(picture),
         phi_caption(picture),
         picture.item.colours,
         f"i (r = {picture.ranks[0]})",
-        PANEL_WIDTH if i == j else 1.05,
+        i == j,
         "max" if max(grid.phi.max() for grid in picture.grids) > picture.item.colours[1] + LEAST else "neither",
     )
     return lay_out(_panels(picture), partial(draw_panel_curve, picture=picture), look)
 
 
 def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], look: Look) -> Figure:
-    """Lays panels out, each a column of three: the grid, what explains its cells, and a curve of it.
+    """Lays panels out, each a column of three: the grid, the grid less the strongest null, and a curve of it.
 
     Args:
-        panels: The columns; lines of four stand below each other.
+        panels: The columns; what does not fit stands below.
         curve: Draws the third.
         look: Title, caption, colours.
     """
-    columns = min(COLUMNS, len(panels))
+    is_wide = len(panels) <= COLUMNS
+    columns, panel_width = (len(panels), PANEL_WIDTH) if is_wide else (MANY, NARROW)
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    width = columns * PANEL_WIDTH + LEGEND_WIDTH
-    height = len(lines) * (2 * look.height + CURVE_HEIGHT + 3 * GAP) + 0.3
+    reach = max(float(np.abs(excess(panel.grid.phi, panel.grid.bands)).max()) for panel in panels)
+    width = columns * panel_width + LEGEND_WIDTH
+    grid_height = panel_width if look.is_square else 0.45 * panel_width
+    height = len(lines) * (2 * grid_height + CURVE_HEIGHT + 3 * GAP) + 0.3
     figure = Figure((width, height + style.caption_height(width, look.caption)), layout="constrained")
     axes: Any = figure.subplots(
         3 * len(lines),
         columns + 1,
         squeeze=False,
-        height_ratios=[look.height, look.height, CURVE_HEIGHT] * len(lines),
-        width_ratios=[PANEL_WIDTH] * columns + [LEGEND_WIDTH],
+        height_ratios=[grid_height, grid_height, CURVE_HEIGHT] * len(lines),
+        width_ratios=[panel_width] * columns + [LEGEND_WIDTH],
     )
     for number, line in enumerate(lines):
         block = axes[3 * number : 3 * number + 3]
         images = [draw_phi(axis, panel, look.colours) for axis, panel in zip(block[0], line, strict=False)]
-        levels = [draw_levels(axis, panel) for axis, panel in zip(block[1], line, strict=False)]
+        differences = [draw_excess(axis, panel, reach) for axis, panel in zip(block[1], line, strict=False)]
         for axis, panel in zip(block[2], line, strict=False):
             curve(axis, panel)
-        _colour_bar(figure, images[0], block[0, -1], look.extend)
-        _levels_bar(figure, levels[0], block[1, -1], list(line[0].grid.bands))
+        _colour_bar(figure, images[0], block[0, -1], r"$\phi(i, j)$", look.extend)
+        _colour_bar(figure, differences[0], block[1, -1], r"$\phi$ less the strongest null")
         _legend(block[2, 0], block[2, -1])
         block[0, 0].set_ylabel(look.rows)
         block[1, 0].set_ylabel(look.rows)
@@ -120,20 +124,29 @@ def draw_phi(ax: Axes, panel: Panel, colours: Sequence[float]) -> AxesImage:
     return image
 
 
-def draw_levels(ax: Axes, panel: Panel) -> AxesImage:
-    """Draws which null explains each cell: the first one whose band it does not exceed."""
-    names = list(panel.grid.bands)
-    cut = {name: Band(*(edge[:, : panel.phi.shape[1]] for edge in band)) for name, band in panel.grid.bands.items()}
+def draw_excess(ax: Axes, panel: Panel, reach: float) -> AxesImage:
+    """Draws phi less the strongest null's mean, from -reach to reach, and encloses the cells above all nulls' bands."""
+    columns = panel.phi.shape[1]
     image = ax.imshow(
-        simplest(panel.phi, cut),
-        cmap=ListedColormap([*(style.LEVELS[name] for name in names), style.BEYOND]),
-        norm=BoundaryNorm(np.arange(-0.5, len(names) + 1), len(names) + 1),
+        excess(panel.grid.phi, panel.grid.bands)[:, :columns],
+        cmap=style.EXCESS,
+        vmin=-reach,
+        vmax=reach,
         aspect="auto",
         interpolation="nearest",
         extent=_extent(panel.phi),
     )
+    lines = outline(unexplained(panel.grid.phi, panel.grid.bands)[:, :columns])
+    ax.add_collection(LineCollection(lines, colors="black", linewidths=0.8))
     _count(ax, panel.phi)
     return image
+
+
+def outline(cells: Bool[np.ndarray, "i j"]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Returns the lines, each from (j, i) to (j, i), between cells that are marked and neighbours that are not."""
+    upright, level = np.argwhere(cells[:, 1:] != cells[:, :-1]), np.argwhere(cells[1:] != cells[:-1])
+    lines = [((j + 1.5, i + 0.5), (j + 1.5, i + 1.5)) for i, j in upright.tolist()]
+    return lines + [((j + 0.5, i + 1.5), (j + 1.5, i + 1.5)) for i, j in level.tolist()]
 
 
 def draw_panel_curve(ax: Axes, panel: Panel, picture: PhiPicture) -> Axes:
@@ -204,11 +217,12 @@ def _panels(picture: PhiPicture) -> list[Panel]:
     for layer in dict.fromkeys(grid.site.layer for grid in picture.grids):
         grids = [grid for grid in picture.grids if grid.site.layer == layer]
         several = len({grid.site.layer for grid in picture.grids}) > 1
-        where = f", layer {(layer or 0) + 1}" if several else ""
-        panels += [Panel(rf"$\Delta W_{grid.site.letter}${where}", grid, False) for grid in grids]
+        of_layer, first = (f", layer {layer}", ",\n") if several else ("", ", ")
+        panels += [Panel(rf"$\Delta W_{grid.site.letter}${of_layer}", grid, False) for grid in grids]
         if picture.item.zoom:
             panels += [
-                Panel(rf"$\Delta W_{grid.site.letter}${where}, j to {len(grid.phi)}", grid, True) for grid in grids
+                Panel(rf"$\Delta W_{grid.site.letter}${of_layer}{first}j to {len(grid.phi)}", grid, True)
+                for grid in grids
             ]
     if picture.random is not None:
         panels.append(Panel("two Gaussian matrices", picture.random, False))
@@ -228,20 +242,10 @@ def _count(ax: Axes, phi: np.ndarray) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _colour_bar(figure: Figure, image: AxesImage, holder: Axes, extend: str) -> None:
+def _colour_bar(figure: Figure, image: AxesImage, holder: Axes, words: str, extend: str = "neither") -> None:
     holder.set_axis_off()
     bar = figure.colorbar(image, cax=holder.inset_axes((0, 0.02, 0.1, 0.96)), extend=extend)
-    bar.set_label(r"$\phi(i, j)$")
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-
-
-def _levels_bar(figure: Figure, image: AxesImage, holder: Axes, names: Sequence[str]) -> None:
-    """Tells the colours of what explains a cell."""
-    holder.set_axis_off()
-    bar = figure.colorbar(image, cax=holder.inset_axes((0, 0.02, 0.1, 0.96)), ticks=range(len(names) + 1))
-    bar.ax.set_yticklabels([*(style.WORDS[name] for name in names), "beyond all"])
-    bar.ax.tick_params(length=0)
-    bar.set_label("not above")
+    bar.set_label(words)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 

@@ -37,7 +37,7 @@ def draw(picture: RhoPicture) -> Figure:
     for down, (row, line) in enumerate(zip(axes, panels, strict=True)):
         for across, (ax, shares) in enumerate(zip(row, line, strict=False)):
             draw_shares(ax, shares)
-            ax.set_title(f"layer {(shares.site.layer or 0) + 1}" if down % len(letters) == 0 else "")
+            ax.set_title(f"layer {shares.site.layer}" if down % len(letters) == 0 else "")
             ax.set_ylabel(rf"$\Delta W_{shares.site.letter}$: $\rho_i$" if across == 0 else "")
             ax.set_xlabel(f"i (r = {picture.ranks[0]})" if down == len(panels) - 1 else "")
             ax.tick_params(labelleft=across == 0, labelbottom=down == len(panels) - 1)

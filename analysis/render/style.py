@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -38,8 +38,8 @@ PERMUTED = "#CC79A7"
 PAPER = "#000000"
 """What was read off the paper's figures."""
 
-LEVELS = {GAUSSIAN: "#F0F0F0", START: "#A6DBCB", INPUTS: "#56B4E9"}
-"""The colours of cells that a null explains: the nulls' own, lighter where they cover much."""
+EXCESS = LinearSegmentedColormap.from_list("excess", [SECOND, "#FFFFFF", BEYOND])
+"""Of differences from the nulls: blue below, orange above."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",  # matplotlib ships it

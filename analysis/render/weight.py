@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.nulls import Band
 from analysis.render.captions import weight_caption, weight_title
-from analysis.render.phi import PANEL_WIDTH, Look, Panel, draw_curve, lay_out
+from analysis.render.phi import Look, Panel, draw_curve, lay_out
 from analysis.weight_figure import WeightPicture
 
 
@@ -35,7 +35,7 @@ def draw(picture: WeightPicture) -> Figure:
         weight_caption(picture),
         picture.item.colours,
         rf"i ($W_{letter}$)",
-        PANEL_WIDTH,
+        is_square=True,
         extend="both",
     )
     return lay_out([*panels, Panel("a Gaussian matrix", picture.random, False)], curve, look)
