@@ -96,7 +96,7 @@ def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], look:
         for axis, panel in zip(block[2], line, strict=False):
             curve(axis, panel)
         _colour_bar(figure, images[0], block[0, -1], r"$\phi(i, j)$", look.extend)
-        _colour_bar(figure, differences[0], block[1, -1], r"$\phi$ less the strongest null")
+        _colour_bar(figure, differences[0], block[1, -1], r"$\phi$ less null")
         _legend(block[2, 0], block[2, -1])
         block[0, 0].set_ylabel(look.rows)
         block[1, 0].set_ylabel(look.rows)
