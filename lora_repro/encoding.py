@@ -1,6 +1,8 @@
 """A task's splits as tensors of tokens, made once per process."""
 
 import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,8 @@ from lora_repro.circumstances import Circumstances
 from lora_repro.config import Run
 from lora_repro.errors import InputError
 from lora_repro.identity import science
-from lora_repro.models import load_tokenizer
+from lora_repro.models import load_tokenizer, too_large
+from lora_repro.prompts import Prompts
 from lora_repro.tasks import Example, Form, permuted, subset
 
 
@@ -43,6 +46,7 @@ def encode(run: Run, circumstances: Circumstances) -> dict[str, Encoded]:
 
     Raises:
         MissingInputError: If data or tokenizer are missing or damaged.
+        InputError: If the model has no embedding for a token, or a text has no tokens; what `prompts` refuses.
     """
     paths = circumstances.paths
     seed = run.seed if run.task.permute_labels else None
@@ -55,54 +59,46 @@ def encode(run: Run, circumstances: Circumstances) -> dict[str, Encoded]:
             splits["train"] = permuted(splits["train"], seed)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _encoded.clear()
-        put = _prompts if run.task.form is Form.text else _encode
-        _encoded[key] = {name: put(examples, tokenizer, run) for name, examples in splits.items()}
+        put = partial(_encode, tokenizer, run)
+        if run.task.form is Form.text:
+            put = partial(_ask, Prompts(tokenizer, run.task, run.train.max_length, splits["train"][0]), tokenizer, run)
+        _encoded[key] = {name: put(examples) for name, examples in splits.items()}
     return _encoded[key]
 
 
-def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase, run: Run) -> Encoded:
-    inputs = tokenizer(
-        [example.text for example in examples],
-        truncation=True,
-        max_length=run.train.max_length,
-        padding=True,
-        return_tensors="pt",
-    )
-    labels = torch.tensor([example.label for example in examples])
-    return Encoded(examples, dict(inputs), inputs["attention_mask"].sum(1), labels)
+def _encode(tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> Encoded:
+    texts = [example.text for example in examples]
+    made = tokenizer(texts, truncation=True, max_length=run.train.max_length, return_attention_mask=True)
+    return _padded(examples, {str(name): rows for name, rows in made.items()}, tokenizer, run)
 
 
-def _prompts(examples: list[Example], tokenizer: PreTrainedTokenizerBase, run: Run) -> Encoded:
-    """Puts each text into the prompt, cut so that prompt and label words fit; padded on the right.
+def _ask(prompts: Prompts, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> Encoded:
+    rows = prompts.rows(examples)
+    made = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
+    return _padded(examples, made, tokenizer, run)._replace(words=prompts.words)
+
+
+def _padded(
+    examples: list[Example], made: Mapping[str, Sequence[list[int]]], tokenizer: PreTrainedTokenizerBase, run: Run
+) -> Encoded:
+    """Pads on the right, with a token that the model has; nothing reads it, as the mask leaves it out.
 
     Raises:
-        InputError: If the prompt alone is too long, or two labels begin with the same tokens.
+        InputError: If an example has no tokens, or one that the model has no embedding for.
     """
-    task = run.task
-    words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in task.label_words]
-    if any(a[: len(b)] == b for i, a in enumerate(words) for j, b in enumerate(words) if i != j):
-        raise InputError(
-            f"task.label_words: one is the beginning of another to this tokenizer (given: {task.label_words}).\n"
-            "Choose words that differ from the first token on."
-        )
-    room = run.train.max_length - max(map(len, words))
-    if len(tokenizer(task.prompt.replace("{text}", ""))["input_ids"]) > room - 1:
-        raise InputError(
-            f"train.max_length: {run.train.max_length} tokens hold no more than the prompt itself.\n"
-            "Raise it, or shorten task.prompt."
-        )
-    rows = [_fitted(example.text, task.prompt, tokenizer, room) for example in examples]
-    padded = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt")
-    labels = torch.tensor([example.label for example in examples])
-    inputs = {name: padded[name] for name in ("input_ids", "attention_mask")}
-    return Encoded(examples, inputs, torch.tensor([len(row) for row in rows]), labels, words)
-
-
-def _fitted(text: str, prompt: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
-    """Returns the tokens of the prompt around as much of the text as there is room for."""
-    tokens = tokenizer(prompt.replace("{text}", text))["input_ids"]
-    kept = tokenizer(text, add_special_tokens=False)["input_ids"] if len(tokens) > room else []
-    while len(tokens) > room:
-        kept = kept[: -max(len(tokens) - room, 1)]
-        tokens = tokenizer(prompt.replace("{text}", tokenizer.decode(kept)))["input_ids"]
-    return tokens
+    vocabulary, pad = run.model.config["vocab_size"], tokenizer.pad_token_id
+    fill = {"input_ids": pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0}
+    lengths = [len(row) for row in made["input_ids"]]
+    for example, row in zip(examples, made["input_ids"], strict=True):
+        if not row:
+            raise InputError(
+                f"task {run.task.name}: the tokenizer makes no token of example {example.id} ({example.text[:40]!r}).\n"
+                "Give the tokenizer that belongs to the weights, or leave the example out."
+            )
+        if (largest := max(row)) >= vocabulary:
+            raise too_large(tokenizer, run.model, largest)
+    inputs = {
+        name: torch.tensor([[*row, *[fill.get(name, 0)] * (max(lengths) - len(row))] for row in rows])
+        for name, rows in made.items()
+    }
+    return Encoded(examples, inputs, torch.tensor(lengths), torch.tensor([example.label for example in examples]))

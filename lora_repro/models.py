@@ -4,7 +4,7 @@ import json
 import string
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,12 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers import logging as transformers_logging
 from transformers.activations import ACT2FN
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from lora_repro import draw
 from lora_repro.arch import Arch, ModelConfig, Source
@@ -33,6 +32,7 @@ from lora_repro.errors import MissingInputError
 from lora_repro.inputs import find_model, sha256_of_bytes
 from lora_repro.memory import COPIED_UP_TO
 from lora_repro.pickled import refuse_more_than_tensors
+from lora_repro.pooling import read_first_position, read_last_token
 from lora_repro.precision import has_fast_bf16
 from lora_repro.weights import weight_files
 
@@ -84,6 +84,8 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
             parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
     if arch.model_type in ("bert", "roberta"):
         read_first_position(model)
+    if arch.is_decoder and arch.head_modules:
+        read_last_token(model)
     return model
 
 
@@ -113,7 +115,19 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
+    if tokenizer.vocab_size > config.config["vocab_size"]:  # tokens added to it may lie beyond, if no text has them
+        raise too_large(tokenizer, config, tokenizer.vocab_size - 1)
     return tokenizer
+
+
+def too_large(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, token: int) -> MissingInputError:
+    """Says that a tokenizer has tokens for which the model's embedding has no row."""
+    return MissingInputError(
+        f"model={config.name}: the tokenizer knows {len(tokenizer)} tokens, the model's embedding has "
+        f"{config.config['vocab_size']} rows: none for {tokenizer.convert_ids_to_tokens(token)!r}, token {token}.\n"
+        "Give the tokenizer that was saved with these weights; if tokens were added to it, save the weights after "
+        f"model.resize_token_embeddings({len(tokenizer)})."
+    )
 
 
 def _folder(config: ModelConfig, model_path: str | None, cache_dir: str) -> Path | None:
@@ -146,7 +160,7 @@ def _template(
     auto: Any = AutoModelForCausalLM
     if head_width is not None:
         auto, config.num_labels = AutoModelForSequenceClassification, head_width
-        config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
+    _forget_pad_outside_vocabulary(config)
     attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
     if not folder:
         model = auto.from_config(config, attn_implementation=attention)
@@ -194,6 +208,16 @@ def _template(
     return _Template(model, missing)
 
 
+def _forget_pad_outside_vocabulary(config: PretrainedConfig) -> None:
+    """Takes a pad token that has no row away, with which no embedding can be made; padding is known by the mask.
+
+    RoBERTa counts positions from its pad token and keeps it.
+    """
+    pad = config.pad_token_id
+    if config.model_type != "roberta" and pad is not None and not 0 <= pad < config.vocab_size:
+        config.pad_token_id = None
+
+
 def random_digest(model: nn.Module, missing: frozenset[str]) -> str:
     """Returns the sha256 over the names and fp32 bytes of a random model's weights, the head apart."""
     parts = [
@@ -232,36 +256,3 @@ def _check_shapes(model: nn.Module, arch: Arch, name: str) -> None:
             f"{wrong[0]} is {found.get(wrong[0], 'absent')}, expected {expected.get(wrong[0], 'absent')}.\n"
             f"Fetch the weights anew (python -m lora_repro.fetch {name}) or correct conf/model/{name}.yaml."
         )
-
-
-def read_first_position(model: PreTrainedModel) -> None:
-    """Lets the last layer compute only what the head reads: the first position. Exact, and a sixth faster on 6 layers.
-
-    Keys and values still see every position; the query, the output and the feed-forward block run on one.
-    """
-    encoder: Any = model.base_model.encoder
-    last = encoder.layer[-1].attention
-    last.forward = partial(_first_position_attention, last)
-
-
-def _first_position_attention(
-    attention: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object
-) -> tuple[Tensor, None]:
-    """BertAttention.forward and RobertaAttention.forward for a query of the first position only."""
-    inner = attention.self
-    first = hidden_states[:, :1]
-
-    def heads(states: Tensor) -> Tensor:
-        return states.unflatten(-1, (inner.num_attention_heads, inner.attention_head_size)).transpose(1, 2)
-
-    interface = ALL_ATTENTION_FUNCTIONS.get_interface(inner.config._attn_implementation, eager_attention_forward)
-    context, _ = interface(
-        inner,
-        heads(inner.query(first)),
-        heads(inner.key(hidden_states)),
-        heads(inner.value(hidden_states)),
-        attention_mask[..., :1, :] if attention_mask is not None else None,
-        dropout=inner.dropout.p if inner.training else 0.0,
-        scaling=inner.scaling,
-    )
-    return attention.output(context.flatten(2), first), None

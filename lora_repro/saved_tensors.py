@@ -50,7 +50,7 @@ class _Family(NamedTuple):
     has_fused: bool = True
     """transformers has a fused kernel for its attention."""
     reads_first: bool = False
-    """The last block computes one position, keys and values apart (models.read_first_position)."""
+    """The last block computes one position, keys and values apart (pooling.read_first_position)."""
 
 
 _FAMILIES = {

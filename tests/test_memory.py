@@ -23,7 +23,8 @@ from lora_repro.encoding import Encoded
 from lora_repro.memory import Memory, estimate
 from lora_repro.methods import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig, LoRAConfig, MethodConfig
 from lora_repro.methods.lora import Bias
-from lora_repro.models import DROPOUTS, read_first_position
+from lora_repro.models import DROPOUTS
+from lora_repro.pooling import read_first_position
 from lora_repro.saved_tensors import _FAMILIES, Batch, Products, kept
 from lora_repro.train import build
 
