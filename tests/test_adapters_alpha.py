@@ -51,9 +51,7 @@ def test_an_alpha_beside_the_factors_is_the_scales(names: str, suffix: str, tmp_
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("shape", [(), (1,)])
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_alpha_is_a_number_of_any_type(
-    dtype: torch.dtype, shape: tuple[int, ...], suffix: str, tmp_path: Path
-) -> None:
+def test_alpha_is_a_number_of_any_type(dtype: torch.dtype, shape: tuple[int, ...], suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{suffix}"
     written(path, NAMES[0], torch.full(shape, 4, dtype=dtype))
     adapter = read(str(path))

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import programs
 import pytest
 from fakes import BOMB, adapters, bases, damage_result, data, strangers
 
@@ -227,7 +227,7 @@ class Place(NamedTuple):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     store, files = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("files")
-    done = start(["lora_repro", *SMOKE, *SMALL, f"paths.outputs={store}"])
+    done = programs.run(["lora_repro", *SMOKE, *SMALL, f"paths.outputs={store}"])
     assert done.returncode == 0, done.stderr
     (run,) = (store / "runs").iterdir()
     adapters(files, run / "adapter")
@@ -238,13 +238,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         copied = shutil.copytree(run, files / "edited" / how / "runs" / run.name)
         damage_result(Path(copied), how)
     return Place(store, files, run, contents(store))
-
-
-def start(command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        capture_output=True, text=True, check=False, cwd=HOME, env=os.environ | variables, timeout=60,
-    )  # fmt: skip
 
 
 def contents(folder: Path) -> dict[Path, bytes | None]:
@@ -258,7 +251,7 @@ def test_bad_input_is_refused_in_words(place: Place, kind: str, line: str, cause
     words = shlex.split(line.format(**names))
     variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(variables) :]
-    done = start([*(word.format(**names) for word in PROGRAMS[program]), *arguments], **variables)
+    done = programs.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], **variables)
     assert done.returncode == (2 if "usage" in kind else 1), done.stderr
     assert cause.format(**names) in done.stderr and remedy in done.stderr
     assert done.stderr.startswith("usage: " if "usage" in kind else "Error: ") and "Traceback" not in done.stderr
@@ -278,7 +271,7 @@ def test_the_cases_are_many_and_of_many_kinds() -> None:
 def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "hutto_ICWSM_2014.tar.gz").write_bytes(b"half of it")
-    done = start(
+    done = programs.run(
         [
             "lora_repro",
             "model=tiny_bert",

