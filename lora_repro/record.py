@@ -288,8 +288,8 @@ class Record:
             return
         if not is_damaged:
             raise InputError(
-                f"{problem} So it is left as it is.\nMake it readable here, or use another store (paths.outputs=DIR), or "
-                "move that directory away to compute the run anew."
+                f"{problem} So it is left as it is.\nMake it readable here, or use another store (paths.outputs=DIR), "
+                "or move that directory away to compute the run anew."
             )
         kept = next(
             path

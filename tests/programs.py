@@ -29,18 +29,22 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(command: Sequence[str], timeout_s: float = 120, cwd: Path = HOME, **variables: str) -> Done:
+def run(
+    command: Sequence[str], variables: Mapping[str, str] | None = None, timeout_s: float = 120, cwd: Path = HOME
+) -> Done:
     """Runs `python -m command` and returns how it ended.
 
     Args:
         command: A module and its arguments.
+        variables: What its environment holds beside this process's.
         timeout_s: Seconds after which it is killed; its returncode is negative then.
         cwd: Where it runs.
-        variables: What its environment holds beside this process's.
     """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = CONTEXT.Process(target=_main, args=(list(command), cwd, {**os.environ, **variables}, out, err))
+        process = CONTEXT.Process(
+            target=_main, args=(list(command), cwd, {**os.environ, **(variables or {})}, out, err)
+        )
         process.start()
         process.join(timeout_s)
         process.kill()

@@ -251,7 +251,7 @@ def test_bad_input_is_refused_in_words(place: Place, kind: str, line: str, cause
     words = shlex.split(line.format(**names))
     variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(variables) :]
-    done = programs.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], **variables)
+    done = programs.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], variables)
     assert done.returncode == (2 if "usage" in kind else 1), done.stderr
     assert cause.format(**names) in done.stderr and remedy in done.stderr
     assert done.stderr.startswith("usage: " if "usage" in kind else "Error: ") and "Traceback" not in done.stderr
