@@ -125,9 +125,11 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
         raise InputError(
             f"{shown(adapter.name)}: all {len(matrices)} matrices are as they are in the base.\nGive a trained one."
         )
-    return Inspection(
-        rows, [*notes, *rounding_words(shown(adapter.name), rounded), *unchanged_words(adapter, unchanged)]
-    )
+    if with_base and (alone := [row for row in rows if row.relative_norm is None]):
+        names = grouped(f"{row.module} ({row.weight})" for row in alone)
+        notes.append(f"No relative norms, as the base does not have them: {names}.")
+    notes += rounding_words(shown(adapter.name), rounded)
+    return Inspection(rows, [*notes, *unchanged_words(adapter, unchanged)])
 
 
 def figures(

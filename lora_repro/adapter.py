@@ -284,6 +284,11 @@ def _check_peft_config(folder: Path, run: Run, method: LoRAConfig, stacked: bool
             "train.init_from: the adapter uses PEFT's use_dora, which method=lora does not have.\n"
             "Give an adapter without it."
         )
+    if config.get("layer_replication"):
+        raise InputError(
+            "train.init_from: the adapter has PEFT's layer_replication: it was trained in a model of other "
+            "layers, each a copy of one of the base's.\nGive an adapter without it."
+        )
     ours = _peft_config(run, method)
     plain = not (any(patterns) or config.get("use_rslora") or ours["rank_pattern"] or ours["alpha_pattern"])
     if plain and not stacked and not method.rslora and (r, alpha) != (method.r, method.alpha):

@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +129,19 @@ def test_a_damaged_adapter_is_refused(tiny: Compose, damage: Callable[[Path], No
     damage(record.folder / "adapter" / "adapter_model.safetensors")
     with pytest.raises(InputError, match=message):
         run_job(tiny("train.epochs=0", f"train.init_from={record.run_id}"))
+
+
+def test_an_adapter_of_replicated_layers_is_no_start(tiny: Compose, tmp_path: Path) -> None:
+    """Its second layer may be a copy of the base's first: names and shapes fit, the layers are others."""
+    cfg = tiny()
+    run_job(cfg)
+    folder = shutil.copytree(
+        Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder / "adapter", tmp_path / "theirs"
+    )
+    settings = folder / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"layer_replication": [[0, 1], [0, 1]]}))
+    with pytest.raises(InputError, match="layer_replication"):
+        run_job(tiny("train.epochs=0", f"train.init_from={folder}"))
 
 
 def test_a_run_that_does_not_exist_is_refused(tiny: Compose) -> None:

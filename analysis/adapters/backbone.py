@@ -50,6 +50,10 @@ class Backbone:
         inside = [sites for name, sites in self._by_module.items() if name.endswith(f".{module}")]
         return inside[0] if len(inside) == 1 else []
 
+    def module_of(self, module: str) -> str:
+        """Returns what the base calls a module; see `Replicated`."""
+        return module
+
 
 def find_weight(weights: Tensors, name: str) -> str | None:
     """Returns the name of a tensor in a checkpoint whose names may have more, or less, in front.

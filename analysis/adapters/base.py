@@ -163,7 +163,8 @@ class Place(NamedTuple):
     def matrix(self, module: str, d_in: int, d_out: int, read: Callable[[], Factors], backbone: Backbone) -> Matrix:
         """Returns the matrix, of a module with d_out outputs."""
         rows = d_out if self.part is None else d_out // self.part.of
-        return Matrix(self.layer, self.weight, module, d_in, rows, read, partial(frozen, backbone, module, self.part))
+        W_0 = partial(frozen, backbone, module, self.part, (rows, d_in))
+        return Matrix(self.layer, self.weight, module, d_in, rows, read, W_0)
 
 
 def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place]:
@@ -195,15 +196,27 @@ def is_transposed(module: str, backbone: Backbone) -> bool:
     return named(module).transposed
 
 
-def frozen(backbone: Backbone, module: str, part: Part | None) -> Float[np.ndarray, "d_out d_in"] | None:
-    """Reads the W_0 of a matrix; None where the base is not given, or lacks the module."""
+def frozen(
+    backbone: Backbone, module: str, part: Part | None, shape: tuple[int, int]
+) -> Float[np.ndarray, "d_out d_in"] | None:
+    """Reads the W_0 of a matrix; None where the base is not given, or lacks the module.
+
+    Raises:
+        InputError: If it is of another shape than the update.
+    """
     weights = backbone.weights
-    name = find_weight(weights, f"{module}.weight") if weights is not None else None
+    name = find_weight(weights, f"{backbone.module_of(module)}.weight") if weights is not None else None
     if weights is None or name is None:
         return None
     W = weights.read(name)
     W = W.reshape(len(W), -1)
-    return rows_of(W.T if is_transposed(module, backbone) else W, part)
+    found = rows_of(W.T if is_transposed(module, backbone) else W, part)
+    if found.shape != shape:
+        raise InputError(
+            f"{shown(module)}: the update is of {shape[0]} x {shape[1]}, {shown(name)} in {weights.path} of "
+            f"{found.shape[0]} x {found.shape[1]}.\nGive the base that the adapter was trained on, or leave --base out."
+        )
+    return found
 
 
 def _by_name(module: str, d_in: int, d_out: int) -> list[Place]:

@@ -8,6 +8,7 @@ from analysis.adapters.backbone import Backbone, arch_named
 from analysis.adapters.base import Adapter, from_law, matrices
 from analysis.adapters.layouts import alpha_of, factors, find, refuse_misfits, widths
 from analysis.adapters.peft_config import load_config, notes_on, scaling, start_variance
+from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import open_tensors
 from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS
@@ -44,6 +45,7 @@ def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
     refuse_misfits(tensors, found.pairs)
     if backbone.arch is None:
         backbone = Backbone(arch_named(config.get("base_model_name_or_path")), backbone.open_weights)
+    backbone = replicated(backbone, config.get("layer_replication"), settings)
     members = []
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
@@ -57,7 +59,7 @@ def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
         read = partial(factors, tensors, pair, scale)
         found_here = matrices(pair.module, d_in, d_out, read, backbone)
         members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
-    adapter = Adapter(given, "PEFT folder", members, found.unknown, notes_on(config))
+    adapter = Adapter(given, "PEFT folder", members, found.unknown, [*notes_on(config), *replication_note(backbone)])
     base = config.get("base_model_name_or_path")
     adapter.base = base if isinstance(base, str) and base else None
     return adapter
