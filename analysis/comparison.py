@@ -10,11 +10,12 @@ from jaxtyping import Float
 
 from analysis.adapters import Adapter, Loaded, Matrix
 from analysis.adapters.names import canonical, stack_of
+from analysis.alike import Alike, alike, alike_words
 from analysis.inspection import Inspected, figures, notes_on
 from analysis.nulls import expected_phi
 from analysis.rounding import Rounded, above_rounding, rounding_words
 from analysis.sides import Side, all_directions, kept, spectrum
-from analysis.subspace import Directions, phi_grid, principal_angles, rho
+from analysis.subspace import Directions, above_start, moved, phi_grid, principal_angles, rho, variance_of
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS
 from lora_repro.errors import InputError
@@ -48,6 +49,12 @@ class Compared(NamedTuple):
     """The principal angles of all directions of the two, in degrees, the smallest first."""
     rounded: tuple[Rounded, Rounded]
     """How many directions of dW of each rounding alone does not make."""
+    alike: Alike
+    """How far A and B of the two agree entry by entry."""
+    moved: tuple[float | None, float | None]
+    """||A - A_0||_F / ||A_0||_F of each; None where A_0 cannot be drawn again."""
+    above_edge: tuple[int | None, int | None]
+    """How many singular values of each A an untrained A does not have; None where it is not known, or not looked at."""
     figures: tuple[Inspected, Inspected] | None
     """What `inspect` says of each, where it is asked for."""
 
@@ -144,6 +151,7 @@ def compare(
     notes = [*notes_on(first), *(notes_on(second) if second.name != first.name else ())]
     if first.base is not None and second.base is not None and first.base != second.base:
         notes.append(f"They adapt models of different names: {shown(first.base)} and {shown(second.base)}.")
+    notes = [*_alike_words(rows, side), *notes]
     for index, adapter in enumerate((first, second)):
         notes += rounding_words(shown(adapter.name), [row.rounded[index] for row in rows])
     notes += [f"Zero in one of the two, so not compared: {_listed(empty)}."] if empty else []
@@ -181,10 +189,42 @@ def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figu
         rho(ours.U, theirs.U),
         np.degrees(principal_angles(ours.U, theirs.U)),
         (_rounded(loaded[0], whole[0], side), _rounded(loaded[1], whole[1], side)),
+        alike(_factors(loaded[0]), _factors(loaded[1])),
+        (_moved(pair[0], loaded[0]), _moved(pair[1], loaded[1])),
+        (_above_edge(pair[0], loaded[0], whole[0], side), _above_edge(pair[1], loaded[1], whole[1], side)),
         (_figures(pair[0], loaded[0], whole[0], side), _figures(pair[1], loaded[1], whole[1], side))
         if with_figures
         else None,
     )
+
+
+def _factors(loaded: Loaded) -> tuple[np.ndarray, np.ndarray, float | None]:
+    return loaded.update.A, loaded.update.B, loaded.update.scaling
+
+
+def _moved(matrix: Matrix, loaded: Loaded) -> float | None:
+    draw = matrix.origin.draw
+    return None if draw is None else moved([(loaded.update.A, draw(*loaded.update.A.shape))])
+
+
+def _above_edge(matrix: Matrix, loaded: Loaded, found: Directions, side: Side) -> int | None:
+    A, (variance, draw) = loaded.update.A, matrix.origin
+    if side is not Side.A or (variance is None and draw is None):
+        return None
+    variance = variance_of(draw(*A.shape)) if draw is not None else variance
+    assert variance is not None
+    return above_start(found.s, A.shape, variance)
+
+
+def _alike_words(rows: Sequence[Compared], side: Side) -> Iterator[str]:
+    said = ""
+    known = [distance for row in rows for distance in row.moved if distance is not None]
+    edges = [above for row in rows for above in row.above_edge]
+    if len(known) == 2 * len(rows):
+        said = f" It has moved from it by {min(known):.3g} to {max(known):.3g} times its norm."
+    if edges and all(above == 0 for above in edges):
+        said += " None of its directions stands out of an untrained A."
+    yield from alike_words([row.alike for row in rows], side.reads_inputs, side.of == "dW", said)
 
 
 def _rounded(loaded: Loaded, found: Directions, side: Side) -> Rounded:

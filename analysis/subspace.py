@@ -8,7 +8,7 @@ vectors within the group are not determined either, only their span: `near_equal
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -305,7 +305,12 @@ def above_edge(A: Float[np.ndarray, "r d_in"], variance: float) -> int:
         A: The factor.
         variance: Of the entries of A_0: `variance_of` it, or of the law that it was drawn from.
     """
-    return int((spectrum(A) > math.sqrt(variance) * random_edge(*A.shape)).sum())
+    return above_start(spectrum(A), A.shape, variance)
+
+
+def above_start(s: Float[np.ndarray, " r"], shape: Sequence[int], variance: float) -> int:
+    """Returns what `above_edge` does, of an A of this shape whose singular values are known."""
+    return int((s > math.sqrt(variance) * random_edge(*shape)).sum())
 
 
 def random_edge(rows: int, columns: int) -> float:

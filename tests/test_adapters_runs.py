@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from analysis import starts
 from analysis.adapters import Adapter, Options, checkpoints, read
 from analysis.adapters.checkpoints import first_directions
+from analysis.comparison import compare
 from analysis.inspection import inspect
+from analysis.sides import Side
 from lora_repro.config import load_group, resolve, run_id
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.job import run_job
@@ -82,6 +84,11 @@ def test_inspect_says_how_far_each_A_of_a_run_has_moved(tiny: Compose) -> None:
         assert (start.moved, start.above_edge) == (0, 0) and row.above_edge is not None
     together = starts.final(folder).moved
     assert min(row.moved or 0 for row in rows) < together < max(row.moved or 0 for row in rows)
+    ours = read(str(folder)), read(f"{folder}/snapshots/0.safetensors")
+    chosen = ours[0].matrices, ours[1].matrices
+    compared = compare(*ours, chosen, Side.A)
+    assert [each.moved for each in compared.rows] == [(row.moved, 0) for row in rows]
+    assert "one start" in compared.notes[0] and "has moved from it by 0 to" in compared.notes[0]
 
 
 def test_what_was_not_drawn_has_not_moved_from_anywhere(tiny: Compose) -> None:

@@ -43,6 +43,10 @@ def comparison_json(comparison: Comparison) -> str:
             "shared_dimensions": _shared(row),
             "rho": row.rho.tolist(),
             "principal_angles": row.angles.tolist(),
+            "A_cosine": row.alike.A,
+            "B_cosine": row.alike.B,
+            "moved": row.moved,
+            "above_edge": row.above_edge,
             "above_rounding": [each.above for each in row.rounded],
         }
         for row in comparison.rows
