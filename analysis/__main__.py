@@ -157,10 +157,17 @@ def _plan(options: argparse.Namespace) -> str:
     from analysis.budgets import told
     from lora_repro import campaign
     from lora_repro.compose import compose
+    from lora_repro.errors import RunFailedError
+    from lora_repro.slurm_queue import standing
     from lora_repro.sweep import load, overrides
 
     sweep = load(compose, options.overrides)
-    plan = campaign.plan(sweep, options.runs)
+    try:
+        queued = standing(options.runs)
+    except RunFailedError as error:
+        print(f"Jobs in Slurm's queue are not told: {error}", file=sys.stderr)
+        queued = {}
+    plan = campaign.plan(sweep, options.runs, queued)
     lines = []
     for job in sweep.jobs:
         lacking = plan.lacking.get(job.run_id)

@@ -4,7 +4,7 @@ No `from __future__ import annotations` here: with it, Hydra 1.3 cannot read the
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
@@ -29,13 +29,14 @@ class GridSweeper(Sweeper):
         """Keeps what launching needs.
 
         Raises:
-            InputError: If the launcher's plugin is not installed.
+            InputError: If the launcher's plugin is not installed, or its settings contradict each other.
         """
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
         from lora_repro import campaign
         from lora_repro.errors import InputError
+        from lora_repro.slurm_queue import JobFunction, Queue
 
         self.settings = config
         self.loader = hydra_context.config_loader
@@ -50,7 +51,8 @@ class GridSweeper(Sweeper):
                 f"hydra/launcher={name}: it is not installed ({error}).\nInstall it: pip install {package}"
             ) from error
         on_cluster = "submitit" in type(launcher).__module__
-        self.engine = campaign.Launcher(launcher.launch, isinstance(launcher, BasicLauncher), on_cluster)
+        queue = Queue(cast(JobFunction, launcher)) if type(launcher).__name__ == "SlurmLauncher" else None
+        self.engine = campaign.Launcher(launcher.launch, isinstance(launcher, BasicLauncher), on_cluster, queue)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep that the arguments ask for.

@@ -5,7 +5,7 @@ import logging
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,11 +17,13 @@ from lora_repro.circumstances import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
 from lora_repro.job import set_up_logging
 from lora_repro.record import Record, State
+from lora_repro.slurm_queue import Queue, standing
 from lora_repro.sweep import Job, Sweep, quoted
 
 DEADLY = 2
 """Deaths without a word after which a run comes last."""
 POLL_S = 1.0
+QUEUE_POLL_S = 10.0
 WATCH_S = 0.5
 SAY_EVERY_S = 30.0
 
@@ -49,6 +51,8 @@ class Plan(NamedTuple):
     """What the sweep would compute now, in its order."""
     seconds: float | None
     """Time that to_run is expected to take, from finished runs; None where none tells."""
+    queued: list[Job]
+    """What jobs in Slurm's queue will compute, or compute already."""
 
     def count(self, state: State) -> int:
         """Returns the number of runs in a state."""
@@ -61,6 +65,8 @@ class Plan(NamedTuple):
             parts.append(f"{running} running elsewhere")
         if unreadable := self.count(State.unreadable):
             parts.append(f"{unreadable} with a result that cannot be read here (left as it is)")
+        if pending := sum(self.states[job.run_id] is not State.running for job in self.queued):
+            parts.append(f"{pending} waiting in Slurm's queue")
         if diverged := self.count(State.diverged):
             parts.append(f"{diverged} diverged (not repeated)")
         waiting = {job.run_id for job in self.to_run}
@@ -75,18 +81,24 @@ class Plan(NamedTuple):
         return ", ".join(parts)
 
 
-def plan(sweep: Sweep, outputs: str) -> Plan:
+def plan(sweep: Sweep, outputs: str, queued: Collection[str] = ()) -> Plan:
     """Holds a sweep's jobs against the store; nothing is run.
 
     What would be computed: runs without a result that nobody computes, but those that diverged, and those that failed
     unless compute.retry_failed asks for them; and, with log.rebuild, finished ones that lack what is asked for. Runs
     whose process died twice without a word (out of memory?) come last, so that the others get their turn.
+
+    Args:
+        sweep: The jobs.
+        outputs: The store.
+        queued: Ids of runs that have a job in Slurm's queue; they are not to be run again.
     """
     states: dict[str, State] = {}
     lacking: dict[str, list[str]] = {}
     taken: dict[tuple[str, str], list[float]] = {}
     to_run: list[Job] = []
     deadly: list[Job] = []
+    in_queue: list[Job] = []
     for job in sweep.jobs:
         record, circumstances = Record(outputs, job.run_id), job.resolved.circumstances
         state, result = record.stand()
@@ -97,6 +109,8 @@ def plan(sweep: Sweep, outputs: str) -> Plan:
             if missing := record.lacking(circumstances.log, job.resolved.run.method):
                 lacking[job.run_id] = missing
                 to_run += [job] if circumstances.log.rebuild else []
+        elif job.run_id in queued:
+            in_queue.append(job)
         elif state not in (State.running, State.diverged, State.unreadable) and (
             state is not State.failed or circumstances.compute.retry_failed
         ):
@@ -104,7 +118,7 @@ def plan(sweep: Sweep, outputs: str) -> Plan:
             (deadly if died >= DEADLY else to_run).append(job)
     to_run += deadly
     known = [statistics.mean(taken[_kind(job)]) for job in to_run if _kind(job) in taken]
-    return Plan(sweep, states, lacking, to_run, statistics.mean(known) * len(to_run) if known else None)
+    return Plan(sweep, states, lacking, to_run, statistics.mean(known) * len(to_run) if known else None, in_queue)
 
 
 class Launcher(NamedTuple):
@@ -115,6 +129,8 @@ class Launcher(NamedTuple):
     """Jobs are launched each by itself, in this process; otherwise all in one call, in others."""
     on_cluster: bool = False
     """Jobs belong to a queue, and go on when this process ends."""
+    queue: Queue | None = None
+    """That queue, where it is Slurm's: it launches the jobs then."""
 
 
 def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> None:
@@ -134,15 +150,16 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     if not sweep.jobs:
         raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
     set_up_logging(settings)
-    begun = plan(sweep, outputs)
+    begun = plan(sweep, outputs, standing(outputs) if launcher.queue is not None else ())
     log.info("Plan: %s. Store: %s", begun.words(), outputs)
     for job in sweep.jobs:
         record = Record(outputs, job.run_id)
         if begun.states[job.run_id] is State.finished and not record.is_tidy:
             record.tidy()
     began = time.perf_counter()
-    elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running]
-    wrong = _run_all([*begun.to_run, *elsewhere], outputs, launcher, began)
+    queued = {job.run_id for job in begun.queued}
+    elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running and job.run_id not in queued]
+    wrong = _run_all([*begun.to_run, *begun.queued, *elsewhere], outputs, launcher, began)
     ended = plan(sweep, outputs)
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
     for name, state in ended.states.items():
@@ -165,18 +182,21 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, began: float
     suspects: set[str] = set()
     told = False
     while waiting:
-        batch = _next_batch(waiting, outputs, launcher.one_by_one, suspects)
+        batch = _next_batch(waiting, outputs, launcher, suspects)
         if not batch:
             if not told:
                 log.info("%d runs are being computed by other processes; waiting for them.", len(waiting))
             told = True
-            time.sleep(POLL_S)
+            time.sleep(POLL_S if launcher.queue is None else QUEUE_POLL_S)
             continue
-        outcome, crash = _launch(batch, outputs, launcher, initial=len(jobs) - len(waiting))
+        finished = {job.run_id for job in batch if _needs_nothing(job, outputs)}
+        batch = [job for job in batch if job.run_id not in finished]
+        outcome, crash = _launch(batch, outputs, launcher, initial=len(jobs) - len(waiting)) if batch else ({}, None)
         if interrupt.requested():
             raise KeyboardInterrupt
         if crash is not None:
             outcome = _after_crash(batch, outputs, suspects, crash)
+        outcome |= dict.fromkeys(finished)
         wrong |= {name: reason for name, reason in outcome.items() if reason is not None and reason != AGAIN}
         ended = {name for name, reason in outcome.items() if reason != AGAIN}
         waiting = [job for job in waiting if job.run_id not in ended]
@@ -190,13 +210,25 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, began: float
     return wrong
 
 
-def _next_batch(waiting: Sequence[Job], outputs: str, one_by_one: bool, suspects: set[str]) -> list[Job]:
-    """Returns what can be launched now: nothing that another process computes, and a suspect by itself."""
-    free = (job for job in waiting if Record(outputs, job.run_id).holder() is None)
-    if one_by_one:
+def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, suspects: set[str]) -> list[Job]:
+    """Returns what can be launched now: nothing that another process computes, and a suspect by itself.
+
+    Slurm's queue waits for the jobs that are in it already, so those are launched too.
+    """
+    queued = standing(outputs) if launcher.queue is not None else ()
+    free = (job for job in waiting if job.run_id in queued or Record(outputs, job.run_id).holder() is None)
+    if launcher.one_by_one:
         return list(itertools.islice(free, 1))
     ready = list(free)
     return [job for job in ready if job.run_id not in suspects] or ready[:1]
+
+
+def _needs_nothing(job: Job, outputs: str) -> bool:
+    """Tells whether a run has been finished meanwhile, as by a process that was waited for."""
+    record, settings = Record(outputs, job.run_id), job.resolved.circumstances.log
+    if record.read().result is None:
+        return False
+    return not (settings.rebuild and record.lacking(settings, job.resolved.run.method))
 
 
 def _after_crash(batch: Sequence[Job], outputs: str, suspects: set[str], crash: Exception) -> dict[str, str | None]:
@@ -238,7 +270,11 @@ def _launch(
     lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
     try:
         with _watched(batch, outputs, launcher.on_cluster):
-            returns = launcher.launch(lines, initial_job_idx=initial)
+            if launcher.queue is not None:
+                named = {job.run_id: line for job, line in zip(batch, lines, strict=True)}
+                returns = launcher.queue.compute(named, outputs, initial)
+            else:
+                returns = launcher.launch(lines, initial_job_idx=initial)
     except Exception as error:  # of any kind: the launcher's, a worker's that was killed, Slurm's
         return {}, error
     return _outcome(batch, returns), None

@@ -12,6 +12,7 @@ import torch
 
 from lora_repro.circumstances import ComputeConfig
 from lora_repro.errors import InputError
+from lora_repro.workers import cores
 
 GIB = 2**30
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -41,6 +42,8 @@ def prepare(compute: ComputeConfig) -> torch.device:
         ) from error
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
+    elif torch.get_num_threads() > cores():  # torch knows the cores it is bound to, not what it was granted of them
+        torch.set_num_threads(cores())
     if where.type == "cuda":
         torch.use_deterministic_algorithms(True)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (nothing reads it; typed nowhere)

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from lora_repro import slurm
 from lora_repro.errors import RunInterruptedError
 
 
@@ -33,6 +34,8 @@ REPEAT_S = 0.3
 _requested: int | None = None
 _requested_at = 0.0
 _is_program = False
+_is_warned = False
+"""A cluster has sent SIGUSR2: the time limit is near, or another job needs the place."""
 _has_job = False
 _is_deferred = False
 _launchers: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -104,9 +107,9 @@ def pass_on() -> NoReturn:
         RunInterruptedError: In a worker.
         SystemExit: Where the launcher listens to signals itself.
     """
-    if _requested == signal.SIGUSR2 and signal.SIGUSR2 in _launchers:
-        _launchers[signal.SIGUSR2](signal.SIGUSR2, None)  # submitit: has Slurm requeue the job, and exits
     if _requested in _launchers and signal.SIGUSR2 in _launchers:
+        if slurm.shall_requeue(_is_warned):
+            _launchers[signal.SIGUSR2](signal.SIGUSR2, None)  # submitit: has Slurm requeue the job, and exits
         raise SystemExit(128 + signal.SIGTERM)  # no result for the launcher: Slurm requeues, or has cancelled the job
     if not _is_program:
         raise RunInterruptedError("Interrupted; the same command goes on from the last checkpoint.")
@@ -123,8 +126,9 @@ def send_to_descendants(pids: set[int]) -> None:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    global _requested, _requested_at
+    global _requested, _requested_at, _is_warned
     again, _requested = _requested is not None, number
+    _is_warned = _is_warned or number == signal.SIGUSR2
     if again and not (_is_program and number == signal.SIGINT and time.monotonic() - _requested_at > REPEAT_S):
         return  # it is ending already
     if not again:

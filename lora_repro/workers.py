@@ -4,8 +4,12 @@ import os
 import shutil
 import subprocess
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 from omegaconf import OmegaConf
+
+from lora_repro import slurm
 
 
 def register() -> None:
@@ -21,8 +25,41 @@ def workers() -> int:
 
 
 def cores() -> int:
-    """Returns the number of cores that this process may use; where the system does not say, those of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of cores that this process may use; where nothing limits it, those of the machine.
+
+    Slurm's grant counts although its processes may be bound to no cores, and a container's share of processor time
+    (docker run --cpus) although it sees all of the machine's: with more threads than that they stand in line.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([bound, *(limit for limit in (slurm.granted_cpus(), quota()) if limit is not None)])
+
+
+def quota(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Returns the whole cores of processor time that the control groups of this process leave it; None if all.
+
+    Args:
+        own: Names its groups: a line each of number, controllers (none in version 2) and path (man cgroups).
+        root: Where they are mounted.
+    """
+    limits = []
+    for line in own.read_text().splitlines() if own.exists() else []:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = root / ("cpu" if controllers else "") / name.lstrip("/")
+        while folder.is_relative_to(root):
+            limits.append(_share(folder))
+            folder = folder.parent
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _share(group: Path) -> int | None:
+    """Returns the cores' worth of time of one control group, at least one; None where it sets no limit."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):
+            time_us, period_us = " ".join((group / name).read_text() for name in names).split()
+            return max(1, int(time_us) // int(period_us)) if int(time_us) > 0 else None
+    return None
 
 
 def gpus() -> int:

@@ -1,6 +1,7 @@
-"""A Slurm of one node for tests: sbatch, srun, sacct and scontrol that really run, preempt and requeue jobs.
+"""A Slurm of one node for tests: sbatch, srun, squeue, scontrol, scancel that really run, preempt and requeue jobs.
 
-`install` writes the four executables into a folder for PATH; what they know lies as files in $FAKE_SLURM.
+`install` writes the executables into a folder for PATH; what they know lies as files in $FAKE_SLURM. They do what Slurm
+22.05 was seen to do (tests/slurm), and there is no accounting: sacct fails.
 """
 
 import os
@@ -11,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-COMMANDS = ("sbatch", "srun", "sacct", "scontrol")
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sacct")
 AT_ONCE = 2
 """Tasks that run at a time."""
 
@@ -54,6 +55,7 @@ def control(name: str) -> None:
     waiting = sorted(int(path.name) for path in (job / "tasks").iterdir())
     running: dict[int, subprocess.Popen[bytes]] = {}
     while waiting or running:
+        waiting = [task for task in waiting if _told(job, task) != "CANCELLED"]
         while waiting and len(running) < AT_ONCE:
             task = waiting.pop(0)
             running[task] = _start(job, task)
@@ -61,11 +63,14 @@ def control(name: str) -> None:
         for task, process in list(running.items()):
             if process.poll() is not None:
                 del running[task]
-                requeued = job / "tasks" / str(task) / "requeue"
-                if requeued.exists():
-                    requeued.unlink()
+                folder = job / "tasks" / str(task)
+                (folder / "preempted").unlink(missing_ok=True)
+                if (folder / "requeue").exists():
+                    (folder / "requeue").unlink()
                     _say(job, task, "PENDING")
                     waiting.append(task)
+                elif _told(job, task) == "COMPLETING":
+                    _say(job, task, "CANCELLED")
                 else:
                     _say(job, task, "COMPLETED" if process.returncode == 0 else "FAILED")
         time.sleep(0.05)
@@ -78,27 +83,58 @@ def srun(arguments: list[str]) -> None:
     os.execvp(arguments[first], arguments[first:])
 
 
-def sacct(arguments: list[str]) -> None:
-    """Tells the states of jobs as submitit asks for them."""
-    print("JobID|State|NodeList")
-    for name in [arguments[i + 1] for i, argument in enumerate(arguments) if argument == "-j"]:
-        for path in (_state() / name / "tasks").iterdir():
+def squeue(arguments: list[str]) -> None:
+    """Tells the states of jobs in the form that is asked for; of a single unknown job, an error."""
+    options = dict(argument.lstrip("-").partition("=")[::2] for argument in arguments)
+    assert options.keys() == {"noheader", "array", "states", "format", "jobs"} and options["format"] == "%i|%T"
+    names = options["jobs"].split(",")
+    if not any((_state() / name).exists() for name in names) and len(names) == 1:
+        sys.exit("slurm_load_jobs error: Invalid job id specified")
+    for name in names:
+        for path in _state().glob(f"{name}/tasks/*"):
             suffix = "" if path.name == "-1" else f"_{path.name}"
-            print(f"{name}{suffix}|{(path / 'state').read_text()}|node1")
+            print(f"{name}{suffix}|{_told(path.parent.parent, int(path.name))}")
+
+
+def sacct(arguments: list[str]) -> None:
+    """Fails, as where there is no slurmdbd."""
+    sys.exit("Slurm accounting storage is disabled")
 
 
 def scontrol(arguments: list[str]) -> None:
-    """Requeues a task: it runs again when its process has ended."""
-    assert arguments[0] == "requeue", arguments
-    job, _, task = arguments[1].partition("_")
-    (_state() / job / "tasks" / (task or "-1") / "requeue").touch()
+    """Shows a task, or requeues it: it runs again when its process has ended, a cancelled one too."""
+    *verb, name = arguments
+    job, _, task = name.partition("_")
+    path = _state() / job / "tasks" / (task or "-1")
+    if verb == ["requeue"]:
+        (path / "requeue").touch()
+        return
+    assert verb == ["show", "job"], arguments
+    when = "2026-01-01T00:00:00" if (path / "preempted").exists() else "None"
+    print(f"JobId={name} JobName=x\n   JobState={_told(path.parent.parent, int(path.name))} Reason=None")
+    print(f"   PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime={when}")
+
+
+def scancel(arguments: list[str]) -> None:
+    """Cancels the tasks of a job: those that run are sent SIGTERM."""
+    (name,) = arguments
+    for path in (_state() / name / "tasks").iterdir():
+        runs = _told(path.parent.parent, int(path.name)) == "RUNNING"
+        _say(path.parent.parent, int(path.name), "COMPLETING" if runs else "CANCELLED")
+        if runs:
+            os.kill(int((path / "pid").read_text()), signal.SIGTERM)
 
 
 def preempt(state: Path, number: int = signal.SIGUSR2) -> int:
-    """Sends the signal to every running task, as Slurm does to the processes of a job step; returns how many."""
+    """Sends the signal to every running task, as Slurm does to the processes of a job step; returns how many.
+
+    With SIGTERM the tasks have a GraceTime, after which Slurm itself would requeue them.
+    """
     sent = 0
     for path in state.glob("*/tasks/*/pid"):
         if (path.parent / "state").read_text() == "RUNNING":
+            if number == signal.SIGTERM:
+                (path.parent / "preempted").touch()
             os.kill(int(path.read_text()), number)
             sent += 1
     return sent
@@ -114,12 +150,17 @@ def _start(job: Path, task: int) -> "subprocess.Popen[bytes]":
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     array = {} if task < 0 else {"SLURM_ARRAY_JOB_ID": job.name, "SLURM_ARRAY_TASK_ID": str(task)}
     environment = os.environ | array | {
-        "SLURM_JOB_ID": job.name, "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0",
+        "SLURM_JOB_ID": job.name if task < 0 else f"{job.name}_{task}",
+        "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0",
         "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NODELIST": "node1",
         "FAKE_TASK": str(job / "tasks" / str(task)),
     }  # fmt: skip
     with open(output, "ab") as file:
         return subprocess.Popen(["bash", str(job / "script")], env=environment, stdout=file, stderr=file)
+
+
+def _told(job: Path, task: int) -> str:
+    return (job / "tasks" / str(task) / "state").read_text()
 
 
 def _say(job: Path, task: int, state: str) -> None:

@@ -129,6 +129,25 @@ def test_a_run_of_another_process_is_waited_for_and_taken_over_when_that_leaves_
     assert "1 running elsewhere" in caplog.text and "waiting for them" in caplog.text
 
 
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_run_that_another_process_finishes_is_not_launched(one_by_one: bool, tmp_path: Path) -> None:
+    first, *rest = sweep().jobs
+    folder = tmp_path / "runs" / first.run_id
+    folder.mkdir(parents=True)
+    lock = Lock(folder / "lock")
+    lock.acquire()
+    launches = Launches(tmp_path)
+
+    def finish(seconds: float) -> None:
+        lock.release()
+        write_result(tmp_path, first)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(campaign.time, "sleep", finish)
+        assert run(sweep(), tmp_path, launches, one_by_one) == 0
+    assert [name for batch in launches.batches for name in batch] == [job.run_id for job in rest]
+
+
 def test_a_job_that_finds_its_run_busy_is_launched_again(tmp_path: Path) -> None:
     first = sweep().jobs[0]
     tries: list[str] = []

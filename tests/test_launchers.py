@@ -54,9 +54,9 @@ def begun(folder: Path) -> int:
     return len({path.parent for path in folder.glob("store/runs/*/checkpoint/0*.safetensors")})
 
 
-def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, **environment: str) -> str:
+def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, *settings: str, **environment: str) -> str:
     """Returns the words of the first call."""
-    sweep = command(launcher, "+sweeps=table6", "scale=smoke")
+    sweep = command(launcher, "+sweeps=table6", "scale=smoke", *settings)
     first = run(folder, sweep, **environment)
     assert first.returncode == 0, first.stderr
     assert "Sum: 8 of 8 runs finished, 0 to run" in first.stderr and "Traceback" not in first.stderr
@@ -160,11 +160,12 @@ def test_slurms_settings_are_the_users(tmp_path: Path) -> None:
     assert {"partition=gpu", "gpus-per-node=1", "array=0-3%3"} <= set(re.findall(r"^#SBATCH --(.*)$", script, re.M))
 
 
-def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR2, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(number: int, tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
     process = start(tmp_path, command("submitit_slurm", *LONG), **slurm)
     wait_for(lambda: begun(tmp_path) == 2)
-    assert fake_slurm.preempt(tmp_path / "slurm" / "state") == 2
+    assert fake_slurm.preempt(tmp_path / "slurm" / "state", number) == 2
     _, words = process.communicate(timeout=200)
     assert process.returncode == 0, words
     logs = [path.read_text() for path in tmp_path.glob("store/runs/*/run.log")]
@@ -176,30 +177,42 @@ def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(tmp_path: P
     assert _differ_but_for_paths(tmp_path, tmp_path / "basic") == []
 
 
-def test_a_cancelled_job_keeps_its_checkpoint_and_is_told(tmp_path: Path) -> None:
+def test_a_cancelled_array_is_over_for_who_waits_and_is_not_submitted_anew(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
-    process = start(tmp_path, command("submitit_slurm", *LONG, "seed=0"), **slurm)
-    wait_for(lambda: begun(tmp_path) == 1)
-    fake_slurm.preempt(tmp_path / "slurm" / "state", signal.SIGTERM)  # what scancel sends
-    wait_for(lambda: '"interrupted"' in next(tmp_path.glob("store/runs/*/status.json")).read_text())
-    assert begun(tmp_path) == 1 and not list(tmp_path.glob("store/runs/*/lock"))
-    process.send_signal(signal.SIGINT)  # submitit asks sacct every ten minutes, or has just asked
+    process = start(tmp_path, command("submitit_slurm", *LONG, "seed=0,1,2"), **slurm)
+    wait_for(lambda: begun(tmp_path) == 2)
+    assert run(tmp_path, ["scancel", "1"], **slurm).returncode == 0
     _, words = process.communicate(timeout=60)
-    assert process.returncode == 130 or (process.returncode == 1 and "interrupted (cancelled)" in words), words
-    assert "Traceback" not in words
+    assert process.returncode == 1 and "Traceback" not in words, words
+    assert words.count("was cancelled; the same command submits it again") == 3
+    assert begun(tmp_path) == 2 and not list(tmp_path.glob("store/runs/*/lock"))
+    states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
+    assert states == ["interrupted"] * 2 and len(fake_slurm.scripts(tmp_path / "slurm" / "state")) == 1
 
 
 @pytest.mark.long
-def test_ctrl_c_on_the_login_node_leaves_the_clusters_jobs_alone(tmp_path: Path) -> None:
+def test_jobs_that_wait_in_slurms_queue_are_not_submitted_again(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
-    process = start(tmp_path, command("submitit_slurm", *LONG), **slurm)
+    line = command("submitit_slurm", *LONG, "seed=0,1,2")
+    process = start(tmp_path, line, **slurm)
     wait_for(lambda: begun(tmp_path) == 2)
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=20)
-    assert process.returncode == 130, words
-    again = run(tmp_path, command("submitit_slurm", *LONG), **slurm)  # waits for them, and submits nothing
+    assert process.returncode == 130 and "stay in Slurm's queue; scancel 1 ends them" in words, words
+    again = run(tmp_path, line, **slurm)
     assert again.returncode == 0, again.stderr
-    assert "2 running elsewhere" in again.stderr and "Sum: 2 of 2 runs finished" in again.stderr
+    assert "2 running elsewhere, 1 waiting in Slurm's queue" in again.stderr
+    assert "Sum: 3 of 3 runs finished" in again.stderr
+    assert len(fake_slurm.scripts(tmp_path / "slurm" / "state")) == 1
+    assert not list((tmp_path / "store" / ".slurm").glob("*.json"))
+
+
+def test_a_job_that_would_be_warned_as_it_begins_is_not_submitted(tmp_path: Path) -> None:
+    slurm = fake_slurm.install(tmp_path / "slurm")
+    done = run(tmp_path, command("submitit_slurm", *LONG, "hydra.launcher.timeout_min=3"), **slurm)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "hydra.launcher.signal_delay_s=120: with hydra.launcher.timeout_min=3" in done.stderr
+    assert "timeout_min=13" in done.stderr and not fake_slurm.scripts(tmp_path / "slurm" / "state")
 
 
 @pytest.mark.long
