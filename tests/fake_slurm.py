@@ -85,7 +85,7 @@ def srun(arguments: list[str]) -> None:
 
 def squeue(arguments: list[str]) -> None:
     """Tells the states of jobs in the form that is asked for; of a single unknown job, an error."""
-    options = dict(argument.lstrip("-").partition("=")[::2] for argument in arguments)
+    options = dict(re.findall(r"--(\w+)=?(\S*)", " ".join(arguments)))
     assert options.keys() == {"noheader", "array", "states", "format", "jobs"} and options["format"] == "%i|%T"
     names = options["jobs"].split(",")
     if not any((_state() / name).exists() for name in names) and len(names) == 1:
