@@ -16,6 +16,7 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     for name, value in {"_requested": None, "_is_program": False, "_has_job": False, "_is_deferred": False}.items():
         monkeypatch.setattr(interrupt, name, value)
     monkeypatch.setattr(interrupt, "_launchers", {})
+    monkeypatch.setattr(interrupt, "_is_warned", False)
     return lambda number: interrupt._hear(number, None)
 
 
@@ -115,6 +116,8 @@ def test_a_launchers_own_handler_is_called_when_the_run_is_safe(
         interrupt.pass_on()
     assert called == [signal.SIGUSR2]
     monkeypatch.setattr(interrupt, "_requested", signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended:
-        interrupt.pass_on()
-    assert ended.value.code == 143 and called == [signal.SIGUSR2]
+    for answer, code, calls in [(False, 143, 1), (True, -1, 2)]:  # Slurm's: cancelled, or preempted with a GraceTime
+        monkeypatch.setattr(interrupt.slurm, "shall_requeue", lambda warned, answer=answer: answer)
+        with pytest.raises(SystemExit) as ended:
+            interrupt.pass_on()
+        assert ended.value.code == code and called == [signal.SIGUSR2] * calls
