@@ -263,18 +263,22 @@ AGAIN = "again"
 def _launch(
     batch: Sequence[Job], outputs: str, launcher: Launcher, initial: int
 ) -> tuple[dict[str, str | None], Exception | None]:
-    """Launches jobs and returns how each ended (None: well), or the exception with which the launcher broke."""
+    """Launches jobs and returns how each ended (None: well), or the exception with which the launcher broke.
+
+    Raises:
+        RunFailedError: If Slurm takes no jobs; those that it has go on.
+    """
     if launcher.one_by_one:
         returns = launcher.launch([job.overrides for job in batch], initial_job_idx=initial)
         return _outcome(batch, returns), None
     lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
+    if launcher.queue is not None:
+        named = {job.run_id: line for job, line in zip(batch, lines, strict=True)}
+        with _watched(batch, outputs, launcher.on_cluster):
+            return _outcome(batch, launcher.queue.compute(named, outputs, initial)), None
     try:
         with _watched(batch, outputs, launcher.on_cluster):
-            if launcher.queue is not None:
-                named = {job.run_id: line for job, line in zip(batch, lines, strict=True)}
-                returns = launcher.queue.compute(named, outputs, initial)
-            else:
-                returns = launcher.launch(lines, initial_job_idx=initial)
+            returns = launcher.launch(lines, initial_job_idx=initial)
     except Exception as error:  # of any kind: the launcher's, a worker's that was killed, Slurm's
         return {}, error
     return _outcome(batch, returns), None

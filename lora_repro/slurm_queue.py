@@ -46,7 +46,7 @@ class JobFunction(Protocol):
         ...
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """A run's job."""
 
     job: str
@@ -84,7 +84,7 @@ class Queue:
             initial: How many jobs there were before these.
 
         Raises:
-            RunFailedError: If Slurm does not answer.
+            RunFailedError: If Slurm does not answer, or takes no jobs.
             KeyboardInterrupt: If this process was asked to end; the jobs stay in the queue.
         """
         with _alone(outputs):
@@ -102,7 +102,7 @@ class Queue:
             raise
         return [ended[name] for name in lines]
 
-    def _submit(self, lines: Mapping[str, Sequence[str]], outputs: str, initial: int) -> dict[str, _Task]:
+    def _submit(self, lines: Mapping[str, Sequence[str]], outputs: str, initial: int) -> dict[str, Task]:
         import submitit
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
@@ -124,17 +124,17 @@ class Queue:
         try:
             with interrupt.deferred(), slurm.outside_of_job():  # no signal between the submission and its note
                 jobs = executor.map_array(self._launcher, *zip(*calls, strict=True))
-                tasks = {name: _Task(job.job_id, folder) for name, job in zip(lines, jobs, strict=True)}
+                tasks = {name: Task(job.job_id, folder) for name, job in zip(lines, jobs, strict=True)}
                 _remember(tasks, outputs)
-        except Exception:  # of any kind: submitit's, Slurm's
-            if interrupt.requested():  # Ctrl-C is for sbatch too
+        except Exception as error:  # of any kind: submitit's, Slurm's
+            if interrupt.requested():  # Ctrl-C has ended sbatch too
                 raise KeyboardInterrupt from None
-            raise
+            raise RunFailedError(f"Slurm takes no jobs: {error}") from error
         log.info("Submitted to Slurm: %d runs (job %s).", len(tasks), _numbers(tasks.values()))
         return tasks
 
 
-def standing(outputs: str) -> dict[str, _Task]:
+def standing(outputs: str) -> dict[str, Task]:
     """Returns the jobs of a store that are in Slurm's queue, by run id; arrays of which none is are forgotten.
 
     Raises:
@@ -142,7 +142,7 @@ def standing(outputs: str) -> dict[str, _Task]:
     """
     arrays = {path: _read(path) for path in sorted(_memory(outputs).glob("*.json"))}
     states = slurm.states(task.job for tasks in arrays.values() for task in tasks.values())
-    found: dict[str, _Task] = {}
+    found: dict[str, Task] = {}
     for path, tasks in arrays.items():
         there = {name: task for name, task in tasks.items() if states.get(task.job, "COMPLETED") not in slurm.OVER}
         found |= there
@@ -151,7 +151,7 @@ def standing(outputs: str) -> dict[str, _Task]:
     return found
 
 
-def _wait(tasks: Mapping[str, _Task], outputs: str) -> dict[str, JobReturn]:
+def _wait(tasks: Mapping[str, Task], outputs: str) -> dict[str, JobReturn]:
     """Waits until every job has left its result, or the queue without one."""
     ended: dict[str, JobReturn] = {}
     left: dict[str, tuple[float, str]] = {}
@@ -181,7 +181,7 @@ def _wait(tasks: Mapping[str, _Task], outputs: str) -> dict[str, JobReturn]:
             }
 
 
-def _returned(name: str, task: _Task, outputs: str, left: tuple[float, str] | None) -> JobReturn | None:
+def _returned(name: str, task: Task, outputs: str, left: tuple[float, str] | None) -> JobReturn | None:
     """Returns how a job ended; None where it has not, or where its result may still be on its way.
 
     Args:
@@ -233,15 +233,15 @@ def _memory(outputs: str) -> Path:
     return Path(outputs) / ".slurm"
 
 
-def _remember(tasks: Mapping[str, _Task], outputs: str) -> None:
+def _remember(tasks: Mapping[str, Task], outputs: str) -> None:
     path = _memory(outputs) / f"{_numbers(tasks.values())}.json"
     files.write_atomically(path, json.dumps(tasks, indent=1) + "\n")
 
 
-def _read(path: Path) -> dict[str, _Task]:
+def _read(path: Path) -> dict[str, Task]:
     """Reads a remembered array; one that another process has just forgotten is none."""
     try:
-        return {name: _Task(str(job), str(folder)) for name, (job, folder) in json.loads(path.read_text()).items()}
+        return {name: Task(str(job), str(folder)) for name, (job, folder) in json.loads(path.read_text()).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -249,5 +249,5 @@ def _read(path: Path) -> dict[str, _Task]:
         return {}
 
 
-def _numbers(tasks: Iterable[_Task]) -> str:
+def _numbers(tasks: Iterable[Task]) -> str:
     return " ".join(sorted({slurm.number(task.job) for task in tasks}))

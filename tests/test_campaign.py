@@ -1,7 +1,7 @@
 """A sweep under way: what it leaves out, what it takes over, and what happens when its launcher breaks."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lora_repro.compose import compose
 from lora_repro.errors import RunBusyError, RunFailedError
 from lora_repro.lock import Lock
 from lora_repro.record import Record
+from lora_repro.slurm_queue import Queue, Task
 from lora_repro.sweep import Job, Sweep, load
 
 FOUR = ("+sweeps=table6", "scale=smoke", "method.targets=[q]")
@@ -146,6 +147,39 @@ def test_a_run_that_another_process_finishes_is_not_launched(one_by_one: bool, t
         patch.setattr(campaign.time, "sleep", finish)
         assert run(sweep(), tmp_path, launches, one_by_one) == 0
     assert [name for batch in launches.batches for name in batch] == [job.run_id for job in rest]
+
+
+class Slurm(Queue):
+    """A queue that computes what it is given."""
+
+    def __init__(self, launches: Launches) -> None:
+        self.launches = launches
+
+    def compute(self, lines: Mapping[str, Sequence[str]], outputs: str, initial: int) -> list[JobReturn]:
+        return self.launches(list(lines.values()), initial)
+
+
+def test_runs_in_slurms_queue_are_no_runs_to_make_and_are_waited_for_though_they_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "lora_repro")
+    running, pending, *rest = sweep().jobs
+    (tmp_path / "runs" / running.run_id).mkdir(parents=True)
+    lock = Lock(tmp_path / "runs" / running.run_id / "lock")
+    lock.acquire()
+    tasks = {job.run_id: Task("12", "x") for job in (running, pending)}
+    monkeypatch.setattr(campaign, "standing", lambda outputs: tasks)
+
+    def finish(job: Job) -> None:
+        lock.release()
+        write_result(tmp_path, job)
+
+    launches = Launches(tmp_path, {running.run_id: finish})
+    launcher = campaign.Launcher(launches, one_by_one=False, on_cluster=True, queue=Slurm(launches))
+    campaign.run(sweep(), str(tmp_path), LogConfig(), launcher)
+    (batch,) = launches.batches
+    assert batch == [*(job.run_id for job in rest), running.run_id, pending.run_id]
+    assert "2 to run, 1 running elsewhere, 1 waiting in Slurm's queue" in caplog.text
 
 
 def test_a_job_that_finds_its_run_busy_is_launched_again(tmp_path: Path) -> None:

@@ -165,6 +165,13 @@ def test_a_cancelled_job_is_over_and_only_the_next_command_submits_it_again(clus
     assert cluster.submissions == 2
 
 
+def test_what_slurm_says_against_a_submission_is_told(cluster: Cluster) -> None:
+    answers(cluster.patch, cluster.folder / "bin", "sbatch", "error: invalid partition specified: gpu")
+    with pytest.raises(RunFailedError, match=r"(?s)Slurm takes no jobs: .*invalid partition specified: gpu"):
+        cluster.compute(["0", "1"], "")
+    assert slurm_queue.standing(cluster.store) == {}
+
+
 def test_a_requeued_job_is_waited_for(cluster: Cluster) -> None:
     with pytest.raises(KeyboardInterrupt):
         cluster.compute(["0"], "1|RUNNING\n", "1|COMPLETING\n", "1|PENDING\n", "1|RUNNING\n")
