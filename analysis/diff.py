@@ -1,6 +1,5 @@
 """What differs between two runs: the question, where they ran, what came out; times apart. Only `recorded` reads."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -17,7 +16,9 @@ from analysis.runs import flat
 from lora_repro.arch import ModelConfig
 from lora_repro.config import PEFT_WEIGHTS
 from lora_repro.errors import InputError, did_you_mean
-from lora_repro.record import TRAINED, read_result
+from lora_repro.reading import Lines, read_lines
+from lora_repro.record import TRAINED
+from lora_repro.result import read_result
 
 DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("science", True)}
 """Keys of `model` that its digest names."""
@@ -63,6 +64,7 @@ class Recorded(NamedTuple):
     result: dict[str, Any]
     losses: Losses
     predictions: pd.DataFrame | None
+    """None where there are none: of nothing, nothing is equal."""
     tensors: Tensors | None
     """What was trained; None where it is not kept, as by full fine-tuning."""
 
@@ -77,16 +79,17 @@ def recorded(run: str, store: str) -> Recorded:
     Raises:
         InputError: If there is no such run, or it is not finished, or damaged.
     """
-    folder = Path(run).expanduser().resolve() if Path(run).expanduser().is_dir() else Path(store, "runs", run)
+    folder = Path(run).expanduser() if Path(run).expanduser().is_dir() else Path(store, "runs", run)
     if not folder.is_dir():
         near = did_you_mean(run, [path.name for path in Path(store).glob("runs/*")])
         raise InputError(
             f"diff: no run {run!r} in {Path(store, 'runs')}, and no such directory.{near}\n"
             "Give a run id, with --runs DIR where its store is not outputs, or the run's directory."
         )
-    result, problem, _ = read_result(folder)
+    found = read_result(folder)
+    result, problem, _ = found
     if problem is not None:
-        raise InputError(f"diff: {problem}\nCompute the run again: the same command replaces a damaged result.")
+        raise InputError(f"diff: {problem}\n{found.remedy}")
     if result is None:
         raise InputError(
             f"diff: {folder} holds no result.json: the run is not finished.\n"
@@ -96,7 +99,9 @@ def recorded(run: str, store: str) -> Recorded:
     predictions, metrics = folder / "predictions.parquet", folder / "metrics.jsonl"
     path = metrics
     try:
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+        rows, broken = read_lines(metrics) if metrics.is_file() else Lines([], [])
+        if broken:
+            raise ValueError(f"line {broken[0]} is no object with a step")
         steps = {row["step"]: row["loss"] for row in rows if "loss" in row}
         frame = pd.read_parquet(path := predictions, columns=COLUMNS) if predictions.is_file() else None
         tensors = load_file(path := weights) if weights is not None else None
@@ -107,7 +112,7 @@ def recorded(run: str, store: str) -> Recorded:
         ) from error
     logged = sorted(steps)
     losses = {(before, step): steps[step] for before, step in zip([0, *logged], logged, strict=False)}
-    return Recorded(result, losses, frame, tensors)
+    return Recorded(result, losses, frame if frame is not None and len(frame) else None, tensors or None)
 
 
 def differences(first: Recorded, second: Recorded) -> list[Difference]:
@@ -160,6 +165,9 @@ def _predictions(first: pd.DataFrame | None, second: pd.DataFrame | None) -> Ite
     if first is None or second is None:
         return
     ours, theirs = _last_epoch(first), _last_epoch(second)
+    for split in sorted(ours.keys() ^ theirs.keys()):
+        one, other = (len(side[split]) if split in side else None for side in (ours, theirs))
+        yield Difference(f"{split}: predictions of one run only", one, other, Kind.result)
     for split in [split for split in ours if split in theirs]:
         a, b = ours[split], theirs[split]
         scores, others = np.array(a["scores"].tolist()), np.array(b["scores"].tolist())
@@ -187,9 +195,9 @@ def _weights(first: Tensors | None, second: Tensors | None) -> Iterator[Differen
         yield Difference("tensors of a name or shape that the other lacks", *alone, Kind.result)
     distances: dict[str, float] = {}
     for name in both:
-        if first[name].tobytes() != second[name].tobytes():
+        if first[name].dtype != second[name].dtype or first[name].tobytes() != second[name].tobytes():
             kind = re.sub(r"\.\d+\.", ".*.", name.removeprefix("base_model.model."))
-            distance = np.abs(first[name].astype(float) - second[name].astype(float)).max()
+            distance = np.abs(first[name].astype(float) - second[name].astype(float)).max(initial=0)
             distances[kind] = max(distances.get(kind, 0.0), float(distance))
     for kind, distance in distances.items():
         yield Difference(f"largest difference of {kind}", None, distance, Kind.result)

@@ -1,5 +1,6 @@
 """Reads a store: all its finished runs as a frame, and how one run stands."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,8 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.options import DEFAULT_STORE
+from lora_repro.campaign import duration
 from lora_repro.errors import InputError
-from lora_repro.record import Record, State, read_result
+from lora_repro.lock import GRACE_S, Owner
+from lora_repro.record import Record
+from lora_repro.result import read_result
+from lora_repro.status import State, last_sign
 from lora_repro.sweep import overrides
 
 NOT_COUNTED = "not counted"
@@ -44,12 +49,37 @@ def standing(store: str | Path, run_id: str) -> Standing:
         return Standing(NOT_COUNTED, problem, None)
     state, status = record.state, record.status()
     if state is State.running:
-        return Standing(state.value, f"by {record.holder()}", None)
+        return Standing(state.value, _running(record.holder(), record.folder), None)
     if state is State.stale:
         who = f"process {status.get('pid')} on {status.get('host')}"
-        return Standing(state.value, f"{who} is gone without a word; the sweep's command goes on with the run", None)
+        sign = last_sign(record.folder)
+        heard = "" if sign is None else f"; nothing was heard of it since {_when(sign)}"
+        words = f"{who} is gone without a word{heard}; the sweep's command goes on with the run"
+        return Standing(state.value, words, None)
     error = status.get("error")
     return Standing(state.value, str(error) if error is not None else None, None)
+
+
+def _running(owner: Owner | None, folder: Path) -> str:
+    """Says who computes a run, and of an owner on another machine, or of one that is silent, since when it is."""
+    words = f"by {owner if owner is not None else 'another process'}"
+    try:
+        sign = (folder / "lock").stat().st_mtime
+    except OSError:  # it has just ended
+        return words
+    if owner is None or not owner.is_elsewhere:
+        return words + (f"; nothing was heard of it since {_when(sign)}" if time.time() - sign > GRACE_S else "")
+    return (
+        f"{words}; its lock was last touched {_when(sign)}. If that machine is gone, the sweep's command takes the run "
+        f"over once it has seen the lock stand still for {GRACE_S:.0f} s"
+    )
+
+
+def _when(moment: float) -> str:
+    """Writes a file's time, and how long ago that is by this machine's clock."""
+    ago = time.time() - moment
+    away = f"{duration(ago)} ago" if ago >= 0 else f"{duration(-ago)} ahead of this machine's clock"
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))} ({away})"
 
 
 def load_runs(store: str | Path) -> pd.DataFrame:

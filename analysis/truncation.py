@@ -210,9 +210,13 @@ def _check(result: Mapping[str, Any], whole: Mapping[str, float], machine: Mappi
         RunFailedError: If they differ where they must be the same to the bit.
     """
     stored = result["metrics"]
+    absent = [key for key in whole if key not in stored]
+    if len(absent) == len(whole):
+        return [f"Its record holds none of {', '.join(whole)}, so the scores are held against nothing."]
     away = {key: abs(value - stored[key]) for key, value in whole.items() if value != stored.get(key, value)}
     if not away:
-        return ["Without a cut it scores exactly as its record says."]
+        but = f", which holds no {', '.join(absent)}" if absent else ""
+        return [f"Without a cut it scores exactly as its record says{but}."]
     recorded = result.get("provenance", {})
     then = recorded | {"torch": recorded.get("versions", {}).get("torch")}
     differs = [f"{key} {then.get(key)}, here {value}" for key, value in machine.items() if then.get(key) != value]

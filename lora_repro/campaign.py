@@ -63,10 +63,10 @@ class Plan(NamedTuple):
         parts = [f"{self.count(State.finished)} of {len(self.states)} runs finished", f"{len(self.to_run)} to run"]
         if running := self.count(State.running):
             parts.append(f"{running} running elsewhere")
-        if unreadable := self.count(State.unreadable):
-            parts.append(f"{unreadable} with a result that cannot be read here (left as it is)")
         if pending := sum(self.states[job.run_id] is not State.running for job in self.queued):
             parts.append(f"{pending} waiting in Slurm's queue")
+        if blocked := self.count(State.blocked):
+            parts.append(f"{blocked} blocked by a result.json that does not count, and is left as it is")
         if diverged := self.count(State.diverged):
             parts.append(f"{diverged} diverged (not repeated)")
         waiting = {job.run_id for job in self.to_run}
@@ -111,7 +111,7 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = ()) -> Plan:
                 to_run += [job] if circumstances.log.rebuild else []
         elif job.run_id in queued:
             in_queue.append(job)
-        elif state not in (State.running, State.diverged, State.unreadable) and (
+        elif state not in (State.running, State.diverged, State.blocked) and (
             state is not State.failed or circumstances.compute.retry_failed
         ):
             died = record.status().get("deaths", 0) + (state is State.stale)
@@ -163,7 +163,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     ended = plan(sweep, outputs)
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
     for name, state in ended.states.items():
-        if state is State.unreadable and name not in wrong:
+        if state is State.blocked and name not in wrong:
             wrong[name] = str(Record(outputs, name).read().problem)
     for line in wrong.values():
         log.error("Not finished: %s", line)
@@ -216,7 +216,7 @@ def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, suspec
     Slurm's queue waits for the jobs that are in it already, so those are launched too.
     """
     queued = standing(outputs) if launcher.queue is not None else ()
-    free = (job for job in waiting if job.run_id in queued or Record(outputs, job.run_id).holder() is None)
+    free = (job for job in waiting if job.run_id in queued or Record(outputs, job.run_id).is_free())
     if launcher.one_by_one:
         return list(itertools.islice(free, 1))
     ready = list(free)

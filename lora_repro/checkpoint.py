@@ -151,7 +151,7 @@ def restore(
     for path in reversed(_found(folder)):
         try:
             tensors, about = _read(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             log.warning("%s is damaged and not used (%s).", path, error)
             continue
         ours = {"schema": SCHEMA, "run_id": run_id, "numerics_version": NUMERICS_VERSION}
@@ -177,8 +177,9 @@ def restore(
 
 
 def _found(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a folder, the newest last."""
-    return sorted(folder.glob("[0-9]*.safetensors"))
+    """Returns the checkpoints of a folder, the newest last; no links, and nothing that is no file."""
+    found = sorted(folder.glob("[0-9]*.safetensors"))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -215,8 +215,9 @@ def identify_adapter(given: str) -> str:
         MissingInputError: If it is neither a run id nor a folder that holds an adapter.
     """
     folder = adapter_folder(given)
-    if RUN_ID.fullmatch(folder.name) and ("/" not in given or (folder / "config.yaml").is_file()):
-        return folder.name
+    name = run_name(folder) if (folder / "config.yaml").is_file() else folder.name if "/" not in given else ""
+    if RUN_ID.fullmatch(name):
+        return name
     weights, settings = folder / PEFT_WEIGHTS, folder / PEFT_CONFIG
     if not (weights.is_file() and settings.is_file()):
         raise MissingInputError(
@@ -239,6 +240,12 @@ def adapter_folder(given: str) -> Path:
     """Returns the folder that is meant: of a run's `adapter/` the run's directory, else the one that is given."""
     folder = Path(given).expanduser()
     return folder.parent if folder.name == "adapter" and (folder.parent / "config.yaml").is_file() else folder
+
+
+def run_name(folder: Path) -> str:
+    """Returns the run that a directory stands for: by its own name, or, of a link by another name, by its target's."""
+    name = folder.absolute().name
+    return name if RUN_ID.fullmatch(name) else folder.resolve().name
 
 
 def _refuse_changed_choices(run: Run) -> None:

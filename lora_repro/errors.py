@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -43,6 +44,15 @@ class DivergedError(RuntimeError):
 
 class MissingInputError(InputError):
     """Weights or data are missing or damaged. The message holds the command that supplies them."""
+
+
+def not_ours(path: Path) -> InputError:
+    """Says that a link, or something that is no file or folder, has a name under which a run would write."""
+    what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "no folder or file of a run"
+    return InputError(
+        f"{path} is {what}, which no run has made there, so it is left as it is.\n"
+        "Move it away, and give the same command again."
+    )
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:

@@ -1,4 +1,7 @@
-"""Every write of the store, by the plain calls of the system, which the tests count, break and kill at. No torch."""
+"""Every write of the store, by the plain calls of the system, which the tests count, break and kill at. No torch.
+
+Nothing is written through a link: what it points to belongs to somebody else.
+"""
 
 import errno
 import os
@@ -52,7 +55,7 @@ def sync_folder(folder: Path) -> None:
 
 def _write(path: Path, content: str | bytes, mode: int, sync: bool) -> None:
     rest = memoryview(content.encode() if isinstance(content, str) else content)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode, 0o666)
     try:
         while rest:
             rest = rest[os.write(descriptor, rest) :]

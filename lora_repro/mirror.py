@@ -9,7 +9,6 @@ folder, so that a later `wandb sync` makes no duplicates.
 import argparse
 import atexit
 import importlib
-import json
 import logging
 import os
 import queue
@@ -26,7 +25,10 @@ from typing import Any
 import yaml
 
 from lora_repro.circumstances import Circumstances, Mirror, Tracker
-from lora_repro.record import State, read_result
+from lora_repro.config import run_name
+from lora_repro.reading import read_bytes, read_lines
+from lora_repro.result import read_result
+from lora_repro.status import State, read_status
 
 CLOSE_WAIT_S = 20.0
 POLL_S = 2.0
@@ -147,15 +149,17 @@ class _Mirrored:
     """A run in the tracker, made from its record."""
 
     def __init__(self, folder: Path, online: bool, project: str | None = None) -> None:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = yaml.safe_load(read_bytes(folder / "config.yaml"))
         run, about = config["run"], config["circumstances"]
         names = [run[part]["name"] for part in ("model", "task", "method")]
         scale = about["scale"]["name"]
-        self.folder, self.told = folder, set[tuple[int, bool]]()
+        self.folder, self.name, self.told = folder, run_name(folder), set[tuple[int, bool]]()
+        self.broken: list[int] = []
+        """Lines of metrics.jsonl that could not be read at the last look."""
         outputs = folder.parent.parent
         described: dict[str, Any] = {
             "project": project if project is not None else about["log"]["project"],
-            "name": folder.name,
+            "name": self.name,
             "group": f"{about['sweep']['name']}-{scale}" if about["sweep"] else None,
             "config": run,
         }
@@ -163,7 +167,7 @@ class _Mirrored:
         if not self.is_wandb:  # a tracker of this machine: no modes, job types, tags or artifacts
             self.run: Any = importlib.import_module("trackio").init(**described, resume="allow")
             return
-        for old in [] if online else (outputs / "wandb").glob(f"offline-run-*-{folder.name}"):
+        for old in [] if online else (outputs / "wandb").glob(f"offline-run-*-{self.name}"):
             shutil.rmtree(old)
         import wandb
 
@@ -172,21 +176,28 @@ class _Mirrored:
             x_disable_meta=True, x_disable_stats=True, x_save_requirements=False,
         )  # fmt: skip
         self.run = wandb.init(
-            **described, id=folder.name, job_type=names[2], tags=[*names, scale], dir=outputs, settings=settings,
+            **described, id=self.name, job_type=names[2], tags=[*names, scale], dir=outputs, settings=settings,
             mode="online" if online else "offline", resume="allow" if online else None,
         )  # fmt: skip
 
     def tail(self) -> None:
         """Logs the lines of metrics.jsonl that are new, each at its own step, whatever was rewritten in between."""
-        for text in (self.folder / "metrics.jsonl").read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                return  # half-written; the next look finds it whole
+        rows, self.broken = read_lines(
+            self.folder / "metrics.jsonl"
+        )  # the last may be half-written, at the next look whole
+        for line in rows:
             key = (line["step"], "loss" in line)
             if key not in self.told:
                 self.told.add(key)
                 self.run.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+
+    def lacks(self) -> str:
+        """Says what of the record could not be mirrored; nothing if all of it is."""
+        if not self.broken:
+            return ""
+        lines = f"{'line' if len(self.broken) == 1 else 'lines'} {', '.join(map(str, self.broken[:5]))}"
+        more = f" and {len(self.broken) - 5} more" if len(self.broken) > 5 else ""
+        return f"{lines}{more} of {self.folder / 'metrics.jsonl'}, which cannot be read"
 
     def end(self) -> None:
         """Adds the summary and the adapter, and finishes the run."""
@@ -207,7 +218,7 @@ class _Mirrored:
 
         kept = [path for path in (self.folder / "adapter", self.folder / "trained.safetensors") if path.exists()]
         if kept:
-            artifact = wandb.Artifact(self.folder.name, type="adapter")
+            artifact = wandb.Artifact(self.name, type="adapter")
             for path in kept:
                 artifact.add_dir(str(path)) if path.is_dir() else artifact.add_file(str(path))
             self.run.log_artifact(artifact)
@@ -216,10 +227,7 @@ class _Mirrored:
 def _state(folder: Path) -> str:
     if read_result(folder).result is not None:
         return State.finished.value
-    try:
-        return str(json.loads((folder / "status.json").read_text())["state"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return State.todo.value
+    return read_status(folder).get("state", State.todo.value)
 
 
 def _follow(wait_s: float) -> None:
@@ -246,9 +254,11 @@ def _follow(wait_s: float) -> None:
             if event == "begin" and _is_online(Path(name)):
                 followed = _Mirrored(Path(name), online=True)
             elif event == "end":
-                _mirror(Path(name), followed)
-                followed = None
-                print(name, flush=True)
+                lacks, followed = _mirror(Path(name), followed), None
+                if lacks:
+                    log.error("%s is mirrored but for %s", name, lacks)
+                else:
+                    print(name, flush=True)
             elif followed is not None:
                 followed.tail()
         except (Exception, SystemExit):
@@ -257,17 +267,18 @@ def _follow(wait_s: float) -> None:
     os._exit(0)  # threads of a tracker's keep nobody waiting
 
 
-def _mirror(folder: Path, followed: _Mirrored | None) -> None:
-    """Mirrors a run that has ended."""
+def _mirror(folder: Path, followed: _Mirrored | None) -> str:
+    """Mirrors a run that has ended, and says what could not be mirrored of it."""
     if followed is None and _state(folder) not in ENDED:
-        return
+        return ""
     mirrored = followed if followed is not None else _Mirrored(folder, _is_online(folder))
     mirrored.tail()
     mirrored.end()
+    return mirrored.lacks()
 
 
 def _is_online(folder: Path) -> bool:
-    log_settings = yaml.safe_load((folder / "config.yaml").read_text())["circumstances"]["log"]
+    log_settings = yaml.safe_load(read_bytes(folder / "config.yaml"))["circumstances"]["log"]
     return log_settings["wandb"] == Mirror.online.value
 
 
@@ -296,7 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 mirrored = _Mirrored(folder, options.online, options.project)
                 mirrored.tail()
                 mirrored.end()
-                print(f"{folder.name}: mirrored", file=sys.stderr)
+                lacks = mirrored.lacks()
+                print(f"{folder.name}: mirrored{f' but for {lacks}' if lacks else ''}", file=sys.stderr)
+                failed += lacks != ""
             except Exception as error:  # the tracker's, of any kind
                 print(f"Error: {folder.name} could not be mirrored ({type(error).__name__}: {error}).", file=sys.stderr)
                 failed += 1

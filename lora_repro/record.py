@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import time
 import traceback
 from collections.abc import Iterator
@@ -20,14 +21,18 @@ import yaml
 from lora_repro import files
 from lora_repro.circumstances import LogConfig
 from lora_repro.config import Resolved
-from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError
-from lora_repro.lock import Lock, Owner, holder
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, not_ours
+from lora_repro.lock import Lock, Owner, holder, remove_dead
 from lora_repro.methods import FullConfig, MethodConfig
 from lora_repro.result import SCHEMA, Result, first_difference, read_result
 from lora_repro.status import State, read_status
 
 TRAINED = "trained.safetensors"
 """What a method without an adapter's layout has trained."""
+
+FILES = ("status.json", "config.yaml", "metrics.jsonl", "run.log", "predictions.parquet", TRAINED)
+FOLDERS = ("checkpoint", "snapshots", "adapter")
+"""What a run writes beside its lock and its result."""
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +83,7 @@ class Record:
         if result is not None:
             return State.finished, result
         if problem is not None and not is_damaged:
-            return State.unreadable, None
+            return State.blocked, None
         if self.holder() is not None:
             return State.running, None
         try:
@@ -92,6 +97,13 @@ class Record:
     def holder(self) -> Owner | None:
         """Returns the process that computes the run; None if nobody does."""
         return holder(self.folder / "lock")
+
+    def is_free(self) -> bool:
+        """Tells whether nobody computes the run; the lock of a machine that is taken for dead is removed."""
+        if self.holder() is not None:
+            return False
+        remove_dead(self.folder / "lock")
+        return True
 
     @contextmanager
     def running(self, resolved: Resolved) -> Iterator[None]:
@@ -206,8 +218,8 @@ class Record:
     def tidy(self) -> None:
         """Clears what a kill has left beside a finished run: checkpoint, parts of files, a status that says less."""
         try:
-            self._lock.acquire()
-        except (RunFailedError, OSError):
+            self._lock.acquire(is_patient=False)
+        except (RunFailedError, InputError, OSError):
             return  # another process does it, or the store is read-only
         try:
             if self.read().result is not None:
@@ -281,25 +293,28 @@ class Record:
             AlreadyFinishedError: If it is whole.
             InputError: If it cannot be told whose it is.
         """
-        result, problem, is_damaged = self.read()
-        if result is not None:
-            raise AlreadyFinishedError(self.run_id, result)
-        if problem is None:
+        found = self.read()
+        if found.result is not None:
+            raise AlreadyFinishedError(self.run_id, found.result)
+        if found.problem is None:
             return
-        if not is_damaged:
-            raise InputError(
-                f"{problem} So it is left as it is.\nMake it readable here, or use another store (paths.outputs=DIR), "
-                "or move that directory away to compute the run anew."
-            )
-        kept = next(
-            path
-            for i in itertools.count()
-            if not os.path.lexists(path := self.folder / f"result.json.damaged{i or ''}")
-        )
-        log.warning("%s It is kept as %s, and the run is computed anew.", problem, kept.name)
+        if not found.is_damaged:
+            raise InputError(f"{found.problem}\n{found.remedy}")
+        names = (self.folder / f"result.json.damaged{i or ''}" for i in itertools.count())
+        kept = next(path for path in names if not os.path.lexists(path))
+        log.warning("%s It is kept as %s, and the run is computed anew.", found.problem, kept.name)
         os.replace(self.folder / "result.json", kept)
 
+    def _refuse_strangers(self) -> None:
+        """Refuses links, and what is no file or no folder, under a name that the run would write."""
+        kinds = {**dict.fromkeys(FILES, stat.S_ISREG), **dict.fromkeys(FOLDERS, stat.S_ISDIR)}
+        for name, is_ours in kinds.items():
+            path = self.folder / name
+            if os.path.lexists(path) and not is_ours(os.lstat(path).st_mode):
+                raise not_ours(path)
+
     def _begin(self, resolved: Resolved) -> None:
+        self._refuse_strangers()
         self._make_way()
         for partial in self.folder.rglob(f".*{files.PARTIAL}"):
             files.remove(partial)

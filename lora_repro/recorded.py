@@ -11,7 +11,7 @@ from lora_repro.arch import ModelConfig
 from lora_repro.config import Run, TrainConfig, group_names, load_group, run_id
 from lora_repro.errors import InputError, MissingInputError, no_such_choice
 from lora_repro.methods import METHODS
-from lora_repro.record import read_result
+from lora_repro.result import read_result
 
 
 def finished(folder: Path) -> dict[str, Any]:
@@ -23,10 +23,12 @@ def finished(folder: Path) -> dict[str, Any]:
     Raises:
         MissingInputError: If it is not finished, or its result does not count.
     """
-    result, problem, _ = read_result(folder)
-    if result is None:
-        raise MissingInputError(f"{problem or f'{folder} holds no result.json'}\nGive the directory of a finished run.")
-    return result
+    found = read_result(folder)
+    if found.problem is not None:
+        raise MissingInputError(f"{found.problem}\n{found.remedy}")
+    if found.result is None:
+        raise MissingInputError(f"{folder} holds no result.json\nGive the directory of a finished run.")
+    return found.result
 
 
 def run_of(result: Mapping[str, Any]) -> Run:

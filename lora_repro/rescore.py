@@ -29,7 +29,7 @@ class Rescorer:
         self.run = run
         self._where = device.prepare(circumstances.compute)
         self._splits = encode(run, circumstances)
-        self._model = build(Resolved(run, circumstances, str(folder.resolve())), self._where)
+        self._model = build(Resolved(run, circumstances, str(folder.absolute())), self._where)
 
     @property
     def trained(self) -> list[str]:

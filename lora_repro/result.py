@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_repro.reading import is_count, is_number, read_json
+from lora_repro.config import run_name
+from lora_repro.reading import NoFileError, is_count, is_number, read_json
 
 SCHEMA = 1
 """Version of result.json; a reader refuses others."""
@@ -22,6 +23,16 @@ class Result(NamedTuple):
     problem: str | None
     is_damaged: bool = False
     """It is nobody's result: it may be moved aside, and the run computed anew. Otherwise it is left as it is."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the problem."""
+        if self.is_damaged:
+            return "Compute the run again: the same command replaces a damaged result."
+        return (
+            "So it is left as it is: make it readable here, or move it away. Compute the run again in another store: "
+            "paths.outputs=DIR"
+        )
 
 
 class _Kind(NamedTuple):
@@ -56,10 +67,11 @@ _COUNT = _Kind("a whole number, 0 or more", is_count)
 _TIME = _or_null(_Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0))
 _BALANCE = _Kind("an object with n and labels", _is_balance)
 
-REQUIRED = ("config", "metrics", "metrics_by_epoch", "params")
+REQUIRED = ("run_id", "config", "metrics", "metrics_by_epoch", "params")
 """Keys that every result has had; others may be absent in old ones."""
 
 _SHAPE = {
+    "run_id": _Kind("a run's id", lambda value: isinstance(value, str) and len(value) <= 255),
     "config": _OBJECT,
     **{f"config.{group}": _OBJECT for group in ("model", "task", "method", "train")},
     **{f"config.{group}.name": _TEXT for group in ("model", "task", "method")},
@@ -105,19 +117,21 @@ def read_result(folder: Path) -> Result:
         return Result(None, None)
     except OSError as error:
         return Result(None, f"{path} cannot be read ({error.strerror}).")
+    except NoFileError as error:
+        return Result(None, f"{path} cannot be read ({error}).")
     except ValueError as error:
-        return Result(None, f"{path} is damaged and does not count ({error}).", is_damaged=True)
+        problem = f"{path} is damaged and does not count ({error})."
+        return Result(None, problem, is_damaged=not path.is_symlink())
     schema = result.get("schema") if isinstance(result, dict) else None
     if not isinstance(result, dict) or schema != SCHEMA or isinstance(schema, bool):
         is_another = is_count(schema) and not isinstance(schema, bool)
         told = schema if is_another else None
         problem = f"{path} does not count: it has schema {told}, this version reads {SCHEMA}."
         return Result(None, problem, is_damaged=not is_another)
-    if result.get("run_id") != folder.name:
-        problem = f"{path} does not count: it is the result of {result.get('run_id')}."
-        return Result(None, problem, is_damaged=True)
     if (wrong := _wrong(result)) is not None:
         return Result(None, f"{path} is damaged and does not count ({wrong}).", is_damaged=True)
+    if result["run_id"] != run_name(folder):
+        return Result(None, f"{path} does not count: it is the result of {result['run_id']}.")
     return Result(result, None)
 
 

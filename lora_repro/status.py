@@ -1,6 +1,7 @@
 """status.json of a run: how an attempt at it stands, in words for people. No torch."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ class State(str, Enum):
     stale = "stale"
     """Its process is gone without a word: killed, or out of memory; the same command goes on."""
     finished = "finished"
-    unreadable = "unreadable"
-    """A result is there that cannot be read here, as another's file or of another version; it is left as it is."""
+    blocked = "blocked"
+    """A result.json is there that cannot be read here, or is of another run or version; it is left as it is."""
 
 
 _SHAPE: dict[str, Callable[[object], bool]] = {
@@ -31,6 +32,16 @@ _SHAPE: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("started", "updated"), is_number),
 }
 """What is read of status.json, and what it must be."""
+
+
+def last_sign(folder: Path) -> float | None:
+    """Returns when something was last written in a run's directory, by the file system's clock; None: never."""
+    names = ("lock", "status.json", "metrics.jsonl", "run.log", "checkpoint")
+    times = []
+    for name in names:
+        with suppress(OSError):
+            times.append((folder / name).stat().st_mtime)
+    return max(times, default=None)
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from waiting import PATIENCE_S
+
 from lora_repro.config import HOME
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -30,7 +32,7 @@ class Done(NamedTuple):
 
 
 def run(
-    command: Sequence[str], variables: Mapping[str, str] | None = None, timeout_s: float = 120, cwd: Path = HOME
+    command: Sequence[str], variables: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S, cwd: Path = HOME
 ) -> Done:
     """Runs `python -m command` and returns how it ended.
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import programs
 import pytest
 from fakes import BOMB, adapters, bases, damage_result, data, strangers
+from waiting import PATIENCE_S, wait_for
 
 from lora_repro.config import HOME
 
@@ -292,12 +292,10 @@ def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: in
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit that it is ignored
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=HOME, preexec_fn=heard)
     try:
-        deadline = time.time() + 60
-        while not list(tmp_path.glob("runs/*/result.json")) and time.time() < deadline:
-            time.sleep(0.05)
-        time.sleep(1)  # the second run is on its way
+        wait_for(lambda: list(tmp_path.glob("runs/*/result.json")))
+        wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.jsonl"))) == 2)  # the second run is on its way
         process.send_signal(number)
-        _, words = process.communicate(timeout=60)
+        _, words = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.communicate()

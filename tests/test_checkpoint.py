@@ -5,11 +5,12 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from damage import contents
 from omegaconf import DictConfig
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from lora_repro import checkpoint, interrupt
 from lora_repro.checkpoint import Keeper
@@ -163,7 +164,7 @@ def test_resume_never_starts_over(
     assert "goes on from" not in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["half", "zeros", "empty", "flipped"])
+@pytest.mark.parametrize("damage", ["half", "zeros", "empty", "flipped", "bare"])
 def test_a_damaged_checkpoint_is_told_and_not_used(
     tiny: Compose, damage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,9 +172,9 @@ def test_a_damaged_checkpoint_is_told_and_not_used(
     (path,) = (record.folder / "checkpoint").iterdir()
     whole = path.read_bytes()
     flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
-    path.write_bytes(
-        {"half": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "empty": b"", "flipped": flipped}[damage]
-    )
+    damaged = {"half": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "empty": b"", "flipped": flipped}
+    path.write_bytes({**damaged, "bare": save({"model/x": np.zeros(1)})}[damage])  # bare: no checkpoint of ours
+    os.mkfifo(path.with_name("999999999-000.safetensors"))  # as if it were newer
     caplog.set_level("INFO", "lora_repro")
     run_job(tiny())
     assert "is damaged and not used" in caplog.text and "goes on from" not in caplog.text

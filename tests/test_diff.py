@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from stores import PROVENANCE, job, write_run
 from test_analysis_cli import call
 
-from analysis.diff import Difference, Kind, Recorded, differences, recorded
+from analysis.diff import COLUMNS, Difference, Kind, Recorded, differences, recorded
 from analysis.render.differences import verdict
 from lora_repro.errors import InputError
 from lora_repro.job import run_job
@@ -147,6 +147,33 @@ def test_what_is_not_kept_is_not_called_equal(tmp_path: Path) -> None:
         (folder / "predictions.parquet").unlink()
     runs = [recorded(str(folder), "") for folder in (first, second)]
     assert verdict(runs[0], runs[1], []) == "Bit-equal: metrics (predictions and weights not kept by both)."
+
+
+def test_of_nothing_nothing_is_equal(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    for folder in (first, second):
+        pd.DataFrame({name: [] for name in COLUMNS}).to_parquet(folder / "predictions.parquet")
+        save_file({}, folder / "adapter" / "adapter_model.safetensors")
+    runs = [recorded(str(folder), "") for folder in (first, second)]
+    assert verdict(runs[0], runs[1], differences(runs[0], runs[1])) == (
+        "Bit-equal: metrics (predictions and weights not kept by both)."
+    )
+
+
+def test_a_split_that_one_run_alone_has_predicted_is_a_difference(tmp_path: Path) -> None:
+    a = recorded(str(write(tmp_path / "a")), "")
+    assert a.predictions is not None
+    more = pd.concat([a.predictions, a.predictions.assign(split="test")])
+    found = differences(a, a._replace(predictions=more))
+    assert found == [Difference("test: predictions of one run only", None, 2, Kind.result)]
+
+
+def test_the_same_bytes_of_another_type_are_other_weights(tmp_path: Path) -> None:
+    a = recorded(str(write(tmp_path / "a")), "")
+    assert a.tensors is not None
+    other = {name: tensor.view(np.int32) if "lora_A" in name else tensor for name, tensor in a.tensors.items()}
+    (found,) = differences(a, a._replace(tensors=other))
+    assert "lora_A.weight" in found.key and found.second == np.float32(1).view(np.int32) - 1
 
 
 def test_other_examples_and_other_tensors_are_counted(tmp_path: Path) -> None:

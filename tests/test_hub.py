@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, serving, snapshot
+from waiting import PATIENCE_S
 
 from lora_repro import hub
 from lora_repro.config import HOME, load_group
@@ -20,7 +21,7 @@ def fetch(home: Path, *names: str, **variables: str) -> subprocess.CompletedProc
     """Runs the program as a user would, with a hub's cache of its own."""
     return subprocess.run(
         [sys.executable, "-m", "lora_repro.fetch", *names],
-        capture_output=True, text=True, check=False, cwd=HOME, timeout=60,
+        capture_output=True, text=True, check=False, cwd=HOME, timeout=PATIENCE_S,
         env=os.environ | {"HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | variables,
     )  # fmt: skip
 

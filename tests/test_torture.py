@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from damage import contents, count_calls, differences, in_a_child
 from omegaconf import DictConfig
+from waiting import PATIENCE_S, at_once
 
 from lora_repro.config import HOME
 from lora_repro.errors import InputError, RunFailedError
@@ -114,7 +115,7 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
     dice = random.Random(20211)
     command = sweep(*more, "train.dtype=bf16")
     whole = start(command, tmp_path / "whole")
-    _, words = whole.communicate(timeout=600)
+    _, words = whole.communicate(timeout=PATIENCE_S)
     assert whole.returncode == 0, words
     done: list[int] = []
     while len(done) < kills:
@@ -126,12 +127,12 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
             time.sleep(0.01)  # mostly while it computes, now and then while it starts
         time.sleep(dice.uniform(0, 0.6))
         process.send_signal(number)
-        _, words = process.communicate(timeout=60)
+        _, words = process.communicate(timeout=PATIENCE_S)
         assert process.returncode in (-number, 130), words
         assert "Traceback" not in words
         done.append(process.returncode)
     last = start(command, tmp_path / "killed")
-    _, words = last.communicate(timeout=600)
+    _, words = last.communicate(timeout=PATIENCE_S)
     assert last.returncode == 0, words
     assert differences(tmp_path / "killed" / "store", tmp_path / "whole" / "store") == []
     assert len(contents(tmp_path / "whole" / "store")) > 50
@@ -142,7 +143,8 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
 
 def test_two_processes_share_a_sweep_and_never_a_run(tmp_path: Path) -> None:
     both = [start(sweep("train.epochs=4"), tmp_path) for _ in range(2)]
-    words = [process.communicate(timeout=300)[1] for process in both]
+    assert set(at_once(tmp_path / "store" / "runs", 2)) == {process.pid for process in both}
+    words = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], words
     finished = [
         {line.split()[0] for line in text.splitlines() if " finished in " in line and not line.startswith("Sum")}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from analysis.__main__ import main
-from analysis.truncation import _added, _changes, _places, _projected, truncate
+from analysis.truncation import _added, _changes, _check, _places, _projected, truncate
 from lora_repro import device, scoring
 from lora_repro.arch import arch_of
 from lora_repro.compose import compose
@@ -208,7 +208,8 @@ def test_a_record_that_its_files_do_not_bear_out_is_refused(trained: dict[str, R
     folder = folder_of(trained["lora"])
     path, text = folder / "result.json", (folder / "result.json").read_text()
     result = json.loads(text)
-    result["metrics"]["eval/accuracy"] = 0.123
+    for row in (result["metrics"], result["metrics_by_epoch"][-1]):
+        row["eval/accuracy"] = 0.123
     try:
         path.write_text(json.dumps(result))
         with pytest.raises(RunFailedError, match=r"differs from its record by up to .* \(eval/accuracy\), on the mach"):
@@ -219,6 +220,18 @@ def test_a_record_that_its_files_do_not_bear_out_is_refused(trained: dict[str, R
         assert "it was made elsewhere: device_class another CPU, here" in notes[-1]
     finally:
         path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (["eval/accuracy"], "Without a cut it scores exactly as its record says, which holds no eval/loss."),
+        ([], "Its record holds none of eval/accuracy, eval/loss, so the scores are held against nothing."),
+    ],
+)
+def test_of_what_the_record_lacks_nothing_is_said(kept: list[str], words: str) -> None:
+    whole = {"eval/accuracy": 0.5, "eval/loss": 0.75}
+    assert _check({"metrics": {key: whole[key] for key in kept}}, whole, {}) == [words]
 
 
 def test_what_cannot_be_cut_is_refused_in_words(trained: dict[str, Resolved], tmp_path: Path, capsys: Captured) -> None:

@@ -47,7 +47,7 @@ def read(given: str, options: Options | None = None) -> Adapter:
     if not path.is_file():
         raise InputError(f"{shown(given)}: neither a file nor a folder.\n{_KINDS}")
     if path.parent.name == "snapshots" and is_run(path.parent.parent):
-        return read_run(path.resolve().parent.parent, options, weights=path)
+        return read_run(path.absolute().parent.parent, options, weights=path)
     if is_peft(path.parent) and path.name.startswith("adapter_model."):
         return read_peft(path.parent, given, open_backbone(options.base))
     return _read_file(path, given, options)
@@ -55,7 +55,7 @@ def read(given: str, options: Options | None = None) -> Adapter:
 
 def _read_folder(folder: Path, given: str, options: Options) -> Adapter:
     if is_run(folder):
-        return read_run(folder.resolve(), options)
+        return read_run(folder, options)
     if is_peft(folder):
         return read_peft(folder, given, open_backbone(options.base))
     if (tensors := open_folder(folder)) is not None:

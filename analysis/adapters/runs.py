@@ -11,12 +11,13 @@ from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.starts import start_of
 from lora_repro.adapter_names import FACTORS, factor_name
 from lora_repro.arch import Site
-from lora_repro.config import PEFT_WEIGHTS, Run
+from lora_repro.config import PEFT_WEIGHTS, Run, run_name
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
-from lora_repro.record import TRAINED, read_result
+from lora_repro.record import TRAINED
 from lora_repro.recorded import run_of
+from lora_repro.result import read_result
 
 
 def is_run(folder: Path) -> bool:
@@ -36,9 +37,10 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
         MissingInputError: If it is not finished, or has not kept what is asked for.
         InputError: If its record is damaged, or it changed no matrix.
     """
-    result, problem, _ = read_result(folder)
+    found = read_result(folder)
+    result, problem, _ = found
     if problem is not None:
-        raise InputError(f"{problem}\nCompute the run again: the same command replaces a damaged result.")
+        raise InputError(f"{problem}\n{found.remedy}")
     if result is None:
         raise MissingInputError(
             f"{folder}: holds no result.json: the run is not finished.\n"
@@ -60,7 +62,7 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
         raise InputError(
             f"{folder}: a run of {run.method.name} changes no matrix but the head's.\nGive one of another method."
         )
-    adapter = read_checkpoint(tensors, folder.name, backbone, options)
+    adapter = read_checkpoint(tensors, run_name(folder), backbone, options)
     adapter.format = _format(run)
     return adapter
 
@@ -81,7 +83,7 @@ def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weight
     taken = {name for pair in pairs.values() for name in (pair.A, pair.B)}
     members = [_matrix(site, pair, tensors, method.scaling_of(site), start, backbone) for site, pair in pairs.items()]
     unknown = [name for name in tensors.shapes if name not in taken]
-    return Adapter(folder.name, _format(run), members, unknown, base=run.model.hub or run.model.name)
+    return Adapter(run_name(folder), _format(run), members, unknown, base=run.model.hub or run.model.name)
 
 
 def _pair(site: Site, tensors: Tensors) -> Pair:
