@@ -88,9 +88,10 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
     if (folder / "config.yaml").is_file():
-        result = read_result(folder).result
+        result, problem, _ = read_result(folder)
         if result is None:
-            raise MissingInputError(f"train.init_from: the run {folder.name} is not finished. Compute it first.")
+            why = problem if problem is not None else f"the run {folder.name} is not finished."
+            raise MissingInputError(f"train.init_from: {why} Compute it first.")
         base = result["config"]["model"]
         if base["digest"] != run.model.digest:
             raise InputError(

@@ -64,7 +64,7 @@ _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _TEXT = _Kind("text", lambda value: isinstance(value, str))
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _COUNT = _Kind("a whole number, 0 or more", is_count)
-_TIME = _or_null(_Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0))
+_AMOUNT = _Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
 _BALANCE = _Kind("an object with n and labels", _is_balance)
 
 REQUIRED = ("run_id", "config", "metrics", "metrics_by_epoch", "params")
@@ -85,8 +85,8 @@ _SHAPE = {
     "flags": _of(_FLAG, "an object of true and false"),
     "data": _OBJECT,
     **{f"data.{split}": _BALANCE for split in ("train", "eval", "test")},
-    **dict.fromkeys(("run_seconds", "train_seconds", "train_examples_per_s", "peak_memory_gib"), _TIME),
-    "merge_max_abs_error": _TIME,
+    **dict.fromkeys(("run_seconds", "train_seconds"), _AMOUNT),
+    **dict.fromkeys(("train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)),
     "provenance": _OBJECT,
     "provenance.commit": _or_null(_TEXT),
     "provenance.dirty": _or_null(_FLAG),

@@ -12,6 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from stores import write_status
+from test_campaign import Launches, run, sweep
 from waiting import touch, wait_for
 
 from lora_repro import lock
@@ -273,3 +275,18 @@ def test_a_damaged_lock_blocks_nothing(tmp_path: Path, content: str) -> None:
     ours.acquire()
     ours.release()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_sweep_takes_over_the_run_of_a_dead_machine_after_two_minutes(
+    one_by_one: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *rest = sweep().jobs
+    write_status(tmp_path, first, "running")
+    path = tmp_path / "runs" / first.run_id / "lock"
+    owner_elsewhere(path)
+    touch(path, time.time() + 10**7)  # that machine's clock was ahead
+    clock, launches = Clock(monkeypatch), Launches(tmp_path)
+    assert run(sweep(), tmp_path, launches, one_by_one) == 0
+    launched = [run_id for batch in launches.batches for run_id in batch]
+    assert launched == [job.run_id for job in [*rest, first]] and 120 <= clock.now <= 122

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from stores import job, jobs
+from waiting import PATIENCE_S
 
 from analysis import load_runs
 from analysis.adapters import read
@@ -49,7 +50,7 @@ def impatient() -> Iterator[None]:
         raise TimeoutError("it hangs")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(120)
+    signal.alarm(int(PATIENCE_S))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -109,6 +110,7 @@ LOOKS: dict[str, Callable[[Path], object]] = {
 
 def look(name: str, folder: Path) -> object:
     """Reads a record as a command does; one that it refuses in words gives those words."""
+    signal.alarm(int(PATIENCE_S))
     try:
         return LOOKS[name](folder)
     except (InputError, RunFailedError) as error:
@@ -192,6 +194,7 @@ def test_a_wrong_value_at_any_key_breaks_no_command(folder: Path, stride: int, m
         (("provenance", "threads"), 0, "provenance.threads must be a whole number, 1 or more"),
         (("flags",), ["one_class"], "flags must be an object of true and false"),
         (("data", "eval", "n"), 0, "data.eval must be an object with n and labels"),
+        (("run_seconds",), None, "run_seconds must be a number, 0 or more"),
         (("run_seconds",), "fast", "run_seconds must be a number, 0 or more"),
         (("params", "method"), 8.5, "params.method must be a whole number"),
         (("seconds",), 10**400, "more than 64 bits"),
