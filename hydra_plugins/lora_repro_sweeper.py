@@ -34,7 +34,7 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
-        from lora_repro import campaign
+        from lora_repro import campaign, workers
         from lora_repro.errors import InputError
         from lora_repro.slurm_queue import JobFunction, Queue
 
@@ -50,6 +50,8 @@ class GridSweeper(Sweeper):
             raise InputError(
                 f"hydra/launcher={name}: it is not installed ({error}).\nInstall it: pip install {package}"
             ) from error
+        if "joblib" in type(launcher).__module__:
+            workers.limit_joblib()
         on_cluster = "submitit" in type(launcher).__module__
         queue = Queue(cast(JobFunction, launcher)) if type(launcher).__name__ == "SlurmLauncher" else None
         self.engine = campaign.Launcher(launcher.launch, isinstance(launcher, BasicLauncher), on_cluster, queue)

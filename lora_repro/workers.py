@@ -24,6 +24,11 @@ def workers() -> int:
     return gpus() or cores()
 
 
+def limit_joblib() -> None:
+    """Has joblib divide the cores among its workers that this process may use; it does not know of Slurm's grant."""
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(cores()))
+
+
 def cores() -> int:
     """Returns the number of cores that this process may use; where nothing limits it, those of the machine.
 

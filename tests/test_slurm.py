@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import joblib
 import pytest
 from hydra.core.utils import JobReturn
 
@@ -231,6 +232,14 @@ def test_cores_are_the_fewest_of_binding_grant_and_quota(monkeypatch: pytest.Mon
         monkeypatch.setattr(slurm, "granted_cpus", lambda value=granted: value)
         monkeypatch.setattr(workers, "quota", lambda value=quota: value)
         assert workers.cores() == cores
+
+
+def test_joblib_divides_the_cores_that_were_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "x")
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
+    monkeypatch.setattr(slurm, "granted_cpus", lambda: 1)
+    workers.limit_joblib()
+    assert joblib.cpu_count() == 1
 
 
 @pytest.mark.parametrize(
