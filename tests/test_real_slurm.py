@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,10 +91,10 @@ def test_a_time_limit_is_outlived(tmp_path: Path, slurm: dict[str, str]) -> None
 def test_jobs_that_wait_in_the_queue_are_not_submitted_again(tmp_path: Path, slurm: dict[str, str]) -> None:
     before = submitted(slurm)
     line = command("submitit_slurm", *LONG, *SMALL, "hydra.launcher.array_parallelism=1", "seed=0,1,2")
-    for _ in range(2):
+    for says in ("Submitted to Slurm: 3 runs", "In Slurm's queue already: 3 runs"):
         process = start(tmp_path, line, **slurm)
-        wait_for(lambda: begun(tmp_path) == 1, 200)
-        time.sleep(3)
+        assert process.stderr is not None
+        assert any(says in told for told in process.stderr), says
         process.send_signal(signal.SIGINT)
         _, words = process.communicate(timeout=60)
         assert process.returncode == 130 and "stay in Slurm's queue" in words, words
