@@ -2,11 +2,8 @@
 
 import json
 import logging
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +17,11 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig, LoRAConfig
 from lora_repro.methods.lora_layers import features_of, rows_in
+from lora_repro.methods.lora_peft import check_settings, settings
 from lora_repro.record import TRAINED, read_result
+
+READ = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+"""Types of tensors that are weights; whole numbers and 8-bit floats are weights only with a scale beside."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
             write_atomically(folder / "adapter" / FACTORS, save(tensors))
             tensors = _stacked(tensors, fused, run.method)
         write_atomically(folder / "adapter" / PEFT_WEIGHTS, save(tensors))
-        config = json.dumps(_peft_config(run, run.method), indent=2)
+        config = json.dumps(settings(run.arch, run.method, run.model.hub or run.model.name), indent=2)
         write_atomically(folder / "adapter" / PEFT_CONFIG, config + "\n")
     elif keep_full or not isinstance(run.method, FullConfig):
         write_atomically(folder / TRAINED, save(trained_tensors(model, run)))
@@ -106,7 +107,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         names, path, fused = _peft_names(method, run.arch), folder / PEFT_WEIGHTS, _fused(method, run.arch)
         if fused and (folder / FACTORS).is_file():
             path, fused = folder / FACTORS, {}
-        _check_peft_config(folder, run, method, stacked=path.name == FACTORS)
+        check_settings(folder / PEFT_CONFIG, run.arch, method, stacked=path.name == FACTORS)
     else:
         names, path = {name: name for name, p in model.named_parameters() if p.requires_grad}, folder / TRAINED
     if not path.is_file():
@@ -149,6 +150,11 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
             raise InputError(
                 f"train.init_from: {names[name]} has shape {tuple(tensor.shape)}, this model needs "
                 f"{tuple(parameters[name].shape)}. Choose the adapter's own base, task and method."
+            )
+        if tensor.dtype not in READ:
+            raise InputError(
+                f"train.init_from: {names[name]} is kept as {str(tensor.dtype).removeprefix('torch.')}; only "
+                f"{', '.join(READ.values())} are read.\nGive an adapter that is not quantised."
             )
         if not tensor.isfinite().all():
             raise InputError(
@@ -233,88 +239,3 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
                 "Give them all: method.targets=[q,k,v]"
             )
     return split
-
-
-def _peft_config(run: Run, method: LoRAConfig) -> dict[str, Any]:
-    """Returns adapter_config.json; the base is named as the hub does, never by a path."""
-    sites = run.arch.select(method.targets)
-    ranks: dict[str, int] = {}
-    scalings: dict[str, float] = {}
-    for site in sites:
-        ranks[site.module] = ranks.get(site.module, 0) + method.r_of(site)
-        scalings.setdefault(site.module, method.scaling_of(site))
-    alphas = {module: scalings[module] * r for module, r in ranks.items()}
-    r, alpha = ranks[sites[0].module], alphas[sites[0].module]
-    return {
-        "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if run.arch.head_modules else "CAUSAL_LM",
-        "base_model_name_or_path": run.model.hub or run.model.name,
-        "r": r,
-        "rank_pattern": {module: other for module, other in ranks.items() if other != r},
-        "lora_alpha": alpha,
-        "alpha_pattern": {module: other for module, other in alphas.items() if other != alpha},
-        "lora_dropout": method.dropout,
-        "target_modules": list(ranks),
-        "modules_to_save": list(run.arch.head_modules) or None,
-        "bias": method.bias.value,
-        "fan_in_fan_out": any(site.transposed for site in sites),
-        "use_rslora": False,  # its scale is in lora_alpha
-        "inference_mode": True,
-    }
-
-
-def _check_peft_config(folder: Path, run: Run, method: LoRAConfig, stacked: bool) -> None:
-    """Refuses an adapter whose rank or scale is not the run's: its tensors would fit, its output would not."""
-    try:
-        config = json.loads((folder / PEFT_CONFIG).read_text())
-        r, alpha = int(config["r"]), float(config["lora_alpha"])
-        patterns = [dict(config.get(key) or {}) for key in ("rank_pattern", "alpha_pattern")]
-    except FileNotFoundError:
-        raise MissingInputError(
-            f"train.init_from: {folder} holds no {PEFT_CONFIG}, and without it the adapter's scale is unknown."
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise MissingInputError(
-            f"train.init_from: {folder / PEFT_CONFIG} is damaged ({error!r}).\n"
-            "Give it as PEFT's save_pretrained writes it."
-        ) from error
-    if config.get("peft_type", "LORA") != "LORA":
-        raise InputError(f"train.init_from: the adapter is PEFT's {config['peft_type']}.\nGive a LoRA adapter.")
-    if config.get("use_dora"):
-        raise InputError(
-            "train.init_from: the adapter uses PEFT's use_dora, which method=lora does not have.\n"
-            "Give an adapter without it."
-        )
-    if config.get("layer_replication"):
-        raise InputError(
-            "train.init_from: the adapter has PEFT's layer_replication: it was trained in a model of other "
-            "layers, each a copy of one of the base's.\nGive an adapter without it."
-        )
-    ours = _peft_config(run, method)
-    plain = not (any(patterns) or config.get("use_rslora") or ours["rank_pattern"] or ours["alpha_pattern"])
-    if plain and not stacked and not method.rslora and (r, alpha) != (method.r, method.alpha):
-        raise InputError(
-            f"train.init_from: the adapter has r = {r} and alpha = {alpha:g}, the run r = {method.r} and alpha = "
-            f"{method.alpha:g}.\nGive the adapter's: method.r={r} method.alpha={alpha:g}"
-        )
-    for site in run.arch.select(method.targets):
-        if stacked and site.part is not None:
-            theirs, mine = _rank_and_scale(config, site.module), _rank_and_scale(ours, site.module)
-        else:
-            theirs, mine = _rank_and_scale(config, site.module), (method.r_of(site), method.scaling_of(site))
-        if theirs[0] != mine[0] or not math.isclose(theirs[1], mine[1]):
-            raise InputError(
-                f"train.init_from: at {site.module} the adapter has rank {theirs[0]} and scale {theirs[1]:g}, the run "
-                f"{mine[0]} and {mine[1]:g}.\nGive the adapter's method.r, r_pattern, alpha and rslora."
-            )
-
-
-def _rank_and_scale(config: Mapping[str, Any], module: str) -> tuple[int, float]:
-    """Returns the rank and the scale of PEFT's update of a module; its patterns end like the module's name."""
-
-    def of(pattern: str, default: str) -> Any:
-        given = config.get(pattern) or {}
-        return next((given[key] for key in given if re.fullmatch(rf"(.*\.)?({key})", module)), config[default])
-
-    r = int(of("rank_pattern", "r"))
-    return r, float(of("alpha_pattern", "lora_alpha")) / (math.sqrt(r) if config.get("use_rslora") else r)

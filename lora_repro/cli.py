@@ -15,6 +15,7 @@ from lora_repro import budget, interrupt
 from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_unknown_preset
 from lora_repro.errors import InputError, RunFailedError, did_you_mean
 from lora_repro.explain import explain
+from lora_repro.repeated import refuse_repeated_keys
 
 LONGEST_NAME = 255
 """No file system takes a longer one, and no key or choice has it."""
@@ -102,6 +103,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
             arguments.append(argument)
             continue
         (override,) = OverridesParser.create().parse_overrides([argument])
+        refuse_repeated_keys([argument])
         keys.append(override.key_or_group)
         _refuse_no_sweep(override, argv)
         if override.key_or_group == "preset" and not override.is_sweep_override():

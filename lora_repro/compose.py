@@ -6,13 +6,16 @@ import hydra
 from omegaconf import DictConfig
 
 from lora_repro.config import HOME
+from lora_repro.repeated import refuse_repeated_keys
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Returns what `python -m lora_repro OVERRIDES` would compose.
 
     Raises:
+        InputError: If a key stands twice in a dictionary among them.
         HydraException: If an override, or a choice of a group, does not exist.
     """
+    refuse_repeated_keys(overrides)
     with hydra.initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
         return hydra.compose("config", list(overrides))

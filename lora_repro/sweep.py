@@ -16,6 +16,7 @@ from lora_repro.circumstances import Circumstances
 from lora_repro.config import Resolved, group_names, integral, refuse_unknown_preset, resolve, run_id
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.explain import explain
+from lora_repro.repeated import refuse_repeated_keys
 
 Compose = Callable[[list[str]], DictConfig]
 """Composes a configuration from override strings: Hydra's, however it was started."""
@@ -86,6 +87,7 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
         InputError: If an argument, a grid or one of its points is impossible.
     """
     given = OverridesParser.create().parse_overrides(list(arguments))
+    refuse_repeated_keys(arguments)
     sweeps = [o for o in given if o.key_or_group == "sweeps"]
     own = [o for o in given if _is_circumstance(o)]
     if axes := [_line(o) for o in own if o.is_sweep_override()]:

@@ -1,0 +1,276 @@
+"""PEFT's settings of a LoRA adapter, adapter_config.json: ours are written, foreign ones are held to B A. No torch.
+
+Source: peft/tuners/lora/config.py and layer.py, PEFT 0.21.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_repro.arch import Arch, Site
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.methods.lora import LoRAConfig
+from lora_repro.reading import parse_json
+
+WITHOUT_EFFECT = frozenset(
+    {
+        *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
+        *("inference_mode", "lora_dropout"),  # of the training
+        *("bias", "modules_to_save"),  # said by the tensors
+        *("eva_config", "corda_config", "lora_ga_config", "loftq_config", "qalora_group_size"),  # of what is refused
+        *("fan_in_fan_out", "megatron_config", "megatron_core"),  # PEFT goes by the layer
+    }
+)
+"""Settings that change nothing of what the tensors of the file compute, whatever they say."""
+
+CHECKED = frozenset(
+    {
+        *("peft_type", "init_lora_weights"),
+        *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    }
+)
+"""Settings that are held against the model and the method."""
+
+REFUSED = {
+    "use_dora": "scales each column of W_0 + B A",
+    "use_qalora": "pools the input before A",
+    "use_bdlora": "keeps only blocks of a factor",
+    "target_parameters": "adapts stacks of experts",
+    "lora_bias": "adds a bias to B",
+    "alora_invocation_tokens": "switches the adapter on behind certain tokens only",
+    "trainable_token_indices": "replaces rows of the token embedding",
+    "layer_replication": "repeats layers of the base",
+    "arrow_config": "chooses between several adapters",
+    "monteclora_config": "draws its updates at random",
+    "kasa_config": "cuts W_0 and puts a diagonal between B and A",
+    "velora_config": "trains with another gradient",
+    "ensure_weight_tying": "adapts the output layer with the token embedding",
+}
+"""Settings of an update that is not only (alpha / r) B A beside W_0."""
+
+DRAWN = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
+"""Starts (init_lora_weights) that leave W_0 as it is."""
+
+CHANGES_W0 = {"pissa": True, "olora": True, "loftq": True, "corda": False, "lora_ga": False}
+"""Starts that take B A out of W_0, or round it; and whether PEFT's from_pretrained does so again."""
+
+_MOST_QUANTIFIERS = 4
+"""In a pattern of a foreign file: a matcher's time grows with the name's length to this power."""
+_LONGEST_PATTERN = 500
+
+
+def settings(arch: Arch, method: LoRAConfig, base: str | None) -> dict[str, Any]:
+    """Returns what adapter_config.json says of an adapter of ours.
+
+    Args:
+        arch: Shapes of the model.
+        method: The method.
+        base: The base as the hub names it; never a path.
+    """
+    sites = arch.select(method.targets)
+    ranks: dict[str, int] = {}
+    scalings: dict[str, float] = {}
+    for site in sites:
+        ranks[site.module] = ranks.get(site.module, 0) + method.r_of(site)
+        scalings.setdefault(site.module, method.scaling_of(site))
+    alphas = {module: scalings[module] * r for module, r in ranks.items()}
+    r, alpha = ranks[sites[0].module], alphas[sites[0].module]
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if arch.head_modules else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": r,
+        "rank_pattern": {module: other for module, other in ranks.items() if other != r},
+        "lora_alpha": alpha,
+        "alpha_pattern": {module: other for module, other in alphas.items() if other != alpha},
+        "lora_dropout": method.dropout,
+        "target_modules": list(ranks),
+        "modules_to_save": list(arch.head_modules) or None,
+        "bias": method.bias.value,
+        "fan_in_fan_out": any(site.transposed for site in sites),
+        "use_rslora": False,  # its scale is in lora_alpha
+        "inference_mode": True,
+    }
+
+
+def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) -> None:
+    """Refuses an adapter whose tensors would fit, and whose output would be another than PEFT's.
+
+    Args:
+        path: Its adapter_config.json.
+        arch: Shapes of the model.
+        method: The method whose updates are filled.
+        stacked: Whether the tensors are our own factors of fused layers, beside the file that the settings speak of.
+
+    Raises:
+        MissingInputError: If the settings are missing or damaged.
+        InputError: If they say another rank or scale than the method's, another start of the base, or something that
+            is not known here.
+    """
+    config = _load(path)
+    if config.get("peft_type", "LORA") != "LORA":
+        raise InputError(f"{path}: the adapter is PEFT's {config['peft_type']}.\nGive a LoRA adapter.")
+    _refuse_other_sums(config, path)
+    _refuse_changed_base(config, path)
+    sites = arch.select(method.targets)
+    _refuse_other_modules(config, sites, path)
+    ours = settings(arch, method, None)
+    patterns = any(each.get(key) for each in (config, ours) for key in ("rank_pattern", "alpha_pattern"))
+    plain = not (patterns or config.get("use_rslora") or method.rslora or stacked)
+    r, alpha = config["r"], config["lora_alpha"]
+    if plain and (r, alpha) != (method.r, method.alpha):
+        raise InputError(
+            f"{path}: the adapter has r = {r} and alpha = {alpha:g}, the run r = {method.r} and alpha = "
+            f"{method.alpha:g}.\nGive the adapter's: method.r={r} method.alpha={alpha:g}"
+        )
+    for site in sites:
+        theirs = _rank_and_scale(config, site.module, path)
+        mine = method.r_of(site), method.scaling_of(site)
+        if stacked and site.part is not None:
+            mine = _rank_and_scale(ours, site.module, path)
+        if theirs[0] != mine[0] or not math.isclose(theirs[1], mine[1]):
+            raise InputError(
+                f"{path}: at {site.module} the adapter has rank {theirs[0]} and scale {theirs[1]:g}, the run "
+                f"{mine[0]} and {mine[1]:g}.\nGive the adapter's method.r, r_pattern, alpha and rslora."
+            )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Reads settings whose numbers are numbers."""
+    try:
+        config = parse_json(path.read_bytes())
+        if config.get("peft_type", "LORA") == "LORA":
+            ranks = [config["r"], *_values(config, "rank_pattern")]
+            alphas = [config["lora_alpha"], *_values(config, "alpha_pattern")]
+            if not all(type(r) is int and r > 0 for r in ranks):
+                raise ValueError(f"r and rank_pattern must be whole numbers above 0, not {ranks}")
+            if not all(type(alpha) in (int, float) and math.isfinite(alpha) for alpha in alphas):
+                raise ValueError(f"lora_alpha and alpha_pattern must be numbers, not {alphas}")
+            if not isinstance(config.get("use_rslora"), bool | None):
+                raise ValueError(f"use_rslora must be true or false, not {config['use_rslora']!r}")
+            for key in ("target_modules", "exclude_modules"):
+                if not isinstance(names := config.get(key), str | None) and not _all_are(str, names):
+                    raise ValueError(f"{key} must be names, not {names!r}")
+            if not isinstance(layers := config.get("layers_to_transform"), int | None) and not _all_are(int, layers):
+                raise ValueError(f"layers_to_transform must be whole numbers, not {layers!r}")
+    except FileNotFoundError:
+        raise MissingInputError(
+            f"{path} is missing, and without it the adapter's scale is unknown.\n"
+            "Give the folder as PEFT's save_pretrained writes it."
+        ) from None
+    except KeyError as error:
+        raise _damaged(path, f"it lacks {error}") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(path, str(error)) from None
+    return config
+
+
+def _values(config: Mapping[str, Any], pattern: str) -> list[Any]:
+    return list((config.get(pattern) or {}).values())
+
+
+def _all_are(kind: type, values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _damaged(path: Path, why: str) -> MissingInputError:
+    return MissingInputError(
+        f"{path} is damaged ({' '.join(why.split())[:300]}).\nGive it as PEFT's save_pretrained writes it."
+    )
+
+
+def _refuse_other_sums(config: Mapping[str, Any], path: Path) -> None:
+    """Refuses every setting that may change what is computed: those that are known, and those that are not."""
+    for key, value in config.items():
+        if key in WITHOUT_EFFECT or key in CHECKED or value is None or value is False or value in ({}, [], ""):
+            continue
+        what = f"which {REFUSED[key]}" if key in REFUSED else "which is not known here, and may change its output"
+        raise InputError(
+            f"{path}: the adapter has {key[:80]} = {str(value)[:80]}, {what}; method=lora adds (alpha / r) B A.\n"
+            "Give an adapter without it, or merge it into its base with PEFT and give that: model=local paths.model=DIR"
+        )
+
+
+def _refuse_changed_base(config: Mapping[str, Any], path: Path) -> None:
+    """Refuses an adapter that was not trained beside W_0: on W_0 itself its output is another."""
+    start = str(config.get("init_lora_weights")).lower()
+    if start in DRAWN:
+        return
+    kind = next((name for name in CHANGES_W0 if start.startswith(name)), None)
+    if kind is None:
+        raise InputError(
+            f"{path}: init_lora_weights is {start[:80]}, a start that is not known here.\n"
+            f"Known are: {', '.join(DRAWN)}. Give an adapter of one of these."
+        )
+    remedies = []
+    if kind != "loftq":
+        remedies.append(
+            "convert it where it was trained: save_pretrained(DIR, path_initial_model_for_weight_conversion=START)"
+        )
+    if CHANGES_W0[kind]:
+        remedies.append(
+            "merge it with PEFT, PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(DIR), and "
+            "give that as the model: model=local paths.model=DIR"
+        )
+    raise InputError(
+        f"{path}: the adapter started from init_lora_weights={start[:80]}, which changes the base: it belongs to "
+        f"these changed weights and not to the model's own.\nTo use it, {'; or '.join(remedies)}"
+    )
+
+
+def _refuse_other_modules(config: Mapping[str, Any], sites: Sequence[Site], path: Path) -> None:
+    """Refuses settings that leave out a module of the method's: PEFT would pass over its tensors."""
+    targets, excluded = config.get("target_modules"), config.get("exclude_modules")
+    layers = config.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    for site in sites:
+        is_target = not targets or targets == "all-linear" or _is_named(targets, site.module, path)
+        if isinstance(targets, list) and layers and site.module not in targets:
+            is_target = is_target and site.layer in layers
+        if not is_target or (excluded and _is_named(excluded, site.module, path)):
+            raise InputError(
+                f"{path}: by its target_modules, exclude_modules or layers_to_transform the adapter leaves "
+                f"{site.module} as it is, and the method adapts it.\nGive method.targets as the adapter has them: "
+                "all of its matrices, in every layer."
+            )
+
+
+def _is_named(names: str | Iterable[str], module: str, path: Path) -> bool:
+    """Tells whether PEFT takes a module to be meant: by a pattern of all its name, or by the ends of names."""
+    if not isinstance(names, str):
+        return any(module == name or module.endswith(f".{name}") for name in names)
+    return _is_costly(names) or _matches(names, module, path)  # of a costly one the tensors decide
+
+
+def _rank_and_scale(config: Mapping[str, Any], module: str, path: Path) -> tuple[int, float]:
+    """Returns the rank and the scale of PEFT's update of a module; its patterns end like the module's name."""
+
+    def of(pattern: str, default: str) -> Any:
+        for key, value in (config.get(pattern) or {}).items():
+            if _is_costly(key):
+                raise InputError(
+                    f"{path}: {pattern} holds {key[:80]!r}, too costly to match.\nWrite the module's name."
+                )
+            if _matches(rf"(.*\.)?({key})", module, path):
+                return value
+        return config[default]
+
+    r = of("rank_pattern", "r")
+    return r, float(of("alpha_pattern", "lora_alpha")) / (math.sqrt(r) if config.get("use_rslora") else r)
+
+
+def _is_costly(pattern: str) -> bool:
+    """Tells whether a pattern may keep a matcher busy: it is long, or repeats much, or repeats a group."""
+    repeats = re.findall(r"[*+{]|(?<![(*+?}])\?", pattern)
+    repeats_a_group = re.search(r"\)[*+{]", pattern) is not None
+    return len(pattern) > _LONGEST_PATTERN or len(repeats) > _MOST_QUANTIFIERS or repeats_a_group
+
+
+def _matches(pattern: str, module: str, path: Path) -> bool:
+    try:
+        return re.fullmatch(pattern, module) is not None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: {pattern[:80]!r} is no pattern ({error}).\nWrite the module's name.") from None

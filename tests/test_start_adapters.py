@@ -1,0 +1,233 @@
+"""Adapters of PEFT's as the start of a run: what its own from_pretrained computes, or a refusal."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+from fakes import change_json
+from omegaconf import DictConfig
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from lora_repro.config import identify_adapter, load_group, resolve
+from lora_repro.errors import InputError
+from lora_repro.methods import lora_peft
+from lora_repro.models import load_tokenizer
+from lora_repro.train import build
+
+CPU = torch.device("cpu")
+SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, pad_token_id=0)
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A tiny BERT with the tiny tokenizer, its pooler and no classifier, as transformers saves a backbone."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("bert", vocab_size=64, max_position_embeddings=80, **SIZES)
+    folder = tmp_path / "base"
+    AutoModelForSequenceClassification.from_config(config).base_model.save_pretrained(folder)
+    load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(folder))
+    return folder
+
+
+def classifier(base: Path, labels: int = 2) -> nn.Module:
+    """The base with a head, for PEFT."""
+    torch.manual_seed(1)
+    return AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
+
+
+def peft_folder(base: Path, labels: int = 2, head: list[str] | None = None, **settings: Any) -> Path:
+    """Has PEFT write an adapter of the base, with numbers in every factor and in the head."""
+    given = {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"], **settings}
+    config = LoraConfig(task_type=TaskType.SEQ_CLS, modules_to_save=head, **given)
+    theirs = get_peft_model(classifier(base, labels), config)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in theirs.named_parameters():
+        if "lora_" in name or parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    theirs.save_pretrained(str(base.parent / "adapter"))
+    return base.parent / "adapter"
+
+
+def ours(tiny: Compose, base: Path, adapter: Path, *overrides: str) -> nn.Module:
+    """Our model of the run that starts from an adapter, before training."""
+    given = (f"train.init_from={adapter}", "train.dtype=fp32", "method.r=4", "method.alpha=8", *overrides)
+    return build(resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *given)), CPU).eval()
+
+
+def same_as_pefts(model: nn.Module, base: Path, adapter: Path) -> bool:
+    """Tells whether a model computes what PEFT does, which opens the adapter on the same base."""
+    theirs = PeftModel.from_pretrained(classifier(base), str(adapter)).eval()
+    inputs = {"input_ids": torch.arange(24).reshape(2, 12) % 64, "attention_mask": torch.ones(2, 12, dtype=torch.long)}
+    with torch.inference_mode():
+        return torch.allclose(model(**inputs).logits, theirs(**inputs).logits, atol=1e-5)
+
+
+HEAD = ["classifier", "pooler"]
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal", "mica"])
+def test_an_adapter_beside_its_own_base_computes_what_peft_computes(tiny: Compose, base: Path, start: object) -> None:
+    adapter = peft_folder(base, head=HEAD, init_lora_weights=start)
+    assert same_as_pefts(ours(tiny, base, adapter), base, adapter)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+@pytest.mark.filterwarnings("ignore:.*PiSSA changes the base weights of the model:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*OLoRA changes the base weights of the model:UserWarning")
+def test_an_adapter_that_changes_its_base_is_refused_and_the_remedy_scores_as_peft(
+    tiny: Compose, base: Path, start: str
+) -> None:
+    adapter = peft_folder(base, head=HEAD, init_lora_weights=start)
+    with pytest.raises(InputError, match=rf"init_lora_weights={start}, which changes the base.*\n.*merge_and_unload"):
+        ours(tiny, base, adapter)
+    torch.manual_seed(0)
+    merged = base.parent / "merged"
+    PeftModel.from_pretrained(classifier(base), str(adapter)).merge_and_unload().save_pretrained(str(merged))
+    load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(merged))
+    given = ("model=local", f"paths.model={merged}", "preset@train=tiny_bert_lora", "train.dtype=fp32")
+    model = build(resolve(tiny(*given)), CPU).eval()
+    torch.manual_seed(0)
+    assert same_as_pefts(model, base, adapter)
+
+
+@pytest.mark.parametrize("start", ["loftq", "corda", "lora_ga", "CorDA", "magic", ["pissa"], 3])
+def test_other_starts_of_peft_are_refused_by_name(tiny: Compose, base: Path, start: object) -> None:
+    adapter = peft_folder(base, head=HEAD)
+    change_json(adapter / "adapter_config.json", init_lora_weights=start)
+    with pytest.raises(InputError, match=r"init_lora_weights.*(changes the base|not known here)"):
+        ours(tiny, base, adapter)
+
+
+def test_every_start_and_every_setting_of_peft_is_known() -> None:
+    known = {*lora_peft.WITHOUT_EFFECT, *lora_peft.CHECKED, *lora_peft.REFUSED}
+    assert {field.name for field in fields(LoraConfig)} - {"runtime_config"} == known
+    starts = [
+        str(start).partition("_niter")[0].lower()
+        for hint in get_args(get_type_hints(LoraConfig)["init_lora_weights"])
+        for start in (get_args(hint) or ["true", "false"])
+    ]
+    assert set(starts) <= {*lora_peft.DRAWN, *lora_peft.CHANGES_W0} and len(starts) > 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("use_dora", True),
+        ("use_qalora", True),
+        ("lora_bias", True),
+        ("use_bdlora", {"nblocks": 2}),
+        ("kasa_config", {"beta": 0.1}),
+        ("arrow_config", {"top_k": 2}),
+        ("alora_invocation_tokens", [5, 6]),
+        ("target_parameters", ["experts.gate_up_proj"]),
+        ("trainable_token_indices", [1]),
+        ("layer_replication", [[0, 2], [1, 2]]),
+        ("monteclora_config", {"n": 4}),
+        ("ensure_weight_tying", True),
+        ("a_setting_of_a_later_peft", 0.5),
+        ("a_switch_of_a_later_peft", 1),
+    ],
+)
+def test_a_setting_that_changes_the_update_is_refused_by_name(
+    tiny: Compose, base: Path, key: str, value: object
+) -> None:
+    adapter = peft_folder(base, head=HEAD)
+    change_json(adapter / "adapter_config.json", **{key: value})
+    with pytest.raises(InputError, match=rf"the adapter has {key} = .*\nGive an adapter without it"):
+        ours(tiny, base, adapter)
+
+
+@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments:UserWarning")  # PEFT passes over what it does not know
+def test_settings_that_change_nothing_are_taken(tiny: Compose, base: Path) -> None:
+    adapter = peft_folder(base, head=HEAD)
+    neutral = {"a_later_peft": False, "another": [], "fan_in_fan_out": True}
+    change_json(adapter / "adapter_config.json", layers_to_transform=[0, 1], exclude_modules=["key"], **neutral)
+    assert same_as_pefts(ours(tiny, base, adapter), base, adapter)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers_to_transform": [0]},
+        {"layers_to_transform": 1},
+        {"exclude_modules": ["value"]},
+        {"exclude_modules": r".*layer\.0\.attention.*"},
+        {"target_modules": ["query"]},
+        {"target_modules": r".*\.query"},
+    ],
+)
+def test_tensors_that_pefts_settings_leave_out_are_refused(tiny: Compose, base: Path, changes: dict[str, Any]) -> None:
+    adapter = peft_folder(base, head=HEAD)
+    change_json(adapter / "adapter_config.json", **changes)
+    with pytest.raises(InputError, match=r"leaves bert\.encoder\.layer\.\d.* as it is"):
+        ours(tiny, base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r": 8.5}, "whole numbers"),
+        ({"r": 4.0}, "whole numbers"),
+        ({"r": "4"}, "whole numbers"),
+        ({"r": True}, "whole numbers"),
+        ({"r": 0}, "above 0"),
+        ({"lora_alpha": "8"}, "must be numbers"),
+        ({"lora_alpha": True}, "must be numbers"),
+        ({"rank_pattern": {"query": 2.5}}, "whole numbers"),
+        ({"alpha_pattern": {"query": "8"}}, "must be numbers"),
+        ({"alpha_pattern": [8]}, "is damaged"),
+        ({"use_rslora": "false"}, "true or false"),
+        ({"target_modules": 5}, "must be names"),
+        ({"layers_to_transform": ["0"]}, "must be whole numbers"),
+        ({"alpha_pattern": {"(": 4}}, "is no pattern"),
+        ({"alpha_pattern": {"(a+)+$": 4}}, "too costly"),
+        ({"rank_pattern": {".?" * 40: 4}}, "too costly"),
+        ({"alpha_pattern": {"a{99999999999}": 4}}, "is no pattern"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused(tiny: Compose, base: Path, changes: dict[str, Any], message: str) -> None:
+    adapter = peft_folder(base, head=HEAD)
+    change_json(adapter / "adapter_config.json", **changes)
+    with pytest.raises(InputError, match=message):
+        ours(tiny, base, adapter)
+
+
+def test_a_key_that_stands_twice_in_the_settings_is_refused(base: Path) -> None:
+    path = peft_folder(base, head=HEAD) / "adapter_config.json"
+    text = path.read_text()
+    for key in ('"r": 4', '"rank_pattern": {"query": 2, "query": 4}'):
+        path.write_text(text.rstrip().rstrip("}") + f", {key}, {json.dumps('r')}: 4}}")
+        with pytest.raises(InputError, match="twice"):
+            identify_adapter(str(path.parent))
+
+
+def test_settings_nested_without_end_are_refused(base: Path) -> None:
+    path = peft_folder(base, head=HEAD) / "adapter_config.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested deeper"):
+        identify_adapter(str(path.parent))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("part", ["lora_A", "classifier.weight"])
+def test_tensors_without_fractions_are_no_weights(tiny: Compose, base: Path, kind: torch.dtype, part: str) -> None:
+    path = peft_folder(base, head=HEAD) / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({key: value.to(kind) if part in key else value for key, value in tensors.items()}, path)
+    with pytest.raises(InputError, match=r"is kept as .*; only .* are read"):
+        ours(tiny, base, path.parent)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_other_precisions_are_read(tiny: Compose, base: Path, kind: torch.dtype) -> None:
+    path = peft_folder(base, head=HEAD) / "adapter_model.safetensors"
+    save_file({key: value.to(kind) for key, value in load_file(path).items()}, path)
+    assert same_as_pefts(ours(tiny, base, path.parent), base, path.parent)
