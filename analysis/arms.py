@@ -16,6 +16,7 @@ from lora_repro.adapter_names import factor_name
 from lora_repro.arch import Site
 from lora_repro.compose import compose
 from lora_repro.config import Circumstances, Run
+from lora_repro.digests import as_written
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.identity import science
 from lora_repro.methods import LoRAConfig
@@ -179,10 +180,12 @@ def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
 
     Raises:
         MissingInputError: If the file is missing or damaged.
+        InputError: If it is not what the run wrote.
     """
     method = run.method
     assert isinstance(method, LoRAConfig)
     updates = []
+    as_written(path)
     try:
         with safe_open(path, framework="numpy") as tensors:
             for site in sites:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from analysis.runs import flat
 from lora_repro.arch import ModelConfig
 from lora_repro.config import PEFT_WEIGHTS
+from lora_repro.digests import as_written
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.reading import Lines, read_lines
 from lora_repro.record import TRAINED
@@ -25,6 +26,9 @@ DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("science"
 
 RESULTS = ("data", "params", "flags", "merge_max_abs_error")
 """Of result.json; times, memory and what else may stand there are circumstances."""
+
+APART = ("schema", "run_id", "config", "metrics", "metrics_by_epoch", "provenance", "digests")
+"""Of result.json: compared key by key, or said by what is compared."""
 
 
 COLUMNS = ["split", "epoch", "id", "prediction", "scores"]
@@ -77,7 +81,7 @@ def recorded(run: str, store: str) -> Recorded:
         store: The folder that holds runs/.
 
     Raises:
-        InputError: If there is no such run, or it is not finished, or damaged.
+        InputError: If there is no such run, or it is not finished, or damaged, or its files are not what it wrote.
     """
     folder = Path(run).expanduser() if Path(run).expanduser().is_dir() else Path(store, "runs", run)
     if not folder.is_dir():
@@ -97,6 +101,9 @@ def recorded(run: str, store: str) -> Recorded:
         )
     weights = next((path for path in (folder / "adapter" / PEFT_WEIGHTS, folder / TRAINED) if path.is_file()), None)
     predictions, metrics = folder / "predictions.parquet", folder / "metrics.jsonl"
+    for kept in (predictions, weights):
+        if kept is not None:
+            as_written(kept)
     path = metrics
     try:
         rows, broken = read_lines(metrics) if metrics.is_file() else Lines([], [])
@@ -118,7 +125,7 @@ def recorded(run: str, store: str) -> Recorded:
 def differences(first: Recorded, second: Recorded) -> list[Difference]:
     """Returns every key that differs: science, provenance, results in the order in which they arose, circumstances."""
     a, b = first.result, second.result
-    rest = (a.keys() | b.keys()) - {"schema", "run_id", "config", "metrics", "metrics_by_epoch", "provenance", *RESULTS}
+    rest = (a.keys() | b.keys()) - {*APART, *RESULTS}
     return [
         *_pairs(_science(a), _science(b), Kind.science),
         *_pairs(flat(a.get("provenance", {})), flat(b.get("provenance", {})), Kind.provenance),

@@ -22,6 +22,9 @@ NOT_COUNTED = "not counted"
 WHOLE = ("metrics_by_epoch", "params.by_module")
 """Values that stay one column, as the record holds them."""
 
+NOT_COLUMNS = ("schema", "run_id", "config", "metrics", "digests")
+"""Keys of a result that are no columns, or are columns of their own."""
+
 
 class Standing(NamedTuple):
     """How a run stands."""
@@ -112,7 +115,7 @@ def load_runs(store: str | Path) -> pd.DataFrame:
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in result.items() if key not in ("schema", "run_id", "config", "metrics")}
+    rest = {key: value for key, value in result.items() if key not in NOT_COLUMNS}
     return {"run_id": result["run_id"], **flat(result["config"]), **result["metrics"], **flat(rest)}
 
 

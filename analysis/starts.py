@@ -18,6 +18,7 @@ from analysis.update import Update
 from lora_repro.adapter_names import FACTORS, factor_name
 from lora_repro.arch import Site
 from lora_repro.config import PEFT_WEIGHTS, Run
+from lora_repro.digests import as_written
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
@@ -153,6 +154,7 @@ def _moved(path: Path, run: Run) -> float:
     if not sites:
         raise InputError(f"{path}: only the embedding is adapted, whose A starts at zero.\nGive other targets.")
     names = [factor_name(site, "lora_A", own=site.part is not None) for site in sites]
+    as_written(path)
     try:
         with safe_open(path, framework="numpy") as tensors:
             factors = zip(sites, map(tensors.get_tensor, names), strict=True)

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from lora_repro.adapter_names import FACTORS, PEFT_PREFIX, factor_name
 from lora_repro.arch import Arch, Site
-from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS, Run, adapter_folder
+from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS, Run, adapter_folder, identify_adapter
+from lora_repro.digests import as_written, sha256_of
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.files import write_atomically
-from lora_repro.methods import FullConfig, LoRAConfig
+from lora_repro.methods import FullConfig, LoRAConfig, MethodConfig
 from lora_repro.methods.lora_layers import features_of, rows_in
 from lora_repro.methods.lora_peft import check_settings, settings
 from lora_repro.record import TRAINED, read_result
@@ -29,21 +31,35 @@ log = logging.getLogger(__name__)
 def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> None:
     """Writes the trained tensors into a run's directory.
 
-    LoRA goes to `adapter/`, a folder that PEFT opens on the same base, the head in its `modules_to_save`. PEFT has one
-    update for a fused layer: there its A is ours stacked, its B ours block by block, and our own factors lie beside.
-    Of other methods `trained.safetensors` holds what was trained, of full fine-tuning only where `keep_full` asks.
+    LoRA goes to `adapter/`. Of other methods `trained.safetensors` holds what was trained, of full fine-tuning only
+    where `keep_full` asks.
     """
     if isinstance(run.method, LoRAConfig):
         (folder / "adapter").mkdir(exist_ok=True)
-        tensors = trained_tensors(model, run)
-        if fused := _fused(run.method, run.arch):
-            write_atomically(folder / "adapter" / FACTORS, save(tensors))
-            tensors = _stacked(tensors, fused, run.method)
-        write_atomically(folder / "adapter" / PEFT_WEIGHTS, save(tensors))
-        config = json.dumps(settings(run.arch, run.method, run.model.hub or run.model.name), indent=2)
-        write_atomically(folder / "adapter" / PEFT_CONFIG, config + "\n")
+        write_adapter(model, run.arch, run.method, folder / "adapter", run.model.hub or run.model.name)
     elif keep_full or not isinstance(run.method, FullConfig):
-        write_atomically(folder / TRAINED, save(trained_tensors(model, run)))
+        write_atomically(folder / TRAINED, save(trained_tensors(model, run.arch, run.method)))
+
+
+def write_adapter(model: nn.Module, arch: Arch, method: LoRAConfig, folder: Path, base: str | None) -> None:
+    """Writes LoRA as a folder that PEFT opens on the same base, the head in its `modules_to_save`.
+
+    PEFT has one update for a fused layer: there its A is ours stacked, its B ours block by block, and our own factors
+    lie beside.
+
+    Args:
+        model: The model that has LoRA attached.
+        arch: Its shapes.
+        method: What is attached.
+        folder: An existing folder.
+        base: The base as the hub names it.
+    """
+    tensors = trained_tensors(model, arch, method)
+    if fused := _fused(method, arch):
+        write_atomically(folder / FACTORS, save(tensors))
+        tensors = _stacked(tensors, fused, method)
+    write_atomically(folder / PEFT_WEIGHTS, save(tensors))
+    write_atomically(folder / PEFT_CONFIG, json.dumps(settings(arch, method, base), indent=2) + "\n")
 
 
 def save_snapshot(model: nn.Module, run: Run, path: Path, step: int) -> None:
@@ -52,15 +68,15 @@ def save_snapshot(model: nn.Module, run: Run, path: Path, step: int) -> None:
     The metadata has one key: safetensors writes several in random order.
     """
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, save(trained_tensors(model, run), {"step": str(step)}))
+    write_atomically(path, save(trained_tensors(model, run.arch, run.method), {"step": str(step)}))
 
 
-def trained_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:
+def trained_tensors(model: nn.Module, arch: Arch, method: MethodConfig) -> dict[str, Tensor]:
     """Returns what is trained (and a frozen A), by the names of files: PEFT's for LoRA, else the model's own.
 
     The factors of a fused layer's matrices, which PEFT does not know, have the letter in their name.
     """
-    names = _peft_names(run.method, run.arch) if isinstance(run.method, LoRAConfig) else {}
+    names = _peft_names(method, arch) if isinstance(method, LoRAConfig) else {}
     return {
         names.get(name, name): parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
@@ -68,7 +84,16 @@ def trained_tensors(model: nn.Module, run: Run) -> dict[str, Tensor]:
     }
 
 
-def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
+class Start(NamedTuple):
+    """What was taken over from an adapter."""
+
+    files: dict[str, str]
+    """The sha256 of each file that was read, by name."""
+    head: str
+    """Where the head comes from, in words."""
+
+
+def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Collection[str]) -> Start:
     """Copies an adapter, and its head, into a model that has the run's method attached, in place.
 
     Args:
@@ -76,10 +101,12 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
         run: Its run; method and shapes must be the adapter's.
         given: A run id (looked for in `outputs`), a run directory, or a PEFT folder.
         outputs: The store.
+        drawn: The parameters of the model's head that were drawn, and not read from the base's checkpoint.
 
     Raises:
         MissingInputError: If there is no such adapter.
-        InputError: If it is of another method, rank or scale, or a run on other weights.
+        InputError: If it is of another method, rank or scale, or a run on other weights, or was changed; or if the
+            run trains nothing, and the head would be one that nobody trained.
     """
     folder = adapter_folder(given)
     if not folder.is_dir():
@@ -101,65 +128,158 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str) -> None:
                 + (" and its paths.model" if base["name"] == "local" else "")
             )
         folder = folder / "adapter" if (folder / "adapter").is_dir() else folder
-    method = run.method
+    elif identify_adapter(given) != run.train.init_from:
+        raise InputError(
+            f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
+        )
+    return fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
+
+
+def fill(
+    model: nn.Module, arch: Arch, method: MethodConfig, folder: Path, drawn: Collection[str], is_trained: bool
+) -> Start:
+    """Copies what a folder holds into a model that has the method attached, in place.
+
+    Args:
+        model: The model to fill.
+        arch: Its shapes.
+        method: The method that is attached.
+        folder: A PEFT folder, or the directory of a run without an adapter.
+        drawn: The parameters of the model's head that were drawn.
+        is_trained: Whether the model will be trained, so that a head that nobody trained may stand in it.
+
+    Raises:
+        MissingInputError: If files are missing or damaged.
+        InputError: As `load_adapter` does.
+    """
+    files = [folder / TRAINED]
+    names = {name: name for name, parameter in model.named_parameters() if parameter.requires_grad}
     fused: dict[str, list[Site]] = {}
     if isinstance(method, LoRAConfig):
-        names, path, fused = _peft_names(method, run.arch), folder / PEFT_WEIGHTS, _fused(method, run.arch)
-        if fused and (folder / FACTORS).is_file():
-            path, fused = folder / FACTORS, {}
-        check_settings(folder / PEFT_CONFIG, run.arch, method, stacked=path.name == FACTORS)
-    else:
-        names, path = {name: name for name, p in model.named_parameters() if p.requires_grad}, folder / TRAINED
-    if not path.is_file():
+        names, fused = _peft_names(method, arch), _fused(method, arch)
+        own = fused and (folder / FACTORS).is_file()
+        files = [folder / PEFT_WEIGHTS, folder / PEFT_CONFIG, *([folder / FACTORS] if own else [])]
+        check_settings(as_written(folder / PEFT_CONFIG), arch, method, stacked=len(files) == 3)
+    if not files[0].is_file():
         raise MissingInputError(
-            f"train.init_from: {folder} holds no {path.name}, which method={method.name} would start from.\n"
+            f"{folder} holds no {files[0].name}, which method={method.name} would start from.\n"
             "Full fine-tuning keeps no weights; give the run of another method, or choose that run's method."
         )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise MissingInputError(f"train.init_from: {path} is damaged ({error}).\nGive a whole copy of it.") from error
-    if fused:
+    path = files[0]
+    tensors = _read(path)
+    if isinstance(method, LoRAConfig) and len(files) == 3:
+        stacked, path = tensors, files[2]
+        tensors = _read(path)
+        _refuse_other_factors(stacked, tensors, fused, method, path)
+    elif isinstance(method, LoRAConfig) and fused:
         tensors = _split(tensors, fused, path)
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
-    if not all(name in found for name in names if run.arch.is_head(name)):
-        if not run.train.epochs:
-            raise InputError(
-                f"train.init_from: {path} holds no trained head, so there is nothing to score.\n"
-                "Train from it (train.epochs=1 or more), or save it with the head in modules_to_save."
-            )
-        log.warning("%s holds no trained head; the head starts anew.", path)
-    _copy(model, found, run.arch, names)
+    head = _take_head(found, arch, names, dict(model.named_parameters()), drawn, path, is_trained)
+    _copy(model, found, arch, names, path)
     if tensors:
         raise InputError(
-            f"train.init_from: {path} holds {len(tensors)} tensors that method={method.label} has no place for, "
+            f"{path} holds {len(tensors)} tensors that method={method.label} has no place for, "
             f"first {next(iter(tensors))}.\nIt belongs to other targets or another base."
+        )
+    return Start({path.name: sha256_of(path) for path in files}, head)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(as_written(path))
+    except (SafetensorError, OSError) as error:
+        raise MissingInputError(f"{path} is damaged ({error}).\nGive a whole copy of it.") from error
+
+
+def _take_head(
+    found: dict[str, Tensor],
+    arch: Arch,
+    names: Mapping[str, str],
+    parameters: Mapping[str, nn.Parameter],
+    drawn: Collection[str],
+    path: Path,
+    is_trained: bool,
+) -> str:
+    """Leaves the adapter's head out, in place, where it is of another number of labels; says where the head comes from.
+
+    What the adapter lacks of the head is the base's, as in PEFT, where the base's checkpoint holds it.
+
+    Raises:
+        InputError: If nothing is trained, and a part of the head was drawn.
+    """
+    wanted = [name for name in names if arch.is_head(name)]
+    if not wanted:
+        return "there is none"
+    held = [name for name in wanted if name in found]
+    theirs = {name: found[name].shape for name in held if found[name].shape != parameters[name].shape}
+    is_of_other_labels = theirs and all(shape[1:] == parameters[name].shape[1:] for name, shape in theirs.items())
+    is_left_out = bool(is_of_other_labels) and len(held) < len(found)
+    what = f"the adapter holds {'a part of the' if held else 'no'} head"
+    if is_left_out:
+        name, shape = next(iter(theirs.items()))
+        what = f"the adapter's head is of {shape[0]} labels, the task's of {parameters[name].shape[0]}"
+        for each in held:
+            del found[each]
+        held = []
+    absent = [name for name in wanted if name not in held]
+    anew = [name for name in absent if name in drawn]
+    if (anew or is_left_out) and not is_trained:
+        raise InputError(
+            f"{path} holds no trained head for this task ({what}), so there is nothing to score.\n"
+            "Train from it (train.epochs=1 or more), which takes the updates over and draws the head; or save it with "
+            "all of the head in modules_to_save."
+        )
+    if anew:
+        kept = f"; {', '.join(held)} are the adapter's" if held else ""
+        log.warning("%s: %s, so %s start anew%s.", path, what, ", ".join(anew), kept)
+        return f"drawn anew: {', '.join(anew)} ({what})"
+    if absent:
+        log.info("%s: %s; %s are the base's.", path, what, ", ".join(absent))
+        return f"the base's: {', '.join(absent)} ({what})"
+    return "the adapter's"
+
+
+def _refuse_other_factors(
+    stacked: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    fused: Mapping[str, Sequence[Site]],
+    method: LoRAConfig,
+    path: Path,
+) -> None:
+    """Refuses factors of fused layers that are not those of the file beside, by which the adapter is identified."""
+    try:
+        expected = _stacked(own, fused, method)
+        is_same = expected.keys() == stacked.keys() and all(expected[key].equal(stacked[key]) for key in expected)
+    except (KeyError, RuntimeError):  # a factor is missing, or of another shape
+        is_same = False
+    if not is_same:
+        raise InputError(
+            f"{path} does not hold the same adapter as {PEFT_WEIGHTS} beside it.\n"
+            f"Give a whole copy of the folder, or one without {FACTORS}."
         )
 
 
-def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Mapping[str, str]) -> None:
+def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Mapping[str, str], path: Path) -> None:
     parameters = dict(model.named_parameters())
     absent = [name for name in names if name not in tensors and not arch.is_head(name)]
     if absent:
         raise InputError(
-            f"train.init_from: the adapter lacks {len(absent)} tensors, first {names[absent[0]]}.\n"
+            f"{path}: the adapter lacks {len(absent)} tensors, first {names[absent[0]]}.\n"
             "Give method.targets as the adapter has them, or a whole copy of it."
         )
     for name, tensor in tensors.items():
         if tensor.shape != parameters[name].shape:
             raise InputError(
-                f"train.init_from: {names[name]} has shape {tuple(tensor.shape)}, this model needs "
+                f"{path}: {names[name]} has shape {tuple(tensor.shape)}, this model needs "
                 f"{tuple(parameters[name].shape)}. Choose the adapter's own base, task and method."
             )
         if tensor.dtype not in READ:
             raise InputError(
-                f"train.init_from: {names[name]} is kept as {str(tensor.dtype).removeprefix('torch.')}; only "
+                f"{path}: {names[name]} is kept as {str(tensor.dtype).removeprefix('torch.')}; only "
                 f"{', '.join(READ.values())} are read.\nGive an adapter that is not quantised."
             )
         if not tensor.isfinite().all():
-            raise InputError(
-                f"train.init_from: {names[name]} holds values that are not finite.\nGive one that did not diverge."
-            )
+            raise InputError(f"{path}: {names[name]} holds values that are not finite.\nGive one that did not diverge.")
         with torch.no_grad():
             parameters[name].copy_(tensor)
 
@@ -227,7 +347,7 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
         for site in sites:
             if len(B) != site.features:
                 raise InputError(
-                    f"train.init_from: lora_B of {module} in {path} has {len(B)} rows, this model's layer "
+                    f"lora_B of {module} in {path} has {len(B)} rows, this model's layer "
                     f"{site.features} features.\nGive an adapter of this base."
                 )
             split[factor_name(site, "lora_A", own=True)] = A.clone()
@@ -235,7 +355,6 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
             features_of(rest, site.part).zero_()
         if rest.any():
             raise InputError(
-                f"train.init_from: PEFT's update of {module} in {path} changes q, k and v.\n"
-                "Give them all: method.targets=[q,k,v]"
+                f"PEFT's update of {module} in {path} changes q, k and v.\nGive them all: method.targets=[q,k,v]"
             )
     return split

@@ -21,7 +21,7 @@ from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_su
 from lora_repro.identity import fingerprint
 from lora_repro.inputs import identify_local, refuse_impossible_weights
 from lora_repro.methods import METHODS, MethodConfig, SizedConfig
-from lora_repro.reading import parse_json
+from lora_repro.reading import parse_foreign_json
 from lora_repro.tasks import FAMILIES, TaskConfig
 
 HOME = next(
@@ -227,13 +227,13 @@ def identify_adapter(given: str) -> str:
             "run ids are the folders' names under outputs/runs/."
         )
     try:
-        config = parse_json(settings.read_bytes())
+        config = parse_foreign_json(settings.read_bytes())
         science_of_it = {key: value for key, value in config.items() if key != "base_model_name_or_path"}
-    except (ValueError, AttributeError) as error:
+        text = json.dumps(science_of_it, sort_keys=True).encode()
+    except (ValueError, AttributeError, RecursionError) as error:
         raise MissingInputError(
             f"train.init_from: {settings} is damaged ({error}).\nGive it as PEFT's save_pretrained writes it."
         ) from error
-    text = json.dumps(science_of_it, sort_keys=True).encode()
     return "sha256:" + hashlib.sha256(text + weights.read_bytes()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lora_repro.arch import Arch, ModelConfig, Source, refuse_unknown
 from lora_repro.errors import MissingInputError
-from lora_repro.reading import parse_json
+from lora_repro.reading import parse_foreign_json
 from lora_repro.tasks.base import TaskConfig
 from lora_repro.weights import WEIGHTS, shapes_in, weight_files
 
@@ -173,7 +173,7 @@ def read_config(model: str | None) -> dict[str, Any]:
     if not path.is_file():
         raise MissingInputError(f"paths.model: {path} is missing.\n{_FORM}")
     try:
-        config = parse_json(path.read_bytes())
+        config = parse_foreign_json(path.read_bytes())
     except ValueError as error:
         raise MissingInputError(f"paths.model: {path} is no JSON: {error}.\n{_GIVE}") from None
     if not isinstance(config, dict):
@@ -188,7 +188,7 @@ def _check_tokenizer(folder: Path) -> None:
     for path in (folder / name for name in TOKENIZER_FILES if (folder / name).is_file()):
         if path.suffix == ".json":
             try:
-                content = parse_json(path.read_bytes())
+                content = parse_foreign_json(path.read_bytes())
             except ValueError as error:
                 raise MissingInputError(f"paths.model: the tokenizer's {path} is no JSON: {error}.\n{_GIVE}") from None
             if not isinstance(content, dict):

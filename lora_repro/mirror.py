@@ -26,6 +26,7 @@ import yaml
 
 from lora_repro.circumstances import Circumstances, Mirror, Tracker
 from lora_repro.config import run_name
+from lora_repro.digests import as_written
 from lora_repro.reading import read_bytes, read_lines
 from lora_repro.result import read_result
 from lora_repro.status import State, read_status
@@ -220,6 +221,8 @@ class _Mirrored:
         if kept:
             artifact = wandb.Artifact(self.name, type="adapter")
             for path in kept:
+                for file in path.iterdir() if path.is_dir() else (path,):
+                    as_written(file)
                 artifact.add_dir(str(path)) if path.is_dir() else artifact.add_file(str(path))
             self.run.log_artifact(artifact)
 

@@ -49,7 +49,20 @@ EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 
 
+class Loaded(NamedTuple):
+    """A model before anything is attached."""
+
+    model: nn.Module
+    drawn: frozenset[str]
+    """The head's parameters that the checkpoint does not hold."""
+
+
 def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
+    """Returns the model that `load` loads."""
+    return load(run, model_path, cache_dir, device).model
+
+
+def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> Loaded:
     """Loads a run's model in fp32 into the host's memory, every weight frozen but the head's.
 
     The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What the
@@ -86,7 +99,7 @@ def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.d
         read_first_position(model)
     if arch.is_decoder and arch.head_modules:
         read_last_token(model)
-    return model
+    return Loaded(model, missing)
 
 
 def is_eager(run: Run, device: torch.device) -> bool:

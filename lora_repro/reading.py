@@ -74,12 +74,25 @@ def parse_json(content: bytes) -> Any:
     Raises:
         ValueError: If it is something else.
     """
-    try:
-        value = json.loads(content.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
-    except RecursionError:
-        raise ValueError(f"it is nested deeper than {DEEPEST} levels") from None
+    value = parse_foreign_json(content, _refuse_constant)
     _refuse_strange(value, DEEPEST)
     return value
+
+
+def parse_foreign_json(content: bytes, constant: Callable[[str], Any] | None = None) -> Any:
+    """Reads JSON that others wrote, which may hold numbers of any size: with no key twice in an object.
+
+    Args:
+        content: The JSON.
+        constant: What NaN, Infinity and -Infinity become, or what refuses them; None: numbers.
+
+    Raises:
+        ValueError: If it is something else, or nested too deeply.
+    """
+    try:
+        return json.loads(content.decode(), parse_constant=constant, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels") from None
 
 
 def read_lines(path: Path) -> Lines:

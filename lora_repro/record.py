@@ -21,6 +21,7 @@ import yaml
 from lora_repro import files
 from lora_repro.circumstances import LogConfig
 from lora_repro.config import Resolved
+from lora_repro.digests import digests_of
 from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, not_ours
 from lora_repro.lock import Lock, Owner, holder, remove_dead
 from lora_repro.methods import FullConfig, MethodConfig
@@ -210,8 +211,7 @@ class Record:
             AlreadyFinishedError: As `refuse_to_write_over` does, and its other errors.
         """
         self.refuse_to_write_over(result["metrics_by_epoch"])
-        text = json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
-        files.write_atomically(self.folder / "result.json", text)
+        self._write_result({"schema": SCHEMA, **result, "digests": digests_of(self.folder)})
         self._write_status(State.finished)
         self._tidy()
 
@@ -251,7 +251,15 @@ class Record:
         return self.folder / "snapshots" / f"{fraction:g}.safetensors"
 
     def adopt(self, other: "Record", names: list[str]) -> None:
-        """Takes files over from another record of the same run."""
+        """Takes files over from another record of the same run, and their digests before them.
+
+        A kill between the two leaves a digest without its file, and the file is asked for again. A result of an
+        earlier version, without digests, stays so.
+        """
+        ours, theirs = self.read().result, other.read().result
+        if ours is not None and theirs is not None and "digests" in ours:
+            adopted = {name: theirs["digests"][name] for name in names}
+            self._write_result(ours | {"digests": ours["digests"] | adopted})
         for name in names:
             (self.folder / name).parent.mkdir(exist_ok=True)
             os.replace(other.folder / name, self.folder / name)
@@ -264,6 +272,10 @@ class Record:
     def discard(self) -> None:
         """Removes the directory."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write_result(self, result: dict[str, Any]) -> None:
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        files.write_atomically(self.folder / "result.json", text)
 
     def _tidy(self) -> None:
         self.discard_checkpoint()

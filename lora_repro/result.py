@@ -87,6 +87,7 @@ _SHAPE = {
     **{f"data.{split}": _BALANCE for split in ("train", "eval", "test")},
     **dict.fromkeys(("run_seconds", "train_seconds"), _AMOUNT),
     **dict.fromkeys(("train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)),
+    "digests": _of(_TEXT, "an object of text"),
     "provenance": _OBJECT,
     "provenance.commit": _or_null(_TEXT),
     "provenance.dirty": _or_null(_FLAG),

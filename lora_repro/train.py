@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,13 +13,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
 
 from lora_repro import checks, device, draw, interrupt, objective, provenance, scoring
-from lora_repro.adapter import load_adapter, save_adapter
+from lora_repro.adapter import Start, load_adapter, save_adapter
 from lora_repro.batches import batches
 from lora_repro.checkpoint import Keeper, TrainState
 from lora_repro.config import Dtype, Resolved, Run, Schedule
 from lora_repro.encoding import Encoded, encode
 from lora_repro.errors import DivergedError
-from lora_repro.models import load_model
+from lora_repro.models import load
 from lora_repro.precision import store_in_bf16
 from lora_repro.record import Record, plain
 
@@ -44,7 +44,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     where = device.prepare(circumstances.compute)
     splits = encode(run, circumstances)
     device.reset_peak_memory(where)
-    model = build(resolved, where)
+    model, origin = assemble(resolved, where)
     before = checks.digests(model)
     examples = len(splits["train"].examples)
     total = total_steps(run, examples)
@@ -93,26 +93,41 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "peak_memory_gib": device.peak_memory_gib(where),
         "merge_max_abs_error": checks.merge_max_abs_error(model, splits["eval"], where),
         "provenance": provenance.collect(where, run.train.dtype, getattr(run.method, "budget", None))
-        | ({"machines_before": state.machines} if state.machines else {}),
+        | ({"machines_before": state.machines} if state.machines else {})
+        | ({"init_from": origin._asdict()} if origin is not None else {}),
     }
 
 
 def build(resolved: Resolved, where: torch.device) -> nn.Module:
+    """Returns the model that `assemble` makes."""
+    return assemble(resolved, where).model
+
+
+class Assembled(NamedTuple):
+    """A model that is ready to be trained or scored."""
+
+    model: nn.Module
+    origin: Start | None
+    """What it took over from `train.init_from`."""
+
+
+def assemble(resolved: Resolved, where: torch.device) -> Assembled:
     """Loads the model, attaches the method, fills in `train.init_from`, and stores frozen weights in the run's dtype.
 
     Raises:
         RuntimeError: If the number of trainable weights is not what the method counts.
     """
     run, paths = resolved.run, resolved.circumstances.paths
-    model = load_model(run, paths.model, paths.cache, where)
+    model, drawn = load(run, paths.model, paths.cache, where)
     run.method.attach(model, run.arch, run.seed)
+    origin = None
     if resolved.init_from is not None:
-        load_adapter(model, run, resolved.init_from, paths.outputs)
+        origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
     if run.train.dtype is Dtype.bf16:
         store_in_bf16(model, run.arch.is_decoder)
     model.to(where)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
-    return model
+    return Assembled(model, origin)
 
 
 def total_steps(run: Run, train_examples: int) -> int:

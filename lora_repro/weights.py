@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from lora_repro.arch import Shape
 from lora_repro.errors import MissingInputError
-from lora_repro.reading import parse_json
+from lora_repro.reading import parse_foreign_json
 
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 FORMS = {WEIGHTS: "model-*.safetensors", PICKLED: "pytorch_model-*.bin"}
@@ -39,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.name.endswith(".index.json"):
         return [index]
     try:
-        shards = sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
+        shards = sorted({str(name) for name in parse_foreign_json(index.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MissingInputError(f"{index} is damaged ({error!r})") from error
     if outside := [name for name in shards if Path(name).name != name]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import change_json
 from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from lora_repro.encoding import encode
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.job import run_job
 from lora_repro.record import Record
+from lora_repro.train import build
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name
@@ -122,10 +124,13 @@ def test_an_adapter_of_another_method_is_refused(tiny: Compose, overrides: list[
         (lambda path: path.unlink(), "holds no adapter_model.safetensors"),
     ],
 )
-def test_a_damaged_adapter_is_refused(tiny: Compose, damage: Callable[[Path], None], message: str) -> None:
+def test_a_damaged_adapter_of_a_result_without_digests_is_refused(
+    tiny: Compose, damage: Callable[[Path], None], message: str
+) -> None:
     cfg = tiny()
     run_job(cfg)
     record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    change_json(record.folder / "result.json", digests=None)
     damage(record.folder / "adapter" / "adapter_model.safetensors")
     with pytest.raises(InputError, match=message):
         run_job(tiny("train.epochs=0", f"train.init_from={record.run_id}"))
@@ -249,3 +254,16 @@ def test_pefts_one_update_of_a_fused_layer_is_split_into_q_k_and_v(tiny: Compose
     assert torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-5)
     with pytest.raises(InputError, match="changes q, k and v"):
         run_job(local("method.targets=[q,v]", *given))
+
+
+def test_factors_that_are_not_those_of_pefts_file_beside_are_refused(tiny: Compose, tmp_path: Path) -> None:
+    local = decoder("gpt2", tmp_path / "base", tiny)
+    run_job(local())
+    folder = Record(tmp_path, run_id(resolve(local()).run)).folder / "adapter"
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    given = ("train.epochs=0", f"train.init_from={copy}")
+    build(resolve(local(*given)), CPU)
+    path = copy / "factors.safetensors"
+    save_file({key: 3 * value for key, value in load_file(path).items()}, path)
+    with pytest.raises(InputError, match=r"does not hold the same adapter as adapter_model\.safetensors beside it"):
+        build(resolve(local(*given)), CPU)

@@ -13,12 +13,16 @@ from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from lora_repro.config import identify_adapter, load_group, resolve
+from lora_repro.adapter import fill
+from lora_repro.config import identify_adapter, load_group, resolve, run_id
+from lora_repro.digests import sha256_of
 from lora_repro.errors import InputError
-from lora_repro.methods import lora_peft
+from lora_repro.job import run_job
+from lora_repro.methods import HeadOnlyConfig, lora_peft
 from lora_repro.models import load_tokenizer
+from lora_repro.record import TRAINED, Record
 from lora_repro.train import build
 
 CPU = torch.device("cpu")
@@ -37,7 +41,7 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-def classifier(base: Path, labels: int = 2) -> nn.Module:
+def classifier(base: Path, labels: int = 2) -> PreTrainedModel:
     """The base with a head, for PEFT."""
     torch.manual_seed(1)
     return AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
@@ -146,6 +150,7 @@ def test_a_setting_that_changes_the_update_is_refused_by_name(
 
 
 @pytest.mark.filterwarnings("ignore:Unexpected keyword arguments:UserWarning")  # PEFT passes over what it does not know
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning")  # and PEFT goes by the layer
 def test_settings_that_change_nothing_are_taken(tiny: Compose, base: Path) -> None:
     adapter = peft_folder(base, head=HEAD)
     neutral = {"a_later_peft": False, "another": [], "fan_in_fan_out": True}
@@ -231,3 +236,90 @@ def test_tensors_of_other_precisions_are_read(tiny: Compose, base: Path, kind: t
     path = peft_folder(base, head=HEAD) / "adapter_model.safetensors"
     save_file({key: value.to(kind) for key, value in load_file(path).items()}, path)
     assert same_as_pefts(ours(tiny, base, path.parent), base, path.parent)
+
+
+def drawn_head(tiny: Compose, base: Path) -> nn.Module:
+    """Our model of a run that starts from no adapter."""
+    return build(resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora")), CPU)
+
+
+def test_what_peft_saves_of_berts_head_by_itself_is_scored_beside_the_bases_pooler(tiny: Compose, base: Path) -> None:
+    adapter = peft_folder(base)
+    assert not any("pooler" in name for name in load_file(adapter / "adapter_model.safetensors"))
+    for epochs in (0, 1):
+        assert same_as_pefts(ours(tiny, base, adapter, f"train.epochs={epochs}"), base, adapter)
+
+
+def test_a_classifier_beside_a_pooler_that_nobody_trained_is_not_scored(
+    tiny: Compose, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = peft_folder(base)
+    weights = {key: value for key, value in load_file(base / "model.safetensors").items() if "pooler" not in key}
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"holds no trained head for this task .*a part of the head"):
+        ours(tiny, base, adapter, "train.epochs=0")
+    model = ours(tiny, base, adapter, "train.epochs=1")
+    assert "bert.pooler.dense.weight, bert.pooler.dense.bias start anew; classifier" in caplog.text
+    stored = load_file(adapter / "adapter_model.safetensors")["base_model.model.classifier.weight"]
+    assert model.get_parameter("classifier.weight").equal(stored)
+    start = drawn_head(tiny, base).get_parameter("bert.pooler.dense.weight")
+    assert model.get_parameter("bert.pooler.dense.weight").equal(start)
+
+
+def test_an_adapter_without_a_head_is_scored_with_the_head_of_its_base(tiny: Compose, base: Path) -> None:
+    classifier(base).save_pretrained(base)
+    adapter = peft_folder(base)
+    path = adapter / "adapter_model.safetensors"
+    save_file({key: value for key, value in load_file(path).items() if "lora_" in key}, path)
+    change_json(adapter / "adapter_config.json", task_type=None, modules_to_save=None)
+    assert same_as_pefts(ours(tiny, base, adapter, "train.epochs=0"), base, adapter)
+
+
+@pytest.mark.parametrize("head", [None, HEAD])
+def test_of_an_adapter_for_three_labels_a_task_with_two_takes_the_updates_and_draws_the_head(
+    tiny: Compose, base: Path, head: list[str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = peft_folder(base, labels=3, head=head)
+    with pytest.raises(InputError, match=r"head is of 3 labels, the task's of 2\), so there is nothing to score"):
+        ours(tiny, base, adapter, "train.epochs=0")
+    model, start = ours(tiny, base, adapter), drawn_head(tiny, base)
+    assert "the adapter's head is of 3 labels, the task's of 2, so classifier.weight" in caplog.text
+    for name in ("classifier.weight", "classifier.bias", "bert.pooler.dense.weight"):
+        assert model.get_parameter(name).equal(start.get_parameter(name))
+    stored = load_file(adapter / "adapter_model.safetensors")
+    factors = [name for name, _ in model.named_parameters() if name.endswith("lora_B")]
+    assert len(factors) == 4 == sum("lora_B" in key for key in stored)
+    for name in factors:
+        module = name.partition(".updates.")[0]
+        assert model.get_parameter(name).equal(stored[f"base_model.model.{module}.lora_B.weight"])
+
+
+def test_a_head_alone_for_three_labels_is_no_start_for_two(tiny: Compose, base: Path, tmp_path: Path) -> None:
+    run = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", "method=head_only")).run
+    model = classifier(base)
+    model.base_model.requires_grad_(False)
+    save_file({"classifier.weight": torch.ones(3, 32), "classifier.bias": torch.ones(3)}, tmp_path / TRAINED)
+    with pytest.raises(InputError, match="has shape"):
+        fill(model, run.arch, HeadOnlyConfig(name="head_only"), tmp_path, [], is_trained=True)
+
+
+def test_the_record_says_what_a_run_started_from(tiny: Compose, base: Path) -> None:
+    adapter = peft_folder(base, labels=3)
+    given = ("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", "method.r=4", "method.alpha=8")
+    cfg = tiny(*given, f"train.init_from={adapter}", "train.epochs=1", "train.max_steps=1")
+    run_job(cfg)
+    result = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).read().result
+    assert result is not None
+    origin = result["provenance"]["init_from"]
+    assert origin["head"].startswith("drawn anew: classifier.weight, classifier.bias (the adapter's head is of 3")
+    assert origin["files"] == {path.name: sha256_of(path) for path in sorted(adapter.glob("adapter_*"))}
+
+
+def test_an_adapter_that_changes_between_the_id_and_the_start_is_refused(tiny: Compose, base: Path) -> None:
+    adapter = peft_folder(base)
+    given = (f"train.init_from={adapter}", "method.r=4", "method.alpha=8")
+    resolved = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *given))
+    path = adapter / "adapter_model.safetensors"
+    save_file({key: 3 * value for key, value in load_file(path).items()}, path)
+    with pytest.raises(InputError, match="was changed after this run got its id from it"):
+        build(resolved, CPU)

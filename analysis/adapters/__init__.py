@@ -16,6 +16,7 @@ from analysis.adapters.runs import is_run, read_run
 from analysis.adapters.tensors import open_folder, open_tensors
 from analysis.words import shown
 from lora_repro.config import RUN_ID, adapter_folder
+from lora_repro.digests import as_written
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 
 __all__ = ["Adapter", "Loaded", "Matrix", "Options", "Origin", "read"]
@@ -36,7 +37,7 @@ def read(given: str, options: Options | None = None) -> Adapter:
 
     Raises:
         MissingInputError: If there is nothing of that name, or it is damaged.
-        InputError: If it is of no format that is known here, or adds no B A to a weight.
+        InputError: If it is of no format that is known here, adds no B A to a weight, or is a run's and was changed.
     """
     options = options if options is not None else Options()
     path = adapter_folder(given)
@@ -46,6 +47,7 @@ def read(given: str, options: Options | None = None) -> Adapter:
         return _read_folder(path, given, options)
     if not path.is_file():
         raise InputError(f"{shown(given)}: neither a file nor a folder.\n{_KINDS}")
+    as_written(path)
     if path.parent.name == "snapshots" and is_run(path.parent.parent):
         return read_run(path.absolute().parent.parent, options, weights=path)
     if is_peft(path.parent) and path.name.startswith("adapter_model."):

@@ -12,6 +12,7 @@ from analysis.starts import start_of
 from lora_repro.adapter_names import FACTORS, factor_name
 from lora_repro.arch import Site
 from lora_repro.config import PEFT_WEIGHTS, Run, run_name
+from lora_repro.digests import as_written
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
@@ -57,7 +58,7 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             f"{folder}: the run keeps no {TRAINED}, as full fine-tuning does unless it is asked to.\n"
             "Compute it with log.save_full=true (a finished run again with log.rebuild=true)."
         )
-    tensors = open_tensors(path)
+    tensors = open_tensors(as_written(path))
     if all(run.arch.is_head(tensor) for tensor in tensors.shapes):
         raise InputError(
             f"{folder}: a run of {run.method.name} changes no matrix but the head's.\nGive one of another method."
@@ -76,7 +77,7 @@ def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weight
     path = weights if weights is not None else apart if apart.is_file() else folder / "adapter" / PEFT_WEIGHTS
     if not path.is_file():
         raise MissingInputError(f"{folder}: {path.name} is missing in its adapter/.\nCompute the run again.")
-    tensors = open_tensors(path)
+    tensors = open_tensors(as_written(path))
     start = start_of(run) if run.train.init_from is None else None
     pairs = {site: _pair(site, tensors) for site in run.arch.select(method.targets)}
     refuse_misfits(tensors, list(pairs.values()))

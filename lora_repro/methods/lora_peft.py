@@ -12,7 +12,7 @@ from typing import Any
 from lora_repro.arch import Arch, Site
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import LoRAConfig
-from lora_repro.reading import parse_json
+from lora_repro.reading import parse_foreign_json
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -141,7 +141,7 @@ def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) ->
 def _load(path: Path) -> dict[str, Any]:
     """Reads settings whose numbers are numbers."""
     try:
-        config = parse_json(path.read_bytes())
+        config = parse_foreign_json(path.read_bytes())
         if config.get("peft_type", "LORA") == "LORA":
             ranks = [config["r"], *_values(config, "rank_pattern")]
             alphas = [config["lora_alpha"], *_values(config, "alpha_pattern")]

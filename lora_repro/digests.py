@@ -1,0 +1,64 @@
+"""What a run wrote, by its sha256: named in its result, and checked by whoever reads a file of a run. No torch.
+
+A file that was changed after its run was finished would give other numbers under the same id.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from lora_repro.errors import InputError
+from lora_repro.files import PARTIAL
+from lora_repro.result import read_result
+
+FOLDERS = ("adapter", "snapshots")
+FILES = ("predictions.parquet", "trained.safetensors")
+"""What is named of a run's directory. The log and metrics.jsonl are left out: a power cut may cost their ends."""
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of what a run's directory holds of its adapter, snapshots and predictions, by path."""
+    paths = [path for name in FOLDERS for path in (folder / name).glob("*") if not path.name.endswith(PARTIAL)]
+    paths += [path for name in FILES if (path := folder / name).is_file()]
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(paths)}
+
+
+def as_written(path: Path) -> Path:
+    """Returns the path of a file once it is known to be what its run wrote.
+
+    A file of no finished run passes, and so does one of a run that an earlier version computed, without digests.
+
+    Raises:
+        InputError: If it is another one.
+    """
+    parent = path.parent.resolve()
+    folder = parent.parent if parent.name in FOLDERS else parent
+    result = read_result(folder).result
+    name = (parent / path.name).relative_to(folder).as_posix()
+    is_another = parent == folder and name not in FILES
+    if result is None or "digests" not in result or is_another or not path.is_file():
+        return path
+    written = result["digests"].get(name)
+    if written is None:
+        problem = "is none of the files that the run wrote"
+    elif (found := sha256_of(path)) != written:
+        problem = f"was changed after the run wrote it (sha256 {found[:10]}, in its result {written[:10]})"
+    else:
+        return path
+    raise InputError(
+        f"{path}: {problem}, so it would give other numbers under the same id.\n"
+        "Put the run's own file back, or move the run's directory away and compute it again. To use the file as it is, "
+        "copy it into a folder outside of the store, and give that."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file, computed once for each state of it."""
+    status = path.stat()
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
