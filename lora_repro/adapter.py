@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
@@ -91,6 +91,8 @@ class Start(NamedTuple):
     """The sha256 of each file that was read, by name."""
     head: str
     """Where the head comes from, in words."""
+    base: str | None
+    """What the adapter calls its base, if it does."""
 
 
 def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Collection[str]) -> Start:
@@ -132,7 +134,14 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise InputError(
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
-    return fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
+    start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
+    names = [PurePosixPath(name).name.lower() for name in (start.base, run.model.hub) if name is not None]
+    if len(set(names)) == 2 and start.base != run.model.name:  # organisations differ: gpt2, openai-community/gpt2
+        log.warning(
+            "%s says that its base is %s, and this run's is %s: on other weights an adapter computes something else.",
+            folder, start.base, run.model.hub,
+        )  # fmt: skip
+    return start
 
 
 def fill(
@@ -155,11 +164,12 @@ def fill(
     files = [folder / TRAINED]
     names = {name: name for name, parameter in model.named_parameters() if parameter.requires_grad}
     fused: dict[str, list[Site]] = {}
+    base = None
     if isinstance(method, LoRAConfig):
         names, fused = _peft_names(method, arch), _fused(method, arch)
         own = fused and (folder / FACTORS).is_file()
         files = [folder / PEFT_WEIGHTS, folder / PEFT_CONFIG, *([folder / FACTORS] if own else [])]
-        check_settings(as_written(folder / PEFT_CONFIG), arch, method, stacked=len(files) == 3)
+        base = check_settings(as_written(folder / PEFT_CONFIG), arch, method, stacked=len(files) == 3)
     if not files[0].is_file():
         raise MissingInputError(
             f"{folder} holds no {files[0].name}, which method={method.name} would start from.\n"
@@ -181,7 +191,7 @@ def fill(
             f"{path} holds {len(tensors)} tensors that method={method.label} has no place for, "
             f"first {next(iter(tensors))}.\nIt belongs to other targets or another base."
         )
-    return Start({path.name: sha256_of(path) for path in files}, head)
+    return Start({path.name: sha256_of(path) for path in files}, head, base)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "merge_max_abs_error": checks.merge_max_abs_error(model, splits["eval"], where),
         "provenance": provenance.collect(where, run.train.dtype, getattr(run.method, "budget", None))
         | ({"machines_before": state.machines} if state.machines else {})
-        | ({"init_from": origin._asdict()} if origin is not None else {}),
+        | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
 
 

@@ -323,3 +323,16 @@ def test_an_adapter_that_changes_between_the_id_and_the_start_is_refused(tiny: C
     save_file({key: 3 * value for key, value in load_file(path).items()}, path)
     with pytest.raises(InputError, match="was changed after this run got its id from it"):
         build(resolved, CPU)
+
+
+@pytest.mark.parametrize(("said", "is_told"), [("org/theirs", True), ("MINE", False), ("other/mine", False)])
+def test_an_adapter_that_names_another_base_says_so(
+    tiny: Compose, base: Path, said: str, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = peft_folder(base)
+    change_json(adapter / "adapter_config.json", base_model_name_or_path=said)
+    given = (f"train.init_from={adapter}", "method.r=4", "method.alpha=8")
+    resolved = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *given))
+    resolved.run.model.hub = "org/mine"
+    build(resolved, CPU)
+    assert (f"says that its base is {said}, and this run's is org/mine" in caplog.text) is is_told

@@ -96,7 +96,7 @@ def settings(arch: Arch, method: LoRAConfig, base: str | None) -> dict[str, Any]
     }
 
 
-def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) -> None:
+def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) -> str | None:
     """Refuses an adapter whose tensors would fit, and whose output would be another than PEFT's.
 
     Args:
@@ -104,6 +104,9 @@ def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) ->
         arch: Shapes of the model.
         method: The method whose updates are filled.
         stacked: Whether the tensors are our own factors of fused layers, beside the file that the settings speak of.
+
+    Returns:
+        What they call the base.
 
     Raises:
         MissingInputError: If the settings are missing or damaged.
@@ -136,6 +139,8 @@ def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) ->
                 f"{path}: at {site.module} the adapter has rank {theirs[0]} and scale {theirs[1]:g}, the run "
                 f"{mine[0]} and {mine[1]:g}.\nGive the adapter's method.r, r_pattern, alpha and rslora."
             )
+    base = config.get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
 
 
 def _load(path: Path) -> dict[str, Any]:
