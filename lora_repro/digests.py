@@ -31,20 +31,26 @@ def as_written(path: Path) -> Path:
     Raises:
         InputError: If it is another one.
     """
-    parent = path.parent.resolve()
+    for parent in dict.fromkeys((path.parent.absolute(), path.parent.resolve())):  # a run may be reached by a link
+        _refuse_changed(path, parent)
+    return path
+
+
+def _refuse_changed(path: Path, parent: Path) -> None:
+    """Holds a file against the result of the run in whose folder, or in whose folder's folder, it lies."""
     folder = parent.parent if parent.name in FOLDERS else parent
-    result = read_result(folder).result
     name = (parent / path.name).relative_to(folder).as_posix()
+    result = read_result(folder).result
     is_another = parent == folder and name not in FILES
     if result is None or "digests" not in result or is_another or not path.is_file():
-        return path
+        return
     written = result["digests"].get(name)
     if written is None:
         problem = "is none of the files that the run wrote"
     elif (found := sha256_of(path)) != written:
         problem = f"was changed after the run wrote it (sha256 {found[:10]}, in its result {written[:10]})"
     else:
-        return path
+        return
     raise InputError(
         f"{path}: {problem}, so it would give other numbers under the same id.\n"
         "Put the run's own file back, or move the run's directory away and compute it again. To use the file as it is, "

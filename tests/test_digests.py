@@ -126,6 +126,20 @@ def test_files_of_others_and_of_old_results_are_read(run: Path, tiny: Compose, m
         reader(run, tiny)
 
 
+def test_a_run_that_is_reached_by_a_link_is_checked_too(run: Path, tmp_path: Path) -> None:
+    moved = run.rename(tmp_path / "elsewhere")
+    run.symlink_to(moved)
+    triple(moved / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="was changed"):
+        as_written(run / "adapter" / "adapter_model.safetensors")
+    moved.rename(run.with_name("kept"))
+    run.unlink()
+    run.with_name("kept").rename(run)
+    (tmp_path / "another").symlink_to(run / "adapter")
+    with pytest.raises(InputError, match="was changed"):
+        as_written(tmp_path / "another" / "adapter_model.safetensors")
+
+
 def test_what_a_rebuild_adds_has_its_digest(tiny: Compose) -> None:
     cfg = tiny("train.epochs=1")
     run_job(cfg)
