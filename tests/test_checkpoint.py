@@ -235,6 +235,9 @@ def test_a_finished_run_is_rebuilt_for_what_it_lacks_and_must_reproduce_its_metr
         "snapshots",
         "trained.safetensors",
     }
+    result = json.loads(before.pop(record.folder / "result.json"))
+    rebuilt = json.loads((record.folder / "result.json").read_text())
+    assert rebuilt.pop("digests").items() > result.pop("digests").items() and rebuilt == result
     assert all(path.read_bytes() == content for path, content in before.items())
     assert not (record.folder.parent.parent / "rebuild" / "runs" / record.run_id).exists()
 
