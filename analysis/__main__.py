@@ -15,7 +15,7 @@ from pathlib import Path
 
 from analysis import explore, section7
 from analysis.options import DEFAULT_STORE, scale_of, taken
-from lora_repro.cli import guard, normalise, refuse_long_names
+from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
 
 PROTOCOLS = ("last_epoch", "best_epoch_on_dev", "held_out")
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    refuse_long_names(arguments)
+    refuse_impossible_names(arguments)
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     if unknown := [argument for argument in more if argument.startswith("-")]:

@@ -15,10 +15,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from lora_repro import interrupt
 from lora_repro.circumstances import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
+from lora_repro.grammar import quoted
 from lora_repro.job import set_up_logging
 from lora_repro.record import Record, State
 from lora_repro.slurm_queue import Queue, standing
-from lora_repro.sweep import Job, Sweep, quoted
+from lora_repro.sweep import Job, Sweep
 
 DEADLY = 2
 """Deaths without a word after which a run comes last."""

@@ -1,6 +1,7 @@
 """What both programs do with a command line: mend what is meant, refuse what is not, end in words. No torch."""
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,10 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lora_repro import budget, interrupt
-from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_unknown_preset
-from lora_repro.errors import InputError, RunFailedError, did_you_mean
+from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_no_choice
+from lora_repro.errors import InputError, RunFailedError, did_you_mean, system_words
 from lora_repro.explain import explain
+from lora_repro.hydra_limits import refuse_flags, refuse_setting
 from lora_repro.repeated import refuse_repeated_keys
+from lora_repro.sweep import refuse_idle_scale
 
 LONGEST_NAME = 255
 """No file system takes a longer one, and no key or choice has it."""
@@ -23,7 +26,6 @@ LONGEST_NAME = 255
 GOES_ON = "nothing finished is lost, and the same command goes on from here"
 
 MULTIRUN = ("-m", "--multirun")
-SHOW = ("-c", "--cfg")
 
 
 def guard(command: Callable[[], None], after: str = GOES_ON) -> int:
@@ -54,22 +56,25 @@ def say(error: Exception) -> int:
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         text = explain(error)
     elif isinstance(error, OSError):
-        text = (
-            f"{error.filename or 'the system'}: {error.strerror or error}.\nGive a folder that works: paths.outputs=DIR"
-        )
+        text = system_words(error)
     else:
         text = str(error)
     print(f"Error: {text}", file=sys.stderr)
     return 1
 
 
-def refuse_long_names(argv: Sequence[str]) -> None:
+def refuse_impossible_names(argv: Sequence[str]) -> None:
     """Refuses names that no file and no key can have, before they reach a file system.
 
     Raises:
         InputError: With the start of the name.
     """
     for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            readable = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise InputError(f"{readable[:80]}: bytes that are no UTF-8 text. Give it as text.") from error
         for name in re.split(r"[/,=\[\]{} ]", argument):
             if len(name.encode()) > LONGEST_NAME:
                 raise InputError(
@@ -84,16 +89,14 @@ def normalise(argv: Sequence[str]) -> list[str]:
     `+key=value` adds a key in Hydra, past the schema; here it means `key=value`, so that a misspelt key is refused.
 
     Raises:
-        InputError: If a sweep is asked for in a form that would run one default job, or a key is deleted.
+        InputError: If a sweep is asked for in a form that would run one default job, a key is deleted, or something of
+            Hydra's own is set that is not taken from a command line.
     """
-    refuse_long_names(argv)
+    refuse_impossible_names(argv)
+    refuse_flags(argv)
     multirun = [argument for argument in argv if argument in MULTIRUN]
-    if multirun and any(flag in argv for flag in SHOW):
-        raise InputError(
-            "-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
-        )
     arguments = multirun[:1]  # in front: behind an override, argparse would not take it
-    keys = []
+    given = []
     for argument in argv:
         if argument in MULTIRUN:
             continue
@@ -104,21 +107,31 @@ def normalise(argv: Sequence[str]) -> list[str]:
             continue
         (override,) = OverridesParser.create().parse_overrides([argument])
         refuse_repeated_keys([argument])
-        keys.append(override.key_or_group)
+        given.append(override)
+        refuse_setting(override)
         _refuse_no_sweep(override, argv)
-        if override.key_or_group == "preset" and not override.is_sweep_override():
-            refuse_unknown_preset(str(override.value()))
         if override.is_sweep_override() and not multirun:
             raise InputError(
-                f"{argument}: several values are a sweep. Give -m: python -m lora_repro -m {' '.join(argv)}"
+                f"{argument}: several values are a sweep. Give -m: python -m lora_repro -m {shlex.join(argv)}"
             )
-        plain = override.key_or_group != "sweeps" and override.key_or_group.split(".")[0] != "hydra"
-        given = override.value()
-        if plain and (value := integral(override.key_or_group, given)) is not given:
-            argument = f"{override.get_key_element()}={value}"
-        arguments.append(argument.lstrip("+") if plain else argument)
-    budget.refuse_both(keys)
+        if not override.is_sweep_override():
+            refuse_no_choice(override.get_key_element().lstrip("+"), override.value())
+        arguments.append(_as_declared(override, argument))
+    budget.refuse_both([override.key_or_group for override in given])
+    if not multirun:
+        refuse_idle_scale(given)
     return arguments
+
+
+def _as_declared(override: Override, argument: str) -> str:
+    """Returns an override without the plus that would lead past the schema, and 8 for 8.0 where integers are meant."""
+    key = override.key_or_group
+    if key == "sweeps" or key.split(".")[0] == "hydra":
+        return argument
+    given = override.value()
+    if (value := integral(key, given)) is not given:
+        argument = f"{override.get_key_element()}={value}"
+    return argument.lstrip("+")
 
 
 def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
@@ -133,10 +146,12 @@ def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
     if key != "sweeps":
         return
     if not override.is_add():
-        raise InputError(f"{override.input_line}: a sweep is added with a plus. Give: -m +{override.input_line}")
+        raise InputError(
+            f"{override.input_line}: a sweep is added with one plus. Give: -m +sweeps={override.get_value_string()}"
+        )
     name = override.get_value_string()
     if name not in names:
         raise InputError(f"+sweeps: no sweep {name!r}.{did_you_mean(name, names)}\nSweeps: {', '.join(names)}.")
     refuse_bare_sweep(name)
     if not any(flag in argv for flag in MULTIRUN):
-        raise InputError(f"+sweeps={name} asks for many runs. Give -m: python -m lora_repro -m {' '.join(argv)}")
+        raise InputError(f"+sweeps={name} asks for many runs. Give -m: python -m lora_repro -m {shlex.join(argv)}")

@@ -17,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue
 from lora_repro import budget, workers
 from lora_repro.arch import Arch, ModelConfig, arch_of
 from lora_repro.circumstances import Circumstances, ScaleConfig
+from lora_repro.containers import refuse_other_types
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice
 from lora_repro.identity import fingerprint
 from lora_repro.inputs import identify_local, refuse_impossible_weights
@@ -36,6 +37,10 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """The files of an adapter in PEFT's layout."""
+
+
+GROUPS = ("model", "task", "method", "train", "scale", "preset@train")
+"""The keys that choose a file of conf/."""
 
 
 class Dtype(str, Enum):
@@ -175,6 +180,8 @@ def resolve(cfg: DictConfig) -> Resolved:
             f"{missing[0]}: no value is given, and conf/ has none for this model and method.\n"
             f"Give it: {missing[0]}=VALUE" + (f" (missing too: {', '.join(missing[1:])})" if missing[1:] else "")
         ) from None
+    assert isinstance(given, dict)
+    refuse_other_types(cfg, {str(key): value for key, value in given.items()})
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     _refuse_lost_keys(given, asdict(config), "")
@@ -335,19 +342,33 @@ def refuse_bare_sweep(name: str) -> None:
     Raises:
         InputError: With the line.
     """
-    if not (HOME / "sweeps" / f"{name}.yaml").read_text().startswith("# @package sweep\n"):
+    if not (HOME / "sweeps" / f"{name}.yaml").read_bytes().startswith(b"# @package sweep\n"):
         raise InputError(f"sweeps/{name}.yaml: the first line must be: # @package sweep")
 
 
-def refuse_unknown_preset(name: str) -> None:
-    """Refuses a preset that does not exist: as the default one is optional, Hydra would leave it out in silence.
+def refuse_no_choice(group: str, given: Any) -> None:
+    """Refuses what is no name where one is chosen; any other key passes.
+
+    A preset that does not exist is refused too: as the default one is optional, Hydra would leave it out in silence.
+
+    Args:
+        group: A group of conf/, as model, method or preset@train; or another key.
+        given: One value for it.
 
     Raises:
         InputError: With the choices.
     """
-    names = group_names("preset")
-    if name not in names:
-        raise InputError(no_such_choice("preset@train", name, names))
+    if group not in GROUPS:
+        return
+    names = group_names(group.partition("@")[0])
+    if isinstance(given, list):
+        several = ",".join(map(str, given))
+        raise InputError(f"{group}: one name is chosen (given: [{several}]).\nA sweep over them: -m {group}={several}")
+    if not isinstance(given, str) or not given:
+        shown = "null" if given is None else "nothing" if given == "" else given
+        raise InputError(f"{group}: a name is needed (given: {shown}).\nChoices: {', '.join(names)}.")
+    if group == "preset@train" and given not in names:
+        raise InputError(no_such_choice(group, given, names))
 
 
 def group_names(group: str) -> list[str]:

@@ -8,11 +8,12 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from lora_repro.errors import MissingInputError
+from lora_repro.files import leaving_none_empty
 
 
 @contextmanager
@@ -22,15 +23,10 @@ def staging(cache: str) -> Iterator[Path]:
     A cache that stays empty is not left behind.
     """
     root = Path(cache).expanduser()
-    new = [path for path in (root, *root.parents) if not path.exists()]
-    root.mkdir(parents=True, exist_ok=True)
-    try:
+    with leaving_none_empty(root):
+        root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as folder:
             yield Path(folder)
-    finally:
-        with suppress(OSError):  # one that holds something stays
-            for path in new:
-                path.rmdir()
 
 
 def move(source: Path, target: Path) -> None:

@@ -1,6 +1,8 @@
 """The errors a person can mend: both programs print them in a few lines, without a traceback."""
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,35 @@ def not_ours(path: Path) -> InputError:
     )
 
 
+REMEDIES = {
+    errno.ENOENT: "Give one that is there.",
+    errno.EACCES: "Give one that you may read, and write where something is written.",
+    errno.EPERM: "Give one that you may read, and write where something is written.",
+    errno.ENOSPC: "Make room there.",
+    errno.EDQUOT: "Make room there.",
+}
+
+
+def system_words(error: OSError) -> str:
+    """Says what the operating system refused, of which file, and what to do about it."""
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{error.filename or 'the system'}: {error.strerror or error}." + (f"\n{remedy}" if remedy else "")
+
+
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the nearest choice, or an empty string."""
-    near = difflib.get_close_matches(given, list(choices), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """Returns " Did you mean 'x'?" for the nearest choice that may have been meant, or an empty string."""
+    plausible = {name.casefold(): name for name in choices if _may_mean(given.casefold(), name.casefold())}
+    near = difflib.get_close_matches(given.casefold(), plausible, n=1)
+    return f" Did you mean {plausible[near[0]]!r}?" if near else ""
+
+
+def _may_mean(given: str, name: str) -> bool:
+    """Tells whether a name can have been mistyped so, or shortened.
+
+    It keeps its first letter and its numbers then: table 2 is not table 7, and DoRA is another method than LoRA.
+    """
+    numbers = set(re.findall(r"\d+", given))
+    return numbers <= set(re.findall(r"\d+", name)) and (given[:1] == name[:1] or given in name)
 
 
 def no_such_choice(group: str, given: str, choices: Sequence[str]) -> str:

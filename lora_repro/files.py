@@ -5,6 +5,8 @@ Nothing is written through a link: what it points to belongs to somebody else.
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"
@@ -39,6 +41,18 @@ def remove(path: Path) -> None:
         os.unlink(path)
     except OSError:
         return
+
+
+@contextmanager
+def leaving_none_empty(folder: Path) -> Iterator[None]:
+    """Takes away at the end what was made of a folder and its parents meanwhile, as far as it is empty."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in new:
+            with suppress(OSError):  # one that holds something stays
+                path.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The task function: one run, skipped when finished, recorded however it ends. Every launcher calls it."""
 
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ from omegaconf import DictConfig
 from lora_repro import interrupt, mirror
 from lora_repro.circumstances import LogConfig
 from lora_repro.config import Resolved, resolve, run_id
-from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, system_words
+from lora_repro.files import leaving_none_empty
 from lora_repro.record import Record, State
 
 log = logging.getLogger(__name__)
@@ -83,8 +85,7 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         try:
-            with record.running(resolved):
-                mirror.begin(record.folder, resolved.circumstances)
+            with leaving_none_empty(record.folder), record.running(resolved):
                 result = train(resolved, record)
                 result |= {"run_seconds": round(time.perf_counter() - began, 3)}
                 record.finish(result)
@@ -97,10 +98,13 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
     except DivergedError as error:
         raise RunFailedError(f"{record.run_id} diverged: {error}.") from error
     except OSError as error:
+        store = record.folder.parent.parent
+        if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(store):
+            raise RunFailedError(f"{record.run_id} was interrupted: {system_words(error)}") from error
         where = f": {error.filename}" if error.filename else ""
         raise RunFailedError(
             f"{record.run_id} was interrupted: {error.strerror or error}{where}.\n"
-            f"Make room in {record.folder.parent.parent}, or give another store: paths.outputs=DIR"
+            f"Make room in {store}, or give another store: paths.outputs=DIR"
         ) from error
     except Exception as error:
         clear_frames(error.__traceback__)  # they hold the model: the next run needs its memory

@@ -1,21 +1,23 @@
 """Grids become runs: the one expansion that the sweeper, plan, status, fetch and the tables share. No torch."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from typing import Any, NamedTuple, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro import budget
 from lora_repro.circumstances import Circumstances
-from lora_repro.config import Resolved, group_names, integral, refuse_unknown_preset, resolve, run_id
+from lora_repro.config import GROUPS, Resolved, group_names, integral, refuse_no_choice, resolve, run_id
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.explain import explain
+from lora_repro.grammar import quoted, refuse_too_many, values
 from lora_repro.repeated import refuse_repeated_keys
 
 Compose = Callable[[list[str]], DictConfig]
@@ -24,7 +26,6 @@ Compose = Callable[[list[str]], DictConfig]
 Point = dict[str, Any]
 """One run of a grid: keys and values, in the words of the command line."""
 
-GROUPS = ("model", "task", "method", "train", "scale", "preset@train")
 PLANNED = "planned"
 
 
@@ -52,10 +53,11 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
     whole paired blocks.
 
     Raises:
-        InputError: If an axis is empty, or no list of lists where the values are lists.
+        InputError: If an axis is empty, or no list of lists where the values are lists, or there are too many runs.
     """
     points: list[Point] = []
     for grid in grids:
+        refuse_too_many(len(points) + math.prod(len(axis) for axis in grid.values() if isinstance(axis, list)))
         for key, axis in grid.items():
             if isinstance(axis, list) and not axis:
                 raise InputError(f"sweep: the axis {key} is empty (given: []). Give it at least one value.")
@@ -64,10 +66,10 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
                     f"sweep: {key} is an axis of lists (given: {quoted(axis)}).\n"
                     f"One fixed set of matrices is written [[q, v]], two sets [[q], [q, v]]."
                 )
-        axes = [value if isinstance(value, list) else [value] for value in grid.values()]
+        axes = [axis if isinstance(axis, list) else [axis] for axis in grid.values()]
         points += [
-            {key: integral(key, value) for key, value in zip(grid, values, strict=True)}
-            for values in itertools.product(*axes)
+            {key: integral(key, value) for key, value in zip(grid, choice, strict=True)}
+            for choice in itertools.product(*axes)
         ]
     return sorted(points, key=lambda point: point["seed"] if isinstance(point.get("seed"), int) else 0)
 
@@ -95,8 +97,10 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
             f"{axes[0]}: a sweep has one {axes[0].partition('=')[0].lstrip('+')}; only what a run is can be an axis.\n"
             "Give one value, and start one sweep for each."
         )
+    if not sweeps:
+        refuse_idle_scale(given)
     passed = [_line(o) for o in own]
-    axes = {_key(o): _values(o) for o in given if o not in own}
+    axes = {_key(o): values(o) for o in given if o not in own}
     cfg = compose(passed)
     grids = _grids(cfg) if sweeps else [{}]
     runnable = [grid for grid in grids if PLANNED not in grid]
@@ -112,6 +116,21 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
         for point in expand([{k: axes.get(k, v) for k, v in grid.items() if k != PLANNED}])
     ]
     return Sweep(jobs, planned)
+
+
+def refuse_idle_scale(given: Iterable[Override]) -> None:
+    """Refuses the choice of a scale where no sweep is chosen: nothing would follow from it.
+
+    Raises:
+        InputError: With a sweep.
+    """
+    for override in given:
+        if override.key_or_group == "scale":
+            scale, names = override.get_value_string(), group_names("sweeps")
+            raise InputError(
+                f"scale={scale}: only the sweeps of this project have scales ({', '.join(names)}).\n"
+                f"Give one: -m +sweeps=table6 scale={scale}. Without it set sizes yourself, as task.train_size=2000."
+            )
 
 
 def _grids(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -136,19 +155,22 @@ def _with_axes(
 ) -> list[dict[str, Any]]:
     """Replaces or adds the command line's axes, grid by grid."""
     merged = [dict(grid) for grid in grids]
-    for key, values in axes.items():
+    for key, axis in [*axes.items(), *(entry for grid in grids for entry in grid.items())]:
+        for value in axis if isinstance(axis, list) else [axis]:
+            refuse_no_choice(key, value)
+    for key, axis in axes.items():
         fits, refusal = False, None
         for grid in merged:
             if key in grid:
-                grid[key], fits = values, True
+                grid[key], fits = axis, True
                 continue
             first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items()}
             try:
-                compose(passed + overrides(first | {key: values[0]}))
+                compose(passed + overrides(first | {key: axis[0]}))
             except Exception as error:  # which exception says "no such key" is Hydra's business; it is raised below
                 refusal = error
             else:
-                grid[key], fits = values, True
+                grid[key], fits = axis, True
         if not fits and refusal is not None:
             raise refusal
     return merged
@@ -160,8 +182,6 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
     jobs: dict[str, Job] = {}
     for point in points:
         groups = {key: value for key, value in point.items() if key in GROUPS}
-        if "preset@train" in groups:
-            refuse_unknown_preset(str(groups["preset@train"]))
         choice = (*passed, *overrides(groups))
         if choice not in bases:
             bases[choice] = compose(list(choice))
@@ -193,36 +213,3 @@ def _line(override: Override) -> str:
 
 def _key(override: Override) -> str:
     return override.get_key_element()
-
-
-def _values(override: Override) -> list[Any]:
-    if override.is_sweep_override():
-        return [_plain(value) for value in override.sweep_iterator()]
-    return [_plain(override.value())]
-
-
-def _plain(value: Any) -> Any:
-    """Strips the parser's quotes off a value."""
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    return value
-
-
-def quoted(value: Any) -> str:
-    """Writes a value in Hydra's override grammar."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | ListConfig):
-        return "[" + ",".join(quoted(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str):
-        plain = value and all(ch.isalnum() or ch in "_-./:" for ch in value)
-        return value if plain else "'" + value.replace("'", "\\'") + "'"
-    return str(value)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
 
-from lora_repro import checks, device, draw, interrupt, objective, provenance, scoring
+from lora_repro import checks, device, draw, interrupt, mirror, objective, provenance, scoring
 from lora_repro.adapter import Start, load_adapter, save_adapter
 from lora_repro.batches import batches
 from lora_repro.checkpoint import Keeper, TrainState
@@ -52,6 +52,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     state = start(model, run, examples)
     keeper.resume(state)
     record.reset_metrics(state.lines)
+    mirror.begin(record.folder, circumstances)  # not before: until here the run may be refused, and leaves no trace
     count = run.method.count(run.arch)
     log.info(
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",

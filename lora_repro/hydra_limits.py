@@ -1,0 +1,101 @@
+"""What of Hydra's own is not taken from a command line: what opens a pickle, reads foreign YAML, runs what data names.
+
+Of Hydra's flags those stay that show something or sweep; of its settings a run needs the launcher's alone. No torch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from lora_repro.errors import InputError
+
+ELSEWHERE = (
+    "configurations are read from conf/ and sweeps/ of this project alone.\n"
+    "Write a file there, as conf/preset/minilm_lora.yaml, or set keys: KEY=VALUE."
+)
+REFUSED = {
+    "--experimental-rerun": "it would open a pickle, and that runs what the file says.\n"
+    "Give the run's own command again: what is finished stays, what is not goes on.",
+    "--config-path": ELSEWHERE,
+    "--config-name": ELSEWHERE,
+    "--config-dir": ELSEWHERE,
+}
+SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir"}
+MODES = (("--multirun", "-m"), ("--cfg", "-c"), ("--info", "-i"), ("--run", "-r"), ("--shell-completion", "-sc"))
+"""What Hydra does one of."""
+
+LAUNCHER = "hydra.launcher."
+
+
+def refuse_flags(argv: Sequence[str]) -> None:
+    """Refuses flags of Hydra that read what this project does not know, and those that contradict each other.
+
+    Raises:
+        InputError: With what to do instead.
+    """
+    asked = set()
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        if not flag.startswith("-"):
+            continue
+        meant = [SHORT[flag]] if flag in SHORT else [name for name in REFUSED if _abbreviates(flag, name)]
+        if len(meant) == 1:  # several: argparse refuses it as ambiguous
+            raise InputError(f"{flag}: refused, {REFUSED[meant[0]]}")
+        asked |= {name for name, short in MODES if flag == short or _abbreviates(flag, name)}
+        if not flag.startswith("--") and len(flag) > 2 and flag != "-sc":
+            raise InputError(f"{flag}: give each flag by itself, as in -m, and -c job.")
+        if _abbreviates(flag, "--resolve") and not any(_shows(other) for other in argv):
+            raise InputError(f"{flag}: it goes with --cfg. Give: --cfg job --resolve")
+    if asked >= {"--multirun", "--cfg"}:
+        raise InputError(
+            "-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
+        )
+    if len(asked) > 1:
+        raise InputError(f"{' with '.join(sorted(asked))}: give one of them.")
+
+
+def refuse_setting(override: Override) -> None:
+    """Refuses overrides that set more of Hydra than the launcher, or name a class.
+
+    Raises:
+        InputError: With what can be set.
+    """
+    key = override.key_or_group
+    if override.package is not None and override.get_key_element().lstrip("+") != "preset@train":
+        raise InputError(
+            f"{override.input_line}: @ moves a choice to another place, and only preset@train has one.\n"
+            f"Give: {key}={override.get_value_string()}"
+        )
+    if key.replace("/", ".").split(".")[0] != "hydra":
+        return
+    if key == "hydra/launcher":
+        if override.is_sweep_override() or (isinstance(override.value(), str) and override.value()):
+            return
+        raise InputError(f"{override.input_line}: a launcher is chosen by its name. Give: hydra/launcher=joblib")
+    if not key.startswith(LAUNCHER) or any(map(_is_special, key.split("."))) or _holds_special(override.value()):
+        raise InputError(
+            f"{override.input_line}: of Hydra's own only the launcher can be chosen and set, and no class named.\n"
+            "Give hydra/launcher=joblib, hydra.launcher.n_jobs=4 and the like; where runs lie: paths.outputs=DIR"
+        )
+
+
+def _abbreviates(flag: str, name: str) -> bool:
+    """Tells whether argparse may take a flag for the option of this name."""
+    return len(flag) > 2 and flag.startswith("--") and name.startswith(flag)
+
+
+def _shows(argument: str) -> bool:
+    flag = argument.partition("=")[0]
+    return flag in ("-c", "-h") or _abbreviates(flag, "--cfg") or _abbreviates(flag, "--help")
+
+
+def _is_special(key: Any) -> bool:
+    """Tells a key that Hydra acts on when it makes an object, such as _target_."""
+    return str(key).startswith("_")
+
+
+def _holds_special(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_is_special(key) or _holds_special(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_holds_special, value))
