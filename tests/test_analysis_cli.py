@@ -11,6 +11,7 @@ from stores import fill, job, jobs, write_run, write_status
 
 from analysis.__main__ import PROTOCOLS, main
 from analysis.protocol import Protocol
+from lora_repro.config import HOME
 from lora_repro.lock import Lock
 
 Captured = pytest.CaptureFixture[str]
@@ -159,3 +160,13 @@ def test_a_table_needs_no_torch_and_help_no_pandas(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines()[-1] == pandas
+
+
+@pytest.mark.parametrize("program", ["lora_repro", "analysis", "lora_repro.fetch"])
+def test_outside_the_environment_a_program_says_how_to_enter_it(program: str) -> None:
+    bare = [sys.executable, "-S", "-m", program, "--help"]  # -S: no installed package is found
+    done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd=HOME)
+    assert done.returncode == 1 and not done.stdout
+    first, second = done.stderr.splitlines()
+    assert first.startswith("Error: the package hydra is not installed (this is ")
+    assert second.endswith("activate it in each shell: make setup; . .venv/bin/activate")
