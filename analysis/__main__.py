@@ -180,7 +180,7 @@ def _plan(options: argparse.Namespace) -> str:
     lines += [f"{'planned':<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += told(sweep.jobs)
     known = plan.seconds is not None or not plan.to_run
-    unknown = "" if known else ", time unknown: no run of this model and task is finished here"
+    unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
     return "\n".join([*lines, f"Plan: {plan.words()}{unknown}. Store: {options.runs}"])
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import statistics
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from lora_repro import interrupt
 from lora_repro.circumstances import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
+from lora_repro.estimate import Timings, expected
 from lora_repro.grammar import quoted
 from lora_repro.job import set_up_logging
 from lora_repro.record import Record, State
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     to_run: list[Job]
     """What the sweep would compute now, in its order."""
     seconds: float | None
-    """Time that to_run is expected to take, from finished runs; None where none tells."""
+    """Time that to_run is expected to take, one run after another; None where nothing tells."""
     queued: list[Job]
     """What jobs in Slurm's queue will compute, or compute already."""
 
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
         return ", ".join(parts)
 
 
-def plan(sweep: Sweep, outputs: str, queued: Collection[str] = ()) -> Plan:
+def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timings | None = None) -> Plan:
     """Holds a sweep's jobs against the store; nothing is run.
 
     What would be computed: runs without a result that nobody computes, but those that diverged, and those that failed
@@ -93,10 +93,10 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = ()) -> Plan:
         sweep: The jobs.
         outputs: The store.
         queued: Ids of runs that have a job in Slurm's queue; they are not to be run again.
+        timings: What is known of the store's runs already; it is read if not given.
     """
     states: dict[str, State] = {}
     lacking: dict[str, list[str]] = {}
-    taken: dict[tuple[str, str], list[float]] = {}
     to_run: list[Job] = []
     deadly: list[Job] = []
     in_queue: list[Job] = []
@@ -105,8 +105,6 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = ()) -> Plan:
         state, result = record.stand()
         states[job.run_id] = state
         if result is not None:
-            if "run_seconds" in result:
-                taken.setdefault(_kind(job), []).append(result["run_seconds"])
             if missing := record.lacking(circumstances.log, job.resolved.run.method):
                 lacking[job.run_id] = missing
                 to_run += [job] if circumstances.log.rebuild else []
@@ -118,8 +116,12 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = ()) -> Plan:
             died = record.status().get("deaths", 0) + (state is State.stale)
             (deadly if died >= DEADLY else to_run).append(job)
     to_run += deadly
-    known = [statistics.mean(taken[_kind(job)]) for job in to_run if _kind(job) in taken]
-    return Plan(sweep, states, lacking, to_run, statistics.mean(known) * len(to_run) if known else None, in_queue)
+    begun = {
+        job.run_id: job.resolved.run for job in sweep.jobs if states[job.run_id] in (State.running, State.interrupted)
+    }
+    runs = [job.resolved.run for job in to_run]
+    known = (timings if timings is not None else Timings(outputs)).of(runs, begun)
+    return Plan(sweep, states, lacking, to_run, expected(runs, known), in_queue)
 
 
 class Launcher(NamedTuple):
@@ -151,7 +153,8 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     if not sweep.jobs:
         raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
     set_up_logging(settings)
-    begun = plan(sweep, outputs, standing(outputs) if launcher.queue is not None else ())
+    timings = Timings(outputs)
+    begun = plan(sweep, outputs, standing(outputs) if launcher.queue is not None else (), timings)
     log.info("Plan: %s. Store: %s", begun.words(), outputs)
     for job in sweep.jobs:
         record = Record(outputs, job.run_id)
@@ -160,8 +163,8 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     began = time.perf_counter()
     queued = {job.run_id for job in begun.queued}
     elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running and job.run_id not in queued]
-    wrong = _run_all([*begun.to_run, *begun.queued, *elsewhere], outputs, launcher, began)
-    ended = plan(sweep, outputs)
+    wrong = _run_all([*begun.to_run, *begun.queued, *elsewhere], outputs, launcher, timings)
+    ended = plan(sweep, outputs, timings=timings)
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
     for name, state in ended.states.items():
         if state is State.blocked and name not in wrong:
@@ -172,7 +175,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
         raise SystemExit(1)
 
 
-def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, began: float) -> dict[str, str]:
+def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Timings) -> dict[str, str]:
     """Launches the jobs, each once; waits for those that other processes compute, and takes over those they leave.
 
     Returns:
@@ -181,7 +184,7 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, began: float
     waiting = list(jobs)
     wrong: dict[str, str] = {}
     suspects: set[str] = set()
-    told = False
+    told, began = False, time.perf_counter()
     while waiting:
         batch = _next_batch(waiting, outputs, launcher, suspects)
         if not batch:
@@ -203,9 +206,11 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, began: float
         waiting = [job for job in waiting if job.run_id not in ended]
         if ended:
             done, passed = len(jobs) - len(waiting), time.perf_counter() - began
+            runs = [job.resolved.run for job in waiting]
+            left = expected(runs, timings.of(runs, {})) if launcher.one_by_one else None
             log.info(
                 "[%d/%d] about %s to go, %s so far%s",
-                done, len(jobs), duration(passed / done * len(waiting)), duration(passed),
+                done, len(jobs), duration(left if left is not None else passed / done * len(waiting)), duration(passed),
                 f", {len(wrong)} went wrong" if wrong else "",
             )  # fmt: skip
     return wrong
@@ -333,8 +338,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _kind(job: Job) -> tuple[str, str]:
-    run = job.resolved.run
-    return run.model.name, run.task.name

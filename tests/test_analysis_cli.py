@@ -104,7 +104,8 @@ def test_bad_input_is_refused_in_a_few_lines(arguments: list[str], words: list[s
 
 
 def test_plan_says_of_each_run_what_would_happen(tmp_path: Path, capsys: Captured) -> None:
-    write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)])
+    sizes = {split: {"n": n, "labels": {"0": n}} for split, n in (("train", 400), ("eval", 100), ("test", 100))}
+    write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)], data=sizes)
     write_status(tmp_path, job("q", 2, 0), "failed", "RuntimeError: no")
     code, out, _ = call(capsys, "plan", "+sweeps=table6", "scale=smoke", "--runs", str(tmp_path))
     *runs, plan = out.splitlines()

@@ -261,3 +261,16 @@ def test_finished_runs_that_lack_something_are_listed_and_rebuilt_when_asked(tmp
     assert len(campaign.plan(sweep(*wants, "log.rebuild=true"), str(tmp_path)).to_run) == 4
     launches = Launches(tmp_path)
     assert run(sweep(*wants), tmp_path, launches) == 1 and launches.batches == []
+
+
+def test_the_time_to_go_is_what_such_runs_take_not_the_pace_so_far(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lora_repro")
+    sizes = {split: {"n": n, "labels": {"0": n}} for split, n in (("train", 400), ("eval", 100), ("test", 100))}
+
+    def quick(job: Job) -> None:
+        write_run(tmp_path, job, [(0.5, 0.5)], data=sizes, run_seconds=20.0)
+
+    assert run(sweep(), tmp_path, Launches(tmp_path, {job.run_id: quick for job in sweep().jobs})) == 0
+    assert "[1/4] about 60 s to go" in caplog.text and "[3/4] about 20 s to go" in caplog.text
