@@ -41,6 +41,11 @@ def _run(arguments: list[str]) -> None:
     options.overrides = normalise(["-m", *options.overrides, *more])[1:]
     options.line = shlex.join(["python", "-m", "analysis", *arguments])
     command: Callable[[argparse.Namespace], str] = options.command
+    if (
+        command in (_plan, _status, _doctor)
+        and (scale := taken(options, "scale", options.scale, "--scale")) is not None
+    ):
+        options.overrides.append(f"scale={scale}")
     _settle_store(options)
     text = command(options)
     out = getattr(options, "out", None)
@@ -73,8 +78,16 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="what a sweep would run: plan +sweeps=table6 scale=demo")
     plan.set_defaults(command=_plan)
-    status = commands.add_parser("status", help="how a sweep stands, and why runs failed: status +sweeps=table6")
+    status = commands.add_parser(
+        "status", help="how a sweep stands, and why runs failed: status +sweeps=table6; without one, the whole store"
+    )
     status.set_defaults(command=_status)
+    runs = commands.add_parser(
+        "runs", help="all runs of a store: how each stands, in what they differ, what they scored"
+    )
+    runs.set_defaults(command=_runs)
+    runs.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
+    runs.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
     doctor = commands.add_parser("doctor", help="before a sweep: is everything there and sound? doctor +sweeps=table6")
     doctor.set_defaults(command=_doctor)
     doctor.add_argument(
@@ -85,9 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("run", nargs=2, metavar="RUN", help="a run's id, or its directory")
     diff.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
     _add_budget(commands)
-    for command in (table, plan, status, doctor):
+    for command in (plan, status, doctor):
+        command.add_argument("--scale", help="a scale of the sweep, as scale=demo (default: proxy)")
+    for command in (table, plan, status, doctor, runs):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
-    for command in (table, plan, status, doctor, diff):
+    for command in (table, plan, status, doctor, diff, runs):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
     explore.add_commands(commands)
     section7.add_commands(commands)
@@ -140,11 +155,13 @@ def _budget(options: argparse.Namespace) -> str:
 
 def _table(options: argparse.Namespace) -> str:
     from analysis.cells import cells
-    from analysis.items import ScoreTable, load_item, names
+    from analysis.items import ScoreTable, facts_alone, load_item, names
     from analysis.protocol import Protocol
-    from analysis.render import tables
+    from analysis.render import facts, tables
 
     scale = scale_of(options, "table")
+    if (alone := facts_alone("table", options.number)) is not None:
+        return facts.told(alone, options.format)
     item = load_item("table", options.number)
     if not isinstance(item, ScoreTable):
         return section7.projections(item, scale, options)
@@ -184,7 +201,24 @@ def _plan(options: argparse.Namespace) -> str:
     return "\n".join([*lines, f"Plan: {plan.words()}{unknown}. Store: {options.runs}"])
 
 
+def _runs(options: argparse.Namespace) -> str:
+    from analysis.listing import listed
+    from analysis.render import listing
+
+    if options.overrides:
+        raise InputError(f"runs: lists a whole store, and takes no {options.overrides[0]}. Leave it out.")
+    found = listed(options.runs)
+    if options.format == "md":
+        return listing.markdown(found, options.runs)
+    return listing.to_json(found) if options.format == "json" else listing.to_csv(found)
+
+
 def _status(options: argparse.Namespace) -> str:
+    if not options.overrides:
+        from analysis.listing import listed
+        from analysis.render.listing import overview
+
+        return overview(listed(options.runs), options.runs)
     from analysis.runs import standing
     from lora_repro.compose import compose
     from lora_repro.sweep import load

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,6 +16,18 @@ HERE = Path(__file__).resolve().parent
 
 PAPER_DEPTH = 96
 """Layers of GPT-3, on which Section 7 of the paper looks."""
+
+
+class Facts(NamedTuple):
+    """What the paper says of an item that is not reproduced here."""
+
+    name: str
+    """Table 2, Figure 5."""
+    title: str
+    about: dict[str, str]
+    """What its numbers are, and what they show."""
+    rows: list[dict[str, Any]]
+    """Its numbers; empty where none are known."""
 
 
 @dataclass
@@ -163,9 +175,11 @@ def load_item(word: str, number: str) -> Item:
     name = f"{word}{number}" if number[:1].isdigit() else number
     if name not in known:
         numbers = [key.removeprefix(word) for key in known]
+        alone = [facts.name.lower() for facts in _not_reproduced(word)]
+        planned = f"\nOf {', '.join(alone)} there are the paper's numbers alone; their runs are planned."
         raise InputError(
             f"{word} {number}: there is no such item here.{did_you_mean(name, known)}\n"
-            f"Give one of: {', '.join(f'{word} {n}' for n in numbers)}."
+            f"Give one of: {', '.join(f'{word} {n}' for n in numbers)}.{planned if alone else ''}"
         )
     entry = known[name]
     kind = KINDS[entry.pop("kind")]
@@ -173,6 +187,37 @@ def load_item(word: str, number: str) -> Item:
     if kind is ScoreTable:
         entry |= {"rows": Axis(**entry["rows"]), "columns": Axis(**entry["columns"])}
     return kind(name=name, facts=facts, **entry)
+
+
+def facts_alone(word: str, number: str) -> Facts | None:
+    """Returns the paper's numbers of an item that is not reproduced here; None of any other.
+
+    Args:
+        word: `table` or `figure`.
+        number: Its number.
+    """
+    return next((facts for facts in _not_reproduced(word) if facts.name == f"{word.title()} {number}"), None)
+
+
+def _not_reproduced(word: str) -> list[Facts]:
+    """Returns what the paper says of all its tables, or figures, that are no items here."""
+    here = _read(HERE / "items.yaml")
+    if word == "figure":
+        figures = _read(HERE / "paper" / "figures.yaml")
+        parts = [(entry, figures.get(f"points_figure_{entry['figure']}", [])) for entry in figures["figures"]]
+    else:
+        tables = (_read(path) for path in sorted((HERE / "paper").glob("table_*.yaml")))
+        parts = [(table | table.get("metrics", {}), table["rows"]) for table in tables]
+    found = []
+    for entry, rows in parts:
+        if f"{word}{entry[word]}" not in here:
+            about = {key: value for key, value in entry.items() if isinstance(value, str) and key not in _NOT_ABOUT}
+            numbers = [{key: value for key, value in row.items() if key != word} for row in rows]
+            found.append(Facts(f"{word.title()} {entry[word]}", entry["title"], about, numbers))
+    return found
+
+
+_NOT_ABOUT = ("title", "paper", "data")
 
 
 def names() -> dict[str, dict[str, str]]:

@@ -63,10 +63,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _figure(options: argparse.Namespace) -> str:
-    from analysis.items import load_item
-    from analysis.render import style
+    from analysis.items import facts_alone, load_item
+    from analysis.render import facts, style
 
     scale = scale_of(options, "figure")
+    if (alone := facts_alone("figure", options.number)) is not None:
+        if options.images:
+            raise InputError(f"figure {options.number}: nothing is drawn, it is not reproduced here. Leave --out out.")
+        return facts.told(alone, options.format)
     item = load_item("figure", options.number)
     images = options.images or ([] if options.format else [f"{item.name}.svg"])
     for image in images:

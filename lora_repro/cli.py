@@ -93,6 +93,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
             Hydra's own is set that is not taken from a command line.
     """
     refuse_impossible_names(argv)
+    argv = _scale_as_override(argv)
     refuse_flags(argv)
     multirun = [argument for argument in argv if argument in MULTIRUN]
     arguments = multirun[:1]  # in front: behind an override, argparse would not take it
@@ -121,6 +122,15 @@ def normalise(argv: Sequence[str]) -> list[str]:
     if not multirun:
         refuse_idle_scale(given)
     return arguments
+
+
+def _scale_as_override(argv: Sequence[str]) -> list[str]:
+    """Takes `--scale demo`, as `python -m analysis table` has it, for scale=demo."""
+    found, rest = [], iter(argv)
+    for argument in rest:
+        value = next(rest, "") if argument == "--scale" else argument.removeprefix("--scale=")
+        found.append(f"scale={value}" if argument.startswith("--scale") and value != argument else argument)
+    return found
 
 
 def _as_declared(override: Override, argument: str) -> str:

@@ -1,7 +1,7 @@
 """How long runs will take, by what finished runs of their model took, or the first steps of those under way. No torch.
 
-The time is taken to grow with the examples that are trained and scored. Loading is not told apart, so that a short run
-says little of a long one; what resembles a run most decides.
+Time grows with the examples that are trained and scored; what a run takes beside, for loading, stays. The timings that
+resemble a run most decide, and of several the median.
 """
 
 import socket
@@ -31,13 +31,29 @@ class Timing(NamedTuple):
     is_here: bool
     """It was this machine."""
     is_whole: bool
-    work: float
-    """In examples trained."""
+    trains: bool
+    rate: float
+    """Seconds for an example trained."""
+    beside: float
+    """Seconds that do not grow with the examples."""
     seconds: float
+    """All that it took."""
 
 
-def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str, int]) -> float:
-    """Returns how much a run computes, in examples trained.
+class Work(NamedTuple):
+    """What a run computes, in examples."""
+
+    trained: int
+    scored: int
+
+    @property
+    def total(self) -> float:
+        """All of it, in examples trained."""
+        return self.trained + SCORED * self.scored
+
+
+def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str, int]) -> Work:
+    """Returns what a run computes.
 
     Args:
         epochs: As configured; 0 scores once.
@@ -49,7 +65,7 @@ def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str
     if max_steps is not None:
         trained = min(trained, max_steps * batch_size)
     scorings = max(1, -(-trained // sizes["train"]))
-    return trained + SCORED * scorings * (sizes["eval"] + sizes["test"])
+    return Work(trained, scorings * (sizes["eval"] + sizes["test"]))
 
 
 def expected(runs: Sequence[Run], timings: Sequence[Timing]) -> float | None:
@@ -74,11 +90,12 @@ def _expected(run: Run, timings: Iterable[Timing]) -> float | None:
     if sizes is None:
         return statistics.median(timing.seconds for timing in nearest)
     mine = work(run.train.epochs, run.train.batch_size, run.train.max_steps, sizes)
-    return statistics.median(timing.seconds * mine / timing.work for timing in nearest)
+    return statistics.median(timing.rate * mine.total + timing.beside for timing in nearest)
 
 
 def _likeness(timing: Timing, run: Run) -> tuple[bool, ...]:
     return (
+        timing.trains or not run.train.epochs,
         timing.is_here,
         timing.task == run.task.name,
         timing.dtype == run.train.dtype.value,
@@ -114,7 +131,7 @@ class Timings:
             begun: Runs that are under way or were interrupted, by id.
         """
         for model in {run.model.name for run in runs}:
-            for folder in self.runs.glob(f"{model}-*"):
+            for folder in sorted(self.runs.glob(f"{model}-*")):
                 if folder not in self._finished and (result := read_result(folder).result) is not None:
                     self._finished[folder] = _of_result(folder, result)
         found = [*self._finished.values(), *(_of_steps(self.runs / name, run) for name, run in begun.items())]
@@ -126,13 +143,18 @@ def _of_result(folder: Path, result: Mapping[str, Any]) -> Timing | None:
     config, train = result["config"], result["config"]["train"]
     sizes = {split: balance["n"] for split, balance in result.get("data", {}).items()}
     # run_seconds is the last attempt's, train_seconds those of all
-    seconds = max(result.get("run_seconds") or 0, result.get("train_seconds") or 0)
+    seconds = float(max(result.get("run_seconds") or 0, result.get("train_seconds") or 0))
     epochs, batch_size, max_steps = (train.get(key) for key in ("epochs", "batch_size", "max_steps"))
     if not (
         seconds and sizes and is_count(epochs) and is_count(batch_size) and (max_steps is None or is_count(max_steps))
     ):
         return None
-    return _timing(folder, config, True, work(epochs, batch_size, max_steps, sizes), float(seconds))
+    done = work(epochs, batch_size, max_steps, sizes)
+    rate = (result.get("train_seconds") or 0) / done.trained if done.trained else 0.0
+    beside = seconds - rate * done.total
+    if not rate or beside < 0:
+        rate, beside = seconds / done.total, 0.0
+    return _timing(folder, config, is_whole=True, trains=done.trained > 0, rate=rate, beside=beside, seconds=seconds)
 
 
 def _of_steps(folder: Path, run: Run) -> Timing | None:
@@ -141,21 +163,27 @@ def _of_steps(folder: Path, run: Run) -> Timing | None:
         rows = read_lines(folder / "metrics.jsonl").rows
     except (OSError, ValueError):
         return None
-    last = next((row for row in reversed(rows) if "loss" in row), {})
-    examples, seconds = last.get("examples"), last.get("wall_time_s")
+    last: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
+    examples, seconds = last.get("examples", 0), last.get("wall_time_s", 0)
     if not is_number(examples) or not is_number(seconds) or min(examples, seconds) <= 0:
         return None
-    return _timing(folder, plain(run), False, float(examples), float(seconds))
+    return _timing(
+        folder, plain(run), is_whole=False, trains=True, rate=seconds / examples, beside=0.0, seconds=float(seconds)
+    )
 
 
-def _timing(folder: Path, config: Mapping[str, Any], is_whole: bool, done: float, seconds: float) -> Timing:
+def _timing(
+    folder: Path, config: Mapping[str, Any], *, is_whole: bool, trains: bool, rate: float, beside: float, seconds: float
+) -> Timing:
     return Timing(
-        (config["model"]["name"], config["model"]["digest"]),
-        config["task"]["name"],
-        config["method"]["name"],
-        str(config["train"].get("dtype")),
-        read_status(folder).get("host") == socket.gethostname(),
-        is_whole,
-        done,
-        seconds,
+        model=(config["model"]["name"], config["model"]["digest"]),
+        task=config["task"]["name"],
+        method=config["method"]["name"],
+        dtype=str(config["train"].get("dtype")),
+        is_here=read_status(folder).get("host") == socket.gethostname(),
+        is_whole=is_whole,
+        trains=trains,
+        rate=rate,
+        beside=beside,
+        seconds=seconds,
     )

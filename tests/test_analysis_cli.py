@@ -1,5 +1,6 @@
 """`python -m analysis`: data to stdout, words to stderr, and the exit code."""
 
+import csv
 import json
 import os
 import subprocess
@@ -7,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from stores import fill, job, jobs, write_run, write_status
 
 from analysis.__main__ import PROTOCOLS, main
 from analysis.protocol import Protocol
 from lora_repro.config import HOME
 from lora_repro.lock import Lock
+from lora_repro.record import plain
 
 Captured = pytest.CaptureFixture[str]
 
@@ -171,3 +174,87 @@ def test_outside_the_environment_a_program_says_how_to_enter_it(program: str) ->
     first, second = done.stderr.splitlines()
     assert first.startswith("Error: the package hydra is not installed (this is ")
     assert second.endswith("activate it in each shell: make setup; . .venv/bin/activate")
+
+
+def test_runs_lists_a_store_with_what_varies_state_and_scores(tmp_path: Path, capsys: Captured) -> None:
+    write_run(tmp_path, job("qv", 2, 0), [(0.8, 0.7)])
+    write_run(tmp_path, job("q", 1, 1), [(0.9, 0.75)])
+    write_status(tmp_path, job("q", 1, 0), "failed", "RuntimeError: no")
+    config = {"run": plain(job("q", 1, 0).resolved.run)}
+    (tmp_path / "runs" / job("q", 1, 0).run_id / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (tmp_path / "runs" / "no run").mkdir()
+    code, out, err = call(capsys, "runs", "--runs", str(tmp_path))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
+    assert (code, err) == (0, "")
+    assert cells[0] == ["run", "method.targets", "method.r", "seed", "state", "eval/accuracy, %", "test/accuracy, %"]
+    assert cells[2:] == [
+        [job("q", 1, 0).run_id, "[q]", "1", "0", "failed", "", ""],
+        [job("q", 1, 1).run_id, "[q]", "1", "1", "finished", "90.00", "75.00"],
+        [job("qv", 2, 0).run_id, "[q, v]", "2", "0", "finished", "80.00", "70.00"],
+    ]
+    assert out.splitlines()[-1] == f"Runs in all: 3 (1 failed, 2 finished). Store: {tmp_path}"
+    _, out, _ = call(capsys, "runs", "--runs", str(tmp_path), "--format", "json")
+    assert [(row["method.r"], row["state"], row["eval/accuracy"]) for row in json.loads(out)] == [
+        (1, "failed", None), (1, "finished", 0.9), (2, "finished", 0.8)
+    ]  # fmt: skip
+    _, out, _ = call(capsys, "runs", "--runs", str(tmp_path), "--format", "csv")
+    header, *lines = csv.reader(out.splitlines())
+    assert header == ["run_id", "method.targets", "method.r", "seed", "state", "eval/accuracy", "test/accuracy"]
+    assert lines[2][1:] == ["[q, v]", "2", "0", "finished", "0.8", "0.7"]
+
+
+def test_runs_reads_no_configuration_that_repeats_itself(tmp_path: Path, capsys: Captured) -> None:
+    """Ten lines of aliases would be 10^9 keys; such a run is listed without them."""
+    folder = write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)]).parent / job("q", 2, 0).run_id
+    folder.mkdir()
+    lines = [f"k{i}: &a{i} {{{', '.join(f'x{j}: *a{i - 1}' for j in range(9))}}}" for i in range(1, 10)]
+    (folder / "config.yaml").write_text("\n".join(["k0: &a0 {x: 1}", *lines, "run: *a9"]))
+    code, out, _ = call(capsys, "runs", "--runs", str(tmp_path))
+    assert code == 0 and len(out.splitlines()) == 6 and f"| {job('q', 2, 0).run_id} | to do " in out
+
+
+def test_bare_status_is_of_the_store(tmp_path: Path, capsys: Captured) -> None:
+    write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)])
+    write_status(tmp_path, job("q", 2, 0), "failed", "RuntimeError: \x1b[2J no")
+    code, out, _ = call(capsys, "status", "--runs", str(tmp_path))
+    assert code == 0
+    assert out.splitlines() == [
+        "tiny_bert generated: 1 failed, 1 finished",
+        f"Runs in all: 2 (1 failed, 1 finished). Store: {tmp_path}",
+        f"failed: {job('q', 2, 0).run_id}",
+        "  RuntimeError: \\x1b[2J no",
+        "Each run: python -m analysis runs",
+    ]
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_a_scale_may_be_an_option_everywhere(command: str, tmp_path: Path, capsys: Captured) -> None:
+    fill(tmp_path)
+    given = (command, "+sweeps=table6", "--runs", str(tmp_path))
+    expected = call(capsys, *given, "scale=smoke")
+    assert expected[0] == 0 and "8" in expected[1]
+    assert call(capsys, *given, "--scale", "smoke") == expected
+    code, _, err = call(capsys, *given, "--scale", "demo", "scale=smoke")
+    assert code == 1 and "given as smoke and demo" in err
+
+
+def test_what_is_not_reproduced_prints_the_papers_numbers_alone(capsys: Captured) -> None:
+    code, out, err = call(capsys, "table", "2")
+    assert code == 0 and err == "Table 2 is not reproduced here yet: these are the paper's numbers alone.\n"
+    lora = next(line for line in out.splitlines() if line.startswith("| roberta_base") and " lora " in line)
+    assert "| 300,000 " in lora and "| 87.5 ± 0.3 " in lora and "| 86.6 ± 0.7 " in lora
+    code, out, _ = call(capsys, "table", "4", "--format", "json")
+    assert code == 0 and json.loads(out)["rows"][0]["wikisql"] == 73.8
+    code, out, _ = call(capsys, "figure", "5")
+    assert code == 0 and "| adapter_h | 128     | 10         | 31.8 | 24.9 " in out
+    code, out, err = call(capsys, "figure", "5", "--out", "x.svg")
+    assert code == 1 and "nothing is drawn" in err and not out
+
+
+def test_an_item_that_is_not_there_is_answered_with_what_is_and_what_is_planned(capsys: Captured) -> None:
+    _, _, err = call(capsys, "table", "9")
+    assert (
+        "Give one of: table 6, table 5, table freeze_a, table 7.\nOf table 2, table 3, table 4, table 15 there" in err
+    )
+    _, _, err = call(capsys, "figure", "9")
+    assert "Give one of: figure 3, figure 4" in err and "Of figure 1, figure 2, figure 5 there are the paper's" in err

@@ -71,6 +71,8 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("-c job --info all", "--cfg with --info: give one of them"),
         ("--resolve", "it goes with --cfg"),
         ("-mr", "give each flag by itself"),
+        ("--scale demo", "scale=demo: only the sweeps of this project have scales"),
+        ("--scale=demo", "scale=demo: only the sweeps of this project have scales"),
     ],
 )
 def test_what_makes_no_run_is_refused_in_words(refused: Refused, line: str, words: str) -> None:
