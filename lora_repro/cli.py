@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lora_repro import budget, interrupt
-from lora_repro.config import group_names, integral, refuse_bare_sweep, refuse_no_choice
+from lora_repro.config import HOME, group_names, integral, refuse_bare_sweep, refuse_no_choice
 from lora_repro.errors import InputError, RunFailedError, did_you_mean, system_words
 from lora_repro.explain import explain
 from lora_repro.hydra_limits import refuse_flags, refuse_setting
@@ -44,11 +44,27 @@ def guard(command: Callable[[], None], after: str = GOES_ON) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except RecursionError:
+        print("Error: something given is nested too deeply. Leave brackets out.", file=sys.stderr)
+        return 1
+    except UnicodeDecodeError as error:
+        print(f"Error: {_not_text() or 'a file'}: bytes that are no UTF-8 text ({error.reason}).", file=sys.stderr)
+        return 1
     except (InputError, RunFailedError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         return say(error)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return 0
+
+
+def _not_text() -> str | None:
+    """Returns the first file of conf/ and sweeps/ that is no text: Python's error does not name it."""
+    for path in sorted([*HOME.glob("conf/**/*.yaml"), *HOME.glob("sweeps/*.yaml")]):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return str(path)
+    return None
 
 
 def say(error: Exception) -> int:

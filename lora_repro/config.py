@@ -364,7 +364,7 @@ def refuse_no_choice(group: str, given: Any) -> None:
     if isinstance(given, list):
         several = ",".join(map(str, given))
         raise InputError(f"{group}: one name is chosen (given: [{several}]).\nA sweep over them: -m {group}={several}")
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str) or not given or "${" in given:
         shown = "null" if given is None else "nothing" if given == "" else given
         raise InputError(f"{group}: a name is needed (given: {shown}).\nChoices: {', '.join(names)}.")
     if group == "preset@train" and given not in names:

@@ -54,4 +54,8 @@ def _explain_value(text: str) -> str:
         return "must have a value (given: null)."
     if found := re.search(r"Invalid value assigned: (\w+) is not a ListConfig", text):
         return f"must be a list (given: a value of type {found[1]}). A list reads [A,B], as in method.targets=[q,v]."
+    if found := re.search(r"Cannot convert '\w+' to string: '(.*)'", text):
+        return f"must be text (given: {found[1]})."
+    if "Cannot merge" in text:
+        return "a list is given for keys and values, or keys and values for a list. Lists read [A,B], the others {a:1}."
     return text

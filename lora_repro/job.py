@@ -1,7 +1,6 @@
 """The task function: one run, skipped when finished, recorded however it ends. Every launcher calls it."""
 
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -99,7 +98,7 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
         raise RunFailedError(f"{record.run_id} diverged: {error}.") from error
     except OSError as error:
         store = record.folder.parent.parent
-        if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(store):
+        if error.filename is not None and not Path(str(error.filename)).absolute().is_relative_to(store.absolute()):
             raise RunFailedError(f"{record.run_id} was interrupted: {system_words(error)}") from error
         where = f": {error.filename}" if error.filename else ""
         raise RunFailedError(

@@ -94,7 +94,8 @@ def finished(store: Path, which: Job, **more: object) -> None:
 def test_a_finished_run_tells_its_rate_and_what_loading_took(
     run_seconds: float, train_seconds: float | None, rate: float, beside: float, tmp_path: Path
 ) -> None:
-    finished(tmp_path, job("qv", 2, 1), run_seconds=run_seconds, train_seconds=train_seconds)
+    told = {} if train_seconds is None else {"train_seconds": train_seconds}  # an old record has none
+    finished(tmp_path, job("qv", 2, 1), run_seconds=run_seconds, **told)
     (found,) = Timings(tmp_path).of([RUN], {})
     assert (found.rate, found.beside) == (pytest.approx(rate), pytest.approx(beside))
     alike = replace(job("qv", 2, 1).resolved.run, task=changed().task)

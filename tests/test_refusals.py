@@ -1,15 +1,19 @@
 """What both programs refuse before anything starts: in words, and with the disk as it was. All in this process."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fakes import BOMB, bomb
+from omegaconf import DictConfig
 
 from analysis.__main__ import main as analysis
 from lora_repro.__main__ import main as run
-from lora_repro.errors import did_you_mean
+from lora_repro.cli import guard
+from lora_repro.errors import RunFailedError, did_you_mean
+from lora_repro.job import run_job
 
 TINY = ("model=tiny_bert", "task=generated", "paths.outputs=store")
 
@@ -47,6 +51,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("-m method=[lora],full", "one name is chosen (given: [lora])"),
         ("-m method=lora,null", "method: a name is needed (given: null)"),
         ("preset@train=null", "preset@train: a name is needed"),
+        ("method=${model}", "method: a name is needed (given: ${model})"),
+        ("method.targets={q:1}", "method.targets: a list is given for keys and values, or keys and values for a list"),
+        ("task.prompt={a:b}", "task.prompt: must be text (given: {'a': 'b'})"),
+        (f"seed={'[' * 3000}{']' * 3000}", "nested too deeply"),
         ("log.snapshots=[[]]", "log.snapshots: must be a list of numbers (given: [[]])"),
         ("log.snapshots=${seed}", "log.snapshots: must be a list of numbers (given: 0)"),
         ("method.targets=${seed}", "method.targets: must be a list of text (given: 0)"),
@@ -168,3 +176,39 @@ def test_a_refused_command_leaves_the_disk_as_it_was(
 )
 def test_only_what_may_have_been_meant_is_suggested(given: str, choices: list[str], meant: str | None) -> None:
     assert did_you_mean(given, choices) == ("" if meant is None else f" Did you mean {meant!r}?")
+
+
+def test_a_file_of_conf_that_is_no_text_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "conf" / "model" / "mine.yaml"
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(b"name: \xff")
+    monkeypatch.setattr("lora_repro.cli.HOME", tmp_path)
+
+    def read() -> None:
+        bad.read_text(encoding="utf-8")
+
+    assert guard(read) == 1
+    assert capsys.readouterr().err.startswith(f"Error: {bad}: bytes that are no UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("/models/model.safetensors", "Permission denied.\nGive one that you may read"),
+        ("{store}/runs/lock", "or give another store: paths.outputs=DIR"),
+        (None, "or give another store: paths.outputs=DIR"),
+    ],
+)
+def test_another_store_is_proposed_only_where_the_store_failed(
+    file: str | None, words: str, tiny: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", file.format(store=tmp_path) if file else None)
+
+    monkeypatch.setattr("lora_repro.train.train", fail)
+    with pytest.raises(RunFailedError) as ended:
+        run_job(tiny())
+    assert words in str(ended.value)
+    assert ("paths.outputs" in str(ended.value)) == ("paths.outputs" in words)
