@@ -87,18 +87,22 @@ class Queue:
             RunFailedError: If Slurm does not answer, or takes no jobs.
             KeyboardInterrupt: If this process was asked to end; the jobs stay in the queue.
         """
-        with _alone(outputs):
-            tasks = {name: task for name, task in standing(outputs).items() if name in lines}
-            if tasks:
-                log.info("In Slurm's queue already: %d runs (job %s).", len(tasks), _numbers(tasks.values()))
-            if new := {name: line for name, line in lines.items() if name not in tasks}:
-                tasks |= self._submit(new, outputs, initial)
+        tasks: dict[str, Task] = {}
         try:
+            with _alone(outputs):
+                tasks |= {name: task for name, task in standing(outputs).items() if name in lines}
+                if tasks:
+                    log.info("In Slurm's queue already: %d runs (job %s).", len(tasks), _numbers(tasks.values()))
+                if new := {name: line for name, line in lines.items() if name not in tasks}:
+                    submitted = self._submit(new, outputs, initial)
+                    tasks |= submitted
+                    log.info("Submitted to Slurm: %d runs (job %s).", len(submitted), _numbers(submitted.values()))
             if interrupt.requested():
                 raise KeyboardInterrupt
             ended = _wait(tasks, outputs)
         except KeyboardInterrupt:
-            log.warning("The jobs stay in Slurm's queue; scancel %s ends them.", _numbers(tasks.values()))
+            if tasks:
+                log.warning("The jobs stay in Slurm's queue; scancel %s ends them.", _numbers(tasks.values()))
             raise
         return [ended[name] for name in lines]
 
@@ -130,7 +134,6 @@ class Queue:
             if interrupt.requested():  # Ctrl-C has ended sbatch too
                 raise KeyboardInterrupt from None
             raise RunFailedError(f"Slurm takes no jobs: {error}") from error
-        log.info("Submitted to Slurm: %d runs (job %s).", len(tasks), _numbers(tasks.values()))
         return tasks
 
 
