@@ -119,7 +119,8 @@ def test_a_cancelled_array_ends_the_sweep_in_words(tmp_path: Path, slurm: dict[s
 
 def test_a_sweep_is_started_from_within_a_job(tmp_path: Path, slurm: dict[str, str]) -> None:
     sweep = command("submitit_slurm", *LONG, *SMALL, "train.epochs=1")
-    outer = ["srun", "--ntasks=1", "--cpus-per-task=2", "--mem=1500", "--nodelist=n1", *sweep]
+    outer = ["srun", "--ntasks=1", "--cpus-per-task=2", "--mem=1500", "--nodelist=n1"]
+    outer += ["--export=ALL,SLURM_GRES=gpu:1", *sweep]  # as a job with a GPU has it; srun would ask for one again
     done = run(tmp_path, outer, **slurm)
     assert done.returncode == 0 and "Sum: 2 of 2 runs finished" in done.stderr, done.stderr
 
