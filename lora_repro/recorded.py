@@ -53,8 +53,11 @@ def run_of(result: Mapping[str, Any]) -> Run:
             for group, cls in {**classes, "train": TrainConfig}.items()
         }
         run = Run(seed=config["seed"], **parts)
+        run.method.check(run.arch)  # the id does not see shapes: a model's digest stands for them
         found = run_id(run)
-    except (OmegaConfBaseException, KeyError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except (OmegaConfBaseException, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{name}: its configuration does not fit this version ({str(error).splitlines()[0]}).\n"
             "Read it with the version that its provenance names, or compute the run again."
