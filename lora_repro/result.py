@@ -145,7 +145,7 @@ def _wrong(result: dict[str, Any]) -> str | None:
         for part in key.split("."):
             value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
         if value is _ABSENT:
-            if key.startswith("config."):
+            if key.startswith("config.") or (key.startswith("data.") and "data" in result):
                 return f"it lacks {key}"
         elif not kind.holds(value):
             return f"{key} must be {kind.words}"

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE_S
+
 PROGRAMS = ("chromium", "chromedriver")
 """Debian's names."""
 
@@ -45,7 +47,7 @@ class Browser:
         data = json.dumps(body).encode() if method == "POST" else None
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.read().decode()[:500]}") from None
@@ -115,11 +117,11 @@ def browser(profile: Path, flags: Sequence[str] = ()) -> Iterator[Browser]:
             page.call("DELETE", "")
     finally:
         driver.terminate()
-        driver.wait(timeout=30)
+        driver.wait(timeout=PATIENCE_S)
 
 
 def _wait(server: Browser) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             server.call("GET", "/status")

@@ -9,8 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import fake_slurm
 import psutil
 import pytest
 from damage import differences
+from waiting import PATIENCE_S, at_once, wait_for
 
 from lora_repro import workers
 from lora_repro.config import HOME
@@ -33,7 +32,7 @@ def command(launcher: str, *arguments: str) -> list[str]:
 def run(folder: Path, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
     return subprocess.run(
-        line, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | environment, timeout=300
+        line, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | environment, timeout=PATIENCE_S
     )
 
 
@@ -42,16 +41,14 @@ def start(folder: Path, line: list[str], **environment: str) -> subprocess.Popen
     return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=folder, env=os.environ | environment)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
-
-
 def begun(folder: Path) -> int:
     """Returns how many runs have a checkpoint; each has two for the moment in which a new one replaces the old."""
     return len({path.parent for path in folder.glob("store/runs/*/checkpoint/0*.safetensors")})
+
+
+def both_begin(folder: Path) -> None:
+    """Waits until two runs have a checkpoint and are under way at one time."""
+    at_once(folder / "store" / "runs", 2, "checkpoint/0*.safetensors")
 
 
 def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, *settings: str, **environment: str) -> str:
@@ -86,9 +83,9 @@ def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path)
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tmp_path: Path) -> None:
     process = start(tmp_path, command("joblib", *LONG))
-    wait_for(lambda: begun(tmp_path) == 2)
+    both_begin(tmp_path)
     process.send_signal(number)
-    _, words = process.communicate(timeout=60)
+    _, words = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "Traceback" not in words, words
     assert words.splitlines()[-1].startswith("Interrupted; nothing finished is lost")
     states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
@@ -164,9 +161,9 @@ def test_slurms_settings_are_the_users(tmp_path: Path) -> None:
 def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(number: int, tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
     process = start(tmp_path, command("submitit_slurm", *LONG), **slurm)
-    wait_for(lambda: begun(tmp_path) == 2)
+    both_begin(tmp_path)
     assert fake_slurm.preempt(tmp_path / "slurm" / "state", number) == 2
-    _, words = process.communicate(timeout=200)
+    _, words = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, words
     logs = [path.read_text() for path in tmp_path.glob("store/runs/*/run.log")]
     assert len(logs) == 2 and all(log.count("goes on from step") == 1 for log in logs)
@@ -180,9 +177,9 @@ def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(number: int
 def test_a_cancelled_array_is_over_for_who_waits_and_is_not_submitted_anew(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
     process = start(tmp_path, command("submitit_slurm", *LONG, "seed=0,1,2"), **slurm)
-    wait_for(lambda: begun(tmp_path) == 2)
+    both_begin(tmp_path)
     assert run(tmp_path, ["scancel", "1"], **slurm).returncode == 0
-    _, words = process.communicate(timeout=60)
+    _, words = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1 and "Traceback" not in words, words
     assert words.count("was cancelled; the same command submits it again") == 3
     assert begun(tmp_path) == 2 and not list(tmp_path.glob("store/runs/*/lock"))
@@ -195,9 +192,9 @@ def test_jobs_that_wait_in_slurms_queue_are_not_submitted_again(tmp_path: Path) 
     slurm = fake_slurm.install(tmp_path / "slurm")
     line = command("submitit_slurm", *LONG, "seed=0,1,2")
     process = start(tmp_path, line, **slurm)
-    wait_for(lambda: begun(tmp_path) == 2)
+    both_begin(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=20)
+    _, words = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "stay in Slurm's queue; scancel 1 ends them" in words, words
     again = run(tmp_path, line, **slurm)
     assert again.returncode == 0, again.stderr
@@ -225,9 +222,9 @@ def test_ray_runs_the_sweep(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="make test-all installs Ray")
 def test_rays_workers_keep_their_runs_when_the_sweep_is_ended(tmp_path: Path) -> None:
     process = start(tmp_path, command("ray", *LONG), RAY_USAGE_STATS_ENABLED="0")
-    wait_for(lambda: begun(tmp_path) == 2, seconds=120)
+    both_begin(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=60)
+    _, words = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "Traceback" not in words, words
     states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
     assert states == ["interrupted"] * 2

@@ -193,6 +193,7 @@ def test_a_wrong_value_at_any_key_breaks_no_command(folder: Path, stride: int, m
         (("provenance",), "here", "provenance must be an object"),
         (("provenance", "threads"), 0, "provenance.threads must be a whole number, 1 or more"),
         (("flags",), ["one_class"], "flags must be an object of true and false"),
+        (("data",), {}, "it lacks data.train"),
         (("data", "eval", "n"), 0, "data.eval must be an object with n and labels"),
         (("run_seconds",), None, "run_seconds must be a number, 0 or more"),
         (("run_seconds",), "fast", "run_seconds must be a number, 0 or more"),

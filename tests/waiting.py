@@ -38,7 +38,10 @@ def at_once(runs: Path, number: int, sign: str = "lock") -> list[int]:
             owner = read_owner(folder / "lock")
             if owner is not None and owner.pid not in stopped and any(folder.glob(sign)):
                 os.kill(owner.pid, signal.SIGSTOP)
-                stopped.append(owner.pid)
+                if read_owner(folder / "lock") == owner:
+                    stopped.append(owner.pid)
+                else:  # its run has just ended
+                    os.kill(owner.pid, signal.SIGCONT)
         return len(stopped) >= number
 
     try:
