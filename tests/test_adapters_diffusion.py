@@ -193,9 +193,12 @@ def test_fluxs_fused_layers_are_split_as_diffusers_splits_them(r: int, tmp_path:
     ("name", "words"),
     [
         ("lora_unet_x.dora_scale", "is of DoRA"),
-        ("lora_unet_x.hada_w1_a", "is of LoHa"),
-        ("lora_unet_x.lokr_w1", "is of LoKr"),
-        ("lora_unet_x.lora_mid.weight", "three factors of a convolution"),
+        ("lora_unet_y.oft_blocks", "is of OFT, a rotation"),
+        ("lora_unet_y.on_input", "is of IA3"),
+        ("lora_unet_x.scalar", "what it does to the update is not known"),
+        ("lora_unet_y.a1.weight", "what it does to the update is not known"),  # LyCORIS's GLoRA
+        ("lora_unet_x.hada_w1_a", "lora_unet_x lacks w1_b, w2_a, w2_b of its LoHa"),
+        ("lora_unet_y.lokr_w1", "lora_unet_y lacks w2_a, w2_b of its LoKr"),
     ],
 )
 def test_other_methods_of_the_same_tools_are_refused_by_name(name: str, words: str, tmp_path: Path) -> None:

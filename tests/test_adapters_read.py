@@ -1,7 +1,6 @@
 """Adapters that the foreign libraries wrote themselves, read back: dW against what those libraries add to a weight."""
 
 import json
-import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -202,27 +201,6 @@ def test_a_start_at_zero_that_is_not_drawn_has_a_sentence_of_its_own(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start}))
     notes = " ".join(read(str(tmp_path)).notes)
     assert words in notes and bool(notes) == bool(words) and "did not start at zero" not in notes
-
-
-def test_pefts_other_tuners_are_refused_by_name(tmp_path: Path) -> None:
-    from peft import LoHaConfig, get_peft_model
-
-    model = get_peft_model(base("llama"), LoHaConfig(r=2, target_modules=["v_proj"]))  # pyright: ignore
-    model.save_pretrained(str(tmp_path))
-    with pytest.raises(InputError, match="the adapter is PEFT's LOHA"):
-        read(str(tmp_path))
-    with pytest.raises(InputError, match="LoHa, a product of two low-rank matrices"):
-        read(str(shutil.copy(tmp_path / "adapter_model.safetensors", tmp_path.parent / f"{tmp_path.name}.safetensors")))
-
-
-def test_patterns_from_a_file_cannot_keep_the_matcher_busy(tmp_path: Path) -> None:
-    peft_folder(tmp_path, base("llama"), r=2, target_modules=["v_proj"])
-    path = tmp_path / "adapter_config.json"
-    config = json.loads(path.read_text())
-    for pattern, words in (("(a+)+(a+)+b", "too costly"), ("(", "no pattern")):
-        path.write_text(json.dumps(config | {"alpha_pattern": {pattern: 3}}))
-        with pytest.raises(InputError, match=words):
-            read(str(tmp_path))
 
 
 def test_pefts_names_without_its_settings_have_no_scale(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def read(given: str, options: Options | None = None) -> Adapter:
     if path.parent.name == "snapshots" and is_run(path.parent.parent):
         return read_run(path.absolute().parent.parent, options, weights=path)
     if is_peft(path.parent) and path.name.startswith("adapter_model."):
-        return read_peft(path.parent, given, open_backbone(options.base))
+        return read_peft(path.parent, given, open_backbone(options.base), options)
     return _read_file(path, given, options)
 
 
@@ -59,7 +59,7 @@ def _read_folder(folder: Path, given: str, options: Options) -> Adapter:
     if is_run(folder):
         return read_run(folder, options)
     if is_peft(folder):
-        return read_peft(folder, given, open_backbone(options.base))
+        return read_peft(folder, given, open_backbone(options.base), options)
     if (tensors := open_folder(folder)) is not None:
         backbone = open_backbone(options.base)
         if backbone.arch is None:

@@ -4,19 +4,18 @@ Modules of a U-Net stand in no numbered layer: down_blocks.0.attentions.1.transf
 None and the module tells. A convolution is taken as a matrix of (out, in x kernel height x kernel width).
 """
 
-import json
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Options, from_law, matrices
-from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
-from analysis.adapters.peft_config import checked, scaling, start_variance
+from analysis.adapters.beside import vector_note
+from analysis.adapters.layouts import Found, Pair, alpha_of, factors, number, refuse_misfits, widths
+from analysis.adapters.peft_config import refuse_other_kind, scaling, start_variance
+from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.tensors import Tensors
-from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG
-from lora_repro.errors import MissingInputError
+from lora_repro.peft_config import PeftLoRA, lora_settings, settings_of
 
 _METADATA = "lora_adapter_metadata"
 """The key in a file's header under which diffusers keeps PEFT's settings of each component."""
@@ -26,6 +25,7 @@ _FORMATS = {
     "diffusers": "Stable Diffusion file in diffusers' names",
     "PEFT": f"file in PEFT's names without {PEFT_CONFIG}",
     "down and up": "file of lora_down and lora_up",
+    "products": "file of {}",
 }
 
 
@@ -47,17 +47,29 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
         if pair.alpha is not None:
             read = partial(_with_alpha, tensors, pair, r)
         elif key in configs:
-            read = partial(factors, tensors, pair, scaling(configs[key], module, r, tensors.path))
+            read = partial(factors, tensors, pair, scaling(configs[key], module, r))
         else:
             takes.add("alpha")
             without += 1
             read = partial(factors, tensors, pair, None if options.alpha is None else options.alpha / r)
         members += [from_law(m, variance) for m in matrices(pair.module, d_in, d_out, read, backbone)]
-    notes = []
-    if takes and options.alpha is None:
-        whose = "" if without == len(found.pairs) else f" for {without} of {len(found.pairs)} matrices"
-        notes.append(f"Holds no alpha{whose}: there B A stands as it is, without a scale (--alpha gives it).")
-    return Adapter(given, _FORMATS[found.layout], members, found.unknown, notes, frozenset(takes))
+    for product in found.products.values():
+        takes.add("top")
+        r, alpha = rank_of(tensors, product), options.alpha
+        if r is not None and product.alpha is not None:
+            alpha = number(tensors, product.alpha)
+        elif r is not None:
+            takes.add("alpha")
+            without += alpha is None
+        scale = 1.0 if r is None else None if alpha is None else alpha / r
+        members += matrices_of(tensors, product, scale, options.top, backbone)
+    notes = vector_note(found.vectors)
+    if without and options.alpha is None:
+        total = len(found.pairs) + len(found.products)
+        whose = "" if without == total else f" for {without} of {total} matrices"
+        notes.append(f"Holds no alpha{whose}: there dW stands as it is, without a scale (--alpha gives it).")
+    words = _FORMATS[found.layout].format(names(found.products))
+    return Adapter(given, words, members, found.unknown, notes, frozenset(takes))
 
 
 def _with_alpha(tensors: Tensors, pair: Pair, r: int) -> Factors:
@@ -66,18 +78,16 @@ def _with_alpha(tensors: Tensors, pair: Pair, r: int) -> Factors:
     return factors(tensors, pair, alpha / r)
 
 
-def _configs(tensors: Tensors) -> dict[str, Mapping[str, Any]]:
+def _configs(tensors: Tensors) -> dict[str, PeftLoRA]:
     """Returns PEFT's settings by component (unet, text_encoder); of a file of one component under the empty name."""
     if _METADATA not in tensors.metadata:
         return {}
-    try:
-        flat = dict(json.loads(tensors.metadata[_METADATA]))
-    except (ValueError, TypeError) as error:
-        raise MissingInputError(
-            f"{tensors.path}: {_METADATA} in its header is damaged ({shown(error)}).\nGive a whole copy of the file."
-        ) from error
+    where = f"{tensors.path}: {_METADATA} in its header"
     grouped: dict[str, dict[str, Any]] = {}
-    for key, value in flat.items():
+    for key, value in settings_of(tensors.metadata[_METADATA], where).items():
         component, _, name = key.rpartition(".")
         grouped.setdefault(component, {})[name] = value
-    return {component: checked(json.dumps(config), tensors.path) for component, config in grouped.items()}
+    configs = {component: lora_settings(config, where) for component, config in grouped.items()}
+    for config in configs.values():
+        refuse_other_kind(config.kind, where)
+    return configs

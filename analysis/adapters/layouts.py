@@ -1,13 +1,16 @@
 """How files of adapters name their tensors: a row a way of writing, from a tensor's name to a module and a factor."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.base import Factors
+from analysis.adapters.beside import refuse_other_method, sort_out
+from analysis.adapters.products import Product, products_in
 from analysis.adapters.tensors import Tensors
 from analysis.words import grouped, shown
 from lora_repro.errors import InputError
@@ -15,12 +18,15 @@ from lora_repro.errors import InputError
 _COMPONENT = r"(?P<module>(?:unet|text_encoder(?:_2)?|transformer(?=\.(?:single_)?transformer_blocks))\..+)"
 """Of a pipeline: `transformer` alone begins GPT-2's names too."""
 
+_TOOL = r"(?P<module>(?:lora|lycoris)_(?:unet|te\d?|transformer)_.+)"
+
 _ALPHA = r"(?P<module>.+)\.(?:lora_)?(?P<factor>alpha)"
 """A number beside the factors: as ComfyUI's names of Wan, Flux and others have it."""
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "kohya": (
-        r"(?P<module>(?:lora|lycoris)_(?:unet|te\d?|transformer)_.+)\.(?P<factor>lora_down|lora_up|alpha)(?:\.weight)?",
+        rf"{_TOOL}\.(?P<factor>lora_down|lora_up|alpha)(?:\.weight)?",
+        rf"{_TOOL}\.lora_(?P<factor>mid)\.weight",
     ),
     "diffusers": (
         rf"{_COMPONENT}\.lora_(?P<factor>A|B)\.weight",  # with PEFT
@@ -31,25 +37,23 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "PEFT": (
         r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>A|B)\.(?:(?P<name>[^.]+)\.)?weight",
         r"(?:base_model\.model\.)?(?P<module>.+)\.lora_embedding_(?P<factor>A|B)(?:\.(?P<name>[^.]+))?",
+        r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>E|diag)(?:\.(?P<name>[^.]+))?",
         rf"(?:base_model\.model\.)?{_ALPHA}",
     ),
-    "down and up": (r"(?P<module>.+)\.(?P<factor>lora_down|lora_up)(?:\.weight)?", _ALPHA),
-    "loralib": (r"(?:module\.)?(?P<module>.+)\.lora_(?P<factor>A|B)", rf"(?:module\.)?{_ALPHA}"),
+    "down and up": (
+        r"(?P<module>.+)\.(?P<factor>lora_down|lora_up)(?:\.weight)?",
+        r"(?P<module>.+)\.lora_(?P<factor>mid)\.weight",
+        _ALPHA,
+    ),
+    "loralib": (
+        r"(?:module\.|base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>A|B|E)",  # and AdaLoRA, in PEFT too
+        rf"(?:module\.)?{_ALPHA}",
+    ),
 }
-"""Tried in this order: the first that has both factors of a module is the file's."""
+"""Tried in this order: the first that has a factor of a module gives the file its name."""
 
-_FACTORS = {"A": "A", "B": "B", "lora_down": "A", "lora_up": "B", "down": "A", "up": "B", "alpha": "alpha"}
-
-_OTHER = {
-    "dora_scale": "DoRA, which scales each column of W_0 + B A",
-    "lora_magnitude_vector": "DoRA, which scales each column of W_0 + B A",
-    "lora_E": "AdaLoRA, which has a diagonal between B and A",
-    "lora_mid": "LyCORIS's three factors of a convolution",
-    "hada_w1_a": "LoHa, a product of two low-rank matrices entry by entry",
-    "lokr_w1": "LoKr, a Kronecker product",
-    "oft_blocks": "OFT, a rotation of W_0",
-}
-"""Names of tensors, and the method that has them: no B A that is added to W_0."""
+_FACTORS = {"lora_down": "A", "lora_up": "B", "down": "A", "up": "B", "E": "diagonal", "diag": "diagonal"}
+"""What tools call the factors otherwise. AdaLoRA's E and KaSA's diag stand between B and A."""
 
 
 class Pair(NamedTuple):
@@ -58,7 +62,11 @@ class Pair(NamedTuple):
     module: str
     A: str
     B: str
-    alpha: str | None
+    alpha: str | None = None
+    diagonal: str | None = None
+    """r numbers between B and A."""
+    mid: str | None = None
+    """The kernel between two 1 x 1 factors of a convolution, as LyCORIS has it."""
 
 
 class Found(NamedTuple):
@@ -66,47 +74,38 @@ class Found(NamedTuple):
 
     layout: str
     pairs: Sequence[Pair]
+    products: Mapping[str, Product]
+    """Updates that are no B A."""
     unknown: Sequence[str]
+    vectors: Sequence[str]
+    """Changes of biases and norms."""
 
 
 def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> Found | None:
     """Returns a file's pairs of factors; None where it has none.
 
     Raises:
-        InputError: If a factor lacks the other, or the file is of a method that adds no B A.
+        InputError: If a factor lacks the other, the file is of a method that adds no B A, or a tensor's meaning is not
+            known that may change the update's.
     """
-    for name in tensors.shapes:
-        if method := next((words for mark, words in _OTHER.items() if mark in name.split(".")), None):
-            raise InputError(
-                f"{tensors.path}: is of {method} ({shown(name)}).\nGive a LoRA adapter: B A, added to a weight."
-            )
-    for layout in layouts:
-        if found := _read_as(tensors, layout):
-            return found
-    return None
-
-
-def _read_as(tensors: Tensors, layout: str) -> Found | None:
+    refuse_other_method(tensors.path, tensors.shapes)
+    products = products_in(tensors)
+    taken = {name for product in products.values() for name in (*product.parts.values(), product.alpha)}
     modules: dict[str, dict[str, str]] = {}
-    unknown = list(tensors.others)
-    for name in tensors.shapes:
-        found = next((m for pattern in LAYOUTS[layout] if (m := re.fullmatch(pattern, name))), None)
-        if found is None:
-            unknown.append(name)
-            continue
-        groups = found.groupdict()
-        module = f"{groups['module']}.processor.{groups['end']}" if groups.get("end") else groups["module"]
-        factor = _FACTORS[groups["factor"]]
-        there = modules.setdefault(module, {})
-        if factor in there:
+    beginnings, used = set[str](products), list[str]()
+    for layout in layouts:
+        there = _read_as(tensors, layout, [name for name in tensors.shapes if name not in taken], beginnings)
+        if both := [module for module in there if module in modules]:
             raise InputError(
-                f"{tensors.path}: holds two updates of {shown(module)} ({shown(there[factor])}, {shown(name)}).\n"
+                f"{tensors.path}: holds two updates of {shown(both[0])}, under the names of {used[0]} and {layout}.\n"
                 "Give a file of one adapter."
             )
-        there[factor] = name
-    unknown += [there.pop("alpha") for there in modules.values() if there.keys() == {"alpha"}]
-    modules = {module: there for module, there in modules.items() if there}
-    if not modules:
+        if there:
+            used.append(layout)
+            modules |= there
+            taken |= {name for names in there.values() for name in names.values()}
+    if not modules and not products:
+        refuse_other_method(tensors.path, tensors.shapes, alone=True)
         return None
     for lacking, other in (("A", "B"), ("B", "A")):
         if alone := [there[other] for there in modules.values() if lacking not in there]:
@@ -114,8 +113,42 @@ def _read_as(tensors: Tensors, layout: str) -> Found | None:
                 f"{tensors.path}: {len(alone)} factors {other} stand without their {lacking}: {grouped(alone)}.\n"
                 "Give a whole copy of the adapter."
             )
-    pairs = [Pair(module, there["A"], there["B"], there.get("alpha")) for module, there in modules.items()]
-    return Found(layout, pairs, unknown)
+    if "loralib" in used and (len(used) > 1 or products):
+        raise InputError(
+            f"{tensors.path}: holds factors under loralib's names and under others.\nGive a file of one adapter."
+        )
+    if stacked := [module for module in modules if module.rpartition(".")[2] in ("experts", "base_layer")]:
+        raise InputError(
+            f"{tensors.path}: {shown(stacked[0])} is a stack of experts (PEFT's target_parameters): no B A.\n"
+            "Give a LoRA adapter of single layers."
+        )
+    unknown, vectors = sort_out(tensors.path, [name for name in tensors.shapes if name not in taken], beginnings)
+    pairs = [Pair(module, **there) for module, there in modules.items()]
+    return Found(used[0] if used else "products", pairs, products, [*tensors.others, *unknown], vectors)
+
+
+def _read_as(tensors: Tensors, layout: str, names: Sequence[str], beginnings: set[str]) -> dict[str, dict[str, str]]:
+    """Returns the factors of each module, as far as the names are of this layout, and adds how the names begin."""
+    modules: dict[str, dict[str, str]] = {}
+    raw: dict[str, str] = {}
+    for name in names:
+        found = next((m for pattern in LAYOUTS[layout] if (m := re.fullmatch(pattern, name))), None)
+        if found is None:
+            continue
+        groups = found.groupdict()
+        module = f"{groups['module']}.processor.{groups['end']}" if groups.get("end") else groups["module"]
+        factor = _FACTORS.get(groups["factor"], groups["factor"])
+        there = modules.setdefault(module, {})
+        if factor in there:
+            raise InputError(
+                f"{tensors.path}: holds two updates of {shown(module)} ({shown(there[factor])}, {shown(name)}).\n"
+                "Give a file of one adapter."
+            )
+        there[factor] = name
+        raw[module] = name[: found.end("module")]
+    modules = {module: there for module, there in modules.items() if "A" in there or "B" in there}
+    beginnings.update(raw[module] for module in modules)
+    return modules
 
 
 def widths(tensors: Tensors, pair: Pair) -> tuple[int, int, int, int]:
@@ -136,7 +169,8 @@ def widths(tensors: Tensors, pair: Pair) -> tuple[int, int, int, int]:
             f"{tensors.path}: {shown(pair.B)} has shape {B}: the second factor of a convolution is 1 x 1.\n"
             "Give an adapter whose first factor has the kernel."
         )
-    return int(np.prod(A[1:], dtype=object)), A[0], B[1], B[0]
+    kernel = tensors.shapes[pair.mid][2:] if pair.mid is not None else ()
+    return math.prod((*A[1:], *kernel)), A[0], B[1], B[0]
 
 
 def refuse_misfits(tensors: Tensors, pairs: Sequence[Pair]) -> None:
@@ -155,26 +189,44 @@ def refuse_misfits(tensors: Tensors, pairs: Sequence[Pair]) -> None:
 
 
 def factors(tensors: Tensors, pair: Pair, scaling: float | None) -> Factors:
-    """Reads the factors of a module, as matrices."""
-    A, B = tensors.read(pair.A), tensors.read(pair.B)
-    return Factors(_flat(A), _flat(B), scaling)
+    """Reads the factors of a module, as matrices. What stands between them goes into B, or A where it is a kernel.
+
+    Raises:
+        InputError: If what stands between them does not fit.
+    """
+    A, B = tensors.read(pair.A), _flat(tensors.read(pair.B))
+    between = [name for name in (pair.diagonal, pair.mid) if name is not None]
+    r = len(A)
+    if pair.diagonal is not None and math.prod(tensors.shapes[pair.diagonal]) == r:
+        B = B * tensors.read(pair.diagonal).reshape(r)
+    elif pair.mid is not None and tensors.shapes[pair.mid][:2] == (r, r) and math.prod(A.shape[2:]) == 1:
+        A = np.einsum("mn...,ni->mi...", tensors.read(pair.mid), A.reshape(A.shape[:2]))
+    elif between:
+        raise InputError(
+            f"{tensors.path}: {shown(between[0])} of {tensors.shapes[between[0]]} does not fit between factors of r = "
+            f"{r}.\nGive a whole copy of the adapter."
+        )
+    return Factors(_flat(A), B, scaling)
 
 
 def alpha_of(tensors: Tensors, pair: Pair) -> float | None:
-    """Reads the alpha that stands beside a module's factors; None where none does.
+    """Reads the alpha that stands beside a module's factors; None where none does."""
+    return None if pair.alpha is None else number(tensors, pair.alpha)
+
+
+def number(tensors: Tensors, name: str) -> float:
+    """Reads a tensor that is one number.
 
     Raises:
-        InputError: If it is not one number.
+        InputError: If it is more than one.
     """
-    if pair.alpha is None:
-        return None
-    alpha = tensors.read(pair.alpha)
-    if alpha.size != 1:
+    value = tensors.read(name)
+    if value.size != 1:
         raise InputError(
-            f"{tensors.path}: {shown(pair.alpha)} has shape {alpha.shape}; alpha is one number.\n"
+            f"{tensors.path}: {shown(name)} has shape {value.shape}; alpha is one number.\n"
             "Give a whole copy of the adapter."
         )
-    return float(alpha.reshape(()))
+    return float(value.reshape(()))
 
 
 def _flat(values: np.ndarray) -> Float[np.ndarray, "rows columns"]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from analysis.adapters.backbone import Backbone, find_weight
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, from_law, matrices
+from analysis.adapters.beside import vector_note
 from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Shape, Tensors
@@ -68,6 +69,7 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
         )
     if assumed:
         notes.append("Does not say which two of q, k, v it adapts: taken as q and v (--enable-lora).")
+    notes += vector_note(found.vectors)
     return Adapter(given, "loralib file", members, found.unknown, notes, frozenset(takes))
 
 

@@ -5,16 +5,22 @@ from functools import partial
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, arch_named
-from analysis.adapters.base import Adapter, from_law, matrices
+from analysis.adapters.base import Adapter, Options, from_law, matrices
+from analysis.adapters.beside import vector_note
 from analysis.adapters.layouts import alpha_of, factors, find, refuse_misfits, widths
-from analysis.adapters.peft_config import load_config, notes_on, scaling, start_variance
+from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, start_variance
+from analysis.adapters.products import matrices_of, names
 from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import open_tensors
 from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.peft_config import lora_settings, settings_of
 
 _WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin")
+
+_NAMES = {"ADALORA": ("init_r", "lora_alpha"), "LOHA": ("r", "alpha"), "LOKR": ("r", "alpha")}
+"""What r and alpha are called in the settings of methods that are not LoRA."""
 
 
 def is_peft(folder: Path) -> bool:
@@ -22,44 +28,54 @@ def is_peft(folder: Path) -> bool:
     return (folder / PEFT_CONFIG).is_file()
 
 
-def read_peft(folder: Path, given: str, backbone: Backbone) -> Adapter:
+def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) -> Adapter:
     """Opens a PEFT folder.
 
     Raises:
-        InputError: If it is damaged, of another kind than LoRA, or its shapes contradict its settings.
+        InputError: If it is damaged, of a kind that is not read here, or its shapes contradict its settings.
     """
     settings = folder / PEFT_CONFIG
-    config = load_config(settings)
+    content = settings_of(settings.read_bytes(), str(settings))
+    kind = str(content.get("peft_type") or "LORA")
+    refuse_other_kind(kind, str(settings))
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise MissingInputError(
             f"{folder}: holds {PEFT_CONFIG} and none of {', '.join(_WEIGHTS)}.\nGive a whole copy of the folder."
         )
+    if kind == "ADALORA":  # which directions are left, as lists of true and false; patterns it has none
+        content = {**content, "rank_pattern": None, "alpha_pattern": None}
+    rank, alpha = _NAMES.get(kind, ("r", "lora_alpha"))
+    config = lora_settings(content, str(settings), rank, alpha)
     tensors = open_tensors(path)
-    found = find(tensors, ["PEFT"])
+    found = find(tensors, ["PEFT", "loralib"])
     if found is None:
         raise InputError(
             f"{path}: holds no lora_A and lora_B (its first tensor: {shown(next(iter(tensors.shapes), 'none'))}).\n"
             "Give a folder as PEFT's save_pretrained writes it."
         )
     refuse_misfits(tensors, found.pairs)
+    base = config.given.get("base_model_name_or_path")
     if backbone.arch is None:
-        backbone = Backbone(arch_named(config.get("base_model_name_or_path")), backbone.open_weights)
-    backbone = replicated(backbone, config.get("layer_replication"), settings)
+        backbone = Backbone(arch_named(base), backbone.open_weights)
+    backbone = replicated(backbone, config.given.get("layer_replication"), settings)
     members = []
     for pair in found.pairs:
         d_in, r, _, d_out = widths(tensors, pair)
-        scale = scaling(config, pair.module, r, settings)
-        alpha = alpha_of(tensors, pair)
-        if alpha is not None and not math.isclose(alpha / r, scale):
+        scale = scaling(config, pair.module, r)
+        own = alpha_of(tensors, pair)
+        if own is not None and not math.isclose(own / r, scale):
             raise InputError(
-                f"{path}: {shown(pair.alpha)} is {alpha:g}, which makes the scale {alpha / r:g}; {PEFT_CONFIG} makes "
-                f"it {scale:g}.\nGive the configuration that belongs to the weights, or the file alone."
+                f"{path}: {shown(pair.alpha)} is {own:g}, which makes the scale {own / r:g}; {PEFT_CONFIG} makes it "
+                f"{scale:g}.\nGive the configuration that belongs to the weights, or the file alone."
             )
         read = partial(factors, tensors, pair, scale)
         found_here = matrices(pair.module, d_in, d_out, read, backbone)
         members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
-    adapter = Adapter(given, "PEFT folder", members, found.unknown, [*notes_on(config), *replication_note(backbone)])
-    base = config.get("base_model_name_or_path")
-    adapter.base = base if isinstance(base, str) and base else None
-    return adapter
+    for product in found.products.values():
+        members += matrices_of(tensors, product, config.scaling(product.module), options.top, backbone)
+    modules = [*(pair.module for pair in found.pairs), *(product.module for product in found.products.values())]
+    notes = [*notes_on(config, modules), *replication_note(backbone), *vector_note(found.vectors)]
+    words = "PEFT folder" if found.pairs else f"PEFT folder of {names(found.products)}"
+    takes = frozenset({"top"} if found.products else ())
+    return Adapter(given, words, members, found.unknown, notes, takes, base if base else None)

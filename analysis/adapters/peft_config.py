@@ -1,22 +1,11 @@
-"""PEFT's settings of a LoRA adapter: whether it adds B A to a weight at all, and at which scale. No weights."""
+"""What PEFT's settings of a LoRA adapter say beside its scale: how the factors were drawn, and what B A is not."""
 
-import json
-import math
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
+from analysis.adapters.beside import METHODS
 from analysis.words import shown
-from lora_repro.errors import InputError, MissingInputError
-
-_OTHER_SUMS = {
-    "use_dora": "scales each column of W_0 + B A",
-    "use_qalora": "pools the input before A",
-    "use_bdlora": "keeps only blocks of a factor",
-    "target_parameters": "adapts stacks of experts, whose update is no B A",
-}
-"""Settings of a LoRA adapter whose update is not (alpha / r) B A."""
+from lora_repro.errors import InputError
+from lora_repro.peft_config import PeftLoRA
 
 _STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts of A and B that take their place out of W_0: what is in B A is not only learned."""
@@ -29,105 +18,70 @@ _NOT_DRAWN = {
 }
 """Starts at which B A is zero, and a factor is not drawn at random (peft/tuners/lora/layer.py and eva.py)."""
 
-_MOST_QUANTIFIERS = 3
-"""In a pattern of a foreign file: more of them can keep a matcher busy for hours."""
+_READ = ("LORA", "ADALORA", "LOHA", "LOKR")
 
 
-def load_config(path: Path) -> dict[str, Any]:
-    """Reads adapter_config.json.
-
-    Raises:
-        MissingInputError: If it is damaged.
-        InputError: If it is no LoRA adapter's.
-    """
-    return checked(path.read_bytes(), path)
-
-
-def checked(content: str | bytes, path: Path) -> dict[str, Any]:
-    """Reads a LoRA adapter's settings and refuses those whose update is no (alpha / r) B A.
+def refuse_other_kind(kind: str, where: str) -> None:
+    """Refuses PEFT's methods whose update is not read here.
 
     Raises:
-        MissingInputError: If they are damaged.
-        InputError: If they are no LoRA adapter's.
+        InputError: Naming the method.
     """
-    try:
-        config = json.loads(content)
-        kind = config.get("peft_type", "LORA")
-        numbers = []
-        if kind == "LORA":
-            numbers = [config["r"], config["lora_alpha"]]
-            numbers += [*_values(config, "rank_pattern"), *_values(config, "alpha_pattern")]
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-            raise ValueError("r, lora_alpha and their patterns must be numbers")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MissingInputError(
-            f"{path}: is damaged ({shown(repr(error))}).\nGive it as PEFT's save_pretrained writes it."
-        ) from error
-    if kind != "LORA":
-        raise InputError(f"{path}: the adapter is PEFT's {shown(kind)}.\nGive a LoRA adapter.")
-    if setting := next((key for key in _OTHER_SUMS if config.get(key)), None):
-        raise InputError(
-            f"{path}: the adapter has {setting}, which {_OTHER_SUMS[setting]}.\n"
-            "Give a LoRA adapter without it: dW = (alpha / r) B A."
-        )
-    return config
+    if kind not in _READ:
+        what = METHODS[kind][1] if kind in METHODS else "whose update is not known here"
+        raise InputError(f"{where}: the adapter is PEFT's {shown(kind)}: {what}.\nGive a LoRA adapter.")
 
 
-def _values(config: Mapping[str, Any], pattern: str) -> list[Any]:
-    return list((config.get(pattern) or {}).values())
-
-
-def scaling(config: Mapping[str, Any], module: str, r: int, path: Path) -> float:
-    """Returns alpha / r, or alpha / sqrt(r) in rsLoRA; a module's own r and alpha stand in patterns.
+def scaling(config: PeftLoRA, module: str, r: int) -> float:
+    """Returns the scale of a module's update.
 
     Args:
         config: The settings.
         module: The module's name, without PEFT's prefix.
         r: The rows of its lora_A.
-        path: What is named when something is wrong.
 
     Raises:
         InputError: If the settings say another r: then nobody knows the scale.
     """
-    said = _matched(config, "rank_pattern", module, path, float(config["r"]))
+    if config.kind == "ADALORA":  # peft/tuners/adalora/layer.py: by r at the start, with a summand against 0 / 0
+        return (config.alpha if config.alpha > 0 else config.r) / (config.r + 1e-5)
+    said = config.rank(module)
     if said != r:
         raise InputError(
-            f"{path}: says r = {said:g} for {shown(module)}, whose lora_A has {r} rows.\n"
+            f"{config.where}: says r = {said:g} for {shown(module)}, whose lora_A has {r} rows.\n"
             "Give the configuration that belongs to the weights: its alpha / r is the scale."
         )
-    alpha = _matched(config, "alpha_pattern", module, path, float(config["lora_alpha"]))
-    return alpha / (math.sqrt(r) if config.get("use_rslora") else r)
+    return config.scaling(module)
 
 
-def start_variance(config: Mapping[str, Any], r: int, d_in: int) -> float | None:
+def start_variance(config: PeftLoRA, r: int, d_in: int) -> float | None:
     """Returns the variance of A_0's entries; None where they were not drawn one by one.
 
-    Source: peft/tuners/lora/layer.py, reset_lora_parameters.
+    Source: peft/tuners/lora/layer.py, reset_lora_parameters; tuners/adalora/layer.py.
     """
-    start = config.get("init_lora_weights")
+    if config.kind == "ADALORA":
+        return 0.02**2
+    start = config.given.get("init_lora_weights")
     if start is True:
         return 1 / (3 * d_in)  # kaiming_uniform_(a=sqrt(5))
     return 1 / r**2 if start == "gaussian" else None
 
 
-def _matched(config: Mapping[str, Any], pattern: str, module: str, path: Path, default: float) -> float:
-    """Returns the value of the first pattern that a module's name ends with, as PEFT matches it."""
-    for key, value in (config.get(pattern) or {}).items():
-        if len(re.findall(r"[*+?{]", key)) > _MOST_QUANTIFIERS:
-            raise InputError(f"{path}: {pattern} holds {shown(key)}, which is too costly to match.\nWrite it simpler.")
-        try:
-            if re.fullmatch(rf"(.*\.)?({key})", module):
-                return float(value)
-        except re.error as error:
-            raise InputError(
-                f"{path}: {pattern} holds {shown(key)}, which is no pattern ({error}).\nWrite a module's name."
-            ) from None
-    return default
-
-
-def notes_on(config: Mapping[str, Any]) -> list[str]:
-    """Says what B A is not, where the settings tell."""
-    start = str(config.get("init_lora_weights"))
+def notes_on(config: PeftLoRA, modules: Sequence[str]) -> list[str]:
+    """Says what B A is not, and what the settings leave open."""
+    start = str(config.given.get("init_lora_weights"))
+    notes = config.doubts(modules)
     if start.startswith(_STARTS_IN_W0):
-        return [f"init_lora_weights={shown(start)}: B A did not start at zero, so it is not only what was learned."]
-    return [f"init_lora_weights={start}: {_NOT_DRAWN[start]}"] if start in _NOT_DRAWN else []
+        notes.append(
+            f"init_lora_weights={shown(start)}: B A did not start at zero, so it is not only what was learned."
+        )
+    elif start in _NOT_DRAWN:
+        notes.append(f"init_lora_weights={start}: {_NOT_DRAWN[start]}")
+    if config.given.get("kasa_config"):
+        notes.append(
+            "kasa_config: the update is B diag A. KaSA also takes the r weakest directions out of W_0, which is not "
+            "counted here."
+        )
+    if config.given.get("alora_invocation_tokens"):
+        notes.append("alora_invocation_tokens: the update acts only on what follows these tokens in the input.")
+    return notes

@@ -3,6 +3,7 @@
 Source: peft/tuners/lora/config.py and layer.py, PEFT 0.21.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,10 @@ from typing import Any
 from lora_repro.arch import Arch, Site
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import LoRAConfig
+from lora_repro.peft_config import lora_settings
 from lora_repro.reading import parse_foreign_json
+
+log = logging.getLogger(__name__)
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -139,6 +143,8 @@ def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) ->
                 f"{path}: at {site.module} the adapter has rank {theirs[0]} and scale {theirs[1]:g}, the run "
                 f"{mine[0]} and {mine[1]:g}.\nGive the adapter's method.r, r_pattern, alpha and rslora."
             )
+    for doubt in lora_settings(config, str(path)).doubts(list(dict.fromkeys(site.module for site in sites))):
+        log.warning("%s: %s", path, doubt)
     base = config.get("base_model_name_or_path")
     return base if isinstance(base, str) and base else None
 
