@@ -308,3 +308,11 @@ def test_a_result_that_is_a_link_to_a_whole_one_is_a_result(folder: Path, tmp_pa
     (folder / "result.json").rename(tmp_path / "away")
     (folder / "result.json").symlink_to(tmp_path / "away")
     assert Record(folder.parent.parent, folder.name).state is State.finished
+
+
+@pytest.mark.parametrize(("key", "wrong"), [("model_type", []), ("hidden_size", "32"), ("num_hidden_layers", None)])
+def test_shapes_that_are_wrong_in_a_record_are_refused_with_its_run(folder: Path, key: str, wrong: Any) -> None:
+    """A run's id does not see them: the model's digest stands for them."""
+    result = json.loads((folder / "result.json").read_text())
+    with pytest.raises(InputError, match=folder.name):
+        run_of(put(result, ("config", "model", "config", key), wrong))
