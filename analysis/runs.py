@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.options import DEFAULT_STORE
-from lora_repro.campaign import duration
 from lora_repro.errors import InputError
 from lora_repro.lock import GRACE_S, Owner
 from lora_repro.record import Record
 from lora_repro.result import read_result
 from lora_repro.status import State, last_sign
 from lora_repro.sweep import overrides
+from lora_repro.watch import duration
 
 NOT_COUNTED = "not counted"
 """How a run stands whose result.json is damaged, of another schema, or another run's."""

@@ -2,12 +2,11 @@
 
 import itertools
 import logging
-import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -20,13 +19,12 @@ from lora_repro.job import set_up_logging
 from lora_repro.record import Record, State
 from lora_repro.slurm_queue import Queue, standing
 from lora_repro.sweep import Job, Sweep
+from lora_repro.watch import Watch, duration
 
 DEADLY = 2
 """Deaths without a word after which a run comes last."""
 POLL_S = 1.0
 QUEUE_POLL_S = 10.0
-WATCH_S = 0.5
-SAY_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -183,10 +181,10 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
     """
     waiting = list(jobs)
     wrong: dict[str, str] = {}
-    suspects: set[str] = set()
+    deaths = Counter[str]()
     told, began = False, time.perf_counter()
     while waiting:
-        batch = _next_batch(waiting, outputs, launcher, suspects)
+        batch = _next_batch(waiting, outputs, launcher, deaths)
         if not batch:
             if not told:
                 log.info("%d runs are being computed by other processes; waiting for them.", len(waiting))
@@ -195,11 +193,14 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
             continue
         finished = {job.run_id for job in batch if _needs_nothing(job, outputs)}
         batch = [job for job in batch if job.run_id not in finished]
-        outcome, crash = _launch(batch, outputs, launcher, initial=len(jobs) - len(waiting)) if batch else ({}, None)
+        watch = Watch([job.run_id for job in batch], outputs)
+        before = {job.run_id: Record(outputs, job.run_id).status() for job in batch}
+        initial = len(jobs) - len(waiting)
+        outcome, crash = _launch(batch, outputs, launcher, watch, initial) if batch else ({}, None)
         if interrupt.requested():
             raise KeyboardInterrupt
         if crash is not None:
-            outcome = _after_crash(batch, outputs, suspects, crash)
+            outcome = _after_crash(before, outputs, deaths, watch.died, crash)
         outcome |= dict.fromkeys(finished)
         wrong |= {name: reason for name, reason in outcome.items() if reason is not None and reason != AGAIN}
         ended = {name for name, reason in outcome.items() if reason != AGAIN}
@@ -216,8 +217,8 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
     return wrong
 
 
-def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, suspects: set[str]) -> list[Job]:
-    """Returns what can be launched now: nothing that another process computes, and a suspect by itself.
+def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, deaths: Counter[str]) -> list[Job]:
+    """Returns what can be launched now: nothing that another process computes, and what died twice by itself.
 
     Slurm's queue waits for the jobs that are in it already, so those are launched too.
     """
@@ -226,7 +227,7 @@ def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, suspec
     if launcher.one_by_one:
         return list(itertools.islice(free, 1))
     ready = list(free)
-    return [job for job in ready if job.run_id not in suspects] or ready[:1]
+    return [job for job in ready if deaths[job.run_id] < DEADLY] or ready[:1]
 
 
 def _needs_nothing(job: Job, outputs: str) -> bool:
@@ -237,28 +238,43 @@ def _needs_nothing(job: Job, outputs: str) -> bool:
     return not (settings.rebuild and record.lacking(settings, job.resolved.run.method))
 
 
-def _after_crash(batch: Sequence[Job], outputs: str, suspects: set[str], crash: Exception) -> dict[str, str | None]:
+def _after_crash(
+    before: dict[str, dict[str, Any]], outputs: str, deaths: Counter[str], died: set[str], crash: Exception
+) -> dict[str, str | None]:
     """Reads from the store how jobs ended whose launcher broke, as joblib does when the system kills a worker.
 
-    Runs whose process is gone become suspects, which are launched once more, each by itself: so the one that kills its
-    process is found, and the others go on.
+    joblib kills the other workers then, so all runs under way are gone. All are launched again together; one whose own
+    process has died DEADLY times is launched by itself after the others, and given up if it dies there too.
+
+    Args:
+        before: What status.json of the launched runs said before, by run id: what says the same has not begun.
+        outputs: The store.
+        deaths: Deaths so far by run id; these are added.
+        died: The runs whose processes were seen to end first; where none was seen, each that is gone may be the cause.
+        crash: What the launcher says.
 
     Raises:
         RunFailedError: If no run has even begun: the launcher itself does not work.
     """
-    stands = {job.run_id: Record(outputs, job.run_id).stand()[0] for job in batch}
-    gone = {name for name, state in stands.items() if state is State.stale}
-    if not gone and not {State.finished, State.running, State.interrupted} & set(stands.values()):
+    stands = {name: Record(outputs, name).stand()[0] for name in before}
+    begun = {name for name, status in before.items() if Record(outputs, name).status() != status}
+    if not begun and State.finished not in stands.values():
         raise RunFailedError(f"The launcher does not work: {type(crash).__name__}: {crash}") from crash
+    gone = {name for name in begun if stands[name] is State.stale}
+    guilty = gone & died if gone & died else gone
+    deaths.update(guilty)
     outcome: dict[str, str | None] = {}
     for name, state in stands.items():
-        if name in gone and (name in suspects or len(batch) == 1):
+        if name in guilty and deaths[name] >= DEADLY and len(before) == 1:
             outcome[name] = f"{name}: its process died without a word (out of memory?); the launcher says: {crash}"
-        elif state in (State.failed, State.interrupted):
+        elif name in begun and state in (State.failed, State.interrupted):
             outcome[name] = f"{name}: {state.value} ({Record(outputs, name).status().get('error', 'cancelled')})"
         else:
             outcome[name] = None if state in (State.finished, State.diverged) else AGAIN
-    suspects |= gone
+    if again := sum(reason == AGAIN for reason in outcome.values()):
+        log.warning(
+            "The launcher broke (%s); launching %d runs again, from their checkpoints.", type(crash).__name__, again
+        )
     return outcome
 
 
@@ -267,7 +283,7 @@ AGAIN = "again"
 
 
 def _launch(
-    batch: Sequence[Job], outputs: str, launcher: Launcher, initial: int
+    batch: Sequence[Job], outputs: str, launcher: Launcher, watch: Watch, initial: int
 ) -> tuple[dict[str, str | None], Exception | None]:
     """Launches jobs and returns how each ended (None: well), or the exception with which the launcher broke.
 
@@ -280,41 +296,14 @@ def _launch(
     lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
     if launcher.queue is not None:
         named = {job.run_id: line for job, line in zip(batch, lines, strict=True)}
-        with _watched(batch, outputs, launcher.on_cluster):
+        with watch.watching(launcher.on_cluster):
             return _outcome(batch, launcher.queue.compute(named, outputs, initial)), None
     try:
-        with _watched(batch, outputs, launcher.on_cluster):
+        with watch.watching(launcher.on_cluster):
             returns = launcher.launch(lines, initial_job_idx=initial)
     except Exception as error:  # of any kind: the launcher's, a worker's that was killed, Slurm's
         return {}, error
     return _outcome(batch, returns), None
-
-
-@contextmanager
-def _watched(batch: Sequence[Job], outputs: str, on_cluster: bool) -> Iterator[None]:
-    """Tells how far workers are, and has them end their runs when this process is asked to end; a cluster's go on."""
-    over = threading.Event()
-    threading.Thread(target=_watch, args=(batch, outputs, on_cluster, over), daemon=True).start()
-    try:
-        with nullcontext() if on_cluster else interrupt.deferred():
-            yield
-    finally:
-        over.set()
-
-
-def _watch(batch: Sequence[Job], outputs: str, on_cluster: bool, over: threading.Event) -> None:
-    began = told = time.monotonic()
-    while not over.wait(WATCH_S):
-        if interrupt.requested() and not on_cluster:
-            owners = [Record(outputs, job.run_id).holder() for job in batch]
-            interrupt.send_to_descendants({owner.pid for owner in owners if owner is not None})
-        elif time.monotonic() - told > SAY_EVERY_S:
-            told = time.monotonic()
-            done = sum(Record(outputs, job.run_id).read().result is not None for job in batch)
-            left = (
-                f"about {duration((told - began) / done * (len(batch) - done))} to go" if done else "none finished yet"
-            )
-            log.info("%d of %d runs finished, %s", done, len(batch), left)
 
 
 def _outcome(batch: Sequence[Job], returns: Sequence[JobReturn]) -> dict[str, str | None]:
@@ -330,11 +319,3 @@ def _reason(run_id: str, returned: JobReturn) -> str | None:
         return AGAIN
     known = isinstance(error, InputError | RunFailedError)
     return str(error) if known else f"{run_id}: {type(error).__name__}: {error}"
-
-
-def duration(seconds: float) -> str:
-    """Writes a duration as a person says it: 40 s, 12 min, 3 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

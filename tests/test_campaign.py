@@ -1,7 +1,10 @@
 """A sweep under way: what it leaves out, what it takes over, and what happens when its launcher breaks."""
 
 import json
+import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from stores import jobs, write_run, write_status
 
-from lora_repro import campaign
+from lora_repro import campaign, watch
 from lora_repro.circumstances import LogConfig
 from lora_repro.compose import compose
 from lora_repro.errors import RunBusyError, RunFailedError
@@ -203,32 +206,94 @@ def test_failures_are_told_and_cost_the_others_nothing(tmp_path: Path, caplog: p
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
 
 
-def test_when_a_worker_is_killed_the_culprit_is_found_and_the_others_go_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The launcher breaks, as joblib does; two runs were under way, of which one kills its process every time."""
-    culprit, innocent, *_ = sweep().jobs
-    batches: list[list[str]] = []
+class BrokenError(Exception):
+    """What a launcher raises when one of its workers is killed."""
 
-    class BrokenError(Exception):
-        pass
 
-    def launch(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+class Workers:
+    """A launcher with a process a run, two at a time; `deadly` kills its own each time, and as joblib's the other dies.
+
+    Args:
+        store: Where the runs lie.
+        deadly: The run that kills its process.
+        seen: Locks name the processes, so that the watch can tell which of them died first.
+    """
+
+    def __init__(self, store: Path, deadly: str, seen: bool) -> None:
+        self.store, self.deadly, self.seen = store, deadly, seen
+        self.batches: list[list[str]] = []
+
+    def __call__(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         named = [next(job for job in jobs() if set(job.overrides) <= set(line)) for line in job_overrides]
-        batches.append([job.run_id for job in named])
-        if culprit in named:
-            for job in (culprit, innocent):
-                if job in named and not (tmp_path / "runs" / job.run_id).exists():
-                    write_status(tmp_path, job, "running")  # nobody holds its lock: stale
-            raise BrokenError("a worker was killed")
-        for job in named:
-            write_result(tmp_path, job)
+        self.batches.append([job.run_id for job in named])
+        for pair in (named[:2], named[2:]):
+            if self.deadly in (job.run_id for job in pair):
+                self._die(pair)
+            for job in pair:
+                write_result(self.store, job)
         return [ended() for _ in named]
 
-    assert run(sweep(), tmp_path, launch, one_by_one=False) == 1
-    assert [len(batch) for batch in batches] == [4, 2, 1, 1]
+    def _die(self, pair: list[Job]) -> None:
+        processes = {job.run_id: subprocess.Popen(["sleep", "60"]) for job in pair}
+        for run_id, process in processes.items():
+            folder = self.store / "runs" / run_id
+            folder.mkdir(exist_ok=True, parents=True)
+            (folder / "status.json").write_text(json.dumps({"state": "running", "pid": process.pid}))
+            if self.seen:
+                owner = replace(Lock(folder / "lock").owner, pid=process.pid)
+                (folder / "lock").write_text(json.dumps(asdict(owner)))
+        time.sleep(3 * watch.WATCH_S)  # the watch has seen them
+        for run_id in sorted(processes, key=lambda run_id: run_id != self.deadly):
+            processes[run_id].kill()
+            time.sleep(0.02)
+        for process in processes.values():
+            process.wait()
+        raise BrokenError("a worker was killed")
+
+
+def test_a_run_that_kills_its_worker_twice_is_launched_by_itself_and_the_others_stay_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WATCH_S", 0.05)
+    innocent, deadly, *rest = [job.run_id for job in sweep().jobs]
+    workers = Workers(tmp_path, deadly, seen=True)
+    assert run(sweep(), tmp_path, workers, one_by_one=False) == 1
+    everyone = [innocent, deadly, *rest]
+    assert workers.batches == [everyone, everyone, [innocent, *rest], [deadly]]
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
-    assert f"{culprit.run_id}: its process died without a word (out of memory?)" in caplog.text
+    assert caplog.text.count(f"The worker of {deadly} died") == 3 and f"The worker of {innocent}" not in caplog.text
+    assert "The launcher broke (BrokenError); launching 4 runs again" in caplog.text
+    assert f"{deadly}: its process died without a word (out of memory?)" in caplog.text
+
+
+def test_where_nobody_sees_which_worker_died_first_all_that_died_twice_are_launched_one_by_one(tmp_path: Path) -> None:
+    innocent, deadly, *rest = [job.run_id for job in sweep().jobs]
+    workers = Workers(tmp_path, deadly, seen=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch, "WATCH_S", 0.01)
+        assert run(sweep(), tmp_path, workers, one_by_one=False) == 1
+    everyone = [innocent, deadly, *rest]
+    assert workers.batches == [everyone, everyone, rest, [innocent], [deadly]]
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
+def test_a_run_that_had_not_begun_when_the_launcher_broke_is_launched_again(tmp_path: Path, state: str) -> None:
+    """Its status tells of an earlier attempt, as another day's kill has left it."""
+    asked = sweep("compute.retry_failed=true")
+    first, second, *_ = asked.jobs
+    write_status(tmp_path, second, state)
+    tries: list[str] = []
+
+    def break_once(job: Job) -> Exception | None:
+        tries.append(job.run_id)
+        write_result(tmp_path, job)
+        if len(tries) == 1:
+            raise BrokenError
+        return None
+
+    assert run(asked, tmp_path, Launches(tmp_path, {first.run_id: break_once}), one_by_one=False) == 0
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 4
 
 
 def test_a_launcher_that_does_not_work_at_all_says_why(tmp_path: Path) -> None:

@@ -98,10 +98,12 @@ def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tm
 def test_a_killed_worker_costs_the_other_runs_nothing(tmp_path: Path) -> None:
     process = start(tmp_path, command("joblib", *LONG, "method=lora,full"))
     wait_for(lambda: begun(tmp_path) == 2)
-    locks = [json.loads(path.read_text()) for path in tmp_path.glob("store/runs/*/lock")]
-    psutil.Process(locks[0]["pid"]).kill()  # as the system does when memory runs out
+    lock, *_ = tmp_path.glob("store/runs/*/lock")
+    psutil.Process(json.loads(lock.read_text())["pid"]).kill()  # as the system does when memory runs out
     _, words = process.communicate(timeout=200)
     assert process.returncode == 0, words
+    assert [line.split()[3] for line in words.splitlines() if " died (process " in line] == [lock.parent.name]
+    assert "The launcher broke (TerminatedWorkerError); launching 4 runs again, from their checkpoints." in words
     assert len(list(tmp_path.glob("store/runs/*/result.json"))) == 4 and "goes on from step" in words
 
 
