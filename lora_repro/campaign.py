@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from lora_repro import interrupt
+from lora_repro import interrupt, labels
 from lora_repro.circumstances import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
 from lora_repro.estimate import Timings, expected
@@ -161,7 +161,10 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     began = time.perf_counter()
     queued = {job.run_id for job in begun.queued}
     elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running and job.run_id not in queued]
-    wrong = _run_all([*begun.to_run, *begun.queued, *elsewhere], outputs, launcher, timings)
+    named = labels.overrides(sweep.jobs)
+    to_do = [*begun.to_run, *begun.queued, *elsewhere]
+    to_do = [job._replace(overrides=[*job.overrides, *named[job.run_id]]) for job in to_do]
+    wrong = _run_all(to_do, outputs, launcher, timings)
     ended = plan(sweep, outputs, timings=timings)
     log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
     for name, state in ended.states.items():

@@ -56,6 +56,10 @@ class LogConfig:
     tracker: Tracker = Tracker.wandb
     project: str = "lora_repro"
     """The tracker's project."""
+    name: str | None = None
+    """The run's name in the tracker (null: in a sweep what differs in it, else the run's id)."""
+    group: str | None = None
+    """The run's group in the tracker (null: in a sweep its name and scale, or what its runs share and its axes)."""
 
 
 @dataclass

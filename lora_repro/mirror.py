@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -158,16 +159,23 @@ class _Mirrored:
         self.broken: list[int] = []
         """Lines of metrics.jsonl that could not be read at the last look."""
         outputs = folder.parent.parent
+        name, group = about["log"].get("name"), about["log"].get("group")
+        of_sweep = f"{about['sweep']['name']}-{scale}" if about["sweep"] else None
         described: dict[str, Any] = {
             "project": project if project is not None else about["log"]["project"],
-            "name": self.name,
-            "group": f"{about['sweep']['name']}-{scale}" if about["sweep"] else None,
+            "group": group if group is not None else of_sweep,
             "config": run,
         }
         self.is_wandb = about["log"]["tracker"] == Tracker.wandb.value
-        if not self.is_wandb:  # a tracker of this machine: no modes, job types, tags or artifacts
-            self.run: Any = importlib.import_module("trackio").init(**described, resume="allow")
+        if not self.is_wandb:  # a tracker of this machine: no ids beside names, modes, job types, tags or artifacts
+            tracker = importlib.import_module("trackio")
+            with suppress(ValueError):  # there is no such project yet
+                for old in list(tracker.Api().runs(described["project"])):
+                    if old.name == self.name:  # rows would be added to it, and the record's lines stand there twice
+                        old.delete()
+            self.run: Any = tracker.init(**described, name=self.name, resume="never")
             return
+        self.began = self._began()
         for old in [] if online else (outputs / "wandb").glob(f"offline-run-*-{self.name}"):
             shutil.rmtree(old)
         import wandb
@@ -177,20 +185,46 @@ class _Mirrored:
             x_disable_meta=True, x_disable_stats=True, x_save_requirements=False,
         )  # fmt: skip
         self.run = wandb.init(
-            **described, id=self.name, job_type=names[2], tags=[*names, scale], dir=outputs, settings=settings,
+            **described, id=self.name, name=name if name is not None else self.name, job_type=names[2],
+            tags=[*names, scale], dir=outputs, settings=settings,
             mode="online" if online else "offline", resume="allow" if online else None,
         )  # fmt: skip
 
     def tail(self) -> None:
-        """Logs the lines of metrics.jsonl that are new, each at its own step, whatever was rewritten in between."""
-        rows, self.broken = read_lines(
-            self.folder / "metrics.jsonl"
-        )  # the last may be half-written, at the next look whole
-        for line in rows:
+        """Logs the lines of metrics.jsonl that are new, each at its own step, whatever was rewritten in between.
+
+        Each has the seconds of training behind it, so that curves can be drawn over time whenever they are mirrored.
+        """
+        for line in self._lines():
             key = (line["step"], "loss" in line)
             if key not in self.told:
                 self.told.add(key)
-                self.run.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+                clock = {"_timestamp": self.began + line["wall_time_s"]} if self.is_wandb else {}
+                self.run.log({name: value for name, value in line.items() if name != "step"} | clock, step=line["step"])
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Reads metrics.jsonl; a line of scores took place when the last step before it had been made.
+
+        The last line may be half-written, at the next look it is whole.
+        """
+        rows, self.broken = read_lines(self.folder / "metrics.jsonl")
+        lines: list[dict[str, Any]] = []
+        seconds = 0.0
+        for row in rows:
+            seconds = row.get("wall_time_s", seconds)
+            lines.append(row | {"wall_time_s": seconds})
+        return lines
+
+    def _began(self) -> float:
+        """Returns when the run would have begun without its interruptions, by the clock: W&B draws curves over that."""
+        lines = self._lines()
+        spent = lines[-1]["wall_time_s"] if lines else 0.0
+        try:
+            status = json.loads((self.folder / "status.json").read_text())
+            ended = float(status["updated"]) if status["state"] in ENDED else time.time()
+        except (OSError, ValueError, KeyError, TypeError):
+            ended = time.time()
+        return ended - spent
 
     def lacks(self) -> str:
         """Says what of the record could not be mirrored; nothing if all of it is."""
@@ -211,6 +245,8 @@ class _Mirrored:
             self.run.summary.update(result["metrics"])
             counts = {f"params.{key}": result["params"][key] for key in ("method", "head", "trainable", "total")}
             self.run.summary.update(counts)
+            seconds = {key: result[key] for key in ("run_seconds", "train_seconds") if key in result}
+            self.run.summary.update(seconds)  # W&B's own runtime is that of the mirroring
             self._add_adapter()
         self.run.finish(exit_code=0 if state == State.finished.value else 1)
 

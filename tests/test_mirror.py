@@ -163,6 +163,83 @@ def test_a_run_mirrored_twice_has_one_folder(tmp_path: Path) -> None:
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
+def test_curves_over_time_have_the_records_seconds_whenever_they_are_mirrored(tmp_path: Path) -> None:
+    """W&B's own clock says when a line was mirrored: all of them in one instant."""
+    times = {2: 10.0, 4: 26.0}
+    lines = [line | ({"wall_time_s": times[line["step"]]} if "loss" in line else {}) for line in LINES]
+    folder, _ = write_record(tmp_path, lines=lines)
+    status = {"state": "finished", "updated": 1_700_000_000.0}
+    (folder / "status.json").write_text(json.dumps(status))
+    mirrored_again(str(folder))
+    records = read_back(tmp_path)
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [(row["wall_time_s"], row["_timestamp"]) for row in rows] == [(10, 1_699_999_984), (26, 1_700_000_000)]
+    summary = {key: value for record in records for key, value in record.get("summary", {}).get("update", {}).items()}
+    assert summary["run_seconds"] == 2.0
+
+
+def test_a_line_of_scores_has_the_time_of_the_step_before_it(tmp_path: Path) -> None:
+    folder, _ = write_record(tmp_path)
+    mirrored = object.__new__(mirror._Mirrored)
+    mirrored.folder = folder
+    assert [line["wall_time_s"] for line in mirrored._lines()] == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_a_name_and_a_group_that_are_given_stand_beside_the_id(tmp_path: Path) -> None:
+    folder, _ = write_record(tmp_path)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["circumstances"]["log"] |= {"name": "r=1 seed=0", "group": "tiny_bert generated lora: r seed"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    mirrored_again(str(folder))
+    (run,) = (record["run"] for record in read_back(tmp_path) if record["type"] == "run")
+    assert (run["run_id"], run["display_name"], run["run_group"]) == (
+        folder.name, "r=1 seed=0", "tiny_bert generated lora: r seed",
+    )  # fmt: skip
+
+
+TRACKIO = """
+import json, os
+kept = os.environ["TOLD"]
+def read():
+    with open(kept) as file:
+        return json.loads(file.read() or "[]")
+def write(runs):
+    with open(kept, "w") as file:
+        json.dump(runs, file)
+class Old:
+    def __init__(self, name): self.name = name
+    def delete(self): write([run for run in read() if run[0] != self.name])
+class Api:
+    def runs(self, project):
+        if not read():
+            raise ValueError(f"Project '{project}' does not exist")
+        return (Old(name) for name in {name for name, *_ in read()})
+class Run:
+    def __init__(self, name): self.name = name
+    def log(self, line, step): write(read() + [[self.name, step, sorted(line)]])
+    def finish(self): pass
+def init(project, name, config, group, resume):
+    return Run(name)
+"""
+
+
+def test_a_run_mirrored_again_to_trackio_has_each_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [write_record(tmp_path, seed=seed)[0] for seed in (0, 1)]
+    for folder in folders:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["circumstances"]["log"]["tracker"] = "trackio"
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "trackio.py").write_text(TRACKIO)
+    with tracker("", tmp_path, monkeypatch) as told:
+        for _ in range(2):
+            done = mirrored_again(str(tmp_path))
+            assert done.returncode == 0, done.stderr
+        rows = json.loads(told.read_text())
+    assert sorted(name for name, *_ in rows) == sorted(folder.name for folder in folders for _ in LINES)
+    assert sorted(step for name, step, _ in rows if name == folders[0].name) == [2, 2, 4, 4]
+
+
 def test_an_interrupted_run_is_not_mirrored_before_it_has_ended(tmp_path: Path) -> None:
     folder, settings = write_record(tmp_path)
     (folder / "result.json").unlink()
