@@ -36,6 +36,7 @@ class GridSweeper(Sweeper):
 
         from lora_repro import campaign, workers
         from lora_repro.errors import InputError
+        from lora_repro.on_ray import OnRay, RayLauncher
         from lora_repro.slurm_queue import JobFunction, Queue
 
         self.settings = config
@@ -54,7 +55,8 @@ class GridSweeper(Sweeper):
             workers.limit_joblib()
         on_cluster = "submitit" in type(launcher).__module__
         queue = Queue(cast(JobFunction, launcher)) if type(launcher).__name__ == "SlurmLauncher" else None
-        self.engine = campaign.Launcher(launcher.launch, isinstance(launcher, BasicLauncher), on_cluster, queue)
+        launch = OnRay(cast(RayLauncher, launcher)) if type(launcher).__name__ == "RayLauncher" else launcher.launch
+        self.engine = campaign.Launcher(launch, isinstance(launcher, BasicLauncher), on_cluster, queue)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep that the arguments ask for.

@@ -28,7 +28,7 @@ import yaml
 from lora_repro.circumstances import Circumstances, Mirror, Tracker
 from lora_repro.config import run_name
 from lora_repro.digests import as_written
-from lora_repro.reading import read_bytes, read_lines
+from lora_repro.reading import is_number, read_bytes, read_lines
 from lora_repro.result import read_result
 from lora_repro.status import State, read_status
 
@@ -211,19 +211,16 @@ class _Mirrored:
         lines: list[dict[str, Any]] = []
         seconds = 0.0
         for row in rows:
-            seconds = row.get("wall_time_s", seconds)
+            told = row.get("wall_time_s")
+            seconds = float(told) if is_number(told) else seconds
             lines.append(row | {"wall_time_s": seconds})
         return lines
 
     def _began(self) -> float:
         """Returns when the run would have begun without its interruptions, by the clock: W&B draws curves over that."""
-        lines = self._lines()
+        lines, status = self._lines(), read_status(self.folder)
         spent = lines[-1]["wall_time_s"] if lines else 0.0
-        try:
-            status = json.loads((self.folder / "status.json").read_text())
-            ended = float(status["updated"]) if status["state"] in ENDED else time.time()
-        except (OSError, ValueError, KeyError, TypeError):
-            ended = time.time()
+        ended = status.get("updated", time.time()) if status.get("state") in ENDED else time.time()
         return ended - spent
 
     def lacks(self) -> str:
