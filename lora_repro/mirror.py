@@ -211,8 +211,7 @@ class _Mirrored:
         lines: list[dict[str, Any]] = []
         seconds = 0.0
         for row in rows:
-            told = row.get("wall_time_s")
-            seconds = float(told) if is_number(told) else seconds
+            seconds = row["wall_time_s"] if is_number(row.get("wall_time_s")) else seconds
             lines.append(row | {"wall_time_s": seconds})
         return lines
 
@@ -220,7 +219,7 @@ class _Mirrored:
         """Returns when the run would have begun without its interruptions, by the clock: W&B draws curves over that."""
         lines, status = self._lines(), read_status(self.folder)
         spent = lines[-1]["wall_time_s"] if lines else 0.0
-        ended = status.get("updated", time.time()) if status.get("state") in ENDED else time.time()
+        ended = status["updated"] if status.get("state") in ENDED and "updated" in status else time.time()
         return ended - spent
 
     def lacks(self) -> str:
