@@ -25,7 +25,7 @@ def overrides(jobs: Sequence[Job]) -> dict[str, list[str]]:
         values = {key: f"{short[key]}={_text(value)}" for key, value in job.point.items()}
         name = " ".join(values[key] for key in axes if key in values)
         groups = {"model": run.model.name, "task": run.task.name, "method": run.method.name}
-        shared = [text for key, text in {**values, **groups}.items() if key not in axes]
+        shared = [text for key, text in (groups | values | groups).items() if key not in (*axes, "seed")]
         group = f"{' '.join(shared)}: {' '.join(short[key] for key in axes)}"
         is_own = not any(line.startswith("+sweeps=") for line in job.overrides)
         added[job.run_id] = [
