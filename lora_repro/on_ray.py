@@ -7,6 +7,7 @@ Ray's that is cancelled where it runs, on whatever host, and a dead worker costs
 
 import importlib
 import logging
+import signal
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -86,7 +87,11 @@ class OnRay:
             settings |= {"address": "local"}  # without, Ray would join a cluster that happens to run here
         if settings["address"] == "local":
             settings.setdefault("object_store_memory", STORE_BYTES)
-        ray.init(**settings)
+        heard = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal must not end Ray before the runs
+        try:
+            ray.init(**settings)
+        finally:
+            signal.signal(signal.SIGHUP, heard)
         interrupt.listen()
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
