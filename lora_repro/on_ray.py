@@ -9,7 +9,7 @@ import importlib
 import logging
 import signal
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -27,6 +27,7 @@ STORE_BYTES = 75 * 2**20
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class RayLauncher(Protocol):
     """The plugin's launcher, as Hydra has set it up."""
 
