@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from lora_repro import interrupt, labels
+from lora_repro import interrupt, run_names
 from lora_repro.circumstances import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
 from lora_repro.estimate import Timings, expected
@@ -161,7 +161,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     began = time.perf_counter()
     queued = {job.run_id for job in begun.queued}
     elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running and job.run_id not in queued]
-    named = labels.overrides(sweep.jobs)
+    named = run_names.overrides(sweep.jobs)
     to_do = [*begun.to_run, *begun.queued, *elsewhere]
     to_do = [job._replace(overrides=[*job.overrides, *named[job.run_id]]) for job in to_do]
     wrong = _run_all(to_do, outputs, launcher, timings)

@@ -4,13 +4,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lora_repro.compose import compose
-from lora_repro.labels import overrides
+from lora_repro.run_names import overrides
 from lora_repro.sweep import load
 
 TINY = ("model=tiny_bert", "task=generated")
 
 
-def labels(*arguments: str) -> list[dict[str, str]]:
+def names_of(*arguments: str) -> list[dict[str, str]]:
     """Returns what is added to each job of a sweep, as Hydra reads it."""
     added = overrides(load(compose, arguments).jobs).values()
     parsed = [OverridesParser.create().parse_overrides(lines) for lines in added]
@@ -34,13 +34,13 @@ def labels(*arguments: str) -> list[dict[str, str]]:
     ],
 )
 def test_a_run_of_an_own_sweep_is_called_by_its_axes(arguments: list[str], names: list[str], group: str) -> None:
-    found = labels(*TINY, *arguments)
+    found = names_of(*TINY, *arguments)
     assert [label["log.name"] for label in found] == names
     assert {label["log.group"] for label in found} == {group}
 
 
 def test_a_sweep_with_a_name_is_its_runs_group() -> None:
-    found = labels("+sweeps=table6", "scale=smoke")
+    found = names_of("+sweeps=table6", "scale=smoke")
     assert all(label.keys() == {"log.name"} for label in found)
     assert {frozenset(label["log.name"].split()) for label in found} == {
         frozenset({f"seed={seed}", f"targets={targets}", f"r={r}"})
@@ -49,9 +49,9 @@ def test_a_sweep_with_a_name_is_its_runs_group() -> None:
 
 
 def test_what_is_given_stays_and_a_single_run_has_its_id() -> None:
-    found = labels(*TINY, "seed=0,1", "log.group=mine")
+    found = names_of(*TINY, "seed=0,1", "log.group=mine")
     assert [label.keys() for label in found] == [{"log.name"}] * 2
-    assert labels(*TINY, "seed=0") == [{}]
+    assert names_of(*TINY, "seed=0") == [{}]
 
 
 def test_a_long_value_with_quotes_and_backslashes_is_cut_and_reaches_hydra_in_one_piece() -> None:
