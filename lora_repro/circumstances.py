@@ -9,6 +9,9 @@ from omegaconf import MISSING
 
 from lora_repro.errors import InputError
 
+MOST_THREADS = 1024
+"""No machine has more; each takes a stack of its own, and far more end the process."""
+
 
 class Resume(str, Enum):
     """Which checkpoints a run goes on from."""
@@ -120,5 +123,7 @@ class Circumstances:
                 f"log.snapshots: fractions of training, from 0 to 1 (given: {self.log.snapshots}).\n"
                 "Example: 'log.snapshots=[0,0.125,0.25,0.5,1]'"
             )
-        if threads is not None and threads < 1:
-            raise InputError(f"compute.threads: must be at least 1, or null for torch's choice (given: {threads}).")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise InputError(
+                f"compute.threads: must be from 1 to {MOST_THREADS}, or null for torch's choice (given: {threads})."
+            )

@@ -7,7 +7,8 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache as memoize
 from functools import partial
 from importlib.util import find_spec
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 
 from lora_repro.arch import Arch, ModelConfig, Source, refuse_unknown
 from lora_repro.errors import MissingInputError
-from lora_repro.reading import parse_foreign_json
+from lora_repro.json_files import read_keys, unreadable
+from lora_repro.reading import parse_foreign_json, parse_json
 from lora_repro.tasks.base import TaskConfig
 from lora_repro.weights import WEIGHTS, shapes_in, weight_files
 
@@ -147,18 +149,28 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
         MissingInputError: If no folder is given, or it lacks one of the two files.
     """
     config = read_config(model)
-    folder = Path(model or "").expanduser()
+    with _readable(Path(model or "").expanduser()):
+        return config, _digest_of(Path(model or "").expanduser(), config)
+
+
+def _digest_of(folder: Path, config: Mapping[str, Any]) -> str:
     try:
         files = weight_files(folder)
     except MissingInputError as error:
         raise MissingInputError(f"paths.model: {error}.\n{_FORM}") from error
     _refuse_code(folder / "config.json", config)
+    _refuse_quantised(folder / "config.json", config)
+    if (folder / "adapter_config.json").exists():
+        raise MissingInputError(
+            f"paths.model: {folder} holds an adapter beside the model (adapter_config.json), which is not read.\n"
+            "Merge it into the weights, or move it away and give it as train.init_from=DIR"
+        )
     refuse_unknown(config, partial(shapes_in, files), files[0])
     _check_tokenizer(folder)
     tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     digests = {path.name: _sha256(path) for path in (*files, *tokenizer)}
     about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
-    return config, sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
+    return sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
 
 
 def read_config(model: str | None) -> dict[str, Any]:
@@ -170,15 +182,28 @@ def read_config(model: str | None) -> dict[str, Any]:
     if model is None:
         raise MissingInputError("paths.model: model=local needs a folder (given: none).\nGive it: paths.model=DIR")
     path = Path(model).expanduser() / "config.json"
-    if not path.is_file():
-        raise MissingInputError(f"paths.model: {path} is missing.\n{_FORM}")
+    with _readable(path):
+        if not path.is_file():
+            raise MissingInputError(f"paths.model: {path} is missing.\n{_FORM}")
+    return _keys(path, parse_json)
+
+
+def _keys(path: Path, parse: Callable[[bytes], Any] = parse_foreign_json) -> dict[str, Any]:
     try:
-        config = parse_foreign_json(path.read_bytes())
-    except ValueError as error:
-        raise MissingInputError(f"paths.model: {path} is no JSON: {error}.\n{_GIVE}") from None
-    if not isinstance(config, dict):
-        raise MissingInputError(f"paths.model: {path} holds no keys (found: {config!r}).\n{_GIVE}")
-    return config
+        return read_keys(path, parse)
+    except MissingInputError as error:
+        raise MissingInputError(f"paths.model: {error}.\n{_GIVE}") from None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says that a model's folder may not be read, which no other store mends."""
+    try:
+        yield
+    except OSError as error:
+        raise MissingInputError(
+            f"paths.model: {unreadable(path, error)}.\nMake it readable (chmod -R u+rX), or give a copy that is yours."
+        ) from error
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -187,13 +212,7 @@ def _check_tokenizer(folder: Path) -> None:
         raise MissingInputError(f"paths.model: {problem}.\n{_GIVE}")
     for path in (folder / name for name in TOKENIZER_FILES if (folder / name).is_file()):
         if path.suffix == ".json":
-            try:
-                content = parse_foreign_json(path.read_bytes())
-            except ValueError as error:
-                raise MissingInputError(f"paths.model: the tokenizer's {path} is no JSON: {error}.\n{_GIVE}") from None
-            if not isinstance(content, dict):
-                raise MissingInputError(f"paths.model: the tokenizer's {path} holds no keys.\n{_GIVE}")
-            _refuse_code(path, content)
+            _refuse_code(path, _keys(path))
 
 
 def _no_tokenizer(folder: Path) -> str | None:
@@ -207,6 +226,15 @@ def _refuse_code(path: Path, keys: Mapping[str, Any]) -> None:
         raise MissingInputError(
             f"paths.model: {path} names code of its own (auto_map), which is never run here.\n"
             "Give a model of transformers' own classes."
+        )
+
+
+def _refuse_quantised(path: Path, config: Mapping[str, Any]) -> None:
+    if (found := config.get("quantization_config")) is not None:
+        method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
+        raise MissingInputError(
+            f"paths.model: {path} says that the weights are quantised (quantization_config: {method}).\n"
+            "Give weights in fp32, fp16 or bf16: model.dequantize() of transformers, then save_pretrained."
         )
 
 
@@ -258,8 +286,13 @@ def _problem_of_commit(commit: str, folder: Path) -> str | None:
 
 def problem_of(config: ModelConfig, folder: Path) -> str | None:
     """Says what is missing or damaged in a folder of a model; None when it is whole."""
-    if is_commit(config.digest):
-        return _problem_of_commit(config.digest, folder)
+    try:
+        return _problem_of_commit(config.digest, folder) if is_commit(config.digest) else _problem_of(config, folder)
+    except OSError as error:
+        return unreadable(folder, error)
+
+
+def _problem_of(config: ModelConfig, folder: Path) -> str | None:
     for name, digest in needed_files(config).items():
         path = folder / name
         if not path.is_file():

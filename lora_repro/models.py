@@ -1,8 +1,9 @@
 """Loads a backbone with its classification head, frozen but for the head, and checks it against its shapes."""
 
 import json
+import logging
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from functools import lru_cache
 from importlib.util import find_spec
@@ -25,17 +26,21 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.activations import ACT2FN
 
-from lora_repro import draw
+from lora_repro import draw, labels
 from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
+from lora_repro.declared import only, tokenizer_names, told, weight_names
 from lora_repro.errors import MissingInputError
 from lora_repro.inputs import find_model, sha256_of_bytes
+from lora_repro.json_files import read_keys
 from lora_repro.memory import COPIED_UP_TO
 from lora_repro.pickled import refuse_more_than_tensors
 from lora_repro.pooling import read_first_position, read_last_token
 from lora_repro.precision import has_fast_bf16
 from lora_repro.weights import weight_files
 
+OUTPUTS = ("classifier.out_proj", "classifier", "score")
+"""The layers whose outputs are the labels; the first that a model has."""
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
@@ -47,6 +52,8 @@ INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
+
+log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
@@ -72,11 +79,19 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
     Raises:
         MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
     """
+    folder = _folder(run.model, model_path, cache_dir)
+    if folder is None:
+        return _load(run, "", device)
+    with told(f"the model in {folder}"):
+        return _load(run, str(folder), device)
+
+
+def _load(run: Run, folder: str, device: torch.device) -> nn.Module:
     arch = run.arch
     is_copied = arch.size() <= COPIED_UP_TO
     read = _template if is_copied else _template.__wrapped__
-    template, missing = read(
-        str(_folder(run.model, model_path, cache_dir) or ""),
+    template, missing, misfits = read(
+        folder,
         json.dumps(run.model.config, sort_keys=True),
         run.model.digest,
         run.model.dropout,
@@ -95,11 +110,41 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
         parameter.requires_grad_(arch.is_head(name))
         if name in missing:
             parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
+    if run.model.name == "local":
+        _align_labels(model, run, missing, misfits)
     if arch.model_type in ("bert", "roberta"):
         read_first_position(model)
     if arch.is_decoder and arch.head_modules:
         read_last_token(model)
     return Loaded(model, missing)
+
+
+def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits: Collection[str]) -> None:
+    """Puts the outputs of a head that was trained before into the order of the task's labels, by their names."""
+    output = next((name for name in OUTPUTS if f"{name}.weight" in run.arch.parameters), None)
+    if output is None or f"{output}.weight" in missing:
+        if output is not None and f"{output}.weight" in misfits:
+            log.warning(
+                "model=local: the head in the weights is not as wide as task %s needs (%d labels); it starts anew.",
+                run.task.name, run.task.num_labels,
+            )  # fmt: skip
+        return
+    found = labels.names_in(run.model.config.get("id2label"))
+    if found is None or len(found) != run.task.num_labels:
+        return
+    order = labels.order(found, run.task.label_names)
+    if order is None:
+        log.warning(
+            "model=local: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
+            "are taken in this order. If it is another, correct id2label there.",
+            ", ".join(found), ", ".join(run.task.label_names),
+        )  # fmt: skip
+        return
+    if order != sorted(order):
+        log.info("model=local: the head's labels are %s; put into the task's order.", ", ".join(found))
+    for name, parameter in model.get_submodule(output).named_parameters():
+        assert len(parameter) == len(order), name
+        parameter.data = parameter.data[order]
 
 
 def is_eager(run: Run, device: torch.device) -> bool:
@@ -125,7 +170,9 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
             f"{folder / 'spm.model'} is read by a package that is not here: sentencepiece.\n"
             "Install it: pip install 'lora_repro[deberta]'"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    names = tokenizer_names(config, folder)
+    with told(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
+        tokenizer = AutoTokenizer.from_pretrained(files, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
     if tokenizer.vocab_size > config.config["vocab_size"]:  # tokens added to it may lie beyond, if no text has them
@@ -151,6 +198,8 @@ class _Template(NamedTuple):
     model: PreTrainedModel
     missing: frozenset[str]
     """The parameters that the checkpoint does not hold."""
+    misfits: frozenset[str] = frozenset()
+    """Those of them that it holds in another shape."""
 
 
 @lru_cache(maxsize=2)
@@ -162,9 +211,10 @@ def _template(
     keys = json.loads(config_json)
     if folder:
         _check_config(Path(folder) / "config.json", keys)
-        config = AutoConfig.from_pretrained(folder)
-    else:
-        config = AutoConfig.for_model(keys.pop("model_type"), **keys)
+    with only(Path(folder), (), keys) as declared:
+        config = AutoConfig.from_pretrained(declared)
+    config.output_hidden_states = config.output_attentions = False  # nothing here reads them
+    config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
     for key in DROPOUTS:
         if hasattr(config, key):
             setattr(config, key, dropout)
@@ -175,50 +225,69 @@ def _template(
         auto, config.num_labels = AutoModelForSequenceClassification, head_width
     _forget_pad_outside_vocabulary(config)
     attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
-    if not folder:
-        model = auto.from_config(config, attn_implementation=attention)
-        missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
-        for name, parameter in model.named_parameters():
-            if name not in missing and parameter.dim() > 1:
-                parameter.data = torch.from_numpy(draw.random_weight(name, tuple(parameter.shape)))
-        if (found := random_digest(model, missing)) != digest:
-            raise MissingInputError(
-                f"The random weights drawn here have digest {found}, not {digest}.\n"
-                "Set it as the model's digest if its shapes were changed on purpose."
-            )
-        return _Template(model, missing)
+    if folder:
+        return _read(Path(folder), auto, config, attention)
+    model = auto.from_config(config, attn_implementation=attention)
+    missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
+    for name, parameter in model.named_parameters():
+        if name not in missing and parameter.dim() > 1:
+            parameter.data = torch.from_numpy(draw.random_weight(name, tuple(parameter.shape)))
+    if (found := random_digest(model, missing)) != digest:
+        raise MissingInputError(
+            f"The random weights drawn here have digest {found}, not {digest}.\n"
+            "Set it as the model's digest if its shapes were changed on purpose."
+        )
+    return _Template(model, missing)
+
+
+def _read(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:
+    """Reads a model's weights from its folder, and nothing else that lies there."""
     activation = next((getattr(config, key) for key in ACTIVATIONS if hasattr(config, key)), None)
     if activation not in ACT2FN:
         raise MissingInputError(
             f"{folder}/config.json: hidden_act {activation!r} is no activation of transformers.\n"
             "Give the config.json that belongs to the weights."
         )
+    files = weight_files(folder)
+    kinds = refuse_more_than_tensors(files)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report of the missing head: the head is ours to draw
     transformers_logging.disable_progress_bar()
-    files = weight_files(Path(folder))
-    refuse_more_than_tensors(files)
     try:
-        model, info = auto.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            weights_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with (
+            told(f"the model in {folder}"),
+            only(folder, weight_names(folder), {"model_type": config.model_type}) as alone,
+        ):
+            model, info = auto.from_pretrained(
+                alone,
+                config=config,
+                attn_implementation=attention,
+                dtype=torch.float32,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except SafetensorError as error:
         raise MissingInputError(f"{files[0]} is damaged ({error}).\nCopy or download it again.") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     for name, parameter in model.named_parameters():
+        if (kind := _stored_as(name, kinds)) is not None:
+            raise MissingInputError(
+                f"{files[0]}: {name} is stored as {kind}, which is no plain number: these weights are quantised.\n"
+                "Give weights in fp32, fp16 or bf16: model.dequantize() of transformers, then save_pretrained."
+            )
         if not parameter.isfinite().all():
             raise MissingInputError(
                 f"{files[0]}: {name} holds values that are not finite.\nGive weights that did not diverge."
             )
-    missing = frozenset(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
-    return _Template(model, missing)
+    misfits = frozenset(entry[0] for entry in info["mismatched_keys"])
+    return _Template(model, frozenset(info["missing_keys"]) | misfits, misfits)
+
+
+def _stored_as(parameter: str, kinds: Mapping[str, str]) -> str | None:
+    """Returns in which kind of number a parameter is stored, if in none that is plain; its prefix may be left out."""
+    return next((kind for name, kind in kinds.items() if f".{parameter}".endswith(f".{name}")), None)
 
 
 def _forget_pad_outside_vocabulary(config: PretrainedConfig) -> None:
@@ -250,7 +319,7 @@ def _draw(seed: int, name: str, shape: tuple[int, ...], std: float) -> Tensor:
 
 def _check_config(path: Path, declared: Mapping[str, Any]) -> None:
     """Holds the config.json beside the weights against conf/model: heads and activation leave no mark in shapes."""
-    found = json.loads(path.read_text())
+    found = read_keys(path)
     for key, value in declared.items():
         if found.get(key, value) != value:
             raise MissingInputError(

@@ -1,5 +1,6 @@
 """Where a result comes from: code, versions, hardware."""
 
+import os
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -13,6 +14,17 @@ from lora_repro.config import HOME, Dtype
 from lora_repro.precision import has_fast_bf16
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+SETTINGS = (
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS", "OMP_DYNAMIC"),
+    *("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+)
+"""Variables of the environment by which libraries choose their kernels, so that the same products round in another way.
+
+OMP_NUM_THREADS is none of them: the number of threads is recorded itself.
+"""
 
 
 def machine(where: torch.device, dtype: Dtype) -> dict[str, Any]:
@@ -22,6 +34,7 @@ def machine(where: torch.device, dtype: Dtype) -> dict[str, Any]:
         "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(where) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
         "torch": metadata.version("torch"),
+        "settings": settings() or None,
     }
 
 
@@ -39,7 +52,13 @@ def collect(where: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, 
         "versions": _versions(),
         **{key: here[key] for key in ("device_class", "bf16", "threads")},
         "budget": budget,
+        **({"settings": here["settings"]} if here["settings"] else {}),
     }
+
+
+def settings() -> dict[str, str]:
+    """Returns those variables of the environment that are set and change how numbers are computed."""
+    return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
 
 
 @cache

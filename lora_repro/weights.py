@@ -61,9 +61,23 @@ def shapes_in(files: Collection[Path]) -> dict[str, Shape] | None:
     for path in files:
         if path.suffix != ".safetensors":
             return None
-        try:
-            with safe_open(path, framework="numpy") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise MissingInputError(f"{path} is damaged ({error}).\nCopy or download it again.") from error
+        shapes |= {name: tuple(shape) for name, (_, shape) in _header(path).items()}
     return shapes
+
+
+def kinds_in(path: Path) -> dict[str, str]:
+    """Returns the kind of each tensor's numbers in a safetensors file, such as F32 or I8.
+
+    Raises:
+        MissingInputError: If the file is damaged.
+    """
+    return {name: kind for name, (kind, _) in _header(path).items()}
+
+
+def _header(path: Path) -> dict[str, tuple[str, list[int]]]:
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            return {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+    except SafetensorError as error:
+        raise MissingInputError(f"{path} is damaged ({error}).\nCopy or download it again.") from error

@@ -100,6 +100,12 @@ def test_the_likeliest_reason_comes_first(tmp_path: Path) -> None:
     assert "unheard_of (null, 1): other hardware sums and rounds in another order; first seen in largest" in sentence
 
 
+def test_a_variable_that_chose_other_kernels_is_named(tmp_path: Path) -> None:
+    provenance = PROVENANCE | {"settings": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
+    _, sentence = compared(tmp_path, provenance=provenance, lora_B=(0.0, 0.6))
+    assert sentence.startswith("They differ in settings.ONEDNN_MAX_CPU_ISA (null, AVX2): a variable of the environment")
+
+
 def test_equal_results_of_other_circumstances_are_equal(tmp_path: Path) -> None:
     _, sentence = compared(tmp_path, provenance=PROVENANCE | {"versions": {"torch": "2.14.0"}})
     assert sentence == (

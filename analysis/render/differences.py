@@ -10,6 +10,7 @@ from analysis.render.lines import aligned
 REASONS = {
     "threads": "products are summed in another order",
     "device_class": "other hardware sums and rounds in another order",
+    "settings": "a variable of the environment chose other kernels, which round in another way",
     "bf16": "products are rounded in another way",
     "versions": "another version may sum, draw or tokenise in another way",
     "commit": "the code may be another",

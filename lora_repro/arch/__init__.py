@@ -96,6 +96,13 @@ def _arch(config_json: str, num_labels: int | None) -> Arch:
         raise InputError(
             f"model: config.json of this {family} lacks the key {error}.\nGive the one that belongs to the weights."
         ) from None
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"model: a key in config.json of this {family} has a value of the wrong kind ({error}).\n"
+            "Give the one that belongs to the weights."
+        ) from error
 
 
 def refuse_unknown(config: Mapping[str, Any], shapes: Callable[[], Mapping[str, Shape] | None], weights: Path) -> None:

@@ -60,6 +60,11 @@ class TaskConfig:
         """Width of the classification head; None where a language model answers in words."""
         return None if self.form is Form.text else self.num_labels
 
+    @property
+    def label_names(self) -> list[str]:
+        """What the labels are called, in order: a head that was trained before may count them otherwise."""
+        return [word.strip() for word in self.label_words]
+
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads all examples of the three splits.
 

@@ -27,6 +27,11 @@ class GeneratedConfig(TaskConfig):
     prompt: str = "words: {text} so"
     label_words: list[str] = field(default_factory=lambda: [" bad", " good"])
 
+    @property
+    def label_names(self) -> list[str]:
+        """Negative is label 0, positive label 1."""
+        return ["negative", "positive"]
+
     def sizes(self) -> dict[str, int] | None:
         """Returns the numbers of examples that are drawn."""
         return SIZES

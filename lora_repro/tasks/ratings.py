@@ -64,6 +64,11 @@ class RatingsConfig(TaskConfig):
     prompt: str = "Review: {text}\nSentiment:"
     label_words: list[str] = field(default_factory=lambda: [" negative", " positive"])
 
+    @property
+    def label_names(self) -> list[str]:
+        """Negative is label 0, positive label 1."""
+        return ["negative", "positive"]
+
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads the domain's examples, each split in the order of the file.
 
