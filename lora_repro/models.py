@@ -86,7 +86,7 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
         return _load(run, str(folder), device)
 
 
-def _load(run: Run, folder: str, device: torch.device) -> nn.Module:
+def _load(run: Run, folder: str, device: torch.device) -> Loaded:
     arch = run.arch
     is_copied = arch.size() <= COPIED_UP_TO
     read = _template if is_copied else _template.__wrapped__

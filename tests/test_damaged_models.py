@@ -1,7 +1,7 @@
 """A damaged folder of a model (model=local) is told in words, whatever is wrong in it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,16 +106,23 @@ def test_a_deeply_nested_index_is_damaged(tiny: Compose, folder: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_no_matter_of_the_store(
     tiny: Compose, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora")
+    real = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(
         MissingInputError, match=r"paths.model: .* cannot be read: Permission denied.\nMake it readable"
     ):
-        used(tiny, folder)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(MissingInputError, match=r"config\.json cannot be read: Permission denied"):
+        resolve(cfg)
+    monkeypatch.undo()
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()  # as the system says it of any file that may not be read
+    with pytest.raises(MissingInputError, match=r"config\.json cannot be read: Is a directory"):
         read_keys(folder / "config.json")
 
 
