@@ -271,7 +271,10 @@ def _word(state: str) -> str:
 def _settle_store(options: argparse.Namespace) -> None:
     """Settles on the store, and says when nothing can have been finished there."""
     given = taken(options, "paths.outputs", options.runs, "--runs")
-    options.runs = given or DEFAULT_STORE
+    if given == "":
+        raise InputError("--runs: no folder is given (is a variable of your shell empty?).\nGive it: --runs DIR")
+    given = None if given is None else str(Path(given).expanduser())
+    options.runs = given if given is not None else DEFAULT_STORE
     if given is not None and options.command is not _doctor and not (Path(given) / "runs").is_dir():
         print(f"{given}: no run has been started there (it has no folder runs/).", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -87,6 +88,19 @@ class PathsConfig:
     cache: str = "~/.cache/lora_repro"
 
 
+def refuse_home(outputs: str) -> None:
+    """Refuses a store in ~, which would become a folder of that name: Hydra makes it before anything here is asked.
+
+    Raises:
+        InputError: With the whole path.
+    """
+    if outputs.startswith("~"):
+        raise InputError(
+            f"paths.outputs: ~ stands for the home folder in a shell, not here (given: {outputs}).\n"
+            f"Give the whole path: paths.outputs={Path(outputs).expanduser()}"
+        )
+
+
 @dataclass
 class ScaleConfig:
     """Which scale of a sweep; see sweeps/."""
@@ -115,6 +129,7 @@ class Circumstances:
             raise InputError(
                 "paths.outputs: no folder is given (is a variable of your shell empty?).\nGive it: paths.outputs=DIR"
             )
+        refuse_home(self.paths.outputs)
         every, threads = self.log.checkpoint_every_s, self.compute.threads
         if every is not None and not 0 <= every < math.inf:
             raise InputError(f"log.checkpoint_every_s: must be 0 or more seconds, or null (given: {every}).")

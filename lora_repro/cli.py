@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lora_repro import budget, interrupt
+from lora_repro.circumstances import refuse_home
 from lora_repro.config import HOME, group_names, integral, refuse_bare_sweep, refuse_no_choice
 from lora_repro.errors import InputError, RunFailedError, did_you_mean, system_words
 from lora_repro.explain import explain
@@ -133,6 +134,8 @@ def normalise(argv: Sequence[str]) -> list[str]:
             )
         if not override.is_sweep_override():
             refuse_no_choice(override.get_key_element().lstrip("+"), override.value())
+            if override.key_or_group == "paths.outputs":
+                refuse_home(str(override.value()))
         arguments.append(_as_declared(override, argument))
     budget.refuse_both([override.key_or_group for override in given])
     if not multirun:

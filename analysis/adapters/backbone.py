@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.adapters.tensors import Tensors, open_folder, open_tensors
+from analysis.words import shown
 from lora_repro.arch import Arch, ModelConfig, Site, Source, arch_of
 from lora_repro.arch.families import FAMILIES
 from lora_repro.config import group_names, load_group
@@ -26,6 +27,8 @@ class Backbone:
     arch: Arch | None = None
     open_weights: Callable[[], Tensors] | None = None
     """Finds W_0; None where only shapes are given."""
+    model: ModelConfig | None = None
+    """The model of conf/model that it is, where it is one."""
     _by_module: dict[str, list[Site]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,21 +108,49 @@ def open_backbone(given: str | None) -> Backbone:
     return backbone_of(load_group("model", given))
 
 
-def arch_named(name: object) -> Arch | None:
-    """Returns the shapes of the model here that an adapter's configuration names, by our name or the hub's.
+def model_named(name: object) -> ModelConfig | None:
+    """Returns the model here that an adapter's configuration names, by our name or the hub's.
 
     The name is compared and nothing else: it never becomes a path.
     """
     for choice in group_names("model"):
         config: ModelConfig = load_group("model", choice)
         if choice != "local" and isinstance(name, str) and name in (config.name, config.hub):
-            return _arch(config.config)
+            return config
     return None
+
+
+def arch_named(name: object) -> Arch | None:
+    """Returns the shapes of the model here that an adapter's configuration names; see `model_named`."""
+    config = model_named(name)
+    return None if config is None else _arch(config.config)
+
+
+def refuse_other_base(backbone: Backbone, named: ModelConfig | None, whose: str) -> None:
+    """Refuses a model here as the base of an adapter of another model here; see `base_doubt` for those elsewhere.
+
+    Raises:
+        InputError: Naming the two.
+    """
+    if backbone.model is not None and named is not None and backbone.model.name != named.name:
+        raise InputError(
+            f"--base {backbone.model.name}: {whose} adapts {named.name}.\nGive --base {named.name}, or leave it out."
+        )
+
+
+def base_doubt(backbone: Backbone, named: object) -> list[str]:
+    """Says where an adapter names a base that is not known here, and a model of another name was given."""
+    if backbone.model is None or not isinstance(named, str) or not named or model_named(named) is not None:
+        return []
+    return [
+        f"Names {shown(named)} as its base, and --base is {backbone.model.name}: relative norms mean something only if "
+        "these are the same weights."
+    ]
 
 
 def backbone_of(config: ModelConfig) -> Backbone:
     """Returns the base of a run, or of a model of conf/model."""
-    return Backbone(_arch(config.config), partial(_weights_of, config))
+    return Backbone(_arch(config.config), partial(_weights_of, config), config)
 
 
 def _weights_of(config: ModelConfig) -> Tensors:

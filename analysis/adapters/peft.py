@@ -4,7 +4,7 @@ import math
 from functools import partial
 from pathlib import Path
 
-from analysis.adapters.backbone import Backbone, arch_named
+from analysis.adapters.backbone import Backbone, arch_named, base_doubt, model_named, refuse_other_base
 from analysis.adapters.base import Adapter, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
 from analysis.adapters.layouts import alpha_of, factors, find, refuse_misfits, widths
@@ -56,6 +56,8 @@ def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) ->
         )
     refuse_misfits(tensors, found.pairs)
     base = config.given.get("base_model_name_or_path")
+    refuse_other_base(backbone, model_named(base), "the adapter")
+    doubts = base_doubt(backbone, base)
     if backbone.arch is None:
         backbone = Backbone(arch_named(base), backbone.open_weights)
     backbone = replicated(backbone, config.given.get("layer_replication"), settings)
@@ -75,7 +77,7 @@ def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) ->
     for product in found.products.values():
         members += matrices_of(tensors, product, config.scaling(product.module), options.top, backbone)
     modules = [*(pair.module for pair in found.pairs), *(product.module for product in found.products.values())]
-    notes = [*notes_on(config, modules), *replication_note(backbone), *vector_note(found.vectors)]
+    notes = [*notes_on(config, modules), *replication_note(backbone), *vector_note(found.vectors), *doubts]
     words = "PEFT folder" if found.pairs else f"PEFT folder of {names(found.products)}"
     takes = frozenset({"top"} if found.products else ())
     return Adapter(given, words, members, found.unknown, notes, takes, base if base else None)

@@ -1,24 +1,29 @@
 """Our own run directories: the factors of each matrix with the run's own scale; full fine-tuning against its base."""
 
+import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from analysis.adapters.backbone import Backbone, backbone_of, open_backbone
+from analysis.adapters.backbone import Backbone, backbone_of, open_backbone, refuse_other_base
 from analysis.adapters.base import Adapter, Matrix, Options, Origin, Place
 from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.layouts import Pair, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.starts import start_of
+from analysis.words import shown
 from lora_repro.adapter_names import FACTORS, factor_name
-from lora_repro.arch import Site
+from lora_repro.arch import Arch, Site
 from lora_repro.config import PEFT_WEIGHTS, Run, run_name
 from lora_repro.digests import as_written
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.inputs import identify_local
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
 from lora_repro.record import TRAINED
 from lora_repro.recorded import run_of
 from lora_repro.result import read_result
+from lora_repro.weights import WEIGHTS
 
 
 def is_run(folder: Path) -> bool:
@@ -48,10 +53,9 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             "Compute it first; python -m analysis status says how the runs of a sweep stand."
         )
     run = run_of(result)
-    backbone = open_backbone(options.base) if options.base is not None else backbone_of(run.model)
-    backbone = Backbone(run.arch, backbone.open_weights)
+    backbone, notes = _base_of(run, options.base)
     if isinstance(run.method, LoRAConfig):
-        return _lora(folder, run, run.method, backbone, weights)
+        return _lora(folder, run, run.method, backbone, weights, notes)
     path = weights if weights is not None else folder / TRAINED
     if not path.is_file():
         raise MissingInputError(
@@ -64,15 +68,57 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             f"{folder}: a run of {run.method.name} changes no matrix but the head's.\nGive one of another method."
         )
     adapter = read_checkpoint(tensors, run_name(folder), backbone, options)
-    adapter.format = _format(run)
+    adapter.format, adapter.notes = _format(run), [*notes, *adapter.notes]
     return adapter
+
+
+def _base_of(run: Run, given: str | None) -> tuple[Backbone, list[str]]:
+    """Returns the base of a run, and what is not known of one that was given.
+
+    Raises:
+        InputError: If another model is given, by its name or by its shapes.
+    """
+    if given is None:
+        return Backbone(run.arch, backbone_of(run.model).open_weights), []
+    backbone = open_backbone(given)
+    known = run.model if run.model.name != "local" else None
+    refuse_other_base(backbone, known, "the run")
+    if backbone.arch is not None and _widths(backbone.arch) != _widths(run.arch):
+        raise InputError(
+            f"--base {shown(given)}: has other layers or widths than {run.model.name}, which the run adapts.\n"
+            "Give the model that the run's record names, or leave --base out."
+        )
+    notes = []
+    if backbone.model is None and not _is_recorded(run, Path(given).expanduser()):
+        notes.append(
+            f"--base {shown(given)}: nobody can tell whether these are the weights that the run's record names "
+            f"({run.model.name}, {run.model.digest[:10]}): only their shapes were checked."
+        )
+    return Backbone(run.arch, backbone.open_weights), notes
+
+
+def _widths(arch: Arch) -> set[tuple[str, int, int]]:
+    return {(site.name, site.d_in, site.d_out) for site in arch.sites}
+
+
+def _is_recorded(run: Run, given: Path) -> bool:
+    """Tells whether a folder holds the weights whose digest the run's record names."""
+    if run.model.name == "local":
+        return given.is_dir() and identify_local(str(given))[1] == run.model.digest
+    path = given / WEIGHTS if given.is_dir() else given
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == run.model.digest
 
 
 def _format(run: Run) -> str:
     return f"run of {run.method.name}" + (" on permuted labels" if run.task.permute_labels else "")
 
 
-def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weights: Path | None) -> Adapter:
+def _lora(
+    folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weights: Path | None, notes: Sequence[str]
+) -> Adapter:
     apart = folder / "adapter" / FACTORS
     path = weights if weights is not None else apart if apart.is_file() else folder / "adapter" / PEFT_WEIGHTS
     if not path.is_file():
@@ -84,7 +130,7 @@ def _lora(folder: Path, run: Run, method: LoRAConfig, backbone: Backbone, weight
     taken = {name for pair in pairs.values() for name in (pair.A, pair.B)}
     members = [_matrix(site, pair, tensors, method.scaling_of(site), start, backbone) for site, pair in pairs.items()]
     unknown = [name for name in tensors.shapes if name not in taken]
-    return Adapter(run_name(folder), _format(run), members, unknown, base=run.model.hub or run.model.name)
+    return Adapter(run_name(folder), _format(run), members, unknown, notes, base=run.model.hub or run.model.name)
 
 
 def _pair(site: Site, tensors: Tensors) -> Pair:
