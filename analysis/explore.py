@@ -4,10 +4,10 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.options import SIDES
+from analysis.output import write_output
 from lora_repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _compare(options: argparse.Namespace) -> str:
     if options.html is not None:
         from analysis.render.explorer import page
 
-        _write(options.html, page(first, second, found, options.line))
+        write_output("--html", options.html, page(first, second, found, options.line))
     if options.format == "md":
         return updates.comparison_markdown(first, second, found)
     _tell(found.notes)
@@ -138,13 +138,3 @@ def _words(given: str | None) -> list[str] | None:
 def _tell(notes: Sequence[str]) -> None:
     for note in notes:
         print(note, file=sys.stderr)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"--html: {path} cannot be written ({error.strerror}).\nGive a file in a folder that can."
-        ) from error
-    print(f"Written: {path}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """How all figures look, and how they are written: one style, vector output, the same bytes each time."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from analysis.chance import GAUSSIAN, INPUTS, START
+from analysis.output import write_output
 from lora_repro.errors import InputError
 
 FORMATS = ("svg", "pdf", "png")
@@ -148,9 +150,6 @@ def save(figure: Figure, path: str, about: str) -> None:
         "pdf": {"CreationDate": None, "Subject": about},
         "png": {"Description": about},
     }
-    try:
-        figure.savefig(path, format=form, metadata=metadata[form])
-    except OSError as error:
-        raise InputError(
-            f"--out: {path} cannot be written ({error.strerror}).\nGive a file in a folder that can."
-        ) from error
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=form, metadata=metadata[form])
+    write_output("--out", path, drawn.getvalue())
