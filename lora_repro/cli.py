@@ -20,6 +20,7 @@ from lora_repro.explain import explain
 from lora_repro.hydra_limits import refuse_flags, refuse_setting
 from lora_repro.repeated import refuse_repeated_keys
 from lora_repro.sweep import refuse_idle_scale
+from lora_repro.terminal import clean_streams
 
 LONGEST_NAME = 255
 """No file system takes a longer one, and no key or choice has it."""
@@ -36,6 +37,11 @@ def guard(command: Callable[[], None], after: str = GOES_ON) -> int:
         command: The command.
         after: What the same command does after Ctrl-C, for the line that says it.
     """
+    with clean_streams():
+        return _guarded(command, after)
+
+
+def _guarded(command: Callable[[], None], after: str) -> int:
     interrupt.listen(program=True)
     try:
         command()
