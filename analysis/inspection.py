@@ -12,7 +12,7 @@ from analysis.projection import squared_norm
 from analysis.rounding import Rounded, above_rounding, rounding_words
 from analysis.sides import spectrum
 from analysis.subspace import above_edge, effective_rank, energy, moved, norm, stable_rank, variance_of
-from analysis.words import grouped, shown
+from analysis.words import grouped, listed, shown
 from lora_repro.errors import InputError, MissingInputError
 
 ROUNDING = 1e-6
@@ -79,11 +79,11 @@ def select(adapter: Adapter, layers: Sequence[int] | None, weights: Sequence[str
         ("--layers", layers, [m.layer for m in adapter.matrices if m.layer is not None]),
         ("--weights", weights, [m.weight for m in adapter.matrices]),
     ):
-        if absent := [each for each in wanted or () if each not in there]:
-            names = ", ".join(dict.fromkeys(shown(each) for each in there)) or "none"
+        known = dict.fromkeys(there)
+        if absent := [each for each in wanted or () if each not in known]:
             raise InputError(
-                f"{flag}: {shown(adapter.name)} has no {absent[0]} (given: {', '.join(map(str, wanted or ()))}).\n"
-                f"There are: {names}."
+                f"{flag}: {shown(adapter.name)} has no {shown(absent[0])} (given: {listed(wanted or ())}).\n"
+                f"There are: {listed(known) or 'none'}."
             )
     found = [
         matrix

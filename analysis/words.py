@@ -1,9 +1,12 @@
 """Names from foreign files, made harmless: for terminals, Markdown and error messages."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LONGEST = 120
+
+_MOST = 24
+"""Names in a list."""
 
 
 def shown(text: object) -> str:
@@ -17,10 +20,17 @@ def grouped(names: Iterable[str]) -> str:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(re.sub(r"(?<![0-9A-Za-z])\d+(?![0-9A-Za-z])", "*", name), []).append(name)
-    return ", ".join(
-        shown(members[0]) if len(members) == 1 else f"{shown(group)} ({len(members)})"
-        for group, members in groups.items()
-    )
+    return _first([shown(m[0]) if len(m) == 1 else f"{shown(group)} ({len(m)})" for group, m in groups.items()])
+
+
+def listed(names: Iterable[object]) -> str:
+    """Lists names, and of many only the first and how many there are."""
+    return _first([shown(name) for name in names])
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" ... ({len(names)} in all)" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
 
 
 def markdown(text: str) -> str:

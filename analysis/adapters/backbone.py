@@ -1,7 +1,7 @@
 """The base of an adapter, as far as it is given: which module is which matrix, and the weights W_0."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +15,9 @@ from lora_repro.config import group_names, load_group
 from lora_repro.draw import random_weight
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.inputs import default_cache, find_model
+
+_DEEPEST = 64
+"""Names within names that are looked through; no model has a third of it."""
 
 _LABELS = 2
 """Of a classifier whose width does not matter here: encoders have no Arch without one."""
@@ -50,31 +53,52 @@ class Backbone:
         for name in _without_first_names(module):
             if name in self._by_module:
                 return self._by_module[name]
-        inside = [sites for name, sites in self._by_module.items() if name.endswith(f".{module}")]
-        return inside[0] if len(inside) == 1 else []
+        inside = self._endings_of_modules.get(module)
+        return self._by_module[inside] if inside is not None else []
+
+    @cached_property
+    def _endings_of_modules(self) -> dict[str, str | None]:
+        return _endings(self._by_module)
+
+    @cached_property
+    def _endings_of_weights(self) -> dict[str, str | None]:
+        return _endings(self.weights.shapes) if self.weights is not None else {}
+
+    def find_weight(self, name: str) -> str | None:
+        """Returns the name of a tensor in the base, whose names may have more, or less, in front.
+
+        `bert.encoder...` in a classifier is `encoder...` in the bare model.
+        """
+        if self.weights is None:
+            return None
+        for shorter in _without_first_names(name):
+            if shorter in self.weights.shapes:
+                return shorter
+        return self._endings_of_weights.get(name)
 
     def module_of(self, module: str) -> str:
         """Returns what the base calls a module; see `Replicated`."""
         return module
 
 
-def find_weight(weights: Tensors, name: str) -> str | None:
-    """Returns the name of a tensor in a checkpoint whose names may have more, or less, in front.
-
-    `bert.encoder...` in a classifier is `encoder...` in the bare model.
-    """
-    for shorter in _without_first_names(name):
-        if shorter in weights.shapes:
-            return shorter
-    longer = [other for other in weights.shapes if other.endswith(f".{name}")]
-    return longer[0] if len(longer) == 1 else None
-
-
 def _without_first_names(name: str) -> Iterator[str]:
     """Yields a.b.c.d, b.c.d, c.d: never the last name alone, which says too little."""
-    parts = name.split(".")
+    parts = name.rsplit(".", _DEEPEST)
     for start in range(max(1, len(parts) - 1)):
         yield ".".join(parts[start:])
+
+
+def _endings(names: Iterable[str]) -> dict[str, str | None]:
+    """Returns, by what stands behind one or more first names, the one name that ends so; None where several do."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        rest = name
+        for _ in range(_DEEPEST):
+            _, dot, rest = rest.partition(".")
+            if not dot:
+                break
+            found[rest] = None if rest in found else name
+    return found
 
 
 def open_backbone(given: str | None) -> Backbone:

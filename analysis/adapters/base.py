@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from analysis.adapters.backbone import Backbone, find_weight
+from analysis.adapters.backbone import Backbone
 from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
 from analysis.options import DEFAULT_STORE
 from analysis.rounding import Rounding
@@ -130,7 +130,7 @@ def _place(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
     order = LETTERS.index(matrix.weight) if matrix.weight in LETTERS else len(LETTERS)
     if matrix.layer is None and matrix.weight != "embed":
         parts = re.split(r"[._]", holder(matrix.module))
-        return _LAST, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], order
+        return _LAST, [(int(part), "") if re.fullmatch(r"\d{1,18}", part) else (-1, part) for part in parts], order
     return -1 if matrix.layer is None else matrix.layer, [(order, matrix.module)], order
 
 
@@ -205,7 +205,7 @@ def frozen(
         InputError: If it is of another shape than the update.
     """
     weights = backbone.weights
-    name = find_weight(weights, f"{backbone.module_of(module)}.weight") if weights is not None else None
+    name = backbone.find_weight(f"{backbone.module_of(module)}.weight")
     if weights is None or name is None:
         return None
     W = weights.read(name)

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from analysis.adapters.backbone import Backbone, find_weight
+from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, places, rows_of
 from analysis.adapters.tensors import Shape, Tensors
 from analysis.rounding import rounding_of
@@ -37,7 +37,7 @@ def read_checkpoint(tensors: Tensors, given: str, backbone: Backbone, options: O
     members: list[Matrix] = []
     alone, other, vectors, buffers = list[str](), list[str](), list[str](), list[str]()
     for name, shape in tensors.shapes.items():
-        theirs = find_weight(base, name)
+        theirs = backbone.find_weight(name)
         if theirs is None:
             alone.append(name)
         elif _is_buffer(name, shape) or (name in tensors.whole and theirs in base.whole):

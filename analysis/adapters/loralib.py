@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from analysis.adapters.backbone import Backbone, find_weight
+from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, from_law, matrices
 from analysis.adapters.beside import vector_note
 from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
@@ -82,7 +82,7 @@ def _weight_shape(tensors: Tensors, module: str, backbone: Backbone) -> Shape | 
         weights = backbone.weights
     except MissingInputError:  # a known model, of which only the shapes are here: it is no convolution's
         return None
-    there = (find_weight(weights, name) for name in names) if weights is not None else ()
+    there = map(backbone.find_weight, names)
     return next((weights.shapes[name] for name in there if weights is not None and name is not None), None)
 
 

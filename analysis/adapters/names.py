@@ -145,7 +145,7 @@ def holder(module: str) -> str:
 def _last(module: str) -> str:
     """Returns the last name, with the one before where it is a number: net.2."""
     if "." in module:
-        found = re.search(r"(?:[^.]*\.)?\d+$|[^.]*$", module)
-        return found[0] if found else module
+        before, _, last = module.rpartition(".")
+        return f"{before.rpartition('.')[2]}.{last}" if re.fullmatch(r"\d+", last) else last
     tail = re.search(r"\d_([A-Za-z][A-Za-z_]*\d*)$", module)  # kohya's names have no dots
     return tail[1] if tail else re.sub(r"^lora_[a-z0-9]+_(?=.)", "", module)

@@ -39,7 +39,7 @@ def open_pickle(path: Path) -> Tensors:
         raise InputError(f"{path}: holds no tensors by name.\nGive a file of torch.save(state_dict).")
     size = path.stat().st_size
     for name, tensor in tensors.items():
-        if tensor.layout is not torch.strided or tensor.numel() * tensor.element_size() > size:
+        if _is_unusual(tensor) or tensor.numel() * tensor.element_size() > size:
             raise InputError(
                 f"{path}: {shown(name)} says to be larger than the file, or is no plain tensor.\n"
                 "Give a file of torch.save(state_dict)."
@@ -49,6 +49,12 @@ def open_pickle(path: Path) -> Tensors:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     whole = frozenset(name for name, tensor in tensors.items() if not tensor.is_floating_point())
     return Tensors(path, shapes, readers, {}, others, whole)
+
+
+def _is_unusual(tensor: torch.Tensor) -> bool:
+    """Tells what holds no plain values: sparse, nested, quantised, complex, on no device (meta)."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    return not plain or tensor.is_nested or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu"
 
 
 def _load(path: Path) -> object:

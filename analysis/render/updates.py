@@ -86,6 +86,7 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
     """Writes a row a matrix."""
     rows = inspection.rows
     columns = ["r", "scaling", "norm of dW", "largest singular value", "effective rank", "stable rank", "90 % in"]
+    with_modules = _with_modules(rows)
     cut = any(row.energy_kept < 1 for row in rows)
     beside = any(row.relative_norm is not None for row in rows)
     has_moved = any(row.moved is not None for row in rows)
@@ -96,7 +97,7 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
     header += ["norm of rounding", "above rounding"] * rounded
     table = [
         [
-            *_name(row.layer, row.weight, row.module, rows),
+            *_name(row.layer, row.weight, row.module, with_modules),
             str(row.r),
             "unknown" if row.scaling is None else f"{row.scaling:.4g}",
             f"{row.norm:.4g}",
@@ -130,6 +131,7 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
 def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison) -> str:
     """Writes a row a matrix: corners of its grid with what chance gives, and how many dimensions are shared beyond."""
     rows = comparison.rows
+    with_modules = _with_modules(rows)
     header = [
         *_names(rows),
         "r",
@@ -142,7 +144,7 @@ def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison)
     ]
     table = [
         [
-            *_name(row.layer, row.weight, row.modules[0], rows),
+            *_name(row.layer, row.weight, row.modules[0], with_modules),
             "{} | {}".format(*row.phi.shape),
             *(f"{row.phi[cell]:.3f} ({row.null[cell]:.3f})" for cell in ((0, 0), (0, -1), (-1, -1))),
             f"{round(_shared(row), 2) + 0.0:.2f} of {min(row.phi.shape)}",
@@ -197,8 +199,8 @@ def _names(rows: Sequence[Inspected] | Sequence[Compared]) -> list[str]:
     return ["module" if _with_modules(rows) else "layer", "matrix"]
 
 
-def _name(layer: int | None, weight: str, module: str, rows: Sequence[Inspected] | Sequence[Compared]) -> list[str]:
-    place = markdown(shown(module)) if _with_modules(rows) else "" if layer is None else str(layer)
+def _name(layer: int | None, weight: str, module: str, with_modules: bool) -> list[str]:
+    place = markdown(shown(module)) if with_modules else "" if layer is None else str(layer)
     return [place, markdown(shown(weight))]
 
 
