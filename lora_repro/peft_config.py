@@ -118,6 +118,8 @@ def settings_of(content: str | bytes, where: str) -> dict[str, Any]:
     Raises:
         MissingInputError: If it does not.
     """
+    if content[:23] in ("version https://git-lfs", b"version https://git-lfs"):
+        raise MissingInputError(f"{where}: is a Git-LFS pointer: the file was not downloaded.\ngit lfs pull")
     try:
         settings = parse_foreign_json(content if isinstance(content, bytes) else content.encode())
         if not isinstance(settings, dict):

@@ -11,9 +11,10 @@ from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.diffusion import read_diffusion
 from analysis.adapters.layouts import find
 from analysis.adapters.loralib import read_loralib
-from analysis.adapters.peft import is_peft, read_peft
+from analysis.adapters.peft import is_peft
 from analysis.adapters.runs import is_run, read_run
 from analysis.adapters.tensors import open_folder, open_tensors
+from analysis.adapters.toolkits import read_settings_folder
 from analysis.words import shown
 from lora_repro.config import RUN_ID, adapter_folder
 from lora_repro.digests import as_written
@@ -50,8 +51,8 @@ def read(given: str, options: Options | None = None) -> Adapter:
     as_written(path)
     if path.parent.name == "snapshots" and is_run(path.parent.parent):
         return read_run(path.absolute().parent.parent, options, weights=path)
-    if is_peft(path.parent) and path.name.startswith("adapter_model."):
-        return read_peft(path.parent, given, open_backbone(options.base), options)
+    if is_peft(path.parent) and path.name.startswith(("adapter_model.", "adapters.", "adapter.", "pytorch_adapter.")):
+        return read_settings_folder(path.parent, given, open_backbone(options.base), options)
     return _read_file(path, given, options)
 
 
@@ -59,7 +60,7 @@ def _read_folder(folder: Path, given: str, options: Options) -> Adapter:
     if is_run(folder):
         return read_run(folder, options)
     if is_peft(folder):
-        return read_peft(folder, given, open_backbone(options.base), options)
+        return read_settings_folder(folder, given, open_backbone(options.base), options)
     if (tensors := open_folder(folder)) is not None:
         backbone = open_backbone(options.base)
         if backbone.arch is None:

@@ -205,7 +205,7 @@ def arch_in(folder: Path) -> Arch | None:
         return _arch(dict(json.loads(path.read_bytes())))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise MissingInputError(f"{path}: is damaged ({error}).\nCopy or download it again.") from None
 
 

@@ -25,6 +25,9 @@ _FORMATS = {
     "diffusers": "Stable Diffusion file in diffusers' names",
     "PEFT": f"file in PEFT's names without {PEFT_CONFIG}",
     "down and up": "file of lora_down and lora_up",
+    "AdapterHub": "file of AdapterHub's without its settings",
+    "torchtune": "torchtune file",
+    "MLX": "MLX file without its settings",
     "products": "file of {}",
 }
 
@@ -63,13 +66,19 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
             without += alpha is None
         scale = 1.0 if r is None else None if alpha is None else alpha / r
         members += matrices_of(tensors, product, scale, options.top, backbone)
-    notes = vector_note(found.vectors)
+    notes = [*vector_note(found.vectors), *_rotary_note(found)]
     if without and options.alpha is None:
         total = len(found.pairs) + len(found.products)
         whose = "" if without == total else f" for {without} of {total} matrices"
         notes.append(f"Holds no alpha{whose}: there dW stands as it is, without a scale (--alpha gives it).")
     words = _FORMATS[found.layout].format(names(found.products))
     return Adapter(given, words, members, found.unknown, notes, frozenset(takes))
+
+
+def _rotary_note(found: Found) -> list[str]:
+    if found.layout != "torchtune":
+        return []
+    return ["torchtune orders the rows of q and k otherwise than Hugging Face: left directions of these are no match."]
 
 
 def _with_alpha(tensors: Tensors, pair: Pair, r: int) -> Factors:

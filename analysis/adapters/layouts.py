@@ -45,6 +45,9 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         r"(?P<module>.+)\.lora_(?P<factor>mid)\.weight",
         _ALPHA,
     ),
+    "AdapterHub": (r"(?P<module>.+)\.loras\.(?P<name>[^.]+)\.lora_(?P<factor>A|B)",),
+    "torchtune": (r"(?P<module>.+)\.lora_(?P<factor>a|b)\.weight", _ALPHA),
+    "MLX": (r"(?P<module>.+)\.lora_(?P<factor>a|b)",),
     "loralib": (
         r"(?:module\.|base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>A|B|E)",  # and AdaLoRA, in PEFT too
         rf"(?:module\.)?{_ALPHA}",
@@ -52,7 +55,16 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 """Tried in this order: the first that has a factor of a module gives the file its name."""
 
-_FACTORS = {"lora_down": "A", "lora_up": "B", "down": "A", "up": "B", "E": "diagonal", "diag": "diagonal"}
+_FACTORS = {
+    "a": "A",
+    "b": "B",
+    "lora_down": "A",
+    "lora_up": "B",
+    "down": "A",
+    "up": "B",
+    "E": "diagonal",
+    "diag": "diagonal",
+}
 """What tools call the factors otherwise. AdaLoRA's E and KaSA's diag stand between B and A."""
 
 
@@ -67,6 +79,8 @@ class Pair(NamedTuple):
     """r numbers between B and A."""
     mid: str | None = None
     """The kernel between two 1 x 1 factors of a convolution, as LyCORIS has it."""
+    transposed: bool = False
+    """A is (d_in, r) and B (r, d_out), as MLX has them."""
 
 
 class Found(NamedTuple):
@@ -92,6 +106,7 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> Found | N
     products = products_in(tensors)
     taken = {name for product in products.values() for name in (*product.parts.values(), product.alpha)}
     modules: dict[str, dict[str, str]] = {}
+    transposed = set[str]()
     beginnings, used = set[str](products), list[str]()
     for layout in layouts:
         there = _read_as(tensors, layout, [name for name in tensors.shapes if name not in taken], beginnings)
@@ -102,6 +117,7 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> Found | N
             )
         if there:
             used.append(layout)
+            transposed |= there.keys() if layout == "MLX" else set()
             modules |= there
             taken |= {name for names in there.values() for name in names.values()}
     if not modules and not products:
@@ -123,7 +139,7 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> Found | N
             "Give a LoRA adapter of single layers."
         )
     unknown, vectors = sort_out(tensors.path, [name for name in tensors.shapes if name not in taken], beginnings)
-    pairs = [Pair(module, **there) for module, there in modules.items()]
+    pairs = [Pair(module, **there, transposed=module in transposed) for module, there in modules.items()]
     return Found(used[0] if used else "products", pairs, products, [*tensors.others, *unknown], vectors)
 
 
@@ -164,6 +180,13 @@ def widths(tensors: Tensors, pair: Pair) -> tuple[int, int, int, int]:
                 f"{tensors.path}: {shown(name)} has shape {shape}: a factor has at least one row and one column.\n"
                 "Give a whole copy of the adapter."
             )
+    if pair.transposed:
+        if len(A) != 2 or len(B) != 2:
+            raise InputError(
+                f"{tensors.path}: {shown(pair.A)} has shape {A}: it is of a stack of experts, whose update is no B A.\n"
+                "Give a LoRA adapter of single layers."
+            )
+        A, B = A[::-1], B[::-1]
     if any(size != 1 for size in B[2:]):
         raise InputError(
             f"{tensors.path}: {shown(pair.B)} has shape {B}: the second factor of a convolution is 1 x 1.\n"
@@ -194,7 +217,10 @@ def factors(tensors: Tensors, pair: Pair, scaling: float | None) -> Factors:
     Raises:
         InputError: If what stands between them does not fit.
     """
-    A, B = tensors.read(pair.A), _flat(tensors.read(pair.B))
+    A, B = tensors.read(pair.A), tensors.read(pair.B)
+    if pair.transposed:
+        A, B = A.T, B.T
+    B = _flat(B)
     between = [name for name in (pair.diagonal, pair.mid) if name is not None]
     r = len(A)
     if pair.diagonal is not None and math.prod(tensors.shapes[pair.diagonal]) == r:

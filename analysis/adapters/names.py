@@ -41,6 +41,9 @@ _LAYERS: dict[str, dict[str, str]] = {
         "self_attn.W_pack": BLOCKS,  # Baichuan: its output is cut into three equal blocks
         "attn.Wqkv": BLOCKS,  # ModernBERT and flash-attention's BERT: viewed as (3, heads, head_dim)
         **{f"mlp.{letter}_proj": letter for letter in ("gate", "up", "down")},
+        **{f"attn.{letter}_proj": letter for letter in "qkv"},  # torchtune
+        "attn.output_proj": "o",
+        **{f"mlp.w{number}": letter for number, letter in ((1, "gate"), (2, "down"), (3, "up"))},
         **{f"{prefix}fc{number}": letter for prefix in ("", "mlp.") for number, letter in ((1, "up"), (2, "down"))},
         "attention.query_key_value": BY_HEAD,
         "attention.dense": "o",

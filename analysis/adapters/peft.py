@@ -7,17 +7,20 @@ from pathlib import Path
 from analysis.adapters.backbone import Backbone, arch_named, base_doubt, model_named, refuse_other_base
 from analysis.adapters.base import Adapter, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
-from analysis.adapters.layouts import alpha_of, factors, find, refuse_misfits, widths
+from analysis.adapters.layouts import Found, alpha_of, factors, find, refuse_misfits, widths
+from analysis.adapters.loralib import read_loralib
+from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, start_variance
 from analysis.adapters.products import matrices_of, names
 from analysis.adapters.replication import replicated, replication_note
-from analysis.adapters.tensors import open_tensors
+from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.words import shown
 from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.peft_config import lora_settings, settings_of
+from lora_repro.peft_config import PeftLoRA, lora_settings, settings_of
 
-_WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin")
+_WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin", "adapter_model.pt", "adapter_0.pt")
+"""PEFT's own, and torchtune's beside settings in PEFT's words."""
 
 _NAMES = {"ADALORA": ("init_r", "lora_alpha"), "LOHA": ("r", "alpha"), "LOKR": ("r", "alpha")}
 """What r and alpha are called in the settings of methods that are not LoRA."""
@@ -48,12 +51,14 @@ def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) ->
     rank, alpha = _NAMES.get(kind, ("r", "lora_alpha"))
     config = lora_settings(content, str(settings), rank, alpha)
     tensors = open_tensors(path)
-    found = find(tensors, ["PEFT", "loralib"])
+    found = find(tensors, ["PEFT", "torchtune", "loralib"])
     if found is None:
         raise InputError(
             f"{path}: holds no lora_A and lora_B (its first tensor: {shown(next(iter(tensors.shapes), 'none'))}).\n"
             "Give a folder as PEFT's save_pretrained writes it."
         )
+    if config.given.get("enable_lora"):
+        return _grouped(tensors, given, found, backbone, options, config)
     refuse_misfits(tensors, found.pairs)
     base = config.given.get("base_model_name_or_path")
     refuse_other_base(backbone, model_named(base), "the adapter")
@@ -81,3 +86,21 @@ def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) ->
     words = "PEFT folder" if found.pairs else f"PEFT folder of {names(found.products)}"
     takes = frozenset({"top"} if found.products else ())
     return Adapter(given, words, members, found.unknown, notes, takes, base if base else None)
+
+
+def _grouped(
+    tensors: Tensors, given: str, found: Found, backbone: Backbone, options: Options, config: PeftLoRA
+) -> Adapter:
+    """Opens a folder of PEFT before 0.2, which had loralib's MergedLinear: groups of factors for q, k and v."""
+    flags = config.given["enable_lora"]
+    if other := [pair.module for pair in found.pairs if named(pair.module).letter != BLOCKS]:
+        raise InputError(
+            f"{config.where}: has enable_lora, of PEFT before 0.2, and {shown(other[0])} is no known layer of q, k and "
+            "v.\nMerge it with that PEFT, and give the whole checkpoint with --base."
+        )
+    letters = [letter for letter, on in zip(FUSED, flags, strict=False) if on]
+    options = options._replace(alpha=config.alpha, enable_lora=letters)
+    adapter = read_loralib(tensors, given, found, backbone, options)
+    adapter.format, adapter.takes = "PEFT folder", frozenset()
+    adapter.base = config.given.get("base_model_name_or_path")
+    return adapter

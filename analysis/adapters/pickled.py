@@ -17,6 +17,9 @@ _NESTS = ("model_state_dict", "state_dict", "model", "module")
 _NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Types of a single whole number, which is no quantised weight but a setting: alpha."""
 
+_READ = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types of weights. Floats of 8 bits are weights only with a scale, which stands elsewhere."""
+
 
 def open_pickle(path: Path) -> Tensors:
     """Opens a file of torch.save. Only tensors and plain containers are unpickled, and the values stay in the file.
@@ -79,9 +82,9 @@ def _reader(path: Path, name: str, tensor: torch.Tensor) -> Callable[[], np.ndar
     def read() -> np.ndarray:
         if tensor.shape in ((), (1,)) and tensor.dtype in _NUMBERS:
             return tensor.to(torch.float64).numpy()
-        if not tensor.is_floating_point():
+        if tensor.dtype not in _READ:
             raise InputError(
-                f"{path}: {shown(name)} is kept as {str(tensor.dtype).removeprefix('torch.')}, without fractions.\n"
+                f"{path}: {shown(name)} is kept as {str(tensor.dtype).removeprefix('torch.')}, which is not read.\n"
                 "Give a file that is not quantised."
             )
         wide = torch.float64 if tensor.dtype is torch.float64 else torch.float32

@@ -23,6 +23,20 @@ _NUMBERS = {f"{kind}{bits}": f"<{kind.lower()}{bits // 8}" for kind in "IU" for 
 _WHOLE = ("BOOL", "I", "U")
 """How the names of safetensors' types without fractions begin."""
 
+_FOREIGN = (
+    (
+        b"version https://git-lfs",
+        "is a Git-LFS pointer: the file itself was not downloaded",
+        "git lfs pull",
+    ),
+    (b"GGUF", "is a GGUF file, llama.cpp's own format", "Give the adapter that it was converted from."),
+    (b"\x89HDF", "is an HDF5 file, as Keras writes them", "Give safetensors, or a file of torch.save."),
+    (b"\x93NUMPY", "is a single array of numpy's", "Give safetensors, or a file of torch.save."),
+    (b"<", "is a web page or XML, not the file that it is called", "Download the file itself."),
+    (b"{", "is JSON: settings, not weights", "Give the folder that it stands in, or the file of weights."),
+)
+"""How files begin that are no tensors, what they are, and what to do."""
+
 _SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 """As transformers cuts a checkpoint into pieces."""
 
@@ -61,10 +75,18 @@ def open_tensors(path: Path) -> Tensors:
         InputError: If it is neither, empty, damaged, or would execute something.
     """
     with path.open("rb") as stream:
-        start = stream.read(9)
+        start = stream.read(32)
     if not start:
         raise MissingInputError(f"{path}: the file is empty.\nCopy or download it again.")
-    if path.suffix == ".safetensors" or start[8:] == b"{":
+    for begin, what, remedy in _FOREIGN:
+        if start.startswith(begin) and start[8:9] != b"{":
+            raise MissingInputError(f"{path}: {what}.\n{remedy}")
+    if path.suffix == ".npz":
+        raise InputError(
+            f"{path}: is an archive of numpy's, as MLX wrote adapters before safetensors.\n"
+            "Write it anew: mlx.core.save_safetensors('adapters.safetensors', dict(mlx.core.load('adapters.npz')))"
+        )
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _open_safetensors(path)
     if not start.startswith((b"PK", b"\x80")):  # an archive, as torch.save writes it, or its older pickle
         raise InputError(
@@ -112,8 +134,8 @@ def _joined(folder: Path, shards: Sequence[Tensors]) -> Tensors:
     index = next(iter(sorted(folder.glob("*.index.json"))), None)
     try:
         expected = list(json.loads(index.read_bytes())["weight_map"]) if index is not None else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise MissingInputError(f"{index}: is damaged ({error!r}).\nCopy or download it again.") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MissingInputError(f"{index}: is damaged ({shown(repr(error))}).\nCopy or download it again.") from None
     if absent := [name for name in expected if name not in joined.shapes]:
         raise MissingInputError(
             f"{folder}: {len(absent)} tensors that its index names are in no shard: {grouped(absent)}.\n"
