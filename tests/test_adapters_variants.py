@@ -18,7 +18,7 @@ from peft.utils.peft_types import PeftType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from analysis.adapters import Adapter, Matrix, Options, read
+from analysis.adapters import Adapter, Matrix, Options, beside, read
 from analysis.adapters.beside import METHODS
 from analysis.inspection import inspect, notes_on
 from lora_repro.errors import InputError
@@ -265,3 +265,16 @@ def test_settings_name_what_they_are_of_a_method_nobody_knows(tmp_path: Path) ->
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "NEWLORA", "r": 4, "lora_alpha": 4}))
     with pytest.raises(InputError, match="PEFT's NEWLORA: whose update is not known here"):
         read(str(folder))
+
+
+def test_a_part_of_a_name_is_held_against_the_methods_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters of mixtures of experts hold 100,000 tensors, whose names have few parts that differ."""
+    asked = list[str]()
+
+    class Mark:
+        def fullmatch(self, part: str) -> None:
+            asked.append(part)
+
+    monkeypatch.setattr(beside, "_MARKS", [("X", Mark(), "X")])
+    beside.refuse_other_method(Path("x"), [f"layers.{i % 4}.experts.{i}.up.lora_A.weight" for i in range(100)])
+    assert len(asked) == len(set(asked)) == 105

@@ -98,9 +98,12 @@ def refuse_other_method(path: Path, names: Iterable[str], alone: bool = False) -
         InputError: Naming the method.
     """
     marks = [(mark, words) for kind, mark, words in _MARKS if alone or kind != _WITH_LORA]
+    known: dict[str, str | None] = {}  # names of a large model have few parts that differ
     for name in names:
         for part in name.split("."):
-            if words := next((words for mark, words in marks if mark.fullmatch(part)), None):
+            if part not in known:
+                known[part] = next((words for mark, words in marks if mark.fullmatch(part)), None)
+            if words := known[part]:
                 raise InputError(
                     f"{path}: is of {words} ({shown(name)}).\nGive a LoRA adapter: B A, added to a weight. Or merge it "
                     "with the tool that made it, and give the whole checkpoint with --base."
