@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_replicated_layers_stand_beside_the_layers_they_are_copies_of(
     peft_folder(tmp_path / "peft", model, **config)
     theirs = PeftModel.from_pretrained(base(family), str(tmp_path / "peft"))
     expected = {
-        name: float(added_by(layer).norm() / layer.get_base_layer().weight.double().norm())
+        name: float(added_by(layer).norm() / cast(Any, layer).get_base_layer().weight.double().norm())
         for name, layer in theirs.get_base_model().named_modules()
         if isinstance(layer, LoraLayer)
     }
