@@ -45,14 +45,15 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def leaving_none_empty(folder: Path) -> Iterator[None]:
-    """Takes away at the end what was made of a folder and its parents meanwhile, as far as it is empty."""
+    """After an error, takes away what was made of a folder and its parents meanwhile, as far as it is empty."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    finally:
+    except BaseException:
         for path in new:
             with suppress(OSError):  # one that holds something stays
                 path.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:
