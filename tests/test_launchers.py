@@ -7,11 +7,8 @@ import pty
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -236,39 +233,6 @@ def test_rays_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tmp_p
     assert states == ["interrupted"] * 2
     again = run(tmp_path, command("ray", *LONG), RAY_USAGE_STATS_ENABLED="0")
     assert again.returncode == 0 and again.stderr.count("goes on from step") == 2, again.stderr
-
-
-@pytest.mark.long
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="make test-all installs Ray")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_the_runs_on_every_node_of_a_cluster_that_ran_before(number: int, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    ray = [
-        str(Path(sys.executable).parent / "ray"),
-        "start",
-        "--block",
-        "--num-cpus=1",
-        "--object-store-memory=80000000",
-    ]
-    head = ["--head", f"--port={address.partition(':')[2]}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    environment = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(HOME)}
-    nodes = [start(tmp_path, [*ray, *head, "--temp-dir", tempfile.mkdtemp(prefix="ray")], **environment)]
-    sweep = command("ray", f"hydra.launcher.ray.init.address={address}", *LONG, "seed=0,1,2")
-    try:
-        time.sleep(10)
-        nodes.append(start(tmp_path, [*ray, "--node-ip-address=127.0.0.2", f"--address={address}"], **environment))
-        process = start(tmp_path, sweep, **environment)
-        both_begin(tmp_path)
-        process.send_signal(number)
-        _, words = process.communicate(timeout=PATIENCE_S)
-    finally:
-        for node in nodes:
-            node.terminate()
-            node.communicate()
-    assert process.returncode == 130 and "Traceback" not in words, words
-    states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
-    assert states == ["interrupted"] * 2 and not list(tmp_path.glob("store/runs/*/lock"))
 
 
 def test_a_launcher_that_is_not_installed_is_told_with_the_command_that_installs_it(tmp_path: Path) -> None:
