@@ -276,6 +276,6 @@ def test_factors_of_a_type_that_is_no_plain_number_are_refused_in_words(
     tensors = {"x.lora_A.weight": A.to(dtype), "x.lora_B.weight": B.to(dtype)}
     path = tmp_path / f"x.{suffix}"
     save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
-    adapter = read(str(path))
-    with pytest.raises(InputError, match=r"is kept as .*\nGive a file that is not quantised"):
+    with pytest.raises(InputError, match=r"(is kept as|is no plain tensor).*\nGive a file"):
+        adapter = read(str(path))
         adapter.load(adapter.matrices[0])
