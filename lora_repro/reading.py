@@ -59,7 +59,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a file of JSON: with finite numbers, no key twice in an object, and no deeper than DEEPEST.
+    """Reads a file of JSON: with finite numbers, no key of two values in an object, and no deeper than DEEPEST.
 
     Raises:
         OSError: If it is not there, or cannot be read.
@@ -80,7 +80,7 @@ def parse_json(content: bytes) -> Any:
 
 
 def parse_foreign_json(content: bytes, constant: Callable[[str], Any] | None = None) -> Any:
-    """Reads JSON that others wrote, which may hold numbers of any size: with no key twice in an object.
+    """Reads JSON that others wrote, which may hold numbers of any size: no key has two values in an object.
 
     Args:
         content: The JSON.
@@ -126,10 +126,11 @@ def is_number(value: object) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"it holds {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(f"it holds {key[:80]!r} twice")
+        found[key] = value
     return found
 
 

@@ -10,6 +10,8 @@ from lora_repro.compose import compose
 from lora_repro.config import resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.inputs import identify_local
+from lora_repro.reading import _object as once
+from lora_repro.reading import parse_foreign_json
 from lora_repro.repeated import refuse_repeated_keys
 from lora_repro.sweep import load
 
@@ -54,3 +56,25 @@ def test_a_folder_of_ones_own_whose_files_name_a_key_twice_is_refused(tmp_path: 
     (folder / name).write_text(text.rstrip()[:-1] + f', "{key}": null}}')
     with pytest.raises(MissingInputError, match=f"{key}.*twice"):
         identify_local(str(folder))
+
+
+def test_the_same_value_twice_is_no_contradiction() -> None:
+    assert parse_foreign_json(b'{"a": 1, "b": {"c": 2}, "a": 1}') == {"a": 1, "b": {"c": 2}}
+
+
+def test_a_key_is_looked_for_once_in_a_large_object() -> None:
+    class Key(str):
+        """Counts how often it is compared."""
+
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Key.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    keys = [Key(f"k{number}") for number in range(2000)]
+    with pytest.raises(ValueError, match="'k1999' twice"):
+        once([*((key, 0) for key in keys), (Key("k1999"), 1)])
+    assert Key.compared < 10 * len(keys)

@@ -208,7 +208,7 @@ def test_settings_of_a_wrong_type_are_refused(tiny: Compose, base: Path, changes
 def test_a_key_that_stands_twice_in_the_settings_is_refused(base: Path) -> None:
     path = peft_folder(base, head=HEAD) / "adapter_config.json"
     text = path.read_text()
-    for key in ('"r": 4', '"rank_pattern": {"query": 2, "query": 4}'):
+    for key in ('"r": 8', '"rank_pattern": {"query": 2, "query": 4}'):
         path.write_text(text.rstrip().rstrip("}") + f", {key}, {json.dumps('r')}: 4}}")
         with pytest.raises(InputError, match="twice"):
             identify_adapter(str(path.parent))
