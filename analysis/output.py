@@ -5,7 +5,6 @@ have no place for that, it begins with the same keys or columns as what is writt
 directory, an adapter's folder or a model's, through a link, or into anything but a plain file.
 """
 
-import errno
 import os
 import re
 import stat
@@ -136,5 +135,6 @@ def _beginning(content: bytes) -> bytes:
 
 
 def _unwritable(flag: str, path: str, error: OSError) -> InputError:
-    words = os.strerror(error.errno) if error.errno in errno.errorcode else str(error)
-    return InputError(f"{flag}: {path} cannot be written ({words}).\nGive a file in a folder that can.")
+    return InputError(
+        f"{flag}: {path} cannot be written ({error.strerror or error}).\nGive a file in a folder that can."
+    )
