@@ -112,7 +112,7 @@ def test_other_starts_of_peft_are_refused_by_name(tiny: Compose, base: Path, sta
 
 def test_every_start_and_every_setting_of_peft_is_known() -> None:
     known = {*lora_peft.WITHOUT_EFFECT, *lora_peft.CHECKED, *lora_peft.REFUSED}
-    assert {field.name for field in fields(LoraConfig)} - {"runtime_config"} == known
+    assert {field.name for field in fields(LoraConfig)} - {"runtime_config"} == known - {"merge_weights"}
     starts = [
         str(start).partition("_niter")[0].lower()
         for hint in get_args(get_type_hints(LoraConfig)["init_lora_weights"])
@@ -153,7 +153,7 @@ def test_a_setting_that_changes_the_update_is_refused_by_name(
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning")  # and PEFT goes by the layer
 def test_settings_that_change_nothing_are_taken(tiny: Compose, base: Path) -> None:
     adapter = peft_folder(base, head=HEAD)
-    neutral = {"a_later_peft": False, "another": [], "fan_in_fan_out": True}
+    neutral = {"a_later_peft": False, "another": [], "fan_in_fan_out": True, "merge_weights": True}
     change_json(adapter / "adapter_config.json", layers_to_transform=[0, 1], exclude_modules=["key"], **neutral)
     assert same_as_pefts(ours(tiny, base, adapter), base, adapter)
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 WITHOUT_EFFECT = frozenset(
     {
         *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
-        *("inference_mode", "lora_dropout"),  # of the training
+        *("inference_mode", "lora_dropout", "merge_weights"),  # of the training; the last one is PEFT's before 0.3
         *("bias", "modules_to_save"),  # said by the tensors
         *("eva_config", "corda_config", "lora_ga_config", "loftq_config", "qalora_group_size"),  # of what is refused
         *("fan_in_fan_out", "megatron_config", "megatron_core"),  # PEFT goes by the layer
