@@ -316,11 +316,13 @@ def test_the_caption_says_in_a_sentence_what_follows(phi: list[float], words: st
     assert captions.conclusion([grid]) == f"So what is shared is {words}."
 
 
-def test_a_line_runs_around_the_cells_above_all_nulls_and_not_along_the_edge_of_the_grid() -> None:
+def test_a_line_runs_around_the_cells_above_all_nulls_and_around_a_grid_of_them() -> None:
     cells = np.array([[True, False, False], [True, True, False]])
-    upright = [((1.5, 0.5), (1.5, 1.5)), ((2.5, 1.5), (2.5, 2.5))]
-    assert sorted(outline(cells)) == sorted([*upright, ((1.5, 1.5), (2.5, 1.5))])
-    assert outline(~np.zeros((2, 2), bool)) == []
+    inside = [((1.5, 0.5), (1.5, 1.5)), ((2.5, 1.5), (2.5, 2.5)), ((1.5, 1.5), (2.5, 1.5))]
+    left, top = [((0.5, i), (0.5, i + 1)) for i in (0.5, 1.5)], [((0.5, 0.5), (1.5, 0.5))]
+    bottom = [((j, 2.5), (j + 1, 2.5)) for j in (0.5, 1.5)]
+    assert sorted(outline(cells)) == sorted([*inside, *left, *top, *bottom])
+    assert len(outline(np.ones((2, 3), bool))) == 10 and outline(np.zeros((2, 3), bool)) == []
 
 
 @pytest.mark.parametrize(("panels", "shape"), [(4, (8, 64)), (16, (8, 64)), (8, (64, 64))], ids=["3", "6", "7"])

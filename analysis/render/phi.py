@@ -143,10 +143,15 @@ def draw_excess(ax: Axes, panel: Panel, reach: float) -> AxesImage:
 
 
 def outline(cells: Bool[np.ndarray, "i j"]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Returns the lines, each from (j, i) to (j, i), between cells that are marked and neighbours that are not."""
-    upright, level = np.argwhere(cells[:, 1:] != cells[:, :-1]), np.argwhere(cells[1:] != cells[:-1])
-    lines = [((j + 1.5, i + 0.5), (j + 1.5, i + 1.5)) for i, j in upright.tolist()]
-    return lines + [((j + 0.5, i + 1.5), (j + 1.5, i + 1.5)) for i, j in level.tolist()]
+    """Returns the lines, each from (j, i) to (j, i), between marked cells and what is not marked.
+
+    They run along the edge of the grid too: all cells above the nulls must not look like none.
+    """
+    framed = np.pad(cells, 1)
+    upright = np.argwhere(framed[1:-1, 1:] != framed[1:-1, :-1])
+    level = np.argwhere(framed[1:, 1:-1] != framed[:-1, 1:-1])
+    lines = [((j + 0.5, i + 0.5), (j + 0.5, i + 1.5)) for i, j in upright.tolist()]
+    return lines + [((j + 0.5, i + 0.5), (j + 1.5, i + 0.5)) for i, j in level.tolist()]
 
 
 def draw_panel_curve(ax: Axes, panel: Panel, picture: PhiPicture) -> Axes:
