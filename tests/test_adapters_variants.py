@@ -125,6 +125,15 @@ def test_loha_and_lokr_of_convolutions_are_read(make: Any, effective: bool, tmp_
     check(read(str(tmp_path)), merged(theirs))
 
 
+@pytest.mark.parametrize("make", [LoHaConfig, LoKrConfig])
+def test_loha_and_lokr_whose_settings_say_another_r_are_refused(make: Any, tmp_path: Path) -> None:
+    build(tmp_path, make(r=2, alpha=3, **QV))
+    settings = tmp_path / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"r": 4}))
+    with pytest.raises(InputError, match=r"says r = 4 for .*, whose factors have r = 2"):
+        read(str(tmp_path))
+
+
 def test_alora_is_read_and_says_where_it_acts(tmp_path: Path) -> None:
     build(tmp_path, LoraConfig(r=4, alora_invocation_tokens=[1, 2], task_type="CAUSAL_LM", **QV))
     assert "acts only on what follows these tokens" in read(str(tmp_path)).notes[0]

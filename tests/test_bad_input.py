@@ -171,7 +171,7 @@ CASES = [
     ("no LoRA", f"{LOOK}/adapters/prompt", "the adapter is PEFT's PROMPT_TUNING", "Give a LoRA adapter"),
     ("no LoRA", f"{LOOK}/adapters/dora", "use_dora, which scales each column", "Give a LoRA adapter without it"),
     ("no LoRA", f"{LOOK}/strange/magnitudes.safetensors", "is of DoRA", "Give a LoRA adapter"),
-    ("adapter's settings", f"{LOOK}/adapters/rank", "says r = 4 for", "whose lora_A has 8 rows.\nGive the config"),
+    ("adapter's settings", f"{LOOK}/adapters/rank", "says r = 4 for", "whose factors have r = 8.\nGive the config"),
     ("adapter's settings", f"{LOOK}/adapters/no_json", "adapter_config.json: is damaged", "Give it as PEFT's"),
     ("adapter's settings", f"{LOOK}/adapters/list", "adapter_config.json: is damaged", "Give it as PEFT's"),
     ("adapter's settings", f"{LOOK}/adapters/text_r", "r must be a whole number of 1 or more", "Give it as PEFT's"),

@@ -207,7 +207,8 @@ def refuse_misfits(tensors: Tensors, pairs: Sequence[Pair]) -> None:
         if rows != columns:
             raise InputError(
                 f"{tensors.path}: {shown(pair.A)} has {rows} rows and {shown(pair.B)} {columns} columns; r is both.\n"
-                "Give a whole copy of the adapter."
+                "Give a whole copy of the adapter. Of a convolution in groups, merge it, and give the whole checkpoint "
+                "with --base."
             )
 
 

@@ -11,7 +11,7 @@ from analysis.adapters.layouts import Found, alpha_of, factors, find, refuse_mis
 from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, start_variance
-from analysis.adapters.products import matrices_of, names
+from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.words import shown
@@ -80,7 +80,9 @@ def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) ->
         found_here = matrices(pair.module, d_in, d_out, read, backbone)
         members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
     for product in found.products.values():
-        members += matrices_of(tensors, product, config.scaling(product.module), options.top, backbone)
+        rank_here = rank_of(tensors, product)
+        scale = config.scaling(product.module) if rank_here is None else scaling(config, product.module, rank_here)
+        members += matrices_of(tensors, product, scale, options.top, backbone)
     modules = [*(pair.module for pair in found.pairs), *(product.module for product in found.products.values())]
     notes = [*notes_on(config, modules), *replication_note(backbone), *vector_note(found.vectors), *doubts]
     words = "PEFT folder" if found.pairs else f"PEFT folder of {names(found.products)}"

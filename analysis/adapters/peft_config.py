@@ -38,7 +38,7 @@ def scaling(config: PeftLoRA, module: str, r: int) -> float:
     Args:
         config: The settings.
         module: The module's name, without PEFT's prefix.
-        r: The rows of its lora_A.
+        r: What the shapes of its factors say: the rows of lora_A.
 
     Raises:
         InputError: If the settings say another r: then nobody knows the scale.
@@ -48,7 +48,7 @@ def scaling(config: PeftLoRA, module: str, r: int) -> float:
     said = config.rank(module)
     if said != r:
         raise InputError(
-            f"{config.where}: says r = {said:g} for {shown(module)}, whose lora_A has {r} rows.\n"
+            f"{config.where}: says r = {said:g} for {shown(module)}, whose factors have r = {r}.\n"
             "Give the configuration that belongs to the weights: its alpha / r is the scale."
         )
     return config.scaling(module)
