@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from analysis.runs import flat, standing
+from analysis.runs import flat, runs_folder, standing
 from lora_repro.config import RUN_ID
-from lora_repro.errors import InputError
 from lora_repro.reading import read_bytes
 from lora_repro.status import State
 
@@ -38,11 +37,7 @@ def listed(store: str | Path) -> list[Listed]:
     Raises:
         InputError: If the folder is no store.
     """
-    folder = Path(store) / "runs"
-    if not folder.is_dir():
-        raise InputError(
-            f"{store}: no store of runs, it has no folder runs/.\nGive the folder that paths.outputs names."
-        )
+    folder = runs_folder(store)
     names = sorted(path.name for path in folder.iterdir() if RUN_ID.fullmatch(path.name) and path.is_dir())
     return [_listed(store, name) for name in names]
 

@@ -85,6 +85,20 @@ def _when(moment: float) -> str:
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))} ({away})"
 
 
+def runs_folder(store: str | Path) -> Path:
+    """Returns the folder of a store that holds its runs.
+
+    Raises:
+        InputError: If there is none.
+    """
+    folder = Path(store) / "runs"
+    if not folder.is_dir():
+        raise InputError(
+            f"{store}: no store of runs, it has no folder runs/.\nGive the folder that paths.outputs names."
+        )
+    return folder
+
+
 def load_runs(store: str | Path) -> pd.DataFrame:
     """Returns one row for each finished run of a store, sorted by run id.
 
@@ -97,11 +111,7 @@ def load_runs(store: str | Path) -> pd.DataFrame:
     Raises:
         InputError: If the folder is no store.
     """
-    folder = Path(store) / "runs"
-    if not folder.is_dir():
-        raise InputError(
-            f"{store}: no store of runs, it has no folder runs/.\nGive the folder that paths.outputs names."
-        )
+    folder = runs_folder(store)
     rows, problems = [], []
     for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
         result, problem, _ = read_result(directory)

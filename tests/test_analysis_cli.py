@@ -223,7 +223,7 @@ def test_bare_status_is_of_the_store(tmp_path: Path, capsys: Captured) -> None:
         f"Runs in all: 2 (1 failed, 1 finished). Store: {tmp_path}",
         f"failed: {job('q', 2, 0).run_id}",
         "  RuntimeError: \\x1b[2J no",
-        "Each run: python -m analysis runs",
+        f"Each run: python -m analysis runs --runs {tmp_path}",
     ]
 
 

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Sequence
 
 from analysis.listing import Listed, counts, row, varying
+from analysis.options import DEFAULT_STORE
 from analysis.render.differences import word
 from analysis.render.lines import aligned
 from analysis.words import shown
@@ -55,7 +57,8 @@ def overview(runs: Sequence[Listed], store: str) -> str:
         for kind, some in kinds.items()
     ]
     reasons = [f"{_state(run.state)}: {run.run_id}\n  {shown(run.reason)}" for run in runs if run.reason is not None]
-    each = ["Each run: python -m analysis runs"] if runs else []
+    elsewhere = [] if store == DEFAULT_STORE else ["--runs", store]
+    each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *elsewhere])}"] if runs else []
     return "\n".join([*lines, summary(runs, store), *reasons, *each])
 
 
