@@ -22,6 +22,9 @@ _CERTAIN = 5.0
 _NOTICEABLE = 0.1
 """The mean cosine below which a common start is no longer a part of A to speak of: 1 % of its squared norm."""
 
+_SINGLE = 0.3
+"""The same of single rows, which have no others to be held against: three standard deviations at a width of 100."""
+
 
 class Alike(NamedTuple):
     """How far the factors of one matrix in two adapters agree, entry by entry."""
@@ -86,6 +89,11 @@ def alike_words(found: Sequence[Alike], of_inputs: bool, side_of_dW: bool, moved
             f"{'in part' if side_of_dW else 'first of all'} that start, and chance is no measure of it. B tells: "
             "--side B."
         )
+    elif of_inputs and known and all(min(each.ranks) == 1 for each in found) and _mean(known) > _SINGLE:
+        yield (
+            "One of the two has one row of A (r = 1): whether what they share is one start or was learned alike cannot "
+            "be told from the two."
+        )
     of_B = [each.B for each in found if each.B is not None and abs(each.B) > SAME]
     if of_B and not of_inputs:
         yield (
@@ -113,6 +121,10 @@ def _have_one_start(found: Sequence[Alike]) -> bool:
     known = [each for each in found if each.A is not None]
     total = sum(each.A for each in known if each.A is not None)
     return total > max(_CERTAIN * math.sqrt(sum(each.spread**2 for each in known)), _NOTICEABLE * len(known))
+
+
+def _mean(cosines: Sequence[float]) -> float:
+    return sum(map(abs, cosines)) / len(cosines)
 
 
 def _chance(found: Sequence[Alike]) -> float:

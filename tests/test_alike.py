@@ -130,3 +130,13 @@ def test_a_single_row_and_a_zero_factor_have_no_null_of_their_own() -> None:
     found = alike((A, B, None), (-2 * A, B, 1.0))
     assert (found.A, found.B, found.spread, found.ratio) == (-1, None, 1, None)
     assert alike((A, B, 1.0), (np.ones((1, 5)), B, 1.0)).A is None
+
+
+@pytest.mark.parametrize(("second", "told"), [(0, True), (1, False)])
+def test_of_single_rows_it_is_said_that_a_start_cannot_be_told(
+    second: int, told: bool, tmp_path: Path, capsys: Captured
+) -> None:
+    one = write(tmp_path / "a", trained(start(0, 1), 1, by=0.3))
+    other = write(tmp_path / "b", trained(start(second, 1), 2, by=0.3 * told))
+    assert ("one start or was learned alike cannot be told" in words(capsys, one, other)[0]) == told
+    assert "cannot be told" not in words(capsys, one, other, "B")[0]
