@@ -20,6 +20,7 @@ from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig, LoRAConfig, MethodConfig
 from lora_repro.methods.lora_layers import features_of, rows_in
 from lora_repro.methods.lora_peft import check_settings, settings
+from lora_repro.models import output_of, put_labels_in_order
 from lora_repro.record import TRAINED, read_result
 
 READ = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -93,6 +94,8 @@ class Start(NamedTuple):
     """Where the head comes from, in words."""
     base: str | None
     """What the adapter calls its base, if it does."""
+    taken: frozenset[str]
+    """The parameters that came from it."""
 
 
 def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Collection[str]) -> Start:
@@ -117,7 +120,8 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
-    if (folder / "config.yaml").is_file():
+    is_run = (folder / "config.yaml").is_file()
+    if is_run:
         result, problem, _ = read_result(folder)
         if result is None:
             why = problem if problem is not None else f"the run {folder.name} is not finished."
@@ -135,6 +139,8 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
     start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
+    if not is_run and f"{output_of(run.arch)}.weight" in start.taken:
+        put_labels_in_order(model, run, str(folder))  # a run's head is in the task's order already
     names = [PurePosixPath(name).name.lower() for name in (start.base, run.model.hub) if name is not None]
     if len(set(names)) == 2 and start.base != run.model.name:  # organisations differ: gpt2, openai-community/gpt2
         log.warning(
@@ -191,7 +197,7 @@ def fill(
             f"{path} holds {len(tensors)} tensors that method={method.label} has no place for, "
             f"first {next(iter(tensors))}.\nIt belongs to other targets or another base."
         )
-    return Start({path.name: sha256_of(path) for path in files}, head, base)
+    return Start({path.name: sha256_of(path) for path in files}, head, base, frozenset(found))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -121,30 +121,43 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
 
 def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits: Collection[str]) -> None:
     """Puts the outputs of a head that was trained before into the order of the task's labels, by their names."""
-    output = next((name for name in OUTPUTS if f"{name}.weight" in run.arch.parameters), None)
-    if output is None or f"{output}.weight" in missing:
-        if output is not None and f"{output}.weight" in misfits:
-            log.warning(
-                "model=local: the head in the weights is not as wide as task %s needs (%d labels); it starts anew.",
-                run.task.name, run.task.num_labels,
-            )  # fmt: skip
-        return
-    found = labels.names_in(run.model.config.get("id2label"))
-    if found is None or len(found) != run.task.num_labels:
+    output = output_of(run.arch)
+    if output is not None and f"{output}.weight" not in missing:
+        put_labels_in_order(model, run, "model=local")
+    elif output is not None and f"{output}.weight" in misfits:
+        log.warning(
+            "model=local: the head in the weights is not as wide as task %s needs (%d labels); it starts anew.",
+            run.task.name, run.task.num_labels,
+        )  # fmt: skip
+
+
+def output_of(arch: Arch) -> str | None:
+    """Returns the layer whose outputs are the labels; None of a language model."""
+    return next((name for name in OUTPUTS if f"{name}.weight" in arch.parameters), None)
+
+
+def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
+    """Puts the outputs of a head whose labels are called as in the base's config.json into the task's order.
+
+    Args:
+        model: The model with that head, in place.
+        run: Its run.
+        whose: Where the head comes from, for the words.
+    """
+    output, found = output_of(run.arch), labels.names_in(run.model.config.get("id2label"))
+    if output is None or found is None or len(found) != run.task.num_labels:
         return
     order = labels.order(found, run.task.label_names)
     if order is None:
         log.warning(
-            "model=local: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
+            "%s: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
             "are taken in this order. If it is another, correct id2label there.",
-            ", ".join(found), ", ".join(run.task.label_names),
+            whose, ", ".join(found), ", ".join(run.task.label_names),
         )  # fmt: skip
-        return
-    if order != sorted(order):
-        log.info("model=local: the head's labels are %s; put into the task's order.", ", ".join(found))
-    for name, parameter in model.get_submodule(output).named_parameters():
-        assert len(parameter) == len(order), name
-        parameter.data = parameter.data[order]
+    elif order != sorted(order):
+        log.info("%s: the head's labels are %s; put into the task's order.", whose, ", ".join(found))
+        for parameter in model.get_submodule(output).parameters():
+            parameter.data = parameter.data[order]
 
 
 def is_eager(run: Run, device: torch.device) -> bool:

@@ -58,19 +58,24 @@ class Budget:
 class Pattern:
     """A key of PEFT's patterns: a regular expression that a module's name has to end with, after a dot or whole."""
 
-    def __init__(self, key: str, budget: Budget | None = None) -> None:
+    def __init__(self, key: str, budget: Budget | None = None, whole: bool = False) -> None:
         """Reads a key.
+
+        Args:
+            key: The expression.
+            budget: What it shares with the others of its file.
+            whole: It has to match a whole name, as target_modules does.
 
         Raises:
             ValueError: If it is no expression, or one of a kind that is not matched here. The message says how.
         """
         if len(key) > LONGEST:
             raise ValueError(f"is longer than {LONGEST} characters")
-        whole = rf"(.*\.)?({key})"
-        self._plain: re.Pattern[str] | None = re.compile(whole) if _PLAIN.fullmatch(key) else None
+        meant = f"({key})" if whole else rf"(.*\.)?({key})"
+        self._plain: re.Pattern[str] | None = re.compile(meant) if _PLAIN.fullmatch(key) else None
         self._budget = budget if budget is not None else Budget()
         self._known: dict[tuple[frozenset[int], str, bool], frozenset[int]] = {}
-        self._program = [] if self._plain is not None else _Parser(whole).program()
+        self._program = [] if self._plain is not None else _Parser(meant).program()
 
     def matches(self, text: str) -> bool:
         """Tells whether the key is a module's, as PEFT's get_pattern_key does (peft/utils/other.py).

@@ -35,10 +35,16 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "velora_config": ((dict,), "settings by name"),
     "monteclora_config": ((dict,), "settings by name"),
     "target_parameters": ((list,), "a list of names"),
+    "target_modules": ((list, str), "a list of names or a pattern"),
+    "exclude_modules": ((list, str), "a list of names or a pattern"),
+    "layers_to_transform": ((list, int), "numbers of layers"),
     "alora_invocation_tokens": ((list,), "a list of tokens"),
     "enable_lora": ((list,), "a list of true and false"),
 }
 """What is read of the settings, null or of these types. What is not read may be anything."""
+
+_ITEMS = {"target_modules": str, "exclude_modules": str, "layers_to_transform": int}
+"""What stands in a list of these."""
 
 _REMEDY = "Give it as PEFT's save_pretrained writes it."
 
@@ -154,7 +160,10 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
     """
     for key, (types, words) in _TYPES.items():
         value = settings.get(key)
-        if value is not None and not isinstance(value, types):
+        fits = isinstance(value, types)
+        if isinstance(value, list) and key in _ITEMS:
+            fits = fits and all(type(item) is _ITEMS[key] for item in value)
+        if value is not None and not fits:
             raise MissingInputError(f"{where}: {key} must be {words} (given: {_given(value)}).\n{_REMEDY}")
     if setting := next((key for key in _OTHER_SUMS if settings.get(key)), None):
         raise InputError(

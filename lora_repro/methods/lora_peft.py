@@ -5,16 +5,15 @@ Source: peft/tuners/lora/config.py and layer.py, PEFT 0.21.
 
 import logging
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_repro.arch import Arch, Site
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import LoRAConfig
-from lora_repro.peft_config import lora_settings
-from lora_repro.reading import parse_foreign_json
+from lora_repro.patterns import Pattern
+from lora_repro.peft_config import lora_settings, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +59,6 @@ DRAWN = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
 
 CHANGES_W0 = {"pissa": True, "olora": True, "loftq": True, "corda": False, "lora_ga": False}
 """Starts that take B A out of W_0, or round it; and whether PEFT's from_pretrained does so again."""
-
-_MOST_QUANTIFIERS = 4
-"""In a pattern of a foreign file: a matcher's time grows with the name's length to this power."""
-_LONGEST_PATTERN = 500
 
 
 def settings(arch: Arch, method: LoRAConfig, base: str | None) -> dict[str, Any]:
@@ -117,80 +112,47 @@ def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) ->
         InputError: If they say another rank or scale than the method's, another start of the base, or something that
             is not known here.
     """
-    config = _load(path)
+    config = _read(path)
     if config.get("peft_type", "LORA") != "LORA":
         raise InputError(f"{path}: the adapter is PEFT's {config['peft_type']}.\nGive a LoRA adapter.")
     _refuse_other_sums(config, path)
     _refuse_changed_base(config, path)
+    theirs = lora_settings(config, str(path))
     sites = arch.select(method.targets)
     _refuse_other_modules(config, sites, path)
-    ours = settings(arch, method, None)
-    patterns = any(each.get(key) for each in (config, ours) for key in ("rank_pattern", "alpha_pattern"))
-    plain = not (patterns or config.get("use_rslora") or method.rslora or stacked)
-    r, alpha = config["r"], config["lora_alpha"]
-    if plain and (r, alpha) != (method.r, method.alpha):
+    ours = lora_settings(settings(arch, method, None), "method")
+    is_plain = not (theirs.ranks or theirs.alphas or ours.ranks or ours.alphas or theirs.rslora or method.rslora)
+    if is_plain and not stacked and (theirs.r, theirs.alpha) != (method.r, method.alpha):
         raise InputError(
-            f"{path}: the adapter has r = {r} and alpha = {alpha:g}, the run r = {method.r} and alpha = "
-            f"{method.alpha:g}.\nGive the adapter's: method.r={r} method.alpha={alpha:g}"
+            f"{path}: the adapter has r = {theirs.r} and alpha = {theirs.alpha:g}, the run r = {method.r} and alpha = "
+            f"{method.alpha:g}.\nGive the adapter's: method.r={theirs.r} method.alpha={theirs.alpha:g}"
         )
     for site in sites:
-        theirs = _rank_and_scale(config, site.module, path)
+        r, scaling = theirs.rank(site.module), theirs.scaling(site.module)
         mine = method.r_of(site), method.scaling_of(site)
         if stacked and site.part is not None:
-            mine = _rank_and_scale(ours, site.module, path)
-        if theirs[0] != mine[0] or not math.isclose(theirs[1], mine[1]):
+            mine = ours.rank(site.module), ours.scaling(site.module)
+        if r != mine[0] or not math.isclose(scaling, mine[1]):
             raise InputError(
-                f"{path}: at {site.module} the adapter has rank {theirs[0]} and scale {theirs[1]:g}, the run "
+                f"{path}: at {site.module} the adapter has rank {r} and scale {scaling:g}, the run "
                 f"{mine[0]} and {mine[1]:g}.\nGive the adapter's method.r, r_pattern, alpha and rslora."
             )
-    for doubt in lora_settings(config, str(path)).doubts(list(dict.fromkeys(site.module for site in sites))):
+    for doubt in theirs.doubts(list(dict.fromkeys(site.module for site in sites))):
         log.warning("%s: %s", path, doubt)
     base = config.get("base_model_name_or_path")
     return base if isinstance(base, str) and base else None
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """Reads settings whose numbers are numbers."""
+def _read(path: Path) -> dict[str, Any]:
     try:
-        config = parse_foreign_json(path.read_bytes())
-        if config.get("peft_type", "LORA") == "LORA":
-            ranks = [config["r"], *_values(config, "rank_pattern")]
-            alphas = [config["lora_alpha"], *_values(config, "alpha_pattern")]
-            if not all(type(r) is int and r > 0 for r in ranks):
-                raise ValueError(f"r and rank_pattern must be whole numbers above 0, not {ranks}")
-            if not all(type(alpha) in (int, float) and math.isfinite(alpha) for alpha in alphas):
-                raise ValueError(f"lora_alpha and alpha_pattern must be numbers, not {alphas}")
-            if not isinstance(config.get("use_rslora"), bool | None):
-                raise ValueError(f"use_rslora must be true or false, not {config['use_rslora']!r}")
-            for key in ("target_modules", "exclude_modules"):
-                if not isinstance(names := config.get(key), str | None) and not _all_are(str, names):
-                    raise ValueError(f"{key} must be names, not {names!r}")
-            if not isinstance(layers := config.get("layers_to_transform"), int | None) and not _all_are(int, layers):
-                raise ValueError(f"layers_to_transform must be whole numbers, not {layers!r}")
+        return settings_of(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise MissingInputError(
             f"{path} is missing, and without it the adapter's scale is unknown.\n"
             "Give the folder as PEFT's save_pretrained writes it."
         ) from None
-    except KeyError as error:
-        raise _damaged(path, f"it lacks {error}") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise _damaged(path, str(error)) from None
-    return config
-
-
-def _values(config: Mapping[str, Any], pattern: str) -> list[Any]:
-    return list((config.get(pattern) or {}).values())
-
-
-def _all_are(kind: type, values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
-
-
-def _damaged(path: Path, why: str) -> MissingInputError:
-    return MissingInputError(
-        f"{path} is damaged ({' '.join(why.split())[:300]}).\nGive it as PEFT's save_pretrained writes it."
-    )
+    except OSError as error:
+        raise MissingInputError(f"{path} cannot be read ({error.strerror}).\nGive a folder that can.") from error
 
 
 def _refuse_other_sums(config: Mapping[str, Any], path: Path) -> None:
@@ -237,11 +199,12 @@ def _refuse_other_modules(config: Mapping[str, Any], sites: Sequence[Site], path
     targets, excluded = config.get("target_modules"), config.get("exclude_modules")
     layers = config.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
+    is_target, is_excluded = _chooser(targets), _chooser(excluded)
     for site in sites:
-        is_target = not targets or targets == "all-linear" or _is_named(targets, site.module, path)
+        chosen = not targets or targets == "all-linear" or is_target(site.module)
         if isinstance(targets, list) and layers and site.module not in targets:
-            is_target = is_target and site.layer in layers
-        if not is_target or (excluded and _is_named(excluded, site.module, path)):
+            chosen = chosen and site.layer in layers
+        if not chosen or (excluded and is_excluded(site.module)):
             raise InputError(
                 f"{path}: by its target_modules, exclude_modules or layers_to_transform the adapter leaves "
                 f"{site.module} as it is, and the method adapts it.\nGive method.targets as the adapter has them: "
@@ -249,39 +212,22 @@ def _refuse_other_modules(config: Mapping[str, Any], sites: Sequence[Site], path
             )
 
 
-def _is_named(names: str | Iterable[str], module: str, path: Path) -> bool:
-    """Tells whether PEFT takes a module to be meant: by a pattern of all its name, or by the ends of names."""
+def _chooser(names: str | list[str] | None) -> Callable[[str], bool]:
+    """Returns what tells whether PEFT takes a module to be meant: by a pattern of its whole name, or by ends of names.
+
+    A pattern that cannot be matched here means every module: then the tensors decide.
+    """
     if not isinstance(names, str):
-        return any(module == name or module.endswith(f".{name}") for name in names)
-    return _is_costly(names) or _matches(names, module, path)  # of a costly one the tensors decide
+        return lambda module: any(module == name or module.endswith(f".{name}") for name in names or ())
 
+    def is_meant(module: str) -> bool:
+        try:
+            return pattern.matches(module)
+        except ValueError:
+            return True
 
-def _rank_and_scale(config: Mapping[str, Any], module: str, path: Path) -> tuple[int, float]:
-    """Returns the rank and the scale of PEFT's update of a module; its patterns end like the module's name."""
-
-    def of(pattern: str, default: str) -> Any:
-        for key, value in (config.get(pattern) or {}).items():
-            if _is_costly(key):
-                raise InputError(
-                    f"{path}: {pattern} holds {key[:80]!r}, too costly to match.\nWrite the module's name."
-                )
-            if _matches(rf"(.*\.)?({key})", module, path):
-                return value
-        return config[default]
-
-    r = of("rank_pattern", "r")
-    return r, float(of("alpha_pattern", "lora_alpha")) / (math.sqrt(r) if config.get("use_rslora") else r)
-
-
-def _is_costly(pattern: str) -> bool:
-    """Tells whether a pattern may keep a matcher busy: it is long, or repeats much, or repeats a group."""
-    repeats = re.findall(r"[*+{]|(?<![(*+?}])\?", pattern)
-    repeats_a_group = re.search(r"\)[*+{]", pattern) is not None
-    return len(pattern) > _LONGEST_PATTERN or len(repeats) > _MOST_QUANTIFIERS or repeats_a_group
-
-
-def _matches(pattern: str, module: str, path: Path) -> bool:
     try:
-        return re.fullmatch(pattern, module) is not None
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"{path}: {pattern[:80]!r} is no pattern ({error}).\nWrite the module's name.") from None
+        pattern = Pattern(names, whole=True)
+    except ValueError:
+        return lambda _: True
+    return is_meant
