@@ -20,11 +20,15 @@ from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig, LoRAConfig, MethodConfig
 from lora_repro.methods.lora_layers import features_of, rows_in
 from lora_repro.methods.lora_peft import check_settings, settings
-from lora_repro.models import output_of, put_labels_in_order
+from lora_repro.models import label_order, output_of, put_labels_in_order
 from lora_repro.record import TRAINED, read_result
 
 READ = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """Types of tensors that are weights; whole numbers and 8-bit floats are weights only with a scale beside."""
+
+PEFT_COPIES = ("modules_to_save", "original_module")
+"""Names below a module of the head under which PEFT saves its biases once more where all biases are trained, and under
+which it does not read them."""
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +41,15 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
     """
     if isinstance(run.method, LoRAConfig):
         (folder / "adapter").mkdir(exist_ok=True)
-        write_adapter(model, run.arch, run.method, folder / "adapter", run.model.hub or run.model.name)
+        base, order = run.model.hub or run.model.name, label_order(run)
+        write_adapter(model, run.arch, run.method, folder / "adapter", base, order)
     elif keep_full or not isinstance(run.method, FullConfig):
         write_atomically(folder / TRAINED, save(trained_tensors(model, run.arch, run.method)))
 
 
-def write_adapter(model: nn.Module, arch: Arch, method: LoRAConfig, folder: Path, base: str | None) -> None:
+def write_adapter(
+    model: nn.Module, arch: Arch, method: LoRAConfig, folder: Path, base: str | None, order: Sequence[int] = ()
+) -> None:
     """Writes LoRA as a folder that PEFT opens on the same base, the head in its `modules_to_save`.
 
     PEFT has one update for a fused layer: there its A is ours stacked, its B ours block by block, and our own factors
@@ -54,8 +61,12 @@ def write_adapter(model: nn.Module, arch: Arch, method: LoRAConfig, folder: Path
         method: What is attached.
         folder: An existing folder.
         base: The base as the hub names it.
+        order: At which output of the base's head each label stands, so that the file's head counts as the base does.
     """
     tensors = trained_tensors(model, arch, method)
+    for name in _output_names(arch) if order else ():
+        if (key := PEFT_PREFIX + name) in tensors:
+            tensors[key] = tensors[key][[order.index(label) for label in range(len(order))]].contiguous()
     if fused := _fused(method, arch):
         write_atomically(folder / FACTORS, save(tensors))
         tensors = _stacked(tensors, fused, method)
@@ -120,7 +131,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
-    is_run = (folder / "config.yaml").is_file()
+    is_run, result = (folder / "config.yaml").is_file(), {}
     if is_run:
         result, problem, _ = read_result(folder)
         if result is None:
@@ -139,8 +150,9 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
     start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
-    if not is_run and f"{output_of(run.arch)}.weight" in start.taken:
-        put_labels_in_order(model, run, str(folder))  # a run's head is in the task's order already
+    counts_as_base = isinstance(run.method, LoRAConfig) and (not is_run or "digests" in result)
+    if counts_as_base and start.taken.intersection(_output_names(run.arch)):
+        put_labels_in_order(model, run, str(folder))
     names = [PurePosixPath(name).name.lower() for name in (start.base, run.model.hub) if name is not None]
     if len(set(names)) == 2 and start.base != run.model.name:  # organisations differ: gpt2, openai-community/gpt2
         log.warning(
@@ -192,12 +204,20 @@ def fill(
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
     head = _take_head(found, arch, names, dict(model.named_parameters()), drawn, path, is_trained)
     _copy(model, found, arch, names, path)
+    copies = tuple(f"{PEFT_PREFIX}{module}.{kind}." for module in arch.head_modules for kind in PEFT_COPIES)
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(copies)}
     if tensors:
         raise InputError(
             f"{path} holds {len(tensors)} tensors that method={method.label} has no place for, "
             f"first {next(iter(tensors))}.\nIt belongs to other targets or another base."
         )
     return Start({path.name: sha256_of(path) for path in files}, head, base, frozenset(found))
+
+
+def _output_names(arch: Arch) -> list[str]:
+    """Returns the parameters with a row for each label."""
+    output = output_of(arch)
+    return [name for name in arch.parameters if output is not None and name.startswith(f"{output}.")]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

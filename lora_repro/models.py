@@ -136,6 +136,16 @@ def output_of(arch: Arch) -> str | None:
     return next((name for name in OUTPUTS if f"{name}.weight" in arch.parameters), None)
 
 
+def label_order(run: Run) -> list[int]:
+    """Returns at which output of a head in its base's order each label of the task stands; as it is where unknown."""
+    found = labels.names_in(run.model.config.get("id2label"))
+    ours = list(range(run.task.num_labels))
+    if found is None or len(found) != len(ours):
+        return ours
+    order = labels.order(found, run.task.label_names)
+    return order if order is not None else ours
+
+
 def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
     """Puts the outputs of a head whose labels are called as in the base's config.json into the task's order.
 
@@ -147,14 +157,13 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
     output, found = output_of(run.arch), labels.names_in(run.model.config.get("id2label"))
     if output is None or found is None or len(found) != run.task.num_labels:
         return
-    order = labels.order(found, run.task.label_names)
-    if order is None:
+    if labels.order(found, run.task.label_names) is None:
         log.warning(
             "%s: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
             "are taken in this order. If it is another, correct id2label there.",
             whose, ", ".join(found), ", ".join(run.task.label_names),
         )  # fmt: skip
-    elif order != sorted(order):
+    elif (order := label_order(run)) != sorted(order):
         log.info("%s: the head's labels are %s; put into the task's order.", whose, ", ".join(found))
         for parameter in model.get_submodule(output).parameters():
             parameter.data = parameter.data[order]

@@ -218,6 +218,28 @@ def test_a_foreign_head_is_read_in_the_order_of_the_labels_of_its_base(
     assert f"{adapter}: config.json calls the labels glad, sorry" in caplog.text
 
 
+def test_a_saved_head_counts_labels_as_its_base_does_and_is_read_so_again(tiny: Compose, base: Path) -> None:
+    change_json(base / "config.json", id2label={"0": "POSITIVE", "1": "NEGATIVE"})
+    local = ("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", "train.dtype=fp32")
+    cfg = tiny(*local, "method.r=4", "method.alpha=8")
+    metrics = run_job(cfg)
+    run = resolve(cfg).run
+    folder = Record(cfg.paths.outputs, run_id(run)).folder
+    again = run_job(tiny(*local, "method.r=4", "method.alpha=8", "train.epochs=0", f"train.init_from={folder}"))
+    assert again == metrics
+    mine = ours(tiny, base, folder)
+    theirs = PeftModel.from_pretrained(classifier(base), str(folder / "adapter")).eval()
+    inputs = {"input_ids": torch.arange(24).reshape(2, 12) % 64, "attention_mask": torch.ones(2, 12, dtype=torch.long)}
+    with torch.inference_mode():
+        assert torch.allclose(mine(**inputs).logits, theirs(**inputs).logits.flip(1), atol=1e-5)
+
+
+def test_what_peft_saves_where_all_biases_are_trained_is_read_as_peft_reads_it(tiny: Compose, base: Path) -> None:
+    adapter = peft_folder(base, bias="all")
+    model = ours(tiny, base, adapter, "method.bias=all")
+    assert same_as_pefts(model, base, adapter)
+
+
 def test_a_key_that_stands_twice_in_the_settings_is_refused(base: Path) -> None:
     path = peft_folder(base, head=HEAD) / "adapter_config.json"
     text = path.read_text()
