@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import AutoConfig, PretrainedConfig
 
 from lora_repro.arch import ModelConfig
 from lora_repro.errors import InputError, MissingInputError
@@ -33,6 +34,44 @@ def only(folder: Path, names: tuple[str, ...], config: Mapping[str, Any]) -> Ite
             (Path(made) / name).symlink_to((folder / name).resolve())
         (Path(made) / "config.json").write_text(json.dumps(dict(config)))
         yield Path(made)
+
+
+def read_config(path: Path, config: Mapping[str, Any]) -> PretrainedConfig:
+    """Reads a model's configuration as transformers understands it.
+
+    Args:
+        path: The file that holds it, to be named.
+        config: Its keys and values.
+
+    Raises:
+        MissingInputError: Naming the key whose value transformers does not take.
+    """
+    try:
+        return _parsed(config)
+    except MemoryError:
+        raise
+    except Exception as error:  # of any class: nothing is checked before
+        key, cause = next(_refused(config), (None, error))
+        last = next((line.strip() for line in reversed(str(cause).splitlines()) if line.strip()), "")
+        what = "transformers cannot read it" if key is None else f"{key} is {json.dumps(config[key])}"[:200]
+        raise MissingInputError(
+            f"{path}: {what} ({type(cause).__name__}{f': {last[:200]}' if last else ''}).\n"
+            "Give the config.json that belongs to the weights, as save_pretrained writes it."
+        ) from error
+
+
+def _parsed(config: Mapping[str, Any]) -> PretrainedConfig:
+    with only(Path(), (), config) as made:
+        return AutoConfig.from_pretrained(made)
+
+
+def _refused(config: Mapping[str, Any]) -> Iterator[tuple[str, Exception]]:
+    """Yields the keys that transformers refuses also where all others have their defaults, each with its words."""
+    for key in sorted(config, key=lambda name: name != "model_type"):  # without a sound one all are refused
+        try:
+            _parsed({"model_type": config.get("model_type"), key: config[key]})
+        except Exception as error:
+            yield key, error
 
 
 def weight_names(folder: Path) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -29,7 +28,7 @@ from transformers.activations import ACT2FN
 from lora_repro import draw, labels
 from lora_repro.arch import Arch, ModelConfig, Source
 from lora_repro.config import Dtype, Run
-from lora_repro.declared import only, tokenizer_names, told, weight_names
+from lora_repro.declared import only, read_config, tokenizer_names, told, weight_names
 from lora_repro.errors import MissingInputError
 from lora_repro.inputs import find_model, sha256_of_bytes
 from lora_repro.json_files import read_keys
@@ -193,6 +192,7 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
             "Install it: pip install 'lora_repro[deberta]'"
         )
     names = tokenizer_names(config, folder)
+    read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: its faults are told here
     with told(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
         tokenizer = AutoTokenizer.from_pretrained(files, padding_side="right")
     if tokenizer.pad_token is None:
@@ -233,8 +233,7 @@ def _template(
     keys = json.loads(config_json)
     if folder:
         _check_config(Path(folder) / "config.json", keys)
-    with only(Path(folder), (), keys) as declared:
-        config = AutoConfig.from_pretrained(declared)
+    config = read_config(Path(folder) / "config.json", keys)
     config.output_hidden_states = config.output_attentions = False  # nothing here reads them
     config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
     for key in DROPOUTS:

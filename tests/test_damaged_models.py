@@ -75,6 +75,27 @@ def test_a_wrong_value_in_the_configuration_ends_in_words_or_changes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [("rms_norm_eps", "small"), ("pad_token_id", "x"), ("attention_dropout", "x"), ("initializer_range", None)],
+)
+def test_a_value_of_a_wrong_type_is_the_fault_of_the_configuration(
+    key: str, value: object, tiny: Compose, folder: Path
+) -> None:
+    edit(folder / "config.json", **{key: value, "id2label": {"0": "a", "1": "b"}})
+    with pytest.raises(
+        MissingInputError, match=rf"config\.json: {key} is {json.dumps(value)} \(.*(float|int).*\)\.\nGive the"
+    ) as told:
+        used(tiny, folder)
+    assert "tokenizer" not in str(told.value)
+
+
+def test_labels_without_numbers_are_the_fault_of_the_configuration(tiny: Compose, folder: Path) -> None:
+    edit(folder / "config.json", id2label=[1])
+    with pytest.raises(MissingInputError, match=r"config\.json: id2label is \[1\] \(.*'items'\)\.\nGive the"):
+        used(tiny, folder)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("tokenizer.json", "{}", "the tokenizer in .* cannot be read"),
