@@ -224,6 +224,7 @@ def _status(options: argparse.Namespace) -> str:
 
         return overview(listed(options.runs), options.runs)
     from analysis.runs import standing
+    from analysis.words import paragraph
     from lora_repro.compose import compose
     from lora_repro.sweep import load
 
@@ -234,7 +235,7 @@ def _status(options: argparse.Namespace) -> str:
     counts = [f"{states.count(state):>6} {_word(state)}" for state in order if state in states]
     counts += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
     reasons = [
-        f"{_word(stands.state)}: {run_id}\n  " + (stands.reason or "").replace("\n", "\n  ")
+        f"{_word(stands.state)}: {run_id}\n{paragraph(stands.reason)}"
         for run_id, stands in standings
         if stands.reason is not None
     ]

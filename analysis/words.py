@@ -15,6 +15,11 @@ def shown(text: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
+def paragraph(text: str) -> str:
+    """Writes a text whole, made harmless, its lines below each other and indented."""
+    return "\n".join(f"  {_printable(line)}" for line in text.splitlines())
+
+
 def grouped(names: Iterable[str]) -> str:
     """Lists names, those that differ only in numbers as one: encoder.layer.*.bias (12)."""
     groups: dict[str, list[str]] = {}

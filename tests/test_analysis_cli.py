@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,14 @@ def test_bare_status_is_of_the_store(tmp_path: Path, capsys: Captured) -> None:
         "  RuntimeError: \\x1b[2J no",
         f"Each run: python -m analysis runs --runs {tmp_path}",
     ]
+
+
+def test_bare_status_says_whole_why_a_run_is_not_finished_and_what_to_do(tmp_path: Path, capsys: Captured) -> None:
+    write_status(tmp_path, job("q", 1, 0), "running")
+    write_status(tmp_path, job("q", 2, 0), "failed", "InputError: " + 200 * "x" + "\nGive another.\x1b[2J")
+    _, out, _ = call(capsys, "status", "--runs", str(tmp_path))
+    assert re.search(r"stale: .*\n  process .* \(\d+ s ago\); the sweep's command goes on with the run\n", out)
+    assert "x\n  Give another.\\x1b[2J\n" in out
 
 
 @pytest.mark.parametrize("command", ["plan", "status"])

@@ -10,7 +10,7 @@ from analysis.listing import Listed, counts, row, varying
 from analysis.options import DEFAULT_STORE
 from analysis.render.differences import word
 from analysis.render.lines import aligned
-from analysis.words import shown
+from analysis.words import paragraph, shown
 
 
 def to_json(runs: Sequence[Listed]) -> str:
@@ -56,7 +56,7 @@ def overview(runs: Sequence[Listed], store: str) -> str:
         f"{kind}: {', '.join(f'{n} {_state(state)}' for state, n in counts(some).items())}"
         for kind, some in kinds.items()
     ]
-    reasons = [f"{_state(run.state)}: {run.run_id}\n  {shown(run.reason)}" for run in runs if run.reason is not None]
+    reasons = [f"{_state(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None]
     elsewhere = [] if store == DEFAULT_STORE else ["--runs", store]
     each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *elsewhere])}"] if runs else []
     return "\n".join([*lines, summary(runs, store), *reasons, *each])
