@@ -146,6 +146,14 @@ def test_keys_that_agree_or_match_one_module_each_are_no_doubt() -> None:
     assert idle.doubts(modules) == ["rank_pattern: 1 keys match no module of the adapter, first ^q_proj."]
 
 
+def test_inspect_names_a_setting_that_is_not_known_and_none_that_peft_writes(tmp_path: Path) -> None:
+    peft_folder(tmp_path, base("llama"), r=4, target_modules=["q_proj", "v_proj"])
+    assert not [note for note in read(str(tmp_path)).notes if "not known here" in note]
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"new_magic": {"x": 1}, "off": False}))
+    assert "new_magic: not known here; it may change what the adapter computes." in read(str(tmp_path)).notes
+
+
 def test_init_from_says_where_the_order_of_keys_decides(
     tiny: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
 ) -> None:

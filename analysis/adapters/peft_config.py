@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from analysis.adapters.beside import METHODS
-from analysis.words import shown
+from analysis.words import listed, shown
 from lora_repro.errors import InputError
+from lora_repro.methods.lora_peft import REFUSED, others
 from lora_repro.peft_config import PeftLoRA
 
 _STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -84,4 +85,6 @@ def notes_on(config: PeftLoRA, modules: Sequence[str]) -> list[str]:
         )
     if config.given.get("alora_invocation_tokens"):
         notes.append("alora_invocation_tokens: the update acts only on what follows these tokens in the input.")
+    if config.kind == "LORA" and (unknown := others(config.given).keys() - REFUSED.keys() - {"enable_lora"}):
+        notes.append(f"{listed(sorted(unknown))}: not known here; it may change what the adapter computes.")
     return notes

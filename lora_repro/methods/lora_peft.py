@@ -155,11 +155,18 @@ def _read(path: Path) -> dict[str, Any]:
         raise MissingInputError(f"{path} cannot be read ({error.strerror}).\nGive a folder that can.") from error
 
 
+def others(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that may change what is computed: those that are known to, and those that are not known."""
+    harmless = WITHOUT_EFFECT | CHECKED
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in harmless and value is not None and value is not False and value not in ({}, [], "")
+    }
+
+
 def _refuse_other_sums(config: Mapping[str, Any], path: Path) -> None:
-    """Refuses every setting that may change what is computed: those that are known, and those that are not."""
-    for key, value in config.items():
-        if key in WITHOUT_EFFECT or key in CHECKED or value is None or value is False or value in ({}, [], ""):
-            continue
+    for key, value in others(config).items():
         what = f"which {REFUSED[key]}" if key in REFUSED else "which is not known here, and may change its output"
         raise InputError(
             f"{path}: the adapter has {key[:80]} = {str(value)[:80]}, {what}; method=lora adds (alpha / r) B A.\n"
