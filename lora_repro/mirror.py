@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import queue
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,19 @@ ENDED = {State.finished.value, State.diverged.value, State.failed.value}
 log = logging.getLogger(__name__)
 
 
+def _lacking(tracker: str) -> str:
+    """Says that a tracker's package is not installed, and what to do; nothing if it is."""
+    return "" if find_spec(tracker) is not None else f"{tracker} is not installed. Install it: pip install {tracker}"
+
+
 # In the training process
 
 
 class _Helper:
     """The mirroring process, as the training process sees it."""
 
-    def __init__(self, outputs: Path) -> None:
+    def __init__(self, outputs: Path, tracker: str) -> None:
+        self.tracker = tracker
         self.begun: set[str] = set()
         self.open: set[str] = set()
         """Folders of ended runs that are not confirmed to be mirrored."""
@@ -90,9 +98,11 @@ class _Helper:
         self.hear()
         self.process.stdout.close()
         if self.open:
+            one = len(self.open) == 1
             log.warning(
-                "%d runs are whole, but not mirrored (see %s).\nMirror them: python -m lora_repro.mirror %s",
-                len(self.open), self.words, " ".join(sorted(self.open)),
+                "%s whole, but not mirrored (%s).\nMirror %s: python -m lora_repro.mirror %s",
+                "1 run is" if one else f"{len(self.open)} runs are", _lacking(self.tracker) or f"see {self.words}",
+                "it" if one else "them", shlex.join(sorted(self.open)),
             )  # fmt: skip
 
 
@@ -106,7 +116,7 @@ def begin(folder: Path, circumstances: Circumstances) -> None:
         return
     try:
         if _helper is None:
-            _helper = _Helper(Path(circumstances.paths.outputs).absolute())
+            _helper = _Helper(Path(circumstances.paths.outputs).absolute(), circumstances.log.tracker.value)
             atexit.register(close)
         _helper.begun.add(str(folder.absolute()))
         _helper.send("begin", str(folder.absolute()))
@@ -167,6 +177,8 @@ class _Mirrored:
             "config": run,
         }
         self.is_wandb = about["log"]["tracker"] == Tracker.wandb.value
+        if lacking := _lacking(about["log"]["tracker"]):
+            raise ModuleNotFoundError(lacking)
         if not self.is_wandb:  # a tracker of this machine: no ids beside names, modes, job types, tags or artifacts
             tracker = importlib.import_module("trackio")
             with suppress(ValueError):  # there is no such project yet

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stores import job, write_run
 from waiting import PATIENCE_S, wait_for
 
 from lora_repro import mirror
-from lora_repro.circumstances import Circumstances, Mirror
+from lora_repro.circumstances import Circumstances, Mirror, Tracker
 from lora_repro.config import resolve
 from lora_repro.job import run_job
 from lora_repro.record import plain
@@ -240,6 +241,29 @@ def test_a_run_mirrored_again_to_trackio_has_each_line_once(tmp_path: Path, monk
     assert sorted(step for name, step, _ in rows if name == folders[0].name) == [2, 2, 4, 4]
 
 
+@pytest.mark.skipif(find_spec("trackio") is not None, reason="trackio is installed here")
+def test_a_tracker_that_is_not_installed_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder, settings), (other, _) = (write_record(tmp_path, seed=seed) for seed in (0, 1))
+    for each in (folder, other):
+        config = yaml.safe_load((each / "config.yaml").read_text())
+        config["circumstances"]["log"]["tracker"] = "trackio"
+        (each / "config.yaml").write_text(yaml.safe_dump(config))
+    settings = replace(settings, log=replace(settings.log, tracker=Tracker.trackio))
+    for each in (folder, other):
+        mirror.begin(each, settings)
+        mirror.end(each, settings)
+    mirror.close()
+    words = "trackio is not installed. Install it: pip install trackio"
+    assert (
+        f"2 runs are whole, but not mirrored ({words}).\nMirror them: python -m lora_repro.mirror {tmp_path}"
+        in caplog.text
+    )
+    done = mirrored_again(str(folder))
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
 def test_an_interrupted_run_is_not_mirrored_before_it_has_ended(tmp_path: Path) -> None:
     folder, settings = write_record(tmp_path)
     (folder / "result.json").unlink()
@@ -265,7 +289,7 @@ def test_a_tracker_that_fails_or_hangs_blocks_nothing_and_is_told(
             mirror.end(folder, settings)
         mirror.close()
         assert time.monotonic() - began < HANGS_S / 4
-    assert "1 runs are whole, but not mirrored" in caplog.text
+    assert "1 run is whole, but not mirrored" in caplog.text
     assert f"python -m lora_repro.mirror {folder}" in caplog.text
 
 
@@ -297,7 +321,7 @@ def test_online_without_network_ends_in_time(
         mirror.end(folder, settings)
         mirror.close()
         assert time.monotonic() - began < HANGS_S / 4
-    assert "1 runs are whole, but not mirrored" in caplog.text
+    assert "1 run is whole, but not mirrored" in caplog.text
 
 
 def test_online_a_run_is_followed_and_no_step_is_logged_twice_when_it_resumes(
@@ -341,7 +365,7 @@ def test_a_line_that_cannot_be_read_is_told_and_the_others_are_mirrored(
     assert done.returncode == 1
     assert f"{folder.name}: mirrored but for line 3 of {folder}/metrics.jsonl, which cannot be read" in done.stderr
     assert [word[1] for word in words if word[0] == "log"] == [2, 2, 4, 4]
-    assert "1 runs are whole, but not mirrored" in caplog.text
+    assert "1 run is whole, but not mirrored" in caplog.text
     assert "mirrored but for line 3 of" in (tmp_path / "wandb" / "mirror.log").read_text()
 
 
