@@ -1,9 +1,9 @@
 """All of the configuration that is not science: logging, compute, paths, scale. No torch."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -95,10 +95,15 @@ def refuse_home(outputs: str) -> None:
         InputError: With the whole path.
     """
     if outputs.startswith("~"):
-        raise InputError(
-            f"paths.outputs: ~ stands for the home folder in a shell, not here (given: {outputs}).\n"
-            f"Give the whole path: paths.outputs={Path(outputs).expanduser()}"
-        )
+        raise InputError(home_words("paths.outputs", outputs))
+
+
+def home_words(key: str, given: str) -> str:
+    """Says that a path that begins with ~ is not read here, and what to give."""
+    return (
+        f"{key}: ~ stands for the home folder in a shell, not here (given: {given}).\n"
+        f"Give the whole path: {key}={os.path.expanduser(given)}"
+    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from lora_repro.circumstances import home_words
 from lora_repro.config import unknown_key
 from lora_repro.errors import did_you_mean, no_such_choice
 from lora_repro.methods import COUNTED, METHODS
@@ -37,6 +38,9 @@ def explain(error: Exception) -> str:
         names = [option for option in error.options or [] if not option.endswith("_schema")]
         return no_such_choice(group, name, names)
     if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        if key.startswith("paths.") and value.startswith("~"):
+            return home_words(key, value)
         return (
             f"{error.override}: cannot be read as an override ({str(error).splitlines()[0]}).\n"
             "An override reads KEY=VALUE, a list KEY=[A,B]; quote what the shell would take: 'method.targets=[q,v]'."

@@ -76,16 +76,19 @@ def test_an_empty_store_is_no_store(arguments: tuple[str, ...], capsys: Captured
     assert (code, out) == (1, "") and "no folder is given" in err
 
 
-def test_a_home_folder_is_never_made_beside(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", ["'~/x'", "~/x"])
+def test_a_home_folder_is_never_made_beside(
+    given: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A shell expands ~ only where a word begins with it: not in --runs=~/x, and not where it is quoted."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(sys, "argv", ["lora_repro", "model=tiny_bert", "paths.outputs='~/x'"])
+    monkeypatch.setattr(sys, "argv", ["lora_repro", "model=tiny_bert", f"paths.outputs={given}"])
     with pytest.raises(SystemExit):
         main()
     assert f"Give the whole path: paths.outputs={tmp_path}/home/x" in capsys.readouterr().err
     _, out, _ = call(capsys, "status", "+sweeps=table6", "scale=smoke", "--runs=~/x")
     assert f"Store: {tmp_path}/home/x" in out
-    _, _, err = call(capsys, "status", "+sweeps=table6", "scale=smoke", "paths.outputs='~/x'")
+    _, _, err = call(capsys, "status", "+sweeps=table6", "scale=smoke", f"paths.outputs={given}")
     assert f"Give the whole path: paths.outputs={tmp_path}/home/x" in err
     assert list(tmp_path.iterdir()) == []
