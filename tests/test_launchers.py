@@ -16,6 +16,7 @@ import fake_slurm
 import psutil
 import pytest
 from damage import differences
+from hydra import compose, initialize_config_dir
 from waiting import PATIENCE_S, at_once, wait_for
 
 from lora_repro import workers
@@ -134,6 +135,22 @@ def test_a_run_whose_terminal_closes_is_kept_and_with_nohup_goes_on(
     finally:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
+def test_what_submitit_writes_lies_in_the_store(launcher: str) -> None:
+    with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
+        cfg = compose("config", [f"hydra/launcher={launcher}", "paths.outputs=x"], return_hydra_config=True)
+    assert cfg.hydra.launcher.submitit_folder == "x/.submitit/%j"
+
+
+@pytest.mark.long
+def test_submitit_on_this_machine_leaves_everything_in_the_store(tmp_path: Path) -> None:
+    done = run(tmp_path, command("submitit_local", *LONG[:2], "train.epochs=1", "log.wandb=off"))
+    assert done.returncode == 0 and "Sum: 1 of 1 runs finished" in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert list((tmp_path / "store" / ".submitit").iterdir())
 
 
 def test_slurm_runs_the_sweep_as_one_array(tmp_path: Path) -> None:
