@@ -72,6 +72,10 @@ def system_words(error: OSError) -> str:
     return f"{error.filename or 'the system'}: {error.strerror or error}." + (f"\n{remedy}" if remedy else "")
 
 
+NEARLY = 0.95
+"""Similarity of two long names that differ in a letter or two."""
+
+
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the nearest choice that may have been meant, or an empty string."""
     plausible = {name.casefold(): name for name in choices if _may_mean(given.casefold(), name.casefold())}
@@ -82,8 +86,11 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 def _may_mean(given: str, name: str) -> bool:
     """Tells whether a name can have been mistyped so, or shortened.
 
-    It keeps its first letter and its numbers then: table 2 is not table 7, and DoRA is another method than LoRA.
+    It keeps its first letter and its numbers then: table 2 is not table 7, and DoRA is another method than LoRA. Of a
+    long name, such as a run's id, a letter may be wrong anywhere.
     """
+    if difflib.SequenceMatcher(None, given, name).ratio() >= NEARLY:
+        return True
     numbers = set(re.findall(r"\d+", given))
     return numbers <= set(re.findall(r"\d+", name)) and (given[:1] == name[:1] or given in name)
 

@@ -13,7 +13,7 @@ from lora_repro.errors import InputError
 MOST_RUNS = 10_000
 """Runs of one sweep. All are composed before the first starts, some thousand a minute; more are a mistake."""
 
-PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][a-z0-9_./:-]*", re.ASCII | re.IGNORECASE)
+PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_/][a-z0-9_./:-]*", re.ASCII | re.IGNORECASE)
 """Text that Hydra's parser reads as itself without quotes: no number, no other word of its own."""
 
 

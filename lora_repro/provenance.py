@@ -17,13 +17,14 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 SETTINGS = (
     *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
-    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS", "OMP_DYNAMIC"),
-    *("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DYNAMIC", "OMP_DYNAMIC"),
+    *("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
 """Variables of the environment by which libraries choose their kernels, so that the same products round in another way.
 
-OMP_NUM_THREADS is none of them: the number of threads is recorded itself.
+Those that set a number of threads (OMP_NUM_THREADS, MKL_NUM_THREADS ...) are none of them: launchers set these, and the
+number is recorded itself.
 """
 
 

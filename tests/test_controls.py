@@ -30,7 +30,7 @@ def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, 
     assert np.array(drawn.data[0]["permuted"]) == pytest.approx(expected)
     high = np.array(drawn.data[0]["nulls"]["Gaussian"]["high"])
     above = drawn.data[0]["permuted_outside"]["Gaussian"]["above"]
-    assert above == (expected > high).sum() and f"Theirs outside: W_q of layer 1: {above} above Gaussian" in drawn.err
+    assert above == (expected > high).sum() and f"Theirs outside: W_q of layer 0: {above} above Gaussian" in drawn.err
     assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(\1 beside\)", drawn.err)
 
 
@@ -134,7 +134,7 @@ def test_runs_on_true_and_on_permuted_labels_stand_beside_each_other(
     others = read_updates(snapshot, job.resolved.run, arms.sites)
     for entry, first, second in zip(drawn.data, one.updates(arms.sites), others, strict=True):
         assert entry["other_labels"] == phi_grid(directions(first.A), directions(second.A)).tolist()
-    assert "which share inputs and no labels. Theirs outside: W_q of layer 1: " in drawn.err
+    assert "which share inputs and no labels. Theirs outside: W_q of layer 0: " in drawn.err
     drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
     for entry, first, second in zip(drawn.data[:2], one.updates(arms.sites), others, strict=True):
         assert entry["other_labels"][0] == rho(directions(first.A), directions(second.A)).tolist()

@@ -207,7 +207,7 @@ def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["5"], ["figure 5: there is no such item", "figure 3, figure 4"]),
+        (["9"], ["figure 9: there is no such item", "figure 3, figure 4"]),
         (["shared_direction"], ["Did you mean 'shared_directions'?"]),
         (["3", "--out", "x.gif"], ["--out: a file ending in .svg, .pdf, .png", "x.gif"]),
         (["3", "--out", "/proc/no/x.svg"], ["--out: /proc/no/x.svg cannot be written", "Give a file"]),
