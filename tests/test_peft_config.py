@@ -60,7 +60,7 @@ def test_every_setting_of_every_wrong_type_ends_in_words_or_in_figures(key: str,
         (folder / "adapter_config.json").write_text(json.dumps(GOOD | {key: value}))
         try:
             adapter = read(str(folder))
-            figures = inspect(adapter, adapter.matrices, False)
+            figures = inspect(adapter, adapter.matrices[:1], False)
         except InputError as error:
             assert "\n" in str(error) and "Error(" not in str(error) and "NoneType" not in str(error)
         else:
