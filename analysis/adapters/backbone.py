@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +137,14 @@ def model_named(name: object) -> ModelConfig | None:
 
     The name is compared and nothing else: it never becomes a path.
     """
-    for choice in group_names("model"):
-        config: ModelConfig = load_group("model", choice)
-        if choice != "local" and isinstance(name, str) and name in (config.name, config.hub):
-            return config
-    return None
+    if not isinstance(name, str):
+        return None
+    return next((config for config in _models() if name in (config.name, config.hub)), None)
+
+
+@cache
+def _models() -> list[ModelConfig]:
+    return [load_group("model", choice) for choice in group_names("model") if choice != "local"]
 
 
 def arch_named(name: object) -> Arch | None:
