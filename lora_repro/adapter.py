@@ -48,7 +48,7 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
 
 
 def write_adapter(
-    model: nn.Module, arch: Arch, method: LoRAConfig, folder: Path, base: str | None, order: Sequence[int] = ()
+    model: nn.Module, arch: Arch, method: LoRAConfig, folder: Path, base: str | None, order: list[int] | None = None
 ) -> None:
     """Writes LoRA as a folder that PEFT opens on the same base, the head in its `modules_to_save`.
 
@@ -61,12 +61,14 @@ def write_adapter(
         method: What is attached.
         folder: An existing folder.
         base: The base as the hub names it.
-        order: At which output of the base's head each label stands, so that the file's head counts as the base does.
+        order: At which output of the base's head each label stands, so that the file's head counts as the base does;
+            None leaves the head as it is.
     """
     tensors = trained_tensors(model, arch, method)
-    for name in _output_names(arch) if order else ():
-        if (key := PEFT_PREFIX + name) in tensors:
-            tensors[key] = tensors[key][[order.index(label) for label in range(len(order))]].contiguous()
+    if order is not None:
+        rows = [order.index(output) for output in range(len(order))]
+        for key in {PEFT_PREFIX + name for name in _output_names(arch)} & tensors.keys():
+            tensors[key] = tensors[key][rows].contiguous()
     if fused := _fused(method, arch):
         write_atomically(folder / FACTORS, save(tensors))
         tensors = _stacked(tensors, fused, method)

@@ -3,12 +3,11 @@
 A file that was changed after its run was finished would give other numbers under the same id.
 """
 
-import hashlib
-from functools import cache
 from pathlib import Path
 
 from lora_repro.errors import InputError
 from lora_repro.files import PARTIAL
+from lora_repro.inputs import sha256_of
 from lora_repro.result import read_result
 
 FOLDERS = ("adapter", "snapshots")
@@ -56,15 +55,3 @@ def _refuse_changed(path: Path, parent: Path) -> None:
         "Put the run's own file back, or move the run's directory away and compute it again. To use the file as it is, "
         "copy it into a folder outside of the store, and give that."
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file, computed once for each state of it."""
-    status = path.stat()
-    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@cache
-def _sha256(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

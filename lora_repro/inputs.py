@@ -168,7 +168,7 @@ def _digest_of(folder: Path, config: Mapping[str, Any]) -> str:
     refuse_unknown(config, partial(shapes_in, files), files[0])
     _check_tokenizer(folder)
     tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    digests = {path.name: _sha256(path) for path in (*files, *tokenizer)}
+    digests = {path.name: sha256_of(path) for path in (*files, *tokenizer)}
     about = {key: value for key, value in config.items() if key not in NOT_FUNCTION}
     return sha256_of_bytes(json.dumps([digests, about], sort_keys=True).encode())
 
@@ -297,7 +297,7 @@ def _problem_of(config: ModelConfig, folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{path} is missing"
-        found = _sha256(path)
+        found = sha256_of(path)
         if digest is not None and found != digest:
             return f"{path} is damaged or another version: sha256 is {found}, expected {digest}"
     return None
@@ -332,13 +332,14 @@ def sha256_of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file, computed once for each state of it."""
     status = path.stat()
-    return _sha256_once(path.resolve(), status.st_size, status.st_mtime_ns)
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @memoize
-def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
+def _sha256(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -135,14 +135,10 @@ def output_of(arch: Arch) -> str | None:
     return next((name for name in OUTPUTS if f"{name}.weight" in arch.parameters), None)
 
 
-def label_order(run: Run) -> list[int]:
-    """Returns at which output of a head in its base's order each label of the task stands; as it is where unknown."""
-    found = labels.names_in(run.model.config.get("id2label"))
-    ours = list(range(run.task.num_labels))
-    if found is None or len(found) != len(ours):
-        return ours
-    order = labels.order(found, run.task.label_names)
-    return order if order is not None else ours
+def label_order(run: Run) -> list[int] | None:
+    """Returns at which output of a head in its base's order each label of the task stands; None where unknown."""
+    found = _labels_of_base(run)
+    return None if found is None else labels.order(found, run.task.label_names)
 
 
 def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
@@ -153,19 +149,25 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
         run: Its run.
         whose: Where the head comes from, for the words.
     """
-    output, found = output_of(run.arch), labels.names_in(run.model.config.get("id2label"))
-    if output is None or found is None or len(found) != run.task.num_labels:
+    output, found, order = output_of(run.arch), _labels_of_base(run), label_order(run)
+    if output is None or found is None:
         return
-    if labels.order(found, run.task.label_names) is None:
+    if order is None:
         log.warning(
             "%s: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
             "are taken in this order. If it is another, correct id2label there.",
             whose, ", ".join(found), ", ".join(run.task.label_names),
         )  # fmt: skip
-    elif (order := label_order(run)) != sorted(order):
+    elif order != sorted(order):
         log.info("%s: the head's labels are %s; put into the task's order.", whose, ", ".join(found))
         for parameter in model.get_submodule(output).parameters():
             parameter.data = parameter.data[order]
+
+
+def _labels_of_base(run: Run) -> list[str] | None:
+    """Returns what the base calls its labels, if it has as many as the task."""
+    found = labels.names_in(run.model.config.get("id2label"))
+    return found if found is not None and len(found) == run.task.num_labels else None
 
 
 def is_eager(run: Run, device: torch.device) -> bool:
