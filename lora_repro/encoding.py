@@ -97,8 +97,9 @@ def _padded(
             )
         if (largest := max(row)) >= vocabulary:
             raise too_large(tokenizer, run.model, largest)
+    longest = max(lengths)
     inputs = {
-        name: torch.tensor([[*row, *[fill.get(name, 0)] * (max(lengths) - len(row))] for row in rows])
+        name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
         for name, rows in made.items()
     }
     return Encoded(examples, inputs, torch.tensor(lengths), torch.tensor([example.label for example in examples]))
