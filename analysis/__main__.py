@@ -20,6 +20,7 @@ from pathlib import Path
 from analysis import explore, section7
 from analysis.options import DEFAULT_STORE, scale_of, taken
 from analysis.output import refuse_outputs, write_output
+from analysis.words import paragraph, state_words
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
 
@@ -197,7 +198,7 @@ def _plan(options: argparse.Namespace) -> str:
     for job in sweep.jobs:
         lacking = plan.lacking.get(job.run_id)
         note = f"  lacks {', '.join(lacking)}" if lacking else ""
-        lines.append(f"{_word(plan.states[job.run_id].value):<12} {job.run_id}{note}")
+        lines.append(f"{state_words(plan.states[job.run_id].value):<12} {job.run_id}{note}")
     lines += [f"{'planned':<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += told(sweep.jobs)
     known = plan.seconds is not None or not plan.to_run
@@ -224,7 +225,6 @@ def _status(options: argparse.Namespace) -> str:
 
         return overview(listed(options.runs), options.runs)
     from analysis.runs import standing
-    from analysis.words import paragraph
     from lora_repro.compose import compose
     from lora_repro.sweep import load
 
@@ -232,10 +232,10 @@ def _status(options: argparse.Namespace) -> str:
     standings = [(job.run_id, standing(options.runs, job.run_id)) for job in sweep.jobs]
     states = [stands.state for _, stands in standings]
     order = ("finished", "running", "interrupted", "stale", "failed", "diverged", "not counted", "todo")
-    counts = [f"{states.count(state):>6} {_word(state)}" for state in order if state in states]
+    counts = [f"{states.count(state):>6} {state_words(state)}" for state in order if state in states]
     counts += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
     reasons = [
-        f"{_word(stands.state)}: {run_id}\n{paragraph(stands.reason)}"
+        f"{state_words(stands.state)}: {run_id}\n{paragraph(stands.reason)}"
         for run_id, stands in standings
         if stands.reason is not None
     ]
@@ -267,10 +267,6 @@ def _diff(options: argparse.Namespace) -> str:
         return markdown(options.run, found, verdict(first, second, found))
     print(verdict(first, second, found), file=sys.stderr)
     return to_json(found)
-
-
-def _word(state: str) -> str:
-    return "to do" if state == "todo" else state
 
 
 def _settle_store(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from analysis.items import UpdateItem
 from analysis.runs import elsewhere, flat, standing
 from analysis.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.update import Update
+from analysis.words import state_words
 from lora_repro.adapter_names import factor_name
 from lora_repro.arch import Site
 from lora_repro.compose import compose
@@ -116,7 +117,7 @@ class Arms:
             if state == State.finished.value:
                 found.append(self._trained(job))
             else:
-                missing.append(f"{job.run_id} ({'to do' if state == State.todo.value else state})")
+                missing.append(f"{job.run_id} ({state_words(state)})")
         if missing:
             raise MissingInputError(
                 f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {self.store}: "

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from analysis.adapters import Adapter, Loaded, Matrix
 from analysis.adapters.names import canonical, stack_of
 from analysis.alike import Alike, alike, alike_words
-from analysis.inspection import Inspected, figures, notes_on
+from analysis.inspection import Inspected, figures, notes_on, since_start
 from analysis.nulls import expected_phi
 from analysis.rounding import Rounded, above_rounding, rounding_words
 from analysis.sides import Side, all_directions, kept, spectrum
-from analysis.subspace import Directions, above_start, moved, phi_grid, principal_angles, rho, variance_of
+from analysis.subspace import Directions, above_start, phi_grid, principal_angles, rho
 from analysis.words import grouped, shown
 from lora_repro.arch import LETTERS
 from lora_repro.errors import InputError
@@ -177,6 +177,13 @@ def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figu
     d = len(ours.U)
     phi = phi_grid(ours.U, theirs.U)
     i, j = phi.shape
+    distances, variances = zip(
+        *(since_start(each.update.A, m.origin) for each, m in zip(loaded, pair, strict=True)), strict=True
+    )
+    above = [
+        above_start(found.s, each.update.A.shape, variance) if side is Side.A and variance is not None else None
+        for found, each, variance in zip(whole, loaded, variances, strict=True)
+    ]
     return Compared(
         pair[0].layer,
         pair[0].weight,
@@ -190,8 +197,8 @@ def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figu
         np.degrees(principal_angles(ours.U, theirs.U)),
         (_rounded(loaded[0], whole[0], side), _rounded(loaded[1], whole[1], side)),
         alike(_factors(loaded[0]), _factors(loaded[1])),
-        (_moved(pair[0], loaded[0]), _moved(pair[1], loaded[1])),
-        (_above_edge(pair[0], loaded[0], whole[0], side), _above_edge(pair[1], loaded[1], whole[1], side)),
+        (distances[0], distances[1]),
+        (above[0], above[1]),
         (_figures(pair[0], loaded[0], whole[0], side), _figures(pair[1], loaded[1], whole[1], side))
         if with_figures
         else None,
@@ -200,20 +207,6 @@ def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figu
 
 def _factors(loaded: Loaded) -> tuple[np.ndarray, np.ndarray, float | None]:
     return loaded.update.A, loaded.update.B, loaded.update.scaling
-
-
-def _moved(matrix: Matrix, loaded: Loaded) -> float | None:
-    draw = matrix.origin.draw
-    return None if draw is None else moved([(loaded.update.A, draw(*loaded.update.A.shape))])
-
-
-def _above_edge(matrix: Matrix, loaded: Loaded, found: Directions, side: Side) -> int | None:
-    A, (variance, draw) = loaded.update.A, matrix.origin
-    if side is not Side.A or (variance is None and draw is None):
-        return None
-    variance = variance_of(draw(*A.shape)) if draw is not None else variance
-    assert variance is not None
-    return above_start(found.s, A.shape, variance)
 
 
 def _alike_words(rows: Sequence[Compared], side: Side) -> Iterator[str]:

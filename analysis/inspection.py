@@ -147,6 +147,7 @@ def figures(
         s: The singular values of dW, where they are known.
     """
     update, whole, rounding = loaded
+    distance, variance = since_start(update.A, matrix.origin)
     s = s if s is not None else spectrum(update)
     total = whole if whole is not None else norm(s)
     kept = min(1.0, (norm(s) / whole) ** 2) if whole else 1.0
@@ -164,21 +165,20 @@ def figures(
         total / math.sqrt(squared_norm(W_0)) if W_0 is not None else None,
         stable_rank(s, whole),
         kept * energy(s),
-        *_since_start(update.A, matrix.origin),
+        distance,
+        above_edge(update.A, variance) if variance is not None else None,
         rounding.norm if rounding is not None else None,
         rounding.edge if rounding is not None else None,
         above_rounding(s, rounding),
     )
 
 
-def _since_start(A: Float[np.ndarray, "r d_in"], origin: Origin) -> tuple[float | None, int | None]:
-    """Returns how far A has moved, and how many of its singular values no untrained A has."""
-    A_0 = origin.draw(*A.shape) if origin.draw is not None else None
-    variance = variance_of(A_0) if A_0 is not None else origin.variance
-    return (
-        moved([(A, A_0)]) if A_0 is not None else None,
-        above_edge(A, variance) if variance is not None else None,
-    )
+def since_start(A: Float[np.ndarray, "r d_in"], origin: Origin) -> tuple[float | None, float | None]:
+    """Returns how far A has moved from its start, and the variance of the start's entries; None what is not known."""
+    if origin.draw is None:
+        return None, origin.variance
+    A_0 = origin.draw(*A.shape)
+    return moved([(A, A_0)]), variance_of(A_0)
 
 
 def notes_on(adapter: Adapter) -> list[str]:

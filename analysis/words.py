@@ -3,21 +3,15 @@
 import re
 from collections.abc import Iterable, Sequence
 
-_LONGEST = 120
+from lora_repro.errors import printable, shown
 
 _MOST = 24
 """Names in a list."""
 
 
-def shown(text: object) -> str:
-    """Writes a foreign text on one line: no control characters, no direction marks, cut where it is long."""
-    line = _printable(str(text))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
-
-
 def paragraph(text: str) -> str:
     """Writes a text whole, made harmless, its lines below each other and indented."""
-    return "\n".join(f"  {_printable(line)}" for line in text.splitlines())
+    return "\n".join(f"  {printable(line)}" for line in text.splitlines())
 
 
 def grouped(names: Iterable[str]) -> str:
@@ -40,8 +34,9 @@ def _first(names: Sequence[str]) -> str:
 
 def markdown(text: str) -> str:
     """Writes a foreign text so that Markdown prints it as it is, HTML in it too; `aligned` sees to the bars."""
-    return re.sub(r"([\\`*\[\]<>$&])", r"\\\1", _printable(text))
+    return re.sub(r"([\\`*\[\]<>$&])", r"\\\1", printable(text))
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def state_words(state: str) -> str:
+    """Says how a run stands."""
+    return "to do" if state == "todo" else state

@@ -21,10 +21,8 @@ from lora_repro.methods import FullConfig, LoRAConfig, MethodConfig
 from lora_repro.methods.lora_layers import features_of, rows_in
 from lora_repro.methods.lora_peft import check_settings, settings
 from lora_repro.models import label_order, output_of, put_labels_in_order
+from lora_repro.pickled import PLAIN
 from lora_repro.record import TRAINED, read_result
-
-READ = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-"""Types of tensors that are weights; whole numbers and 8-bit floats are weights only with a scale beside."""
 
 PEFT_COPIES = ("modules_to_save", "original_module")
 """Names below a module of the head under which PEFT saves its biases once more where all biases are trained, and under
@@ -311,10 +309,10 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
                 f"{path}: {names[name]} has shape {tuple(tensor.shape)}, this model needs "
                 f"{tuple(parameters[name].shape)}. Choose the adapter's own base, task and method."
             )
-        if tensor.dtype not in READ:
+        if tensor.dtype not in PLAIN.values():
             raise InputError(
                 f"{path}: {names[name]} is kept as {str(tensor.dtype).removeprefix('torch.')}; only "
-                f"{', '.join(READ.values())} are read.\nGive an adapter that is not quantised."
+                f"{', '.join(PLAIN)} are read.\nGive an adapter that is not quantised."
             )
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {names[name]} holds values that are not finite.\nGive one that did not diverge.")

@@ -28,6 +28,21 @@ class RunBusyError(RunFailedError):
         return f"{self.run_id} is being computed by {self.owner}.\nWait for it, then give the same command again."
 
 
+LONGEST = 120
+"""Characters of a foreign text in words of ours."""
+
+
+def shown(text: object) -> str:
+    """Writes a foreign text on one line: no control characters, no direction marks, cut where it is long."""
+    line = printable(str(text))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Writes what cannot be printed as a program would spell it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class AlreadyFinishedError(Exception):
     """A run was to be computed, and its result is there: another process was quicker. Nobody has to mend anything."""
 

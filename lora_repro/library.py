@@ -84,7 +84,7 @@ class Adapted:
         return self.model
 
     def _refuse_merged(self) -> None:
-        if not any(isinstance(module, LoRALinear | LoRAEmbedding) for module in self.model.modules()):
+        if not _has_lora(self.model):
             raise InputError("The model holds no LoRA any more: it was merged.\nSave or load before merge().")
 
 
@@ -142,10 +142,14 @@ def attach_lora(
     return Adapted(model, method, arch)
 
 
+def _has_lora(model: nn.Module) -> bool:
+    return any(isinstance(module, LoRALinear | LoRAEmbedding) for module in model.modules())
+
+
 def _arch(model: PreTrainedModel) -> Arch:
     """Returns the shapes of a model, held against its own parameters."""
     name = type(model).__name__
-    if any(isinstance(module, LoRALinear | LoRAEmbedding) for module in model.modules()):
+    if _has_lora(model):
         raise InputError(f"{name}: has LoRA already.\nLoad the model anew, or merge what it has.")
     is_classifier = name.endswith("ForSequenceClassification")
     if not is_classifier and not name.endswith(("ForCausalLM", "LMHeadModel")):

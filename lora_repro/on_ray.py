@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lora_repro import interrupt
 from lora_repro.config import resolve, run_id
 from lora_repro.errors import RunInterruptedError
+from lora_repro.watch import failed
 
 LOOK_S = 0.5
 STORE_BYTES = 75 * 2**20
@@ -66,9 +67,9 @@ class OnRay:
                 try:
                     ended[i] = ray.get(task)
                 except ray.exceptions.TaskCancelledError:
-                    ended[i] = _failed(RunInterruptedError("Interrupted before it had begun."))
+                    ended[i] = failed(RunInterruptedError("Interrupted before it had begun."))
                 except ray.exceptions.RayError as error:
-                    ended[i], crash = _failed(error), error
+                    ended[i], crash = failed(error), error
                     log.warning("The worker of %s died: %s", _run_id(configs[i]), str(error).splitlines()[0])
             if interrupt.requested() and not is_ending:
                 is_ending = True
@@ -111,13 +112,6 @@ class OnRay:
             self._launcher.task_function,
             Singleton.get_state(),
         )
-
-
-def _failed(error: Exception) -> JobReturn:
-    returned = JobReturn()
-    returned.status = JobStatus.FAILED
-    returned.return_value = error
-    return returned
 
 
 def _run_id(config: DictConfig) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.patterns import Budget, Pattern
 from lora_repro.reading import parse_foreign_json
 
@@ -90,14 +90,14 @@ class PeftLoRA(NamedTuple):
             unclear = {m: keys for m, keys in found.items() if len({patterns[key][1] for key in keys}) > 1}
             if unclear:
                 module, keys = next(iter(unclear.items()))
-                values = ", ".join(f"{_short(key)} = {patterns[key][1]:g}" for key in keys)
+                values = ", ".join(f"{shown(key)} = {patterns[key][1]:g}" for key in keys)
                 said.append(
                     f"{name}: several keys with other values match {len(unclear)} of {len(modules)} modules, first "
-                    f"{_short(module)} ({values}). PEFT takes the first in the file and sorts the keys when it saves, "
+                    f"{shown(module)} ({values}). PEFT takes the first in the file and sorts the keys when it saves, "
                     "so the adapter may have been trained with another."
                 )
             used = {key for keys in found.values() for key in keys}
-            if idle := [_short(key) for key in patterns if key not in used]:
+            if idle := [shown(key) for key in patterns if key not in used]:
                 said.append(f"{name}: {len(idle)} keys match no module of the adapter, first {idle[0]}.")
         return said
 
@@ -112,9 +112,7 @@ class PeftLoRA(NamedTuple):
                 if pattern.matches(module):
                     found.append(key)
             except ValueError as error:
-                raise InputError(
-                    f"{self.where}: {name} holds {_short(key)}, which {error}.\nWrite the modules' names."
-                ) from None
+                raise _unmatched(self.where, name, key, error) from None
         return found
 
 
@@ -131,7 +129,7 @@ def settings_of(content: str | bytes, where: str) -> dict[str, Any]:
         if not isinstance(settings, dict):
             raise ValueError(f"holds a {type(settings).__name__}, no settings by name")
     except ValueError as error:
-        raise MissingInputError(f"{where}: is damaged ({_short(error)}).\n{_REMEDY}") from error
+        raise MissingInputError(f"{where}: is damaged ({shown(error)}).\n{_REMEDY}") from error
     return settings
 
 
@@ -178,10 +176,8 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
             try:
                 pattern = Pattern(key, budget)
             except ValueError as error:
-                raise InputError(
-                    f"{where}: {name} holds {_short(key)}, which {error}.\nWrite the modules' names."
-                ) from None
-            read[name][key] = pattern, float(number(value, f"{where}: {name} of {_short(key)}"))
+                raise _unmatched(where, name, key, error) from None
+            read[name][key] = pattern, float(number(value, f"{where}: {name} of {shown(key)}"))
     return PeftLoRA(
         where,
         str(settings.get("peft_type") or "LORA"),
@@ -191,6 +187,10 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
         read["alpha_pattern"],
         settings,
     )
+
+
+def _unmatched(where: str, name: str, key: str, error: ValueError) -> InputError:
+    return InputError(f"{where}: {name} holds {shown(key)}, which {error}.\nWrite the modules' names.")
 
 
 def _rank(value: object, name: str) -> int:
@@ -208,10 +208,4 @@ def _alpha(value: object, name: str) -> float:
 def _given(value: object) -> str:
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "settings by name"
-    return "nothing" if value is None else _short(json.dumps(value))
-
-
-def _short(text: object) -> str:
-    """Writes a foreign text on one line, without control characters, cut where it is long."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return line if len(line) <= 120 else f"{line[:117]}..."
+    return "nothing" if value is None else shown(json.dumps(value))

@@ -12,7 +12,8 @@ from lora_repro.errors import MissingInputError
 from lora_repro.weights import WEIGHTS, kinds_in
 
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""The kinds of numbers that weights are read from, as safetensors call them."""
+"""The kinds of numbers that weights are read from, as safetensors call them. Whole numbers and floats of 8 bits are
+weights only with a scale, which stands elsewhere."""
 
 
 def refuse_more_than_tensors(files: Iterable[Path]) -> dict[str, str]:

@@ -53,8 +53,12 @@ class Prompts:
         Raises:
             InputError: If the words have other tokens after one of the prompts.
         """
-        texts = [self._fitted(example.text) for example in examples]
+        texts = [self._around(example.text) for example in examples]
         rows = self._all_tokens(texts)
+        for position, (example, row) in enumerate(zip(examples, rows, strict=True)):
+            if (over := len(row) - self._room) > 0:
+                texts[position] = self._cut(example.text, over)
+                rows[position] = self._tokens(texts[position])
         for word, expected in zip(self._label_words, self.words, strict=True):
             together = self._all_tokens([text + word for text in texts])
             for text, row, whole in zip(texts, rows, together, strict=True):
@@ -72,11 +76,14 @@ class Prompts:
     def _all_tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
-    def _fitted(self, text: str) -> str:
-        """Returns the prompt around as much of the text, in its own letters, as there is room for."""
-        whole = self._around(text)
-        if (over := len(self._tokens(whole)) - self._room) <= 0:
-            return whole
+    def _cut(self, text: str, over: int) -> str:
+        """Returns the prompt around as much of a text, in its own letters, as there is room for.
+
+        Args:
+            text: The text.
+            over: How many tokens the prompt around all of it has too many.
+        """
+        whole = ""
         ends = [
             end
             for _, end in self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

@@ -15,7 +15,9 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from lora_repro import files, interrupt, slurm
 from lora_repro.errors import InputError, RunFailedError
-from lora_repro.record import read_result
+from lora_repro.reading import read_json
+from lora_repro.result import read_result
+from lora_repro.watch import failed
 
 EARLY_S = 60
 """Slurm may send the signal of --signal that much earlier than asked (man sbatch)."""
@@ -216,10 +218,7 @@ def _returned(name: str, task: Task, outputs: str, left: tuple[float, str] | Non
 
 
 def _failed(reason: str) -> JobReturn:
-    returned = JobReturn()
-    returned.status = JobStatus.FAILED
-    returned.return_value = RunFailedError(reason)
-    return returned
+    return failed(RunFailedError(reason))
 
 
 @contextmanager
@@ -244,7 +243,7 @@ def _remember(tasks: Mapping[str, Task], outputs: str) -> None:
 def _read(path: Path) -> dict[str, Task]:
     """Reads a remembered array; one that another process has just forgotten is none."""
     try:
-        return {name: Task(str(job), str(folder)) for name, (job, folder) in json.loads(path.read_text()).items()}
+        return {name: Task(str(job), str(folder)) for name, (job, folder) in read_json(path).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 import psutil
+from hydra.core.utils import JobReturn, JobStatus
 
 from lora_repro import interrupt
 from lora_repro.lock import read_owner
@@ -18,6 +19,14 @@ WATCH_S = 0.5
 SAY_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
+
+
+def failed(error: Exception) -> JobReturn:
+    """Returns what Hydra's launchers return of a job that failed."""
+    returned = JobReturn()
+    returned.status = JobStatus.FAILED
+    returned.return_value = error
+    return returned
 
 
 class Watch:

@@ -10,15 +10,13 @@ import torch
 from analysis.adapters.tensors import Tensors
 from analysis.words import shown
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.pickled import PLAIN
 
 _NESTS = ("model_state_dict", "state_dict", "model", "module")
 """Under which training scripts keep the weights beside other things; the first is that of the authors' GPT-2 code."""
 
 _NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Types of a single whole number, which is no quantised weight but a setting: alpha."""
-
-_READ = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Types of weights. Floats of 8 bits are weights only with a scale, which stands elsewhere."""
 
 
 def open_pickle(path: Path) -> Tensors:
@@ -82,7 +80,7 @@ def _reader(path: Path, name: str, tensor: torch.Tensor) -> Callable[[], np.ndar
     def read() -> np.ndarray:
         if tensor.shape in ((), (1,)) and tensor.dtype in _NUMBERS:
             return tensor.to(torch.float64).numpy()
-        if tensor.dtype not in _READ:
+        if tensor.dtype not in PLAIN.values():
             raise InputError(
                 f"{path}: {shown(name)} is kept as {str(tensor.dtype).removeprefix('torch.')}, which is not read.\n"
                 "Give a file that is not quantised."

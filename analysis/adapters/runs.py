@@ -1,6 +1,5 @@
 """Our own run directories: the factors of each matrix with the run's own scale; full fine-tuning against its base."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from lora_repro.arch import Arch, Site
 from lora_repro.config import PEFT_WEIGHTS, Run, run_name
 from lora_repro.digests import as_written
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.inputs import identify_local
+from lora_repro.inputs import identify_local, sha256_of
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
 from lora_repro.record import TRAINED
@@ -106,10 +105,7 @@ def _is_recorded(run: Run, given: Path) -> bool:
     if run.model.name == "local":
         return given.is_dir() and identify_local(str(given))[1] == run.model.digest
     path = given / WEIGHTS if given.is_dir() else given
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == run.model.digest
+    return path.is_file() and sha256_of(path) == run.model.digest
 
 
 def _format(run: Run) -> str:

@@ -10,12 +10,13 @@ from analysis.listing import Listed, counts, row, varying
 from analysis.options import DEFAULT_STORE
 from analysis.render.differences import word
 from analysis.render.lines import aligned
-from analysis.words import paragraph, shown
+from analysis.words import paragraph, shown, state_words
 
 
 def to_json(runs: Sequence[Listed]) -> str:
     """Writes a list of objects, a run each; scores in [0, 1]."""
-    return json.dumps([dict(row(run, varying(runs), _metrics(runs))) for run in runs], indent=1)
+    keys, metrics = varying(runs), _metrics(runs)
+    return json.dumps([dict(row(run, keys, metrics)) for run in runs], indent=1)
 
 
 def to_csv(runs: Sequence[Listed]) -> str:
@@ -37,7 +38,7 @@ def markdown(runs: Sequence[Listed], store: str) -> str:
     for run in runs:
         settings = [_word(run.config[key]) if key in run.config else "" for key in keys]
         scores = [f"{100 * run.metrics[name]:.2f}" if name in run.metrics else "" for name in metrics]
-        lines.append([run.run_id, *settings, _state(run.state), *scores])
+        lines.append([run.run_id, *settings, state_words(run.state), *scores])
     table = ["\n".join(aligned([header, *lines]))] if runs else []
     return "\n\n".join([*table, summary(runs, store)])
 
@@ -53,17 +54,19 @@ def overview(runs: Sequence[Listed], store: str) -> str:
     for run in runs:
         kinds.setdefault(" ".join(run.run_id.split("-")[:2]), []).append(run)
     lines = [
-        f"{kind}: {', '.join(f'{n} {_state(state)}' for state, n in counts(some).items())}"
+        f"{kind}: {', '.join(f'{n} {state_words(state)}' for state, n in counts(some).items())}"
         for kind, some in kinds.items()
     ]
-    reasons = [f"{_state(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None]
+    reasons = [
+        f"{state_words(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None
+    ]
     elsewhere = [] if store == DEFAULT_STORE else ["--runs", store]
     each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *elsewhere])}"] if runs else []
     return "\n".join([*lines, summary(runs, store), *reasons, *each])
 
 
 def _counted(runs: Sequence[Listed]) -> str:
-    return ", ".join(f"{number} {_state(state)}" for state, number in counts(runs).items())
+    return ", ".join(f"{number} {state_words(state)}" for state, number in counts(runs).items())
 
 
 def _metrics(runs: Sequence[Listed]) -> list[str]:
@@ -72,7 +75,3 @@ def _metrics(runs: Sequence[Listed]) -> list[str]:
 
 def _word(value: object) -> str:
     return shown(word(value))
-
-
-def _state(state: str) -> str:
-    return "to do" if state == "todo" else state
