@@ -8,7 +8,7 @@ MODERN := 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	"$$python" -c $(MODERN) 2>/dev/null && echo "$$python" && break; done)
 
-# A hub that cannot be reached costs half a minute a call, and nothing here needs it: see lora_repro/fetch.py.
+# A hub that cannot be reached costs half a minute a call, and nothing here needs it: see lora_repro/fetch/.
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

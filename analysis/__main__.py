@@ -17,10 +17,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import explore, section7
-from analysis.options import DEFAULT_STORE, scale_of, taken
-from analysis.output import refuse_outputs, write_output
-from analysis.words import paragraph, state_words
+from analysis.commands import adapters as explore
+from analysis.commands import section7
+from analysis.commands.options import DEFAULT_STORE, scale_of, taken
+from analysis.commands.output import refuse_outputs, write_output
+from analysis.render.words import paragraph, state_words
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
 
@@ -135,7 +136,7 @@ def _add_budget(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _budget(options: argparse.Namespace) -> str:
     from analysis.budgets import model_of, offers
     from analysis.render import budgets
-    from lora_repro.saved_tensors import Batch, Products
+    from lora_repro.costs.saved_tensors import Batch, Products
 
     model = taken(options, "model", options.model, "--model")
     given = taken(options, "method.budget", options.budget, "--budget")
@@ -151,7 +152,7 @@ def _budget(options: argparse.Namespace) -> str:
             raise InputError(f"{flag}: must be at least 1{f' and at most {most}' if most else ''} (given: {value}).")
     on_cpu = options.device == "cpu"
     batch = Batch(options.batch_size, length, Products(options.dtype), is_fused=not on_cpu)
-    targets = [letters.split(",") for letters in options.targets or []]
+    targets = [roles.split(",") for roles in options.targets or []]
     found = offers(arch, config, given, batch, targets)
     if options.format == "json":
         return budgets.to_json(found, model)
@@ -181,11 +182,11 @@ def _table(options: argparse.Namespace) -> str:
 
 def _plan(options: argparse.Namespace) -> str:
     from analysis.budgets import told
-    from lora_repro import campaign
-    from lora_repro.compose import compose
+    from lora_repro.config.compose import compose
     from lora_repro.errors import RunFailedError
-    from lora_repro.slurm_queue import standing
-    from lora_repro.sweep import load, overrides
+    from lora_repro.sweep import campaign
+    from lora_repro.sweep.grid import load, overrides
+    from lora_repro.sweep.slurm_queue import standing
 
     sweep = load(compose, options.overrides)
     try:
@@ -225,8 +226,8 @@ def _status(options: argparse.Namespace) -> str:
 
         return overview(listed(options.runs), options.runs)
     from analysis.runs import standing
-    from lora_repro.compose import compose
-    from lora_repro.sweep import load
+    from lora_repro.config.compose import compose
+    from lora_repro.sweep.grid import load
 
     sweep = load(compose, options.overrides)
     standings = [(job.run_id, standing(options.runs, job.run_id)) for job in sweep.jobs]

@@ -5,12 +5,11 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from lora_repro import budget, memory
-from lora_repro.arch import Arch, arch_of
-from lora_repro.budget import Budget, Line
-from lora_repro.config import load_group
+from lora_repro.config.schema import load_group
+from lora_repro.costs import budget, memory
+from lora_repro.costs.budget import Budget, Line
+from lora_repro.costs.saved_tensors import Batch
 from lora_repro.errors import InputError
-from lora_repro.inputs import read_config
 from lora_repro.methods import (
     COUNTED,
     METHODS,
@@ -23,8 +22,9 @@ from lora_repro.methods import (
     PrefixLayerConfig,
     SizedConfig,
 )
-from lora_repro.saved_tensors import Batch
-from lora_repro.sweep import Job
+from lora_repro.models.arch import Arch, arch_of
+from lora_repro.models.inputs import read_config
+from lora_repro.sweep.grid import Job
 
 ATTENTION: tuple[str, ...] = ("q", "k", "v", "o")
 INFIX = 8
@@ -122,13 +122,13 @@ def offers(
 def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str, list[MethodConfig]]]:
     """Yields what may meet a budget once it is sized, each as a list of alternatives of which the first counts."""
     sets = [*targets] or _sets_of(arch)
-    for letters in sets:
-        yield "LoRA", [LoRAConfig("lora", letters, 1, 1.0, 0.0)]
+    for roles in sets:
+        yield "LoRA", [LoRAConfig("lora", roles, 1, 1.0, 0.0)]
     beside = sets if targets else [["q", "v"]]
     l_p, l_i = BESIDE_LORA
-    for letters in beside:
-        yield "LoRA and prefix", [LoRAPrefixEmbedConfig("lora_prefix_embed", letters, 1, 1.0, 0.0, l_p=l_p, l_i=l_i)]
-        yield "LoRA and prefix", [LoRAPrefixLayerConfig("lora_prefix_layer", letters, 1, 1.0, 0.0, l_p=l_p, l_i=l_i)]
+    for roles in beside:
+        yield "LoRA and prefix", [LoRAPrefixEmbedConfig("lora_prefix_embed", roles, 1, 1.0, 0.0, l_p=l_p, l_i=l_i)]
+        yield "LoRA and prefix", [LoRAPrefixLayerConfig("lora_prefix_layer", roles, 1, 1.0, 0.0, l_p=l_p, l_i=l_i)]
     for name, kind in (("prefix_embed", PrefixEmbedConfig), ("prefix_layer", PrefixLayerConfig)):
         yield "prefix", [kind(name, l_p=1, l_i=infix) for infix in (INFIX, 0)]
     for name in ("adapter_h", "adapter_l", "adapter_p"):
@@ -140,8 +140,8 @@ def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str,
 
 def _sets_of(arch: Arch) -> list[list[str]]:
     """Returns every set of a block's matrices, small sets first."""
-    letters = [letter for letter in arch.letters if letter != "embed"]
-    return [list(some) for size in range(1, len(letters) + 1) for some in combinations(letters, size)]
+    roles = [role for role in arch.roles if role != "embed"]
+    return [list(some) for size in range(1, len(roles) + 1) for some in combinations(roles, size)]
 
 
 def _sized(method: MethodConfig, arch: Arch, asked: Budget) -> tuple[MethodConfig, range | None, str | None]:
@@ -171,12 +171,10 @@ def _named(method: MethodConfig) -> str:
 
 def unequal_widths(arch: Arch) -> str | None:
     """Says that one r trains more weights on some attention matrices than on others, as where k and v are grouped."""
-    widths = {
-        site.letter: site.d_in + site.d_out for site in arch.sites if site.layer == 0 and site.letter in ATTENTION
-    }
+    widths = {site.role: site.d_in + site.d_out for site in arch.sites if site.layer == 0 and site.role in ATTENTION}
     if len(set(widths.values())) == 1:
         return None
-    narrow = [letter for letter, width in widths.items() if width < max(widths.values())]
+    narrow = [role for role, width in widths.items() if width < max(widths.values())]
     return (
         f"{', '.join(narrow)} of this {arch.model_type} are narrower than the other attention matrices (grouped), and "
         "one r trains fewer weights on them: budgets are met nearly and cannot be made equal."

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.commands.options import DEFAULT_STORE
 from analysis.items import ScoreTable
-from analysis.options import DEFAULT_STORE
 from analysis.protocol import Protocol, Scores, pick
 from analysis.runs import NOT_COUNTED, elsewhere, flat, standing
 from analysis.stats import summarise
-from lora_repro.compose import compose
+from lora_repro.config.compose import compose
+from lora_repro.config.identity import science
 from lora_repro.errors import InputError
-from lora_repro.identity import science
-from lora_repro.sweep import Job, Point, Sweep, load, overrides
+from lora_repro.sweep.grid import Job, Point, Sweep, load, overrides
 
 VERDICTS = {"smoke": "smoke: plumbing, not judged", "demo": "demo, not judged"}
 """What is said of our cells by scale, before any claim is judged."""

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from analysis.runs import flat
-from lora_repro.arch import ModelConfig
-from lora_repro.config import PEFT_WEIGHTS
-from lora_repro.digests import as_written
 from lora_repro.errors import InputError, did_you_mean
-from lora_repro.reading import Lines, read_lines
-from lora_repro.record import TRAINED
-from lora_repro.result import read_result
+from lora_repro.models.arch import ModelConfig
+from lora_repro.store.adapter_identity import PEFT_WEIGHTS
+from lora_repro.store.digests import as_written
+from lora_repro.store.reading import Lines, read_lines
+from lora_repro.store.record import TRAINED
+from lora_repro.store.result import read_result
 
 DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("science", True)}
 """Keys of `model` that its digest names."""

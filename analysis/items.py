@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lora_repro.arch import Arch, Site
 from lora_repro.errors import InputError, did_you_mean
+from lora_repro.models.arch import Arch, Site
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from analysis.runs import flat, runs_folder, standing
-from lora_repro.config import RUN_ID
-from lora_repro.reading import read_bytes
-from lora_repro.status import State
+from lora_repro.config.identity import RUN_ID
+from lora_repro.store.reading import read_bytes
+from lora_repro.store.status import State
 
 FOLLOWS = ("model.", "task.digest", "task.num_labels", "task.split_sizes", "task.member")
 """Keys that a choice of model or task brings along; the model's name alone is told."""

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.options import DEFAULT_STORE
+from analysis.commands.options import DEFAULT_STORE
 from lora_repro.errors import InputError
-from lora_repro.lock import GRACE_S, Owner
-from lora_repro.record import Record
-from lora_repro.result import read_result
-from lora_repro.status import State, last_sign
-from lora_repro.sweep import overrides
-from lora_repro.watch import duration
+from lora_repro.store.lock import GRACE_S, Owner
+from lora_repro.store.record import Record
+from lora_repro.store.result import read_result
+from lora_repro.store.status import State, last_sign
+from lora_repro.sweep.grid import overrides
+from lora_repro.sweep.watch import duration
 
 NOT_COUNTED = "not counted"
 """How a run stands whose result.json is damaged, of another schema, or another run's."""
@@ -26,7 +26,7 @@ NOT_COLUMNS = ("schema", "run_id", "config", "metrics", "digests")
 """Keys of a result that are no columns, or are columns of their own."""
 
 
-class Standing(NamedTuple):
+class RunStatus(NamedTuple):
     """How a run stands."""
 
     state: str
@@ -42,25 +42,25 @@ def elsewhere(store: str | Path) -> list[str]:
     return [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
 
 
-def standing(store: str | Path, run_id: str) -> Standing:
+def standing(store: str | Path, run_id: str) -> RunStatus:
     """Returns how a run stands in a store; one without a directory is `todo`."""
     record = Record(store, run_id)
     result, problem, _ = record.read()
     if result is not None:
-        return Standing(State.finished.value, None, result)
+        return RunStatus(State.finished.value, None, result)
     if problem is not None:
-        return Standing(NOT_COUNTED, problem, None)
+        return RunStatus(NOT_COUNTED, problem, None)
     state, status = record.state, record.status()
     if state is State.running:
-        return Standing(state.value, _running(record.holder(), record.folder), None)
+        return RunStatus(state.value, _running(record.holder(), record.folder), None)
     if state is State.stale:
         who = f"process {status.get('pid')} on {status.get('host')}"
         sign = last_sign(record.folder)
         heard = "" if sign is None else f"; nothing was heard of it since {_when(sign)}"
         words = f"{who} is gone without a word{heard}; the sweep's command goes on with the run"
-        return Standing(state.value, words, None)
+        return RunStatus(state.value, words, None)
     error = status.get("error")
-    return Standing(state.value, str(error) if error is not None else None, None)
+    return RunStatus(state.value, str(error) if error is not None else None, None)
 
 
 def _running(owner: Owner | None, folder: Path) -> str:

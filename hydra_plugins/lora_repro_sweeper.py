@@ -34,10 +34,10 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
-        from lora_repro import campaign, workers
         from lora_repro.errors import InputError
-        from lora_repro.on_ray import OnRay, RayLauncher
-        from lora_repro.slurm_queue import JobFunction, Queue
+        from lora_repro.sweep import campaign, workers
+        from lora_repro.sweep.on_ray import OnRay, RayLauncher
+        from lora_repro.sweep.slurm_queue import JobFunction, Queue
 
         self.settings = config
         self.loader = hydra_context.config_loader
@@ -65,8 +65,9 @@ class GridSweeper(Sweeper):
             InputError: If a job of it is impossible; none has been started then.
             SystemExit: With code 1, if a run did not finish.
         """
-        from lora_repro import campaign, sweep
-        from lora_repro.circumstances import LogConfig
+        from lora_repro.config.settings import LogConfig
+        from lora_repro.sweep import campaign
+        from lora_repro.sweep import grid as sweep
 
         jobs = sweep.load(self._compose, arguments)
         log = OmegaConf.to_object(self.settings.log)

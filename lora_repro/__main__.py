@@ -14,13 +14,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lora_repro.cli import guard, normalise, say
-from lora_repro.config import HOME
+from lora_repro.config.catalogue import HOME
 from lora_repro.errors import InputError, RunFailedError
 
 
 @hydra.main(version_base="1.3", config_path=str(HOME / "conf"), config_name="config")
 def _main(cfg: DictConfig) -> None:
-    from lora_repro.job import run_job
+    from lora_repro.training.job import run_job
 
     try:
         run_job(cfg)

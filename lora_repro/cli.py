@@ -12,15 +12,17 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lora_repro import budget, interrupt
-from lora_repro.circumstances import refuse_home
-from lora_repro.config import HOME, group_names, integral, refuse_bare_sweep, refuse_no_choice
+from lora_repro.config.catalogue import HOME, group_names, refuse_bare_sweep, refuse_no_choice
+from lora_repro.config.explain import explain
+from lora_repro.config.hydra_limits import refuse_flags, refuse_setting
+from lora_repro.config.repeated import refuse_repeated_keys
+from lora_repro.config.resolve import integral
+from lora_repro.config.settings import refuse_home
+from lora_repro.costs import budget
 from lora_repro.errors import InputError, RunFailedError, did_you_mean, system_words
-from lora_repro.explain import explain
-from lora_repro.hydra_limits import refuse_flags, refuse_setting
-from lora_repro.repeated import refuse_repeated_keys
-from lora_repro.sweep import refuse_idle_scale
+from lora_repro.sweep.grid import refuse_idle_scale
 from lora_repro.terminal import clean_streams
+from lora_repro.training import interrupt
 
 LONGEST_NAME = 255
 """No file system takes a longer one, and no key or choice has it."""

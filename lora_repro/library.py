@@ -11,12 +11,12 @@ from typing import TypeVar
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora_repro.adapter import fill, write_adapter
-from lora_repro.arch import Arch, arch_of
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import Count, LoRAConfig
 from lora_repro.methods.lora import Bias, Init
 from lora_repro.methods.lora_layers import LoRAEmbedding, LoRALinear, merge
+from lora_repro.models.arch import Arch, arch_of
+from lora_repro.store.adapter import fill, write_adapter
 
 E = TypeVar("E", Init, Bias)
 

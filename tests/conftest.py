@@ -20,7 +20,7 @@ TINY = ("model=tiny_bert", "task=generated", "task.train_size=64", "task.eval_si
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
     """Composes a tiny run with more overrides; its store is the test's own."""
-    from lora_repro.compose import compose
+    from lora_repro.config.compose import compose
 
     return lambda *overrides: compose([*TINY, f"paths.outputs={tmp_path}", "compute.device=cpu", *overrides])
 
@@ -28,7 +28,7 @@ def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs of section7 at scale smoke, made by hand; to be read, not changed."""
-    from toy_runs import fill
+    from helpers.toy_runs import fill
 
     store = tmp_path_factory.mktemp("store")
     fill(store)

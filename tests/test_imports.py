@@ -34,9 +34,11 @@ def importers(folder: str, target: str) -> set[str]:
 
 
 def test_the_walk_sees_imports_at_the_top_in_functions_and_by_from() -> None:
-    assert {"lora_repro/__main__.py", "lora_repro/campaign.py"} <= importers("lora_repro", "lora_repro.job")
-    assert "lora_repro/job.py" in importers("lora_repro", "lora_repro.train")
-    assert "hydra_plugins/lora_repro_sweeper.py" in importers("hydra_plugins", "lora_repro.sweep")
+    assert {"lora_repro/__main__.py", "lora_repro/sweep/campaign.py"} <= importers(
+        "lora_repro", "lora_repro.training.job"
+    )
+    assert "lora_repro/training/job.py" in importers("lora_repro", "lora_repro.training.train")
+    assert "hydra_plugins/lora_repro_sweeper.py" in importers("hydra_plugins", "lora_repro.sweep.grid")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_no_import_points_back(folder: str, target: str) -> None:
 
 
 def test_only_the_mirror_imports_wandb() -> None:
-    assert importers("lora_repro", "wandb") <= {"lora_repro/mirror.py"}
+    assert importers("lora_repro", "wandb") <= {"lora_repro/mirror/mirror.py"}
     assert importers("hydra_plugins", "wandb") == importers("analysis", "wandb") == set()
 
 
@@ -68,8 +70,10 @@ def test_runs_are_composed_counted_and_planned_without_torch() -> None:
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None
 from hydra import compose, initialize_config_dir
-from lora_repro.config import HOME, resolve, run_id
-from lora_repro.sweep import load
+from lora_repro.config.catalogue import HOME
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.sweep.grid import load
 with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
     def composed(overrides):
         return compose("config", overrides)
@@ -93,5 +97,5 @@ def test_printing_the_configuration_imports_nothing_heavy(arguments: list[str]) 
     assert done.returncode == 0, done.stderr
     assert "method" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert {"lora_repro.config", "omegaconf"} <= imported
+    assert {"lora_repro.config.schema", "omegaconf"} <= imported
     assert HEAVY & {name.partition(".")[0] for name in imported} == set()

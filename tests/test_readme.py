@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lora_repro.compose import compose
-from lora_repro.config import HOME, resolve, run_id
+from lora_repro.config.catalogue import HOME
+from lora_repro.config.compose import compose
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
 
 SMOKE = {
     "model=minilm": "model=tiny_bert",

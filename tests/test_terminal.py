@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import tqdm
-from handmade import factors, write_peft
-from stores import job, write_status
+from helpers.handmade import factors, write_peft
+from helpers.stores import job, write_status
 from test_inspect import call
 
 from lora_repro.cli import guard

@@ -15,10 +15,11 @@ from analysis.adapters.peft import is_peft
 from analysis.adapters.runs import is_run, read_run
 from analysis.adapters.tensors import open_folder, open_tensors
 from analysis.adapters.toolkits import read_settings_folder
-from analysis.words import shown
-from lora_repro.config import RUN_ID, adapter_folder
-from lora_repro.digests import as_written
+from analysis.render.words import shown
+from lora_repro.config.identity import RUN_ID
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.store.adapter_identity import adapter_folder
+from lora_repro.store.digests import as_written
 
 __all__ = ["Adapter", "Loaded", "Matrix", "Options", "Origin", "read"]
 

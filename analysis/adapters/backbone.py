@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from analysis.adapters.tensors import Tensors, open_folder, open_tensors
-from analysis.words import shown
-from lora_repro.arch import Arch, ModelConfig, Site, Source, arch_of
-from lora_repro.arch.families import FAMILIES
-from lora_repro.config import group_names, load_group
+from analysis.render.words import shown
+from lora_repro.config.catalogue import group_names
+from lora_repro.config.schema import load_group
 from lora_repro.draw import random_weight
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
-from lora_repro.inputs import default_cache, find_model
+from lora_repro.models.arch import Arch, ModelConfig, Site, Source, arch_of
+from lora_repro.models.arch.families import FAMILIES
+from lora_repro.models.inputs import default_cache, find_model
 
 _DEEPEST = 64
 """Names within names that are looked through; no model has a third of it."""

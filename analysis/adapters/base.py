@@ -11,12 +11,12 @@ from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
-from analysis.options import DEFAULT_STORE
-from analysis.rounding import Rounding
-from analysis.update import Update
-from analysis.words import grouped, shown
-from lora_repro.arch import LETTERS, Part
+from analysis.commands.options import DEFAULT_STORE
+from analysis.render.words import grouped, shown
+from analysis.section7.rounding import Rounding
+from analysis.section7.update import Update
 from lora_repro.errors import InputError
+from lora_repro.models.arch import ROLES, Part
 
 _LAST = 10**9
 
@@ -107,7 +107,7 @@ class Adapter:
     def __post_init__(self) -> None:
         """Sorts the matrices, and says which of them are several."""
         self.matrices = sorted(self.matrices, key=_place)
-        several = [m.module for m in self.matrices if m.weight not in LETTERS and computes_several(m.module)]
+        several = [m.module for m in self.matrices if m.weight not in ROLES and computes_several(m.module)]
         if several:
             self.notes = [*self.notes, f"Computes several matrices at once, not split: {grouped(several)}."]
 
@@ -127,7 +127,7 @@ class Adapter:
 
 def _place(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
     """Orders by layer and letter, the embedding first; what stands in no layer comes last, by modules."""
-    order = LETTERS.index(matrix.weight) if matrix.weight in LETTERS else len(LETTERS)
+    order = ROLES.index(matrix.weight) if matrix.weight in ROLES else len(ROLES)
     if matrix.layer is None and matrix.weight != "embed":
         parts = re.split(r"[._]", holder(matrix.module))
         return _LAST, [(int(part), "") if re.fullmatch(r"\d{1,18}", part) else (-1, part) for part in parts], order
@@ -181,7 +181,7 @@ def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place
             f"{shown(module)}: the update is of {d_out} x {d_in}, the base has {sites[0].features} x "
             f"{sites[0].d_in} there.\nGive the base that the adapter was trained on."
         )
-    return [Place(site.layer, site.letter, site.part) for site in sites]
+    return [Place(site.layer, site.role, site.part) for site in sites]
 
 
 def from_law(matrix: Matrix, variance: float | None) -> Matrix:
@@ -192,7 +192,7 @@ def from_law(matrix: Matrix, variance: float | None) -> Matrix:
 def is_transposed(module: str, backbone: Backbone) -> bool:
     """Tells whether a module keeps W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns."""
     if sites := backbone.sites(module):
-        return sites[0].transposed or sites[0].letter == "embed"
+        return sites[0].transposed or sites[0].role == "embed"
     return named(module).transposed
 
 
@@ -221,12 +221,12 @@ def frozen(
 
 def _by_name(module: str, d_in: int, d_out: int) -> list[Place]:
     """Reads layer and letter from the module's name alone."""
-    layer, letter, _ = named(module)
-    if letter not in (BLOCKS, BY_HEAD):
-        return [Place(layer, letter)]
+    layer, role, _ = named(module)
+    if role not in (BLOCKS, BY_HEAD):
+        return [Place(layer, role)]
     if d_out != 3 * d_in:  # another architecture's layer of the same name
         return [Place(layer, module.rpartition(".")[2])]
-    if letter == BY_HEAD:
+    if role == BY_HEAD:
         raise InputError(
             f"{shown(module)} computes q, k and v at once, head by head, and the file does not say how many heads "
             "there are.\nGive the base: --base MODEL, a folder with its config.json or a model of conf/model."

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from analysis.words import grouped, shown
+from analysis.render.words import grouped, shown
 from lora_repro.errors import InputError
 
 _LEARNED_INPUTS = "learned inputs to the model, which change no weight"

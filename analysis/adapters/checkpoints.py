@@ -8,10 +8,10 @@ from jaxtyping import Float
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, places, rows_of
 from analysis.adapters.tensors import Shape, Tensors
-from analysis.rounding import rounding_of
-from analysis.words import grouped, shown
-from lora_repro.arch import Part
+from analysis.render.words import grouped, shown
+from analysis.section7.rounding import rounding_of
 from lora_repro.errors import InputError
+from lora_repro.models.arch import Part
 
 _DENSE_UP_TO = 1024
 """Narrower side of dW up to which all singular values are computed; above it only the first ones, by Lanczos."""

@@ -12,7 +12,7 @@ from analysis.adapters.base import Factors
 from analysis.adapters.beside import refuse_other_method, sort_out
 from analysis.adapters.products import Product, products_in
 from analysis.adapters.tensors import Tensors
-from analysis.words import grouped, shown
+from analysis.render.words import grouped, shown
 from lora_repro.errors import InputError
 
 _COMPONENT = r"(?P<module>(?:unet|text_encoder(?:_2)?|transformer(?=\.(?:single_)?transformer_blocks))\..+)"

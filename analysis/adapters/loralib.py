@@ -16,9 +16,9 @@ from analysis.adapters.beside import vector_note
 from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Shape, Tensors
-from analysis.words import grouped, shown
-from lora_repro.arch import LETTERS, Part
+from analysis.render.words import grouped, shown
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.models.arch import ROLES, Part
 
 _AUTHORS = ("q", "v")
 """enable_lora=[True, False, True] in the authors' GPT-2 code, examples/NLG/src/model.py of microsoft/LoRA."""
@@ -39,11 +39,11 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
         without = without or alpha is None
         read = partial(factors, tensors, pair, None if alpha is None else alpha / r)
         number = d_out // d_in
-        if named(pair.module).letter == BLOCKS and rows == number * r and d_out == number * d_in:
-            letters = options.enable_lora if options.enable_lora is not None else FUSED if number == 3 else _AUTHORS
+        if named(pair.module).role == BLOCKS and rows == number * r and d_out == number * d_in:
+            roles = options.enable_lora if options.enable_lora is not None else FUSED if number == 3 else _AUTHORS
             assumed = assumed or (options.enable_lora is None and number < 3)
             takes.add("enable_lora")
-            found_here = _groups(tensors, pair, letters, d_in, number, read, backbone)
+            found_here = _groups(tensors, pair, roles, d_in, number, read, backbone)
             members += [from_law(m, 1 / (3 * d_in)) for m in found_here]  # kaiming_uniform_(a=sqrt(5))
             continue
         refuse_misfits(tensors, [pair])
@@ -51,7 +51,7 @@ def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone,
         if shape is not None and len(shape) > 2 and math.prod(shape[2:]) > 1:
             members.append(_convolution(tensors, pair, shape, alpha, backbone))
             continue
-        if shape is None and named(pair.module).letter not in LETTERS and math.gcd(d_in, rows, d_out) > 1:
+        if shape is None and named(pair.module).role not in ROLES and math.gcd(d_in, rows, d_out) > 1:
             if "conv" in pair.module.rpartition(".")[2].lower():
                 read = partial(_refuse_unseen, tensors, pair)
             else:
@@ -110,8 +110,8 @@ def _convolution(tensors: Tensors, pair: Pair, shape: Shape, alpha: float | None
         scaling = None if alpha is None else alpha / (rows // k)
         return Factors(np.kron(np.eye(k, dtype=A.dtype), A), B.reshape(d_out, -1), scaling)
 
-    layer, letter, _ = named(pair.module)
-    return Place(layer, letter).matrix(pair.module, per_group * k * k, d_out, read, backbone)
+    layer, role, _ = named(pair.module)
+    return Place(layer, role).matrix(pair.module, per_group * k * k, d_out, read, backbone)
 
 
 def _refuse_unseen(tensors: Tensors, pair: Pair) -> Factors:
@@ -124,17 +124,17 @@ def _refuse_unseen(tensors: Tensors, pair: Pair) -> Factors:
 def _groups(
     tensors: Tensors,
     pair: Pair,
-    letters: Sequence[str],
+    roles: Sequence[str],
     d: int,
     number: int,
     read: Callable[[], Factors],
     backbone: Backbone,
 ) -> list[Matrix]:
     """Returns the matrices of a MergedLinear: r rows of A and d rows of B for each, one after the other."""
-    if len(letters) != number:
+    if len(roles) != number:
         raise InputError(
-            f"{tensors.path}: {shown(pair.module)} adapts {number} of q, k and v, and {','.join(letters)} are "
-            f"{len(letters)}.\nName them in this order, as enable_lora was: --enable-lora "
+            f"{tensors.path}: {shown(pair.module)} adapts {number} of q, k and v, and {','.join(roles)} are "
+            f"{len(roles)}.\nName them in this order, as enable_lora was: --enable-lora "
             f"{','.join(FUSED[:number])}"
         )
     layer = named(pair.module).layer
@@ -145,8 +145,8 @@ def _groups(
         return Factors(A[index * r : (index + 1) * r], B[index * d : (index + 1) * d], scaling, norm)
 
     return [
-        Place(layer, letter, Part(FUSED.index(letter), len(FUSED))).matrix(
+        Place(layer, role, Part(FUSED.index(role), len(FUSED))).matrix(
             pair.module, d, len(FUSED) * d, partial(group, index), backbone
         )
-        for index, letter in enumerate(letters)
+        for index, role in enumerate(roles)
     ]

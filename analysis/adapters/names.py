@@ -15,11 +15,11 @@ _LAYERS: dict[str, dict[str, str]] = {
         **{f"attention.self.{name}": name[0] for name in ("query", "key", "value")},
         **{f"attention.self.{name}_proj": name[0] for name in ("query", "key", "value")},
         **{f"attention.attention.{name}": name[0] for name in ("query", "key", "value")},
-        **{f"attention.attn.{letter}": letter for letter in "qkvo"},
+        **{f"attention.attn.{role}": role for role in "qkvo"},
         "attention.output.dense": "o",
         "intermediate.dense": "up",
         "output.dense": "down",
-        **{f"attention.{letter}_lin": letter for letter in "qkv"},
+        **{f"attention.{role}_lin": role for role in "qkv"},
         "attention.out_lin": "o",
         "ffn.lin1": "up",
         "ffn.lin2": "down",
@@ -29,22 +29,22 @@ _LAYERS: dict[str, dict[str, str]] = {
         "attn.c_proj": "o",
         "mlp.c_fc": "up",
         "mlp.c_proj": "down",
-        **{f"attn.{letter}_proj": letter for letter in "qkv"},
+        **{f"attn.{role}_proj": role for role in "qkv"},
         "attn.out_proj": "o",
         "mlp.fc_in": "up",
         "mlp.fc_out": "down",
     },
     "layers": {  # Llama and its like; OPT, BART, CLIP, Phi; GPT-NeoX
-        **{f"self_attn.{letter}_proj": letter for letter in "qkvo"},
+        **{f"self_attn.{role}_proj": role for role in "qkvo"},
         "self_attn.out_proj": "o",
         "self_attn.dense": "o",
         "self_attn.W_pack": BLOCKS,  # Baichuan: its output is cut into three equal blocks
         "attn.Wqkv": BLOCKS,  # ModernBERT and flash-attention's BERT: viewed as (3, heads, head_dim)
-        **{f"mlp.{letter}_proj": letter for letter in ("gate", "up", "down")},
-        **{f"attn.{letter}_proj": letter for letter in "qkv"},  # torchtune
+        **{f"mlp.{role}_proj": role for role in ("gate", "up", "down")},
+        **{f"attn.{role}_proj": role for role in "qkv"},  # torchtune
         "attn.output_proj": "o",
-        **{f"mlp.w{number}": letter for number, letter in ((1, "gate"), (2, "down"), (3, "up"))},
-        **{f"{prefix}fc{number}": letter for prefix in ("", "mlp.") for number, letter in ((1, "up"), (2, "down"))},
+        **{f"mlp.w{number}": role for number, role in ((1, "gate"), (2, "down"), (3, "up"))},
+        **{f"{prefix}fc{number}": role for prefix in ("", "mlp.") for number, role in ((1, "up"), (2, "down"))},
         "attention.query_key_value": BY_HEAD,
         "attention.dense": "o",
         "mlp.dense_h_to_4h": "up",
@@ -57,12 +57,12 @@ _LAYERS: dict[str, dict[str, str]] = {
         "ffn.down_proj": "down",
     },
     "block": {  # T5
-        **{f"layer.0.SelfAttention.{letter}": letter for letter in "qkvo"},
-        **{f"layer.1.EncDecAttention.{letter}": letter for letter in "qkvo"},
+        **{f"layer.0.SelfAttention.{role}": role for role in "qkvo"},
+        **{f"layer.1.EncDecAttention.{role}": role for role in "qkvo"},
         **{
-            f"layer.{n}.DenseReluDense.{name}": letter
+            f"layer.{n}.DenseReluDense.{name}": role
             for n in (1, 2)
-            for name, letter in (("wi", "up"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "down"))
+            for name, role in (("wi", "up"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "down"))
         },
     },
 }  # fmt: skip
@@ -72,7 +72,7 @@ _NUMBERED = [_name for _name in _LAYERS if _name != "blocks"]
 """What numbers a layer whose other names are not known; U-Nets have blocks within blocks."""
 
 _ANYWHERE = {
-    **{f"to_{letter}": letter for letter in "qkv"},  # diffusers' attention
+    **{f"to_{role}": role for role in "qkv"},  # diffusers' attention
     "to_out": "o",
     **dict.fromkeys(
         ("img_attn_qkv", "txt_attn_qkv"), BLOCKS
@@ -97,7 +97,7 @@ class Named(NamedTuple):
     """What a module's name says."""
 
     layer: int | None
-    letter: str
+    role: str
     """A letter, or BLOCKS or BY_HEAD, or the module's last name where none is known."""
     transposed: bool
 
@@ -106,12 +106,12 @@ def named(module: str) -> Named:
     """Reads a module's name."""
     flat = canonical(module)
     for before, below in _LAYERS.items():
-        for name, letter in below.items():
+        for name, role in below.items():
             if found := re.search(rf"(?:^|_){before}_(\d{{1,6}})_{name.replace('.', '_')}$", flat):
-                return Named(int(found[1]), letter, flat.endswith(_TRANSPOSED))
-    for name, letter in _ANYWHERE.items():
+                return Named(int(found[1]), role, flat.endswith(_TRANSPOSED))
+    for name, role in _ANYWHERE.items():
         if flat == name or flat.endswith(f"_{name}"):
-            return Named(None, letter, letter == "embed")
+            return Named(None, role, role == "embed")
     layer = re.search(rf"(?:^|_)(?:{'|'.join(_NUMBERED)})_(\d{{1,6}})_", flat)
     return Named(int(layer[1]) if layer else None, _last(module), False)
 

@@ -14,10 +14,10 @@ from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, 
 from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.words import shown
-from lora_repro.config import PEFT_CONFIG, PEFT_WEIGHTS
+from analysis.render.words import shown
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.peft_config import PeftLoRA, lora_settings, settings_of
+from lora_repro.methods.peft_config import PeftLoRA, lora_settings, settings_of
+from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
 
 _WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin", "adapter_model.pt", "adapter_0.pt")
 """PEFT's own, and torchtune's beside settings in PEFT's words."""
@@ -95,13 +95,13 @@ def _grouped(
 ) -> Adapter:
     """Opens a folder of PEFT before 0.2, which had loralib's MergedLinear: groups of factors for q, k and v."""
     flags = config.given["enable_lora"]
-    if other := [pair.module for pair in found.pairs if named(pair.module).letter != BLOCKS]:
+    if other := [pair.module for pair in found.pairs if named(pair.module).role != BLOCKS]:
         raise InputError(
             f"{config.where}: has enable_lora, of PEFT before 0.2, and {shown(other[0])} is no known layer of q, k and "
             "v.\nMerge it with that PEFT, and give the whole checkpoint with --base."
         )
-    letters = [letter for letter, on in zip(FUSED, flags, strict=False) if on]
-    options = options._replace(alpha=config.alpha, enable_lora=letters)
+    roles = [role for role, on in zip(FUSED, flags, strict=False) if on]
+    options = options._replace(alpha=config.alpha, enable_lora=roles)
     adapter = read_loralib(tensors, given, found, backbone, options)
     adapter.format, adapter.takes = "PEFT folder", frozenset()
     adapter.base = config.given.get("base_model_name_or_path")

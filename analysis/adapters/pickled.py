@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from analysis.adapters.tensors import Tensors
-from analysis.words import shown
+from analysis.render.words import shown
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.pickled import PLAIN
+from lora_repro.models.pickled import PLAIN
 
 _NESTS = ("model_state_dict", "state_dict", "model", "module")
 """Under which training scripts keep the weights beside other things; the first is that of the authors' GPT-2 code."""

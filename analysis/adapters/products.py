@@ -17,9 +17,9 @@ from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Factors, Matrix, places, rows_of
 from analysis.adapters.checkpoints import first_directions
 from analysis.adapters.tensors import Tensors
-from analysis.words import shown
-from lora_repro.arch import Part
+from analysis.render.words import shown
 from lora_repro.errors import InputError
+from lora_repro.models.arch import Part
 
 _PART = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\."

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone
-from analysis.words import shown
-from lora_repro.arch import Site
+from analysis.render.words import shown
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.models.arch import Site
 
 _NUMBER = re.compile(r"((?:^|\.)(?:layers|encoder\.layer|h)\.)(\d{1,6})(?=\.)")
 """Where PEFT replicates: in `layers`, in BERT's `encoder.layer`, and in Falcon's and GPT-2's `h`."""

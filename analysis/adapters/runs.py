@@ -9,20 +9,22 @@ from analysis.adapters.base import Adapter, Matrix, Options, Origin, Place
 from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.layouts import Pair, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.starts import start_of
-from analysis.words import shown
-from lora_repro.adapter_names import FACTORS, factor_name
-from lora_repro.arch import Arch, Site
-from lora_repro.config import PEFT_WEIGHTS, Run, run_name
-from lora_repro.digests import as_written
+from analysis.render.words import shown
+from analysis.section7.starts import start_of
+from lora_repro.config.identity import run_name
+from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.inputs import identify_local, sha256_of
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
-from lora_repro.record import TRAINED
-from lora_repro.recorded import run_of
-from lora_repro.result import read_result
-from lora_repro.weights import WEIGHTS
+from lora_repro.methods.names import FACTORS, factor_name
+from lora_repro.models.arch import Arch, Site
+from lora_repro.models.inputs import identify_local, sha256_of
+from lora_repro.models.weights import WEIGHTS
+from lora_repro.store.adapter_identity import PEFT_WEIGHTS
+from lora_repro.store.digests import as_written
+from lora_repro.store.record import TRAINED
+from lora_repro.store.recorded import run_of
+from lora_repro.store.result import read_result
 
 
 def is_run(folder: Path) -> bool:
@@ -140,7 +142,7 @@ def _matrix(
     site: Site, pair: Pair, tensors: Tensors, scaling: float, start: Start | None, backbone: Backbone
 ) -> Matrix:
     d_in, _, _, _ = widths(tensors, pair)
-    place = Place(site.layer, site.letter, site.part)
+    place = Place(site.layer, site.role, site.part)
     matrix = place.matrix(site.module, d_in, site.features, partial(factors, tensors, pair, scaling), backbone)
     if start is None or site.layer is None:  # taken over from another run, or an embedding, whose A starts at zero
         return matrix

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from analysis.words import grouped, shown
+from analysis.render.words import grouped, shown
 from lora_repro.errors import InputError, MissingInputError
 
 Shape = tuple[int, ...]

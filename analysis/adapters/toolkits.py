@@ -15,10 +15,10 @@ from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import FUSED
 from analysis.adapters.peft import read_peft
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.words import shown
-from lora_repro.config import PEFT_CONFIG
+from analysis.render.words import shown
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.peft_config import lora_settings, settings_of
+from lora_repro.methods.peft_config import lora_settings, settings_of
+from lora_repro.store.adapter_identity import PEFT_CONFIG
 
 _HUB_WEIGHTS = ("adapter.safetensors", "pytorch_adapter.bin")
 _MLX_WEIGHTS = ("adapters.safetensors", "adapters.npz")
@@ -84,9 +84,9 @@ def _read_hub(folder: Path, given: str, backbone: Backbone, options: Options, se
             "Merge it, and give the whole checkpoint with --base."
         )
     tensors, found = _open(folder, _HUB_WEIGHTS, "AdapterHub")
-    letters = [letter for letter in FUSED if letter in (config.get("attn_matrices") or ())]
+    roles = [role for role in FUSED if role in (config.get("attn_matrices") or ())]
     read = lora_settings(config, where, "r", "alpha")
-    options = options._replace(alpha=read.alpha, enable_lora=letters)
+    options = options._replace(alpha=read.alpha, enable_lora=roles)
     adapter = read_loralib(tensors, given, found, backbone, options)
     adapter.format, adapter.takes = "AdapterHub folder", frozenset()
     base = settings.get("model_name")

@@ -26,9 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Float
 
-from analysis.projection import projections, top_directions
-from analysis.subspace import directions, phi_grid, svd
-from analysis.update import Update
+from analysis.section7.projection import projections, top_directions
+from analysis.section7.subspace import directions, phi_grid, svd
+from analysis.section7.update import Update
 
 D, LAYERS, MATRICES, RANKS = 12288, 96, 2, (8, 64)
 WEIGHT_NORM, TOP_NORM = 61.95, 37.71

@@ -6,10 +6,10 @@ from typing import Any
 
 from analysis.budgets import BESIDE_LORA, INFIX, UNEQUAL, Offer, Offers, percent, unequal_widths
 from analysis.render.lines import aligned
-from lora_repro.arch import Arch
-from lora_repro.budget import is_unequal
+from lora_repro.costs.budget import is_unequal
+from lora_repro.costs.saved_tensors import Batch
 from lora_repro.methods import COUNTED, SizedConfig
-from lora_repro.saved_tensors import Batch
+from lora_repro.models.arch import Arch
 
 _UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _HEADER = [

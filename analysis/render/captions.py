@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.arms import Permuted
 from analysis.cells import NOT_JUDGED_YET, VERDICTS
-from analysis.chance import GAUSSIAN, INPUTS, NULLS, START, keeps_B
-from analysis.control import Control
 from analysis.items import PAPER_DEPTH, UpdateItem, layer_at, names
-from analysis.nulls import Band, outside
-from analysis.phi_figure import Grid, PhiPicture
-from analysis.shared_directions import RhoPicture
-from analysis.sides import Side
-from analysis.weight_figure import WeightPicture
-from lora_repro.config import Run
+from analysis.section7.chance import GAUSSIAN, INPUTS, NULLS, START, keeps_B
+from analysis.section7.compared_runs import Permuted
+from analysis.section7.control import Control
+from analysis.section7.nulls import Band, outside
+from analysis.section7.phi_figure import Grid, PhiPicture
+from analysis.section7.shared_directions import RhoPicture
+from analysis.section7.sides import Side
+from analysis.section7.weight_figure import WeightPicture
+from lora_repro.config.schema import Run
 from lora_repro.methods import LoRAConfig
 
 MIDDLE = (
@@ -186,13 +186,13 @@ def conclusion(grids: Sequence[Grid]) -> str:
 def _shown(picture: PhiPicture) -> str:
     one, other = picture.runs
     i, j = picture.ranks
-    letter = picture.side.of if picture.side.of != "dW" else r"dW"
+    whose = picture.side.of if picture.side.of != "dW" else r"dW"
     seeds = (one.run.seed, other.run.seed)
     of = f"one run of r = {i} (rows, i) and one of r = {j} (columns, j), both of seed {seeds[0]}"
     if i == j:
         of = f"two runs of r = {i}, of seed {seeds[0]} (rows, i) and seed {seeds[1]} (columns, j)"
     return (
-        f"phi(i, j) between {of}: how much the first i directions of the one's {letter} and the first j of the other's "
+        f"phi(i, j) between {of}: how much the first i directions of the one's {whose} and the first j of the other's "
         "share, from 0 (nothing) to 1 (the smaller space lies in the larger); Section 7.2, Eq. 4, of the "
         f"{picture.side.words}. {layers_words(picture.item, one.run)}; d = "
         f"{_and(dict.fromkeys(grid.d for grid in picture.grids))}."
@@ -304,7 +304,7 @@ def _rank(permuted: Permuted) -> int:
 
 
 def _place(grid: Grid) -> str:
-    return f"W_{grid.site.letter} of layer {grid.site.layer}"
+    return f"W_{grid.site.role} of layer {grid.site.layer}"
 
 
 def _and(values: Sequence[object] | Mapping[object, None]) -> str:

@@ -6,11 +6,11 @@ import json
 import shlex
 from collections.abc import Sequence
 
+from analysis.commands.options import DEFAULT_STORE
 from analysis.listing import Listed, counts, row, varying
-from analysis.options import DEFAULT_STORE
 from analysis.render.differences import word
 from analysis.render.lines import aligned
-from analysis.words import paragraph, shown, state_words
+from analysis.render.words import paragraph, shown, state_words
 
 
 def to_json(runs: Sequence[Listed]) -> str:

@@ -11,11 +11,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from analysis.chance import excess, unexplained
-from analysis.nulls import LEAST, Band
-from analysis.phi_figure import Grid, PhiPicture
 from analysis.render import style
 from analysis.render.captions import phi_caption, phi_title
+from analysis.section7.chance import excess, unexplained
+from analysis.section7.nulls import LEAST, Band
+from analysis.section7.phi_figure import Grid, PhiPicture
 
 COLUMNS, MANY = 4, 8
 """Panels side by side, and how many narrow ones where there are more."""
@@ -223,10 +223,10 @@ def _panels(picture: PhiPicture) -> list[Panel]:
         grids = [grid for grid in picture.grids if grid.site.layer == layer]
         several = len({grid.site.layer for grid in picture.grids}) > 1
         of_layer, first = (f", layer {layer}", ",\n") if several else ("", ", ")
-        panels += [Panel(rf"$\Delta W_{grid.site.letter}${of_layer}", grid, False) for grid in grids]
+        panels += [Panel(rf"$\Delta W_{grid.site.role}${of_layer}", grid, False) for grid in grids]
         if picture.item.zoom:
             panels += [
-                Panel(rf"$\Delta W_{grid.site.letter}${of_layer}{first}j to {len(grid.phi)}", grid, True)
+                Panel(rf"$\Delta W_{grid.site.role}${of_layer}{first}j to {len(grid.phi)}", grid, True)
                 for grid in grids
             ]
     if picture.random is not None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.projection_table import ProjectedTable
 from analysis.render.captions import about, layers_words, standing
 from analysis.render.tables import DASH, aligned
+from analysis.section7.projection_table import ProjectedTable
 from analysis.stats import half_width_in_standard_errors, summarise
 
 ROWS = {

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from analysis.render import style
 from analysis.render.captions import rho_caption, rho_title
 from analysis.render.phi import draw_bands
-from analysis.shared_directions import RhoPicture, Shares
+from analysis.section7.shared_directions import RhoPicture, Shares
 
 WIDTH, HEIGHT, LEGEND = 1.5, 1.35, 1.35
 """Of a panel, and of the legend beside, in inches."""
@@ -24,11 +24,11 @@ COLUMNS, MANY, COLUMNS_OF_MANY = 8, 48, 16
 def draw(picture: RhoPicture) -> Figure:
     """Draws a panel for each layer (across) and matrix (down)."""
     layers = list(dict.fromkeys(each.site.layer for each in picture.shares))
-    letters = list(dict.fromkeys(each.site.letter for each in picture.shares))
-    at = {(each.site.layer, each.site.letter): each for each in picture.shares}
+    roles = list(dict.fromkeys(each.site.role for each in picture.shares))
+    at = {(each.site.layer, each.site.role): each for each in picture.shares}
     columns = min(len(layers), COLUMNS if len(layers) <= MANY else COLUMNS_OF_MANY)
     lines = [layers[start : start + columns] for start in range(0, len(layers), columns)]
-    panels = [[at[layer, letter] for layer in line] for line in lines for letter in letters]
+    panels = [[at[layer, role] for layer in line] for line in lines for role in roles]
     caption, title = rho_caption(picture), rho_title(picture)
     width = max(columns * WIDTH, NARROWEST) + LEGEND
     height = len(panels) * HEIGHT + 0.8 + style.caption_height(width, caption)
@@ -37,8 +37,8 @@ def draw(picture: RhoPicture) -> Figure:
     for down, (row, line) in enumerate(zip(axes, panels, strict=True)):
         for across, (ax, shares) in enumerate(zip(row, line, strict=False)):
             draw_shares(ax, shares)
-            ax.set_title(f"layer {shares.site.layer}" if down % len(letters) == 0 else "")
-            ax.set_ylabel(rf"$\Delta W_{shares.site.letter}$: $\rho_i$" if across == 0 else "")
+            ax.set_title(f"layer {shares.site.layer}" if down % len(roles) == 0 else "")
+            ax.set_ylabel(rf"$\Delta W_{shares.site.role}$: $\rho_i$" if across == 0 else "")
             ax.set_xlabel(f"i (r = {picture.ranks[0]})" if down == len(panels) - 1 else "")
             ax.tick_params(labelleft=across == 0, labelbottom=down == len(panels) - 1)
         for ax in row[len(line) :]:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from analysis.chance import GAUSSIAN, INPUTS, START
-from analysis.output import write_output
+from analysis.commands.output import write_output
+from analysis.section7.chance import GAUSSIAN, INPUTS, START
 from lora_repro.errors import InputError
 
 FORMATS = ("svg", "pdf", "png")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.render import style
 from analysis.render.tables import aligned
-from analysis.truncation import Truncation
+from analysis.section7.truncation import Truncation
 
 SPLITS = {"eval": ("dev", style.BEYOND), "test": ("test", style.SECOND)}
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from analysis.adapters import Adapter
-from analysis.comparison import Compared, Comparison
-from analysis.inspection import Inspected, Inspection
 from analysis.render.lines import aligned
-from analysis.subspace import near_equal, shared_dimensions
-from analysis.words import markdown, shown
+from analysis.render.words import markdown, shown
+from analysis.section7.comparison import Compared, Comparison
+from analysis.section7.inspection import Inspected, Inspection
+from analysis.section7.subspace import near_equal, shared_dimensions
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection), in full width too."""

@@ -4,18 +4,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.nulls import Band
 from analysis.render.captions import weight_caption, weight_title
 from analysis.render.phi import Look, Panel, draw_curve, lay_out
-from analysis.weight_figure import WeightPicture
+from analysis.section7.nulls import Band
+from analysis.section7.weight_figure import WeightPicture
 
 
 def draw(picture: WeightPicture) -> Figure:
     """Draws a panel for each rank and one for a random matrix."""
-    letter = picture.random.site.letter
+    role = picture.random.site.role
     panels = [
-        Panel(rf"$\Delta W_{letter}$, r = {r}", grid, False)
-        for r, grid in zip(picture.ranks, picture.grids, strict=True)
+        Panel(rf"$\Delta W_{role}$, r = {r}", grid, False) for r, grid in zip(picture.ranks, picture.grids, strict=True)
     ]
     ranks = dict(zip((panel.title for panel in panels), picture.ranks, strict=True))
 
@@ -34,7 +33,7 @@ def draw(picture: WeightPicture) -> Figure:
         weight_title(picture),
         weight_caption(picture),
         picture.item.colours,
-        rf"i ($W_{letter}$)",
+        rf"i ($W_{role}$)",
         is_square=True,
         extend="both",
     )

@@ -1,4 +1,4 @@
-"""The peak memory of training, measured beside what lora_repro.memory estimates from shapes.
+"""The peak memory of training, measured beside what lora_repro.costs.memory estimates from shapes.
 
     python -m lora_repro.bench.memory --batch-size 32 --length 64 model=mpnet task=movies method=lora [OVERRIDES ...]
 
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from lora_repro.config import Resolved
-from lora_repro.memory import GIB, Memory
-from lora_repro.saved_tensors import Batch
+from lora_repro.config.resolve import Resolved
+from lora_repro.costs.memory import GIB, Memory
+from lora_repro.costs.saved_tensors import Batch
 
 STEPS = 3
 
@@ -39,16 +39,18 @@ def measure(resolved: Resolved, batch_size: int, length: int, rounded: bool = Fa
     """Trains a few steps, which must be the first of the process, and returns the peak beside its estimate."""
     import torch
 
-    from lora_repro import device, memory, models, precision, train
-    from lora_repro.checkpoint import Keeper
-    from lora_repro.encoding import Encoded
-    from lora_repro.record import Record
+    from lora_repro.costs import memory
+    from lora_repro.models import load as models
+    from lora_repro.store.record import Record
     from lora_repro.tasks import Example
+    from lora_repro.tasks.encoding import Encoded
+    from lora_repro.training import device, precision, train
+    from lora_repro.training.checkpoint import Checkpointer
 
     if rounded:
         precision.has_fast_bf16 = models.has_fast_bf16 = lambda device: False
     run = resolved.run
-    where = device.prepare(resolved.circumstances.compute)
+    where = device.prepare(resolved.settings.compute)
     n = STEPS * batch_size
     tokens = torch.randint(5, 60, (n, length), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
@@ -62,8 +64,8 @@ def measure(resolved: Resolved, batch_size: int, length: int, rounded: bool = Fa
     with tempfile.TemporaryDirectory() as store:
         record = Record(store, "bench")
         record.folder.mkdir(parents=True)
-        settings = replace(resolved.circumstances.log, checkpoint_every_s=None)
-        train.train_epoch(state, run, split, 1, Keeper(record, settings, {}, run, STEPS))
+        settings = replace(resolved.settings.log, checkpoint_every_s=None)
+        train.train_epoch(state, run, split, 1, Checkpointer(record, settings, {}, run, STEPS))
     peak = device.peak_memory_gib(where)
     is_cpu = where.type == "cpu"
     products = precision.products_of(run.train.dtype, where)
@@ -74,8 +76,8 @@ def measure(resolved: Resolved, batch_size: int, length: int, rounded: bool = Fa
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures one run and prints peak, estimate, their ratio, and the parts of the estimate."""
-    from lora_repro.compose import compose
-    from lora_repro.config import resolve
+    from lora_repro.config.compose import compose
+    from lora_repro.config.resolve import resolve
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -19,30 +19,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lora_repro.config import Resolved
+from lora_repro.config.resolve import Resolved
 
 SIDES = ("lora_repro", "Trainer + PEFT")
 
 
 def ours(resolved: Resolved, seconds: float) -> dict[str, float]:
     """Trains whole epochs with this harness until the time is over; returns examples and seconds."""
-    from lora_repro import device, train
-    from lora_repro.checkpoint import Keeper
-    from lora_repro.encoding import encode
-    from lora_repro.record import Record
+    from lora_repro.store.record import Record
+    from lora_repro.tasks.encoding import encode
+    from lora_repro.training import device, train
+    from lora_repro.training.checkpoint import Checkpointer
 
     run = resolved.run
-    where = device.prepare(resolved.circumstances.compute)
-    split = encode(run, resolved.circumstances)["train"]
+    where = device.prepare(resolved.settings.compute)
+    split = encode(run, resolved.settings)["train"]
     state = train.start(train.build(resolved, where), run, len(split.examples))
     with tempfile.TemporaryDirectory() as store:
         record = Record(store, "bench")
         record.folder.mkdir(parents=True)
-        keeper = Keeper(record, replace(resolved.circumstances.log, checkpoint_every_s=None), {}, run, total=0)
+        checkpointer = Checkpointer(record, replace(resolved.settings.log, checkpoint_every_s=None), {}, run, total=0)
         epoch = 0
         while state.seconds < seconds:
             epoch += 1
-            train.train_epoch(state, run, split, epoch, keeper)
+            train.train_epoch(state, run, split, epoch, checkpointer)
     return {"examples": state.examples, "seconds": state.seconds}
 
 
@@ -57,12 +57,12 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
         TrainingArguments,
     )
 
-    from lora_repro.inputs import find_model
     from lora_repro.methods import LoRAConfig
-    from lora_repro.models import load_tokenizer
+    from lora_repro.models.inputs import find_model
+    from lora_repro.models.load import load_tokenizer
     from lora_repro.tasks import subset
 
-    run, paths = resolved.run, resolved.circumstances.paths
+    run, paths = resolved.run, resolved.settings.paths
     assert isinstance(run.method, LoRAConfig)
     model = AutoModelForSequenceClassification.from_pretrained(
         find_model(run.model, paths.model, paths.cache),
@@ -133,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="of the run, e.g. train.dtype=fp32")
     options = parser.parse_args(arguments)
     if options.side is not None:
-        from lora_repro.compose import compose
-        from lora_repro.config import resolve
+        from lora_repro.config.compose import compose
+        from lora_repro.config.resolve import resolve
 
         resolved = resolve(compose(["train.epochs=1000", *options.overrides]))
         print(json.dumps((ours if options.side == SIDES[0] else theirs)(resolved, options.seconds)))

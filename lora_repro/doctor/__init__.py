@@ -7,14 +7,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lora_repro.circumstances import Circumstances, PathsConfig
-from lora_repro.compose import compose
+from lora_repro.config.compose import compose
+from lora_repro.config.explain import explain
+from lora_repro.config.settings import PathsConfig, Settings
 from lora_repro.doctor.base import Check, Found, Rule, Subject, Verdict
 from lora_repro.doctor.jobs import data, every_job, one_step, targets, weights
 from lora_repro.doctor.machine import disk, dtype_speeds, memory, packages, store, the_device, tracker
 from lora_repro.errors import InputError
-from lora_repro.explain import explain
-from lora_repro.sweep import load, overrides
+from lora_repro.sweep.grid import load, overrides
 
 RULES: list[Rule] = [
     packages, every_job, the_device, dtype_speeds, store, disk, memory, weights, data, targets, one_step, tracker
@@ -36,7 +36,7 @@ def examine(arguments: Sequence[str], outputs: str) -> Iterator[Check]:
     except (InputError, HydraException, OmegaConfBaseException, YAMLError) as error:
         sweep = error
     jobs = [] if isinstance(sweep, Exception) else sweep.jobs
-    given = jobs[0].resolved.circumstances if jobs else Circumstances(paths=PathsConfig(outputs=outputs))
+    given = jobs[0].resolved.settings if jobs else Settings(paths=PathsConfig(outputs=outputs))
     composing = time.perf_counter() - began
     told: dict[str, str] = {}
     for check in RULES:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from lora_repro.circumstances import Circumstances
-from lora_repro.config import Resolved, Run
-from lora_repro.sweep import Job, Sweep
+from lora_repro.config.resolve import Resolved
+from lora_repro.config.schema import Run
+from lora_repro.config.settings import Settings
+from lora_repro.sweep.grid import Job, Sweep
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ class Subject(NamedTuple):
     jobs: list[Job]
     sweep: Sweep | Exception
     """The whole sweep, or why it does not compose."""
-    circumstances: Circumstances
+    settings: Settings
 
     @property
     def largest(self) -> Resolved:
@@ -94,6 +95,6 @@ def together(subject: Subject) -> list[Subject]:
 
 def device_of(subject: Subject) -> "torch.device":
     """Returns the device that the sweep asks for, prepared."""
-    from lora_repro import device
+    from lora_repro.training import device
 
-    return device.prepare(subject.circumstances.compute)
+    return device.prepare(subject.settings.compute)

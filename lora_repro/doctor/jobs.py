@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from lora_repro.arch import LETTERS, Source
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule
-from lora_repro.inputs import find_model
+from lora_repro.models.arch import ROLES, Source
+from lora_repro.models.inputs import find_model
 
 EXAMPLES = 8
 MERGE_TOLERANCE = 1e-4
@@ -35,7 +35,7 @@ def every_job(subject: Subject) -> Found:
 )
 def weights(subject: Subject) -> Found:
     """Finds a model's files and checks their digests."""
-    model, paths = subject.largest.run.model, subject.circumstances.paths
+    model, paths = subject.largest.run.model, subject.settings.paths
     if model.source is Source.random:
         return Found(Verdict.ok, f"{model.name} {model.digest[:10]}, drawn at random and checked then")
     return Found(Verdict.ok, f"{model.name} {model.digest[:10]} in {find_model(model, paths.model, paths.cache)}")
@@ -49,7 +49,7 @@ def weights(subject: Subject) -> Found:
 )
 def data(subject: Subject) -> Found:
     """Reads a task's data, whose digest is checked."""
-    task, paths = subject.largest.run.task, subject.circumstances.paths
+    task, paths = subject.largest.run.task, subject.settings.paths
     sizes = " / ".join(f"{len(examples):,}" for examples in task.load(paths.data, paths.cache).values())
     return Found(Verdict.ok, f"{task.name} {task.digest[:10]}: {sizes} examples (train / dev / test)")
 
@@ -64,20 +64,20 @@ def data(subject: Subject) -> Found:
 )
 def targets(subject: Subject) -> Found:
     """Looks up every adapted matrix in the loaded model."""
-    from lora_repro import models
+    from lora_repro.models import load as models
 
-    run, paths = subject.largest.run, subject.circumstances.paths
+    run, paths = subject.largest.run, subject.settings.paths
     methods: list[Any] = [job.resolved.run.method for job in subject.jobs]
-    letters = [letter for letter in LETTERS if any(letter in method.targets for method in methods)]
+    roles = [role for role in ROLES if any(role in method.targets for method in methods)]
     modules = dict(models.load_model(run, paths.model, paths.cache, device_of(subject)).named_modules())
-    sites = run.arch.select(letters)
+    sites = run.arch.select(roles)
     found = {site: getattr(modules.get(site.module), "weight", None) for site in sites}
     wrong = [site for site, W in found.items() if W is None or tuple(W.shape) != site.weight_shape]
     if wrong:
         words = f"{len(wrong)} of {len(sites)} matrices are not in {run.model.name}, or not of this shape"
         return Found(Verdict.fail, f"{words}, first {wrong[0].module} ({wrong[0].d_out} x {wrong[0].d_in})")
     shapes = ", ".join(sorted({f"{site.d_out} x {site.d_in}" for site in sites}))
-    return Found(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(letters)}), {shapes}")
+    return Found(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(roles)}), {shapes}")
 
 
 @rule(
@@ -90,14 +90,15 @@ def targets(subject: Subject) -> Found:
 )
 def one_step(subject: Subject) -> Found:
     """Takes an optimizer step on a few real examples, at the full learning rate, and merges."""
-    from lora_repro import checks, objective, train
-    from lora_repro.encoding import encode
+    from lora_repro.tasks import objective
+    from lora_repro.tasks.encoding import encode
+    from lora_repro.training import checks, train
 
     where, resolved = device_of(subject), subject.largest
     given = {key: getattr(resolved.run.task, key) for key in ("train_size", "eval_size", "test_size")}
     few = {key: EXAMPLES if size is None else min(EXAMPLES, size) for key, size in given.items()}
     run = replace(resolved.run, task=replace(resolved.run.task, **few))
-    splits = encode(run, subject.circumstances)
+    splits = encode(run, subject.settings)
     model = train.build(resolved._replace(run=run), where)
     before = checks.digests(model)
     optimizer = train.start(model, run, few["train_size"]).optimizer
@@ -111,7 +112,7 @@ def one_step(subject: Subject) -> Found:
     checks.refuse_changed_weights(model, before)
     now = checks.digests(model)
     trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
-    held = tuple(f".{letter}.lora_{'B' if letter == 'embed' else 'A'}" for letter in LETTERS)
+    held = tuple(f".{role}.lora_{'B' if role == 'embed' else 'A'}" for role in ROLES)
     still = [key for key in trained if now[key] == before[key] and not key.endswith(held)]  # as the other one is zero
     error = checks.merge_max_abs_error(model, splits["eval"], where)
     if not math.isfinite(loss.item()):

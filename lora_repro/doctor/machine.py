@@ -15,12 +15,12 @@ from urllib.parse import urlparse
 
 from packaging.requirements import Requirement
 
-from lora_repro.circumstances import Mirror, Tracker
-from lora_repro.config import Dtype, Run
+from lora_repro.config.schema import Dtype, Run
+from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule, together
-from lora_repro.files import write_atomically
 from lora_repro.methods import FullConfig
-from lora_repro.workers import cores
+from lora_repro.store.files import write_atomically
+from lora_repro.sweep.workers import cores
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def the_device(subject: Subject) -> Found:
     """Names the device, its threads and its memory."""
     import torch
 
-    from lora_repro import provenance
+    from lora_repro.training import provenance
 
     where = device_of(subject)
     known = provenance.collect(where, Dtype.fp32)
@@ -93,7 +93,7 @@ def dtype_speeds(subject: Subject) -> Found:
     """Measures products of 1024 rows with a square matrix, in both dtypes."""
     import torch
 
-    from lora_repro import precision
+    from lora_repro.training import precision
 
     where = device_of(subject)
     widths = dict.fromkeys([1024, *(job.resolved.run.arch.d_model for job in subject.jobs)])
@@ -131,7 +131,7 @@ def _nearest_folder(outputs: str) -> Path:
 )
 def store(subject: Subject) -> Found:
     """Writes, syncs, renames and locks a file where the records will lie."""
-    folder = _nearest_folder(subject.circumstances.paths.outputs)
+    folder = _nearest_folder(subject.settings.paths.outputs)
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as scratch:
             path = Path(scratch, "file")
@@ -156,13 +156,13 @@ def store(subject: Subject) -> Found:
 )
 def disk(subject: Subject) -> Found:
     """Holds the free disk against the records of all jobs, and two checkpoints."""
-    settings, counts = subject.circumstances.log, []
+    settings, counts = subject.settings.log, []
     needed = 2 * 3 * 4 * max(job.resolved.run.method.count(job.resolved.run.arch).trainable for job in subject.jobs)
     for run in (job.resolved.run for job in subject.jobs):
         copies = len(settings.snapshots) + (settings.save_full or not isinstance(run.method, FullConfig))
         counts.append(RECORD_BYTES + 4 * copies * run.method.count(run.arch).trainable)
     needed += sum(counts)
-    free = shutil.disk_usage(_nearest_folder(subject.circumstances.paths.outputs)).free
+    free = shutil.disk_usage(_nearest_folder(subject.settings.paths.outputs)).free
     verdict = Verdict.fail if free < needed else Verdict.warn if free < 2 * needed else Verdict.ok
     return Found(
         verdict, f"{free / GIB:.1f} GiB free, about {needed / GIB:.2f} GiB for the records of {len(counts)} jobs"
@@ -193,9 +193,10 @@ def memory(subject: Subject) -> Found:
 
 def _needed(run: Run, where: "torch.device") -> tuple[int, int]:
     """Returns bytes that a run holds at its peak: without activations, and with those of its longest batches."""
-    from lora_repro import models, precision
-    from lora_repro.memory import estimate
-    from lora_repro.saved_tensors import Batch
+    from lora_repro.costs.memory import estimate
+    from lora_repro.costs.saved_tensors import Batch
+    from lora_repro.models import load as models
+    from lora_repro.training import precision
 
     products, is_fused = precision.products_of(run.train.dtype, where), not models.is_eager(run, where)
     batch = Batch(run.train.batch_size, run.train.max_length, products, is_fused)
@@ -228,7 +229,7 @@ def _free_memory(where: "torch.device") -> int | None:
 )
 def tracker(subject: Subject) -> Found:
     """Tells where the records are mirrored, and whether that can be."""
-    settings = subject.circumstances.log
+    settings = subject.settings.log
     name = settings.tracker.value
     if settings.wandb is Mirror.off:
         return Found(Verdict.ok, "off: the records stay in the store alone")

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from lora_repro.arch import Arch
 from lora_repro.methods.base import Count, SizedConfig, refuse_outside
+from lora_repro.models.arch import Arch
 
 
 @dataclass

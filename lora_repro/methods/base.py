@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from omegaconf import MISSING
 
-from lora_repro.arch import Arch
+from lora_repro.config.identity import NOT_SCIENCE
 from lora_repro.errors import InputError
-from lora_repro.identity import NOT_SCIENCE
+from lora_repro.models.arch import Arch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +75,7 @@ class SizedConfig(MethodConfig):
 
     budget: Any = field(default=None, metadata=NOT_SCIENCE, kw_only=True)
     """Number of trained weights from which that field is solved (whatever it says): an upper bound, or a number as
-    papers print it, 18M, 0.35M, 0.01%. See lora_repro/budget.py."""
+    papers print it, 18M, 0.35M, 0.01%. See lora_repro/costs/budget.py."""
 
     def largest(self, arch: Arch) -> int:
         """Returns the largest value that the field can have."""

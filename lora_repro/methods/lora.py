@@ -11,9 +11,9 @@ from jaxtyping import Float
 from omegaconf import MISSING
 
 from lora_repro import draw
-from lora_repro.arch import LETTERS, Arch, Site
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, refuse_outside
+from lora_repro.models.arch import ROLES, Arch, Site
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,13 +84,13 @@ class LoRAConfig(SizedConfig):
     def __post_init__(self) -> None:
         """Orders the targets, so that [v, q] and [q, v] are one configuration."""
         if isinstance(self.targets, list):
-            self.targets = sorted(self.targets, key=lambda letter: LETTERS.index(letter) if letter in LETTERS else 99)
+            self.targets = sorted(self.targets, key=lambda role: ROLES.index(role) if role in ROLES else 99)
 
     @property
     def label(self) -> str:
         """For example `lora-r8-qv`, `lora-r8-qv_up`."""
-        short = "".join(letter for letter in self.targets if len(letter) == 1)
-        words = [short] * bool(short) + [letter for letter in self.targets if len(letter) > 1]
+        short = "".join(role for role in self.targets if len(role) == 1)
+        words = [short] * bool(short) + [role for role in self.targets if len(role) > 1]
         return f"{self.name}-r{self.r}-{'_'.join(words)}"
 
     def check(self, arch: Arch) -> None:
@@ -131,13 +131,13 @@ class LoRAConfig(SizedConfig):
         Raises:
             InputError: With those there are.
         """
-        if not all(isinstance(letter, str) for letter in self.targets):
+        if not all(isinstance(role, str) for role in self.targets):
             raise InputError(
                 f"method.targets: a list of letters (given: {self.targets}). Example: method.targets=[q,v]"
             )
         if not self.targets:
             raise InputError("method.targets: at least one matrix is needed (given: []). Example: method.targets=[q,v]")
-        if repeated := sorted({letter for letter in self.targets if self.targets.count(letter) > 1}):
+        if repeated := sorted({role for role in self.targets if self.targets.count(role) > 1}):
             raise InputError(
                 f"method.targets: {', '.join(repeated)} stands more than once (given: [{', '.join(self.targets)}]).\n"
                 "Name each matrix once. Example: method.targets=[q,v]"
@@ -215,4 +215,4 @@ class LoRAConfig(SizedConfig):
 
 def _keys_of(site: Site) -> list[str]:
     """Returns the keys of r_pattern that mean a site, the most specific first."""
-    return [site.name, re.sub(r"\.\w+$", "", site.name), site.letter]
+    return [site.name, re.sub(r"\.\w+$", "", site.name), site.role]

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lora_repro import draw
-from lora_repro.arch import Part, Site
 from lora_repro.methods.lora import Start
+from lora_repro.models.arch import Part, Site
 
 
 class LoRAUpdate(nn.Module):
@@ -95,8 +95,8 @@ class LoRALinear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns W_0 x + b + s B A x, each update added to its own features."""
         out = self.base(x)
-        for letter, update in self.updates.items():
-            part = self.parts[letter]
+        for role, update in self.updates.items():
+            part = self.parts[role]
             out = out + update(x) if part is None else _added(out, update(x), part)
         return out
 
@@ -105,9 +105,9 @@ class LoRALinear(nn.Module):
         """Returns the plain layer with W_0 + s B A, in W_0's dtype; this one stays as it is."""
         layer = deepcopy(self.base)
         W = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
-        for letter, update in self.updates.items():
+        for role, update in self.updates.items():
             assert isinstance(update, LoRAUpdate)
-            features_of(W, self.parts[letter]).add_(rows_in(update.delta_W(), self.parts[letter]).to(W.dtype))
+            features_of(W, self.parts[role]).add_(rows_in(update.delta_W(), self.parts[role]).to(W.dtype))
         return layer
 
 
@@ -159,20 +159,20 @@ def attach_update(model: nn.Module, site: Site, update: LoRAUpdate) -> None:
     """Puts an update on a site, in place; several updates of one fused layer share the LoRALinear around it."""
     module = model.get_submodule(site.module)
     if isinstance(module, LoRALinear):
-        module.updates[site.letter] = update
-        module.parts[site.letter] = site.part
+        module.updates[site.role] = update
+        module.parts[site.role] = site.part
     elif isinstance(module, nn.Embedding):
         replace(model, site.module, LoRAEmbedding(module, update))
     else:
         assert isinstance(module, nn.Linear | Conv1D), f"{site.module} is no linear layer"
-        replace(model, site.module, LoRALinear(module, {site.letter: update}, {site.letter: site.part}))
+        replace(model, site.module, LoRALinear(module, {site.role: update}, {site.role: site.part}))
 
 
 def updates_of(model: nn.Module, sites: Iterable[Site]) -> dict[Site, LoRAUpdate]:
     """Returns the update of every adapted site."""
     found = {}
     for site in sites:
-        update = model.get_submodule(f"{site.module}.updates.{site.letter}")
+        update = model.get_submodule(f"{site.module}.updates.{site.role}")
         assert isinstance(update, LoRAUpdate)
         found[site] = update
     return found

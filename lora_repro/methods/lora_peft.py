@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_repro.arch import Arch, Site
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import LoRAConfig
-from lora_repro.patterns import Pattern
-from lora_repro.peft_config import lora_settings, settings_of
+from lora_repro.methods.patterns import Pattern
+from lora_repro.methods.peft_config import lora_settings, settings_of
+from lora_repro.models.arch import Arch, Site
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lora_repro.arch import Arch
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, MethodConfig
+from lora_repro.models.arch import Arch
 
 if TYPE_CHECKING:
     from torch import nn

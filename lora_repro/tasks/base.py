@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Int
 from omegaconf import MISSING
 
-from lora_repro import draw, metrics
+from lora_repro import draw
 from lora_repro.errors import InputError
+from lora_repro.tasks import metrics
 
 
 class Example(NamedTuple):

@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 from omegaconf import MISSING
 
-from lora_repro import draw, inputs
+from lora_repro import draw
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.models import inputs
 from lora_repro.tasks.base import Example, Splits, TaskConfig
 
 FOLDER = "hutto_ICWSM_2014"

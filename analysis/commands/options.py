@@ -1,0 +1,42 @@
+"""What several commands read of their options: the scale, and overrides that say the same as an option."""
+
+import argparse
+
+from lora_repro.config.catalogue import group_names
+from lora_repro.errors import InputError, did_you_mean
+
+DEFAULT_STORE = "outputs"
+"""The folder that holds runs/, where none is given."""
+
+SIDES = ("A", "B", "dW-right", "dW-left")
+"""analysis.section7.sides.Side, spelt out so that --help imports no numpy; a test holds the two equal."""
+
+
+def taken(options: argparse.Namespace, key: str, option: str | None, flag: str) -> str | None:
+    """Takes an override out of the list that says the same as an option, and returns the value of the two.
+
+    Raises:
+        InputError: If both are given and differ.
+    """
+    values = [value for name, _, value in (o.partition("=") for o in options.overrides) if name == key]
+    options.overrides = [override for override in options.overrides if override.partition("=")[0] != key]
+    if option is not None:
+        values.append(option)
+    if len(set(values)) > 1:
+        raise InputError(f"{key}: given as {' and '.join(dict.fromkeys(values))}. Give one of {flag} and {key}=.")
+    return values[0] if values else None
+
+
+def scale_of(options: argparse.Namespace, what: str) -> str:
+    """Returns the scale that is asked for, of an item that has a sweep of its own.
+
+    Raises:
+        InputError: If there is no such scale, or a sweep is given.
+    """
+    scale = taken(options, "scale", options.scale, "--scale") or "proxy"
+    scales = group_names("scale")
+    if scale not in scales:
+        raise InputError(f"--scale: no scale {scale!r}.{did_you_mean(scale, scales)}\nScales: {', '.join(scales)}.")
+    if any(override.startswith("+sweeps=") for override in options.overrides):
+        raise InputError(f"+sweeps: a {what} has a sweep of its own. Leave it out.")
+    return scale

@@ -1,0 +1,1 @@
+"""The mathematics of Section 7: what two updates share, beside chance."""

@@ -1,0 +1,219 @@
+"""The runs that an item of Section 7 is made of: those of its sweep, read from a store."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from analysis.items import UpdateItem
+from analysis.render.words import state_words
+from analysis.runs import elsewhere, flat, standing
+from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
+from analysis.section7.update import Update
+from lora_repro.config.compose import compose
+from lora_repro.config.identity import science
+from lora_repro.config.schema import Run
+from lora_repro.config.settings import Settings
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.methods import LoRAConfig
+from lora_repro.methods.names import factor_name
+from lora_repro.models.arch import Site
+from lora_repro.store.digests import as_written
+from lora_repro.store.record import State
+from lora_repro.sweep.grid import Job, load
+
+FAR = 1.5
+"""How many times as far as another a run may have moved and still be held against it: our choice."""
+
+
+class Trained(NamedTuple):
+    """A finished run of LoRA."""
+
+    run_id: str
+    run: Run
+    folder: Path
+
+    def updates(self, sites: Sequence[Site]) -> list[Update]:
+        """Reads what it learned of these matrices.
+
+        Raises:
+            MissingInputError: If its adapter is missing or damaged.
+        """
+        paths = [self.folder / "adapter" / name for name in FACTOR_FILES]
+        return read_updates(next((path for path in paths if path.is_file()), paths[-1]), self.run, sites)
+
+
+class Permuted(NamedTuple):
+    """A run on permuted labels, at the point of its training that is compared with the run beside."""
+
+    trained: Trained
+    snapshot: Snapshot
+    beside: float
+    """How far the run that it stands beside had moved in the end: ||A - A_0|| / ||A_0||."""
+
+    def updates(self, sites: Sequence[Site]) -> list[Update]:
+        """Reads what it had learned of these matrices."""
+        return read_updates(self.snapshot.path, self.trained.run, sites)
+
+
+class Arms:
+    """The runs of an item's sweep at one scale.
+
+    Args:
+        item: The item.
+        scale: A scale of its sweep.
+        store: The folder that holds runs/.
+        given: Further overrides, as for the sweep. Values of `method.r` are the ranks that are compared.
+
+    Raises:
+        InputError: If nothing can be run at this scale, or the runs differ in more than rank, seed and permuted labels.
+    """
+
+    def __init__(self, item: UpdateItem, scale: str, store: str | Path, given: Sequence[str] = ()) -> None:
+        self.item, self.scale, self.store = item, scale, store
+        arguments = [f"+sweeps={item.sweep}", f"scale={scale}", *given]
+        sweep = load(compose, arguments)
+        if not sweep.jobs:
+            raise InputError(
+                f"scale={scale}: nothing of this sweep can be run yet: {sweep.planned[0][1]}.\n"
+                "Give another: --scale proxy"
+            )
+        self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(store)])
+        self._jobs = {_key(job.resolved.run): job for job in sweep.jobs}
+        _refuse_mixed(sweep.jobs)
+        first = sweep.jobs[0].resolved
+        self.run: Run = first.run
+        self.settings: Settings = first.settings
+        there = list(dict.fromkeys(r for r, _, _ in self._jobs))
+        self.ranks = self._ranks(there, any(o.partition("=")[0] == "method.r" for o in given))
+        self.seeds = list(dict.fromkeys(seed for _, seed, permuted in self._jobs if not permuted))
+        self.sites = item.sites(self.run.arch)
+        method = self.run.method
+        if isinstance(method, LoRAConfig) and (absent := set(item.weights) - set(method.targets)):
+            raise InputError(
+                f"method.targets: {item.name} looks at {', '.join(item.weights)}, and the runs do not adapt "
+                f"{', '.join(sorted(absent))} (given: [{', '.join(method.targets)}])."
+            )
+        if isinstance(method, LoRAConfig) and method.r_pattern:
+            raise InputError(
+                f"method.r_pattern: {self.item.name} compares runs that have one rank each (given: "
+                f"{dict(method.r_pattern)}).\nLeave it out."
+            )
+
+    def finished(self, wanted: Sequence[tuple[int, int]]) -> list[Trained]:
+        """Returns the finished runs of these ranks and seeds.
+
+        Raises:
+            MissingInputError: If one is missing, with the command that computes it.
+        """
+        found, missing = [], []
+        for r, seed in wanted:
+            job = self._jobs.get((r, seed, False))
+            if job is None:
+                raise InputError(f"seed: the sweep has no run of r = {r} and seed {seed}. Give seed={seed} too.")
+            state = standing(self.store, job.run_id).state
+            if state == State.finished.value:
+                found.append(self._trained(job))
+            else:
+                missing.append(f"{job.run_id} ({state_words(state)})")
+        if missing:
+            raise MissingInputError(
+                f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {self.store}: "
+                f"{', '.join(dict.fromkeys(missing))}.\nCompute them: {self.command}"
+            )
+        return found
+
+    def permuted(self, like: Sequence[Trained]) -> tuple[list[Permuted] | None, str]:
+        """Returns the runs on permuted labels that stand beside these, or None and why there are none.
+
+        Each is taken at the snapshot whose ||A - A_0|| / ||A_0|| is nearest to that of the run it stands beside; where
+        it kept none, at its end. One that is still too far from it is no control. A sweep without such runs needs no
+        words.
+        """
+        if not any(permuted for _, _, permuted in self._jobs):
+            return None, ""
+        found = []
+        for trained in like:
+            method = trained.run.method
+            assert isinstance(method, LoRAConfig)
+            job = self._jobs.get((method.r, trained.run.seed, True))
+            if job is None or standing(self.store, job.run_id).state != State.finished.value:
+                return None, f"They are not computed yet: {self.command}"
+            beside = self._trained(job)
+            if trained.run.train.init_from is not None:
+                return None, "The runs start from an adapter, so there is no ||A - A_0|| by which to choose a snapshot."
+            moved = final(trained.folder).moved
+            has_snapshots = (beside.folder / "snapshots").is_dir()
+            snapshot = nearest_snapshot(beside.folder, moved) if has_snapshots else final(beside.folder)
+            if max(snapshot.moved, moved) > FAR * min(snapshot.moved, moved):
+                return None, (
+                    f"Not comparable: ||A - A_0|| / ||A_0|| of {beside.run_id} is at the nearest {snapshot.moved:.2f} "
+                    f"(after {snapshot.fraction:g} of training), and {moved:.2f} beside, more than {FAR} times apart."
+                )
+            found.append(Permuted(beside, snapshot, moved))
+        return found, ""
+
+    def _trained(self, job: Job) -> Trained:
+        return Trained(job.run_id, job.resolved.run, Path(self.store) / "runs" / job.run_id)
+
+    def _ranks(self, there: list[int], are_given: bool) -> list[int]:
+        wanted = self.item.ranks_for(self.scale)
+        distinct = list(dict.fromkeys(wanted))
+        if are_given:
+            if len(there) != len(distinct):
+                raise InputError(
+                    f"method.r: {self.item.name} compares {len(distinct)} (given: {', '.join(map(str, there))}).\n"
+                    f"Example: method.r={','.join(map(str, distinct))}"
+                )
+            return [there[distinct.index(r)] for r in wanted]
+        if absent := [str(r) for r in distinct if r not in there]:
+            raise InputError(
+                f"{self.item.name}: the sweep has no runs of r = {', '.join(absent)} at scale={self.scale}.\n"
+                f"Give method.r, of {', '.join(map(str, there))}."
+            )
+        return wanted
+
+
+def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
+    """Reads the factors of these matrices from a file of a run: its adapter, or a snapshot.
+
+    Raises:
+        MissingInputError: If the file is missing or damaged.
+        InputError: If it is not what the run wrote.
+    """
+    method = run.method
+    assert isinstance(method, LoRAConfig)
+    updates = []
+    as_written(path)
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            for site in sites:
+                own = site.part is not None
+                A, B = (
+                    np.asarray(tensors.get_tensor(factor_name(site, factor, own))) for factor in ("lora_A", "lora_B")
+                )
+                updates.append(Update(site.layer, site.role, site.module, A, B, method.scaling_of(site)))
+    except (SafetensorError, OSError) as error:
+        raise MissingInputError(f"{path} is missing or damaged ({error}).\nCompute the run again.") from error
+    return updates
+
+
+def _key(run: Run) -> tuple[int, int, bool]:
+    if not isinstance(run.method, LoRAConfig):
+        raise InputError(f"method: Section 7 looks at LoRA's updates (given: {run.method.name}).\nLeave method out.")
+    return run.method.r, run.seed, run.task.permute_labels
+
+
+def _refuse_mixed(jobs: Sequence[Job]) -> None:
+    """Refuses a sweep whose runs differ in more than what an item compares."""
+    sciences = [flat(science(job.resolved.run)) for job in jobs]
+    for key in sorted({key for values in sciences for key in values} - {"seed", "method.r", "task.permute_labels"}):
+        values = list(dict.fromkeys(str(found.get(key)) for found in sciences))
+        if len(values) > 1:
+            raise InputError(
+                f"{key}: what is compared differs in rank, seed and labels alone (given: {', '.join(values)}).\n"
+                f"Give one value: {key}={values[0]}"
+            )

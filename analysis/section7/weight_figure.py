@@ -1,0 +1,132 @@
+"""The data of Figure 8: how much of a weight's own directions lies in the first directions of its updates."""
+
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.items import WeightFigure
+from analysis.section7.chance import GAUSSIAN, INPUTS, START, inputs_or_why_not, left_factor
+from analysis.section7.compared_runs import Arms, Trained
+from analysis.section7.nulls import DRAWS, Band, bands, gaussian_band
+from analysis.section7.phi_figure import Grid, grid_json
+from analysis.section7.projection import top_directions
+from analysis.section7.sides import Side, directions_of
+from analysis.section7.starts import FIRST_SEED, start_of
+from analysis.section7.subspace import directions, near_equal, phi_grid
+from analysis.section7.update import Update
+from lora_repro import draw
+from lora_repro.errors import InputError
+
+
+class WeightPicture(NamedTuple):
+    """A weight against the updates of several ranks."""
+
+    item: WeightFigure
+    scale: str
+    side: Side
+    ranks: list[int]
+    runs: list[Trained]
+    grids: list[Grid]
+    """Of each rank; i counts the weight's directions, j the update's."""
+    random: Grid
+    no_inputs: str
+
+    def paper_points(self, r: int) -> tuple[list[float], list[float]] | None:
+        """Returns what was read off the paper's figure for a rank, its i at the same part of our width."""
+        points = self.item.points
+        for fact in self.item.facts["points_subspace"]:
+            if fact["figure"] == int(self.item.number) and fact["what"] == points["what"].format(r):
+                return [i / self.item.width * self.random.d for i in points["i"]], fact["values"]
+        return None
+
+
+def weight_picture(arms: Arms, side: Side) -> WeightPicture:
+    """Reads the runs of the first seed and the weight they start from.
+
+    Raises:
+        InputError: If nothing was learned on this side.
+        MissingInputError: If a run or the weights are missing.
+    """
+    from lora_repro.models.base_weights import base_matrices
+
+    item = arms.item
+    assert isinstance(item, WeightFigure)
+    (site,) = arms.sites
+    runs = arms.finished([(r, arms.seeds[0]) for r in arms.ranks])
+    updates = [run.updates([site])[0] for run in runs]
+    W = base_matrices(arms.run, arms.settings, [site])[site.name]
+    top = math.ceil(Fraction(item.top) * min(W.shape))
+    found = top_directions(W, top, draw.generator("top directions", site.name))
+    own = found.V if side.reads_inputs else found.U
+    learned = [directions_of(update, side) for update in updates]
+    if any(not len(each.s) for each in learned):
+        raise InputError(f"--side {side.value}: {side.of} is zero, nothing was learned. Give --side A.")
+    shown = [each.U[:, : item.directions] for each in learned]
+    chance, no_inputs = _chance(arms, side, updates, own, [V.shape[1] for V in shown])
+    equal = near_equal(found.s)
+    grids = [
+        Grid(site, len(own), phi_grid(own, V), {name: each[position] for name, each in chance.items()}, None, groups)
+        for position, (V, groups) in enumerate(
+            zip(shown, ((equal, near_equal(each.s[: item.directions])) for each in learned), strict=True)
+        )
+    ]
+    widest = max(grids, key=lambda grid: grid.phi.shape[1])
+    matrix = draw.generator("a Gaussian matrix", len(own)).standard_normal((widest.phi.shape[1], len(own)))
+    random = widest._replace(phi=phi_grid(own, directions(matrix)), near_equal=(equal, []))
+    return WeightPicture(item, arms.scale, side, arms.ranks, runs, grids, random, no_inputs)
+
+
+def to_json(picture: WeightPicture) -> list[dict[str, Any]]:
+    """Returns an entry a grid, the random matrix last."""
+    shared = {"figure": picture.item.number, "scale": picture.scale, "side": picture.side.value}
+    entries = []
+    for grid, r, run in zip(picture.grids, picture.ranks, picture.runs, strict=True):
+        about = {"r": [r], "run_ids": [run.run_id], "seeds": [run.run.seed]}
+        entries.append({"layer": grid.site.layer, "weight": grid.site.role, **shared, **about, **grid_json(grid)})
+    site = picture.random.site
+    about = {"r": [], "run_ids": [], "seeds": []}
+    return [*entries, {"layer": site.layer, "weight": "random", **shared, **about, **grid_json(picture.random)}]
+
+
+def _chance(
+    arms: Arms, side: Side, updates: list[Update], own: Float[np.ndarray, "d i"], columns: list[int]
+) -> tuple[dict[str, list[Band]], str]:
+    """Returns the nulls' bands of each rank's grid: what an update that knows nothing of the weight shares with it."""
+    d, i = own.shape
+    by_columns = {
+        j: gaussian_band(i, j, d, draw.generator("null", GAUSSIAN, i, j, d), grids=len(columns)) for j in set(columns)
+    }
+    found = {GAUSSIAN: [by_columns[j] for j in columns]}
+    if not side.reads_inputs:
+        return found, ""
+    (site,) = arms.sites
+    left = [left_factor(update) if side.of == "dW" else None for update in updates]
+
+    def pictures(own: np.ndarray, drawn: Callable[[int, int], np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Draws pictures: the weight's directions against those of an A for each rank."""
+        for number in range(DRAWS):
+            factors = [drawn(number, len(update.A)) for update in updates]
+            yield [
+                phi_grid(own, directions(A if factor is None else factor @ A)[:, :j])
+                for A, factor, j in zip(factors, left, columns, strict=True)
+            ]
+
+    if arms.run.train.init_from is None:
+        start = start_of(arms.run)
+        found[START] = bands(
+            pictures(own, lambda number, r: start._replace(seed=FIRST_SEED + number).draw_A(site.name, r, site.d_in)),
+            what="untrained A",
+        )
+    inputs, no_inputs = inputs_or_why_not(arms.run, arms.settings, [site])
+    if inputs is not None:
+        generator, roots = draw.generator("null", INPUTS, "weight"), np.sqrt(inputs[0].values)
+        in_their_axes = inputs[0].directions.T @ own
+        found[INPUTS] = bands(
+            pictures(in_their_axes, lambda number, r: generator.standard_normal((r, len(roots))) * roots),
+            what="A made of inputs",
+        )
+    return found, no_inputs

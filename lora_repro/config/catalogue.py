@@ -1,0 +1,56 @@
+"""The choices of conf/ and sweeps/: which files there are, and what is no choice. No torch."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lora_repro.errors import InputError, no_such_choice
+
+HOME = next(folder for folder in Path(__file__).resolve().parents[1:3] if (folder / "conf" / "config.yaml").is_file())
+"""The folder that holds conf/ and sweeps/: this package in an installed wheel, the repository in a checkout."""
+
+NAME = re.compile(r"[a-z0-9_]+")
+
+GROUPS = ("model", "task", "method", "train", "scale", "preset@train")
+"""The keys that choose a file of conf/."""
+
+
+def group_names(group: str) -> list[str]:
+    """Returns the choices of a group of conf/ (or of sweeps)."""
+    folder = HOME / "sweeps" if group == "sweeps" else HOME / "conf" / group
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def refuse_bare_sweep(name: str) -> None:
+    """Refuses a sweep file without its first line: Hydra would merge its keys in the wrong place.
+
+    Raises:
+        InputError: With the line.
+    """
+    if not (HOME / "sweeps" / f"{name}.yaml").read_bytes().startswith(b"# @package sweep\n"):
+        raise InputError(f"sweeps/{name}.yaml: the first line must be: # @package sweep")
+
+
+def refuse_no_choice(group: str, given: Any) -> None:
+    """Refuses what is no name where one is chosen; any other key passes.
+
+    A preset that does not exist is refused too: as the default one is optional, Hydra would leave it out in silence.
+
+    Args:
+        group: A group of conf/, as model, method or preset@train; or another key.
+        given: One value for it.
+
+    Raises:
+        InputError: With the choices.
+    """
+    if group not in GROUPS:
+        return
+    names = group_names(group.partition("@")[0])
+    if isinstance(given, list):
+        several = ",".join(map(str, given))
+        raise InputError(f"{group}: one name is chosen (given: [{several}]).\nA sweep over them: -m {group}={several}")
+    if not isinstance(given, str) or not given or "${" in given:
+        shown = "null" if given is None else "nothing" if given == "" else given
+        raise InputError(f"{group}: a name is needed (given: {shown}).\nChoices: {', '.join(names)}.")
+    if group == "preset@train" and given not in names:
+        raise InputError(no_such_choice(group, given, names))

@@ -1,0 +1,138 @@
+"""The one resolution of a composed configuration: everything behind it sees a Run and its settings. No torch."""
+
+from dataclasses import asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from lora_repro.config.catalogue import NAME, group_names
+from lora_repro.config.containers import refuse_other_types
+from lora_repro.config.schema import Config, Run, TrainConfig, load_group
+from lora_repro.config.settings import Settings
+from lora_repro.costs import budget
+from lora_repro.errors import InputError, did_you_mean
+from lora_repro.methods import METHODS, SizedConfig
+from lora_repro.models.arch import ModelConfig
+from lora_repro.models.inputs import identify_local, refuse_impossible_weights
+from lora_repro.store.adapter_identity import identify_adapter
+from lora_repro.tasks import FAMILIES
+
+
+class Resolved(NamedTuple):
+    """A configuration, taken apart."""
+
+    run: Run
+    settings: Settings
+    init_from: str | None
+    """train.init_from as it was given: a path or a run id."""
+
+
+def resolve(cfg: DictConfig) -> Resolved:
+    """Turns a composed configuration into a Run and its settings. Everything behind it sees only these.
+
+    Reads nothing but, for model=local and a foreign train.init_from, the files whose digests are their identity.
+
+    Raises:
+        InputError: If a key is unknown or missing, or a value impossible.
+    """
+    try:
+        given = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        raise InputError(
+            f"{missing[0]}: no value is given, and conf/ has none for this model and method.\n"
+            f"Give it: {missing[0]}=VALUE" + (f" (missing too: {', '.join(missing[1:])})" if missing[1:] else "")
+        ) from None
+    assert isinstance(given, dict)
+    refuse_other_types(cfg, {str(key): value for key, value in given.items()})
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    _refuse_lost_keys(given, asdict(config), "")
+    settings = Settings(**{f.name: getattr(config, f.name) for f in fields(Settings)})
+    run = Run(**{f.name: getattr(config, f.name) for f in fields(Run)})
+    _refuse_changed_choices(run)
+    _check_scale(settings.scale.name)
+    settings.check()
+    if run.model.name == "local":
+        run.model.config, run.model.digest = identify_local(settings.paths.model)
+        refuse_impossible_weights(Path(settings.paths.model or "").expanduser(), run.arch)
+    run.model.check()
+    run.task.check()
+    run.train.check(run.arch)
+    if isinstance(run.method, SizedConfig) and run.method.budget is not None:
+        setattr(run.method, run.method.size_key, budget.solve(run.method, run.arch))
+    run.method.check(run.arch)
+    if not 0 <= run.seed < 2**32:
+        raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")
+    init_from = run.train.init_from
+    if init_from is not None:
+        run.train.init_from = identify_adapter(init_from)
+    return Resolved(run, settings, init_from)
+
+
+def _check_scale(name: str) -> None:
+    """Refuses a scale that is no choice."""
+    if name not in group_names("scale"):
+        raise InputError(f"scale: follows from the choice of the scale (given: scale.name={name}).")
+
+
+def _refuse_changed_choices(run: Run) -> None:
+    """Refuses overrides of what only describes a chosen model or task: numbers would change, and not the id."""
+    for part in (run.model, run.task, run.method):
+        if not NAME.fullmatch(part.name):
+            raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
+    if METHODS.get(run.method.name) is not type(run.method):
+        raise InputError(f"method.name: follows from the choice of the method (given: {run.method.name}).")
+    described = [f.name for f in fields(ModelConfig) if not f.metadata.get("science", True)]
+    read_there = {"config", "digest"} if run.model.name == "local" else set()
+    for group, part, keys in (
+        ("model", run.model, {"digest", *described} - read_there),
+        ("task", run.task, {"digest", "num_labels"}),
+    ):
+        if part.name not in group_names(group):
+            raise InputError(f"{group}.name: follows from the choice of the {group} (given: {part.name}).")
+        declared = _declared(group, part.name)
+        for key in sorted(keys):
+            if getattr(part, key) != getattr(declared, key, None):
+                raise InputError(
+                    f"{group}.{key}: belongs to {group}={part.name} and cannot be overridden.\n"
+                    f"Choose another {group}, or write a file of its own in conf/{group}."
+                )
+
+
+@cache
+def _declared(group: str, name: str) -> Any:
+    return load_group(group, name)
+
+
+def _refuse_lost_keys(given: Any, kept: Any, path: str) -> None:
+    """Refuses keys that got past the schema (`+method.rank=4`) and would vanish in to_object without a word."""
+    if not (isinstance(given, dict) and isinstance(kept, dict)) or path in ("sweep", "model.config", "model.files"):
+        return
+    for key, value in given.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in kept:
+            raise InputError(unknown_key(where, sorted(map(str, kept))))
+        _refuse_lost_keys(value, kept[key], where)
+
+
+def unknown_key(where: str, keys: list[str]) -> str:
+    """Says that a dotted key does not exist, and which do."""
+    parent, _, key = where.rpartition(".")
+    return (
+        f"{where}: there is no such key.{did_you_mean(key, keys)}\n"
+        f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
+    )
+
+
+def integral(key: str, value: Any) -> Any:
+    """Returns 8 for 8.0 where a dotted key is declared as an integer; any other value as it is."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    group, _, name = key.rpartition(".")
+    sections = {"model": [ModelConfig], "task": FAMILIES.values(), "method": METHODS.values(), "train": [TrainConfig]}
+    declared = [f.type for section in sections.get(group, [Config]) for f in fields(section) if f.name == name]
+    return int(value) if any(kind is int or int in get_args(kind) for kind in declared) else value

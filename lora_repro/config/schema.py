@@ -1,0 +1,149 @@
+"""What a run is: its typed configuration, as Hydra composes it. No torch."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lora_repro.config.catalogue import HOME, group_names
+from lora_repro.config.settings import ScaleConfig, Settings
+from lora_repro.costs import budget
+from lora_repro.errors import InputError, no_such_choice
+from lora_repro.methods import METHODS, MethodConfig
+from lora_repro.models.arch import Arch, ModelConfig, arch_of
+from lora_repro.sweep import workers
+from lora_repro.tasks import FAMILIES, TaskConfig
+
+
+class Dtype(str, Enum):
+    """Precision of the products and of the frozen weights; what is trained is kept in fp32 by both."""
+
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Schedule(str, Enum):
+    """What the learning rate does after the warm-up."""
+
+    linear = "linear"
+    constant = "constant"
+
+
+@dataclass
+class TrainConfig:
+    """How a run is trained. What a paper table prints has no default here: its value stands in YAML."""
+
+    epochs: int = MISSING
+    """0 scores without training."""
+    batch_size: int = MISSING
+    learning_rate: float = MISSING
+    warmup_ratio: float = MISSING
+    """Part of all steps over which the learning rate rises linearly from 0."""
+    schedule: Schedule = MISSING
+    weight_decay: float = MISSING
+    """AdamW's decay, on matrices only: not on biases and LayerNorms, as in transformers' Trainer."""
+    max_grad_norm: float | None = MISSING
+    """Clips the norm over all trained parameters (null: no clipping)."""
+    max_length: int = MISSING
+    """Longer inputs are cut, in tokens."""
+    dtype: Dtype = MISSING
+    max_steps: int | None = None
+    """Ends the training early; the schedule ends with it."""
+    warmup_steps: int | None = None
+    """Replaces warmup_ratio."""
+    head_learning_rate: float | None = None
+    """Learning rate of the head (null: learning_rate)."""
+    init_from: str | None = None
+    """Start from the adapter and head of a run (its id or directory) or of a PEFT folder."""
+
+    def check(self, arch: Arch) -> None:
+        """Refuses impossible values.
+
+        Raises:
+            InputError: Naming the key, the value and what is possible.
+        """
+        head_rate = self.head_learning_rate if self.head_learning_rate is not None else self.learning_rate
+        clip = self.max_grad_norm if self.max_grad_norm is not None else 1.0
+        rules = [
+            ("epochs", self.epochs >= 0, "0 (score only) or more"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0"),
+            ("head_learning_rate", 0 < head_rate < math.inf, "a finite number above 0, or null"),
+            ("warmup_ratio", 0 <= self.warmup_ratio <= 1, "in [0, 1]"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
+            ("max_grad_norm", 0 < clip < math.inf, "a finite number above 0, or null"),
+            ("max_length", 3 <= self.max_length <= arch.max_length, f"from 3 to {arch.max_length} tokens"),
+            ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null"),
+            ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "0 or more, or null"),
+        ]
+        for key, holds, legal in rules:
+            if not holds:
+                raise InputError(f"train.{key}: must be {legal} (given: {getattr(self, key)}).")
+
+
+@dataclass
+class Run:
+    """The science: everything that can change a number, and nothing else."""
+
+    model: ModelConfig = MISSING
+    task: TaskConfig = MISSING
+    method: MethodConfig = MISSING
+    train: TrainConfig = MISSING
+    seed: int = MISSING
+
+    @property
+    def arch(self) -> Arch:
+        """Shapes of the model with this task's head."""
+        return arch_of(self.model.config, self.task.head_width)
+
+    @property
+    def trained_by_method(self) -> int:
+        """Number of weights that the method trains, the head apart."""
+        return self.method.count(self.arch).method
+
+    @property
+    def utilisation(self) -> float | None:
+        """These weights over those that the method's budget names; None without a budget."""
+        return budget.utilisation(self.method, self.arch)
+
+
+@dataclass
+class Config(Settings, Run):
+    """The Hydra root: a Run and its settings."""
+
+
+def register() -> None:
+    """Makes the schemas known to Hydra, under the names that conf/ uses."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    store.store(group="model", name="model_schema", node=ModelConfig)
+    store.store(group="train", name="train_schema", node=TrainConfig)
+    store.store(group="scale", name="scale_schema", node=ScaleConfig)
+    for name, family in FAMILIES.items():
+        store.store(group="task", name=f"{name}_schema", node=family)
+    for name, method in METHODS.items():
+        store.store(group="method", name=f"{name}_schema", node=method)
+    workers.register()
+    OmegaConf.register_new_resolver("lora_repro_home", lambda: str(HOME), replace=True)
+
+
+def load_group(group: str, name: str) -> Any:
+    """Returns the typed configuration of conf/<group>/<name>.yaml, for a group whose file needs no other.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    names = group_names(group)
+    if name not in names:
+        raise InputError(no_such_choice(group, name, names))
+    raw = OmegaConf.load(HOME / "conf" / group / f"{name}.yaml")
+    assert isinstance(raw, DictConfig)
+    schema = str(raw.pop("defaults")[0])
+    node = ConfigStore.instance().load(f"{group}/{schema}.yaml").node
+    return OmegaConf.to_object(OmegaConf.merge(node, raw))
+
+
+register()

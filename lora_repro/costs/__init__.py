@@ -1,0 +1,1 @@
+"""What a run costs: trained weights, budgets and memory."""

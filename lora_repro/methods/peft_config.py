@@ -1,0 +1,211 @@
+"""How PEFT's adapter_config.json scales each update: ranks, alphas, and whose keys decide. No torch."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lora_repro.errors import InputError, MissingInputError, shown
+from lora_repro.methods.patterns import Budget, Pattern
+from lora_repro.store.reading import parse_foreign_json
+
+_OTHER_SUMS = {
+    "use_dora": "scales each column of W_0 + B A",
+    "use_qalora": "pools the input before A",
+    "use_bdlora": "keeps only blocks of a factor",
+    "arrow_config": "mixes several adapters by the input",
+    "target_parameters": "adapts stacks of experts, whose update is no B A",
+}
+"""Settings of a LoRA adapter whose update is not (alpha / r) B A (peft/tuners/lora/variants.py)."""
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "peft_type": ((str,), "a name"),
+    "base_model_name_or_path": ((str,), "a name"),
+    "init_lora_weights": ((bool, str), "true, false or a name"),
+    "use_rslora": ((bool,), "true or false"),
+    "use_dora": ((bool,), "true or false"),
+    "use_qalora": ((bool,), "true or false"),
+    "lora_bias": ((bool,), "true or false"),
+    "fan_in_fan_out": ((bool,), "true or false"),
+    "use_bdlora": ((dict, bool), "settings by name"),
+    "rank_pattern": ((dict,), "numbers by name"),
+    "alpha_pattern": ((dict,), "numbers by name"),
+    "kasa_config": ((dict,), "settings by name"),
+    "arrow_config": ((dict,), "settings by name"),
+    "velora_config": ((dict,), "settings by name"),
+    "monteclora_config": ((dict,), "settings by name"),
+    "target_parameters": ((list,), "a list of names"),
+    "target_modules": ((list, str), "a list of names or a pattern"),
+    "exclude_modules": ((list, str), "a list of names or a pattern"),
+    "layers_to_transform": ((list, int), "numbers of layers"),
+    "alora_invocation_tokens": ((list,), "a list of tokens"),
+    "enable_lora": ((list,), "a list of true and false"),
+}
+"""What is read of the settings, null or of these types. What is not read may be anything."""
+
+_ITEMS = {"target_modules": str, "exclude_modules": str, "layers_to_transform": int}
+"""What stands in a list of these."""
+
+_REMEDY = "Give it as PEFT's save_pretrained writes it."
+
+
+class PeftLoRA(NamedTuple):
+    """The settings of a LoRA adapter, or of a method that has LoRA's settings."""
+
+    where: str
+    """What is named when something is wrong: the file, and who reads it."""
+    kind: str
+    """peft_type."""
+    r: int
+    alpha: float
+    ranks: Mapping[str, tuple[Pattern, float]]
+    """rank_pattern, in the order of the file."""
+    alphas: Mapping[str, tuple[Pattern, float]]
+    """alpha_pattern."""
+    given: Mapping[str, Any]
+    """All settings, as they stand in the file."""
+
+    @property
+    def rslora(self) -> bool:
+        """Whether the scale is alpha / sqrt(r)."""
+        return bool(self.given.get("use_rslora"))
+
+    def rank(self, module: str) -> int:
+        """Returns the rank of a module's update."""
+        return int(self._first("rank_pattern", self.ranks, module, float(self.r)))
+
+    def scaling(self, module: str) -> float:
+        """Returns the scale of a module's update: alpha / r, or alpha / sqrt(r) in rsLoRA."""
+        alpha, r = self._first("alpha_pattern", self.alphas, module, self.alpha), self.rank(module)
+        return alpha / (math.sqrt(r) if self.rslora else r)
+
+    def doubts(self, modules: Sequence[str]) -> list[str]:
+        """Says where the order of the keys in the file decides, and which keys say nothing.
+
+        PEFT takes the first key that matches, and sorts the keys when it saves: so what training used may be another.
+        """
+        said = []
+        for name, patterns in (("rank_pattern", self.ranks), ("alpha_pattern", self.alphas)):
+            found = {module: self._all(name, patterns, module) for module in modules}
+            unclear = {m: keys for m, keys in found.items() if len({patterns[key][1] for key in keys}) > 1}
+            if unclear:
+                module, keys = next(iter(unclear.items()))
+                values = ", ".join(f"{shown(key)} = {patterns[key][1]:g}" for key in keys)
+                said.append(
+                    f"{name}: several keys with other values match {len(unclear)} of {len(modules)} modules, first "
+                    f"{shown(module)} ({values}). PEFT takes the first in the file and sorts the keys when it saves, "
+                    "so the adapter may have been trained with another."
+                )
+            used = {key for keys in found.values() for key in keys}
+            if idle := [shown(key) for key in patterns if key not in used]:
+                said.append(f"{name}: {len(idle)} keys match no module of the adapter, first {idle[0]}.")
+        return said
+
+    def _first(self, name: str, patterns: Mapping[str, tuple[Pattern, float]], module: str, default: float) -> float:
+        keys = self._all(name, patterns, module)
+        return patterns[keys[0]][1] if keys else default
+
+    def _all(self, name: str, patterns: Mapping[str, tuple[Pattern, float]], module: str) -> list[str]:
+        found = []
+        for key, (pattern, _) in patterns.items():
+            try:
+                if pattern.matches(module):
+                    found.append(key)
+            except ValueError as error:
+                raise _unmatched(self.where, name, key, error) from None
+        return found
+
+
+def settings_of(content: str | bytes, where: str) -> dict[str, Any]:
+    """Reads JSON that holds settings by name, however it is damaged.
+
+    Raises:
+        MissingInputError: If it does not.
+    """
+    if content[:23] in ("version https://git-lfs", b"version https://git-lfs"):
+        raise MissingInputError(f"{where}: is a Git-LFS pointer: the file was not downloaded.\ngit lfs pull")
+    try:
+        settings = parse_foreign_json(content if isinstance(content, bytes) else content.encode())
+        if not isinstance(settings, dict):
+            raise ValueError(f"holds a {type(settings).__name__}, no settings by name")
+    except ValueError as error:
+        raise MissingInputError(f"{where}: is damaged ({shown(error)}).\n{_REMEDY}") from error
+    return settings
+
+
+def checked(content: str | bytes, where: str) -> PeftLoRA:
+    """Reads a LoRA adapter's settings and refuses those whose update is no (alpha / r) B A.
+
+    Raises:
+        MissingInputError: If they are damaged.
+        InputError: If they are no LoRA adapter's.
+    """
+    return lora_settings(settings_of(content, where), where)
+
+
+def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alpha: str = "lora_alpha") -> PeftLoRA:
+    """Checks settings by name.
+
+    Args:
+        settings: What the file holds.
+        where: What is named when something is wrong.
+        rank: The name of the rank in it.
+        alpha: The name of alpha in it.
+
+    Raises:
+        MissingInputError: If one is missing, or of a wrong type.
+        InputError: If a setting makes the update no (alpha / r) B A, or a pattern cannot be matched.
+    """
+    for key, (types, words) in _TYPES.items():
+        value = settings.get(key)
+        fits = isinstance(value, types)
+        if isinstance(value, list) and key in _ITEMS:
+            fits = fits and all(type(item) is _ITEMS[key] for item in value)
+        if value is not None and not fits:
+            raise MissingInputError(f"{where}: {key} must be {words} (given: {_given(value)}).\n{_REMEDY}")
+    if setting := next((key for key in _OTHER_SUMS if settings.get(key)), None):
+        raise InputError(
+            f"{where}: the adapter has {setting}, which {_OTHER_SUMS[setting]}.\n"
+            "Give a LoRA adapter without it: dW = (alpha / r) B A."
+        )
+    budget = Budget()
+    read = {}
+    for name, number in (("rank_pattern", _rank), ("alpha_pattern", _alpha)):
+        read[name] = {}
+        for key, value in (settings.get(name) or {}).items():
+            try:
+                pattern = Pattern(key, budget)
+            except ValueError as error:
+                raise _unmatched(where, name, key, error) from None
+            read[name][key] = pattern, float(number(value, f"{where}: {name} of {shown(key)}"))
+    return PeftLoRA(
+        where,
+        str(settings.get("peft_type") or "LORA"),
+        _rank(settings.get(rank), f"{where}: {rank}"),
+        _alpha(settings.get(alpha), f"{where}: {alpha}"),
+        read["rank_pattern"],
+        read["alpha_pattern"],
+        settings,
+    )
+
+
+def _unmatched(where: str, name: str, key: str, error: ValueError) -> InputError:
+    return InputError(f"{where}: {name} holds {shown(key)}, which {error}.\nWrite the modules' names.")
+
+
+def _rank(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1 or value % 1 or value > 2**31:
+        raise MissingInputError(f"{name} must be a whole number of 1 or more (given: {_given(value)}).\n{_REMEDY}")
+    return int(value)
+
+
+def _alpha(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e30 < value < 1e30:
+        raise MissingInputError(f"{name} must be a number (given: {_given(value)}).\n{_REMEDY}")
+    return float(value)
+
+
+def _given(value: object) -> str:
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "settings by name"
+    return "nothing" if value is None else shown(json.dumps(value))

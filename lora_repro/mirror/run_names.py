@@ -1,0 +1,51 @@
+"""What a tracker calls the runs of a sweep: each by what differs in it, all by what they have in common. No torch."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lora_repro.config.grammar import quoted
+from lora_repro.sweep.grid import Job
+
+LONGEST = 100
+"""Letters of a name or a group; W&B takes 128."""
+
+
+def overrides(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """Returns what to add to each job's overrides, by run id: `log.name='r=8 seed=0'`, and the group of an own sweep.
+
+    A sweep of sweeps/ is its runs' group already; a name or group that is given stays.
+    """
+    keys = list(dict.fromkeys(key for job in jobs for key in job.point))
+    axes = [key for key in keys if len({_text(job.point.get(key)) for job in jobs}) > 1]
+    short = {key: _short(key, keys) for key in keys}
+    added: dict[str, list[str]] = {}
+    for job in jobs:
+        run, settings = job.resolved.run, job.resolved.settings.log
+        values = {key: f"{short[key]}={_text(value)}" for key, value in job.point.items()}
+        name = " ".join(values[key] for key in axes if key in values)
+        groups = {"model": run.model.name, "task": run.task.name, "method": run.method.name}
+        shared = [text for key, text in (groups | values | groups).items() if key not in (*axes, "seed")]
+        group = f"{' '.join(shared)}: {' '.join(short[key] for key in axes)}"
+        is_own = not any(line.startswith("+sweeps=") for line in job.overrides)
+        added[job.run_id] = [
+            f"log.{key}={quoted(text[:LONGEST])}"
+            for key, text, is_wanted in (
+                ("name", name, settings.name is None and axes),
+                ("group", group, settings.group is None and axes and is_own),
+            )
+            if is_wanted
+        ]
+    return added
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """Returns the last word of a key, or all of it where another key ends so too."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def _text(value: Any) -> str:
+    """Writes a value so that it needs no quotes; long ones are cut, as a prompt is."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
+    return re.sub(r"[^\w.,:/+-]+", "_", text)[:40]

@@ -1,0 +1,97 @@
+"""What a model's matrices read: forward passes of its base, watched at the inputs of its modules."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lora_repro.config.schema import Run
+from lora_repro.config.settings import Settings
+from lora_repro.models.arch import Site
+from lora_repro.models.load import load_model
+from lora_repro.progress import progress
+from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.training import device
+
+BATCH = 64
+
+
+def second_moments(
+    run: Run, settings: Settings, sites: Sequence[Site], examples: int, vectors: int
+) -> dict[str, Float[np.ndarray, "d_in d_in"]]:
+    """Returns E[x x^T] of each site's inputs x, by forward passes; see second_moments.py, which keeps them.
+
+    Args:
+        run: Which model and task.
+        settings: Device, paths and cache.
+        sites: The matrices.
+        examples: How many training examples all sites read.
+        vectors: How many inputs a dimension each must see: sites that lack some read on.
+
+    Raises:
+        MissingInputError: If weights or data are missing or damaged.
+    """
+    where = device.prepare(settings.compute)
+    split = encode(run, settings)["train"]
+    model = load_model(run, settings.paths.model, settings.paths.cache, where).eval().to(where)
+    moments, begin, end = _Moments(), 0, examples
+    lacking = {site.module for site in sites}
+    with torch.inference_mode():
+        while lacking and begin < len(split.lengths):
+            with moments.of(model, lacking):
+                batches = list(_by_length(split, begin, end))
+                for indices in progress(batches, "reading the inputs of each matrix", len(batches)):
+                    inputs, _ = split.batch(indices, where)
+                    moments.mask = inputs["attention_mask"].bool()
+                    body: Any = model.base_model
+                    body(**inputs, **({"use_cache": False} if run.arch.is_decoder else {}))
+            lacking = {site.module for site in sites if moments.tokens[site.module] < vectors * site.d_in}
+            begin, end = end, end + examples
+    return {site.name: moments.mean(site.module) for site in sites}
+
+
+def _by_length(split: Encoded, begin: int, end: int) -> Iterator[list[int]]:
+    """Yields some of the examples in batches of like length."""
+    order = (begin + split.lengths[begin:end].argsort(stable=True)).tolist()
+    yield from (order[start : start + BATCH] for start in range(0, len(order), BATCH))
+
+
+class _Moments:
+    """Sums of x x^T by module, in float64, while a model runs."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Float[Tensor, "d d"]] = {}
+        self.tokens: dict[str, int] = {}
+        self.mask: Tensor | None = None
+        """Which positions of the batch are no padding."""
+        self._last: tuple[Tensor, Tensor] | None = None
+        """An input and its product: q, k and v read the same tensor, one after the other."""
+
+    @contextmanager
+    def of(self, model: nn.Module, modules: set[str]) -> Iterator[None]:
+        """Watches these modules."""
+        hooks = [model.get_submodule(name).register_forward_pre_hook(partial(self._add, name)) for name in modules]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def mean(self, module: str) -> Float[np.ndarray, "d_in d_in"]:
+        """Returns E[x x^T]."""
+        return (self.sums[module] / self.tokens[module]).cpu().numpy()
+
+    def _add(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert self.mask is not None
+        x = inputs[0] if inputs[0].dim() == 3 else inputs[0].unflatten(0, self.mask.shape)
+        mask = self.mask[:, : x.shape[1]]
+        if self._last is None or self._last[0] is not inputs[0]:
+            tokens = x[mask].double()
+            self._last = inputs[0], tokens.T @ tokens
+        self.sums[name] = self.sums.get(name, 0) + self._last[1]
+        self.tokens[name] = self.tokens.get(name, 0) + int(mask.sum())

@@ -1,0 +1,364 @@
+"""Loads a backbone with its classification head, frozen but for the head, and checks it against its shapes."""
+
+import json
+import logging
+import string
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import logging as transformers_logging
+from transformers.activations import ACT2FN
+
+from lora_repro import draw
+from lora_repro.config.schema import Dtype, Run
+from lora_repro.costs.memory import COPIED_UP_TO
+from lora_repro.errors import MissingInputError
+from lora_repro.models import labels
+from lora_repro.models.arch import Arch, ModelConfig, Source
+from lora_repro.models.declared import only, read_config, tokenizer_names, told, weight_names
+from lora_repro.models.inputs import find_model, sha256_of_bytes
+from lora_repro.models.json_files import read_keys
+from lora_repro.models.pickled import refuse_more_than_tensors
+from lora_repro.models.pooling import read_first_position, read_last_token
+from lora_repro.models.weights import weight_files
+from lora_repro.training.precision import has_fast_bf16
+
+OUTPUTS = ("classifier.out_proj", "classifier", "score")
+"""The layers whose outputs are the labels; the first that a model has."""
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
+    *("dropout", "hidden_dropout", "attention_dropout"),  # OPT, GPT-NeoX, Llama
+)
+"""The keys of config.json that model.dropout sets, where a model has them."""
+ACTIVATIONS = ("hidden_act", "activation_function")
+INITIALIZER_RANGE = 0.02
+"""What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
+EAGER_UP_TO = 256
+"""Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
+
+log = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """A model before anything is attached."""
+
+    model: nn.Module
+    drawn: frozenset[str]
+    """The head's parameters that the checkpoint does not hold."""
+
+
+def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
+    """Returns the model that `load` loads."""
+    return load(run, model_path, cache_dir, device).model
+
+
+def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> Loaded:
+    """Loads a run's model in fp32 into the host's memory, every weight frozen but the head's.
+
+    The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What the
+    checkpoint lacks of it is drawn from (seed, name, shape) with the distribution of transformers, so it starts alike
+    for all methods and ranks.
+
+    Raises:
+        MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
+    """
+    folder = _folder(run.model, model_path, cache_dir)
+    if folder is None:
+        return _load(run, "", device)
+    with told(f"the model in {folder}"):
+        return _load(run, str(folder), device)
+
+
+def _load(run: Run, folder: str, device: torch.device) -> Loaded:
+    arch = run.arch
+    is_copied = arch.size() <= COPIED_UP_TO
+    read = _template if is_copied else _template.__wrapped__
+    template, missing, misfits = read(
+        folder,
+        json.dumps(run.model.config, sort_keys=True),
+        run.model.digest,
+        run.model.dropout,
+        run.task.head_width,
+        "eager" if is_eager(run, device) else "sdpa",
+    )
+    _check_shapes(template, arch, run.model.name)
+    if absent := sorted(name for name in missing if not arch.is_head(name)):
+        raise MissingInputError(
+            f"model={run.model.name}: {len(absent)} of the backbone's tensors are not in the weights, or not in this "
+            f"shape. First: {absent[0]}.\nGive weights that belong to the config.json beside them."
+        )
+    model = deepcopy(template) if is_copied else template
+    std = getattr(model.config, "initializer_range", INITIALIZER_RANGE)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(arch.is_head(name))
+        if name in missing:
+            parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
+    if run.model.name == "local":
+        _align_labels(model, run, missing, misfits)
+    if arch.model_type in ("bert", "roberta"):
+        read_first_position(model)
+    if arch.is_decoder and arch.head_modules:
+        read_last_token(model)
+    return Loaded(model, missing)
+
+
+def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits: Collection[str]) -> None:
+    """Puts the outputs of a head that was trained before into the order of the task's labels, by their names."""
+    output = output_of(run.arch)
+    if output is not None and f"{output}.weight" not in missing:
+        put_labels_in_order(model, run, "model=local")
+    elif output is not None and f"{output}.weight" in misfits:
+        log.warning(
+            "model=local: the head in the weights is not as wide as task %s needs (%d labels); it starts anew.",
+            run.task.name, run.task.num_labels,
+        )  # fmt: skip
+
+
+def output_of(arch: Arch) -> str | None:
+    """Returns the layer whose outputs are the labels; None of a language model."""
+    return next((name for name in OUTPUTS if f"{name}.weight" in arch.parameters), None)
+
+
+def label_order(run: Run) -> list[int] | None:
+    """Returns at which output of a head in its base's order each label of the task stands; None where unknown."""
+    found = _labels_of_base(run)
+    return None if found is None else labels.order(found, run.task.label_names)
+
+
+def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
+    """Puts the outputs of a head whose labels are called as in the base's config.json into the task's order.
+
+    Args:
+        model: The model with that head, in place.
+        run: Its run.
+        whose: Where the head comes from, for the words.
+    """
+    output, found, order = output_of(run.arch), _labels_of_base(run), label_order(run)
+    if output is None or found is None:
+        return
+    if order is None:
+        log.warning(
+            "%s: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
+            "are taken in this order. If it is another, correct id2label there.",
+            whose, ", ".join(found), ", ".join(run.task.label_names),
+        )  # fmt: skip
+    elif order != sorted(order):
+        log.info("%s: the head's labels are %s; put into the task's order.", whose, ", ".join(found))
+        for parameter in model.get_submodule(output).parameters():
+            parameter.data = parameter.data[order]
+
+
+def _labels_of_base(run: Run) -> list[str] | None:
+    """Returns what the base calls its labels, if it has as many as the task."""
+    found = labels.names_in(run.model.config.get("id2label"))
+    return found if found is not None and len(found) == run.task.num_labels else None
+
+
+def is_eager(run: Run, device: torch.device) -> bool:
+    """Tells whether attention is plain products, and no fused kernel."""
+    rounded = run.train.dtype is Dtype.bf16 and not has_fast_bf16(device)
+    return device.type == "cpu" and (rounded or run.train.max_length <= EAGER_UP_TO)
+
+
+def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:
+    """Loads the model's own tokenizer; the random tiny one has a vocabulary of letters.
+
+    Raises:
+        MissingInputError: If weights are missing, or the package that reads this kind of tokenizer.
+    """
+    folder = _folder(config, model_path, cache_dir)
+    if folder is None:
+        roles = string.ascii_lowercase
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *roles, *(f"##{role}" for role in roles)]
+        return BertTokenizer(vocab={token: position for position, token in enumerate(vocabulary)})
+    only_spm = (folder / "spm.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if only_spm and find_spec("sentencepiece") is None:
+        raise MissingInputError(
+            f"{folder / 'spm.model'} is read by a package that is not here: sentencepiece.\n"
+            "Install it: pip install 'lora_repro[deberta]'"
+        )
+    names = tokenizer_names(config, folder)
+    read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: its faults are told here
+    with told(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
+        tokenizer = AutoTokenizer.from_pretrained(files, padding_side="right")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
+    if tokenizer.vocab_size > config.config["vocab_size"]:  # tokens added to it may lie beyond, if no text has them
+        raise too_large(tokenizer, config, tokenizer.vocab_size - 1)
+    return tokenizer
+
+
+def too_large(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, token: int) -> MissingInputError:
+    """Says that a tokenizer has tokens for which the model's embedding has no row."""
+    return MissingInputError(
+        f"model={config.name}: the tokenizer knows {len(tokenizer)} tokens, the model's embedding has "
+        f"{config.config['vocab_size']} rows: none for {tokenizer.convert_ids_to_tokens(token)!r}, token {token}.\n"
+        "Give the tokenizer that was saved with these weights; if tokens were added to it, save the weights after "
+        f"model.resize_token_embeddings({len(tokenizer)})."
+    )
+
+
+def _folder(config: ModelConfig, model_path: str | None, cache_dir: str) -> Path | None:
+    return None if config.source is Source.random else find_model(config, model_path, cache_dir)
+
+
+class _Template(NamedTuple):
+    model: PreTrainedModel
+    missing: frozenset[str]
+    """The parameters that the checkpoint does not hold."""
+    misfits: frozenset[str] = frozenset()
+    """Those of them that it holds in another shape."""
+
+
+@lru_cache(maxsize=2)
+@torch.inference_mode(False)
+def _template(
+    folder: str, config_json: str, digest: str, dropout: float, head_width: int | None, attention: str
+) -> _Template:
+    """Reads the weights, once per process; `load_model` hands out copies."""
+    keys = json.loads(config_json)
+    if folder:
+        _check_config(Path(folder) / "config.json", keys)
+    config = read_config(Path(folder) / "config.json", keys)
+    config.output_hidden_states = config.output_attentions = False  # nothing here reads them
+    config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
+    for key in DROPOUTS:
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+    if getattr(config, "classifier_dropout", None) is not None:
+        config.classifier_dropout = dropout
+    auto: Any = AutoModelForCausalLM
+    if head_width is not None:
+        auto, config.num_labels = AutoModelForSequenceClassification, head_width
+    _forget_pad_outside_vocabulary(config)
+    attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
+    if folder:
+        return _read(Path(folder), auto, config, attention)
+    model = auto.from_config(config, attn_implementation=attention)
+    missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
+    for name, parameter in model.named_parameters():
+        if name not in missing and parameter.dim() > 1:
+            parameter.data = torch.from_numpy(draw.random_weight(name, tuple(parameter.shape)))
+    if (found := random_digest(model, missing)) != digest:
+        raise MissingInputError(
+            f"The random weights drawn here have digest {found}, not {digest}.\n"
+            "Set it as the model's digest if its shapes were changed on purpose."
+        )
+    return _Template(model, missing)
+
+
+def _read(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:
+    """Reads a model's weights from its folder, and nothing else that lies there."""
+    activation = next((getattr(config, key) for key in ACTIVATIONS if hasattr(config, key)), None)
+    if activation not in ACT2FN:
+        raise MissingInputError(
+            f"{folder}/config.json: hidden_act {activation!r} is no activation of transformers.\n"
+            "Give the config.json that belongs to the weights."
+        )
+    files = weight_files(folder)
+    kinds = refuse_more_than_tensors(files)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its report of the missing head: the head is ours to draw
+    transformers_logging.disable_progress_bar()
+    try:
+        with (
+            told(f"the model in {folder}"),
+            only(folder, weight_names(folder), {"model_type": config.model_type}) as alone,
+        ):
+            model, info = auto.from_pretrained(
+                alone,
+                config=config,
+                attn_implementation=attention,
+                dtype=torch.float32,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise MissingInputError(f"{files[0]} is damaged ({error}).\nCopy or download it again.") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    for name, parameter in model.named_parameters():
+        if (kind := _stored_as(name, kinds)) is not None:
+            raise MissingInputError(
+                f"{files[0]}: {name} is stored as {kind}, which is no plain number: these weights are quantised.\n"
+                "Give weights in fp32, fp16 or bf16: model.dequantize() of transformers, then save_pretrained."
+            )
+        if not parameter.isfinite().all():
+            raise MissingInputError(
+                f"{files[0]}: {name} holds values that are not finite.\nGive weights that did not diverge."
+            )
+    misfits = frozenset(entry[0] for entry in info["mismatched_keys"])
+    return _Template(model, frozenset(info["missing_keys"]) | misfits, misfits)
+
+
+def _stored_as(parameter: str, kinds: Mapping[str, str]) -> str | None:
+    """Returns in which kind of number a parameter is stored, if in none that is plain; its prefix may be left out."""
+    return next((kind for name, kind in kinds.items() if f".{parameter}".endswith(f".{name}")), None)
+
+
+def _forget_pad_outside_vocabulary(config: PretrainedConfig) -> None:
+    """Takes a pad token that has no row away, with which no embedding can be made; padding is known by the mask.
+
+    RoBERTa counts positions from its pad token and keeps it.
+    """
+    pad = config.pad_token_id
+    if config.model_type != "roberta" and pad is not None and not 0 <= pad < config.vocab_size:
+        config.pad_token_id = None
+
+
+def random_digest(model: nn.Module, missing: frozenset[str]) -> str:
+    """Returns the sha256 over the names and fp32 bytes of a random model's weights, the head apart."""
+    parts = [
+        name.encode() + parameter.detach().numpy().tobytes()
+        for name, parameter in model.named_parameters()
+        if name not in missing
+    ]
+    return sha256_of_bytes(b"".join(parts))
+
+
+def _draw(seed: int, name: str, shape: tuple[int, ...], std: float) -> Tensor:
+    """Draws a weight of the head from N(0, std), a bias as zero: transformers' initialisation, keyed by name."""
+    if len(shape) == 1:
+        return torch.zeros(shape)
+    return torch.from_numpy(draw.normal(seed, name, shape, std))
+
+
+def _check_config(path: Path, declared: Mapping[str, Any]) -> None:
+    """Holds the config.json beside the weights against conf/model: heads and activation leave no mark in shapes."""
+    found = read_keys(path)
+    for key, value in declared.items():
+        if found.get(key, value) != value:
+            raise MissingInputError(
+                f"{path}: {key} is {found[key]}, conf/model says {value}.\n"
+                "Give the folder of this model, or take it as your own: model=local paths.model=DIR"
+            )
+
+
+def _check_shapes(model: nn.Module, arch: Arch, name: str) -> None:
+    found = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
+    expected = dict(arch.parameters)
+    if found != expected:
+        wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+        raise MissingInputError(
+            f"model={name}: {len(wrong)} weights do not have the shape that its configuration says. First: "
+            f"{wrong[0]} is {found.get(wrong[0], 'absent')}, expected {expected.get(wrong[0], 'absent')}.\n"
+            f"Fetch the weights anew (python -m lora_repro.fetch {name}) or correct conf/model/{name}.yaml."
+        )

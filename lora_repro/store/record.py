@@ -1,0 +1,384 @@
+"""The record of a run, `outputs/runs/<run_id>/`: written here, read here. No torch."""
+
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import shutil
+import socket
+import stat
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_repro.config.resolve import Resolved
+from lora_repro.config.settings import LogConfig
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, not_ours
+from lora_repro.methods import FullConfig, MethodConfig
+from lora_repro.store import files
+from lora_repro.store.digests import digests_of
+from lora_repro.store.lock import Lock, Owner, holder, remove_dead
+from lora_repro.store.result import SCHEMA, Result, first_difference, read_result
+from lora_repro.store.status import State, read_status
+
+TRAINED = "trained.safetensors"
+"""What a method without an adapter's layout has trained."""
+
+FILES = ("status.json", "config.yaml", "metrics.jsonl", "run.log", "predictions.parquet", TRAINED)
+FOLDERS = ("checkpoint", "snapshots", "adapter")
+"""What a run writes beside its lock and its result."""
+
+log = logging.getLogger(__name__)
+
+
+class _RunLog(logging.Handler):
+    """The run's log file; where it cannot be written, the run goes on: the words stand on stderr too."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Appends a line."""
+        try:
+            files.append(self.path, self.format(record) + "\n")
+        except OSError:
+            return
+
+
+class Record:
+    """One run's directory.
+
+    Args:
+        outputs: The store (paths.outputs).
+        run_id: The run's id, its directory's name under runs/.
+    """
+
+    def __init__(self, outputs: str | Path, run_id: str) -> None:
+        self.run_id = run_id
+        self.folder = Path(outputs) / "runs" / run_id
+        self._lock = Lock(self.folder / "lock")
+
+    def read(self) -> Result:
+        """Reads result.json. A run is finished exactly when it parses and carries this run id and schema."""
+        return read_result(self.folder)
+
+    @property
+    def state(self) -> State:
+        """Where the run stands."""
+        return self.stand()[0]
+
+    def stand(self) -> tuple[State, dict[str, Any] | None]:
+        """Returns how the run stands, and its result if it is finished.
+
+        It is finished by its result, running by its lock, and otherwise what status.json says.
+        """
+        result, problem, is_damaged = self.read()
+        if result is not None:
+            return State.finished, result
+        if problem is not None and not is_damaged:
+            return State.blocked, None
+        if self.holder() is not None:
+            return State.running, None
+        try:
+            state = State(self.status()["state"])
+        except (ValueError, KeyError):
+            return State.todo, None
+        if state is State.running:
+            return State.stale, None
+        return State.todo if state is State.finished else state, None  # its result is gone or damaged
+
+    def holder(self) -> Owner | None:
+        """Returns the process that computes the run; None if nobody does."""
+        return holder(self.folder / "lock")
+
+    def is_free(self) -> bool:
+        """Tells whether nobody computes the run; the lock of a machine that is taken for dead is removed."""
+        if self.holder() is not None:
+            return False
+        remove_dead(self.folder / "lock")
+        return True
+
+    @contextmanager
+    def running(self, resolved: Resolved) -> Iterator[None]:
+        """Holds the run's lock and status.json while it is computed, and writes down how that ended.
+
+        Raises:
+            RunBusyError: If another process computes the run.
+            AlreadyFinishedError: If another process has finished it.
+            InputError: If the directory belongs to another schema, or its result cannot be read, or it cannot be
+                written.
+        """
+        is_new = not self.folder.exists()
+        self._make_room(resolved)
+        handler = _RunLog(self.folder / "run.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        except AlreadyFinishedError:
+            self._end(State.finished, None)
+            self._tidy()
+            raise
+        except DivergedError as error:
+            self._end(State.diverged, error)
+            raise
+        except InputError as error:
+            if is_new and not os.path.lexists(self.folder / "result.json"):  # nothing has begun: no trace is left
+                shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                self._end(State.interrupted, error)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._end(State.interrupted, None)
+            raise
+        except OSError as error:
+            self._end(State.interrupted, error)
+            raise
+        except BaseException as error:
+            self._end(State.failed, error)
+            raise
+        finally:
+            logging.getLogger().removeHandler(handler)
+            self._lock.release()
+
+    def refuse_loss_of_lock(self) -> None:
+        """Ends a run that another machine has taken over, while this process was stopped for minutes.
+
+        Raises:
+            RunFailedError: If the lock is no longer this process's.
+        """
+        if not self._lock.is_ours():
+            raise RunFailedError(
+                f"{self.run_id} was taken over by another process: this one was not heard for too long."
+            )
+
+    def refuse_to_write_over(self, metrics_by_epoch: list[dict[str, Any]]) -> None:
+        """Stops before the files of another process that has finished the run meanwhile are written over.
+
+        Args:
+            metrics_by_epoch: What was computed here, which the words hold against theirs.
+
+        Raises:
+            AlreadyFinishedError: If its result is there.
+            InputError: If a result is there that cannot be read.
+            RunFailedError: If the lock is no longer this process's.
+        """
+        self.refuse_loss_of_lock()
+        try:
+            self._make_way()
+        except AlreadyFinishedError as error:
+            other = first_difference(error.result["metrics_by_epoch"], metrics_by_epoch)
+            log.warning(
+                "%s was finished by another process meanwhile. Its result stays, and what was computed here is left "
+                "out; its metrics are %s.",
+                self.run_id, f"others: {other}" if other else "the same",
+            )  # fmt: skip
+            raise
+
+    def status(self) -> dict[str, Any]:
+        """Reads status.json; a missing or damaged one says nothing."""
+        return read_status(self.folder)
+
+    def log_metrics(self, row: dict[str, Any]) -> None:
+        """Appends an object to metrics.jsonl."""
+        files.append(self.folder / "metrics.jsonl", json.dumps(row) + "\n")
+
+    def reset_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Makes metrics.jsonl what it was at a checkpoint."""
+        files.write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def save_predictions(self, rows: list[dict[str, Any]]) -> None:
+        """Writes predictions.parquet: split, epoch, example id, label, prediction, scores."""
+        import pyarrow
+        from pyarrow import parquet
+
+        sink = pyarrow.BufferOutputStream()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+        files.write_atomically(self.folder / "predictions.parquet", sink.getvalue().to_pybytes())
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes result.json, last and atomically: from now on the run is finished.
+
+        Raises:
+            AlreadyFinishedError: As `refuse_to_write_over` does, and its other errors.
+        """
+        self.refuse_to_write_over(result["metrics_by_epoch"])
+        self._write_result({"schema": SCHEMA, **result, "digests": digests_of(self.folder)})
+        self._write_status(State.finished)
+        self._tidy()
+
+    def tidy(self) -> None:
+        """Clears what a kill has left beside a finished run: checkpoint, parts of files, a status that says less."""
+        try:
+            self._lock.acquire(is_patient=False)
+        except (RunFailedError, InputError, OSError):
+            return  # another process does it, or the store is read-only
+        try:
+            if self.read().result is not None:
+                if self.status().get("state") != State.finished.value:
+                    self._write_status(State.finished)
+                self._tidy()
+        except OSError as error:
+            log.debug("%s: not tidied (%s).", self.run_id, error)
+        finally:
+            self._lock.release()
+
+    @property
+    def is_tidy(self) -> bool:
+        """Tells whether nothing is left that `tidy` would clear."""
+        leftover = ("checkpoint", "lock", f".result.json{files.PARTIAL}", f".status.json{files.PARTIAL}")
+        return self.status().get("state") == State.finished.value and not any(
+            (self.folder / name).exists() for name in leftover
+        )
+
+    def lacking(self, settings: LogConfig, method: MethodConfig) -> list[str]:
+        """Returns what `log` asks for and a finished run's directory does not hold."""
+        wanted = [self.snapshot_path(fraction) for fraction in settings.snapshots]
+        if settings.save_full and isinstance(method, FullConfig):
+            wanted.append(self.folder / TRAINED)
+        return [path.relative_to(self.folder).as_posix() for path in wanted if not path.exists()]
+
+    def snapshot_path(self, fraction: float) -> Path:
+        """Returns the file of the snapshot after this fraction of training."""
+        return self.folder / "snapshots" / f"{fraction:g}.safetensors"
+
+    def adopt(self, other: "Record", names: list[str]) -> None:
+        """Takes files over from another record of the same run, and their digests before them.
+
+        A kill between the two leaves a digest without its file, and the file is asked for again. A result of an
+        earlier version, without digests, stays so.
+        """
+        ours, theirs = self.read().result, other.read().result
+        if ours is not None and theirs is not None and "digests" in ours:
+            adopted = {name: theirs["digests"][name] for name in names}
+            self._write_result(ours | {"digests": ours["digests"] | adopted})
+        for name in names:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            os.replace(other.folder / name, self.folder / name)
+            files.sync_folder((self.folder / name).parent)
+
+    def discard_checkpoint(self) -> None:
+        """Removes the checkpoints."""
+        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+
+    def discard(self) -> None:
+        """Removes the directory."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write_result(self, result: dict[str, Any]) -> None:
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        files.write_atomically(self.folder / "result.json", text)
+
+    def _tidy(self) -> None:
+        self.discard_checkpoint()
+        for partial in self.folder.rglob(f".*{files.PARTIAL}"):
+            files.remove(partial)
+
+    def _make_room(self, resolved: Resolved) -> None:
+        """Takes the lock and prepares the directory for a new attempt."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        try:
+            self._begin(resolved)
+        except OSError as error:
+            self._lock.release()
+            raise _unwritable(self.folder, error) from error
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _make_way(self) -> None:
+        """Moves a damaged result aside.
+
+        Raises:
+            AlreadyFinishedError: If it is whole.
+            InputError: If it cannot be told whose it is.
+        """
+        found = self.read()
+        if found.result is not None:
+            raise AlreadyFinishedError(self.run_id, found.result)
+        if found.problem is None:
+            return
+        if not found.is_damaged:
+            raise InputError(f"{found.problem}\n{found.remedy}")
+        names = (self.folder / f"result.json.damaged{i or ''}" for i in itertools.count())
+        kept = next(path for path in names if not os.path.lexists(path))
+        log.warning("%s It is kept as %s, and the run is computed anew.", found.problem, kept.name)
+        os.replace(self.folder / "result.json", kept)
+
+    def _refuse_strangers(self) -> None:
+        """Refuses links, and what is no file or no folder, under a name that the run would write."""
+        kinds = {**dict.fromkeys(FILES, stat.S_ISREG), **dict.fromkeys(FOLDERS, stat.S_ISDIR)}
+        for name, is_ours in kinds.items():
+            path = self.folder / name
+            if os.path.lexists(path) and not is_ours(os.lstat(path).st_mode):
+                raise not_ours(path)
+
+    def _begin(self, resolved: Resolved) -> None:
+        self._refuse_strangers()
+        self._make_way()
+        for partial in self.folder.rglob(f".*{files.PARTIAL}"):
+            files.remove(partial)
+        before = self.status()
+        died = before.get("state") == State.running.value
+        self._write_status(
+            State.running,
+            attempts=before.get("attempts", 0) + 1,
+            deaths=before.get("deaths", 0) + died,
+            started=time.time(),
+        )
+        files.write_atomically(self.folder / "config.yaml", _config_yaml(resolved))
+
+    def _end(self, state: State, error: BaseException | None) -> None:
+        """Writes down how an attempt ended, as far as the disk lets it: nothing is decided by these words."""
+        if not self._lock.is_ours():
+            return
+        try:
+            if state is State.failed:
+                files.append(self.folder / "run.log", traceback.format_exc())
+            told = {} if error is None else {"error": f"{type(error).__name__}: {error}"[-2000:]}
+            self._write_status(state, **told)
+        except OSError as problem:
+            log.warning("%s: its end, %s, could not be written (%s).", self.run_id, state.value, problem.strerror)
+
+    def _write_status(self, state: State, **more: Any) -> None:
+        """Writes status.json: words for people; of them only `failed` and `diverged` decide what a sweep leaves out."""
+        known = {key: value for key, value in self.status().items() if key in ("attempts", "deaths", "started")}
+        status = {"run_id": self.run_id, "state": state.value, "host": socket.gethostname(), "pid": os.getpid()}
+        files.write_atomically(
+            self.folder / "status.json",
+            json.dumps({**known, **status, "updated": time.time(), **more}, indent=1) + "\n",
+        )
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"paths.outputs: {folder} cannot be written ({error.strerror}).\nGive a folder that can: paths.outputs=DIR"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Turns a typed configuration into what JSON and YAML hold, field for field."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _config_yaml(resolved: Resolved) -> str:
+    parts = {"run": plain(resolved.run), "circumstances": plain(resolved.settings)}
+    return yaml.safe_dump(parts, sort_keys=False)

@@ -1,0 +1,187 @@
+"""What result.json of a finished run holds: read here alone, and its shape is checked once. No torch."""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_repro.config.identity import run_name
+from lora_repro.store.reading import NoFileError, is_count, is_number, read_json
+
+SCHEMA = 1
+"""Version of result.json; a reader refuses others."""
+
+RANGES = {"accuracy": (0.0, 1.0), "majority": (0.0, 1.0), "loss": (0.0, math.inf)}
+"""Where a metric must lie; one that is not named here is only finite."""
+
+
+class Result(NamedTuple):
+    """What reading a run's result.json came to: the result, or why it does not count."""
+
+    result: dict[str, Any] | None
+    problem: str | None
+    is_damaged: bool = False
+    """It is nobody's result: it may be moved aside, and the run computed anew. Otherwise it is left as it is."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the problem."""
+        if self.is_damaged:
+            return "Compute the run again: the same command replaces a damaged result."
+        return (
+            "So it is left as it is: make it readable here, or move it away. Compute the run again in another store: "
+            "paths.outputs=DIR"
+        )
+
+
+class _Kind(NamedTuple):
+    """What a value must be."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _of(kind: _Kind, words: str) -> _Kind:
+    return _Kind(words, lambda value: isinstance(value, dict) and all(kind.holds(item) for item in value.values()))
+
+
+def _or_null(kind: _Kind) -> _Kind:
+    return _Kind(f"{kind.words} or null", lambda value: value is None or kind.holds(value))
+
+
+def _is_balance(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and is_count(value.get("n"))
+        and value["n"] > 0
+        and isinstance(value.get("labels"), dict)
+        and all(map(is_count, value["labels"].values()))
+    )
+
+
+_OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
+_TEXT = _Kind("text", lambda value: isinstance(value, str))
+_FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
+_COUNT = _Kind("a whole number, 0 or more", is_count)
+_AMOUNT = _Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
+_BALANCE = _Kind("an object with n and labels", _is_balance)
+
+REQUIRED = ("run_id", "config", "metrics", "metrics_by_epoch", "params")
+"""Keys that every result has had; others may be absent in old ones."""
+
+_SHAPE = {
+    "run_id": _Kind("a run's id", lambda value: isinstance(value, str) and len(value) <= 255),
+    "config": _OBJECT,
+    **{f"config.{group}": _OBJECT for group in ("model", "task", "method", "train")},
+    **{f"config.{group}.name": _TEXT for group in ("model", "task", "method")},
+    "config.model.digest": _TEXT,
+    "config.seed": _COUNT,
+    "metrics": _OBJECT,
+    "metrics_by_epoch": _Kind("a list of objects, one an epoch", lambda value: isinstance(value, list) and value != []),
+    "params": _OBJECT,
+    **{f"params.{key}": _COUNT for key in ("trainable", "method", "head", "total")},
+    "params.by_module": _of(_COUNT, "an object of whole numbers"),
+    "flags": _of(_FLAG, "an object of true and false"),
+    "data": _OBJECT,
+    **{f"data.{split}": _BALANCE for split in ("train", "eval", "test")},
+    **dict.fromkeys(("run_seconds", "train_seconds"), _AMOUNT),
+    **dict.fromkeys(("train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)),
+    "digests": _of(_TEXT, "an object of text"),
+    "provenance": _OBJECT,
+    "provenance.commit": _or_null(_TEXT),
+    "provenance.dirty": _or_null(_FLAG),
+    "provenance.device_class": _TEXT,
+    "provenance.bf16": _or_null(_TEXT),
+    "provenance.threads": _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0),
+    "provenance.versions": _of(_TEXT, "an object of text"),
+    "provenance.machines_before": _Kind(
+        "a list of objects", lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    ),
+}
+"""What is read of a result, by dotted key, and what it must be where it is there."""
+
+_ABSENT = object()
+
+
+def read_result(folder: Path) -> Result:
+    """Reads a run directory's result.json; a missing one is no problem, a damaged, foreign or unreadable one is.
+
+    Only a damaged one may be moved aside: that a file cannot be read now, or here, is no damage.
+    """
+    path = folder / "result.json"
+    try:
+        result = read_json(path)
+    except FileNotFoundError:
+        if path.is_symlink():
+            return Result(None, f"{path} does not count: it is a link to {path.readlink()}, which is not there.")
+        return Result(None, None)
+    except OSError as error:
+        return Result(None, f"{path} cannot be read ({error.strerror}).")
+    except NoFileError as error:
+        return Result(None, f"{path} cannot be read ({error}).")
+    except ValueError as error:
+        problem = f"{path} is damaged and does not count ({error})."
+        return Result(None, problem, is_damaged=not path.is_symlink())
+    schema = result.get("schema") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or schema != SCHEMA or isinstance(schema, bool):
+        is_another = is_count(schema) and not isinstance(schema, bool)
+        told = schema if is_another else None
+        problem = f"{path} does not count: it has schema {told}, this version reads {SCHEMA}."
+        return Result(None, problem, is_damaged=not is_another)
+    if (wrong := _wrong(result)) is not None:
+        return Result(None, f"{path} is damaged and does not count ({wrong}).", is_damaged=True)
+    if result["run_id"] != run_name(folder):
+        return Result(None, f"{path} does not count: it is the result of {result['run_id']}.")
+    return Result(result, None)
+
+
+def _wrong(result: dict[str, Any]) -> str | None:
+    """Says what is not as it must be, if anything is."""
+    if lacking := [key for key in REQUIRED if key not in result]:
+        return f"it lacks {', '.join(lacking)}"
+    for key, kind in _SHAPE.items():
+        value: Any = result
+        for part in key.split("."):
+            value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
+        if value is _ABSENT:
+            if key.startswith("config.") or (key.startswith("data.") and "data" in result):
+                return f"it lacks {key}"
+        elif not kind.holds(value):
+            return f"{key} must be {kind.words}"
+    rows = result["metrics_by_epoch"]
+    for row in rows:
+        if not isinstance(row, dict) or not is_count(row.get("epoch")):
+            return "each of metrics_by_epoch must be an object with its epoch"
+        if (wrong := _wrong_metrics(_metrics(row))) is not None:
+            return f"metrics_by_epoch: {wrong}"
+    if result["metrics"] != _metrics(rows[-1]):
+        return "its metrics are not those of its last epoch"
+    return None
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if "/" in key}
+
+
+def _wrong_metrics(metrics: dict[str, Any]) -> str | None:
+    if not metrics:
+        return "there are none"
+    for key, value in metrics.items():
+        low, high = RANGES.get(key.rpartition("/")[2], (-math.inf, math.inf))
+        if not is_number(value) or not low <= value <= high:
+            bounds = (
+                "finite" if low == -math.inf else f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            )
+            return f"{key} must be a number, {bounds} (it is {str(value)[:40]})"
+    return None
+
+
+def first_difference(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str | None:
+    """Names the first metric in which two results' metrics_by_epoch differ; None where they are the same."""
+    for one, other in itertools.zip_longest(theirs, ours, fillvalue={}):
+        for key in dict.fromkeys([*one, *other]):
+            if one.get(key) != other.get(key):
+                epoch = one.get("epoch", other.get("epoch"))
+                return f"{key} after epoch {epoch} is {one.get(key)}, here {other.get(key)}"
+    return None

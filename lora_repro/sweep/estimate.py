@@ -1,0 +1,189 @@
+"""How long runs will take, by what finished runs of their model took, or the first steps of those under way. No torch.
+
+Time grows with the examples that are trained and scored; what a run takes beside, for loading, stays. The timings that
+resemble a run most decide, and of several the median.
+"""
+
+import socket
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_repro.config.schema import Run
+from lora_repro.store.reading import is_count, is_number, read_lines
+from lora_repro.store.record import plain
+from lora_repro.store.result import read_result
+from lora_repro.store.status import read_status
+
+SCORED = 1 / 3
+"""What scoring an example costs, in trained ones: a pass forward, where training goes forward and twice as far back."""
+
+
+class Timing(NamedTuple):
+    """What a run, or a part of one, took."""
+
+    model: tuple[str, str]
+    """Name and digest."""
+    task: str
+    method: str
+    dtype: str
+    is_here: bool
+    """It was this machine."""
+    is_whole: bool
+    trains: bool
+    rate: float
+    """Seconds for an example trained."""
+    beside: float
+    """Seconds that do not grow with the examples."""
+    seconds: float
+    """All that it took."""
+
+
+class Work(NamedTuple):
+    """What a run computes, in examples."""
+
+    trained: int
+    scored: int
+
+    @property
+    def total(self) -> float:
+        """All of it, in examples trained."""
+        return self.trained + SCORED * self.scored
+
+
+def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str, int]) -> Work:
+    """Returns what a run computes.
+
+    Args:
+        epochs: As configured; 0 scores once.
+        batch_size: As configured.
+        max_steps: As configured.
+        sizes: Examples of train, eval and test.
+    """
+    trained = epochs * sizes["train"]
+    if max_steps is not None:
+        trained = min(trained, max_steps * batch_size)
+    scorings = max(1, -(-trained // sizes["train"]))
+    return Work(trained, scorings * (sizes["eval"] + sizes["test"]))
+
+
+def expected(runs: Sequence[Run], timings: Sequence[Timing]) -> float | None:
+    """Returns the seconds that runs will take, one after another; None where nothing tells.
+
+    Runs of a model that nothing is known of count as the mean of the others.
+    """
+    known = [seconds for run in runs if (seconds := _expected(run, timings)) is not None]
+    return statistics.mean(known) * len(runs) if known else None
+
+
+def _expected(run: Run, timings: Iterable[Timing]) -> float | None:
+    """Returns the median of what the timings say that resemble the run most."""
+    of_model = [timing for timing in timings if timing.model == (run.model.name, run.model.digest)]
+    sizes = sizes_of(run)
+    if sizes is None:
+        of_model = [timing for timing in of_model if timing.task == run.task.name and timing.is_whole]
+    if not of_model:
+        return None
+    likeness = {timing: _likeness(timing, run) for timing in of_model}
+    nearest = [timing for timing in of_model if likeness[timing] == max(likeness.values())]
+    if sizes is None:
+        return statistics.median(timing.seconds for timing in nearest)
+    mine = work(run.train.epochs, run.train.batch_size, run.train.max_steps, sizes)
+    return statistics.median(timing.rate * mine.total + timing.beside for timing in nearest)
+
+
+def _likeness(timing: Timing, run: Run) -> tuple[bool, ...]:
+    return (
+        timing.trains or not run.train.epochs,
+        timing.is_here,
+        timing.task == run.task.name,
+        timing.dtype == run.train.dtype.value,
+        timing.method == run.method.name,
+        timing.is_whole,
+    )
+
+
+def sizes_of(run: Run) -> dict[str, int] | None:
+    """Returns the numbers of examples of a run, as far as they are known without reading its data."""
+    whole = run.task.sizes() or {}
+    given = {split: getattr(run.task, f"{split}_size") for split in ("train", "eval", "test")}
+    sizes = {split: size if size is not None else whole.get(split) for split, size in given.items()}
+    return {split: size for split, size in sizes.items() if size is not None} if None not in sizes.values() else None
+
+
+class Timings:
+    """What the runs of a store took; each finished one is read once.
+
+    Args:
+        outputs: The store.
+    """
+
+    def __init__(self, outputs: str | Path) -> None:
+        self.runs = Path(outputs) / "runs"
+        self._finished: dict[Path, Timing | None] = {}
+
+    def of(self, runs: Iterable[Run], begun: Mapping[str, Run]) -> list[Timing]:
+        """Returns the timings of all finished runs of these runs' models, and of the steps of those that are begun.
+
+        Args:
+            runs: What an estimate is wanted for.
+            begun: Runs that are under way or were interrupted, by id.
+        """
+        for model in {run.model.name for run in runs}:
+            for folder in sorted(self.runs.glob(f"{model}-*")):
+                if folder not in self._finished and (result := read_result(folder).result) is not None:
+                    self._finished[folder] = _of_result(folder, result)
+        found = [*self._finished.values(), *(_of_steps(self.runs / name, run) for name, run in begun.items())]
+        return [timing for timing in found if timing is not None]
+
+
+def _of_result(folder: Path, result: Mapping[str, Any]) -> Timing | None:
+    """Returns what a finished run took; None where an old record does not say."""
+    config, train = result["config"], result["config"]["train"]
+    sizes = {split: balance["n"] for split, balance in result.get("data", {}).items()}
+    # run_seconds is the last attempt's, train_seconds those of all
+    seconds = float(max(result.get("run_seconds") or 0, result.get("train_seconds") or 0))
+    epochs, batch_size, max_steps = (train.get(key) for key in ("epochs", "batch_size", "max_steps"))
+    if not (
+        seconds and sizes and is_count(epochs) and is_count(batch_size) and (max_steps is None or is_count(max_steps))
+    ):
+        return None
+    done = work(epochs, batch_size, max_steps, sizes)
+    rate = (result.get("train_seconds") or 0) / done.trained if done.trained else 0.0
+    beside = seconds - rate * done.total
+    if not rate or beside < 0:
+        rate, beside = seconds / done.total, 0.0
+    return _timing(folder, config, is_whole=True, trains=done.trained > 0, rate=rate, beside=beside, seconds=seconds)
+
+
+def _of_steps(folder: Path, run: Run) -> Timing | None:
+    """Returns what the last steps that a run has written down took, from its first."""
+    try:
+        rows = read_lines(folder / "metrics.jsonl").rows
+    except (OSError, ValueError):
+        return None
+    last: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
+    examples, seconds = last.get("examples", 0), last.get("wall_time_s", 0)
+    if not is_number(examples) or not is_number(seconds) or min(examples, seconds) <= 0:
+        return None
+    return _timing(
+        folder, plain(run), is_whole=False, trains=True, rate=seconds / examples, beside=0.0, seconds=float(seconds)
+    )
+
+
+def _timing(
+    folder: Path, config: Mapping[str, Any], *, is_whole: bool, trains: bool, rate: float, beside: float, seconds: float
+) -> Timing:
+    return Timing(
+        model=(config["model"]["name"], config["model"]["digest"]),
+        task=config["task"]["name"],
+        method=config["method"]["name"],
+        dtype=str(config["train"].get("dtype")),
+        is_here=read_status(folder).get("host") == socket.gethostname(),
+        is_whole=is_whole,
+        trains=trains,
+        rate=rate,
+        beside=beside,
+        seconds=seconds,
+    )

@@ -1,0 +1,1 @@
+"""One run from start to end: its job, steps, scores, checkpoints and checks."""

@@ -1,0 +1,254 @@
+"""Everything that changes while training, and how it is kept: checkpoints and snapshots."""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+
+from lora_repro.config.identity import NUMERICS_VERSION
+from lora_repro.config.schema import Run
+from lora_repro.config.settings import LogConfig, Resume
+from lora_repro.store import files
+from lora_repro.store.adapter import save_snapshot
+from lora_repro.store.record import Record
+from lora_repro.training import interrupt
+
+SCHEMA = 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training: with torch's generators, which dropout draws from, a checkpoint."""
+
+    model: nn.Module
+    """Of it the parameters that require a gradient."""
+    optimizer: AdamW
+    schedule: LRScheduler
+    loss_sum: Tensor
+    """Over the examples since the last line of metrics.jsonl."""
+    step: int = 0
+    examples: int = 0
+    examples_told: int = 0
+    """Examples up to the last line of metrics.jsonl."""
+    seconds: float = 0.0
+    """Time spent in steps, scoring apart."""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """Of metrics.jsonl."""
+    logits: dict[str, Tensor] = field(default_factory=dict)
+    """What scored splits came to, (examples, labels), by `split/epoch`: metrics and predictions follow from it."""
+    machines: list[dict[str, Any]] = field(default_factory=list)
+    """Those on which the run has been before, where they differ in what decides the bits."""
+
+    @property
+    def where(self) -> torch.device:
+        """The device of the training."""
+        return self.loss_sum.device
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Returns the parameters that are trained, by name."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def take_apart(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Returns the tensors and the plain values that `put_together` needs."""
+        tensors: dict[str, Tensor] = {"loss_sum": self.loss_sum, "generator/cpu": torch.get_rng_state()}
+        if self.loss_sum.is_cuda:
+            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.where)
+        for name, parameter in self.trained().items():
+            tensors[f"model/{name}"] = parameter
+            tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()}
+        tensors |= {f"logits/{key}": value for key, value in self.logits.items()}
+        values = {key: getattr(self, key) for key in _PLAIN}
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return tensors, values | {"schedule": self.schedule.state_dict(), "rates": rates}
+
+    @torch.no_grad()
+    def put_together(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Becomes the state that was taken apart, in place."""
+        trained = self.trained()
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind == "model":
+                trained[name].copy_(tensor)
+            elif kind == "optimizer":
+                name, _, part = name.rpartition("/")
+                self.optimizer.state[trained[name]][part] = tensor.to(trained[name].device)
+            elif kind == "logits":
+                self.logits[name] = tensor
+        for key in _PLAIN:
+            setattr(self, key, values[key])
+        for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
+            group["lr"] = rate
+        self.schedule.load_state_dict(values["schedule"])
+        self.loss_sum.copy_(tensors["loss_sum"])
+        torch.set_rng_state(tensors["generator/cpu"])
+        if "generator/cuda" in tensors and self.where.type == "cuda":
+            torch.cuda.set_rng_state(tensors["generator/cuda"], self.where)
+
+
+_PLAIN = ("step", "examples", "examples_told", "seconds", "lines", "machines")
+
+
+def write(state: TrainState, folder: Path, run_id: str, machine: dict[str, Any]) -> None:
+    """Writes a checkpoint; the one before is removed only when the new one is on the disk.
+
+    Args:
+        state: What to keep.
+        folder: The run's `checkpoint/`.
+        run_id: The run.
+        machine: What decides the bits, from `provenance.machine`.
+
+    Raises:
+        OSError: If it cannot be written; the checkpoint before stands.
+    """
+    tensors, values = state.take_apart()
+    about = {"schema": SCHEMA, "run_id": run_id, "numerics_version": NUMERICS_VERSION, "machine": machine}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({**about, "state": values})
+    digest = _digest(tensors, text)
+    folder.mkdir(exist_ok=True)
+    before = _found(folder)
+    path = folder / f"{state.step:09d}-{len(state.logits):03d}.safetensors"
+    files.write_atomically(path, save(tensors, {"about": text, "sha256": digest}))
+    for old in before:
+        if old != path:
+            files.remove(old)
+
+
+def restore(
+    state: TrainState, folder: Path, run_id: str, machine: dict[str, Any], which: Resume, up_to: int | None = None
+) -> bool:
+    """Fills a state that was prepared as for a fresh start from the newest whole checkpoint, in place.
+
+    The rule: a checkpoint of another run (so of another configuration or numerics version), of another schema, or
+    damaged, is never used. One made on another device class, with other threads, other precision of products or
+    another torch, is used with `log.resume=any` only, and the record then lists the machines.
+
+    Args:
+        state: The state to fill.
+        folder: The run's `checkpoint/`.
+        run_id: The run.
+        machine: What decides the bits, from `provenance.machine`.
+        which: log.resume.
+        up_to: The last step from which everything that is asked for can still be made.
+
+    Returns:
+        Whether there was one to go on from.
+    """
+    if which is Resume.never:
+        return False
+    for path in reversed(_found(folder)):
+        try:
+            tensors, about = _read(path)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            log.warning("%s is damaged and not used (%s).", path, error)
+            continue
+        ours = {"schema": SCHEMA, "run_id": run_id, "numerics_version": NUMERICS_VERSION}
+        if other := [f"{key} {about.get(key)}" for key, value in ours.items() if about.get(key) != value]:
+            log.warning("%s is of another run and not used (%s).", path, ", ".join(other))
+            continue
+        differs = [key for key in machine if about["machine"].get(key) != machine[key]]
+        if differs and which is not Resume.any:
+            told = "; ".join(f"{key}: {about['machine'].get(key)}, here {machine[key]}" for key in differs)
+            log.warning(
+                "The checkpoint of step %d was made elsewhere (%s), so it is not used; log.resume=any would use it.",
+                about["state"]["step"], told,
+            )  # fmt: skip
+            continue
+        if up_to is not None and about["state"]["step"] > up_to:
+            log.warning("A snapshot of step %d is asked for, which the checkpoint lies behind: not used.", up_to)
+            continue
+        state.put_together(tensors, about["state"])
+        if differs:
+            state.machines.append({"until_step": state.step, **about["machine"]})
+        return True
+    return False
+
+
+def _found(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a folder, the newest last; no links, and nothing that is no file."""
+    found = sorted(folder.glob("[0-9]*.safetensors"))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dictionary)
+    if _digest(tensors, metadata["about"]) != metadata["sha256"]:
+        raise ValueError("its sha256 is not what was written")
+    return tensors, json.loads(metadata["about"])
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class Checkpointer:
+    """Keeps what a run must not lose, checkpoints and snapshots, in its record.
+
+    Args:
+        record: The run's directory.
+        settings: What to keep, and how often.
+        machine: What decides the bits, from `provenance.machine`.
+        run: The run.
+        total: Its optimizer steps in all.
+    """
+
+    def __init__(self, record: Record, settings: LogConfig, machine: dict[str, Any], run: Run, total: int) -> None:
+        self.record, self.settings, self.machine, self.run = record, settings, machine, run
+        self.snapshots = {fraction: round(fraction * total) for fraction in settings.snapshots}
+        self.kept = time.monotonic()
+
+    def resume(self, state: TrainState) -> None:
+        """Goes on from a checkpoint, where there is one that fits, in place; otherwise starts with nothing kept."""
+        absent = [step for of, step in self.snapshots.items() if not self.record.snapshot_path(of).exists()]
+        folder, up_to = self.record.folder / "checkpoint", min(absent, default=None)
+        if restore(state, folder, self.record.run_id, self.machine, self.settings.resume, up_to):
+            log.info("%s goes on from step %d.", self.record.run_id, state.step)
+        else:
+            shutil.rmtree(self.record.folder / "snapshots", ignore_errors=True)
+
+    def log(self, state: TrainState, line: dict[str, Any]) -> None:
+        """Writes a line of metrics.jsonl."""
+        state.lines.append(line)
+        self.record.log_metrics(line)
+
+    def after_step(self, state: TrainState) -> None:
+        """Is called after each step and each scored split: keeps what is due.
+
+        Raises:
+            AskedToEndError: If the process was asked to end.
+        """
+        for fraction, step in self.snapshots.items():
+            if step == state.step and not self.record.snapshot_path(fraction).exists():
+                save_snapshot(state.model, self.run, self.record.snapshot_path(fraction), step)
+        interrupt.refuse_to_go_on()
+        every = self.settings.checkpoint_every_s
+        if every is not None and time.monotonic() - self.kept >= every:
+            self.write(state)
+
+    def write(self, state: TrainState) -> None:
+        """Writes a checkpoint; a disk that is full costs the checkpoint, not the run."""
+        self.record.refuse_loss_of_lock()
+        try:
+            write(state, self.record.folder / "checkpoint", self.record.run_id, self.machine)
+        except OSError as error:
+            log.warning("%s: no checkpoint could be written (%s); the run goes on.", self.record.run_id, error.strerror)
+        self.kept = time.monotonic()

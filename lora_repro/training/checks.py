@@ -1,0 +1,99 @@
+"""What stops a run, or flags it: nothing may be trained but what the method says, and that must have moved."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_repro.config.schema import Dtype
+from lora_repro.methods import Count
+from lora_repro.methods.lora_layers import LoRAUpdate, merge
+from lora_repro.models.arch import Arch
+from lora_repro.tasks import objective
+from lora_repro.tasks.encoding import Encoded
+
+
+def refuse_wrong_counts(model: nn.Module, arch: Arch, count: Count) -> None:
+    """Holds the model's weights against the count from shapes.
+
+    Raises:
+        RuntimeError: If a kind of weights differs in number.
+    """
+    head = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and arch.is_head(name))
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    found = {"method": trainable - head, "head": head, "total": sum(p.numel() for p in model.parameters())}
+    expected = {kind: getattr(count, kind) for kind in found}
+    if found != expected:
+        raise RuntimeError(f"The model does not train what the method counts: found {found}, expected {expected}.")
+
+
+def digests(model: nn.Module, without: Collection[str] = ()) -> dict[str, str]:
+    """Returns the sha256 over the bytes of every parameter and buffer but those left out, by name."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+        for name, tensor in tensors.items()
+        if name not in without
+    }
+
+
+def refuse_changed_weights(model: nn.Module, before: Mapping[str, str]) -> None:
+    """Holds everything that is not trained against the digests it had before training.
+
+    Raises:
+        RuntimeError: If something changed.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    now = digests(model, without=trained)
+    frozen = (now.keys() | before.keys()) - trained
+    if changed := [name for name in frozen if now.get(name) != before.get(name)]:
+        raise RuntimeError(f"A frozen weight changed while training: {min(changed)} ({len(changed)} in all).")
+
+
+def flags(
+    model: nn.Module, before: Mapping[str, str], predictions: Iterable[Mapping[str, Any]], epoch: int
+) -> dict[str, bool]:
+    """Returns what a reader must know before trusting the numbers.
+
+    Args:
+        model: The model after training.
+        before: Its digests before.
+        predictions: The rows of predictions.parquet.
+        epoch: The last epoch; 0 where nothing was trained.
+
+    Returns:
+        `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was.
+        `b_zero`: an update's B (of the embedding: A) is zero, so it does nothing.
+        `one_class`: dev or test predictions name one class.
+    """
+    named: dict[str, set[int]] = {}
+    for row in predictions:
+        if row["epoch"] == epoch:
+            named.setdefault(row["split"], set()).add(row["prediction"])
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    now = digests(model, without=before.keys() - trained)
+    updates = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
+    return {
+        "untrained": epoch == 0,
+        "unmoved": epoch > 0 and any(now[name] == before[name] for name in trained),
+        "b_zero": any(not (update.lora_B.any() and update.lora_A.any()) for update in updates),
+        "one_class": any(len(classes) == 1 for classes in named.values()),
+    }
+
+
+@torch.inference_mode()
+def merge_max_abs_error(model: nn.Module, split: Encoded, where: torch.device, examples: int = 32) -> float | None:
+    """Returns the largest change of a logit when the updates are folded into the weights; None without updates.
+
+    Measured in fp32 on the first examples of a split: merging is exact but for rounding (paper, Section 4.1).
+    """
+    if not any(isinstance(module, LoRAUpdate) for module in model.modules()):
+        return None
+    copy = deepcopy(model).float().eval()
+    first = list(range(min(examples, len(split.examples))))
+    unmerged = objective.label_logits(copy, split, first, Dtype.fp32, where)
+    merge(copy)
+    return (objective.label_logits(copy, split, first, Dtype.fp32, where) - unmerged).abs().max().item()

@@ -1,0 +1,136 @@
+"""The task function: one run, skipped when finished, recorded however it ends. Every launcher calls it."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+from traceback import clear_frames
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import Resolved, resolve
+from lora_repro.config.settings import LogConfig
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, system_words
+from lora_repro.mirror import mirror
+from lora_repro.store.files import leaving_none_empty
+from lora_repro.store.record import Record, State
+from lora_repro.training import interrupt
+
+log = logging.getLogger(__name__)
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def run_job(cfg: DictConfig) -> dict[str, float]:
+    """Computes the run of a composed configuration, unless it is finished, and returns its metrics.
+
+    Raises:
+        InputError: If the configuration is impossible, or weights or data are missing.
+        RunFailedError: If the run failed or diverged, or another process computes it.
+        RunInterruptedError: If a launcher's worker was asked to end.
+        KeyboardInterrupt: If the program was.
+    """
+    resolved = resolve(cfg)
+    set_up_logging(resolved.settings.log)
+    record = Record(resolved.settings.paths.outputs, run_id(resolved.run))
+    with interrupt.job():
+        try:
+            if interrupt.requested():
+                raise KeyboardInterrupt
+            return _unless_finished(resolved, record)
+        except KeyboardInterrupt:
+            if interrupt.requested():
+                interrupt.pass_on()
+            raise
+
+
+def _unless_finished(resolved: Resolved, record: Record) -> dict[str, float]:
+    result, settings = record.read().result, resolved.settings.log
+    if result is None:
+        return _compute(resolved, record)["metrics"]
+    lacking = record.lacking(settings, resolved.run.method)
+    if not lacking:
+        log.info("%s is finished already, nothing to do.", record.run_id)
+    elif not settings.rebuild:
+        log.info("%s is finished and lacks %s; log.rebuild=true makes it again.", record.run_id, ", ".join(lacking))
+    else:
+        _rebuild(resolved, record, lacking, result)
+    return result["metrics"]
+
+
+def _rebuild(resolved: Resolved, record: Record, lacking: list[str], result: dict[str, Any]) -> None:
+    """Computes a finished run again, beside it, and takes over what it lacks if the metrics are the same.
+
+    Raises:
+        RunFailedError: If they are not; the finished run stays as it is.
+    """
+    again = Record(Path(resolved.settings.paths.outputs) / "rebuild", record.run_id)
+    if again.state is State.finished:
+        again.discard()  # of an earlier attempt, which kept other things
+    found = _compute(resolved, again)
+    if found["metrics_by_epoch"] != result["metrics_by_epoch"]:
+        raise RunFailedError(
+            f"{record.run_id} was made again with other metrics, so nothing is taken over; it stays as it was.\n"
+            f"See why: python -m analysis diff {record.folder} {again.folder}"
+        )
+    record.adopt(again, lacking)
+    again.discard()
+    log.info("%s was made again with the same metrics; new: %s", record.run_id, ", ".join(lacking))
+
+
+def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
+    from lora_repro.training.train import train  # torch is imported only where something is computed
+
+    began = time.perf_counter()
+    try:
+        try:
+            with leaving_none_empty(record.folder), record.running(resolved):
+                result = train(resolved, record)
+                result |= {"run_seconds": round(time.perf_counter() - began, 3)}
+                record.finish(result)
+        finally:
+            mirror.end(record.folder, resolved.settings)
+    except (InputError, RunFailedError):
+        raise
+    except AlreadyFinishedError as error:
+        return error.result
+    except DivergedError as error:
+        raise RunFailedError(f"{record.run_id} diverged: {error}.") from error
+    except OSError as error:
+        store = record.folder.parent.parent
+        if error.filename is not None and not Path(str(error.filename)).absolute().is_relative_to(store.absolute()):
+            raise RunFailedError(f"{record.run_id} was interrupted: {system_words(error)}") from error
+        where = f": {error.filename}" if error.filename else ""
+        raise RunFailedError(
+            f"{record.run_id} was interrupted: {error.strerror or error}{where}.\n"
+            f"Make room in {store}, or give another store: paths.outputs=DIR"
+        ) from error
+    except Exception as error:
+        clear_frames(error.__traceback__)  # they hold the model: the next run needs its memory
+        raise RunFailedError(
+            f"{record.run_id} failed: {type(error).__name__}: {error}\nThe traceback: {record.folder}/run.log"
+        ) from error
+    log.info("%s finished in %.0f s: %s", record.run_id, time.perf_counter() - began, record.folder)
+    return result
+
+
+def set_up_logging(settings: LogConfig) -> None:
+    """Sends the words of this program, and the warnings of its libraries, to stderr.
+
+    Raises:
+        InputError: If the level is unknown or every_steps is no positive number.
+    """
+    if settings.level not in LEVELS:
+        raise InputError(f"log.level: must be one of {', '.join(LEVELS)} (given: {settings.level}).")
+    if settings.every_steps < 1:
+        raise InputError(f"log.every_steps: must be at least 1 (given: {settings.every_steps}).")
+    root = logging.getLogger()
+    if not any(getattr(handler, "ours", False) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.ours = True  # pyright: ignore[reportAttributeAccessIssue]
+        root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("lora_repro").setLevel(settings.level.upper())

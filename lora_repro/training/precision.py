@@ -1,0 +1,99 @@
+"""What dtype=bf16 means: both sides of every product rounded to bf16, sums in fp32, the result rounded to bf16.
+
+Where the hardware multiplies in bf16 that is torch's autocast. CPUs without such instructions are 7 to 70 times slower
+in bf16 than in fp32; there the same rounding is done around fp32 products, at a tenth more than the cost of fp32.
+"""
+
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from lora_repro.config.schema import Dtype
+from lora_repro.costs.saved_tensors import Products
+from lora_repro.methods.lora_layers import LoRAUpdate
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tells whether this device multiplies in bf16 faster than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("x86_64", "AMD64"):  # oneDNN itself also counts CPUs where it is slow
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def store_in_bf16(model: nn.Module, is_decoder: bool = False) -> None:
+    """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
+
+    LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
+    methods differ in what they train, not in how they round. Decoders have no LayerNorm behind the embeddings, so these
+    are raised to fp32. A language model's output layer (with its tied embedding) and a frozen A stay in fp32 too.
+
+    Args:
+        model: The model, with its method attached.
+        is_decoder: The embeddings themselves begin the residual stream.
+    """
+    output = getattr(model, "lm_head", None)
+    adapted = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
+    kept = {id(parameter) for module in (output, *adapted) if module is not None for parameter in module.parameters()}
+    for parameter in model.parameters():
+        if not parameter.requires_grad and id(parameter) not in kept:
+            parameter.data = parameter.data.bfloat16()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.forward = partial(_layer_norm_in_fp32, module)
+        elif is_decoder and isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
+            module.forward = partial(_embedding_to_fp32, module)
+
+
+def _embedding_to_fp32(table: nn.Embedding, input: Tensor) -> Tensor:
+    return F.embedding(input, table.weight, table.padding_idx).float()
+
+
+def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:
+    bias = norm.bias.float() if norm.bias is not None else None
+    return F.layer_norm(input.float(), norm.normalized_shape, norm.weight.float(), bias, norm.eps)
+
+
+def products_of(dtype: Dtype, device: torch.device) -> Products:
+    """Returns how products are computed here."""
+    if dtype is Dtype.fp32:
+        return Products.fp32
+    return Products.bf16 if has_fast_bf16(device) else Products.rounded
+
+
+def products(dtype: Dtype, device: torch.device) -> AbstractContextManager[Any]:
+    """Returns the context in which a model's forward pass runs."""
+    kind = products_of(dtype, device)
+    if kind is Products.fp32:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if kind is Products.bf16 else RoundedProducts()
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Does the products of autocast's bf16 in fp32, with the same roundings forward and backward."""
+
+    PRODUCTS = frozenset(
+        (F.linear, F.conv1d, torch.matmul, torch.bmm, torch.addmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
+    )
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Rounds the tensors that enter and leave a product; everything else runs as it is."""
+        if func not in self.PRODUCTS:
+            return func(*args, **(kwargs or {}))
+        rounded = [_rounded(arg) for arg in args]
+        with torch._C.DisableTorchFunction():
+            return func(*rounded, **(kwargs or {})).bfloat16()
+
+
+def _rounded(value: Any) -> Any:
+    return value.bfloat16().float() if isinstance(value, Tensor) else value

@@ -1,0 +1,96 @@
+"""Where a result comes from: code, versions, hardware."""
+
+import os
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_repro import __version__
+from lora_repro.config.catalogue import HOME
+from lora_repro.config.schema import Dtype
+from lora_repro.training.precision import has_fast_bf16
+
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+SETTINGS = (
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DYNAMIC", "OMP_DYNAMIC"),
+    *("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+)
+"""Variables of the environment by which libraries choose their kernels, so that the same products round in another way.
+
+Those that set a number of threads (OMP_NUM_THREADS, MKL_NUM_THREADS ...) are none of them: launchers set these, and the
+number is recorded itself.
+"""
+
+
+def machine(where: torch.device, dtype: Dtype) -> dict[str, Any]:
+    """Returns what decides the bits of a run's numbers, beside its configuration."""
+    return {
+        "device_class": _device_class(where),
+        "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(where) else "rounded products in fp32",
+        "threads": torch.get_num_threads(),
+        "torch": metadata.version("torch"),
+        "settings": settings() or None,
+    }
+
+
+def collect(where: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, Any]:
+    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time.
+
+    Args:
+        where: The device.
+        dtype: Precision of the products.
+        budget: The number of weights that the size of the method was solved from, as it was given.
+    """
+    here = machine(where, dtype)
+    return {
+        **_commit(),
+        "versions": _versions(),
+        **{key: here[key] for key in ("device_class", "bf16", "threads")},
+        "budget": budget,
+        **({"settings": here["settings"]} if here["settings"] else {}),
+    }
+
+
+def settings() -> dict[str, str]:
+    """Returns those variables of the environment that are set and change how numbers are computed."""
+    return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES} | {"lora_repro": __version__}
+
+
+@cache
+def _device_class(where: torch.device) -> str:
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def _commit() -> dict[str, Any]:
+    """Returns the checkout's commit and whether it has uncommitted changes; nulls outside of a checkout."""
+    if not (HOME / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit.strip(), "dirty": bool(_git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(HOME), *arguments], capture_output=True, text=True, check=True).stdout

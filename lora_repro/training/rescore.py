@@ -1,0 +1,70 @@
+"""Scores a finished run again, with some of what it trained replaced: what is a part of an update worth?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lora_repro.config.resolve import Resolved
+from lora_repro.config.schema import Run
+from lora_repro.config.settings import Settings
+from lora_repro.tasks.encoding import encode
+from lora_repro.training import device, provenance, scoring
+from lora_repro.training.train import SCORED, build
+
+
+class Rescorer:
+    """The model that a run ended with, in the run's own dtype, and the splits it is scored on.
+
+    Args:
+        folder: The directory of the finished run.
+        run: The run.
+        settings: Where weights and data lie, and where it is computed.
+
+    Raises:
+        MissingInputError: If weights, data, or what the run trained are missing or damaged.
+    """
+
+    def __init__(self, folder: Path, run: Run, settings: Settings) -> None:
+        self.run = run
+        self._where = device.prepare(settings.compute)
+        self._splits = encode(run, settings)
+        self._model = build(Resolved(run, settings, str(folder.absolute())), self._where)
+
+    @property
+    def trained(self) -> list[str]:
+        """The names of the parameters that training changed."""
+        return [name for name, parameter in self._model.named_parameters() if parameter.requires_grad]
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What decides the bits of the scores, beside the run."""
+        return provenance.machine(self._where, self.run.train.dtype)
+
+    def parameter(self, name: str) -> np.ndarray:
+        """Returns a parameter as the run ended with it; an update's are `MODULE.updates.LETTER.lora_A` and `lora_B`."""
+        return self._model.get_parameter(name).detach().float().cpu().numpy()
+
+    def score(self, replaced: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Returns the metrics of dev and test with these parameters in the place of the run's own.
+
+        Without any they are those of the record: to the bit, on the same machine with as many threads.
+        """
+        own = {name: self._model.get_parameter(name).detach().clone() for name in replaced}
+        self._put({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in replaced.items()})
+        found: dict[str, float] = {}
+        try:
+            for name in SCORED:
+                split = self._splits[name]
+                logits = scoring.score(self._model, split, self.run.train.dtype, self._where)
+                found |= scoring.metrics(self.run.task, split, logits, name)
+        finally:
+            self._put(own)
+        return found
+
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            self._model.get_parameter(name).copy_(tensor)

@@ -1,0 +1,225 @@
+"""Trains and scores one run: the one room where methods meet tasks."""
+
+import logging
+import math
+import time
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import get_scheduler
+
+from lora_repro import draw
+from lora_repro.config.resolve import Resolved
+from lora_repro.config.schema import Dtype, Run, Schedule
+from lora_repro.errors import DivergedError
+from lora_repro.mirror import mirror
+from lora_repro.models.load import load
+from lora_repro.store.adapter import Start, load_adapter, save_adapter
+from lora_repro.store.record import Record, plain
+from lora_repro.tasks import objective
+from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.training import checks, device, interrupt, provenance, scoring
+from lora_repro.training.batches import batches
+from lora_repro.training.checkpoint import Checkpointer, TrainState
+from lora_repro.training.precision import store_in_bf16
+
+SCORED = ("eval", "test")
+SAY_EVERY_S = 30
+REMEDY = "try a lower train.learning_rate"
+
+log = logging.getLogger(__name__)
+
+
+def train(resolved: Resolved, record: Record) -> dict[str, Any]:
+    """Computes a run, or what is left of it, writes its record, and returns what result.json holds.
+
+    Raises:
+        MissingInputError: If weights or data are missing or damaged.
+        DivergedError: If the loss is no longer finite.
+        RuntimeError: If a frozen weight changed, or not the weights are trained that the method counts.
+        AlreadyFinishedError: If another process finished the run meanwhile.
+        KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
+    """
+    run, settings = resolved.run, resolved.settings
+    where = device.prepare(settings.compute)
+    splits = encode(run, settings)
+    device.reset_peak_memory(where)
+    model, origin = assemble(resolved, where)
+    before = checks.digests(model)
+    examples = len(splits["train"].examples)
+    total = total_steps(run, examples)
+    checkpointer = Checkpointer(record, settings.log, provenance.machine(where, run.train.dtype), run, total)
+    state = start(model, run, examples)
+    checkpointer.resume(state)
+    record.reset_metrics(state.lines)
+    mirror.begin(record.folder, settings)  # not before: until here the run may be refused, and leaves no trace
+    count = run.method.count(run.arch)
+    log.info(
+        "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
+        record.run_id, examples, count.method, count.head, where,
+    )  # fmt: skip
+    if run.utilisation is not None:
+        log.info("%s: these are %.1f %% of its budget", record.run_id, 100 * run.utilisation)
+    epochs = math.ceil(total / math.ceil(examples / run.train.batch_size))
+    with interrupt.deferred():
+        try:
+            checkpointer.after_step(state)
+            for epoch in range(1, epochs + 1) if epochs else [0]:
+                if epoch:
+                    train_epoch(state, run, splits["train"], epoch, checkpointer)
+                checks.refuse_changed_weights(model, before)
+                score_epoch(state, run, splits, epoch, checkpointer)
+        except interrupt.AskedToEndError:
+            checkpointer.write(state)
+            raise KeyboardInterrupt from None
+    by_epoch = [line for line in state.lines if "loss" not in line]
+    predictions = []
+    for epoch in (line["epoch"] for line in by_epoch):
+        for name in SCORED:
+            logits = state.logits[f"{name}/{epoch}"].numpy()
+            predictions += scoring.predictions(splits[name], logits, name, epoch)
+    record.refuse_to_write_over(by_epoch)
+    record.save_predictions(predictions)
+    save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
+    return {
+        "run_id": record.run_id,
+        "config": plain(run),
+        "metrics": {key: value for key, value in by_epoch[-1].items() if "/" in key},
+        "metrics_by_epoch": by_epoch,
+        "params": {"trainable": count.trainable, **count._asdict()},
+        "flags": checks.flags(model, before, predictions, epochs),
+        "data": {name: scoring.balance(split) for name, split in splits.items()},
+        "train_seconds": round(state.seconds, 3),
+        "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
+        "peak_memory_gib": device.peak_memory_gib(where),
+        "merge_max_abs_error": checks.merge_max_abs_error(model, splits["eval"], where),
+        "provenance": provenance.collect(where, run.train.dtype, getattr(run.method, "budget", None))
+        | ({"machines_before": state.machines} if state.machines else {})
+        | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
+    }
+
+
+def build(resolved: Resolved, where: torch.device) -> nn.Module:
+    """Returns the model that `assemble` makes."""
+    return assemble(resolved, where).model
+
+
+class Assembled(NamedTuple):
+    """A model that is ready to be trained or scored."""
+
+    model: nn.Module
+    origin: Start | None
+    """What it took over from `train.init_from`."""
+
+
+def assemble(resolved: Resolved, where: torch.device) -> Assembled:
+    """Loads the model, attaches the method, fills in `train.init_from`, and stores frozen weights in the run's dtype.
+
+    Raises:
+        RuntimeError: If the number of trainable weights is not what the method counts.
+    """
+    run, paths = resolved.run, resolved.settings.paths
+    model, drawn = load(run, paths.model, paths.cache, where)
+    run.method.attach(model, run.arch, run.seed)
+    origin = None
+    if resolved.init_from is not None:
+        origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
+    if run.train.dtype is Dtype.bf16:
+        store_in_bf16(model, run.arch.is_decoder)
+    model.to(where)
+    checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
+    return Assembled(model, origin)
+
+
+def total_steps(run: Run, train_examples: int) -> int:
+    """Returns the number of optimizer steps of a whole run."""
+    steps = run.train.epochs * math.ceil(train_examples / run.train.batch_size)
+    return steps if run.train.max_steps is None else min(steps, run.train.max_steps)
+
+
+def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
+    """Prepares AdamW, its schedule, and torch's generator, which only dropout draws from."""
+    settings = run.train
+    head_rate = settings.head_learning_rate if settings.head_learning_rate is not None else settings.learning_rate
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = settings.learning_rate * run.method.rate_factor(name)
+            rate = head_rate if run.arch.is_head(name) else rate
+            decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    optimizer = AdamW(
+        [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()], fused=True
+    )
+    total = total_steps(run, train_examples)
+    warmup = math.ceil(settings.warmup_ratio * total) if settings.warmup_steps is None else settings.warmup_steps
+    kind = "constant_with_warmup" if settings.schedule is Schedule.constant else settings.schedule.value
+    schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
+    torch.manual_seed(int(draw.generator("torch", run.seed).integers(2**62)))
+    return TrainState(model, optimizer, schedule, torch.zeros((), device=next(model.parameters()).device))
+
+
+def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpointer: Checkpointer) -> None:
+    """Takes the steps of an epoch that are left. The loss is read, and so waited for, only where it is logged."""
+    total = total_steps(run, len(split.examples))
+    order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, epoch - 1)
+    first = (epoch - 1) * len(order)
+    last_step = min(first + len(order), total)
+    order = order[state.step - first : total - first]
+    trained = list(state.trained().values())
+    spent, began = state.seconds, time.perf_counter()
+    told = began
+    state.model.train()
+    title = f"{checkpointer.record.run_id} epoch {epoch}/{run.train.epochs}"
+    with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
+        for indices in bar:
+            loss = objective.loss(state.model, split, indices, run.train.dtype, state.where)
+            loss.backward()
+            if run.train.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)
+            rate = float(state.schedule.get_last_lr()[0])
+            state.optimizer.step()
+            state.schedule.step()
+            state.optimizer.zero_grad()
+            state.step += 1
+            state.examples += len(indices)
+            state.loss_sum += loss.detach() * len(indices)
+            state.seconds = spent + time.perf_counter() - began
+            if state.step % checkpointer.settings.every_steps == 0 or state.step == last_step:
+                mean = state.loss_sum.item() / (state.examples - state.examples_told)
+                if not math.isfinite(mean):
+                    raise DivergedError(f"the loss is {mean} at step {state.step} of {total}; {REMEDY}")
+                line = {"step": state.step, "epoch": epoch, "examples": state.examples, "loss": mean, "lr": rate}
+                checkpointer.log(state, line | {"wall_time_s": round(state.seconds, 3)})
+                state.loss_sum.zero_()
+                state.examples_told = state.examples
+                bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+                if bar.disable and time.perf_counter() - told > SAY_EVERY_S:  # no terminal: a line now and then
+                    told = time.perf_counter()
+                    left = (total - state.step) * state.seconds / state.step
+                    log.info("step %d of %d, loss %.3f, about %.0f s of training to go", state.step, total, mean, left)
+            checkpointer.after_step(state)
+
+
+def score_epoch(
+    state: TrainState, run: Run, splits: dict[str, Encoded], epoch: int, checkpointer: Checkpointer
+) -> None:
+    """Scores the splits after an epoch that are not scored yet, and writes the epoch's line of metrics.jsonl."""
+    if any(line["epoch"] == epoch and "loss" not in line for line in state.lines):
+        return
+    line: dict[str, Any] = {"epoch": epoch, "step": state.step}
+    for name in SCORED:
+        key = f"{name}/{epoch}"
+        if key not in state.logits:
+            state.logits[key] = torch.from_numpy(scoring.score(state.model, splits[name], run.train.dtype, state.where))
+            checkpointer.after_step(state)
+        metrics = scoring.metrics(run.task, splits[name], state.logits[key].numpy(), name)
+        if not math.isfinite(metrics[f"{name}/loss"]):
+            raise DivergedError(f"the loss on {name} is {metrics[f'{name}/loss']} after epoch {epoch}; {REMEDY}")
+        line |= metrics
+    checkpointer.log(state, line)
+    log.info("%s epoch %d of %d: %s", checkpointer.record.run_id, epoch, run.train.epochs, scoring.words(line))

@@ -1,0 +1,111 @@
+"""Table 7: golden numbers of the paper, and ours from adapters made by hand."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from helpers.toy_runs import fill, section7
+
+from analysis.__main__ import main
+from analysis.items import ProjectionTable, load_item
+from analysis.section7.compared_runs import read_updates
+from analysis.section7.projection_table import paper_blocks
+from lora_repro.methods import LoRAConfig
+from lora_repro.models.base_weights import base_matrices
+from lora_repro.models.load import load_model
+from lora_repro.store.adapter_identity import PEFT_WEIGHTS
+
+Captured = pytest.CaptureFixture[str]
+TABLE7 = cast(ProjectionTable, load_item("table", "7"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    fill(store)
+    return store
+
+
+def table(capsys: Captured, store: Path, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["table", "7", "--scale", "smoke", "--runs", str(store), *arguments])
+    assert isinstance(ended.value.code, int)
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
+
+
+def test_what_random_directions_give_at_the_papers_shapes_is_what_it_prints() -> None:
+    four, sixty_four = paper_blocks(TABLE7)
+    assert (four["r"], sixty_four["r"]) == (4, 64)
+    assert four["on_random"] == pytest.approx(0.0202, abs=5e-5) and four["on_random_printed"] == 0.02
+    assert sixty_four["on_random"] == pytest.approx(0.3227, abs=5e-5) and sixty_four["on_random_printed"] == 0.33
+    assert four["random_amplification"] == pytest.approx(343, abs=0.5)
+    assert sixty_four["random_amplification"] == pytest.approx(11.1, abs=0.05)
+    assert four["amplification"] == pytest.approx(21.6, abs=0.05)
+    assert sixty_four["amplification"] == pytest.approx(1.88, abs=5e-3)
+    assert four["position"] == pytest.approx((0.32 - 0.0202) / (21.67 - 0.0202), abs=1e-4)
+
+
+def test_ours_are_those_of_dense_matrices(store: Path, capsys: Captured) -> None:
+    code, out, _ = table(capsys, store, "--format", "json")
+    entries = json.loads(out)
+    ours = [entry for entry in entries if entry["source"] == "ours"]
+    assert code == 0 and [(entry["r"], entry["seed"]) for entry in ours] == [(4, 0), (4, 1), (16, 0), (16, 1)]
+    run = section7(4, 0).resolved
+    (site,) = TABLE7.sites(run.run.arch)
+    alpha = cast(LoRAConfig, run.run.method).alpha
+    W = base_matrices(run.run, run.settings, [site])[site.name].astype(np.float64)
+    for entry in ours:
+        (update,) = read_updates(store / "runs" / entry["run_id"] / "adapter" / PEFT_WEIGHTS, run.run, [site])
+        r = entry["r"]
+        dW = alpha / r * update.B.astype(np.float64) @ update.A
+        u, _, vt = np.linalg.svd(dW)
+        own = np.linalg.svd(W, compute_uv=False)
+        assert entry["update_norm"] == pytest.approx(np.linalg.norm(dW))
+        assert entry["on_update"] == pytest.approx(np.linalg.norm(u[:, :r].T @ W @ vt[:r].T))
+        assert entry["on_weight"] == pytest.approx(np.linalg.norm(own[:r]))
+        assert entry["on_random"] == pytest.approx(r * np.linalg.norm(W) / 32)
+        assert entry["sign"] == pytest.approx((dW * W).sum() / np.linalg.norm(dW) / np.linalg.norm(W))
+        assert entry["amplification"] == pytest.approx(entry["update_norm"] / entry["on_update"])
+        assert (entry["layer"], entry["weight"]) == (0, "q")
+    assert [entry["layer"] for entry in entries[:2]] == [47, 47]
+
+
+def test_the_table_has_the_papers_numbers_beside_ours(store: Path, capsys: Captured) -> None:
+    code, out, err = table(capsys, store)
+    assert (code, err) == (0, "")
+    lines = [[cell.strip() for cell in line.split("|")] for line in out.splitlines() if line.startswith("|")]
+    rows = {cells[1]: cells[2:-1] for cells in lines}
+    assert rows["Frobenius norms"] == ["paper, r = 4", "paper, r = 64", "ours, r = 4", "ours, r = 16"]
+    assert rows["‖Uᵀ W_q V‖ on directions of ΔW_q"][:2] == ["0.32", "1.9"]
+    assert rows["... on W_q's own"][:2] == ["21.67", "37.71"]
+    assert rows["... on random ones, exactly"][:2] == ["0.0202", "0.323"]
+    assert rows["‖W_q‖"][:2] == ["61.95", "61.95"] and rows["‖ΔW_q‖"][:2] == ["6.91", "3.57"]
+    assert rows["... of a random update of this norm"][:2] == ["343", "11.06"]
+    assert rows["sign, cosine of ΔW_q and W_q"][0] == "—" and "n=2" in rows["sign, cosine of ΔW_q and W_q"][2]
+    assert (
+        "Layer 0 of 0 to 1, at 1/2 of the depth (paper: layer 48 of 96, counted from 1)" in out and "seeds 0, 1" in out
+    )
+
+
+def test_missing_runs_and_a_protocol_are_told(tmp_path: Path, capsys: Captured) -> None:
+    code, out, err = table(capsys, tmp_path)
+    assert (
+        code == 1 and out == "" and "table7: 4 of 4 runs are missing" in err and "+sweeps=section7 scale=smoke" in err
+    )
+    code, out, err = table(capsys, tmp_path, "--protocol", "held_out")
+    assert code == 1 and "--protocol: table7 is of weights, not of scores" in err
+
+
+def test_base_matrices_are_the_models_own() -> None:
+    resolved = section7(4, 0).resolved
+    sites = resolved.run.arch.select(["q", "down", "embed"])
+    found = base_matrices(resolved.run, resolved.settings, sites)
+    model: Any = load_model(resolved.run, None, resolved.settings.paths.cache, torch.device("cpu"))
+    for site in sites:
+        weight = model.get_parameter(f"{site.module}.weight").detach().numpy()
+        assert np.array_equal(found[site.name], weight.T if site.layer is None else weight)
+        assert found[site.name].shape == (site.d_out, site.d_in)

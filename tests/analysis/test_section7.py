@@ -1,0 +1,400 @@
+"""Figures of Section 7, drawn from adapters made by hand."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pytest
+from helpers.stores import jobs
+from helpers.toy_runs import SECTION7, factors, section7, write_toy
+from safetensors.numpy import load_file, save_file
+
+from analysis.__main__ import main
+from analysis.commands.options import SIDES
+from analysis.items import PhiFigure, ProjectionTable, UpdateItem, WeightFigure, layer_at, load_item
+from analysis.render import captions, style
+from analysis.render.phi import Look, Panel, lay_out, outline
+from analysis.section7 import chance
+from analysis.section7.chance import GAUSSIAN, INPUTS, START, excess, left_factor, unexplained
+from analysis.section7.compared_runs import Arms, Trained, read_updates
+from analysis.section7.nulls import Band, pair_of_directions
+from analysis.section7.phi_figure import Grid, PhiPicture
+from analysis.section7.sides import Side, directions_of
+from analysis.section7.subspace import phi_grid, svd
+from lora_repro.config.compose import compose
+from lora_repro.config.resolve import resolve
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.methods import LoRAConfig
+from lora_repro.sweep.grid import load
+
+pytestmark = pytest.mark.usefixtures("one_cache")
+
+Captured = pytest.CaptureFixture[str]
+
+
+class Drawn(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> list[dict[str, Any]]:
+        return json.loads(self.out)
+
+
+def figure(capsys: Captured, store: Path, *arguments: str) -> Drawn:
+    with pytest.raises(SystemExit) as ended:
+        main(["figure", *arguments, "--runs", str(store)])
+    assert isinstance(ended.value.code, int)
+    out, err = capsys.readouterr()
+    return Drawn(ended.value.code, out, err)
+
+
+def smoke(capsys: Captured, store: Path, *arguments: str) -> Drawn:
+    return figure(capsys, store, *arguments, "--scale", "smoke")
+
+
+def item(number: str) -> UpdateItem:
+    return cast(UpdateItem, load_item("table" if number == "7t" else "figure", number.removesuffix("t")))
+
+
+@pytest.mark.parametrize(
+    ("number", "entries", "layers", "words"),
+    [
+        ("3", 2, {0}, "Figure 3: Subspace similarity between ranks 8 and 16; tiny_bert on generated, scale=smoke"),
+        ("4", 3, {0, None}, "two runs of r = 16, of seed 0 (rows, i) and seed 1 (columns, j)"),
+        (
+            "6",
+            4,
+            {0, 1},
+            "Layers 0 and 1 of 0 to 1, at 1/96, 1/3, 2/3, 1 of the depth (paper: layers 1, 32, 64 and 96 of 96,",
+        ),
+        ("7", 4, {0, 1}, "colours from 0 to 0.8 as in the paper"),
+        (
+            "8",
+            4,
+            {0},
+            "the first i directions of W_q (its first 4, 1/10 of all) and the first j of its update (4)",
+        ),
+        ("shared_directions", 4, {0, 1}, "trained from the same seed (0 and 1); by chance 16 / 32 = 0.500"),
+    ],
+)
+def test_each_figure_is_drawn_and_its_caption_says_what_it_is(
+    number: str, entries: int, layers: set[int | None], words: str, store: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    drawn = smoke(capsys, store, number, "--out", str(tmp_path / "figure.svg"), "--format", "json")
+    assert drawn.code == 0, drawn.err
+    assert len(drawn.data) == entries and {entry["layer"] for entry in drawn.data} == layers
+    assert words in drawn.err and "Chance: Gaussian" in drawn.err and f"Written: {tmp_path}" in drawn.err
+    nulls = [each for entry in drawn.data for each in (entry["nulls"] if "rho" in entry else [entry["nulls"]])]
+    assert all(set(each) == {GAUSSIAN, START, INPUTS} for each in nulls)
+    assert (tmp_path / "figure.svg").read_text().count("<path") > 100
+
+
+def test_phi_of_figure_3_is_that_of_the_tensors_and_so_are_the_counts(store: Path, capsys: Captured) -> None:
+    entries = smoke(capsys, store, "3", "--format", "json").data
+    runs = [section7(8, 0), section7(16, 0)]
+    assert [entry["run_ids"] for entry in entries] == [[run.run_id for run in runs]] * 2
+    files = [load_file(store / "runs" / run.run_id / "adapter" / "adapter_model.safetensors") for run in runs]
+    for entry, module in zip(entries, ("query", "value"), strict=True):
+        name = f"base_model.model.bert.encoder.layer.0.attention.self.{module}.lora_A.weight"
+        one, other = (np.linalg.svd(file[name].astype(np.float64))[2].T for file in files)
+        expected = [[np.square(one[:, :i].T @ other[:, :j]).sum() / min(i, j) for j in (1, 5, 16)] for i in (1, 8)]
+        assert np.array(entry["phi"])[np.ix_([0, 7], [0, 4, 15])] == pytest.approx(np.array(expected), abs=1e-9)
+        for null in entry["nulls"].values():
+            phi = np.array(entry["phi"])
+            assert null["above"] == (phi > np.array(null["high"])).sum()
+            assert null["below"] == (phi < np.array(null["low"])).sum()
+
+
+def test_what_runs_share_is_found_and_what_they_do_not_share_is_not(store: Path, capsys: Captured) -> None:
+    for number in ("3", "4"):
+        q, v = smoke(capsys, store, number, "--format", "json").data[:2]
+        assert q["phi"][0][0] > 0.9 and q["nulls"][GAUSSIAN]["above"] > 5 and q["nulls"][START]["above"] > 5
+        assert v["nulls"][GAUSSIAN]["above"] == v["nulls"][START]["above"] == 0
+
+
+def test_two_gaussian_matrices_lie_within_their_band(store: Path, capsys: Captured) -> None:
+    random = smoke(capsys, store, "4", "--format", "json").data[-1]
+    assert random["weight"] == "random" and random["nulls"][GAUSSIAN]["above"] == 0
+    assert random["phi"][15][15] == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("side", ["B", "dW-right", "dW-left"])
+def test_the_other_sides_are_compared_too(side: str, store: Path, capsys: Captured) -> None:
+    drawn = smoke(capsys, store, "3", "--format", "json", "--side", side)
+    entry = drawn.data[0]
+    one, other = (read_updates(_weights(store, r), section7(r, 0).resolved.run, _sites())[0] for r in (8, 16))
+    expected = phi_grid(directions_of(one, Side(side)).U, directions_of(other, Side(side)).U)
+    assert np.array(entry["phi"]) == pytest.approx(expected)
+    assert set(entry["nulls"]) == ({GAUSSIAN, START, INPUTS} if side == "dW-right" else {GAUSSIAN})
+    assert ("Where A is drawn, B is the runs' own" in drawn.err) == (side == "dW-right")
+
+
+def _weights(store: Path, r: int) -> Path:
+    return store / "runs" / section7(r, 0).run_id / "adapter" / "adapter_model.safetensors"
+
+
+def _sites() -> list[Any]:
+    return item("3").sites(section7(8, 0).resolved.run.arch)
+
+
+def test_the_factor_that_stands_in_for_B_gives_the_directions_of_B_A(store: Path) -> None:
+    (update, *_) = read_updates(_weights(store, 8), section7(8, 0).resolved.run, _sites())
+    seen, _ = pair_of_directions(update.A, update.A, (left_factor(update), np.eye(8)))
+    assert np.abs((seen * svd(update).V).sum(0)) == pytest.approx(np.ones(8))
+
+
+def test_side_names_are_those_of_the_command_line() -> None:
+    assert tuple(side.value for side in Side) == SIDES
+
+
+def test_the_same_figure_has_the_same_bytes_in_every_format(store: Path, tmp_path: Path, capsys: Captured) -> None:
+    files = [tmp_path / f"{turn}.{form}" for turn in ("one", "two") for form in style.FORMATS]
+    for turn in (files[:3], files[3:]):
+        outs = [argument for file in turn for argument in ("--out", str(file))]
+        assert smoke(capsys, store, "3", *outs).code == 0
+    for one, two in zip(files[:3], files[3:], strict=True):
+        assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 10_000
+
+
+def test_without_out_it_is_written_under_its_own_name(
+    store: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn = smoke(capsys, store, "3")
+    assert (drawn.code, drawn.out) == (0, "") and "Written: figure3.svg" in drawn.err
+    assert [path.name for path in tmp_path.iterdir()] == ["figure3.svg"]
+    assert smoke(capsys, store, "3", "--format", "json").code == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_weights_there_is_no_null_of_inputs_and_the_figure_says_so(
+    store: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise MissingInputError("model tiny_bert: no weights.\nFetch it: python -m lora_repro.fetch tiny_bert")
+
+    monkeypatch.setattr(chance, "inputs_of", missing)
+    drawn = smoke(capsys, store, "3", "--format", "json")
+    assert drawn.code == 0 and set(drawn.data[0]["nulls"]) == {GAUSSIAN, START}
+    assert "No null of inputs: model tiny_bert: no weights. Fetch it: python -m lora_repro.fetch tiny_bert" in drawn.err
+
+
+def test_a_file_is_the_same_whatever_is_written_beside_it(store: Path, tmp_path: Path, capsys: Captured) -> None:
+    alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
+    assert smoke(capsys, store, "3", "--out", str(alone)).code == 0
+    assert smoke(capsys, store, "3", "--out", str(tmp_path / "x.pdf"), "--out", str(beside)).code == 0
+    assert alone.read_bytes() == beside.read_bytes()
+
+
+def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path, capsys: Captured) -> None:
+    write_toy(tmp_path, section7(8, 0))
+    drawn = smoke(capsys, tmp_path, "3", "seed=0")
+    assert drawn.code == 1 and drawn.out == ""
+    assert f"figure3: 1 of 2 runs are missing in {tmp_path}: {section7(16, 0).run_id} (to do)." in drawn.err
+    command = f"python -m lora_repro -m +sweeps=section7 scale=smoke seed=0 paths.outputs={tmp_path}"
+    assert f"Compute them: {command}\n" in drawn.err
+    write_toy(tmp_path, section7(16, 0))
+    drawn = smoke(capsys, tmp_path, "3", "seed=0", "--format", "json")
+    assert drawn.code == 0 and drawn.data[0]["permuted"] is None
+    assert f"Permuted labels: They are not computed yet: {command}" in drawn.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["9"], ["figure 9: there is no such item", "figure 3, figure 4"]),
+        (["shared_direction"], ["Did you mean 'shared_directions'?"]),
+        (["3", "--out", "x.gif"], ["--out: a file ending in .svg, .pdf, .png", "x.gif"]),
+        (["3", "--out", "/proc/no/x.svg"], ["--out: /proc/no/x.svg cannot be written", "Give a file"]),
+        (["3", "+sweeps=table6"], ["+sweeps: a figure has a sweep of its own"]),
+        (["3", "method.r=8"], ["method.r: figure3 compares 2 (given: 8)", "method.r=8,16"]),
+        (["3", "method.r=1,2"], ["2 of 2 runs are missing", "method.r=1,2"]),
+        (["4", "seed=0"], ["seed: figure4 compares two seeds", "seed=0,1"]),
+        (["3", "train.epochs=1,2"], ["train.epochs: what is compared differs", "Give one value: train.epochs=1"]),
+        (["3", "method.targets=[q]"], ["do not adapt v"]),
+        (
+            ["3", "method.r_pattern={v:6}"],
+            ["method.r_pattern: figure3 compares", "Leave it out"],
+        ),
+        (["3", "--side", "C"], ["--side", "dW-right"]),
+    ],
+)
+def test_bad_input_is_refused_in_words(arguments: list[str], words: list[str], store: Path, capsys: Captured) -> None:
+    drawn = smoke(capsys, store, *arguments)
+    assert drawn.code != 0 and drawn.out == "" and "Traceback" not in drawn.err
+    for word in words:
+        assert word in drawn.err
+
+
+def test_the_paper_scale_says_why_it_cannot_be_drawn(store: Path, capsys: Captured) -> None:
+    drawn = figure(capsys, store, "3", "--scale", "paper")
+    assert drawn.code == 1 and "come with later issues" in drawn.err and "--scale proxy" in drawn.err
+
+
+def test_parts_of_the_depth_are_the_papers_layers_at_96_and_round_up_elsewhere() -> None:
+    parts = ("1/96", "1/3", "1/2", "2/3", "1")
+    expected = {96: [0, 31, 47, 63, 95], 12: [0, 3, 5, 7, 11], 6: [0, 1, 2, 3, 5], 2: [0, 0, 0, 1, 1], 1: [0] * 5}
+    for depth, layers in expected.items():
+        assert [layer_at(part, depth) for part in parts] == layers
+
+
+def test_colours_and_ranks_are_the_papers() -> None:
+    figures = {number: cast(PhiFigure | WeightFigure, item(number)) for number in ("3", "4", "6", "7", "8")}
+    assert {number: each.colours for number, each in figures.items()} == {
+        **{"3": [0, 1], "6": [0, 1], "4": [0, 0.5], "7": [0, 0.8], "8": [0.09, 0.21]}
+    }
+    assert [figures[number].ranks for number in ("3", "4", "8")] == [[8, 64], [64, 64], [4, 8, 64]]
+    assert isinstance(item("7t"), ProjectionTable) and item("7t").ranks == [4, 64]
+    for each in figures.values():
+        normalisation = next(f["normalisation"] for f in each.facts["figures"] if f["figure"] == int(each.number))
+        assert all(f"{end:g}" in normalisation for end in each.colours)
+
+
+def test_values_of_the_papers_figures_stand_at_our_layers() -> None:
+    run = resolve(compose([])).run
+    runs = (Trained("", run, Path()), Trained("", run, Path()))
+
+    def points(number: str, layer: int, weight: str, curve: str, ranks: tuple[int, int]) -> list[float] | None:
+        (site,) = [site for site in run.arch.select([weight]) if site.layer == layer]
+        figure = cast(PhiFigure, item(number))
+        found = PhiPicture(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "", None, "").paper_points(
+            site, curve
+        )
+        return found[1] if found is not None else None
+
+    assert points("3", 2, "q", "whole", (8, 64)) == [0.43, 0.36, 0.34, 0.33, 0.3, 0.27, 0.24, 0.21]
+    assert points("6", 1, "v", "diagonal", (8, 64)) == [0.46, 0.36, 0.3, 0.24, 0.22, 0.19, 0.16, 0.14]
+    assert points("7", 5, "v", "diagonal", (64, 64)) == [0.53, 0.26, 0.17, 0.1, 0.05, 0.03, 0.01]
+    assert points("4", 2, "q", "whole", (64, 64)) is None and points("3", 2, "q", "whole", (1, 64)) is None
+
+
+_HIGH: Mapping[str, list[float]] = {GAUSSIAN: [0.2] * 4, START: [0.3] * 4, INPUTS: [0.6, 0.6, 0.6, 0.1]}
+
+
+def _bands() -> dict[str, Band]:
+    return {name: Band(np.array(high) / 2, np.zeros(4), np.array(high)) for name, high in _HIGH.items()}
+
+
+def test_what_is_left_of_a_cell_is_measured_from_the_strongest_null_there() -> None:
+    values = np.array([0.1, 0.6, 0.7, 0.31])
+    assert excess(values, _bands()) == pytest.approx([0.1 - 0.3, 0.6 - 0.3, 0.7 - 0.3, 0.31 - 0.15])
+    assert unexplained(values, _bands()).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("phi", "words"),
+    [
+        ([0.7, 0.7, 0.7, 0.7], "more than chance, untrained A and shared inputs explain in every cell"),
+        (
+            [0.4, 0.5, 0.5, 0.1],
+            "more than chance and untrained A explain in 3 of 4 cells; nowhere more than shared inputs explain",
+        ),
+        (
+            [0.31, 0.31, 0.31, 0.31],
+            "more than chance and untrained A explain in every cell; more than shared inputs explain in 1 of 4 cells",
+        ),
+        (
+            [0.25, 0.25, 0.25, 0.1],
+            "more than chance explains in 3 of 4 cells; nowhere more than untrained A and shared inputs explain",
+        ),
+    ],
+)
+def test_the_caption_says_in_a_sentence_what_follows(phi: list[float], words: str) -> None:
+    grid = Grid(
+        _sites()[0],
+        4,
+        np.array([phi]),
+        {name: Band(*(e[None] for e in b)) for name, b in _bands().items()},
+        None,
+        ([], []),
+    )
+    assert captions.conclusion([grid]) == f"So what is shared is {words}."
+
+
+def test_a_line_runs_around_the_cells_above_all_nulls_and_around_a_grid_of_them() -> None:
+    cells = np.array([[True, False, False], [True, True, False]])
+    inside = [((1.5, 0.5), (1.5, 1.5)), ((2.5, 1.5), (2.5, 2.5)), ((1.5, 1.5), (2.5, 1.5))]
+    left, top = [((0.5, i), (0.5, i + 1)) for i in (0.5, 1.5)], [((0.5, 0.5), (1.5, 0.5))]
+    bottom = [((j, 2.5), (j + 1, 2.5)) for j in (0.5, 1.5)]
+    assert sorted(outline(cells)) == sorted([*inside, *left, *top, *bottom])
+    assert len(outline(np.ones((2, 3), bool))) == 10 and outline(np.zeros((2, 3), bool)) == []
+
+
+@pytest.mark.parametrize(("panels", "shape"), [(4, (8, 64)), (16, (8, 64)), (8, (64, 64))], ids=["3", "6", "7"])
+def test_many_panels_stand_side_by_side_and_the_middle_row_is_centred_on_the_nulls(
+    panels: int, shape: tuple[int, int]
+) -> None:
+    bands = {GAUSSIAN: Band(*(np.full(shape, value) for value in (0.2, 0.1, 0.3)))}
+    grid = Grid(_sites()[0], 384, np.linspace(0, 1, math.prod(shape)).reshape(shape), bands, None, ([], []))
+    look = Look("title", ["caption"], (0.0, 1.0), "i", shape[0] == shape[1])
+    with style.styled():
+        figure = lay_out([Panel("panel", grid, False)] * panels, lambda ax, _: ax, look)
+    assert figure.get_figheight() < 11
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    middle = [image for image in images if image.get_clim() == pytest.approx((-0.8, 0.8))]
+    assert len(images) == 2 * panels and len(middle) == panels
+    assert all(np.asarray(image.get_array()).max() == pytest.approx(0.8) for image in middle)
+
+
+def test_the_demos_runs_are_those_of_table_6() -> None:
+    ours, table6 = (load(compose, [f"+sweeps={name}", "scale=demo"]).jobs for name in ("section7", "table6"))
+    assert [job.run_id for job in ours] == [job.run_id for job in table6] and len(ours) == 6
+    for number in ("3", "4", "6", "7", "8", "7t", "shared_directions"):
+        arms = Arms(item(number), "demo", "outputs")
+        assert set(arms.ranks) <= {1, 8, 64} and arms.seeds == [0, 1]
+        assert arms.permuted([]) == (None, "")
+
+
+def test_the_runs_of_the_proxy_are_those_that_the_items_ask_for() -> None:
+    found = jobs("+sweeps=section7", "scale=proxy")
+    plain = [job.resolved.run for job in found if not job.resolved.run.task.permute_labels]
+    assert sorted({(cast(LoRAConfig, run.method).r, run.seed) for run in plain}) == [
+        (r, seed) for r in (4, 8, 64) for seed in (0, 1, 2)
+    ]
+    permuted = [job.resolved for job in found if job.resolved.run.task.permute_labels]
+    assert len(permuted) == 6
+    assert all(each.settings.log.snapshots == [0, 0.125, 0.25, 0.5, 1] for each in permuted)
+
+
+def test_frozen_A_trains_half_the_weights_of_the_same_runs() -> None:
+    found = jobs("+sweeps=freeze_a", "scale=proxy")
+    table6 = {job.run_id for job in jobs("+sweeps=table6", "scale=proxy")}
+    frozen = [cast(LoRAConfig, job.resolved.run.method).freeze_A for job in found]
+    assert frozen == [False, True] * 5
+    assert [job.run_id in table6 for job in found] == [True, False] * 5
+    trained = {job.resolved.run.trained_by_method for job in found}
+    assert trained == {73_728, 36_864}
+
+
+def test_captions_count_layers_from_0_as_checkpoints_do_and_give_the_papers_number(store: Path) -> None:
+    run = resolve(compose([])).run
+    words = captions.layers_words(item("3"), run)
+    assert words == "Layer 2 of 0 to 5, at 1/2 of the depth (paper: layer 48 of 96, counted from 1)"
+    assert captions.layers_words(item("6"), run).startswith("Layers 0, 1, 3 and 5 of 0 to 5")
+    arms = Arms(item("4"), "smoke", store, ["seed=1,0"])
+    assert arms.seeds == [0, 1] or arms.seeds == [1, 0]
+
+
+def test_an_untrained_run_has_nothing_on_the_side_of_B(tmp_path: Path) -> None:
+    arms = Arms(item("3"), "smoke", tmp_path)
+    update = read_updates(_untrained(tmp_path), section7(8, 0).resolved.run, arms.sites)
+    pair = chance.Pair(arms.sites, update, update, Side.B)
+    with pytest.raises(InputError, match=r"--side B: B is zero, nothing was learned"):
+        chance.shared_numbers([pair])
+
+
+def _untrained(folder: Path) -> Path:
+
+    tensors = factors(section7(8, 0), 0.0)
+    save_file({k: v * 0 if "lora_B" in k else v for k, v in tensors.items()}, folder / "untrained.safetensors")
+    return folder / "untrained.safetensors"
+
+
+def test_the_sweep_of_the_figures_is_one() -> None:
+    assert {item(number).sweep for number in ("3", "4", "6", "7", "8", "7t", "shared_directions")} == {"section7"}
+    assert len(jobs(*SECTION7)) == 10 and math.isclose(len(jobs("+sweeps=section7", "scale=proxy")), 15)

@@ -1,0 +1,315 @@
+"""Bad input over the real command line: refused in a few lines, with cause and remedy, and nothing is lost."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from helpers import programs
+from helpers.fakes import BOMB, adapters, bases, damage_result, data, strangers
+from helpers.waiting import PATIENCE_S, wait_for
+
+from lora_repro.config.catalogue import HOME
+
+SMOKE = ("model=tiny_bert", "task=generated")
+SMALL = ("task.train_size=32", "task.eval_size=16", "task.test_size=16")
+LOCAL = f"model=local preset@train=tiny_bert_lora {' '.join(SMALL)} paths.model={{files}}/models"
+SCORE = "train.epochs=0 train.init_from={files}/adapters"
+LOOK = "analysis inspect {files}"
+BOTH = "analysis compare {files}/strange/good.safetensors {files}/strange"
+PROGRAMS = {
+    "run": ["lora_repro", "paths.outputs={store}", *SMOKE],
+    "sweep": ["lora_repro", "-m", "paths.outputs={store}", *SMOKE],
+    "fetch": ["lora_repro.fetch"],
+    "analysis": ["analysis"],
+}
+
+CASES = [
+    # kind of mistake, arguments, what the words must hold: the cause, and the remedy
+    ("key", "run method.rank=4", "method.rank: there is no such key", "Keys of method: alpha, bias, budget"),
+    ("key", "run +extra.key=1", "extra: there is no such key", "Keys at the top"),
+    ("key", "run methd=lora", "methd: there is no such key", "Did you mean 'method'?"),
+    ("key", "run method=full method.r=4", "method.r: there is no such key", "Keys of method: name"),
+    ("key", "sweep method.rr=1,2", "method.rr: there is no such key", "Did you mean 'r'?"),
+    ("choice", "run method=lorra", "method: no 'lorra' here", "Did you mean 'lora'?"),
+    ("choice", "sweep +sweeps=tabel6", "no sweep 'tabel6'", "Did you mean 'table6'?"),
+    ("choice", "sweep preset@train=tiny_bert_lora,tiny_bert_lorra", "no 'tiny_bert_lorra' here", "Did you mean"),
+    ("choice", "fetch minilmm", "no model or task 'minilmm'", "Did you mean 'minilm'?"),
+    ("choice", "run hydra/launcher=nothing", "hydra/launcher: no 'nothing' here", "Choices: "),
+    ("grammar", "run ~method", "nothing can be taken out", "Set the value you want"),
+    ("grammar", "run method.r=[1", "cannot be read as an override", "KEY=VALUE"),
+    ("grammar", "run task=movies,=", "cannot be read as an override", "KEY=VALUE"),
+    ("grammar", "analysis plan +sweeps=table6 method.r={{1", "cannot be read as an override", "KEY=VALUE"),
+    ("not a sweep", "run +sweep=table6", "sweeps are named by +sweeps", "Give: -m +sweeps=table6"),
+    ("not a sweep", "run +sweeps=table6", "asks for many runs", "Give -m: python -m lora_repro -m"),
+    ("not a sweep", "run method.r=1,2", "several values are a sweep", "Give -m"),
+    ("not a sweep", "sweep sweeps=table6", "added with one plus", "Give: -m +sweeps=table6"),
+    ("not a sweep", "sweep +sweeps=table6 scale=paper", "Nothing of this sweep can be run yet", "come with later"),
+    ("one value", "sweep scale=smoke,demo", "a sweep has one scale", "start one sweep for each"),
+    ("one value", "sweep paths.outputs=a,b", "a sweep has one paths.outputs", "Give one value"),
+    ("one value", "analysis table 6 --scale demo scale=proxy", "given as proxy and demo", "Give one of --scale"),
+    ("one value", "analysis table 6 +sweeps=table6", "a table has a sweep of its own", "Leave it out"),
+    ("one value", "analysis diff {run} {run} seed=1", "takes two runs, and no seed=1", "Leave it out"),
+    ("targets", "run method.targets=[]", "at least one matrix", "method.targets=[q,v]"),
+    ("targets", "run method.targets=[q,x]", "no matrix 'x'", "Matrices here: q, k, v, o"),
+    ("targets", "run method.targets=[q,q]", "q stands more than once", "method.targets=[q,v]"),
+    ("targets", "run method.targets=q", "must be a list", "method.targets=[q,v]"),
+    ("targets", "run method.targets=[[q]]", "must be a list of text", "method.targets=[q,v]"),
+    ("rank", "run method.r=0", "method.r: must be from 1 to 32", "given: 0"),
+    ("rank", "sweep method.r=1,99", "method.r: must be from 1 to 32", "method.r=99"),
+    ("rank", "run method.r=eight", "method.r: must be of type integer", "given: eight"),
+    ("rank", "run method.r=1e309", "method.r: must be of type integer", "given: "),
+    ("rank", "run method.r=null", "method.r: must have a value", "given: null"),
+    ("number", "run train.learning_rate=nan", "train.learning_rate: must be a finite number above 0", "given: nan"),
+    ("number", "run train.max_steps=0", "train.max_steps: must be at least 1, or null", "given: 0"),
+    ("number", "run task.train_size=-1", "task.train_size: must be at least 1, or null for all", "given: -1"),
+    ("number", "run seed=1.5", "seed: must be of type integer", "given: 1.5"),
+    ("number", "run seed=99999999999999999999", "seed: must be 0 or more, and below 2**32", "given: 9999"),
+    ("too large", "run train.max_length=999", "train.max_length: must be from 3 to 128 tokens", "given: 999"),
+    ("too large", "run task.train_size=9999", "generated has 400 train examples", "or null for all"),
+    ("too large", "run method.dropout=1", "method.dropout: must be in [0, 1)", "given: 1"),
+    ("setting", "run log.snapshots=[2]", "log.snapshots: fractions of training, from 0 to 1", "Example: 'log.snap"),
+    ("setting", "run log.checkpoint_every_s=-1", "log.checkpoint_every_s: must be 0 or more", "given: -1"),
+    ("setting", "run log.resume=maybe", "log.resume: must be one of", "given: maybe"),
+    ("setting", "run log.wandb=loud", "log.wandb: must be one of", "given: loud"),
+    ("setting", "run compute.device=gpu9", "compute.device: no device 'gpu9'", "Use auto, cpu, cuda"),
+    ("follows", "run model.config.num_attention_heads=8", "model.config: belongs to model=tiny_bert", "conf/model"),
+    ("follows", "run task.name=foo", "task.name: follows from the choice", "given: foo"),
+    ("follows", "run task.num_labels=3", "task.num_labels: belongs to task=generated", "conf/task"),
+    ("follows", "run model.digest=0", "model.digest: belongs to model=tiny_bert", "conf/model"),
+    ("long", "run method={long}", "a name of 10000 characters (given in method=xxxx", "Shorten it: at most 255"),
+    ("long", "run train.init_from={long}", "a name of 10000 characters", "Shorten it: at most 255"),
+    ("long", "run method.{long}=1", "a name of 10007 characters", "Shorten it: at most 255"),
+    ("long", "analysis diff {long} {run}", "a name of 10000 characters", "Shorten it: at most 255"),
+    ("grammar", "run model.name=моделью", "model.name=моделью: cannot be read as an override", "KEY=VALUE"),
+    ("path in a name", "run model=../x", "model: no '../x' here", "Choices: cerebras_111m"),
+    ("path in a name", "run task=../../etc/passwd", "task: no '../../etc/passwd' here", "Choices: "),
+    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: freeze_a"),
+    ("path in a name", "run preset@train=../train/default", "preset@train: no '../train/default' here", "Choices: "),
+    ("path in a name", "fetch ../x", "no model or task '../x'", "Models and tasks: "),
+    ("outside", "run paths.outputs=", "paths.outputs: no folder is given", "paths.outputs=DIR"),
+    ("outside", "run paths.outputs=/proc/nothing", "cannot be written (No such file or directory", "paths.outputs=DIR"),
+    ("outside", "run paths.outputs={files}/text", "{files}/text/runs/", "paths.outputs=DIR"),
+    ("outside", "run hydra.run.dir=/proc/x", "only the launcher can be chosen", "paths.outputs=DIR"),
+    ("outside", "analysis table 6 --scale smoke --out /proc/x", "--out: /proc/x cannot be written", "Give a file"),
+    ("data", "run task=movies paths.cache=/nowhere", "no hutto_ICWSM_2014.tar.gz", "python -m lora_repro.fetch movies"),
+    ("data", "run task=movies paths.data={files}/cut.tar.gz", "cut.tar.gz is damaged or another", "Correct paths.data"),
+    ("data", "run task=movies paths.data={files}/data.pkl", "data.pkl is damaged or another file", "fetch movies"),
+    ("data", "LORA_REPRO_CACHE={files}/text fetch movies", "{files}/text", "Give a folder that can be written"),
+    ("data", "run task=movies task.member=../../etc/passwd", "no file '../../etc/passwd' in the", "Files here: "),
+    ("no model", "run model=local preset@train=tiny_bert_lora", "model=local needs a folder", "paths.model=DIR"),
+    ("no model", "run model=minilm paths.model=/nowhere", "no folder /nowhere", "python -m lora_repro.fetch minilm"),
+    ("no model", "run model=minilm paths.model={files}/models/whole", "is damaged or another", "leave paths.model out"),
+    ("no model", f"run {LOCAL}/no_weights", "model.safetensors is missing", "transformers' save_pretrained writes it"),
+    ("no model", f"run {LOCAL}/no_tokenizer", "no tokenizer", "tokenizer.json"),
+    ("config.json", f"run {LOCAL}/no_json", "config.json is no JSON", "Give "),
+    ("config.json", f"run {LOCAL}/list", "config.json holds no keys", "Give "),
+    ("config.json", f"run {LOCAL}/no_key", "config.json of this bert lacks the key 'intermediate_size'", "Give "),
+    ("architecture", f"run {LOCAL}/no_type", "unknown architecture 'None'", "Known: bert, roberta"),
+    ("config.json", f"run {LOCAL}/act", "magic", "Give "),
+    ("shape", f"run {LOCAL}/zero", "hidden_size must be a whole number from 1 to", "given: 0"),
+    ("shape", f"run {LOCAL}/negative", "hidden_size must be a whole number from 1 to", "given: -32"),
+    ("shape", f"run {LOCAL}/layers", "num_hidden_layers must be a whole number from 1 to", "given: 1000000000"),
+    ("shape", f"run {LOCAL}/heads", "hidden_size 32 is no multiple of 5 attention heads", "Give "),
+    ("shape", f"run {LOCAL}/wide", "too few for the 130015040 weights", "Give weights that belong to"),
+    ("weights", f"run {LOCAL}/shape", "not in this shape", "Give weights that belong to"),
+    ("weights", f"run {LOCAL}/cut", "model.safetensors is damaged", "Copy or download it again"),
+    ("weights", f"run {LOCAL}/lacks", "are not in the weights", "Give weights that belong to"),
+    ("weights", f"run {LOCAL}/nan", "holds values that are not finite", "Give "),
+    ("code", f"run {LOCAL}/code", "auto_map", "never run"),
+    ("code", f"run {LOCAL}/tokenizer_code", "auto_map", "never run"),
+    ("code", f"run {LOCAL}/disguised", "model.safetensors is damaged", "Copy or download it again"),
+    ("code", f"run {LOCAL}/pickle", "names code, which is never run here", "Copy or download it again"),
+    ("code", f"run {SCORE}/pickle", "neither a run id", "adapter_model.safetensors"),
+    ("tokenizer", f"run {LOCAL}/bad_tokenizer", "tokenizer", "Give "),
+    ("no adapter", "run train.init_from=nothing", "neither a run id", "run ids are the folders' names"),
+    ("no adapter", "run train.init_from=../../x", "neither a run id", "run ids are the folders' names"),
+    ("no adapter", "run train.init_from=tiny_bert-generated-lora-r8-qv-s7-0123456789", "no run tiny_b", "Compute it"),
+    ("no adapter", "run method=full train.epochs=0 train.init_from={run}", "holds no trained.safetensors", "give the"),
+    ("no adapter", f"run {SCORE}/no_config", "neither a run id", "A PEFT folder holds adapter_config.json"),
+    ("other adapter", f"run {LOCAL}/whole train.init_from={{run}}", "adapts other weights", "model=tiny_bert"),
+    ("other adapter", f"run {SCORE}/width", "has shape", "Choose the adapter's own base"),
+    ("other adapter", f"run {SCORE}/rank", "the adapter has r = 4", "method.r=4 method.alpha="),
+    ("other adapter", f"run {SCORE}/alpha", "alpha = 99", "method.alpha=99"),
+    ("other adapter", f"run {SCORE}/rslora", "has rank 8 and scale 2.82843, the run 8 and 1", "rslora"),
+    ("adapter's tensors", f"run {SCORE}/lacks", "lacks 1 tensors", "Give "),
+    ("adapter's tensors", f"run {SCORE}/extra", "holds 1 tensors that", "other targets or another base"),
+    ("adapter's tensors", f"run {SCORE}/nan", "values that are not finite", "Give "),
+    ("adapter's tensors", f"run {SCORE}/inf", "values that are not finite", "Give "),
+    ("adapter's tensors", f"run {SCORE}/cut", "adapter_model.safetensors is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/no_json", "adapter_config.json is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/list", "adapter_config.json is damaged", "Give "),
+    ("adapter_config.json", f"run {SCORE}/text_r", "r must be a whole number of 1 or more", "Give "),
+    ("adapter_config.json", f"run {SCORE}/no_r", "r must be a whole number of 1 or more", "Give "),
+    ("adapter_config.json", f"run {SCORE}/prompt", "PROMPT_TUNING", "Give "),
+    ("result", "run paths.outputs={files}/edited/schema {same}", "has schema 99", "it is left as it is"),
+    ("result", "analysis diff {run} {files}/edited/nan/runs/{id}", "not finite", "Compute the run again"),
+    ("result", "analysis diff {run} {files}/edited/cut/runs/{id}", "is damaged and does not", "Compute the run again"),
+    ("result", "analysis diff {run} {files}/edited/another_run/runs/{id}", "it is the result of", "Compute the run"),
+    ("result", "analysis diff {run} {files}/edited/folder/runs/{id}", "cannot be read", "Compute the run again"),
+    ("adapter file", f"{LOOK}/adapters/cut", "adapter_model.safetensors: is damaged", "Copy or download it again"),
+    ("adapter file", f"{LOOK}/adapters/pickle", "would have to be executed; nothing was", "Give safetensors"),
+    ("adapter file", f"{LOOK}/strange/bomb.pt", "would have to be executed; nothing was", "Give safetensors"),
+    ("adapter file", f"{LOOK}/strange/bomb.safetensors", "bomb.safetensors: is damaged", "Copy or download it again"),
+    ("adapter file", f"{LOOK}/strange/empty.safetensors", "the file is empty", "Copy or download it again"),
+    ("adapter's values", f"{LOOK}/adapters/nan", "holds values that are not finite", "Give one that did not diverge"),
+    ("adapter's values", f"{LOOK}/adapters/inf", "holds values that are not finite", "Give one that did not diverge"),
+    ("adapter's values", f"{LOOK}/strange/whole_numbers.safetensors", "is kept as I8", "not quantised"),
+    ("factors", f"{LOOK}/adapters/lacks", "stand without their A", "Give a whole copy"),
+    ("factors", f"{LOOK}/strange/hostile.safetensors", "\\input{{x}}\\x1b[2J.lora_A", "Give a whole copy"),
+    ("factors", f"{LOOK}/strange/no_rank.safetensors", "has shape (0, 8)", "Give a whole copy"),
+    ("factors", f"{LOOK}/strange/misfit.safetensors", "has 2 rows and", "r is both.\nGive a whole copy"),
+    ("factors", f"{LOOK}/strange/vector.safetensors", "has shape (8,)", "Give a whole copy"),
+    ("no LoRA", f"{LOOK}/adapters/prompt", "the adapter is PEFT's PROMPT_TUNING", "Give a LoRA adapter"),
+    ("no LoRA", f"{LOOK}/adapters/dora", "use_dora, which scales each column", "Give a LoRA adapter without it"),
+    ("no LoRA", f"{LOOK}/strange/magnitudes.safetensors", "is of DoRA", "Give a LoRA adapter"),
+    ("adapter's settings", f"{LOOK}/adapters/rank", "says r = 4 for", "whose factors have r = 8.\nGive the config"),
+    ("adapter's settings", f"{LOOK}/adapters/no_json", "adapter_config.json: is damaged", "Give it as PEFT's"),
+    ("adapter's settings", f"{LOOK}/adapters/list", "adapter_config.json: is damaged", "Give it as PEFT's"),
+    ("adapter's settings", f"{LOOK}/adapters/text_r", "r must be a whole number of 1 or more", "Give it as PEFT's"),
+    ("adapter's settings", f"{LOOK}/adapters/endless", "lora_alpha must be a number", "Give it as PEFT's"),
+    ("unknown adapter", f"{LOOK}/strange/other.safetensors", "holds no factors of an adapter", "--base MODEL"),
+    ("unknown adapter", f"{LOOK}/text", "neither safetensors nor a file of torch.save", "Give a file"),
+    ("unknown adapter", f"{LOOK}/empty", "a folder of no adapter that is known here (it holds none)", "Give a run id"),
+    ("unknown adapter", f"{LOOK}/strange", "it holds 14: bomb.pt, ", "Give a run id"),
+    ("unknown adapter", "analysis inspect /dev/null", "/dev/null: neither a file nor a folder", "Give a run id"),
+    ("absent adapter", "analysis inspect /nowhere/adapter", "/nowhere/adapter: no such file or folder", "Give a run"),
+    ("absent adapter", "analysis inspect ../../../x", "../../../x: no such file or folder", "Give a run id"),
+    ("absent adapter", "analysis inspect {id}x --runs {store}", "Did you mean '{id}'?", "Give a run id"),
+    ("absent adapter", f"{LOOK}/adapters/rslora --base nowhere", "no folder, file or model 'nowhere'", "Give a"),
+    ("absent adapter", f"{LOOK}/strange/other.safetensors --base {{files}}/strange/good.safetensors",
+     "has no matrix in common with the base", "Give the base that it was trained from"),
+    ("two adapters", f"{BOTH}/key.safetensors", "the two adapters have no matrix in common", "has model.layers.0"),
+    ("two adapters", f"{BOTH}/wide.safetensors", "inputs are 8 wide in", "Give adapters of one base model"),
+    ("two adapters", f"{BOTH}/zero.safetensors --side B", "B is zero in all 1 common", "--side A"),
+    ("two adapters", f"{BOTH}/good.safetensors x=1", "takes two adapters, and no x=1", "Leave it out"),
+    ("two adapters", f"{BOTH}/good.safetensors --html /proc/x", "--html: /proc/x cannot be written", "Give a file"),
+    ("which matrices", f"{LOOK}/strange/good.safetensors --layers 0,7", "has no 7 (given: 0, 7)", "There are: 0."),
+    ("which matrices", f"{LOOK}/strange/good.safetensors --layers first", "numbers and ranges", "--layers 0,3-5"),
+    ("which matrices", f"{LOOK}/strange/good.safetensors --weights v", "has no v (given: v)", "There are: q."),
+    ("options of adapters", f"{LOOK}/adapters/rslora --alpha 8", "--alpha: says nothing about PEFT folder", "Leave it"),
+    ("options of adapters", f"{LOOK}/strange/good.safetensors --alpha 0", "finite number above 0", "given: 0"),
+    ("options of adapters", f"{LOOK}/strange/good.safetensors --top 0", "--top: must be at least 1", "given: 0"),
+    ("options of adapters", f"{LOOK}/strange/good.safetensors --enable-lora q,x", "some of q, k and v", "given: q,x"),
+    ("section 7", "analysis figure 9", "figure 9: there is no such item here", "Give one of: figure 3"),
+    ("section 7", "analysis figure 3 --out x.gif", "--out: a file ending in .svg, .pdf, .png", "given: x.gif"),
+    ("section 7", "analysis figure 3 --scale smoke --runs {store}", "2 of 2 runs are missing", "-m +sweeps=section7"),
+    ("section 7", "analysis truncate {run} --keep=-1", "--keep: numbers of directions, 0 or more", "Example: --keep"),
+    ("section 7", "analysis truncate {run} seed=1", "a run is what its record says", "Only compute."),
+    ("usage", "fetch", "the following arguments are required: NAME", "usage: "),
+    ("usage", "run --nonsense", "unrecognized arguments: --nonsense", "usage: "),
+    ("usage", "analysis tables 6", "invalid choice: 'tables'", "choose from"),
+    ("adapters' usage", "analysis compare {run}", "the following arguments are required: ADAPTER", "usage: "),
+    ("adapters' usage", "analysis compare {run} {run} --side C", "invalid choice: 'C'", "choose from"),
+    ("usage", "analysis diff {run}", "the following arguments are required: RUN", "usage: "),
+    ("usage", "analysis table 6 --format pdf", "invalid choice: 'pdf'", "choose from"),
+]  # fmt: skip
+"""At most five rows a kind. {store} holds a finished run {run} of the name {id}; {files} the fakes."""
+
+
+class Place(NamedTuple):
+    """A store with one finished run, fakes beside it, and every byte of the store."""
+
+    store: Path
+    files: Path
+    run: Path
+    before: dict[Path, bytes | None]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    store, files = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("files")
+    done = programs.run(["lora_repro", *SMOKE, *SMALL, f"paths.outputs={store}"])
+    assert done.returncode == 0, done.stderr
+    (run,) = (store / "runs").iterdir()
+    adapters(files, run / "adapter")
+    bases(files)
+    strangers(files)
+    data(files)
+    for how in ("schema", "nan", "cut", "another_run", "folder"):
+        copied = shutil.copytree(run, files / "edited" / how / "runs" / run.name)
+        damage_result(Path(copied), how)
+    return Place(store, files, run, contents(store))
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("kind", "line", "cause", "remedy"), CASES, ids=[case[1] for case in CASES])
+def test_bad_input_is_refused_in_words(place: Place, kind: str, line: str, cause: str, remedy: str) -> None:
+    names = {"store": place.store, "files": place.files, "run": place.run, "id": place.run.name}
+    names |= {"long": "x" * 10_000, "same": " ".join(SMALL)}
+    words = shlex.split(line.format(**names))
+    variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    program, *arguments = words[len(variables) :]
+    done = programs.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], variables)
+    assert done.returncode == (2 if "usage" in kind else 1), done.stderr
+    assert cause.format(**names) in done.stderr and remedy in done.stderr
+    assert done.stderr.startswith("usage: " if "usage" in kind else "Error: ") and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= (20 if "usage" in kind else 16 if kind == "architecture" else 5)
+    assert max(map(len, done.stderr.splitlines())) <= 500  # the paths of the tests are long
+    assert done.stdout == ""
+    assert contents(place.store) == place.before, "a finished run is left as it is, and nothing comes beside it"
+    assert not (place.files / BOMB).exists(), "no code of a file is run"
+
+
+def test_the_cases_are_many_and_of_many_kinds() -> None:
+    kinds = Counter(kind for kind, *_ in CASES)
+    assert len(CASES) >= 75 and len({line for _, line, *_ in CASES}) == len(CASES) and len(kinds) >= 15
+    assert max(kinds.values()) <= 5
+
+
+def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "hutto_ICWSM_2014.tar.gz").write_bytes(b"half of it")
+    done = programs.run(
+        [
+            "lora_repro",
+            "model=tiny_bert",
+            "task=movies",
+            f"paths.cache={tmp_path}",
+            f"paths.outputs={tmp_path}",
+            "train.learning_rate=1e-3",
+        ]
+    )
+    assert done.returncode == 1 and "is damaged or another file" in done.stderr
+    assert f"python -m lora_repro.fetch movies --cache {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: int, tmp_path: Path) -> None:
+    arguments = [*SMOKE, "train.epochs=1,400", "method=full", f"paths.outputs={tmp_path}"]
+    command = [sys.executable, "-m", "lora_repro", "-m", *arguments]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit that it is ignored
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=HOME, preexec_fn=heard)
+    try:
+        wait_for(lambda: list(tmp_path.glob("runs/*/result.json")))
+        wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.jsonl"))) == 2)  # the second run is on its way
+        process.send_signal(number)
+        _, words = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert words.splitlines()[-1] == "Interrupted; nothing finished is lost, and the same command goes on from here."
+    assert "Traceback" not in words
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
+    states = [path.read_text() for path in tmp_path.glob("runs/*/status.json")]
+    assert sum('"interrupted"' in state for state in states) == 1
+
+
+def test_the_programs_answer_quickly_without_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "lora_repro", "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HOME)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "lora_repro.config.schema" in imported and not imported & {"torch", "transformers", "pandas", "wandb"}
+    assert os.linesep + "method:" in done.stdout

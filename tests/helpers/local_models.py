@@ -1,0 +1,79 @@
+"""Folders of tiny random models as people give them (model=local), with tokenizers made on the spot."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers.foreign import SIZES
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from lora_repro.tasks import generated
+
+WORDS = (*generated.POSITIVE, *generated.NEGATIVE, *generated.NEUTRAL)
+"""All words of the generated task."""
+ROWS = 64
+"""Rows of the embedding."""
+DECODERS: dict[str, dict[str, Any]] = {
+    "gpt2": SIZES["gpt2"],
+    "gpt_neox": SIZES["gpt_neox"],
+    "llama": SIZES["llama"],
+    "opt": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32),
+}
+"""Sizes by model_type."""
+
+
+def words_tokenizer(words: Sequence[str] = WORDS, **special: str) -> PreTrainedTokenizerFast:
+    """One token a word: 0 unknown, 1 `<s>`, 2 `</s>`, then the words; what `special` adds comes behind them."""
+    vocabulary = {word: index for index, word in enumerate(("<unk>", "<s>", "</s>", *words))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", **special)
+
+
+def space_mark_tokenizer(words: Sequence[str], bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFast:
+    """Like Llama 2's: a space mark goes before every text and stands for each space; all else is in letters.
+
+    Args:
+        words: What is one token together with the space mark before it.
+        bos: Put `<s>` before each text.
+        eos: Put `</s>` after each text.
+    """
+    roles = [chr(code) for code in range(33, 127)]
+    pieces = ["<unk>", "<s>", "</s>", "▁", *roles, *(f"▁{word}" for word in words)]
+    made = Tokenizer(models.Unigram([(piece, 0.0 if len(piece) > 1 else -9.0) for piece in pieces], unk_id=0))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    single = f"{'<s> ' if bos else ''}$A{' </s>' if eos else ''}"
+    made.post_processor = processors.TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def write(
+    folder: Path,
+    family: str,
+    tokenizer: PreTrainedTokenizerFast,
+    changes: Mapping[str, object] | None = None,
+    **config: Any,
+) -> Path:
+    """Writes a model with a head of two labels, wide in its weights, so that what it says differs from text to text.
+
+    Args:
+        folder: A folder that is not there yet.
+        family: A model_type.
+        tokenizer: Its tokenizer.
+        changes: What config.json says in other words than transformers wrote.
+        config: More keys of the configuration.
+    """
+    torch.manual_seed(0)
+    sizes = DECODERS.get(family) or SIZES[family]
+    given = (
+        dict(vocab_size=ROWS, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.5) | sizes | config
+    )
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **given))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(changes or {})))
+    return folder

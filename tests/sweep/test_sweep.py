@@ -1,0 +1,172 @@
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from lora_repro.cli import normalise
+from lora_repro.config.catalogue import HOME, group_names
+from lora_repro.config.compose import compose
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.errors import InputError
+from lora_repro.sweep.grid import Point, expand, load, overrides
+
+SMOKE = ["model=tiny_bert", "task=generated"]
+
+
+def with_sweep(grids: Any, scale: str = "smoke") -> Callable[[list[str]], DictConfig]:
+    """Composes as usual, with a sweep of the test's own in the place of sweeps/table6.yaml."""
+
+    def composed(arguments: list[str]) -> DictConfig:
+        cfg = compose([*(a for a in arguments if not a.startswith("+sweeps")), f"scale={scale}"])
+        cfg.sweep = {"name": "table6", scale: grids} if not isinstance(grids, dict) else grids
+        return cfg
+
+    return composed
+
+
+def loaded(grids: Any, *arguments: str) -> list[Point]:
+    return [job.point for job in load(with_sweep(grids), ["+sweeps=table6", "scale=smoke", *arguments]).jobs]
+
+
+def test_expand_multiplies_axes_and_orders_by_seed() -> None:
+    points = expand(
+        [{"seed": [0, 1], "method.targets": [["q"], ["q", "v"]], "method.r": [1, 2]}, {"seed": 0, "x": "y"}]
+    )
+    assert len(points) == 9
+    assert [point["seed"] for point in points] == [0] * 5 + [1] * 4
+    assert points[1] == {"seed": 0, "method.targets": ["q"], "method.r": 2}
+    assert points[4] == {"seed": 0, "x": "y"}
+
+
+def test_a_point_is_written_in_hydras_grammar() -> None:
+    point = {"method.targets": ["q", "v"], "a": None, "b": True, "c": 1e-05, "d": "it's, so", "e": "plain-1.0/x"}
+    read = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(overrides(point))}
+    assert read["method.targets"] == ["q", "v"] and read["a"] is None and read["b"] is True
+    assert read["c"] == 1e-05 and str(read["e"]) == "plain-1.0/x" and read["d"] == "it's, so"
+
+
+@pytest.mark.parametrize("sweep", group_names("sweeps"))
+@pytest.mark.parametrize("scale", group_names("scale"))
+def test_every_sweep_loads_at_every_scale(sweep: str, scale: str) -> None:
+    found = load(compose, [f"+sweeps={sweep}", f"scale={scale}"])
+    assert found.jobs or found.planned
+    assert len({job.run_id for job in found.jobs}) == len(found.jobs)
+
+
+def test_table6_has_the_runs_that_the_issue_asks_for() -> None:
+    sizes = {scale: len(load(compose, ["+sweeps=table6", f"scale={scale}"]).jobs) for scale in group_names("scale")}
+    assert sizes == {"demo": 6, "paper": 0, "proxy": 75, "smoke": 8}
+    planned = load(compose, ["+sweeps=table6", "scale=paper"]).planned
+    assert len(planned) == 2 * 3 * 5 and all("later" in reason for _, reason in planned)
+
+
+def test_the_quick_composition_equals_hydras() -> None:
+    for scale in ("smoke", "demo", "proxy"):
+        for job in load(compose, ["+sweeps=table6", f"scale={scale}", "train.epochs=1"]).jobs[::7]:
+            slow = resolve(compose(job.overrides))
+            assert slow.run == job.resolved.run and run_id(slow.run) == job.run_id
+            assert replace(slow.settings, sweep=None) == job.resolved.settings
+
+
+def test_an_axis_of_the_command_line_replaces_the_grids() -> None:
+    grid = {"seed": [0, 1], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [1, 2]}
+    points = loaded([grid], "seed=5,6,7", "method.r=4")
+    assert [(p["seed"], p["method.r"]) for p in points] == [(5, 4), (6, 4), (7, 4)]
+
+
+def test_an_axis_leaves_a_grid_alone_that_cannot_take_it() -> None:
+    lora = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [1, 2]}
+    full = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "full"}
+    points = loaded([lora, full], "method.r=4,8", "train.learning_rate=0.1,0.2")
+    assert len(points) == 4 + 2
+    assert [p.get("method.r") for p in points if p["method"] == "full"] == [None, None]
+
+
+def test_an_axis_that_fits_no_grid_is_refused() -> None:
+    full = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "full"}
+    with pytest.raises(Exception, match="r") as refusal:
+        loaded([full], "method.r=4,8")
+    assert "Key 'r' not in 'FullConfig'" in str(refusal.value.__cause__)
+
+
+def test_equal_runs_are_one_job() -> None:
+    grid = {"model": "tiny_bert", "task": "generated", "method": "lora", "method.targets": [["q", "v"], ["v", "q"]]}
+    assert len(loaded([grid])) == 1
+
+
+def test_integers_written_with_a_point_are_integers() -> None:
+    grid = {"seed": [0.0], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [4.0]}
+    assert loaded([grid])[0] | {"seed": 0, "method.r": 4} == loaded([grid])[0]
+    assert "method.r=4" in load(with_sweep([grid]), ["+sweeps=table6"]).jobs[0].overrides
+
+
+def test_a_sweep_file_without_its_first_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text("name: mine\n")
+    monkeypatch.setattr("lora_repro.config.catalogue.HOME", tmp_path)
+    with pytest.raises(InputError, match=r"sweeps/mine\.yaml: the first line must be: # @package sweep"):
+        normalise(["-m", "+sweeps=mine"])
+
+
+BASE = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora"}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"name": "table6", "smok": [BASE]}, "'smok' is no scale. Did you mean 'smoke'"),
+        ({"name": "table6", "demo": [BASE]}, "nothing stands there for scale=smoke. It has: demo"),
+        ([BASE | {"method.r": []}], "the axis method.r is empty"),
+        ([BASE | {"method.targets": ["q", "v"]}], r"method.targets is an axis of lists \(given: \[q,v\]\)"),
+        ([BASE | {"method.targets": "q"}], "One fixed set of matrices is written"),
+        ([], "must be a list of grids"),
+        (["method.r"], "must be a list of grids"),
+        ([BASE | {"method.r": [1, 99]}], "from 1 to 32.*\nIn the job: .*method.r=99"),
+        ([BASE | {"method.rank": [1]}], "method.rank: there is no such key"),
+        ([BASE | {"method.r": ["one"]}], "must be of type integer"),
+    ],
+)
+def test_a_wrong_sweep_file_is_refused_before_anything_starts(sweep: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.compile(message, re.DOTALL)):
+        load(with_sweep(sweep), ["+sweeps=table6", "scale=smoke"])
+
+
+def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lora_repro", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=check, cwd=HOME)
+
+
+@pytest.mark.parametrize("arguments", [["method=lora,full", "seed=0,1"]])
+def test_a_sweep_plans_runs_skips_and_sums_up(arguments: list[str], tmp_path: Path) -> None:
+    line = ["-m", *SMOKE, "task.train_size=32", "train.epochs=1", f"paths.outputs={tmp_path}", *arguments]
+    first = run(*line)
+    assert "Plan: 0 of 4 runs finished, 4 to run" in first.stderr
+    assert "[4/4]" in first.stderr and "Sum: 4 of 4 runs finished, 0 to run" in first.stderr
+    assert [path.name.split("-s")[1][0] for path in sorted((tmp_path / "runs").iterdir(), key=_started)] == list("0011")
+    before = {path: path.read_bytes() for path in tmp_path.glob("runs/*/result.json")}
+    again = run(*line)
+    assert "Plan: 4 of 4 runs finished, 0 to run" in again.stderr
+    assert {path: path.read_bytes() for path in before} == before and len(before) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def _started(folder: Path) -> float:
+    import json
+
+    return json.loads((folder / "status.json").read_text())["started"]
+
+
+def test_a_sweep_goes_on_after_a_failed_run_and_its_exit_code_says_so(tmp_path: Path) -> None:
+    arms = ["train.learning_rate=1e30,1e-2", "method=full", "train.max_grad_norm=null"]
+    done = run("-m", *SMOKE, "task.train_size=32", f"paths.outputs={tmp_path}", *arms, check=False)
+    assert done.returncode == 1
+    assert "Sum: 1 of 2 runs finished, 0 to run, 1 diverged (not repeated)" in done.stderr
+    assert "Not finished: " in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,271 @@
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.damage import contents
+from omegaconf import DictConfig
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.errors import RunFailedError
+from lora_repro.methods import METHODS
+from lora_repro.store.record import Record, State
+from lora_repro.training import checkpoint, interrupt
+from lora_repro.training.checkpoint import Checkpointer
+from lora_repro.training.job import run_job
+
+Compose = Callable[..., DictConfig]
+
+
+def record_of(cfg: DictConfig) -> Record:
+    return Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """Has a signal arrive just before the look of this number, from 1: at the start, after steps and scored splits."""
+    seen, after_step = [], Checkpointer.after_step
+
+    def hear(checkpointer: Checkpointer, state: checkpoint.TrainState) -> None:
+        seen.append(state.step)
+        if len(seen) == looks:
+            monkeypatch.setattr(interrupt, "_requested", signal.SIGTERM)
+        after_step(checkpointer, state)
+
+    monkeypatch.setattr(Checkpointer, "after_step", hear)
+
+
+def interrupted(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch, looks: int) -> Record:
+    """Runs until the look of this number, and hears a signal there, as the program would."""
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "_is_program", True)
+        stop_after(patch, looks)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(cfg)
+    record = record_of(cfg)
+    assert record.state is State.interrupted and record.holder() is None
+    assert len(list((record.folder / "checkpoint").iterdir())) == 1
+    return record
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
+    tiny: Compose, method: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout = ["method.dropout=0.1"] if method == "lora" else []
+    same = [f"method={method}", f"train.dtype={dtype}", "log.save_full=true", "log.every_steps=3", *dropout]
+    monkeypatch.chdir(tmp_path)
+    whole, cut = tiny(*same, "paths.outputs=whole"), tiny(*same, "paths.outputs=cut")
+    run_job(whole)
+    for looks in (1, 3, 6, 9):  # the looks: start, 4 steps, 2 splits, 4 steps, 2 splits; each resumes the one before
+        interrupted(cut, monkeypatch, looks=min(looks, 4))
+    run_job(cut)
+    expected, found = contents(tmp_path / "whole"), contents(tmp_path / "cut")
+    for files in (expected, found):
+        files.pop(next(name for name in files if name.endswith("config.yaml")))  # paths.outputs stands in it
+    assert found == expected
+
+
+@pytest.mark.parametrize("looks", range(1, 14))
+def test_a_signal_at_any_look_costs_no_step(
+    tiny: Compose, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny()
+    record = interrupted(cfg, monkeypatch, looks)
+    (path,) = (record.folder / "checkpoint").iterdir()
+    with safe_open(path, "np") as file:
+        state = json.loads(file.metadata()["about"])["state"]
+    assert state["step"] == [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 8, 8][looks - 1]
+    run_job(cfg)
+    steps = [row["step"] for row in map(json.loads, (record.folder / "metrics.jsonl").read_text().splitlines())]
+    assert steps == [4, 4, 8, 8]
+    assert not (record.folder / "checkpoint").exists()
+
+
+def test_checkpoints_come_at_the_interval_and_the_previous_stays_until_the_next_is_whole(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[list[str]] = []
+    write = checkpoint.files.write_atomically
+
+    def watched(path: Path, content: str | bytes) -> None:
+        if path.parent.name == "checkpoint":
+            there.append(sorted(os.listdir(path.parent)))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint.files, "write_atomically", watched)
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: float(next(clock)))
+    run_job(tiny("log.checkpoint_every_s=25"))  # each look at the clock, one a step, is 10 s later
+    assert 3 <= len(there) <= 6
+    assert there[0] == [] and all(len(files) == 1 for files in there[1:])
+
+
+def test_without_an_interval_only_a_signal_writes_a_checkpoint(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "write", lambda *_: pytest.fail("written"))
+    run_job(tiny("log.checkpoint_every_s=null"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"machine": {"device_class": "another CPU"}}, "was made elsewhere (device_class: another CPU"),
+        ({"machine": {"threads": 99}}, "threads: 99, here 1"),
+        ({"machine": {"torch": "1.0"}}, "torch: 1.0"),
+        ({"run_id": "x"}, "is of another run and not used (run_id x)"),
+        ({"numerics_version": 0}, "numerics_version 0"),
+        ({"schema": 9}, "schema 9"),
+    ],
+)
+def test_a_checkpoint_of_elsewhere_is_refused_by_the_rule(
+    tiny: Compose,
+    change: dict[str, object],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cfg = tiny()
+    record = interrupted(cfg, monkeypatch, 4)
+    _forge(record, change)
+    caplog.set_level("INFO", "lora_repro")
+    run_job(cfg)
+    assert words in caplog.text and "goes on from" not in caplog.text
+    assert record.state is State.finished
+    result = record.read().result
+    assert result is not None and "machines_before" not in result["provenance"]
+
+
+def test_resume_any_goes_on_from_another_machine_and_the_record_says_so(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = interrupted(tiny(), monkeypatch, 4)
+    _forge(record, {"machine": {"device_class": "another CPU"}})
+    caplog.set_level("INFO", "lora_repro")
+    run_job(tiny("log.resume=any"))
+    assert "goes on from step 3" in caplog.text
+    result = record.read().result
+    assert result is not None
+    (before,) = result["provenance"]["machines_before"]
+    assert before["until_step"] == 3 and before["device_class"] == "another CPU"
+
+
+def test_resume_never_starts_over(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(tiny(), monkeypatch, 4)
+    caplog.set_level("INFO", "lora_repro")
+    run_job(tiny("log.resume=never"))
+    assert "goes on from" not in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["half", "zeros", "empty", "flipped", "bare"])
+def test_a_damaged_checkpoint_is_told_and_not_used(
+    tiny: Compose, damage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = interrupted(tiny(), monkeypatch, 4)
+    (path,) = (record.folder / "checkpoint").iterdir()
+    whole = path.read_bytes()
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    damaged = {"half": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "empty": b"", "flipped": flipped}
+    path.write_bytes({**damaged, "bare": save({"model/x": np.zeros(1)})}[damage])  # bare: no checkpoint of ours
+    os.mkfifo(path.with_name("999999999-000.safetensors"))  # as if it were newer
+    caplog.set_level("INFO", "lora_repro")
+    run_job(tiny())
+    assert "is damaged and not used" in caplog.text and "goes on from" not in caplog.text
+    assert record.state is State.finished
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_no_run(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    run_job(tiny("log.checkpoint_every_s=0"))
+    assert "no checkpoint could be written (No space left on device); the run goes on" in caplog.text
+
+
+def test_snapshots_hold_the_trained_tensors_along_the_way(tiny: Compose) -> None:
+    cfg = tiny("log.snapshots=[0,0.125,0.5,1]")
+    run_job(cfg)
+    folder = record_of(cfg).folder
+    steps = {}
+    for path in (folder / "snapshots").iterdir():
+        with safe_open(path, "np") as file:
+            steps[path.name] = int(file.metadata()["step"])
+    assert steps == {"0.safetensors": 0, "0.125.safetensors": 1, "0.5.safetensors": 4, "1.safetensors": 8}
+    last, first = load_file(folder / "snapshots" / "1.safetensors"), load_file(folder / "snapshots" / "0.safetensors")
+    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert last.keys() == first.keys() == adapter.keys()
+    assert all((last[name] == adapter[name]).all() for name in adapter)
+    assert all(not first[name].any() for name in first if "lora_B" in name)
+
+
+def test_a_checkpoint_that_lies_behind_a_snapshot_asked_for_is_not_used(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(tiny(), monkeypatch, 4)
+    caplog.set_level("INFO", "lora_repro")
+    cfg = tiny("log.snapshots=[0.125,1]")
+    run_job(cfg)
+    assert "A snapshot of step 1 is asked for, which the checkpoint lies behind" in caplog.text
+    assert record_of(cfg).lacking(resolve(cfg).settings.log, resolve(cfg).run.method) == []
+
+
+def test_a_finished_run_is_rebuilt_for_what_it_lacks_and_must_reproduce_its_metrics(
+    tiny: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lora_repro")
+    metrics = run_job(tiny("method=full"))
+    record = record_of(tiny("method=full"))
+    before = {path: path.read_bytes() for path in record.folder.iterdir()}
+    wants = ("method=full", "log.snapshots=[0,1]", "log.save_full=true")
+    assert run_job(tiny(*wants)) == metrics
+    assert "lacks snapshots/0.safetensors, snapshots/1.safetensors, trained.safetensors" in caplog.text
+    assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
+    assert run_job(tiny(*wants, "log.rebuild=true")) == metrics
+    assert {path.name for path in record.folder.iterdir()} - {path.name for path in before} == {
+        "snapshots",
+        "trained.safetensors",
+    }
+    result = json.loads(before.pop(record.folder / "result.json"))
+    rebuilt = json.loads((record.folder / "result.json").read_text())
+    assert rebuilt.pop("digests").items() > result.pop("digests").items() and rebuilt == result
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not (record.folder.parent.parent / "rebuild" / "runs" / record.run_id).exists()
+
+
+def test_a_rebuild_with_other_metrics_changes_nothing(tiny: Compose) -> None:
+    run_job(tiny())
+    record = record_of(tiny())
+    path = record.folder / "result.json"
+    path.write_text(path.read_text().replace('"eval/loss": 0.', '"eval/loss": 1.'))
+    before = {path: path.read_bytes() for path in record.folder.iterdir() if path.is_file()}
+    with pytest.raises(RunFailedError, match=r"made again with other metrics.*\nSee why: python -m analysis diff"):
+        run_job(tiny("log.snapshots=[1]", "log.rebuild=true"))
+    assert {path: path.read_bytes() for path in before} == before and not (record.folder / "snapshots").exists()
+
+
+def test_kept_weights_of_full_fine_tuning_are_scored_again_alike(tiny: Compose) -> None:
+    first = run_job(tiny("method=full", "log.save_full=true"))
+    again = run_job(tiny("method=full", "train.epochs=0", f"train.init_from={record_of(tiny('method=full')).run_id}"))
+    assert again == first
+
+
+def _forge(record: Record, change: dict[str, object]) -> None:
+    """Writes the checkpoint anew, whole, with another story about where it was made."""
+    (path,) = (record.folder / "checkpoint").iterdir()
+    tensors, about = checkpoint._read(path)
+    for key, value in change.items():
+        about[key] = about[key] | value if isinstance(value, dict) else value
+    text = json.dumps(about)
+    path.write_bytes(checkpoint.save(tensors, {"about": text, "sha256": checkpoint._digest(tensors, text)}))
+    logging.getLogger("lora_repro").debug("forged %s", path)

@@ -1,0 +1,60 @@
+"""Where a run is computed. There is no GPU here: what CUDA would say is put in its place."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lora_repro.training import device
+
+HOLD = """
+import fcntl, os, sys, time
+fcntl.flock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX); print("held", flush=True); time.sleep(600)
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Two GPUs, whose locks lie in the test's folder."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"gpu{index}"))
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(device, "_own_gpu", {})
+    yield tmp_path
+    for descriptor in device._own_gpu.values():
+        os.close(descriptor)
+
+
+def held_by_another(path: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_process_takes_a_gpu_and_keeps_it(two_gpus: Path) -> None:
+    assert device._own() == device._own() == "cuda:0"
+    assert list(device._own_gpu) == [0]
+
+
+def test_a_gpu_that_another_process_has_taken_is_left_to_it(
+    two_gpus: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with held_by_another(two_gpus / "lora_repro-gpu0.lock") as first:
+        assert device._own() == "cuda:1"
+        os.close(device._own_gpu.pop(1))
+        with held_by_another(two_gpus / "lora_repro-gpu1.lock") as second:
+            assert device._own() == "cuda:0" and device._own_gpu == {}
+            assert "All 2 GPUs are taken by other runs" in caplog.text
+            second.kill()
+        first.kill()
+    assert device._own() == "cuda:0" and list(device._own_gpu) == [0]
+
+
+def test_a_single_gpu_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert device._own() == "cuda:0"
