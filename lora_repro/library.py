@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import Count, LoRAConfig
 from lora_repro.methods.lora import Bias, Init
-from lora_repro.methods.lora_layers import LoRAEmbedding, LoRALinear, merge
+from lora_repro.methods.lora.layers import LoRAEmbedding, LoRALinear, merge
 from lora_repro.models.arch import Arch, arch_of
 from lora_repro.store.adapter import fill, write_adapter
 

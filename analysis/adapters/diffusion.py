@@ -14,7 +14,7 @@ from analysis.adapters.layouts import Found, Pair, alpha_of, factors, number, re
 from analysis.adapters.peft_config import refuse_other_kind, scaling, start_variance
 from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.tensors import Tensors
-from lora_repro.methods.peft_config import PeftLoRA, lora_settings, settings_of
+from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings, settings_of
 from lora_repro.store.adapter_identity import PEFT_CONFIG
 
 _METADATA = "lora_adapter_metadata"

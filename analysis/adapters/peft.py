@@ -16,7 +16,7 @@ from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.render.words import shown
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.methods.peft_config import PeftLoRA, lora_settings, settings_of
+from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings, settings_of
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
 
 _WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin", "adapter_model.pt", "adapter_0.pt")

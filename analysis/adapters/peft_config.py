@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from analysis.adapters.beside import METHODS
 from analysis.render.words import listed, shown
 from lora_repro.errors import InputError
-from lora_repro.methods.lora_peft import REFUSED, others
-from lora_repro.methods.peft_config import PeftLoRA
+from lora_repro.methods.lora.peft import REFUSED, others
+from lora_repro.methods.lora.peft_settings import PeftLoRA
 
 _STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts of A and B that take their place out of W_0: what is in B A is not only learned."""

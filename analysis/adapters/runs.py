@@ -16,7 +16,7 @@ from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
-from lora_repro.methods.names import FACTORS, factor_name
+from lora_repro.methods.lora.names import FACTORS, factor_name
 from lora_repro.models.arch import Arch, Site
 from lora_repro.models.inputs import identify_local, sha256_of
 from lora_repro.models.weights import WEIGHTS

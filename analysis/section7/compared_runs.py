@@ -19,7 +19,7 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
-from lora_repro.methods.names import factor_name
+from lora_repro.methods.lora.names import factor_name
 from lora_repro.models.arch import Site
 from lora_repro.store.digests import as_written
 from lora_repro.store.record import State

@@ -19,7 +19,7 @@ from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
-from lora_repro.methods.names import FACTORS, factor_name
+from lora_repro.methods.lora.names import FACTORS, factor_name
 from lora_repro.models.arch import Site
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 from lora_repro.store.digests import as_written

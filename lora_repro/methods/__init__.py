@@ -6,13 +6,8 @@ A new method is a MethodConfig (in a file of its own or of its mechanism), its Y
 from lora_repro.methods.adapter import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
-from lora_repro.methods.prefix import (
-    LoRAPrefixEmbedConfig,
-    LoRAPrefixLayerConfig,
-    PrefixConfig,
-    PrefixEmbedConfig,
-    PrefixLayerConfig,
-)
+from lora_repro.methods.lora.with_prefix import LoRAPrefixEmbedConfig, LoRAPrefixLayerConfig
+from lora_repro.methods.prefix import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
 from lora_repro.methods.unfreeze import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig
 
 METHODS: dict[str, type[MethodConfig]] = {

@@ -1,4 +1,4 @@
-"""Prefix tuning (paper, Section 5.1), alone and beside LoRA (Appendix E): trained vectors of tokens that are put in.
+"""Prefix tuning (paper, Section 5.1): trained vectors of tokens that are put in.
 
 l_p of them stand before the input and l_i behind it. Counted by the paper's formulas; the layers come later.
 """
@@ -10,7 +10,6 @@ from omegaconf import MISSING
 
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, refuse_outside
-from lora_repro.methods.lora import LoRAConfig
 from lora_repro.models.arch import Arch
 
 
@@ -69,41 +68,3 @@ class PrefixLayerConfig(PrefixConfig):
     def vectors(self, arch: Arch) -> dict[str, int]:
         """Counts d (l_p + l_i) weights a block."""
         return {f"layers.{layer}.prefix": arch.d_model * (self.l_p + self.l_i) for layer in range(arch.num_layers)}
-
-
-@dataclass
-class LoRAPrefixEmbedConfig(LoRAConfig):
-    """LoRA and trained embeddings of tokens (Appendix E)."""
-
-    prefix_type: ClassVar[type[PrefixConfig]] = PrefixEmbedConfig
-
-    l_p: int = MISSING
-    l_i: int = MISSING
-
-    @property
-    def prefix(self) -> PrefixConfig:
-        """The tokens alone."""
-        return self.prefix_type(self.name, l_p=self.l_p, l_i=self.l_i)
-
-    @property
-    def label(self) -> str:
-        """For example `lora_prefix_embed-r8-qv-p8-i4`."""
-        return f"{super().label}-p{self.l_p}-i{self.l_i}"
-
-    def check(self, arch: Arch) -> None:
-        """Refuses what either refuses."""
-        super().check(arch)
-        self.prefix.check(arch)
-
-    def count(self, arch: Arch) -> Count:
-        """Counts both."""
-        updates, tokens = super().count(arch), self.prefix.count(arch)
-        total = updates.total + tokens.method
-        return Count(updates.method + tokens.method, updates.head, total, {**updates.by_module, **tokens.by_module})
-
-
-@dataclass
-class LoRAPrefixLayerConfig(LoRAPrefixEmbedConfig):
-    """LoRA and trained activations of tokens behind every block (Appendix E)."""
-
-    prefix_type: ClassVar[type[PrefixConfig]] = PrefixLayerConfig

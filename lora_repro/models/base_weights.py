@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
-from lora_repro.methods.lora_layers import features_of
 from lora_repro.models.arch import Site
 from lora_repro.models.load import load_model
+from lora_repro.models.parts import features_of
 
 
 def base_parameters(run: Run, settings: Settings, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import FullConfig, LoRAConfig, MethodConfig
-from lora_repro.methods.lora_layers import features_of, rows_in
-from lora_repro.methods.lora_peft import check_settings, settings
-from lora_repro.methods.names import FACTORS, PEFT_PREFIX, factor_name
+from lora_repro.methods.lora.names import FACTORS, PEFT_PREFIX, factor_name
+from lora_repro.methods.lora.peft import check_settings, settings
 from lora_repro.models.arch import Arch, Site
 from lora_repro.models.load import label_order, output_of, put_labels_in_order
+from lora_repro.models.parts import features_of, rows_in
 from lora_repro.models.pickled import PLAIN
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS, adapter_folder, identify_adapter
 from lora_repro.store.digests import as_written, sha256_of

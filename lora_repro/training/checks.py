@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_repro.config.schema import Dtype
 from lora_repro.methods import Count
-from lora_repro.methods.lora_layers import LoRAUpdate, merge
+from lora_repro.methods.lora.layers import LoRAUpdate, merge
 from lora_repro.models.arch import Arch
 from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded

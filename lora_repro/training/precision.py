@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from lora_repro.config.schema import Dtype
 from lora_repro.costs.saved_tensors import Products
-from lora_repro.methods.lora_layers import LoRAUpdate
+from lora_repro.methods.lora.layers import LoRAUpdate
 
 
 def has_fast_bf16(device: torch.device) -> bool:

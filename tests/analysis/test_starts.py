@@ -21,7 +21,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import Init, Start
-from lora_repro.methods.lora_layers import initial_A as initial_A_of_training
+from lora_repro.methods.lora.layers import initial_A as initial_A_of_training
 from lora_repro.store.record import Record, plain, read_result
 from lora_repro.store.recorded import run_of
 from lora_repro.training.job import run_job

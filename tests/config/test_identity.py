@@ -13,7 +13,7 @@ from lora_repro.config.schema import Run, TrainConfig
 from lora_repro.config.settings import ComputeConfig, LogConfig, PathsConfig
 from lora_repro.errors import InputError
 from lora_repro.methods import METHODS
-from lora_repro.methods.lora_layers import Start, initial_A
+from lora_repro.methods.lora.layers import Start, initial_A
 from lora_repro.models.arch import ModelConfig
 from lora_repro.sweep.grid import load
 from lora_repro.tasks import FAMILIES

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lora_repro import doctor
 from lora_repro.config.catalogue import HOME
 from lora_repro.doctor import Check, Verdict, machine
-from lora_repro.methods.lora_layers import LoRAUpdate
+from lora_repro.methods.lora.layers import LoRAUpdate
 from lora_repro.models import load as models
 from lora_repro.training import precision, train
 

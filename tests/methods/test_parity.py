@@ -14,17 +14,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.pytorch_utils import Conv1D
 
 from lora_repro.methods.lora import Bias, Init, LoRAConfig
-from lora_repro.methods.lora_layers import (
+from lora_repro.methods.lora.layers import (
     LoRAEmbedding,
     LoRALinear,
     LoRAUpdate,
     Start,
     attach_update,
-    features_of,
     merge,
     updates_of,
 )
 from lora_repro.models.arch import Part, Site, arch_of
+from lora_repro.models.parts import features_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -85,7 +85,7 @@ def test_dropout_with_the_same_seed_is_loralibs() -> None:
 
 
 @pytest.mark.parametrize("merged", [False, True])
-@pytest.mark.parametrize("letters", ["qv", "qkv", "k"])
+@pytest.mark.parametrize("roles", ["qv", "qkv", "k"])
 def test_fused_linear_is_loralibs_merged_linear(roles: str, merged: bool) -> None:
     torch.manual_seed(0)
     d, x = 8, torch.randn(4, 5, 8)

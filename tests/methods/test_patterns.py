@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from lora_repro.methods.patterns import LONGEST, Budget, Pattern
+from lora_repro.methods.lora.patterns import LONGEST, Budget, Pattern
 
 ATOMS = ("a", "b", ".", r"\.", "[ab]", "[^a]", r"\d", "1", r"\w", "^", "$", "-", "_", " ", "/")
 ENDS = ("*", "+", "?", "{2}", "{1,2}", "{,2}", "{1,}", "*?", "+?", "??", "{0}")

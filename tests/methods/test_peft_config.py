@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from analysis.adapters import read
 from analysis.section7.inspection import inspect
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.methods.peft_config import checked
+from lora_repro.methods.lora.peft_settings import checked
 from lora_repro.training.job import run_job
 
 GOOD: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}

@@ -19,7 +19,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError
-from lora_repro.methods import HeadOnlyConfig, lora_peft
+from lora_repro.methods import HeadOnlyConfig
+from lora_repro.methods.lora import peft
 from lora_repro.models.load import load_tokenizer
 from lora_repro.store.adapter import fill
 from lora_repro.store.adapter_identity import identify_adapter
@@ -114,14 +115,14 @@ def test_other_starts_of_peft_are_refused_by_name(tiny: Compose, base: Path, sta
 
 
 def test_every_start_and_every_setting_of_peft_is_known() -> None:
-    known = {*lora_peft.WITHOUT_EFFECT, *lora_peft.CHECKED, *lora_peft.REFUSED}
+    known = {*peft.WITHOUT_EFFECT, *peft.CHECKED, *peft.REFUSED}
     assert {field.name for field in fields(LoraConfig)} - {"runtime_config"} == known - {"merge_weights"}
     starts = [
         str(start).partition("_niter")[0].lower()
         for hint in get_args(get_type_hints(LoraConfig)["init_lora_weights"])
         for start in (get_args(hint) or ["true", "false"])
     ]
-    assert set(starts) <= {*lora_peft.DRAWN, *lora_peft.CHANGES_W0} and len(starts) > 5
+    assert set(starts) <= {*peft.DRAWN, *peft.CHANGES_W0} and len(starts) > 5
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from lora_repro import draw
 from lora_repro.config.identity import NUMERICS_VERSION
-from lora_repro.methods.lora_layers import Start, initial_A
+from lora_repro.methods.lora.layers import Start, initial_A
 from lora_repro.training.batches import batches
 from lora_repro.training.job import run_job
 

@@ -16,7 +16,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import RunFailedError
 from lora_repro.methods import METHODS
-from lora_repro.methods.lora_layers import LoRALinear, LoRAUpdate, merge
+from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate, merge
 from lora_repro.models.load import _template
 from lora_repro.store.record import Record, State
 from lora_repro.tasks.encoding import Encoded, encode

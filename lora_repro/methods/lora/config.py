@@ -1,4 +1,4 @@
-"""LoRA's configuration and counts (paper, Section 4). The layers stand in lora_layers.py."""
+"""LoRA's configuration and counts (paper, Section 4). The layers are in layers.py."""
 
 import math
 import re
@@ -202,7 +202,7 @@ class LoRAConfig(SizedConfig):
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Puts an update on every target, and unfreezes biases."""
-        from lora_repro.methods.lora_layers import LoRAUpdate, attach_update
+        from lora_repro.methods.lora.layers import LoRAUpdate, attach_update
 
         for name in self.unfrozen(arch):
             model.get_parameter(name).requires_grad_(True)

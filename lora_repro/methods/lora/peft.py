@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.methods.lora import LoRAConfig
-from lora_repro.methods.patterns import Pattern
-from lora_repro.methods.peft_config import lora_settings, settings_of
+from lora_repro.methods.lora.config import LoRAConfig
+from lora_repro.methods.lora.patterns import Pattern
+from lora_repro.methods.lora.peft_settings import lora_settings, settings_of
 from lora_repro.models.arch import Arch, Site
 
 log = logging.getLogger(__name__)

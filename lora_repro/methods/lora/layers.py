@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lora_repro import draw
-from lora_repro.methods.lora import Start
+from lora_repro.methods.lora.config import Start
 from lora_repro.models.arch import Part, Site
+from lora_repro.models.parts import features_of, rows_in
 
 
 class LoRAUpdate(nn.Module):
@@ -137,16 +138,6 @@ class LoRAEmbedding(nn.Module):
         assert isinstance(update, LoRAUpdate)
         layer.weight.add_(update.delta_W().T.to(layer.weight.dtype))
         return layer
-
-
-def features_of(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
-    """Returns the view of a weight, or of its gradient, that holds the rows of one matrix: (groups, width, ...)."""
-    return W if part is None else W.unflatten(0, (part.groups, part.of, -1))[:, part.position]
-
-
-def rows_in(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
-    """Brings the rows of one matrix into the shape of `features_of`."""
-    return W if part is None else W.unflatten(0, (part.groups, -1))
 
 
 def _added(out: Float[Tensor, "*batch d"], change: Float[Tensor, "*batch part"], part: Part) -> Tensor:
