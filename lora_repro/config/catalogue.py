@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from lora_repro.errors import InputError, no_such_choice
 
 HOME = next(folder for folder in Path(__file__).resolve().parents[1:3] if (folder / "conf" / "config.yaml").is_file())
@@ -15,10 +17,37 @@ GROUPS = ("model", "task", "method", "train", "scale", "preset@train")
 """The keys that choose a file of conf/."""
 
 
+SCALES = ("demo", "paper", "proxy", "smoke")
+"""How large a sweep is. What each scale runs stands in sweeps/; docs/sweeps_and_tables.md says what they are for."""
+
+
 def group_names(group: str) -> list[str]:
-    """Returns the choices of a group of conf/ (or of sweeps)."""
+    """Returns the choices of a group: files of conf/ or sweeps/, or the scales, which need no file."""
+    if group == "scale":
+        return list(SCALES)
     folder = HOME / "sweeps" if group == "sweeps" else HOME / "conf" / group
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def preset(model: str, method: str) -> str:
+    """Names the settings of a model and a method in conf/preset: those of both, or else those of the model alone."""
+    both = f"{model}_{method}"
+    return both if both in group_names("preset") else model
+
+
+def common_grid(name: str) -> dict[str, Any]:
+    """Returns the keys and values that several grids of sweeps/ share: sweeps/common/NAME.yaml.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    folder = HOME / "sweeps" / "common"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        raise InputError(no_such_choice("sweeps/common", name, names))
+    shared = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
+    assert isinstance(shared, dict)
+    return {str(key): value for key, value in shared.items()}
 
 
 def refuse_bare_sweep(name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lora_repro.config.catalogue import HOME, group_names
+from lora_repro.config.catalogue import HOME, SCALES, group_names, preset
 from lora_repro.config.settings import ScaleConfig, Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, no_such_choice
@@ -121,13 +121,15 @@ def register() -> None:
     store.store(name="config_schema", node=Config)
     store.store(group="model", name="model_schema", node=ModelConfig)
     store.store(group="train", name="train_schema", node=TrainConfig)
-    store.store(group="scale", name="scale_schema", node=ScaleConfig)
+    for scale in SCALES:
+        store.store(group="scale", name=scale, node=ScaleConfig(name=scale))
     for name, family in FAMILIES.items():
         store.store(group="task", name=f"{name}_schema", node=family)
     for name, method in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=method)
     workers.register()
     OmegaConf.register_new_resolver("lora_repro_home", lambda: str(HOME), replace=True)
+    OmegaConf.register_new_resolver("lora_repro_preset", preset, replace=True)
 
 
 def load_group(group: str, name: str) -> Any:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lora_repro.config.catalogue import GROUPS, group_names, refuse_no_choice
+from lora_repro.config.catalogue import GROUPS, common_grid, group_names, refuse_no_choice
 from lora_repro.config.explain import explain
 from lora_repro.config.grammar import quoted, refuse_too_many, values
 from lora_repro.config.identity import run_id
@@ -29,6 +29,9 @@ Point = dict[str, Any]
 """One run of a grid: keys and values, in the words of the command line."""
 
 PLANNED = "planned"
+"""The key of a grid that cannot run here; its value is the reason."""
+COMMON = "common"
+"""The key of a grid that takes the keys of sweeps/common/NAME.yaml."""
 
 
 class Job(NamedTuple):
@@ -149,7 +152,15 @@ def _grids(cfg: DictConfig) -> list[dict[str, Any]]:
     grids = sweep[scale]
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
         raise InputError(f"sweeps/{name}.yaml: {scale} must be a list of grids, '- {{seed: [0], model: ...}}'.")
-    return grids
+    return [_with_common_keys(grid) for grid in grids]
+
+
+def _with_common_keys(grid: dict[str, Any]) -> dict[str, Any]:
+    """Puts the keys of sweeps/common/NAME.yaml where a grid says `common: NAME`; a key of the grid itself wins."""
+    if COMMON not in grid:
+        return grid
+    own = {key: value for key, value in grid.items() if key != COMMON}
+    return common_grid(str(grid[COMMON])) | own
 
 
 def _with_axes(

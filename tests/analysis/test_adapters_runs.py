@@ -94,14 +94,14 @@ def test_inspect_says_how_far_each_A_of_a_run_has_moved(tiny: Compose) -> None:
 
 
 def test_what_was_not_drawn_has_not_moved_from_anywhere(tiny: Compose) -> None:
-    cfg = tiny("model=tiny_llama", "preset@train=tiny_llama_lora", "method.targets=[q,embed]", "method.r=2")
+    cfg = tiny("model=tiny_llama", "preset@train=tiny_llama", "method.targets=[q,embed]", "method.r=2")
     run_job(cfg)
     adapter = read(str(folder_of(cfg)))
     rows = inspect(adapter, adapter.matrices, with_base=False).rows
     assert [(row.weight, row.moved is None, row.above_edge is None) for row in rows] == [
         ("embed", True, True), ("q", False, False), ("q", False, False),
     ]  # fmt: skip
-    later = tiny("model=tiny_llama", "preset@train=tiny_llama_lora", "method.targets=[q,embed]", "method.r=2",
+    later = tiny("model=tiny_llama", "preset@train=tiny_llama", "method.targets=[q,embed]", "method.r=2",
                  f"train.init_from={folder_of(cfg).name}", "seed=1")  # fmt: skip
     run_job(later)
     adapter = read(str(folder_of(later)))
@@ -110,7 +110,7 @@ def test_what_was_not_drawn_has_not_moved_from_anywhere(tiny: Compose) -> None:
 
 
 def test_an_embedding_of_a_run_is_read(tiny: Compose) -> None:
-    cfg = tiny("model=tiny_llama", "preset@train=tiny_llama_lora", "method.targets=[q,embed]", "method.r=2")
+    cfg = tiny("model=tiny_llama", "preset@train=tiny_llama", "method.targets=[q,embed]", "method.r=2")
     run_job(cfg)
     adapter = read(str(folder_of(cfg)))
     assert [(m.layer, m.weight) for m in adapter.matrices] == [(None, "embed"), (0, "q"), (1, "q")]
@@ -127,7 +127,7 @@ def test_a_fused_runs_matrices_have_their_own_factors(family: str, pattern: str,
     base(family).save_pretrained(tmp_path / "base")
     load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(tmp_path / "base"))
     cfg = tiny(
-        "model=local", f"paths.model={tmp_path / 'base'}", "preset@train=tiny_llama_lora", "task.form=text",
+        "model=local", f"paths.model={tmp_path / 'base'}", "preset@train=tiny_llama", "task.form=text",
         "method.targets=[q,v]", "method.r=4", f"method.r_pattern={pattern}", "method.alpha=8",
     )  # fmt: skip
     run_job(cfg)

@@ -21,7 +21,7 @@ from lora_repro.config.catalogue import HOME
 
 SMOKE = ("model=tiny_bert", "task=generated")
 SMALL = ("task.train_size=32", "task.eval_size=16", "task.test_size=16")
-LOCAL = f"model=local preset@train=tiny_bert_lora {' '.join(SMALL)} paths.model={{files}}/models"
+LOCAL = f"model=local preset@train=tiny_bert {' '.join(SMALL)} paths.model={{files}}/models"
 SCORE = "train.epochs=0 train.init_from={files}/adapters"
 LOOK = "analysis inspect {files}"
 BOTH = "analysis compare {files}/strange/good.safetensors {files}/strange"
@@ -41,7 +41,7 @@ CASES = [
     ("key", "sweep method.rr=1,2", "method.rr: there is no such key", "Did you mean 'r'?"),
     ("choice", "run method=lorra", "method: no 'lorra' here", "Did you mean 'lora'?"),
     ("choice", "sweep +sweeps=tabel6", "no sweep 'tabel6'", "Did you mean 'table6'?"),
-    ("choice", "sweep preset@train=tiny_bert_lora,tiny_bert_lorra", "no 'tiny_bert_lorra' here", "Did you mean"),
+    ("choice", "sweep preset@train=tiny_bert,tiny_bertt", "no 'tiny_bertt' here", "Did you mean"),
     ("choice", "fetch minilmm", "no model or task 'minilmm'", "Did you mean 'minilm'?"),
     ("choice", "run hydra/launcher=nothing", "hydra/launcher: no 'nothing' here", "Choices: "),
     ("grammar", "run ~method", "nothing can be taken out", "Set the value you want"),
@@ -52,7 +52,7 @@ CASES = [
     ("not a sweep", "run +sweeps=table6", "asks for many runs", "Give -m: python -m lora_repro -m"),
     ("not a sweep", "run method.r=1,2", "several values are a sweep", "Give -m"),
     ("not a sweep", "sweep sweeps=table6", "added with one plus", "Give: -m +sweeps=table6"),
-    ("not a sweep", "sweep +sweeps=table6 scale=paper", "Nothing of this sweep can be run yet", "come with later"),
+    ("not a sweep", "sweep +sweeps=table6 scale=paper", "Nothing of this sweep can be run yet", "no tasks wikisql"),
     ("one value", "sweep scale=smoke,demo", "a sweep has one scale", "start one sweep for each"),
     ("one value", "sweep paths.outputs=a,b", "a sweep has one paths.outputs", "Give one value"),
     ("one value", "analysis table 6 --scale demo scale=proxy", "given as proxy and demo", "Give one of --scale"),
@@ -105,7 +105,7 @@ CASES = [
     ("data", "run task=movies paths.data={files}/data.pkl", "data.pkl is damaged or another file", "fetch movies"),
     ("data", "LORA_REPRO_CACHE={files}/text fetch movies", "{files}/text", "Give a folder that can be written"),
     ("data", "run task=movies task.member=../../etc/passwd", "no file '../../etc/passwd' in the", "Files here: "),
-    ("no model", "run model=local preset@train=tiny_bert_lora", "model=local needs a folder", "paths.model=DIR"),
+    ("no model", "run model=local preset@train=tiny_bert", "model=local needs a folder", "paths.model=DIR"),
     ("no model", "run model=minilm paths.model=/nowhere", "no folder /nowhere", "python -m lora_repro.fetch minilm"),
     ("no model", "run model=minilm paths.model={files}/models/whole", "is damaged or another", "leave paths.model out"),
     ("no model", f"run {LOCAL}/no_weights", "model.safetensors is missing", "transformers' save_pretrained writes it"),

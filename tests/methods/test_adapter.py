@@ -43,7 +43,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path, tiny: Compose) -> Call
     AutoModelForSequenceClassification.from_config(config).base_model.save_pretrained(folder)
     load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(folder))
     return lambda *overrides: tiny(
-        "model=local", f"paths.model={folder}", "preset@train=tiny_bert_lora", "method.targets=[q,k,v,o]", *overrides
+        "model=local", f"paths.model={folder}", "preset@train=tiny_bert", "method.targets=[q,k,v,o]", *overrides
     )
 
 
@@ -198,7 +198,7 @@ def decoder(family: str, folder: Path, tiny: Compose) -> Compose:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(folder))
     return lambda *overrides: tiny(
-        "model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "task.form=text", *overrides
+        "model=local", f"paths.model={folder}", "preset@train=tiny_llama", "task.form=text", *overrides
     )
 
 

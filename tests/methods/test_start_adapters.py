@@ -67,7 +67,7 @@ def peft_folder(base: Path, labels: int = 2, head: list[str] | None = None, **se
 def ours(tiny: Compose, base: Path, adapter: Path, *overrides: str) -> nn.Module:
     """Our model of the run that starts from an adapter, before training."""
     given = (f"train.init_from={adapter}", "train.dtype=fp32", "method.r=4", "method.alpha=8", *overrides)
-    return build(resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *given)), CPU).eval()
+    return build(resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert", *given)), CPU).eval()
 
 
 def same_as_pefts(model: nn.Module, base: Path, adapter: Path) -> bool:
@@ -100,7 +100,7 @@ def test_an_adapter_that_changes_its_base_is_refused_and_the_remedy_scores_as_pe
     merged = base.parent / "merged"
     PeftModel.from_pretrained(classifier(base), str(adapter)).merge_and_unload().save_pretrained(str(merged))
     load_tokenizer(load_group("model", "tiny_bert"), None, "").save_pretrained(str(merged))
-    given = ("model=local", f"paths.model={merged}", "preset@train=tiny_bert_lora", "train.dtype=fp32")
+    given = ("model=local", f"paths.model={merged}", "preset@train=tiny_bert", "train.dtype=fp32")
     model = build(resolve(tiny(*given)), CPU).eval()
     torch.manual_seed(0)
     assert same_as_pefts(model, base, adapter)
@@ -224,7 +224,7 @@ def test_a_foreign_head_is_read_in_the_order_of_the_labels_of_its_base(
 
 def test_a_saved_head_counts_labels_as_its_base_does_and_is_read_so_again(tiny: Compose, base: Path) -> None:
     change_json(base / "config.json", id2label={"0": "POSITIVE", "1": "NEGATIVE"})
-    local = ("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", "train.dtype=fp32")
+    local = ("model=local", f"paths.model={base}", "preset@train=tiny_bert", "train.dtype=fp32")
     cfg = tiny(*local, "method.r=4", "method.alpha=8")
     metrics = run_job(cfg)
     run = resolve(cfg).run
@@ -279,7 +279,7 @@ def test_tensors_of_other_precisions_are_read(tiny: Compose, base: Path, kind: t
 
 def drawn_head(tiny: Compose, base: Path) -> nn.Module:
     """Our model of a run that starts from no adapter."""
-    return build(resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora")), CPU)
+    return build(resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert")), CPU)
 
 
 def test_what_peft_saves_of_berts_head_by_itself_is_scored_beside_the_bases_pooler(tiny: Compose, base: Path) -> None:
@@ -334,7 +334,7 @@ def test_of_an_adapter_for_three_labels_a_task_with_two_takes_the_updates_and_dr
 
 
 def test_a_head_alone_for_three_labels_is_no_start_for_two(tiny: Compose, base: Path, tmp_path: Path) -> None:
-    run = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", "method=head_only")).run
+    run = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert", "method=head_only")).run
     model = classifier(base)
     model.base_model.requires_grad_(False)
     save_file({"classifier.weight": torch.ones(3, 32), "classifier.bias": torch.ones(3)}, tmp_path / TRAINED)
@@ -344,7 +344,7 @@ def test_a_head_alone_for_three_labels_is_no_start_for_two(tiny: Compose, base: 
 
 def test_the_record_says_what_a_run_started_from(tiny: Compose, base: Path) -> None:
     adapter = peft_folder(base, labels=3)
-    given = ("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", "method.r=4", "method.alpha=8")
+    given = ("model=local", f"paths.model={base}", "preset@train=tiny_bert", "method.r=4", "method.alpha=8")
     cfg = tiny(*given, f"train.init_from={adapter}", "train.epochs=1", "train.max_steps=1")
     run_job(cfg)
     result = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).read().result
@@ -357,7 +357,7 @@ def test_the_record_says_what_a_run_started_from(tiny: Compose, base: Path) -> N
 def test_an_adapter_that_changes_between_the_id_and_the_start_is_refused(tiny: Compose, base: Path) -> None:
     adapter = peft_folder(base)
     given = (f"train.init_from={adapter}", "method.r=4", "method.alpha=8")
-    resolved = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *given))
+    resolved = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert", *given))
     path = adapter / "adapter_model.safetensors"
     save_file({key: 3 * value for key, value in load_file(path).items()}, path)
     with pytest.raises(InputError, match="was changed after this run got its id from it"):
@@ -371,7 +371,7 @@ def test_an_adapter_that_names_another_base_says_so(
     adapter = peft_folder(base)
     change_json(adapter / "adapter_config.json", base_model_name_or_path=said)
     given = (f"train.init_from={adapter}", "method.r=4", "method.alpha=8")
-    resolved = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *given))
+    resolved = resolve(tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert", *given))
     resolved.run.model.hub = "org/mine"
     build(resolved, CPU)
     assert (f"says that its base is {said}, and this run's is org/mine" in caplog.text) is is_told

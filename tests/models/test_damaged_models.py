@@ -31,7 +31,7 @@ def edit(path: Path, **changes: object) -> None:
 
 def used(tiny: Compose, folder: Path) -> float:
     """Loads a model and looks at four examples."""
-    resolved = resolve(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "train.dtype=fp32"))
+    resolved = resolve(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.dtype=fp32"))
     encoding._encoded.clear()
     split = encoding.encode(resolved.run, resolved.settings)["train"]
     return objective.loss(build(resolved, CPU), split, [0, 1, 2, 3], resolved.run.train.dtype, CPU).item()
@@ -127,7 +127,7 @@ def test_a_deeply_nested_index_is_damaged(tiny: Compose, folder: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_no_matter_of_the_store(
     tiny: Compose, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora")
+    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama")
     real = Path.iterdir
 
     def refuse(path: Path) -> Iterator[Path]:

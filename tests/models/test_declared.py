@@ -82,7 +82,7 @@ def test_a_named_model_is_what_its_digests_say_whatever_lies_beside(tiny: Compos
 def test_a_quantised_local_model_is_refused(found: object, tiny: Compose, folder: Path) -> None:
     edit(folder / "config.json", quantization_config=found)
     with pytest.raises(MissingInputError, match=r"weights are quantised \(quantization_config.*\nGive weights in fp32"):
-        resolve(tiny("model=local", "preset@train=tiny_bert_lora", f"paths.model={folder}"))
+        resolve(tiny("model=local", "preset@train=tiny_bert", f"paths.model={folder}"))
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn])
@@ -99,7 +99,7 @@ def test_weights_that_are_no_plain_numbers_are_refused(
         torch.save(tensors, folder / "pytorch_model.bin")
     else:
         save_file(tensors, path, metadata={"format": "pt"})
-    run = resolve(tiny("model=local", "preset@train=tiny_bert_lora", f"paths.model={folder}")).run
+    run = resolve(tiny("model=local", "preset@train=tiny_bert", f"paths.model={folder}")).run
     with pytest.raises(MissingInputError, match=rf"{name} is stored as .*, which is no plain number.*quantised"):
         load_model(run, str(folder), "", CPU)
 
@@ -107,4 +107,4 @@ def test_weights_that_are_no_plain_numbers_are_refused(
 def test_an_adapter_beside_a_local_model_is_refused(tiny: Compose, folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(MissingInputError, match=r"holds an adapter beside the model.*\nMerge it"):
-        resolve(tiny("model=local", "preset@train=tiny_bert_lora", f"paths.model={folder}"))
+        resolve(tiny("model=local", "preset@train=tiny_bert", f"paths.model={folder}"))

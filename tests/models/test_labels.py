@@ -58,7 +58,7 @@ def test_every_task_here_names_its_labels_as_it_counts_them() -> None:
 
 
 def logits(tiny: Compose, folder: Path) -> torch.Tensor:
-    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "train.dtype=fp32")
+    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.dtype=fp32")
     run, settings = resolve(cfg)[:2]
     model = load_model(run, str(folder), "", CPU)
     return torch.from_numpy(score(model, encode(run, settings)["eval"], run.train.dtype, CPU))
@@ -86,5 +86,5 @@ def test_a_head_of_other_width_starts_anew_and_it_is_said(
     tiny: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write(tmp_path / "m", "llama", words_tokenizer(), num_labels=3)
-    run_job(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "train.epochs=0"))
+    run_job(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.epochs=0"))
     assert "is not as wide as task generated needs (2 labels); it starts anew" in caplog.text

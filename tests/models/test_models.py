@@ -33,7 +33,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def local(tiny: Compose, base: Path, *overrides: str) -> DictConfig:
-    return tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert_lora", *overrides)
+    return tiny("model=local", f"paths.model={base}", "preset@train=tiny_bert", *overrides)
 
 
 def edit(path: Path, **changes: object) -> None:

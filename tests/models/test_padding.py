@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def prepared(tiny: Compose, folder: Path, *overrides: str) -> tuple[torch.nn.Module, Encoded]:
-    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "train.dtype=fp32", *overrides)
+    cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.dtype=fp32", *overrides)
     resolved = resolve(cfg)
     return build(resolved, CPU).eval(), encode(resolved.run, resolved.settings)["eval"]
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from lora_repro.cli import normalise
-from lora_repro.config.catalogue import HOME, group_names
+from lora_repro.config.catalogue import HOME, common_grid, group_names
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
@@ -65,7 +65,7 @@ def test_table6_has_the_runs_that_the_issue_asks_for() -> None:
     sizes = {scale: len(load(compose, ["+sweeps=table6", f"scale={scale}"]).jobs) for scale in group_names("scale")}
     assert sizes == {"demo": 6, "paper": 0, "proxy": 75, "smoke": 8}
     planned = load(compose, ["+sweeps=table6", "scale=paper"]).planned
-    assert len(planned) == 2 * 3 * 5 and all("later" in reason for _, reason in planned)
+    assert len(planned) == 2 * 3 * 5 and all("no tasks wikisql" in reason for _, reason in planned)
 
 
 def test_the_quick_composition_equals_hydras() -> None:
@@ -80,6 +80,21 @@ def test_an_axis_of_the_command_line_replaces_the_grids() -> None:
     grid = {"seed": [0, 1], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [1, 2]}
     points = loaded([grid], "seed=5,6,7", "method.r=4")
     assert [(p["seed"], p["method.r"]) for p in points] == [(5, 4), (6, 4), (7, 4)]
+
+
+def test_common_keys_stand_where_a_grid_names_them_and_its_own_win() -> None:
+    demo = {"model": "minilm", "task": "movies", "task.eval_size": 500, "task.test_size": 1000, "train.epochs": 2}
+    assert loaded([{"common": "demo", "seed": [3], "task.train_size": 99}]) == [
+        {"seed": 3, **demo, "task.train_size": 99}
+    ]
+
+
+@pytest.mark.parametrize("sweep", group_names("sweeps"))
+def test_every_demo_takes_the_common_sizes(sweep: str) -> None:
+    """A comparison across tables needs the same examples and epochs."""
+    points = [job.point for job in load(compose, [f"+sweeps={sweep}", "scale=demo"]).jobs]
+    common = {key: value for key, value in common_grid("demo").items() if key != "seed"}
+    assert points and all(common.items() <= point.items() for point in points)
 
 
 def test_an_axis_leaves_a_grid_alone_that_cannot_take_it() -> None:
@@ -127,6 +142,7 @@ BASE = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora"
         ([BASE | {"method.r": []}], "the axis method.r is empty"),
         ([BASE | {"method.targets": ["q", "v"]}], r"method.targets is an axis of lists \(given: \[q,v\]\)"),
         ([BASE | {"method.targets": "q"}], "One fixed set of matrices is written"),
+        ([{"common": "dem"}], "sweeps/common: no 'dem' here. Did you mean 'demo'"),
         ([], "must be a list of grids"),
         (["method.r"], "must be a list of grids"),
         ([BASE | {"method.r": [1, 99]}], "from 1 to 32.*\nIn the job: .*method.r=99"),

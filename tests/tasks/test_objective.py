@@ -16,7 +16,7 @@ from lora_repro.training.train import build
 
 Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
-TEXT = ("model=tiny_llama", "task.form=text", "preset@train=tiny_llama_lora", "train.dtype=fp32")
+TEXT = ("model=tiny_llama", "task.form=text", "preset@train=tiny_llama", "train.dtype=fp32")
 SPELT = "task.label_words=[' n',' yes']"
 """One word of one token and one of three, to a vocabulary of letters."""
 

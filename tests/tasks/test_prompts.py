@@ -29,7 +29,7 @@ def prepared(
     if not folder.exists():
         write(folder, "llama", tokenizer, {"tie_word_embeddings": True}, vocab_size=200)
     cfg = tiny(
-        "model=local", f"paths.model={folder}", "preset@train=tiny_llama_lora", "train.dtype=fp32", "task.form=text",
+        "model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.dtype=fp32", "task.form=text",
         *overrides,
     )  # fmt: skip
     resolved = resolve(cfg)
