@@ -28,7 +28,7 @@ def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs of section7 at scale smoke, made by hand; to be read, not changed."""
-    from helpers.toy_runs import fill
+    from helpers.section7_runs import fill
 
     store = tmp_path_factory.mktemp("store")
     fill(store)

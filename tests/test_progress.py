@@ -1,11 +1,10 @@
 """Long loops say how far they are, and an interrupted analysis says that it starts over."""
 
 import pytest
+from helpers.fixture_types import Captured
 
 from analysis import __main__ as program
 from lora_repro import progress
-
-Captured = pytest.CaptureFixture[str]
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_a_loop_is(

@@ -6,17 +6,15 @@ import logging
 import sys
 from pathlib import Path
 
-import pytest
 import tqdm
-from helpers.handmade import factors, write_peft
-from helpers.stores import job, write_status
-from test_inspect import call
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import factors, write_peft
+from helpers.handmade_runs import job, write_status
 
 from lora_repro.cli import guard
 from lora_repro.errors import InputError
 from lora_repro.terminal import CleanStream, cleaned
-
-Captured = pytest.CaptureFixture[str]
 
 HARM = "\x1b[2J\x1b]0;title\x07\r\u202e\x9b31m\u200b\x00"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.handmade import factors, write_peft
+from helpers.handmade_adapters import factors, write_peft
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -6,9 +6,9 @@ import loralib
 import numpy as np
 import pytest
 import torch
-from helpers.foreign import loralib_model, merged_difference, roberta_layers
+from helpers.dense_updates import dense, of, places
+from helpers.foreign_adapters import loralib_model, merged_difference, roberta_layers
 from safetensors.torch import save_file
-from test_adapters_read import dense, of, places
 
 from analysis.adapters import Options, read
 from lora_repro.errors import InputError
@@ -42,7 +42,7 @@ def test_loralibs_embedding_and_what_training_scripts_put_around(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("enabled", "given", "letters", "assumed"),
+    ("enabled", "given", "roles", "assumed"),
     [
         ([True, False, True], None, "qv", True),
         ([True, False, True], ["q", "v"], "qv", False),

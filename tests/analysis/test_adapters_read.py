@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.foreign import base, peft_folder
+from helpers.dense_updates import dense, of, places
+from helpers.foreign_adapters import base, peft_folder
 from safetensors.torch import load_file, save_file
 
-from analysis.adapters import Adapter, Matrix, Options, read
+from analysis.adapters import Options, read
 from analysis.adapters.backbone import arch_named
 from analysis.adapters.tensors import open_tensors
 from lora_repro.errors import InputError
@@ -20,21 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
 ]
-
-
-def dense(adapter: Adapter, matrix: Matrix) -> np.ndarray:
-    update = adapter.load(matrix)
-    assert update.A.shape[1] == matrix.d_in and update.B.shape[0] == matrix.d_out
-    return (update.scaling if update.scaling is not None else 1.0) * update.B.astype(float) @ update.A.astype(float)
-
-
-def places(adapter: Adapter) -> list[tuple[int | None, str]]:
-    return [(matrix.layer, matrix.weight) for matrix in adapter.matrices]
-
-
-def of(adapter: Adapter, layer: int | None, weight: str) -> np.ndarray:
-    (matrix,) = [m for m in adapter.matrices if (m.layer, m.weight) == (layer, weight)]
-    return dense(adapter, matrix)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +46,7 @@ def test_peft_folders_have_their_scale(settings: dict[str, Any], scalings: list[
 
 
 @pytest.mark.parametrize(
-    ("family", "targets", "letters"),
+    ("family", "targets", "roles"),
     [
         ("bert", ["query", "output.dense", "intermediate.dense"], ["q", "o", "up", "down"]),
         ("llama", ["o_proj", "gate_proj", "down_proj"], ["o", "down", "gate"]),

@@ -6,17 +6,16 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from helpers.foreign import SIZES, added_by, base, peft_folder
-from helpers.handmade import factors, write_peft
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.foreign_adapters import SIZES, added_by, base, peft_folder
+from helpers.handmade_adapters import factors, write_peft
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.numpy import save_file
-from test_inspect import call
 
 from analysis.adapters import Options, read
 from lora_repro.errors import InputError, MissingInputError
-
-Captured = pytest.CaptureFixture[str]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name

@@ -1,12 +1,12 @@
 """Our own runs, and pairs of full checkpoints: dW against what was trained, and against the difference itself."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.foreign import added_by, base
+from helpers.fixture_types import Compose
+from helpers.foreign_adapters import added_by, base
 from omegaconf import DictConfig
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -30,8 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # PEFT asks by an old name
     pytest.mark.filterwarnings("ignore:Could not find a config file in local"),  # the base is no repository of the hub
 ]
-
-Compose = Callable[..., DictConfig]
 
 
 def updates(adapter: Adapter) -> dict[tuple[int | None, str], np.ndarray]:

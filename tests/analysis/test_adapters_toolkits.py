@@ -8,10 +8,10 @@ import loralib
 import numpy as np
 import pytest
 import torch
-from helpers.foreign import loralib_model, merged_difference, roberta_layers
-from helpers.handmade import factors, write_peft
+from helpers.dense_updates import dense, of, places
+from helpers.foreign_adapters import loralib_model, merged_difference, roberta_layers
+from helpers.handmade_adapters import factors, write_peft
 from safetensors.torch import load_file, save_file
-from test_adapters_read import dense, of, places
 from torch import Tensor
 
 from analysis.adapters import Options, read

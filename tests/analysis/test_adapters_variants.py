@@ -9,8 +9,8 @@ import numpy as np
 import peft
 import pytest
 import torch
-from helpers.foreign import base
-from helpers.handmade import factors, write_peft
+from helpers.foreign_adapters import base
+from helpers.handmade_adapters import factors, write_peft
 from peft import AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.handmade import Factors, factors, write_peft
-from test_inspect import call
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import Factors, factors, write_peft
 
 from analysis.section7.alike import alike
-
-Captured = pytest.CaptureFixture[str]
 
 D = 48
 

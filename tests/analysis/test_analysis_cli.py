@@ -10,24 +10,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.stores import fill, job, jobs, write_run, write_status
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import fill, job, jobs, write_run, write_status
 
-from analysis.__main__ import PROTOCOLS, main
+from analysis.__main__ import PROTOCOLS
 from analysis.protocol import Protocol
 from lora_repro.config.catalogue import HOME
 from lora_repro.store.lock import Lock
 from lora_repro.store.record import plain
-
-Captured = pytest.CaptureFixture[str]
-
-
-def call(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
-    """Runs the command line; returns the exit code, stdout and stderr."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out, err
 
 
 def test_table_prints_markdown_and_json(tmp_path: Path, capsys: Captured) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_analysis_cli import Captured, call
+from helpers.commands import call
+from helpers.fixture_types import Captured
 
 from lora_repro.config.schema import load_group
 from lora_repro.costs.memory import estimate

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 import yaml
-from helpers.stores import SMOKE, fill, job, jobs, write_run, write_status
+from helpers.handmade_runs import SMOKE, fill, job, jobs, write_run, write_status
 
 from analysis.cells import _by_place, _Commands, cells
 from analysis.items import HERE, ScoreTable, load_item

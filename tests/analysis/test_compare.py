@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
-from helpers.handmade import Factors, factors, write_large, write_loralib, write_peft
-from test_inspect import call
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import Factors, factors, write_large, write_loralib, write_peft
 
 from analysis.adapters import Adapter, Matrix
 from analysis.commands.options import SIDES
 from analysis.section7.comparison import paired
 from analysis.section7.sides import Side, directions_of, slim, spectrum
 from analysis.section7.update import Update
-
-Captured = pytest.CaptureFixture[str]
 
 
 def dense_phi(X: np.ndarray, Y: np.ndarray, side: str, i: int, j: int) -> float:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.stores import jobs
-from helpers.toy_runs import SECTION7, SHARED, factors, fill, section7, write_toy
+from helpers.commands import smoke
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import jobs
+from helpers.section7_runs import SECTION7, SHARED, factors, fill, item, section7, write_toy
 from safetensors.numpy import load_file, save_file
-from test_section7 import Captured, item, smoke
 
 from analysis.adapters import Options, read
 from analysis.section7.chance import START

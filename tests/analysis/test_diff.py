@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.stores import PROVENANCE, job, write_run
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import PROVENANCE, job, write_run
 from omegaconf import DictConfig
 from safetensors.numpy import save_file
-from test_analysis_cli import call
 
 from analysis.diff import COLUMNS, Difference, Kind, Recorded, differences, recorded
 from analysis.render.differences import verdict
@@ -24,7 +25,6 @@ from lora_repro.training.job import run_job
 
 A, B = (f"base_model.model.bert.encoder.layer.{{}}.attention.self.query.lora_{role}.weight" for role in "AB")
 LOSSES = {25: 0.7, 50: 0.6, 75: 0.5}
-Captured = pytest.CaptureFixture[str]
 
 
 def write(

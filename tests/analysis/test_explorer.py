@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.browser import Browser, browser, missing
-from helpers.handmade import factors, write_loralib, write_peft
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import factors, write_loralib, write_peft
 from safetensors.numpy import save_file
-from test_inspect import call
-
-Captured = pytest.CaptureFixture[str]
 
 HARM = "</script><script>window.harmed=1</script><img src=x onerror=window.harmed=1>"
 

@@ -7,25 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.handmade import factors, write_loralib, write_peft
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import factors, write_loralib, write_peft
 from safetensors.numpy import load_file, save_file
 
-from analysis.__main__ import main
 from analysis.adapters import Loaded, Matrix
 from analysis.render.words import grouped, markdown, shown
 from analysis.section7.inspection import figures
 from analysis.section7.update import Update
-
-Captured = pytest.CaptureFixture[str]
-
-
-def call(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
-    """Runs the command line; returns the exit code, stdout and stderr."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(map(str, arguments)))
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out, err
 
 
 def test_the_figures_are_those_of_the_dense_update(tmp_path: Path, capsys: Captured) -> None:

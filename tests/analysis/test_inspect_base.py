@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.handmade import factors, write_peft
+from helpers.commands import call
+from helpers.fixture_types import Captured, Compose
+from helpers.handmade_adapters import factors, write_peft
 from safetensors.numpy import save_file
-from test_adapters_runs import Compose
-from test_inspect import call
 
 from lora_repro.__main__ import main
 from lora_repro.config.identity import run_id
@@ -17,8 +17,6 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.models.arch import arch_of
 from lora_repro.training.job import run_job
-
-Captured = pytest.CaptureFixture[str]
 
 
 def test_a_run_beside_another_model_is_refused_by_its_name(tiny: Compose, capsys: Captured) -> None:

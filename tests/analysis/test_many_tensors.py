@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.handmade import factors, write_loralib, write_peft
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import factors, write_loralib, write_peft
 from safetensors.numpy import save_file
-from test_inspect import call
 
 from analysis.adapters import Options, read
 from analysis.adapters.backbone import Backbone, _endings, _without_first_names
@@ -21,8 +22,6 @@ from analysis.section7.inspection import Inspected, inspect
 from analysis.section7.sides import Side
 from analysis.section7.subspace import above_edge
 from lora_repro.errors import InputError
-
-Captured = pytest.CaptureFixture[str]
 
 
 class Counted(list[Inspected]):

@@ -5,15 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.handmade import factors, write_peft
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_adapters import factors, write_peft
 from matplotlib.figure import Figure
-from test_inspect import call
 
 from analysis.commands.output import write_output
 from analysis.render import style
 from lora_repro.errors import InputError
-
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture

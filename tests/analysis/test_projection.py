@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
+import analysis
 from analysis.section7 import projection
 from analysis.section7.projection import (
     amplification,
@@ -20,7 +21,7 @@ from analysis.section7.subspace import Svd, svd
 from analysis.section7.update import Update
 from lora_repro.errors import InputError
 
-PAPER = yaml.safe_load((Path(projection.__file__).parent / "paper" / "table_07_frobenius.yaml").read_text())
+PAPER = yaml.safe_load((Path(analysis.__file__).parent / "paper" / "table_07_frobenius.yaml").read_text())
 D = 12288
 """d_model of GPT-3 175B."""
 

@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from helpers.toy_runs import fill, section7
+from helpers.fixture_types import Captured
+from helpers.section7_runs import fill, section7
 
 from analysis.__main__ import main
 from analysis.items import ProjectionTable, load_item
@@ -18,7 +19,6 @@ from lora_repro.models.base_weights import base_matrices
 from lora_repro.models.load import load_model
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 
-Captured = pytest.CaptureFixture[str]
 TABLE7 = cast(ProjectionTable, load_item("table", "7"))
 
 

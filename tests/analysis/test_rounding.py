@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.commands import call
+from helpers.fixture_types import Captured
 from safetensors.torch import save_file
-from test_inspect import call
 
 from analysis.section7.rounding import precision_of, rounding_of
-
-Captured = pytest.CaptureFixture[str]
 
 TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from helpers.stores import job, write_run, write_status
-from helpers.toy_runs import write_toy
+from helpers.handmade_runs import job, write_run, write_status
+from helpers.section7_runs import write_toy
 from helpers.waiting import touch
 
 from analysis import load_runs

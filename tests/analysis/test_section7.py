@@ -1,20 +1,20 @@
 """Figures of Section 7, drawn from adapters made by hand."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from helpers.stores import jobs
-from helpers.toy_runs import SECTION7, factors, section7, write_toy
+from helpers.commands import figure, smoke
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import jobs
+from helpers.section7_runs import SECTION7, factors, item, section7, write_toy
 from safetensors.numpy import load_file, save_file
 
-from analysis.__main__ import main
 from analysis.commands.options import SIDES
-from analysis.items import PhiFigure, ProjectionTable, UpdateItem, WeightFigure, layer_at, load_item
+from analysis.items import PhiFigure, ProjectionTable, WeightFigure, layer_at
 from analysis.render import captions, style
 from analysis.render.phi import Look, Panel, lay_out, outline
 from analysis.section7 import chance
@@ -31,34 +31,6 @@ from lora_repro.methods import LoRAConfig
 from lora_repro.sweep.grid import load
 
 pytestmark = pytest.mark.usefixtures("one_cache")
-
-Captured = pytest.CaptureFixture[str]
-
-
-class Drawn(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> list[dict[str, Any]]:
-        return json.loads(self.out)
-
-
-def figure(capsys: Captured, store: Path, *arguments: str) -> Drawn:
-    with pytest.raises(SystemExit) as ended:
-        main(["figure", *arguments, "--runs", str(store)])
-    assert isinstance(ended.value.code, int)
-    out, err = capsys.readouterr()
-    return Drawn(ended.value.code, out, err)
-
-
-def smoke(capsys: Captured, store: Path, *arguments: str) -> Drawn:
-    return figure(capsys, store, *arguments, "--scale", "smoke")
-
-
-def item(number: str) -> UpdateItem:
-    return cast(UpdateItem, load_item("table" if number == "7t" else "figure", number.removesuffix("t")))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """A_0 drawn again, and the snapshots of a run; on tiny runs that are really computed."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 from safetensors.numpy import load_file, save_file
 
@@ -25,8 +25,6 @@ from lora_repro.methods.lora.layers import initial_A as initial_A_of_training
 from lora_repro.store.record import Record, plain, read_result
 from lora_repro.store.recorded import run_of
 from lora_repro.training.job import run_job
-
-Compose = Callable[..., DictConfig]
 
 SNAPSHOTS = ("log.snapshots=[0,0.5,1]", "train.epochs=2")
 

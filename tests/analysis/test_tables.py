@@ -6,7 +6,7 @@ from typing import cast
 
 import pandas as pd
 import pytest
-from helpers.stores import PROVENANCE, fill, job, jobs, write_run, write_status
+from helpers.handmade_runs import PROVENANCE, fill, job, jobs, write_run, write_status
 
 from analysis.cells import cells
 from analysis.items import ScoreTable, load_item, names

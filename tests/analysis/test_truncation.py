@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.fixture_types import Captured
 from torch import nn
 
 from analysis.__main__ import main
@@ -24,8 +25,6 @@ from lora_repro.training import device, scoring
 from lora_repro.training.job import run_job
 from lora_repro.training.rescore import Rescorer
 from lora_repro.training.train import build
-
-Captured = pytest.CaptureFixture[str]
 
 TINY = (
     *("model=tiny_bert", "task=generated", "task.train_size=64", "task.eval_size=32", "task.test_size=32"),

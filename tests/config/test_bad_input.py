@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from helpers import programs
-from helpers.fakes import BOMB, adapters, bases, damage_result, data, strangers
+from helpers import processes
+from helpers.damaged_files import BOMB, adapters, bases, damage_result, data, strangers
 from helpers.waiting import PATIENCE_S, wait_for
 
 from lora_repro.config.catalogue import HOME
@@ -227,7 +227,7 @@ class Place(NamedTuple):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     store, files = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("files")
-    done = programs.run(["lora_repro", *SMOKE, *SMALL, f"paths.outputs={store}"])
+    done = processes.run(["lora_repro", *SMOKE, *SMALL, f"paths.outputs={store}"])
     assert done.returncode == 0, done.stderr
     (run,) = (store / "runs").iterdir()
     adapters(files, run / "adapter")
@@ -251,7 +251,7 @@ def test_bad_input_is_refused_in_words(place: Place, kind: str, line: str, cause
     words = shlex.split(line.format(**names))
     variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(variables) :]
-    done = programs.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], variables)
+    done = processes.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], variables)
     assert done.returncode == (2 if "usage" in kind else 1), done.stderr
     assert cause.format(**names) in done.stderr and remedy in done.stderr
     assert done.stderr.startswith("usage: " if "usage" in kind else "Error: ") and "Traceback" not in done.stderr
@@ -271,7 +271,7 @@ def test_the_cases_are_many_and_of_many_kinds() -> None:
 def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "hutto_ICWSM_2014.tar.gz").write_bytes(b"half of it")
-    done = programs.run(
+    done = processes.run(
         [
             "lora_repro",
             "model=tiny_bert",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.fakes import BOMB, bomb
+from helpers.damaged_files import BOMB, bomb
 from omegaconf import DictConfig
 
 from analysis.__main__ import main as analysis

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.fakes import bases
+from helpers.damaged_files import bases
 
 from lora_repro.config.compose import compose
 from lora_repro.config.repeated import refuse_repeated_keys

@@ -5,8 +5,8 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any
 
 import pytest
+from helpers.architectures import PAPER_ARCHS
 from omegaconf import DictConfig
-from test_counts import ARCHS
 
 from analysis.budgets import told
 from lora_repro.cli import normalise
@@ -23,7 +23,7 @@ from lora_repro.store.record import Record
 from lora_repro.sweep.grid import load
 from lora_repro.training.job import run_job
 
-GPT3, MEDIUM, BASE = ARCHS["gpt3_175b"], ARCHS["gpt2_medium"], ARCHS["roberta_base"]
+GPT3, MEDIUM, BASE = PAPER_ARCHS["gpt3_175b"], PAPER_ARCHS["gpt2_medium"], PAPER_ARCHS["roberta_base"]
 LLAMA = arch_of(load_group("model", "smollm2").config, None)
 SMOKE = ["model=tiny_bert", "task=generated"]
 SMALL = arch_of(
@@ -62,7 +62,7 @@ def test_18m_of_gpt3_is_table_5(targets: str, r: int) -> None:
         (GPT3, "q", 10**12, 12_288),  # a bound above all that there is: the largest r
         (BASE, "q,v", "0.3M", 8),
         (BASE, "q,v", "0.3m", 8),
-        (ARCHS["deberta_v2_xxlarge"], "q,v", "4.7M", 16),
+        (PAPER_ARCHS["deberta_v2_xxlarge"], "q,v", "4.7M", 16),
         (LLAMA, "q", "0.5M", 14),
         (LLAMA, "k", "0.5M", 22),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_arch import ENCODERS, MODELS
+from helpers.architectures import ENCODERS, MODELS
 from torch import Tensor, nn
 from torch.optim import AdamW
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification

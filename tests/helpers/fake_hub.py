@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
-from test_arch import MODELS
+from helpers.architectures import MODELS
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 COMMIT = "d2b54d7af419055f204690fe0385959616a1723e"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers.foreign import SIZES
+from helpers.foreign_adapters import SIZES
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import change_json
+from helpers.damaged_files import change_json
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Could not find a config file in local"),  # the base is no repository of the hub
 ]
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 FAMILIES = {"bert": {"pad_token_id": 0}, "roberta": {"pad_token_id": 1, "type_vocab_size": 1}}
 

@@ -1,6 +1,7 @@
 """Counts of every method of the paper: golden integers."""
 
 import pytest
+from helpers.architectures import PAPER_ARCHS
 
 from lora_repro.config.compose import compose
 from lora_repro.config.explain import explain
@@ -24,12 +25,7 @@ from lora_repro.methods import (
     PrefixLayerConfig,
     SizedConfig,
 )
-from lora_repro.models.arch import Arch, arch_of
-
-ARCHS: dict[str, Arch] = {
-    name: arch_of(load_group("model", name).config, 3 if name.startswith(("roberta", "deberta")) else None)
-    for name in ("roberta_base", "roberta_large", "deberta_v2_xxlarge", "gpt2_medium", "gpt2_large", "gpt3_175b")
-}
+from lora_repro.models.arch import arch_of
 
 
 def lora(targets: str, r: int) -> LoRAConfig:
@@ -78,7 +74,7 @@ GOLDEN: list[tuple[str, MethodConfig, int]] = [
 
 @pytest.mark.parametrize(("model", "method", "count"), GOLDEN)
 def test_counts_never_change(model: str, method: MethodConfig, count: int) -> None:
-    arch = ARCHS[model]
+    arch = PAPER_ARCHS[model]
     method.check(arch)
     found = method.count(arch)
     assert found.method == count == sum(found.by_module.values())
@@ -88,7 +84,7 @@ def test_counts_never_change(model: str, method: MethodConfig, count: int) -> No
 
 
 def test_bitfit_trains_the_biases_of_layers_and_norms() -> None:
-    arch = ARCHS["roberta_base"]
+    arch = PAPER_ARCHS["roberta_base"]
     found = BitFitConfig("bitfit").count(arch).by_module
     one = {name: n for name, n in found.items() if ".layer.11." in name}
     assert sorted(one.values()) == [768] * 7 + [3072] and len(found) == 12 * 8 + 1
@@ -96,7 +92,7 @@ def test_bitfit_trains_the_biases_of_layers_and_norms() -> None:
 
 
 def test_ft_top2_trains_two_blocks_and_nothing_else() -> None:
-    arch = ARCHS["gpt2_medium"]
+    arch = PAPER_ARCHS["gpt2_medium"]
     assert {name.split(".")[2] for name in FTTop2Config("ft_top2").unfrozen(arch)} == {"22", "23"}
     d = 1024
     assert FTTop2Config("ft_top2").count(arch).method == 2 * (12 * d * d + 13 * d)
@@ -124,7 +120,7 @@ def test_ft_top2_trains_two_blocks_and_nothing_else() -> None:
 )
 def test_impossible_settings_are_refused(method: MethodConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        method.check(ARCHS["roberta_base"])
+        method.check(PAPER_ARCHS["roberta_base"])
 
 
 def test_a_model_that_lacks_what_is_trained_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.foreign import base
+from helpers.foreign_adapters import base
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.foreign import base, peft_folder
-from helpers.handmade import factors, write_peft
+from helpers.foreign_adapters import base, peft_folder
+from helpers.handmade_adapters import factors, write_peft
 from omegaconf import DictConfig
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_counts import ARCHS
+from helpers.architectures import PAPER_ARCHS
 
 from analysis.items import HERE
 from lora_repro.costs import budget
@@ -119,7 +119,7 @@ def printed(table: int, row: dict[str, Any]) -> str:
 
 def methods_of(table: int, row: dict[str, Any]) -> list[MethodConfig]:
     """Returns the row's method with the settings that are given, or with every one that prints so."""
-    name, arch = name_of(row), ARCHS[row["model"]]
+    name, arch = name_of(row), PAPER_ARCHS[row["model"]]
     kind, settings = (METHODS | COUNTED)[name], settings_of(table, row)
     if issubclass(kind, LoRAConfig):
         targets = list(settings.pop("targets"))
@@ -141,7 +141,7 @@ def outcome(table: int, row: dict[str, Any]) -> str | None:
     methods = methods_of(table, row)
     if len(methods) != 1:
         return None
-    arch = ARCHS[row["model"]]
+    arch = PAPER_ARCHS[row["model"]]
     count = methods[0].count(arch)
     exact = Fraction(count.trainable if row["method"] == "ft" else count.method, 10**6) * 10 ** DECIMALS[table]
     wanted = Fraction(row["trainable_params"], 10**6) * 10 ** DECIMALS[table]
@@ -193,7 +193,7 @@ def test_no_row_is_left_out_and_no_entry_is_idle() -> None:
 
 @pytest.mark.parametrize(("table", "row"), [(table, row) for table, row in ROWS if key_of(table, row) in REASONS])
 def test_reasons_name_our_count(table: int, row: dict[str, Any]) -> None:
-    reason, methods, arch = REASONS[key_of(table, row)], methods_of(table, row), ARCHS[row["model"]]
+    reason, methods, arch = REASONS[key_of(table, row)], methods_of(table, row), PAPER_ARCHS[row["model"]]
     if "not unique" in reason:
         assert len({getattr(method, "dropped", None) for method in methods}) == 12
     elif not methods:
@@ -220,7 +220,7 @@ def test_reasons_name_our_count(table: int, row: dict[str, Any]) -> None:
 )
 def test_full_fine_tuning_is_printed_in_round_numbers(table: int, model: str, unit: int, rounds: bool) -> None:
     (row,) = [row for row in rows(table) if (row["model"], row["method"]) == (model, "ft")]
-    count = FullConfig("full").count(ARCHS[model]).trainable
+    count = FullConfig("full").count(PAPER_ARCHS[model]).trainable
     assert row["trainable_params"] == math.floor(count / unit + 0.5 * rounds) * unit
 
 
@@ -234,6 +234,6 @@ def test_full_fine_tuning_is_printed_in_round_numbers(table: int, model: str, un
     ],
 )
 def test_the_solver_finds_the_bottlenecks_of_table_3(model: str, text: str, bottlenecks: list[int]) -> None:
-    arch, method = ARCHS[model], AdapterLConfig("adapter_l", bottleneck=1)
+    arch, method = PAPER_ARCHS[model], AdapterLConfig("adapter_l", bottleneck=1)
     sizes = budget.Line.of(method, arch).meeting(budget.read(text, arch))
     assert sizes is not None and list(sizes.meeting) == bottlenecks

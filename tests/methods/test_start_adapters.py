@@ -1,15 +1,14 @@
 """Adapters of PEFT's as the start of a run: what its own from_pretrained computes, or a refusal."""
 
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
-from helpers.fakes import change_json
-from omegaconf import DictConfig
+from helpers.damaged_files import change_json
+from helpers.fixture_types import Compose
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -31,7 +30,6 @@ from lora_repro.training.train import build
 
 CPU = torch.device("cpu")
 SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, pad_token_id=0)
-Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from helpers.fixture_types import Compose
 
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.errors import InputError
@@ -21,7 +20,6 @@ from lora_repro.tasks.encoding import encode
 
 ROOT = Path(__file__).resolve().parents[2]
 
-Compose = Callable[..., DictConfig]
 
 MODELS = {
     "tiny_bert": ["model=tiny_bert"],

@@ -1,13 +1,13 @@
 """A damaged folder of a model (model=local) is told in words, whatever is wrong in it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from omegaconf import DictConfig
 
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError, MissingInputError
@@ -15,7 +15,6 @@ from lora_repro.models.json_files import read_keys
 from lora_repro.tasks import encoding, objective
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 DEEP = "[" * 100_000
 

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
 from lora_repro.config.resolve import resolve
@@ -20,7 +19,6 @@ from lora_repro.models.load import load_model
 from lora_repro.tasks import encoding
 from lora_repro.training.scoring import score
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 BESIDE = {
     "added_tokens.json": {"joy": 1, "sad": 1},

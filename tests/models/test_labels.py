@@ -1,12 +1,11 @@
 """A head that was trained before names its labels; they are put into the task's order."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from omegaconf import DictConfig
 
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
@@ -16,7 +15,6 @@ from lora_repro.tasks.encoding import encode
 from lora_repro.training.job import run_job
 from lora_repro.training.scoring import score
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 NLI = ["entailment", "neutral", "contradiction"]
 

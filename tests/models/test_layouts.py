@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.architectures import ENCODERS, MODELS
+from helpers.damaged_files import BOMB, Bomb, bomb
 from helpers.fake_hub import COMMIT, LAYOUTS, TOKENS, in_cache, snapshot
-from helpers.fakes import BOMB, Bomb, bomb
 from omegaconf import DictConfig
-from test_arch import ENCODERS, MODELS
 
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Run

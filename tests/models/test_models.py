@@ -1,10 +1,10 @@
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
@@ -16,7 +16,6 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models.load import _check_config, load_model, load_tokenizer
 from lora_repro.training.job import run_job
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 
 

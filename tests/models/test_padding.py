@@ -1,13 +1,12 @@
 """What a model says of a text does not depend on how its neighbours in the batch are padded."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from helpers.local_models import DECODERS, ROWS, WORDS, words_tokenizer, write
-from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification
 
 from lora_repro.config.resolve import resolve
@@ -17,7 +16,6 @@ from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from helpers.fixture_types import Compose
 from safetensors.numpy import load_file, save_file
 
 from analysis.adapters import read
@@ -25,7 +25,6 @@ from lora_repro.training.job import run_job
 from lora_repro.training.rescore import Rescorer
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 SHORT = ("train.epochs=1", "log.snapshots=[0,1]")
 
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from helpers.stores import write_status
+from helpers.fake_launcher import Launches, run, sweep
+from helpers.handmade_runs import write_status
 from helpers.waiting import touch, wait_for
-from test_campaign import Launches, run, sweep
 
 from lora_repro.errors import InputError, RunBusyError
 from lora_repro.store import lock
@@ -24,7 +24,7 @@ from lora_repro.store.record import Record
 HOLD = """
 import sys, time
 from pathlib import Path
-from lora_repro.lock import Lock
+from lora_repro.store.lock import Lock
 lock = Lock(Path(sys.argv[1])); lock.acquire(); print("held", flush=True); time.sleep(600)
 """
 
@@ -90,7 +90,7 @@ RACE = """
 import sys
 from pathlib import Path
 from lora_repro.errors import RunBusyError
-from lora_repro.lock import Lock
+from lora_repro.store.lock import Lock
 lock = Lock(Path(sys.argv[1])); print("ready", flush=True); sys.stdin.readline()
 try:
     lock.acquire(); print("had", flush=True)

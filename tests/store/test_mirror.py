@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,73 +17,16 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from helpers.stores import job, write_run
+from helpers.fake_trackers import FAKES, HANGS_S, RECORDER, tracker
+from helpers.mirrored_records import LINES, write_record
 from helpers.waiting import PATIENCE_S, wait_for
 
 from lora_repro.config.resolve import resolve
-from lora_repro.config.settings import Mirror, Settings, Tracker
+from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.mirror import mirror
-from lora_repro.store.record import plain
-from lora_repro.sweep.grid import Job
 from lora_repro.training.job import run_job
 
 WANDB = Path(sys.executable).parent / "wandb"
-LINES = [
-    {"step": 2, "epoch": 1, "examples": 32, "loss": 0.7, "lr": 0.01, "wall_time_s": 0.1},
-    {"step": 2, "epoch": 1, "eval/accuracy": 0.5, "eval/loss": 0.69},
-    {"step": 4, "epoch": 2, "examples": 64, "loss": 0.5, "lr": 0.005, "wall_time_s": 0.2},
-    {"step": 4, "epoch": 2, "eval/accuracy": 0.75, "eval/loss": 0.6},
-]
-HANGS_S = 600
-"""How long a tracker hangs: whoever waits for it waits as long, and others far less, on a busy machine too."""
-RECORDER = """
-import json, os
-def say(*words):
-    with open(os.environ["TOLD"], "a") as file:
-        file.write(json.dumps(words) + "\\n")
-class Settings:
-    def __init__(self, **_): pass
-class Artifact:
-    def __init__(self, *_, **__): pass
-    def add_dir(self, path): say("file", path)
-    add_file = add_dir
-class Run:
-    summary = {}
-    def log(self, line, step): say("log", step, sorted(line))
-    def log_artifact(self, artifact): say("artifact")
-    def finish(self, exit_code=0): say("finish", exit_code)
-def init(**settings):
-    say("init", settings["id"], settings["mode"], settings["resume"])
-    return Run()
-"""
-FAKES = {
-    "hangs": f"import time\ntime.sleep({HANGS_S})\n",
-    "raises": "raise RuntimeError('no tracker today')\n",
-    "exits": "import sys\nsys.exit(3)\n",
-    "hangs at init": RECORDER + f"def init(**_):\n    import time\n    time.sleep({HANGS_S})\n",
-    "floods": "import sys\nwhile True:\n    sys.stderr.write('x' * 65536)\n    sys.stdout.write('x' * 65536)\n",
-}
-
-
-def settings(of: Job, store: Path, how: str) -> Settings:
-    found = of.resolved.settings
-    settings, paths = replace(found.log, wandb=Mirror(how)), replace(found.paths, outputs=str(store))
-    return replace(found, log=settings, paths=paths, sweep={"name": "table6"})
-
-
-def write_record(
-    store: Path, how: str = "offline", lines: list[dict[str, Any]] = LINES, seed: int = 0
-) -> tuple[Path, Settings]:
-    """Writes a finished run by hand: q, r = 1."""
-    of = job("q", 1, seed)
-    wanted = settings(of, store, how)
-    folder = write_run(store, of, [(0.5, 0.5), (0.75, 0.7)])
-    config = {"run": plain(of.resolved.run), "circumstances": plain(wanted)}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "adapter").mkdir()
-    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
-    return folder, wanted
 
 
 @pytest.fixture(autouse=True)
@@ -92,18 +34,6 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(mirror, "CLOSE_WAIT_S", PATIENCE_S)  # a tracker that works ends by itself, however late
     yield
     mirror.close()
-
-
-@contextmanager
-def tracker(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Puts a tracker of the test's own in wandb's place, and gives the file of what it was told."""
-    (tmp_path / "fake").mkdir(exist_ok=True)
-    (tmp_path / "fake" / "wandb.py").write_text(code)
-    told = tmp_path / "told"
-    told.touch()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
-    monkeypatch.setenv("TOLD", str(told))
-    yield told
 
 
 def read_back(store: Path) -> list[dict[str, Any]]:
@@ -385,12 +315,12 @@ def test_a_real_run_is_mirrored_and_off_starts_nothing(tiny: Any, tmp_path: Path
 def test_a_killed_training_process_leaves_no_helper(tmp_path: Path) -> None:
     code = f"""
 import sys, time
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
 from pathlib import Path
-import test_mirror
+from helpers.mirrored_records import write_record
 from lora_repro.mirror import mirror
 mirror.CLOSE_WAIT_S = 1.0
-folder, settings = test_mirror.write_record(Path({str(tmp_path)!r}))
+folder, settings = write_record(Path({str(tmp_path)!r}))
 mirror.begin(folder, settings)
 print(mirror._helper.process.pid, flush=True)
 time.sleep(600)

@@ -2,11 +2,11 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 
 from lora_repro.config.identity import run_id
@@ -20,8 +20,6 @@ from lora_repro.sweep.campaign import Launcher, plan
 from lora_repro.sweep.grid import Job, Sweep
 from lora_repro.training import train
 from lora_repro.training.job import run_job
-
-Compose = Callable[..., DictConfig]
 
 
 def record_of(cfg: DictConfig) -> Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.stores import job, jobs
+from helpers.handmade_runs import job, jobs
 from helpers.waiting import PATIENCE_S
 
 from analysis import load_runs

@@ -12,16 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.damage import contents, count_calls, differences, in_a_child
+from helpers.failing_processes import count_calls, in_a_child
+from helpers.fixture_types import Compose
+from helpers.store_contents import contents, differences
 from helpers.waiting import PATIENCE_S, at_once
-from omegaconf import DictConfig
 
 from lora_repro.config.catalogue import HOME
 from lora_repro.errors import InputError, RunFailedError
 from lora_repro.store.record import Record, read_result
 from lora_repro.training.job import run_job
 
-Compose = Callable[..., DictConfig]
 SHORT = ("task.train_size=32", "log.checkpoint_every_s=0", "paths.outputs=store", "log.snapshots=[0,0.5,1]")
 """Four steps, each with a checkpoint, and four scored splits."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.stores import job, write_run, write_status
+from helpers.handmade_runs import job, write_run, write_status
 
 from lora_repro.config.schema import Run
 from lora_repro.sweep.estimate import Timing, Timings, expected, work

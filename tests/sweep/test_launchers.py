@@ -15,60 +15,21 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import fake_slurm
-from helpers.damage import differences
-from helpers.waiting import PATIENCE_S, at_once, wait_for
+from helpers.launched_sweeps import (
+    LONG,
+    begun,
+    both_begin,
+    command,
+    differ_but_for_paths,
+    run,
+    smoke_sweep_runs_once_and_is_skipped_then,
+    start,
+)
+from helpers.waiting import PATIENCE_S, wait_for
 from hydra import compose, initialize_config_dir
 
 from lora_repro.config.catalogue import HOME
 from lora_repro.sweep import workers
-
-LONG = ["model=tiny_bert", "task=generated", "train.epochs=40", "seed=0,1", "log.checkpoint_every_s=0"]
-"""Two runs of some seconds, a checkpoint after each step."""
-
-
-def command(launcher: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "lora_repro", "-m", f"hydra/launcher={launcher}", "paths.outputs=store", *arguments]
-
-
-def run(folder: Path, line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.run(
-        line, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | environment, timeout=PATIENCE_S
-    )
-
-
-def start(folder: Path, line: list[str], **environment: str) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=folder, env=os.environ | environment)
-
-
-def begun(folder: Path) -> int:
-    """Returns how many runs have a checkpoint; each has two for the moment in which a new one replaces the old."""
-    return len({path.parent for path in folder.glob("store/runs/*/checkpoint/0*.safetensors")})
-
-
-def both_begin(folder: Path) -> None:
-    """Waits until two runs have a checkpoint and are under way at one time."""
-    at_once(folder / "store" / "runs", 2, "checkpoint/0*.safetensors")
-
-
-def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, *settings: str, **environment: str) -> str:
-    """Returns the words of the first call."""
-    sweep = command(launcher, "+sweeps=table6", "scale=smoke", *settings)
-    first = run(folder, sweep, **environment)
-    assert first.returncode == 0, first.stderr
-    assert "Sum: 8 of 8 runs finished, 0 to run" in first.stderr and "Traceback" not in first.stderr
-    assert len(list(folder.glob("store/runs/*/result.json"))) == 8
-    assert not list(folder.glob("store/runs/*/lock")) and not list(folder.glob("store/runs/*/checkpoint"))
-    second = run(folder, sweep, **environment)
-    assert second.returncode == 0, second.stderr
-    assert [line.partition(",")[0] for line in second.stderr.splitlines()] == [
-        "Plan: 8 of 8 runs finished",
-        "Sum: 8 of 8 runs finished",
-    ]
-    attempts = [json.loads(path.read_text())["attempts"] for path in folder.glob("store/runs/*/status.json")]
-    assert attempts == [1] * 8
-    return first.stderr
 
 
 def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path) -> None:
@@ -78,7 +39,7 @@ def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path)
     assert {result["provenance"]["threads"] for result in results} == {1}
     basic = run(tmp_path / "basic", command("basic", "+sweeps=table6", "scale=smoke"))
     assert basic.returncode == 0
-    assert _differ_but_for_paths(tmp_path, tmp_path / "basic") == []
+    assert differ_but_for_paths(tmp_path, tmp_path / "basic") == []
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
@@ -190,7 +151,7 @@ def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(number: int
     assert attempts == [2, 2] and len(fake_slurm.scripts(tmp_path / "slurm" / "state")) == 1
     undisturbed = run(tmp_path / "basic", command("basic", *LONG))
     assert undisturbed.returncode == 0
-    assert _differ_but_for_paths(tmp_path, tmp_path / "basic") == []
+    assert differ_but_for_paths(tmp_path, tmp_path / "basic") == []
 
 
 def test_a_cancelled_array_is_over_for_who_waits_and_is_not_submitted_anew(tmp_path: Path) -> None:
@@ -266,7 +227,3 @@ def test_workers_are_as_many_as_visible_gpus(visible: str, count: int, monkeypat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert workers.gpus() == count
     assert workers.workers() == (count or len(os.sched_getaffinity(0)))
-
-
-def _differ_but_for_paths(one: Path, other: Path) -> list[str]:
-    return [name for name in differences(one / "store" / "runs", other / "store" / "runs") if "config.yaml" not in name]

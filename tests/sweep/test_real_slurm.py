@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from helpers import real_slurm
+from helpers.launched_sweeps import LONG, begun, command, run, smoke_sweep_runs_once_and_is_skipped_then, start
 from helpers.real_slurm import ask
-from test_launchers import LONG, begun, command, run, smoke_sweep_runs_once_and_is_skipped_then, start, wait_for
+from helpers.waiting import wait_for
 
 pytestmark = [
     pytest.mark.long,

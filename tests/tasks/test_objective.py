@@ -1,9 +1,8 @@
 """form=text: what a language model is asked, held against transformers' own logits and loss."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 
 from lora_repro.config.resolve import resolve
@@ -14,7 +13,6 @@ from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 TEXT = ("model=tiny_llama", "task.form=text", "preset@train=tiny_llama", "train.dtype=fp32")
 SPELT = "task.label_words=[' n',' yes']"

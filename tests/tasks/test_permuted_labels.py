@@ -1,9 +1,9 @@
 """task.permute_labels: a run that learns its training labels by heart, as there is nothing else to learn."""
 
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 
 from lora_repro.config.identity import run_id
@@ -11,8 +11,6 @@ from lora_repro.config.resolve import resolve
 from lora_repro.tasks import Example, encoding, permuted
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training.job import run_job
-
-Compose = Callable[..., DictConfig]
 
 
 def splits(cfg: DictConfig) -> dict[str, Encoded]:

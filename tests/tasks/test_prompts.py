@@ -1,13 +1,12 @@
 """form=text with tokenizers as they are found: the words' tokens are those that follow the prompt."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.fixture_types import Compose
 from helpers.local_models import WORDS, space_mark_tokenizer, write
-from omegaconf import DictConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -19,7 +18,6 @@ from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.tasks.prompts import Prompts
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 
 

@@ -2,12 +2,12 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damage import contents
+from helpers.fixture_types import Compose
+from helpers.store_contents import contents
 from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
@@ -20,8 +20,6 @@ from lora_repro.store.record import Record, State
 from lora_repro.training import checkpoint, interrupt
 from lora_repro.training.checkpoint import Checkpointer
 from lora_repro.training.job import run_job
-
-Compose = Callable[..., DictConfig]
 
 
 def record_of(cfg: DictConfig) -> Record:

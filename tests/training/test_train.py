@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 from torch import nn
 
@@ -26,7 +26,6 @@ from lora_repro.training.job import run_job
 from lora_repro.training.precision import products
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 
 

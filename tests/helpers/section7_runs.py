@@ -1,11 +1,13 @@
 """Stores of finished runs whose adapters are made by hand: no training, and what they share is known."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from helpers.stores import jobs, write_run
+from helpers.handmade_runs import jobs, write_run
 from safetensors.numpy import save_file
 
+from analysis.items import UpdateItem, load_item
 from lora_repro import draw
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
@@ -66,3 +68,8 @@ def fill(store: Path) -> None:
     """Writes all runs of section7 at scale smoke."""
     for job in jobs(*SECTION7):
         write_toy(store, job)
+
+
+def item(number: str) -> UpdateItem:
+    """Returns the entry of a figure of Section 7, or of Table 7 by `7t`."""
+    return cast(UpdateItem, load_item("table" if number == "7t" else "figure", number.removesuffix("t")))

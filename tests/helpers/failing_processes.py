@@ -1,7 +1,6 @@
-"""What the tests of losses share: stores compared but for times, and processes that die or fail at a chosen call."""
+"""Processes that die, or fail, at a chosen call of the system."""
 
 import errno
-import json
 import os
 import signal
 import traceback
@@ -9,38 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TIMES = {"updated", "started", "attempts", "deaths", "pid", "wall_time_s", "train_seconds", "run_seconds"}
-TIMES |= {"train_examples_per_s", "peak_memory_gib"}
-"""Keys of the record's JSON that say when, how long, how often."""
 CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir", "pwrite", "ftruncate")
 """The calls of `os` by which the record reaches the disk."""
-
-
-def contents(store: Path) -> dict[str, Any]:
-    """Returns every file of a store by its path, without times; run.log, words with times, only by its name."""
-    return {path.relative_to(store).as_posix(): _content(path) for path in store.rglob("*") if path.is_file()}
-
-
-def _content(path: Path) -> Any:
-    if path.name == "run.log":
-        return None
-    if path.suffix in (".json", ".jsonl") and "adapter" not in path.parts:
-        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-        return [_timeless(json.loads(line)) for line in lines]
-    return path.read_bytes()
-
-
-def _timeless(value: Any) -> Any:
-    """Leaves out times, and what a commit in the middle of a test changes."""
-    if not isinstance(value, dict):
-        return value
-    return {key: _timeless(item) for key, item in value.items() if key not in TIMES | {"commit", "dirty"}}
-
-
-def differences(one: Path, other: Path) -> list[str]:
-    """Returns the files in which two stores differ but for times, or that only one has."""
-    first, second = contents(one), contents(other)
-    return sorted(name for name in first.keys() | second.keys() if first.get(name, "") != second.get(name, ""))
 
 
 def in_a_child(action: Callable[[], object], at: int | None = None, how: str = "kill", once: bool = True) -> int:
