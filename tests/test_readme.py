@@ -17,12 +17,12 @@ SMOKE = {
     "--model minilm --budget 73728": "--model tiny_bert --budget 1024",
     "fetch minilm movies": "fetch tiny_bert generated",
 }
-"""What makes of a command in README the same command at smoke scale."""
+"""What makes of a command of docs/running.md the same command at smoke scale."""
 
 
-def test_what_readme_shows_runs_at_smoke_scale(tmp_path: Path) -> None:
+def test_daily_commands_run_at_smoke_scale(tmp_path: Path) -> None:
     """All commands of the section on daily use, one after the other, from another directory."""
-    text = (HOME / "README.md").read_text().partition("## Daily commands")[2]
+    text = (HOME / "docs" / "running.md").read_text().partition("## Daily commands")[2]
     block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
     assert block is not None
     commands = [line for line in block[1].splitlines() if line and not line.startswith("#")]
