@@ -1,0 +1,146 @@
+"""README and docs/: links and files exist, every command that is shown parses and composes, the daily ones are run."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import _parser
+from lora_repro.cli import normalise
+from lora_repro.config.catalogue import HOME, group_names
+from lora_repro.config.compose import compose
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.sweep.grid import load
+
+README = HOME / "README.md"
+PAGES = [README, *sorted((HOME / "docs").glob("*.md"))]
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
+"""A word that the reader replaces, such as DIR or RUN."""
+
+SMOKE = {
+    "model=minilm": "model=tiny_bert",
+    "task=movies": "task=generated",
+    "scale=demo": "scale=smoke",
+    "--scale demo": "--scale smoke",
+    "--model minilm --budget 73728": "--model tiny_bert --budget 1024",
+    "fetch minilm movies": "fetch tiny_bert generated",
+}
+"""What makes of a command of docs/running.md the same command at smoke scale."""
+
+
+def by_name(page: Path) -> str:
+    return page.name
+
+
+def commands(page: Path) -> list[str]:
+    """Returns the commands of a page: lines of its blocks, and what stands between backticks."""
+    text = page.read_text()
+    blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line.partition(" #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    spans = [" ".join(span.split()) for span in re.findall(r"`(python -m [^`]+)`", text)]
+    return [line.strip() for line in [*lines, *spans] if line.strip().startswith("python -m ")]
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(docs/([^)#]+)", README.read_text()))
+    assert linked == {page.name for page in PAGES[1:]} and len(linked) > 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_pages_name_only_files_that_exist(page: Path) -> None:
+    folders = "conf|sweeps|lora_repro|analysis|hydra_plugins|tests|docs"
+    for name in re.findall(rf"`((?:{folders})/[\w./]*)`", page.read_text()):
+        assert (HOME / name).exists(), name
+
+
+def test_the_map_has_every_folder() -> None:
+    named = set(re.findall(r"^\| `([\w/]+)/` \|", README.read_text(), re.MULTILINE))
+    packages = {f"lora_repro/{path.parent.name}" for path in (HOME / "lora_repro").glob("*/__init__.py")}
+    assert named == {"conf", "sweeps", "analysis", "hydra_plugins", "docs", "tests"} | packages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_commands_parse_and_compose(page: Path) -> None:
+    """No command is run, and nothing is read of weights, data or a store."""
+    for command in commands(page):
+        module, *arguments = shlex.split(command)[2:]
+        assert importlib.util.find_spec(module) is not None, command
+        if module == "lora_repro" and arguments != ["--help"]:
+            given = normalise(arguments)
+            if PLACEHOLDER.search(command):
+                continue
+            load(compose, given[1:]) if given[0] == "-m" else resolve(compose(given))
+        elif module == "analysis":
+            options, more = _parser().parse_known_args(arguments)
+            assert not [argument for argument in more if argument.startswith("-")], command
+            normalise(["-m", *getattr(options, "overrides", []), *more])
+        elif module == "lora_repro.fetch" and not PLACEHOLDER.search(command):
+            names = [argument for argument in arguments if "=" not in argument]
+            assert set(names) <= {*group_names("model"), *group_names("task")}, command
+
+
+def test_the_pages_show_commands_of_every_kind() -> None:
+    """The test above must have something to check."""
+    shown = [command for page in PAGES for command in commands(page)]
+    assert len(shown) > 30
+    assert {shlex.split(command)[2] for command in shown} >= {"lora_repro", "analysis", "lora_repro.fetch"}
+
+
+def test_the_daily_commands_run(tmp_path: Path) -> None:
+    """All commands of the section on daily use, one after the other, from another directory, at smoke scale."""
+    text = (HOME / "docs" / "running.md").read_text().partition("## Daily commands")[2]
+    block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    lines = [line for line in block[1].splitlines() if line and not line.startswith("#")]
+    assert len(lines) >= 10 and all(line.startswith("python -m ") for line in lines)
+    for command in lines:
+        smoke = command
+        for full, small in SMOKE.items():
+            smoke = smoke.replace(full, small)
+        assert "minilm" not in smoke and "movies" not in smoke, "a command that this test would run at full size"
+        done = subprocess.run(
+            [sys.executable, *shlex.split(smoke)[1:]], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 0, f"{smoke}\n{done.stderr}"
+    assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_pages_hold_no_placeholder(page: Path) -> None:
+    assert "<!--" not in page.read_text() and not re.search(r"\b(TODO|HEAD_[A-Z]+)\b", page.read_text())
+
+
+def test_readme_shows_the_papers_numbers_beside_ours_on_one_page() -> None:
+    text = README.read_text()
+    assert "demo, not judged" in text and "| 73.4 " in text and "n=2" in text
+    assert len(text.split()) < 1000
+
+
+def test_the_id_that_the_pages_show_is_that_of_the_default_run() -> None:
+    assert run_id(resolve(compose([])).run) in (HOME / "docs" / "records_and_resuming.md").read_text()
+
+
+def test_no_file_of_conf_is_unfinished() -> None:
+    assert not [path.name for path in (HOME / "conf").rglob("*.yaml") if "TODO" in path.read_text()]
