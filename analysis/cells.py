@@ -64,7 +64,7 @@ def cells(
     are in [0, 1].
 
     `frame.attrs["command"]` is the command that supplies the whole table; `frame.attrs["outside"]` holds the ids of
-    runs of the sweep that have no row or column.
+    runs of the sweep that have no row or column; `frame.attrs["targets"]` says of each task what its scores are.
 
     Args:
         item: The paper's item.
@@ -95,7 +95,8 @@ def cells(
             cell |= {"verdict": VERDICTS.get(scale, NOT_JUDGED_YET)}
         rows.append(_EMPTY | cell | shared)
     frame = pd.DataFrame(rows)
-    frame.attrs = {"command": commands.whole(), "outside": outside}
+    targets = {job.resolved.run.task.name: job.resolved.run.task.targets for job in sweep.jobs}
+    frame.attrs = {"command": commands.whole(), "outside": outside, "targets": targets}
     return frame
 
 
@@ -205,7 +206,8 @@ def _our_columns(item: ScoreTable, jobs: Sequence[Job], store: str | Path, proto
         stands = standing(store, job.run_id)
         state, reason, score = stands.state, stands.reason, None
         if stands.result is not None:
-            score = pick(stands.result["metrics_by_epoch"], item.metric, protocol)
+            metric = job.resolved.run.task.targets.metric(item.metric)
+            score = None if metric is None else pick(stands.result["metrics_by_epoch"], metric, protocol)
             if score is None:
                 state = NOT_COUNTED
                 reason = f"{job.run_id}: result.json lacks eval/{item.metric} or {protocol.split}/{item.metric}."
@@ -217,7 +219,7 @@ def _our_columns(item: ScoreTable, jobs: Sequence[Job], store: str | Path, proto
             missing.append({"run_id": job.run_id, "seed": seed, "state": state, "reason": reason})
     summary = AGGREGATES[item.aggregate]([score.value for score in scores])
     numbers = summary if not missing else summarise([])
-    baselines = [score.majority for score in scores if score.majority is not None]
+    baselines = [score.baseline for score in scores if score.baseline is not None]
     flags = [name for result in results for name, raised in result.get("flags", {}).items() if raised]
     return {
         "mean": _or_nan(numbers.mean),

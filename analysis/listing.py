@@ -11,6 +11,7 @@ from analysis.runs import flat, runs_folder, standing
 from lora_repro.config.identity import RUN_ID
 from lora_repro.store.reading import read_bytes
 from lora_repro.store.status import State
+from lora_repro.tasks.recorded import task_of
 
 FOLLOWS = ("model.", "task.digest", "task.num_labels", "task.split_sizes", "task.member")
 """Keys that a choice of model or task brings along; the model's name alone is told."""
@@ -28,7 +29,7 @@ class Listed(NamedTuple):
     config: dict[str, Any]
     """Its science by dotted key; empty where the record does not tell."""
     metrics: dict[str, float]
-    """The last epoch's, without the majority and the loss."""
+    """The last epoch's, without baselines and the loss."""
 
 
 def listed(store: str | Path) -> list[Listed]:
@@ -46,7 +47,10 @@ def _listed(store: str | Path, run_id: str) -> Listed:
     stands = standing(store, run_id)
     result = stands.result if stands.result is not None else {}
     config = result.get("config") or _configured(Path(store) / "runs" / run_id / "config.yaml")
-    metrics = {k: v for k, v in result.get("metrics", {}).items() if k.rpartition("/")[2] not in ("majority", "loss")}
+    metrics = result.get("metrics", {})
+    if result and (task := task_of(config)) is not None:
+        names = [metric.name for metric in task.targets.shown]
+        metrics = {key: value for key, value in metrics.items() if key.rpartition("/")[2] in names}
     return Listed(run_id, stands.state, stands.reason, flat(config), metrics)
 
 

@@ -4,6 +4,8 @@ import math
 from enum import Enum
 from typing import Any, NamedTuple
 
+from lora_repro.tasks import Metric
+
 
 class Protocol(Enum):
     """How a run is scored."""
@@ -34,24 +36,24 @@ class Scores(NamedTuple):
     """What one run counts for."""
 
     value: float
-    majority: float | None
-    """The baseline of always naming the most frequent class of the same split, where the task has one."""
+    baseline: float | None
+    """What the metric's baseline scores on the same split, where the task declares one."""
 
 
-def pick(metrics_by_epoch: list[dict[str, Any]], metric: str, protocol: Protocol) -> Scores | None:
+def pick(metrics_by_epoch: list[dict[str, Any]], metric: Metric, protocol: Protocol) -> Scores | None:
     """Returns a run's score under a protocol (of equal epochs the first), or None where the record lacks it.
 
     Args:
-        metrics_by_epoch: The record's metrics, in the order of epochs; higher must be better.
-        metric: A metric's name without its split, such as `accuracy`.
+        metrics_by_epoch: The record's metrics, in the order of epochs.
+        metric: What is scored, as the task declares it.
         protocol: Which epoch and which split.
     """
-    dev, scored = f"eval/{metric}", f"{protocol.split}/{metric}"
+    dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
     if not metrics_by_epoch or not all(_is_number(row.get(key)) for row in metrics_by_epoch for key in (dev, scored)):
         return None
-    last = metrics_by_epoch[-1]
-    row = last if protocol is Protocol.last_epoch else max(metrics_by_epoch, key=lambda epoch: epoch[dev])
-    return Scores(row[scored], row.get(f"{protocol.split}/majority"))
+    best = -1 if protocol is Protocol.last_epoch else metric.best([epoch[dev] for epoch in metrics_by_epoch])
+    row = metrics_by_epoch[best]
+    return Scores(row[scored], row.get(f"{protocol.split}/{metric.baseline}"))
 
 
 def _is_number(value: Any) -> bool:

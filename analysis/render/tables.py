@@ -1,4 +1,4 @@
-"""A frame of cells becomes a table, in Markdown or JSON. Here alone scores in [0, 1] become percent."""
+"""A frame of cells becomes a table, in Markdown or JSON. Only here are scores printed in their unit, as percent."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from analysis.items import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned
 from analysis.stats import half_width_in_standard_errors
+from lora_repro.tasks import Metric, Targets, Unit
 
 DASH = "—"
 FEW_SEEDS = 4
@@ -42,13 +43,15 @@ def markdown(item: ScoreTable, frame: pd.DataFrame, names: Mapping[str, Mapping[
     """
     rows = _rows(frame)
     ours = [row for row in rows if row["n_expected"]]
+    targets = frame.attrs["targets"]
+    metrics = {task: metric for task in targets if (metric := targets[task].metric(item.metric)) is not None}
     parts = [
         [f"## Table {item.number}: {item.title}"],
-        [*_about_paper(item, rows, names), *_about_ours(ours, names)],
-        _grid(item, rows, names),
+        [*_about_paper(item, rows, names), *_about_ours(ours, targets, metrics, names)],
+        _grid(item, rows, metrics, names),
         [f"Verdict: {'; '.join(dict.fromkeys(row['verdict'] for row in ours))}."] if ours else [],
         _missing(item, ours, frame.attrs["command"]),
-        _notes(item, rows, ours, names),
+        _notes(item, rows, ours, targets, metrics, names),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -65,14 +68,20 @@ def _about_paper(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mappin
     return [f"Paper: {models}, {item.facts['unit']}" + (f"; fluctuation {spreads}." if spreads else ".")]
 
 
-def _about_ours(ours: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Says line by line what ours are: metric, protocol, seeds, settings, examples, classes."""
+def _about_ours(
+    ours: Sequence[dict[str, Any]],
+    targets: Mapping[str, Targets],
+    metrics: Mapping[str, Metric],
+    names: Mapping[str, Mapping[str, str]],
+) -> list[str]:
+    """Says line by line what ours are: metric, protocol, seeds, settings, examples and their targets."""
     if not ours:
         return []
     first = ours[0]
     seeds = sorted({seed for row in ours for seed in row["seeds"]})
+    scored = _joined(metric.title for metric in metrics.values())
     words = [
-        f"Ours (scale={first['scale']}): {first['metric']} in percent, {Protocol(first['protocol']).words}; mean "
+        f"Ours (scale={first['scale']}): {scored}, {Protocol(first['protocol']).words}; mean "
         f"[two-sided 95 % t interval] over n seeds ({', '.join(map(str, seeds))})."
     ]
     for (task, model), cells in _by(ours, "task", "model").items():
@@ -84,38 +93,33 @@ def _about_ours(ours: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str,
         data = next((row["data"] for row in cells if _there(row["data"])), None)
         line = [f"{_model(model, names)} on {_task(task, names)}"]
         line += [told] if told else []
-        line += [_data(data)] if data is not None else []
+        line += [targets[task].summary(data)] if data is not None else []
         words.append(f"- {'; '.join(line)}.")
     return words
 
 
-def _data(data: Mapping[str, Any]) -> str:
-    """Says how many examples there are, and how the classes of dev and test are balanced."""
-    sizes = " / ".join(f"{data[split]['n']:,}" for split in ("train", "eval", "test"))
-    balance = []
-    for split, name in (("eval", "dev"), ("test", "test")):
-        labels = data[split]["labels"]
-        shares = " / ".join(_percent(labels[label] / data[split]["n"]) for label in sorted(labels))
-        balance.append(f"{name} {shares} %")
-    classes = " / ".join(sorted(data["eval"]["labels"]))
-    return f"{sizes} examples (train / dev / test), classes {classes}: {', '.join(balance)}"
-
-
-def _grid(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _grid(
+    item: ScoreTable,
+    rows: Sequence[dict[str, Any]],
+    metrics: Mapping[str, Metric],
+    names: Mapping[str, Mapping[str, str]],
+) -> list[str]:
     """Lays out the cells: a block of lines for each row of the item, a line for each task and model."""
     columns = list(dict.fromkeys(row["column"] for row in rows))
     if all(isinstance(column, int) for column in columns):
         columns.sort()
-    with_majority = any(_there(row["majority"]) for row in rows)
-    header = [item.rows.label, "percent", *(f"{item.columns.label} = {column}" for column in columns)]
-    lines = [header + (["majority"] if with_majority else [])]
+    with_baseline = any(_there(row["majority"]) for row in rows)
+    units = list(dict.fromkeys(metric.unit.value for metric in metrics.values())) or [Unit.percent.value]
+    header = [item.rows.label, " / ".join(units), *(f"{item.columns.label} = {column}" for column in columns)]
+    lines = [header + ([_joined(metric.baseline or "" for metric in metrics.values())] if with_baseline else [])]
     for row, block in _by(rows, "row").items():
         for position, cells in enumerate(_by(block, "task", "model").values()):
             at = {cell["column"]: cell for cell in cells}
             line = [str(row[0]) if position == 0 else "", _whose(cells, names)]
-            line += [_cell(at[column]) if column in at else "" for column in columns]
-            majority = next((cell["majority"] for cell in cells if _there(cell["majority"])), None)
-            lines.append(line + ([_percent(majority) if majority is not None else ""] if with_majority else []))
+            metric = metrics.get(cells[0]["task"], Metric(item.metric, Unit.percent))
+            line += [_cell(at[column], metric) if column in at else "" for column in columns]
+            baseline = next((cell["majority"] for cell in cells if _there(cell["majority"])), None)
+            lines.append(line + ([metric.format(baseline) if baseline is not None else ""] if with_baseline else []))
     return aligned(lines)
 
 
@@ -126,13 +130,13 @@ def _whose(cells: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str
     return f"{who}, {_task(cells[0]['task'], names)}{model}"
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _cell(row: dict[str, Any], metric: Metric) -> str:
     """Writes one cell: the paper's number, ours, or both."""
-    paper = [_percent(row["paper"])] if _there(row["paper"]) else []
-    return " / ".join(paper + ([_our_cell(row)] if row["n_expected"] else []))
+    paper = [metric.format(row["paper"])] if _there(row["paper"]) else []
+    return " / ".join(paper + ([_our_cell(row, metric)] if row["n_expected"] else []))
 
 
-def _our_cell(row: dict[str, Any]) -> str:
+def _our_cell(row: dict[str, Any], metric: Metric) -> str:
     """Writes `83.4 [82.1, 84.7] n=2`, or a dash with what is missing; never a mean over a part of the seeds."""
     if _there(row["reason"]):
         return DASH
@@ -141,8 +145,8 @@ def _our_cell(row: dict[str, Any]) -> str:
         named = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != "todo"]
         finished = f"{row['n']}/{row['n_expected']} seeds"
         return f"{DASH} ({', '.join([finished, *named])})"
-    interval = f" [{_percent(row['low'])}, {_percent(row['high'])}]" if _there(row["low"]) else ""
-    return f"{_percent(row['mean'])}{interval} n={row['n']}"
+    interval = f" [{metric.format(row['low'])}, {metric.format(row['high'])}]" if _there(row["low"]) else ""
+    return f"{metric.format(row['mean'])}{interval} n={row['n']}"
 
 
 def _missing(item: ScoreTable, ours: Sequence[dict[str, Any]], whole: str) -> list[str]:
@@ -178,6 +182,8 @@ def _notes(
     item: ScoreTable,
     rows: Sequence[dict[str, Any]],
     ours: Sequence[dict[str, Any]],
+    targets: Mapping[str, Targets],
+    metrics: Mapping[str, Metric],
     names: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
     """Collects what a reader must know: how to read the cells, flags, models, where the numbers come from."""
@@ -194,7 +200,9 @@ def _notes(
             "each side: it says little."
         )
     if any(_there(row["majority"]) for row in ours):
-        notes.append("majority: always naming the most frequent class of the same split.")
+        named = {metric.baseline for metric in metrics.values()}
+        baselines = [metric for task in metrics for metric in targets[task].metrics if metric.name in named]
+        notes += dict.fromkeys(f"{metric.name}: {metric.about}." for metric in baselines)
     flagged = list(dict.fromkeys(flag for row in ours for flag in row["flags"]))
     for flag in flagged:
         cells = [row for row in ours if flag in row["flags"]]

@@ -83,7 +83,7 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
     examples = subset(run.task.load(paths.data, paths.cache), run.task)["train"]
     tokens = tokenizer([example.text for example in examples], truncation=True, max_length=run.train.max_length)
     rows = [
-        {"input_ids": ids, "attention_mask": mask, "labels": example.label}
+        {"input_ids": ids, "attention_mask": mask, "labels": example.target}
         for ids, mask, example in zip(tokens["input_ids"], tokens["attention_mask"], examples, strict=True)
     ]
     began, taken, epochs = 0.0, 0.0, 0

@@ -90,7 +90,7 @@ def _refuse_changed_choices(run: Run) -> None:
     read_there = {"config", "digest"} if run.model.name == "local" else set()
     for group, part, keys in (
         ("model", run.model, {"digest", *described} - read_there),
-        ("task", run.task, {"digest", "num_labels"}),
+        ("task", run.task, set(run.task.fixed)),
     ):
         if part.name not in group_names(group):
             raise InputError(f"{group}.name: follows from the choice of the {group} (given: {part.name}).")

@@ -127,7 +127,7 @@ def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits:
     elif output is not None and f"{output}.weight" in misfits:
         log.warning(
             "model=local: the head in the weights is not as wide as task %s needs (%d labels); it starts anew.",
-            run.task.name, run.task.num_labels,
+            run.task.name, run.task.head_width,
         )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
 def _labels_of_base(run: Run) -> list[str] | None:
     """Returns what the base calls its labels, if it has as many as the task."""
     found = labels.names_in(run.model.config.get("id2label"))
-    return found if found is not None and len(found) == run.task.num_labels else None
+    return found if found is not None and len(found) == run.task.head_width else None
 
 
 def is_eager(run: Run, device: torch.device) -> bool:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from lora_repro.config.identity import run_name
 from lora_repro.store.reading import NoFileError, is_count, is_number, read_json
+from lora_repro.tasks.base import TaskConfig
+from lora_repro.tasks.recorded import task_of
 
 SCHEMA = 1
 """Version of result.json; a reader refuses others."""
-
-RANGES = {"accuracy": (0.0, 1.0), "majority": (0.0, 1.0), "loss": (0.0, math.inf)}
-"""Where a metric must lie; one that is not named here is only finite."""
 
 
 class Result(NamedTuple):
@@ -50,22 +49,14 @@ def _or_null(kind: _Kind) -> _Kind:
     return _Kind(f"{kind.words} or null", lambda value: value is None or kind.holds(value))
 
 
-def _is_balance(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and is_count(value.get("n"))
-        and value["n"] > 0
-        and isinstance(value.get("labels"), dict)
-        and all(map(is_count, value["labels"].values()))
-    )
-
-
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _TEXT = _Kind("text", lambda value: isinstance(value, str))
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _COUNT = _Kind("a whole number, 0 or more", is_count)
 _AMOUNT = _Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
-_BALANCE = _Kind("an object with n and labels", _is_balance)
+_SPLIT = _Kind(
+    "an object with n, 1 or more", lambda value: isinstance(value, dict) and is_count(value.get("n")) and value["n"] > 0
+)
 
 REQUIRED = ("run_id", "config", "metrics", "metrics_by_epoch", "params")
 """Keys that every result has had; others may be absent in old ones."""
@@ -84,7 +75,7 @@ _SHAPE = {
     "params.by_module": _of(_COUNT, "an object of whole numbers"),
     "flags": _of(_FLAG, "an object of true and false"),
     "data": _OBJECT,
-    **{f"data.{split}": _BALANCE for split in ("train", "eval", "test")},
+    **{f"data.{split}": _SPLIT for split in ("train", "eval", "test")},
     **dict.fromkeys(("run_seconds", "train_seconds"), _AMOUNT),
     **dict.fromkeys(("train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)),
     "digests": _of(_TEXT, "an object of text"),
@@ -149,11 +140,16 @@ def _wrong(result: dict[str, Any]) -> str | None:
                 return f"it lacks {key}"
         elif not kind.holds(value):
             return f"{key} must be {kind.words}"
+    task = task_of(result["config"])
+    if task is not None:
+        for split, described in result.get("data", {}).items():
+            if not task.targets.is_description(described):
+                return f"data.{split} must be {task.targets.description}"
     rows = result["metrics_by_epoch"]
     for row in rows:
         if not isinstance(row, dict) or not is_count(row.get("epoch")):
             return "each of metrics_by_epoch must be an object with its epoch"
-        if (wrong := _wrong_metrics(_metrics(row))) is not None:
+        if (wrong := _wrong_metrics(_metrics(row), task)) is not None:
             return f"metrics_by_epoch: {wrong}"
     if result["metrics"] != _metrics(rows[-1]):
         return "its metrics are not those of its last epoch"
@@ -164,11 +160,12 @@ def _metrics(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if "/" in key}
 
 
-def _wrong_metrics(metrics: dict[str, Any]) -> str | None:
+def _wrong_metrics(metrics: dict[str, Any], task: TaskConfig | None) -> str | None:
     if not metrics:
         return "there are none"
     for key, value in metrics.items():
-        low, high = RANGES.get(key.rpartition("/")[2], (-math.inf, math.inf))
+        declared = None if task is None else task.targets.metric(key.rpartition("/")[2])
+        low, high = (-math.inf, math.inf) if declared is None else (declared.low, declared.high)
         if not is_number(value) or not low <= value <= high:
             bounds = (
                 "finite" if low == -math.inf else f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"

@@ -1,35 +1,13 @@
-"""What all tasks share: configuration, examples, splits and their subsets. No torch."""
+"""What all tasks share: configuration, splits and their subsets. No torch."""
 
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
-from jaxtyping import Int
 from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError
-from lora_repro.tasks import metrics
-
-
-class Example(NamedTuple):
-    """One labelled text. `document` groups examples that come from one source (the unit that splits respect)."""
-
-    id: str
-    text: str
-    label: int
-    document: str
-
-
-class Form(str, Enum):
-    """How a classification is put to the model."""
-
-    label = "label"
-    """A classification head on the model."""
-    text = "text"
-    """A prompt that a language model goes on with; the label is the likeliest of `label_words`."""
-
+from lora_repro.tasks.targets import Example, Targets
 
 Splits = dict[str, list[Example]]
 """The keys are train, eval (the dev split) and test."""
@@ -37,34 +15,36 @@ Splits = dict[str, list[Example]]
 
 @dataclass
 class TaskConfig:
-    """What a task is. Families add how it is read."""
+    """What a task is. A family adds what its targets are, what the model is asked, and how the examples are read."""
+
+    fixed: ClassVar[tuple[str, ...]] = ("digest",)
+    """Fields that belong to the choice of the task, and cannot be overridden."""
 
     name: str = MISSING
     digest: str = MISSING
     """sha256 of the data this task is made from, checked when it is read."""
-    num_labels: int = MISSING
     train_size: int | None = None
     """Number of training examples (null: all), drawn by subset_seed; smaller subsets lie inside larger ones."""
     eval_size: int | None = None
     test_size: int | None = None
     subset_seed: int = 0
-    form: Form = Form.label
-    prompt: str = "{text}"
-    """What form=text asks; {text} stands for the example. Too long a text is cut, never the words around it."""
-    label_words: list[str] = field(default_factory=list)
-    """What form=text expects after the prompt, label by label, with the space in front."""
     permute_labels: bool = False
-    """Train on labels permuted by the run's seed: what such runs share is not the task. Dev and test keep theirs."""
+    """Train on targets permuted by the run's seed, so that there is nothing to learn. Dev and test keep theirs."""
+
+    @property
+    def targets(self) -> Targets:
+        """What the targets are, with the metrics by which predictions of them are scored."""
+        raise NotImplementedError
 
     @property
     def head_width(self) -> int | None:
-        """Width of the classification head; None where a language model answers in words."""
-        return None if self.form is Form.text else self.num_labels
+        """Width of the head that the model needs; None where a language model answers in words."""
+        raise NotImplementedError
 
     @property
     def label_names(self) -> list[str]:
-        """What the labels are called, in order: a head that was trained before may count them otherwise."""
-        return [word.strip() for word in self.label_words]
+        """What the outputs of a head with classes are called, in order; empty where nothing is known of them."""
+        return []
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads all examples of the three splits.
@@ -90,45 +70,25 @@ class TaskConfig:
                 raise InputError(f"task.{key}: must be at least 1, or null for all (given: {size}).")
         if self.subset_seed < 0:
             raise InputError(f"task.subset_seed: must be 0 or more (given: {self.subset_seed}).")
-        for split, there in (self.sizes() or {}).items():
-            self.refuse_size_above(split, there)
-        if self.form is Form.text:
-            if self.prompt.count("{text}") != 1:
-                raise InputError(
-                    f"task.prompt: must hold {{text}} once, where the example stands (given: {self.prompt!r})."
-                )
-            words = self.label_words
-            if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
-                raise InputError(
-                    f"task.label_words: {self.num_labels} different words are needed, one a label (given: {words}).\n"
-                    'Example: \'task.label_words=[" negative"," positive"]\''
-                )
+        for split, size in (self.sizes() or {}).items():
+            self.refuse_size_above(split, size)
 
-    def refuse_size_above(self, split: str, there: int) -> None:
+    def refuse_size_above(self, split: str, available: int) -> None:
         """Refuses a subset of a split that is larger than the split.
 
         Raises:
-            InputError: Naming what there is.
+            InputError: Naming how many examples there are.
         """
         size = getattr(self, f"{split}_size")
-        if size is not None and size > there:
+        if size is not None and size > available:
             raise InputError(
-                f"task.{split}_size: {self.name} has {there} {split} examples (given: {size}).\n"
-                f"Give at most task.{split}_size={there}, or null for all."
+                f"task.{split}_size: {self.name} has {available} {split} examples (given: {size}).\n"
+                f"Give at most task.{split}_size={available}, or null for all."
             )
 
     def sizes(self) -> dict[str, int] | None:
         """Returns the number of examples of each split where it is known without reading the data."""
         return None
-
-    def score(
-        self, predictions: Int[np.ndarray, " examples"], references: Int[np.ndarray, " examples"]
-    ) -> dict[str, float]:
-        """Scores the predicted labels of one split: `accuracy`, and beside it the `majority` baseline."""
-        return {
-            "accuracy": metrics.accuracy(predictions, references),
-            "majority": metrics.majority(references),
-        }
 
 
 def subset(splits: Splits, config: TaskConfig) -> Splits:
@@ -138,7 +98,7 @@ def subset(splits: Splits, config: TaskConfig) -> Splits:
     larger one, and null is the same as the size of the whole split.
 
     Raises:
-        InputError: If a size is above what there is.
+        InputError: If a size is larger than the split.
     """
     drawn = {}
     for split, examples in splits.items():
@@ -150,6 +110,6 @@ def subset(splits: Splits, config: TaskConfig) -> Splits:
 
 
 def permuted(examples: list[Example], seed: int) -> list[Example]:
-    """Permutes the labels among the examples, which stay where they are; each label stays as frequent as it was."""
+    """Permutes the targets among the examples, which stay where they are; each target stays as frequent as it was."""
     order = draw.generator("permute", seed).permutation(len(examples))
-    return [example._replace(label=examples[i].label) for example, i in zip(examples, order, strict=True)]
+    return [example._replace(target=examples[i].target) for example, i in zip(examples, order, strict=True)]

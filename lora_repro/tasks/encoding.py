@@ -15,7 +15,8 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError
 from lora_repro.models.load import load_tokenizer, too_large
-from lora_repro.tasks import Example, Form, permuted, subset
+from lora_repro.tasks import Example, permuted, subset
+from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.prompts import Prompts
 from lora_repro.training.batches import padded_length
 
@@ -60,7 +61,7 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _encoded.clear()
         put = partial(_encode, tokenizer, run)
-        if run.task.form is Form.text:
+        if isinstance(run.task, ClassConfig) and run.task.form is Form.text:
             put = partial(_ask, Prompts(tokenizer, run.task, run.train.max_length, splits["train"][0]), tokenizer, run)
         _encoded[key] = {name: put(examples) for name, examples in splits.items()}
     return _encoded[key]
@@ -102,4 +103,4 @@ def _padded(
         name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
         for name, rows in made.items()
     }
-    return Encoded(examples, inputs, torch.tensor(lengths), torch.tensor([example.label for example in examples]))
+    return Encoded(examples, inputs, torch.tensor(lengths), torch.tensor([example.target for example in examples]))

@@ -11,7 +11,9 @@ import numpy as np
 
 from lora_repro import draw
 from lora_repro.errors import InputError
-from lora_repro.tasks.base import Example, Splits, TaskConfig
+from lora_repro.tasks.base import Splits
+from lora_repro.tasks.classes import ClassConfig
+from lora_repro.tasks.targets import Example
 
 POSITIVE = ("joy", "fun", "win", "yes", "ace", "top", "hug", "up")
 NEGATIVE = ("sad", "bad", "ill", "no", "woe", "mad", "cry", "ugh")
@@ -21,7 +23,7 @@ MIN_WORDS, MAX_WORDS = 4, 24
 
 
 @dataclass
-class GeneratedConfig(TaskConfig):
+class GeneratedConfig(ClassConfig):
     """Nothing to choose but sizes of subsets and form: the task is the same on all machines."""
 
     prompt: str = "words: {text} so"

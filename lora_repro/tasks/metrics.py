@@ -1,7 +1,53 @@
-"""What predictions are worth: plain functions on arrays of class numbers. Scores are in [0, 1]."""
+"""What predictions are worth: plain functions on arrays, and what a task declares about the numbers they return."""
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+
+
+class Unit(str, Enum):
+    """How a metric is printed."""
+
+    percent = "percent"
+    """A share in [0, 1], which is printed times 100."""
+    plain = "plain"
+    """Printed as it is."""
+
+
+class Metric(NamedTuple):
+    """What a task says about one of its metrics; records, tables and the choice of the best epoch follow it."""
+
+    name: str
+    unit: Unit = Unit.plain
+    higher_is_better: bool = True
+    low: float = -math.inf
+    high: float = math.inf
+    """A value outside [low, high] in a record is damage."""
+    baseline: str | None = None
+    """The metric of the same task that says what an answer gets which ignores the input."""
+    about: str = ""
+    """What the number is, for a table's note."""
+
+    @property
+    def title(self) -> str:
+        """The name with its unit: `accuracy in percent`."""
+        return f"{self.name} in percent" if self.unit is Unit.percent else self.name
+
+    def format(self, value: float) -> str:
+        """Writes a value as tables print it, without its unit."""
+        return f"{100 * value:.1f}" if self.unit is Unit.percent else f"{value:.3f}"
+
+    def best(self, values: Sequence[float]) -> int:
+        """Returns the position of the best value, of equal ones the first."""
+        return values.index(max(values) if self.higher_is_better else min(values))
+
+
+LOSS = Metric("loss", higher_is_better=False, low=0.0)
+"""What training minimises, on dev and test; every task has it beside its own metrics."""
 
 
 def accuracy(predictions: Int[np.ndarray, " examples"], references: Int[np.ndarray, " examples"]) -> float:
@@ -10,11 +56,7 @@ def accuracy(predictions: Int[np.ndarray, " examples"], references: Int[np.ndarr
     Raises:
         ValueError: If there are no examples, or not one prediction for each.
     """
-    if len(references) == 0 or predictions.shape != references.shape:
-        raise ValueError(
-            f"accuracy: needs one prediction for each of at least one reference "
-            f"(given: {predictions.shape} and {references.shape})."
-        )
+    _refuse_other_shapes("accuracy", predictions, references)
     return float(np.mean(predictions == references))
 
 
@@ -27,3 +69,78 @@ def majority(references: Int[np.ndarray, " examples"]) -> float:
     if len(references) == 0:
         raise ValueError("majority: needs at least one reference (given: none).")
     return float(np.unique_counts(references).counts.max() / len(references))
+
+
+def mean_squared_error(
+    predictions: Float[np.ndarray, " examples"], references: Float[np.ndarray, " examples"]
+) -> float:
+    """Returns the mean of the squared differences.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    _refuse_other_shapes("mean squared error", predictions, references)
+    return float(np.mean((predictions - references) ** 2))
+
+
+def pearson(predictions: Float[np.ndarray, " examples"], references: Float[np.ndarray, " examples"]) -> float:
+    """Returns the correlation coefficient; 0 where all predictions or all references are equal, and it has no value.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    _refuse_other_shapes("pearson", predictions, references)
+    if is_constant(predictions) or is_constant(references):
+        return 0.0
+    x, y = (values - values.mean() for values in (predictions, references))
+    return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
+
+
+def spearman(predictions: Float[np.ndarray, " examples"], references: Float[np.ndarray, " examples"]) -> float:
+    """Returns Pearson's coefficient of the ranks, where equal values share the mean of theirs; 0 where it has no value.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    _refuse_other_shapes("spearman", predictions, references)
+    if is_constant(predictions) or is_constant(references):
+        return 0.0
+    return pearson(_ranks(predictions), _ranks(references))
+
+
+def is_constant(values: Float[np.ndarray, " examples"]) -> bool:
+    """Tells whether all values are equal, up to some roundings of fp32, of which a correlation would mean nothing."""
+    return bool(np.ptp(values) <= 8 * np.finfo(np.float32).eps * np.abs(values).max())
+
+
+def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Returns the share of texts that equal one of their references, but for white space at the ends and its amount.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    if not references or len(predictions) != len(references):
+        raise ValueError(
+            f"exact match: needs one prediction for each of at least one example "
+            f"(given: {len(predictions)} and {len(references)})."
+        )
+    hits = [_spaced(text) in map(_spaced, texts) for text, texts in zip(predictions, references, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _ranks(values: Float[np.ndarray, " examples"]) -> Float[np.ndarray, " examples"]:
+    unique = np.unique_inverse(values)
+    counts = np.bincount(unique.inverse_indices)
+    return (np.cumsum(counts) - (counts - 1) / 2)[unique.inverse_indices]
+
+
+def _refuse_other_shapes(name: str, predictions: np.ndarray, references: np.ndarray) -> None:
+    if len(references) == 0 or predictions.shape != references.shape:
+        raise ValueError(
+            f"{name}: needs one prediction for each of at least one reference "
+            f"(given: {predictions.shape} and {references.shape})."
+        )

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from lora_repro.errors import InputError
-from lora_repro.tasks import Example, TaskConfig
+from lora_repro.tasks import Example
+from lora_repro.tasks.classes import ClassConfig
 
 
 class Prompts:
@@ -20,7 +21,7 @@ class Prompts:
 
     words: list[list[int]]
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, task: TaskConfig, max_length: int, first: Example) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, task: ClassConfig, max_length: int, first: Example) -> None:
         """Finds the words' tokens behind the prompt of one example; `rows` holds every other example against them.
 
         Raises:

@@ -26,7 +26,9 @@ from omegaconf import MISSING
 from lora_repro import draw
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import inputs
-from lora_repro.tasks.base import Example, Splits, TaskConfig
+from lora_repro.tasks.base import Splits
+from lora_repro.tasks.classes import ClassConfig
+from lora_repro.tasks.targets import Example
 
 FOLDER = "hutto_ICWSM_2014"
 """The one folder in the archive."""
@@ -51,7 +53,7 @@ class Unit(str, Enum):
 
 
 @dataclass
-class RatingsConfig(TaskConfig):
+class RatingsConfig(ClassConfig):
     """One of the four domains."""
 
     member: str = MISSING

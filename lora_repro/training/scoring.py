@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_repro.config.schema import Dtype
-from lora_repro.tasks import TaskConfig, objective
+from lora_repro.tasks import LOSS, TaskConfig, objective
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.training import interrupt
 
@@ -37,7 +37,7 @@ def score(model: nn.Module, split: Encoded, dtype: Dtype, where: torch.device) -
 def metrics(task: TaskConfig, split: Encoded, logits: Float[np.ndarray, "n labels"], name: str) -> dict[str, float]:
     """Returns the task's metrics and the loss, spelt `split/metric`."""
     loss = F.cross_entropy(torch.from_numpy(logits), split.labels).item()
-    found = task.score(logits.argmax(1), split.labels.numpy()) | {"loss": loss}
+    found = task.targets.evaluate(split.examples, logits.argmax(1).tolist()) | {"loss": loss}
     return {f"{name}/{metric}": value for metric, value in found.items()}
 
 
@@ -49,7 +49,7 @@ def predictions(split: Encoded, logits: Float[np.ndarray, "n labels"], name: str
             "split": name,
             "epoch": epoch,
             "id": example.id,
-            "label": example.label,
+            "label": example.target,
             "prediction": chosen,
             "scores": scores,
         }
@@ -57,13 +57,8 @@ def predictions(split: Encoded, logits: Float[np.ndarray, "n labels"], name: str
     ]
 
 
-def balance(split: Encoded) -> dict[str, Any]:
-    """Returns the number of examples, and of each label."""
-    labels, counts = split.labels.unique(return_counts=True)
-    return {"n": len(split.examples), "labels": dict(zip(map(str, labels.tolist()), counts.tolist(), strict=True))}
-
-
-def words(metrics: dict[str, Any]) -> str:
-    """Writes an epoch's metrics for people; the majority baseline, always the same, stands in the record."""
-    shown = {key: value for key, value in metrics.items() if "/" in key and not key.endswith("/majority")}
+def describe(task: TaskConfig, metrics: dict[str, Any]) -> str:
+    """Writes an epoch's metrics for the log; a baseline, which is always the same, only the record holds."""
+    names = [metric.name for metric in (*task.targets.shown, LOSS)]
+    shown = {key: value for key, value in metrics.items() if key.rpartition("/")[2] in names}
     return ", ".join(f"{key} {value:.4f}" for key, value in shown.items())

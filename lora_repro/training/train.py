@@ -92,7 +92,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "metrics_by_epoch": by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
         "flags": checks.flags(model, before, predictions, epochs),
-        "data": {name: scoring.balance(split) for name, split in splits.items()},
+        "data": {name: run.task.targets.describe(split.examples) for name, split in splits.items()},
         "train_seconds": round(state.seconds, 3),
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": device.peak_memory_gib(where),
@@ -222,4 +222,5 @@ def score_epoch(
             raise DivergedError(f"the loss on {name} is {metrics[f'{name}/loss']} after epoch {epoch}; {REMEDY}")
         line |= metrics
     checkpointer.log(state, line)
-    log.info("%s epoch %d of %d: %s", checkpointer.record.run_id, epoch, run.train.epochs, scoring.words(line))
+    scores = scoring.describe(run.task, line)
+    log.info("%s epoch %d of %d: %s", checkpointer.record.run_id, epoch, run.train.epochs, scores)

@@ -18,6 +18,7 @@ from lora_repro.config.catalogue import group_names
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import load
+from lora_repro.tasks import Metric
 
 TABLE6 = cast(ScoreTable, load_item("table", "6"))
 TASK = "generated"
@@ -47,6 +48,10 @@ def test_summarise_of_equal_one_and_no_values() -> None:
     assert summarise([]) == (None, None, None, 0)
 
 
+ACCURACY = Metric("accuracy")
+ERROR = Metric("mse", higher_is_better=False)
+
+
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
     return [{"epoch": i, "eval/accuracy": dev, "test/accuracy": test} for i, (dev, test) in enumerate(pairs)]
 
@@ -54,19 +59,25 @@ def epochs(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("protocol", "value"), [("last_epoch", 0.6), ("best_epoch_on_dev", 0.9), ("held_out", 0.1)])
 def test_each_protocol_takes_its_number(protocol: str, value: float) -> None:
     by_epoch = epochs((0.5, 0.8), (0.9, 0.1), (0.6, 0.7))
-    score = pick(by_epoch, "accuracy", Protocol(protocol))
+    score = pick(by_epoch, ACCURACY, Protocol(protocol))
     assert score is not None and score.value == value
 
 
+def test_the_best_epoch_of_an_error_is_the_lowest() -> None:
+    by_epoch = [{"eval/mse": dev, "test/mse": test} for dev, test in ((0.5, 0.8), (0.1, 0.3), (0.1, 0.2), (0.6, 0.7))]
+    score = pick(by_epoch, ERROR, Protocol.held_out)
+    assert score is not None and score.value == 0.3
+
+
 def test_of_tied_epochs_the_first_is_held_out() -> None:
-    score = pick(epochs((0.9, 0.1), (0.9, 0.2)), "accuracy", Protocol.held_out)
+    score = pick(epochs((0.9, 0.1), (0.9, 0.2)), ACCURACY, Protocol.held_out)
     assert score is not None and score.value == 0.1
 
 
 def test_a_record_without_the_metric_has_no_score() -> None:
-    assert pick([], "accuracy", Protocol.last_epoch) is None
-    assert pick(epochs((math.nan, 0.1)), "accuracy", Protocol.last_epoch) is None
-    assert pick(epochs((0.1, 0.1)), "bleu", Protocol.last_epoch) is None
+    assert pick([], ACCURACY, Protocol.last_epoch) is None
+    assert pick(epochs((math.nan, 0.1)), ACCURACY, Protocol.last_epoch) is None
+    assert pick(epochs((0.1, 0.1)), Metric("bleu"), Protocol.last_epoch) is None
 
 
 def test_a_whole_cell_holds_mean_interval_and_runs(tmp_path: Path) -> None:

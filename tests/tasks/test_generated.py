@@ -10,6 +10,7 @@ from lora_repro.errors import InputError
 from lora_repro.tasks import metrics
 from lora_repro.tasks.base import Splits, TaskConfig, subset
 from lora_repro.tasks.generated import NEGATIVE, NEUTRAL, POSITIVE, SIZES, GeneratedConfig
+from lora_repro.tasks.targets import Classes, Example
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_label_is_the_set_in_the_majority(splits: Splits) -> None:
     for example in splits["train"] + splits["eval"] + splits["test"]:
         count = Counter((word in POSITIVE) - (word in NEGATIVE) for word in example.text.split())
         assert count[1] != count[-1]
-        assert example.label == int(count[1] > count[-1])
+        assert example.target == int(count[1] > count[-1])
 
 
 def test_texts_are_4_to_24_short_words_and_none_occurs_twice(splits: Splits) -> None:
@@ -43,7 +44,7 @@ def test_texts_are_4_to_24_short_words_and_none_occurs_twice(splits: Splits) -> 
 
 
 def test_both_labels_are_frequent_in_each_split(splits: Splits) -> None:
-    assert {split: sum(e.label for e in of) for split, of in splits.items()} == {"train": 214, "eval": 63, "test": 50}
+    assert {split: sum(e.target for e in of) for split, of in splits.items()} == {"train": 214, "eval": 63, "test": 50}
 
 
 def test_another_digest_is_refused_with_both() -> None:
@@ -75,8 +76,9 @@ def test_a_size_above_what_there_is_is_refused(splits: Splits) -> None:
 
 
 def test_scores_are_accuracy_and_majority_computed_by_hand() -> None:
-    predictions, references = np.array([1, 0, 1, 1, 0]), np.array([1, 1, 1, 0, 0])
-    assert GeneratedConfig().score(predictions, references) == {"accuracy": 0.6, "majority": 0.6}
+    predictions, references = np.array([1, 0, 1, 1, 0]), [1, 1, 1, 0, 0]
+    examples = [Example("", "", reference, "") for reference in references]
+    assert Classes().evaluate(examples, predictions.tolist()) == {"accuracy": 0.6, "majority": 0.6}
     assert metrics.accuracy(predictions, predictions) == 1.0
     assert metrics.majority(np.array([2, 2, 2, 0])) == 0.75
 

@@ -21,9 +21,9 @@ def splits(cfg: DictConfig) -> dict[str, Encoded]:
 def test_labels_are_permuted_and_nothing_else() -> None:
     examples = [Example(str(i), f"text {i}", i % 3, "d") for i in range(60)]
     found = permuted(examples, 0)
-    assert [example._replace(label=0) for example in found] == [example._replace(label=0) for example in examples]
-    assert Counter(example.label for example in found) == Counter(example.label for example in examples)
-    agree = sum(one.label == other.label for one, other in zip(found, examples, strict=True))
+    assert [example._replace(target=0) for example in found] == [example._replace(target=0) for example in examples]
+    assert Counter(example.target for example in found) == Counter(example.target for example in examples)
+    agree = sum(one.target == other.target for one, other in zip(found, examples, strict=True))
     assert 8 <= agree <= 34  # a third of them by chance, give or take 4 standard deviations
     assert permuted(examples, 0) == found != permuted(examples, 1)
 
@@ -38,7 +38,7 @@ def test_only_training_labels_are_permuted_each_seed_anew(tiny: Compose, model: 
     train = [of["train"].labels.tolist() for of in (plain, zero, one, again)]
     assert train[0] == train[3] and train[1] != train[0] != train[2] != train[1]
     assert sorted(train[1]) == sorted(train[0])
-    assert zero["train"].labels.tolist() == [example.label for example in zero["train"].examples]
+    assert zero["train"].labels.tolist() == [example.target for example in zero["train"].examples]
     assert zero["train"].inputs["input_ids"].equal(plain["train"].inputs["input_ids"])
     for name in ("eval", "test"):
         assert zero[name].examples == plain[name].examples

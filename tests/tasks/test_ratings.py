@@ -58,7 +58,7 @@ def archive(**files: bytes) -> bytes:
 @pytest.mark.parametrize("name", COUNTS)
 def test_each_split_has_its_counts_and_label_balance(name: str) -> None:
     splits = real(name)
-    assert {split: (len(of), sum(e.label for e in of)) for split, of in splits.items()} == COUNTS[name]
+    assert {split: (len(of), sum(e.target for e in of)) for split, of in splits.items()} == COUNTS[name]
 
 
 @pytest.mark.parametrize(("name", "usable"), [("movies", 10043), ("tweets", 3362), ("amazon", 2943), ("nyt", 2788)])
@@ -164,11 +164,11 @@ def test_ratings_within_the_threshold_are_left_out(tmp_path: Path, monkeypatch: 
     data = inputs.Data(tmp_path, archive(a=content))
     monkeypatch.setattr(inputs, "find_data", lambda *_: data)
     config = RatingsConfig(
-        "toy", "", 2, member="a.txt", document=Document.source, threshold=0.5,
+        "toy", "", num_labels=2, member="a.txt", document=Document.source, threshold=0.5,
         split_sizes={"train": 2, "eval": 1, "test": 1}, split_unit=Unit.documents,
     )  # fmt: skip
     examples = [example for of in config.load(None, "").values() for example in of]
-    assert sorted((e.id, e.label) for e in examples) == [("1_2", 1), ("2_1", 0)]
+    assert sorted((e.id, e.target) for e in examples) == [("1_2", 1), ("2_1", 0)]
 
 
 @pytest.mark.parametrize(

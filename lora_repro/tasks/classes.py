@@ -1,0 +1,63 @@
+"""What tasks with classes share: how the question is put to the model. No torch."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from lora_repro.errors import InputError
+from lora_repro.tasks.base import TaskConfig
+from lora_repro.tasks.targets import Classes, Targets
+
+
+class Form(str, Enum):
+    """How a classification is put to the model."""
+
+    label = "label"
+    """A classification head on the model."""
+    text = "text"
+    """A prompt that a language model continues; the label is the likeliest of `label_words`."""
+
+
+@dataclass
+class ClassConfig(TaskConfig):
+    """A task whose targets are classes."""
+
+    fixed = ("digest", "num_labels")
+
+    num_labels: int = MISSING
+    form: Form = Form.label
+    prompt: str = "{text}"
+    """What form=text asks; {text} stands for the example. A long text is cut, the words around it never."""
+    label_words: list[str] = field(default_factory=list)
+    """What form=text expects after the prompt, label by label, each with the space in front."""
+
+    @property
+    def targets(self) -> Targets:
+        """Classes."""
+        return Classes()
+
+    @property
+    def head_width(self) -> int | None:
+        """An output a class; None where a language model answers in words."""
+        return None if self.form is Form.text else self.num_labels
+
+    def check(self) -> None:
+        """Refuses impossible values without reading anything.
+
+        Raises:
+            InputError: If a size, the subset seed, the prompt or the label words are impossible.
+        """
+        super().check()
+        if self.form is not Form.text:
+            return
+        if self.prompt.count("{text}") != 1:
+            raise InputError(
+                f"task.prompt: must hold {{text}} once, where the example stands (given: {self.prompt!r})."
+            )
+        words = self.label_words
+        if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
+            raise InputError(
+                f"task.label_words: {self.num_labels} different words are needed, one a label (given: {words}).\n"
+                'Example: \'task.label_words=[" negative"," positive"]\''
+            )
