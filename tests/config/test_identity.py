@@ -166,7 +166,8 @@ def test_a_run_typed_by_hand_has_the_id_of_its_cell(scale: str) -> None:
 def test_ids_need_no_weights_no_data_and_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        "from lora_repro.config.compose import compose\nfrom lora_repro.config import resolve, run_id\n"
+        "from lora_repro.config.compose import compose\n"
+        "from lora_repro.config.identity import run_id\nfrom lora_repro.config.resolve import resolve\n"
         "print(run_id(resolve(compose(['paths.cache=/nowhere'])).run))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
