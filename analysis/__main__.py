@@ -18,15 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.commands import adapters as explore
-from analysis.commands import section7
-from analysis.commands.options import DEFAULT_STORE, scale_of, taken
+from analysis.commands import items, section7
+from analysis.commands.options import DEFAULT_STORE, taken
 from analysis.commands.output import refuse_outputs, write_output
 from analysis.render.words import paragraph, state_words
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
-
-PROTOCOLS = ("last_epoch", "best_epoch_on_dev", "held_out")
-"""analysis.protocol.Protocol, spelt out so that --help imports no pandas; a test holds the two equal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,14 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    table = commands.add_parser("table", help="a table of the paper beside ours: table 6 --scale demo")
-    table.set_defaults(command=_table)
-    table.add_argument("number", metavar="N", help="the table's number in the paper")
-    table.add_argument("--scale", help="a scale of the sweep (default: proxy)")
-    table.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
-    table.add_argument("--protocol", choices=PROTOCOLS, default=PROTOCOLS[0], help="default: %(default)s")
-    table.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
-
+    items.add_commands(commands)
     plan = commands.add_parser("plan", help="what a sweep would run: plan +sweeps=table6 scale=demo")
     plan.set_defaults(command=_plan)
     status = commands.add_parser(
@@ -106,9 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_budget(commands)
     for command in (plan, status, doctor):
         command.add_argument("--scale", help="a scale of the sweep, as scale=demo (default: proxy)")
-    for command in (table, plan, status, doctor, runs):
+    for command in (plan, status, doctor, runs):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
-    for command in (table, plan, status, doctor, diff, runs):
+    for command in (plan, status, doctor, diff, runs):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
     explore.add_commands(commands)
     section7.add_commands(commands)
@@ -157,27 +147,6 @@ def _budget(options: argparse.Namespace) -> str:
     if options.format == "json":
         return budgets.to_json(found, model)
     return budgets.markdown(found, model, arch, batch, on_cpu)
-
-
-def _table(options: argparse.Namespace) -> str:
-    from analysis.cells import cells
-    from analysis.items import ScoreTable, facts_alone, load_item, names
-    from analysis.protocol import Protocol
-    from analysis.render import facts, tables
-
-    scale = scale_of(options, "table")
-    if (alone := facts_alone("table", options.number)) is not None:
-        return facts.told(alone, options.format)
-    item = load_item("table", options.number)
-    if not isinstance(item, ScoreTable):
-        return section7.projections(item, scale, options)
-    frame = cells(item, scale, options.runs, options.overrides, Protocol(options.protocol))
-    for missing in (missing for cell in frame["missing"] for missing in cell):
-        if missing["state"] == "not counted":
-            print(f"Not counted: {missing['reason']}", file=sys.stderr)
-    if outside := frame.attrs["outside"]:
-        print(f"{len(outside)} runs of the sweep have no cell in this table: {', '.join(outside)}", file=sys.stderr)
-    return tables.to_json(frame) if options.format == "json" else tables.markdown(item, frame, names())
 
 
 def _plan(options: argparse.Namespace) -> str:

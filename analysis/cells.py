@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.commands.options import DEFAULT_STORE
-from analysis.items import ScoreTable
+from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol, Scores, pick
 from analysis.runs import NOT_COUNTED, elsewhere, flat, standing
 from analysis.stats import summarise
@@ -76,7 +76,7 @@ def cells(
     Raises:
         InputError: If the sweep is impossible, or runs of a cell differ in more than their seed.
     """
-    base = [f"+sweeps={item.name}", f"scale={scale}"]
+    base = [f"+sweeps={item.sweep}", f"scale={scale}"]
     sweep = load(compose, [*base, *given])
     jobs, outside = _by_place(item, sweep.jobs)
     planned = _planned_by_place(item, sweep)

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analysis.cells import NOT_JUDGED_YET, VERDICTS
-from analysis.items import PAPER_DEPTH, UpdateItem, layer_at, names
+from analysis.items import names
 from analysis.section7.chance import GAUSSIAN, INPUTS, NULLS, START, keeps_B
 from analysis.section7.compared_runs import Permuted
 from analysis.section7.control import Control
+from analysis.section7.grid import Grid
+from analysis.section7.item import PAPER_DEPTH, UpdateItem, layer_at
 from analysis.section7.nulls import Band, outside
-from analysis.section7.phi_figure import Grid, PhiPicture
-from analysis.section7.shared_directions import RhoPicture
 from analysis.section7.sides import Side
-from analysis.section7.weight_figure import WeightPicture
 from lora_repro.config.schema import Run
 from lora_repro.methods import LoRAConfig
 
@@ -38,12 +37,6 @@ PLUS = (
 """What stands before the counts of these."""
 
 
-def phi_title(picture: PhiPicture) -> str:
-    """Returns a figure's number and title, and what was trained."""
-    title = picture.item.title.format(*picture.ranks)
-    return f"Figure {picture.item.number}: {title}; {about(picture.runs[0].run)}, scale={picture.scale}"
-
-
 def about(run: Run) -> str:
     """Names model and task."""
     return f"{run.model.name} on {run.task.name}"
@@ -56,103 +49,6 @@ def standing(run: Run, scale: str) -> str:
     return " ".join([f"Verdict: {VERDICTS.get(scale, NOT_JUDGED_YET)}.", *known])
 
 
-def phi_caption(picture: PhiPicture) -> list[str]:
-    """Returns the caption's paragraphs."""
-    return [
-        _shown(picture),
-        _how_to_read(picture),
-        conclusion(picture.grids),
-        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
-        *_beyond(picture.grids, [_place(grid) for grid in picture.grids]),
-        *_of_other_seed(picture),
-        *permuted_words([picture.permuted], [picture.no_permuted]),
-        *_theirs("Theirs", picture.grids, [grid.permuted for grid in picture.grids]),
-        *_theirs(PLUS, picture.grids, [grid.other_labels for grid in picture.grids]),
-        *_order(picture.grids),
-        standing(picture.runs[0].run, picture.scale),
-    ]
-
-
-def rho_title(picture: RhoPicture) -> str:
-    """Returns the title of the figure of single directions."""
-    title = picture.item.title.format(*picture.ranks)
-    return f"{title}; {about(picture.pairs[0][0].run)}, scale={picture.scale}"
-
-
-def rho_caption(picture: RhoPicture) -> list[str]:
-    """Returns its caption's paragraphs."""
-    (one, other), (i, j) = picture.ranks, picture.numbers
-    seeds = [pair[0].run.seed for pair in picture.pairs]
-    shares = picture.shares
-    by_chance = _and(dict.fromkeys(f"{j} / {each.d} = {j / each.d:.3f}" for each in shares))
-    in_inputs = drawn = ""
-    if shares[0].in_inputs is not None:
-        in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
-    if keeps_B(picture.side) and len(seeds) > 1:
-        drawn = f" Drawn are those of seed {seeds[0]}; each seed is counted against its own."
-    apart = [each.other_seed if each.other_seed is not None else [None] * len(seeds) for each in shares]
-    diamonds = f"Diamonds: the same with r = {other} of the next seed; {ONE_SEED}. Theirs"
-    return [
-        f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
-        f"trained from the same seed ({_and(seeds)}); by chance {by_chance}. Directions: "
-        f"{picture.side.words}. Every layer of {picture.pairs[0][0].run.arch.num_layers}, counted from 0. "
-        f"The paper has no such figure.{in_inputs}",
-        chance_words(shares[0].bands[0], picture.side, picture.no_inputs, "one seed's figure") + drawn,
-        *_seed_by_seed("Directions", picture, [each.rho for each in shares], f", of {i * len(shares)} a seed"),
-        *_seed_by_seed(diamonds, picture, apart),
-        *permuted_words(picture.permuted, picture.no_permuted),
-        *_seed_by_seed("Theirs", picture, [each.permuted for each in shares]),
-        *_seed_by_seed(PLUS, picture, [each.other_labels for each in shares]),
-        standing(picture.pairs[0][0].run, picture.scale),
-    ]
-
-
-def _seed_by_seed(
-    words: str, picture: RhoPicture, found: Sequence[Sequence[np.ndarray | None] | np.ndarray], of: str = ""
-) -> list[str]:
-    """Counts over all matrices what of each seed lies outside of its bands; `found` has values by matrix and seed."""
-    told = []
-    for at, (run, _) in enumerate(picture.pairs):
-        beside = [(values[at], each.bands[at]) for values, each in zip(found, picture.shares, strict=True)]
-        there = [(values, bands) for values, bands in beside if values is not None]
-        if not there:
-            continue
-        counts = []
-        for name in there[0][1]:
-            each = [outside(values, bands[name]) for values, bands in there]
-            counts.append(_counted(name, sum(c.above for c in each), sum(c.below for c in each)))
-        told.append(f"seed {run.run.seed}: {', '.join(counts)}")
-    return [f"{words} outside{of}: {'; '.join(told)}."] if told else []
-
-
-def weight_title(picture: WeightPicture) -> str:
-    """Returns the title of Figure 8."""
-    return f"Figure {picture.item.number}: {picture.item.title}; {about(picture.runs[0].run)}, scale={picture.scale}"
-
-
-def weight_caption(picture: WeightPicture) -> list[str]:
-    """Returns its caption's paragraphs."""
-    low, high = picture.item.colours
-    top, columns = picture.random.phi.shape
-    circles = ""
-    if any(picture.paper_points(r) for r in picture.ranks):
-        circles = (
-            f"; circles: read off the paper's figure, approximate, for the shape (GPT-3, d = {picture.item.width}, at "
-            "the same part of d)"
-        )
-    return [
-        f"phi(i, j) between the first i directions of W_q (its first {top}, {picture.item.top} of all) and the first j "
-        f"of its update ({columns}), seed {picture.runs[0].run.seed}; {picture.side.words}, the same side of W_q. "
-        f"{layers_words(picture.item, picture.runs[0].run)}; d = {picture.random.d}.",
-        f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
-        f"the last column{circles}.",
-        conclusion(picture.grids),
-        chance_words(picture.grids[0].bands, picture.side, picture.no_inputs, "the figure"),
-        *_beyond(picture.grids, [f"r = {r}" for r in picture.ranks]),
-        standing(picture.runs[0].run, picture.scale),
-    ]
-
-
 def layers_words(item: UpdateItem, run: Run) -> str:
     """Says which layers are meant, counted from 0 as in checkpoints, and what the paper, from 1, calls its own."""
     depth = run.arch.num_layers
@@ -161,8 +57,8 @@ def layers_words(item: UpdateItem, run: Run) -> str:
     many = len(set(ours)) > 1
     parts = ", ".join(part.removesuffix("/1") for part in item.layers)
     return (
-        f"{'Layers' if many else 'Layer'} {_and(dict.fromkeys(ours))} of 0 to {depth - 1}, at {parts} of the depth "
-        f"(paper: layer{'s' if len(paper) > 1 else ''} {_and(paper)} of {PAPER_DEPTH}, counted from 1)"
+        f"{'Layers' if many else 'Layer'} {joined(dict.fromkeys(ours))} of 0 to {depth - 1}, at {parts} of the depth "
+        f"(paper: layer{'s' if len(paper) > 1 else ''} {joined(paper)} of {PAPER_DEPTH}, counted from 1)"
     )
 
 
@@ -177,40 +73,10 @@ def conclusion(grids: Sequence[Grid]) -> str:
             amount = f"more than {{}} in {more:,} of {cells:,} cells"
         found.setdefault(amount, []).append(PLAIN[name])
     parts = [
-        amount.format(f"{_and(names)} {'explain' if len(names) > 1 or PLAIN[INPUTS] in names else 'explains'}")
+        amount.format(f"{joined(names)} {'explain' if len(names) > 1 or PLAIN[INPUTS] in names else 'explains'}")
         for amount, names in found.items()
     ]
     return f"So what is shared is {'; '.join(parts)}."
-
-
-def _shown(picture: PhiPicture) -> str:
-    one, other = picture.runs
-    i, j = picture.ranks
-    whose = picture.side.of if picture.side.of != "dW" else r"dW"
-    seeds = (one.run.seed, other.run.seed)
-    of = f"one run of r = {i} (rows, i) and one of r = {j} (columns, j), both of seed {seeds[0]}"
-    if i == j:
-        of = f"two runs of r = {i}, of seed {seeds[0]} (rows, i) and seed {seeds[1]} (columns, j)"
-    return (
-        f"phi(i, j) between {of}: how much the first i directions of the one's {whose} and the first j of the other's "
-        "share, from 0 (nothing) to 1 (the smaller space lies in the larger); Section 7.2, Eq. 4, of the "
-        f"{picture.side.words}. {layers_words(picture.item, one.run)}; d = "
-        f"{_and(dict.fromkeys(grid.d for grid in picture.grids))}."
-    )
-
-
-def _how_to_read(picture: PhiPicture) -> str:
-    low, high = picture.item.colours
-    zoom = f" The panels on the right show the first {picture.ranks[0]} columns again." if picture.item.zoom else ""
-    square = picture.ranks[0] == picture.ranks[1]
-    curves = "diagonal" if square else f"last column (j = {picture.ranks[1]}), and beside it the diagonal"
-    circles = ""
-    if any(picture.paper_points(grid.site, grid.curve) for grid in picture.grids):
-        circles = "; circles: values read off the paper's figure, approximate, for the shape (GPT-3, d = 12288)"
-    return (
-        f"Above: phi, colours from {low:g} to {high:g} as in the paper.{zoom} {MIDDLE} Below: the {curves}, "
-        f"with the nulls' means and bands{circles}."
-    )
 
 
 def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture: str) -> str:
@@ -228,35 +94,19 @@ def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture:
     return words
 
 
-def _beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
+def beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
     """Counts the cells outside of the bands, grid by grid."""
-    found = [f"{whose}: {_outside(grid.phi, grid.bands)}" for grid, whose in zip(grids, names, strict=True)]
+    found = [f"{whose}: {outside_words(grid.phi, grid.bands)}" for grid, whose in zip(grids, names, strict=True)]
     return [f"Cells outside, of {grids[0].phi.size} a grid: {'; '.join(found)}."]
 
 
-def _theirs(words: str, grids: Sequence[Grid], found: Sequence[np.ndarray | None]) -> list[str]:
-    """Counts the same of a control, grid by grid."""
-    counts = [
-        f"{_place(grid)}: {_outside(values, grid.bands)}"
-        for grid, values in zip(grids, found, strict=True)
-        if values is not None
-    ]
-    return [f"{words} outside: {'; '.join(counts)}."] if counts else []
+def outside_words(values: np.ndarray, bands: Mapping[str, Band]) -> str:
+    """Counts the cells above and below each null's band."""
+    return ", ".join(counted(name, *outside(values, band)) for name, band in bands.items())
 
 
-def _of_other_seed(picture: PhiPicture) -> list[str]:
-    """Says what is left where the two runs do not share their seed, and counts it."""
-    if picture.other_seed is None:
-        return [picture.no_other_seed] if picture.no_other_seed else []
-    words = f"Diamonds: the same with r = {picture.ranks[1]} of seed {picture.other_seed.run.seed}; {ONE_SEED}. Theirs"
-    return _theirs(words, picture.grids, [grid.other_seed for grid in picture.grids])
-
-
-def _outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:
-    return ", ".join(_counted(name, *outside(values, band)) for name, band in bands.items())
-
-
-def _counted(name: str, above: int, below: int) -> str:
+def counted(name: str, above: int, below: int) -> str:
+    """Writes one such count."""
     return f"{above} above {name}" + (f" ({below} below)" if below else "")
 
 
@@ -286,27 +136,18 @@ def _when(fraction: float) -> str:
     return "at the end of training" if fraction == 1 else f"after {fraction:g} of training"
 
 
-def _order(grids: Sequence[Grid]) -> list[str]:
-    """Says where directions have no order of their own."""
-    places = [
-        f"{_place(grid)}, {which}: " + ", ".join(f"{group.start + 1} to {group.stop}" for group in groups)
-        for grid in grids
-        for which, groups in zip(("rows", "columns"), grid.near_equal, strict=True)
-        if groups
-    ]
-    return [f"Singular values too near to order the directions ({'; '.join(places)})."] if places else []
-
-
 def _rank(permuted: Permuted) -> int:
     method = permuted.trained.run.method
     assert isinstance(method, LoRAConfig)
     return method.r
 
 
-def _place(grid: Grid) -> str:
+def place_of(grid: Grid) -> str:
+    """Names the matrix of a grid."""
     return f"W_{grid.site.role} of layer {grid.site.layer}"
 
 
-def _and(values: Sequence[object] | Mapping[object, None]) -> str:
+def joined(values: Sequence[object] | Mapping[object, None]) -> str:
+    """Lists values: a, b and c."""
     *some, last = map(str, values)
     return f"{', '.join(some)} and {last}" if some else last

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.items import ScoreTable
+from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned
 from analysis.stats import half_width_in_standard_errors

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from analysis.items import UpdateItem
 from analysis.render.words import state_words
 from analysis.runs import elsewhere, flat, standing
+from analysis.section7.item import UpdateItem
 from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.section7.update import Update
 from lora_repro.config.compose import compose

@@ -14,7 +14,7 @@ from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import fill, job, jobs, write_run, write_status
 
-from analysis.__main__ import PROTOCOLS
+from analysis.commands.options import PROTOCOLS
 from analysis.protocol import Protocol
 from lora_repro.config.catalogue import HOME
 from lora_repro.store.lock import Lock
@@ -251,10 +251,9 @@ def test_what_is_not_reproduced_prints_the_papers_numbers_alone(capsys: Captured
     assert code == 1 and "nothing is drawn" in err and not out
 
 
-def test_an_item_that_is_not_there_is_answered_with_what_is_and_what_is_planned(capsys: Captured) -> None:
+def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(capsys: Captured) -> None:
     _, _, err = call(capsys, "table", "9")
-    assert (
-        "Give one of: table 6, table 5, table freeze_a, table 7.\nOf table 2, table 3, table 4, table 15 there" in err
-    )
+    there = ", ".join(f"table {number}" for number in ("2", "3", "4", "5", "6", "7", "15", "freeze_a"))
+    assert f"table 9: there is no such item here.\nGive one of: {there}." in err
     _, _, err = call(capsys, "figure", "9")
-    assert "Give one of: figure 3, figure 4" in err and "Of figure 1, figure 2, figure 5 there are the paper's" in err
+    assert "Give one of: figure 1, figure 2, " in err and err.endswith("figure 8, figure shared_directions.\n")

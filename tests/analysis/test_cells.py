@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-import yaml
 from helpers.handmade_runs import SMOKE, fill, job, jobs, write_run, write_status
 
 from analysis.cells import _by_place, _Commands, cells
-from analysis.items import HERE, ScoreTable, load_item
+from analysis.items import item_names, load_item, read_item
+from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol, pick
 from analysis.stats import summarise
 from lora_repro.config.catalogue import group_names
@@ -217,16 +217,12 @@ def test_an_item_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 def test_every_item_has_a_sweep_and_facts_for_all_its_values() -> None:
-    entries = yaml.safe_load((HERE / "items.yaml").read_text())
-    assert entries
-    tables = {name: entry for name, entry in entries.items() if entry["kind"] == "table"}
+    tables = [item for item in map(read_item, item_names()) if isinstance(item, ScoreTable)]
     assert len(tables) >= 2
-    for name in tables:
-        assert name in group_names("sweeps")
-        item = load_item("table", name.removeprefix("table"))
-        assert isinstance(item, ScoreTable)
-        if "paper" not in tables[name]:
-            assert not item.facts and item.rows.facts is item.columns.facts is None
+    for item in tables:
+        assert item.sweep in group_names("sweeps")
+        if not item.facts:
+            assert item.rows.facts is item.columns.facts is None
             continue
         for fact in item.facts["rows"]:
             assert fact[item.rows.facts] in item.rows.values.values()

@@ -11,9 +11,9 @@ from helpers.fixture_types import Captured
 from helpers.section7_runs import fill, section7
 
 from analysis.__main__ import main
-from analysis.items import ProjectionTable, load_item
+from analysis.items import load_item
+from analysis.kinds.projections import ProjectionTable, paper_blocks
 from analysis.section7.compared_runs import read_updates
-from analysis.section7.projection_table import paper_blocks
 from lora_repro.methods import LoRAConfig
 from lora_repro.models.base_weights import base_matrices
 from lora_repro.models.load import load_model
@@ -97,7 +97,7 @@ def test_missing_runs_and_a_protocol_are_told(tmp_path: Path, capsys: Captured) 
         code == 1 and out == "" and "table7: 4 of 4 runs are missing" in err and "+sweeps=section7 scale=smoke" in err
     )
     code, out, err = table(capsys, tmp_path, "--protocol", "held_out")
-    assert code == 1 and "--protocol: table7 is of weights, not of scores" in err
+    assert code == 1 and "--protocol held_out: table7 takes no --protocol. Leave it out." in err
 
 
 def test_base_matrices_are_the_models_own() -> None:

@@ -14,14 +14,17 @@ from helpers.section7_runs import SECTION7, factors, item, section7, write_toy
 from safetensors.numpy import load_file, save_file
 
 from analysis.commands.options import SIDES
-from analysis.items import PhiFigure, ProjectionTable, WeightFigure, layer_at
+from analysis.kinds.phi import PhiFigure, PhiPicture
+from analysis.kinds.projections import ProjectionTable
+from analysis.kinds.weight import WeightFigure
 from analysis.render import captions, style
-from analysis.render.phi import Look, Panel, lay_out, outline
+from analysis.render.grids import Look, Panel, lay_out, outline
 from analysis.section7 import chance
 from analysis.section7.chance import GAUSSIAN, INPUTS, START, excess, left_factor, unexplained
 from analysis.section7.compared_runs import Arms, Trained, read_updates
+from analysis.section7.grid import Grid
+from analysis.section7.item import layer_at
 from analysis.section7.nulls import Band, pair_of_directions
-from analysis.section7.phi_figure import Grid, PhiPicture
 from analysis.section7.sides import Side, directions_of
 from analysis.section7.subspace import phi_grid, svd
 from lora_repro.config.compose import compose
@@ -223,8 +226,7 @@ def test_colours_and_ranks_are_the_papers() -> None:
     assert [figures[number].ranks for number in ("3", "4", "8")] == [[8, 64], [64, 64], [4, 8, 64]]
     assert isinstance(item("7t"), ProjectionTable) and item("7t").ranks == [4, 64]
     for each in figures.values():
-        normalisation = next(f["normalisation"] for f in each.facts["figures"] if f["figure"] == int(each.number))
-        assert all(f"{end:g}" in normalisation for end in each.colours)
+        assert all(f"{end:g}" in each.facts["normalisation"] for end in each.colours)
 
 
 def test_values_of_the_papers_figures_stand_at_our_layers() -> None:

@@ -9,7 +9,8 @@ import pytest
 from helpers.handmade_runs import PROVENANCE, fill, job, jobs, write_run, write_status
 
 from analysis.cells import cells
-from analysis.items import ScoreTable, load_item, names
+from analysis.items import load_item, names
+from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned
 from analysis.render.tables import markdown, to_json

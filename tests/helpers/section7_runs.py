@@ -7,7 +7,8 @@ import numpy as np
 from helpers.handmade_runs import jobs, write_run
 from safetensors.numpy import save_file
 
-from analysis.items import UpdateItem, load_item
+from analysis.items import load_item
+from analysis.section7.item import UpdateItem
 from lora_repro import draw
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start

@@ -6,10 +6,9 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-import yaml
 from helpers.architectures import PAPER_ARCHS
 
-from analysis.items import HERE
+from analysis.items import facts_of
 from lora_repro.costs import budget
 from lora_repro.methods import (
     COUNTED,
@@ -23,7 +22,7 @@ from lora_repro.methods import (
     SizedConfig,
 )
 
-TABLES = {2: "table_02_glue", 3: "table_03_e2e", 4: "table_04_gpt3", 15: "table_15_gpt3_param_sweep"}
+TABLES = (2, 3, 4, 15)
 DECIMALS = {2: 1, 3: 2, 4: 1, 15: 1}
 """Of millions; in Table 15 full fine-tuning alone is printed in billions."""
 NAMES = {"ft": "full", "lora_pe": "lora_prefix_embed", "lora_pl": "lora_prefix_layer"}
@@ -95,7 +94,7 @@ REASONS: dict[tuple[int, str, str, str], str] = {
 
 
 def rows(table: int) -> list[dict[str, Any]]:
-    return yaml.safe_load((HERE / "paper" / f"{TABLES[table]}.yaml").read_text())["rows"]
+    return facts_of(f"table{table}")["rows"]
 
 
 ROWS = [(table, row) for table in TABLES for row in rows(table)]

@@ -18,7 +18,8 @@ from analysis import load_runs
 from analysis.adapters import read
 from analysis.cells import cells
 from analysis.diff import differences, recorded
-from analysis.items import ScoreTable, load_item
+from analysis.items import load_item
+from analysis.kinds.scores import ScoreTable
 from analysis.render import differences as told
 from analysis.render import updates
 from analysis.render.tables import markdown

@@ -1,7 +1,6 @@
-"""Draws grids of phi as the paper does (Figures 3, 4, 6, 7), and below each what of it is beyond chance."""
+"""Draws grids of phi as the paper does, and below each what of it is beyond chance."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from analysis.render import style
-from analysis.render.captions import phi_caption, phi_title
 from analysis.section7.chance import excess, unexplained
-from analysis.section7.nulls import LEAST, Band
-from analysis.section7.phi_figure import Grid, PhiPicture
+from analysis.section7.grid import Grid
+from analysis.section7.nulls import Band
 
 COLUMNS, MANY = 4, 8
 """Panels side by side, and how many narrow ones where there are more."""
@@ -50,20 +48,6 @@ class Look(NamedTuple):
     """Whether a grid is as high as wide; otherwise it is low."""
     extend: Literal["neither", "both", "max"] = "neither"
     """Whether values beyond the colours are told by the colour bar's ends."""
-
-
-def draw(picture: PhiPicture) -> Figure:
-    """Draws a figure: grids as in the paper, the same less the strongest null, and curves with the nulls' bands."""
-    i, j = picture.grids[0].phi.shape
-    look = Look(
-        phi_title(picture),
-        phi_caption(picture),
-        picture.item.colours,
-        f"i (r = {picture.ranks[0]})",
-        i == j,
-        "max" if max(grid.phi.max() for grid in picture.grids) > picture.item.colours[1] + LEAST else "neither",
-    )
-    return lay_out(_panels(picture), partial(draw_panel_curve, picture=picture), look)
 
 
 def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], look: Look) -> Figure:
@@ -154,29 +138,6 @@ def outline(cells: Bool[np.ndarray, "i j"]) -> list[tuple[tuple[float, float], t
     return lines + [((j + 0.5, i + 0.5), (j + 1.5, i + 0.5)) for i, j in level.tolist()]
 
 
-def draw_panel_curve(ax: Axes, panel: Panel, picture: PhiPicture) -> Axes:
-    """Draws the diagonal of a square grid or of a zoom, else the last column, with the bands of the nulls."""
-    curve = "diagonal" if panel.is_zoom else panel.grid.curve
-    n, last = len(panel.phi), panel.grid.phi.shape[1]
-
-    def cut(grid: np.ndarray) -> np.ndarray:
-        return grid.diagonal()[:n] if curve == "diagonal" else grid[:, -1]
-
-    bands = {name: Band(*map(cut, band)) for name, band in panel.grid.bands.items()}
-    grid = panel.grid
-    permuted, other_labels, other_seed = (
-        cut(each) if each is not None else None for each in (grid.permuted, grid.other_labels, grid.other_seed)
-    )
-    points = picture.paper_points(panel.grid.site, curve) if panel.grid is not picture.random else None
-    draw_curve(ax, cut(panel.grid.phi), bands, permuted, points, other_seed, other_labels)
-    ax.set_ylim(0, 1)
-    if n > 16:
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(ticks := [2**k for k in range(n.bit_length())], labels=list(map(str, ticks)))
-    ax.set_xlabel("i = j" if curve == "diagonal" else f"i, at j = {last}")
-    return ax
-
-
 def draw_curve(
     ax: Axes,
     values: np.ndarray,
@@ -214,24 +175,6 @@ def draw_bands(ax: Axes, x: np.ndarray, bands: Mapping[str, Band]) -> Axes:
         ax.plot(x, band.low, x, band.high, color=colour, linewidth=0.6)
         ax.plot(x, band.mean, "--", color=colour, linewidth=0.8)
     return ax
-
-
-def _panels(picture: PhiPicture) -> list[Panel]:
-    """Returns the columns, layer by layer: the grids, and their zooms where the figure has them."""
-    panels = []
-    for layer in dict.fromkeys(grid.site.layer for grid in picture.grids):
-        grids = [grid for grid in picture.grids if grid.site.layer == layer]
-        several = len({grid.site.layer for grid in picture.grids}) > 1
-        of_layer, first = (f", layer {layer}", ",\n") if several else ("", ", ")
-        panels += [Panel(rf"$\Delta W_{grid.site.role}${of_layer}", grid, False) for grid in grids]
-        if picture.item.zoom:
-            panels += [
-                Panel(rf"$\Delta W_{grid.site.role}${of_layer}{first}j to {len(grid.phi)}", grid, True)
-                for grid in grids
-            ]
-    if picture.random is not None:
-        panels.append(Panel("two Gaussian matrices", picture.random, False))
-    return panels
 
 
 def _extent(phi: np.ndarray) -> tuple[float, float, float, float]:

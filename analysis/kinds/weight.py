@@ -1,18 +1,25 @@
-"""The data of Figure 8: how much of a weight's own directions lies in the first directions of its updates."""
+"""The kind `weight`: how much of a weight's own directions lies in the first directions of its updates (Figure 8)."""
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from analysis.items import WeightFigure
+from analysis.items import Picture, Request, register
+from analysis.render.captions import MIDDLE, about, beyond, chance_words, conclusion, layers_words, standing
+from analysis.render.grids import Look, Panel, draw_curve, lay_out
 from analysis.section7.chance import GAUSSIAN, INPUTS, START, inputs_or_why_not, left_factor
 from analysis.section7.compared_runs import Arms, Trained
+from analysis.section7.grid import Grid, grid_json
+from analysis.section7.item import UpdateItem
 from analysis.section7.nulls import DRAWS, Band, bands, gaussian_band
-from analysis.section7.phi_figure import Grid, grid_json
 from analysis.section7.projection import top_directions
 from analysis.section7.sides import Side, directions_of
 from analysis.section7.starts import FIRST_SEED, start_of
@@ -20,6 +27,47 @@ from analysis.section7.subspace import directions, near_equal, phi_grid
 from analysis.section7.update import Update
 from lora_repro import draw
 from lora_repro.errors import InputError
+
+
+@dataclass
+class PaperCurves:
+    """Curves that were read off the paper's figure, one a rank."""
+
+    what: str
+    """The facts' name of them, as their points write it; {0} stands for the rank."""
+    i: list[int]
+    """Where their values lie, in the paper's width."""
+
+
+@register("weight")
+@dataclass(kw_only=True)
+class WeightFigure(UpdateItem):
+    """Grids of phi(i, j) between a weight and its updates, one a rank."""
+
+    word = "figure"
+    takes = ("side",)
+
+    colours: list[float]
+    """What the ends of the colour map stand for (the facts: normalisation)."""
+    top: str
+    """Which part of the weight's directions, from the first: 1/10."""
+    directions: int
+    """How many of each update."""
+    width: int
+    """d of the paper's weight."""
+    points: PaperCurves
+    """The paper's values at the last column."""
+
+    def picture(self, request: Request) -> Picture:
+        """Compares the runs of the first seed with the weight they start from.
+
+        Raises:
+            InputError: If nothing was learned on this side.
+            MissingInputError: If a run or the weights are missing.
+        """
+        data = weight_picture(Arms(self, request.scale, request.store, request.overrides), Side(request.side))
+        words = [title(data), *caption(data)]
+        return Picture(partial(draw_weight, data, words), words, to_json(data), [run.run_id for run in data.runs])
 
 
 class WeightPicture(NamedTuple):
@@ -38,9 +86,9 @@ class WeightPicture(NamedTuple):
     def paper_points(self, r: int) -> tuple[list[float], list[float]] | None:
         """Returns what was read off the paper's figure for a rank, its i at the same part of our width."""
         points = self.item.points
-        for fact in self.item.facts["points_subspace"]:
-            if fact["figure"] == int(self.item.number) and fact["what"] == points["what"].format(r):
-                return [i / self.item.width * self.random.d for i in points["i"]], fact["values"]
+        for fact in self.item.facts["points"]:
+            if fact["what"] == points.what.format(r):
+                return [i / self.item.width * self.random.d for i in points.i], fact["values"]
         return None
 
 
@@ -130,3 +178,60 @@ def _chance(
             what="A made of inputs",
         )
     return found, no_inputs
+
+
+def title(data: WeightPicture) -> str:
+    """Returns the title of Figure 8."""
+    return f"Figure {data.item.number}: {data.item.title}; {about(data.runs[0].run)}, scale={data.scale}"
+
+
+def caption(data: WeightPicture) -> list[str]:
+    """Returns its caption's paragraphs."""
+    low, high = data.item.colours
+    top, columns = data.random.phi.shape
+    circles = ""
+    if any(data.paper_points(r) for r in data.ranks):
+        circles = (
+            f"; circles: read off the paper's figure, approximate, for the shape (GPT-3, d = {data.item.width}, at "
+            "the same part of d)"
+        )
+    return [
+        f"phi(i, j) between the first i directions of W_q (its first {top}, {data.item.top} of all) and the first j "
+        f"of its update ({columns}), seed {data.runs[0].run.seed}; {data.side.words}, the same side of W_q. "
+        f"{layers_words(data.item, data.runs[0].run)}; d = {data.random.d}.",
+        f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
+        f"the last column{circles}.",
+        conclusion(data.grids),
+        chance_words(data.grids[0].bands, data.side, data.no_inputs, "the figure"),
+        *beyond(data.grids, [f"r = {r}" for r in data.ranks]),
+        standing(data.runs[0].run, data.scale),
+    ]
+
+
+def draw_weight(data: WeightPicture, words: list[str]) -> Figure:
+    """Draws a panel for each rank and one for a random matrix."""
+    role = data.random.site.role
+    panels = [
+        Panel(rf"$\Delta W_{role}$, r = {r}", grid, False) for r, grid in zip(data.ranks, data.grids, strict=True)
+    ]
+    ranks = dict(zip((panel.title for panel in panels), data.ranks, strict=True))
+
+    def curve(ax: Axes, panel: Panel) -> Axes:
+        def last(grid: np.ndarray) -> np.ndarray:
+            return grid[:, -1]
+
+        bands = {name: Band(*map(last, band)) for name, band in panel.grid.bands.items()}
+        points = data.paper_points(ranks[panel.title]) if panel.title in ranks else None
+        draw_curve(ax, last(panel.phi), bands, points=points)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel(f"i, at j = {panel.phi.shape[1]}")
+        return ax
+
+    look = Look(
+        *(words[0], words[1:]),
+        data.item.colours,
+        rf"i ($W_{role}$)",
+        is_square=True,
+        extend="both",
+    )
+    return lay_out([*panels, Panel("a Gaussian matrix", data.random, False)], curve, look)

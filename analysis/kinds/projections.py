@@ -1,0 +1,194 @@
+"""The kind `projections`: a weight projected on the directions of its updates, ours beside the paper's (Table 7)."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from analysis.items import Request, register
+from analysis.render.captions import about, layers_words, standing
+from analysis.render.lines import aligned
+from analysis.render.tables import DASH
+from analysis.section7.compared_runs import Arms
+from analysis.section7.item import UpdateItem
+from analysis.section7.projection import (
+    Projections,
+    amplification,
+    position,
+    projections,
+    random_projection,
+    random_sign,
+    top_directions,
+)
+from analysis.stats import half_width_in_standard_errors, summarise
+from lora_repro import draw
+from lora_repro.config.schema import Run
+from lora_repro.models.arch import Site
+
+ROWS = {
+    "on_update": "‖Uᵀ W_q V‖ on directions of ΔW_q",
+    "on_weight": "... on W_q's own",
+    "on_random": "... on random ones, exactly",
+    "weight_norm": "‖W_q‖",
+    "update_norm": "‖ΔW_q‖",
+    "amplification": "amplification, ‖ΔW_q‖ / ‖Uᵀ W_q V‖",
+    "random_amplification": "... of a random update of this norm",
+    "position": "position between random (0) and W_q's own (1)",
+    "sign": "sign, cosine of ΔW_q and W_q",
+    "random_sign": "... of a random update, standard deviation",
+}
+
+
+@register("projections")
+@dataclass(kw_only=True)
+class ProjectionTable(UpdateItem):
+    """A weight projected on directions of its updates, of itself, and on random ones."""
+
+    width: int
+    """d of the paper's weight, for what random directions give there."""
+
+    def text(self, request: Request) -> str:
+        """Writes the table.
+
+        Raises:
+            MissingInputError: If runs or weights are missing.
+        """
+        table = projection_table(Arms(self, request.scale, request.store, request.overrides))
+        if request.format == "json":
+            return json.dumps(to_json(table), indent=1, allow_nan=False)
+        return markdown(table)
+
+
+class Projected(NamedTuple):
+    """One update of ours."""
+
+    run_id: str
+    seed: int
+    found: Projections
+
+
+class ProjectedTable(NamedTuple):
+    """The table: the paper's blocks, and ours at each rank and seed."""
+
+    item: ProjectionTable
+    scale: str
+    run: Run
+    site: Site
+    ranks: list[int]
+    paper: list[dict[str, Any]]
+    ours: list[Projected]
+
+
+def projection_table(arms: Arms) -> ProjectedTable:
+    """Reads the runs of all seeds and the weight they start from.
+
+    Raises:
+        MissingInputError: If a run or the weights are missing.
+    """
+    from lora_repro.models.base_weights import base_matrices
+
+    item = arms.item
+    assert isinstance(item, ProjectionTable)
+    (site,) = arms.sites
+    runs = arms.finished([(r, seed) for r in arms.ranks for seed in arms.seeds])
+    W = base_matrices(arms.run, arms.settings, [site])[site.name]
+    updates = [run.updates([site])[0] for run in runs]
+    own = top_directions(W, max(len(update.A) for update in updates), draw.generator("top directions", site.name))
+    ours = [
+        Projected(run.run_id, run.run.seed, projections(W, update, own))
+        for run, update in zip(runs, updates, strict=True)
+    ]
+    return ProjectedTable(item, arms.scale, arms.run, site, arms.ranks, paper_blocks(item), ours)
+
+
+def paper_blocks(item: ProjectionTable) -> list[dict[str, Any]]:
+    """Returns what the paper prints for each rank, and what follows from it: the random row exactly, the position."""
+    blocks = []
+    for r in dict.fromkeys(row["r"] for row in item.facts["rows"]):
+        rows = {row["directions_of"]: row for row in item.facts["rows"] if row["r"] == r}
+        printed = {name: row["projected_norm"] for name, row in rows.items()}
+        W_norm, dW_norm = rows["w_q"]["norm_w_q"], rows["w_q"]["norm_delta_w_q"]
+        random = random_projection(W_norm, r, item.width, item.width)
+        blocks.append(
+            {
+                "r": r,
+                "weight_norm": W_norm,
+                "update_norm": dW_norm,
+                "on_update": printed["delta_w_q"],
+                "on_weight": printed["w_q"],
+                "on_random": random,
+                "on_random_printed": printed["random"],
+                "amplification": amplification(dW_norm, printed["delta_w_q"]),
+                "random_amplification": amplification(dW_norm, random),
+                "position": position(printed["delta_w_q"], random, printed["w_q"]),
+                "sign": None,
+                "random_sign": random_sign(item.width, item.width),
+            }
+        )
+    return blocks
+
+
+def to_json(table: ProjectedTable) -> list[dict[str, Any]]:
+    """Returns an entry a block: the paper's for each rank, ours for each rank and seed."""
+    facts = table.item.facts["rows"][0]
+    paper = [
+        {"source": "paper", "layer": facts["layer"] - 1, "weight": facts["weight"], **block} for block in table.paper
+    ]
+    place = {"source": "ours", "layer": table.site.layer, "weight": table.site.role, "scale": table.scale}
+    ours = [{**place, "run_id": each.run_id, "seed": each.seed, **each.found._asdict()} for each in table.ours]
+    return [{key: _finite(value) for key, value in entry.items()} for entry in [*paper, *ours]]
+
+
+def _finite(value: object) -> object:
+    """Returns None in place of what JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def markdown(table: ProjectedTable) -> str:
+    """Writes the table: a column for each rank of the paper and of ours."""
+    ours = {r: [each.found._asdict() for each in table.ours if each.found.r == r] for r in table.ranks}
+    header = ["Frobenius norms", *(f"paper, r = {block['r']}" for block in table.paper)]
+    header += [f"ours, r = {r}" for r in table.ranks]
+    lines = [header]
+    for key, words in ROWS.items():
+        paper = [_number(block[key]) if block[key] is not None else DASH for block in table.paper]
+        lines.append([words, *paper, *(_cell(found, key) for found in ours.values())])
+    parts = [f"## Table {table.item.number}: {table.item.title}", "\n".join(aligned(lines)), "\n".join(_notes(table))]
+    return "\n\n".join(parts)
+
+
+def _cell(found: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Writes the mean over seeds and its interval, or the number that all share."""
+    values = [block[key] for block in found]
+    if len(set(values)) == 1:
+        return _number(values[0])
+    mean, low, high, n = summarise(values)
+    assert mean is not None and low is not None and high is not None
+    return f"{_number(mean)} [{_number(low)}, {_number(high)}] n={n}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.4g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _notes(table: ProjectedTable) -> list[str]:
+    seeds = list(dict.fromkeys(each.seed for each in table.ours))
+    notes = [
+        f"Paper: GPT-3 175B, layer {table.item.facts['rows'][0]['layer']}; its random rows are printed as "
+        f"{' and '.join(_number(block['on_random_printed']) for block in table.paper)}. Amplification, position and "
+        f"what random gives follow from what it prints, at d = {table.item.width}; the sign it does not print.",
+        f"Ours (scale={table.scale}): {about(table.run)}, seeds {', '.join(map(str, seeds))}. "
+        f"{layers_words(table.item, table.run)}. Mean [two-sided 95 % t interval] over seeds.",
+        "U and V: as many singular directions as the update's rank. Amplification falls with r for random updates too, "
+        "as their projection is r ‖W_q‖ / sqrt(d_in d_out): only beside that is it a finding.",
+        "Sign: above 0 the update adds to W_q, below 0 it cancels; the norms cannot tell.",
+    ]
+    if len(seeds) in (2, 3):
+        reach = half_width_in_standard_errors(len(seeds))
+        notes.append(
+            f"An interval over {len(seeds)} seeds reaches {reach:.1f} standard errors of the mean to each side: it "
+            "says little."
+        )
+    notes.append(standing(table.run, table.scale))
+    return ["Notes:", *(f"- {note}" for note in notes)]
