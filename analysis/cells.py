@@ -18,7 +18,7 @@ from analysis.protocol import Protocol, Scores, pick
 from analysis.runs import NOT_COUNTED, elsewhere, flat, standing
 from analysis.stats import summarise
 from lora_repro.config.compose import compose
-from lora_repro.config.identity import science
+from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job, Point, Sweep, load, overrides
 
@@ -139,7 +139,7 @@ def _planned_by_place(item: ScoreTable, sweep: Sweep) -> dict[Place, tuple[list[
 
 def _refuse_mixed(place: Place, jobs: Sequence[Job]) -> None:
     """Refuses a cell whose mean would be taken over more than seeds."""
-    sciences = [flat(science(job.resolved.run)) for job in jobs]
+    sciences = [flat(id_fields(job.resolved.run)) for job in jobs]
     keys = sorted({key for values in sciences for key in values} - {"seed"})
     for key in keys:
         values = list(dict.fromkeys(str(values.get(key)) for values in sciences))

@@ -21,7 +21,7 @@ from lora_repro.store.reading import Lines, read_lines
 from lora_repro.store.record import TRAINED
 from lora_repro.store.result import read_result
 
-DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("science", True)}
+DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)}
 """Keys of `model` that its digest names."""
 
 RESULTS = ("data", "params", "flags", "merge_max_abs_error")

@@ -13,13 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lora_repro.config.catalogue import HOME, group_names, refuse_bare_sweep, refuse_no_choice
+from lora_repro.config.compose import refuse_repeated_keys
 from lora_repro.config.explain import explain
 from lora_repro.config.hydra_limits import refuse_flags, refuse_setting
-from lora_repro.config.repeated import refuse_repeated_keys
 from lora_repro.config.resolve import integral
 from lora_repro.config.settings import refuse_home
 from lora_repro.costs import budget
-from lora_repro.errors import InputError, RunFailedError, did_you_mean, system_words
+from lora_repro.errors import InputError, RunFailedError, describe_os_error, did_you_mean
 from lora_repro.sweep.grid import refuse_idle_scale
 from lora_repro.terminal import clean_streams
 from lora_repro.training import interrupt
@@ -81,7 +81,7 @@ def say(error: Exception) -> int:
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         text = explain(error)
     elif isinstance(error, OSError):
-        text = system_words(error)
+        text = describe_os_error(error)
     else:
         text = str(error)
     print(f"Error: {text}", file=sys.stderr)

@@ -81,7 +81,7 @@ REMEDIES = {
 }
 
 
-def system_words(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """Says what the operating system refused, of which file, and what to do about it."""
     remedy = REMEDIES.get(error.errno or 0)
     return f"{error.filename or 'the system'}: {error.strerror or error}." + (f"\n{remedy}" if remedy else "")

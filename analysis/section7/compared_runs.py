@@ -14,7 +14,7 @@ from analysis.section7.item import UpdateItem
 from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.section7.update import Update
 from lora_repro.config.compose import compose
-from lora_repro.config.identity import science
+from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError
@@ -209,7 +209,7 @@ def _key(run: Run) -> tuple[int, int, bool]:
 
 def _refuse_mixed(jobs: Sequence[Job]) -> None:
     """Refuses a sweep whose runs differ in more than what an item compares."""
-    sciences = [flat(science(job.resolved.run)) for job in jobs]
+    sciences = [flat(id_fields(job.resolved.run)) for job in jobs]
     for key in sorted({key for values in sciences for key in values} - {"seed", "method.r", "task.permute_labels"}):
         values = list(dict.fromkeys(str(found.get(key)) for found in sciences))
         if len(values) > 1:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
 from analysis.section7.subspace import directions, phi_grid, smaller
-from lora_repro.progress import progress
+from lora_repro.terminal import progress
 
 CONFIDENCE = 0.99
 

@@ -22,10 +22,10 @@ from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError, RunFailedError, did_you_mean
 from lora_repro.methods import FullConfig, LoRAConfig
 from lora_repro.models.arch import Arch
-from lora_repro.progress import progress
 from lora_repro.store.adapter_identity import adapter_folder
 from lora_repro.store.record import TRAINED
 from lora_repro.store.recorded import finished, run_of
+from lora_repro.terminal import progress
 
 
 class Cut(NamedTuple):

@@ -1,21 +1,58 @@
-"""Composes a configuration outside of a running Hydra: for planning, tables, fetching and tests. No torch."""
+"""Composes a configuration without a running Hydra: for plans, tables, fetching and tests. No torch."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import hydra
+from antlr4 import CommonTokenStream, InputStream, ParseTreeWalker
+from hydra.grammar.gen.OverrideLexer import OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
+from hydra.grammar.gen.OverrideParserListener import OverrideParserListener
 from omegaconf import DictConfig
 
 from lora_repro.config.catalogue import HOME
-from lora_repro.config.repeated import refuse_repeated_keys
+from lora_repro.errors import InputError
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Returns what `python -m lora_repro OVERRIDES` would compose.
 
     Raises:
-        InputError: If a key stands twice in a dictionary among them.
-        HydraException: If an override, or a choice of a group, does not exist.
+        InputError: If a dictionary among them has a key twice.
+        HydraException: If an override is malformed, or a group has no such choice.
     """
     refuse_repeated_keys(overrides)
     with hydra.initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
         return hydra.compose("config", list(overrides))
+
+
+def refuse_repeated_keys(overrides: Iterable[str]) -> None:
+    """Refuses a dictionary that has a key twice: Hydra's parser would silently take the last value.
+
+    What is not an override is left for Hydra to refuse.
+
+    Raises:
+        InputError: Naming the override and the key.
+    """
+    for override in overrides:
+        if "{" not in override:
+            continue
+        stream = CommonTokenStream(lexer := OverrideLexer(InputStream(override)))
+        parser = OverrideParser(stream)
+        for part in (lexer, parser):
+            part.removeErrorListeners()
+        ParseTreeWalker.DEFAULT.walk(_RepeatedKeys(override), parser.override())
+
+
+class _RepeatedKeys(OverrideParserListener):
+    """Visits every dictionary of an override, also inner ones and those of a sweep."""
+
+    def __init__(self, override: str) -> None:
+        self.override = override
+
+    def enterDictContainer(self, ctx: Any) -> None:
+        """Refuses a dictionary in which two keys are the same."""
+        keys = Counter(pair.dictKey().getText() for pair in ctx.dictKeyValuePair())
+        if repeated := [key for key, times in keys.items() if times > 1]:
+            raise InputError(f"{self.override}: the key {repeated[0]} is given twice.\nGive each key once.")

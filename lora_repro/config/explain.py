@@ -8,7 +8,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError
 
 from lora_repro.config.resolve import unknown_key
-from lora_repro.config.settings import home_words
+from lora_repro.config.settings import tilde_message
 from lora_repro.errors import did_you_mean, no_such_choice
 from lora_repro.methods import COUNTED, METHODS
 
@@ -40,7 +40,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         if key.startswith("paths.") and value.startswith("~"):
-            return home_words(key, value)
+            return tilde_message(key, value)
         return (
             f"{error.override}: cannot be read as an override ({str(error).splitlines()[0]}).\n"
             "An override reads KEY=VALUE, a list KEY=[A,B]; quote what the shell would take: 'method.targets=[q,v]'."

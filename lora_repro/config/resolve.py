@@ -86,7 +86,7 @@ def _refuse_changed_choices(run: Run) -> None:
             raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
     if METHODS.get(run.method.name) is not type(run.method):
         raise InputError(f"method.name: follows from the choice of the method (given: {run.method.name}).")
-    described = [f.name for f in fields(ModelConfig) if not f.metadata.get("science", True)]
+    described = [f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)]
     read_there = {"config", "digest"} if run.model.name == "local" else set()
     for group, part, keys in (
         ("model", run.model, {"digest", *described} - read_there),

@@ -95,10 +95,10 @@ def refuse_home(outputs: str) -> None:
         InputError: With the whole path.
     """
     if outputs.startswith("~"):
-        raise InputError(home_words("paths.outputs", outputs))
+        raise InputError(tilde_message("paths.outputs", outputs))
 
 
-def home_words(key: str, given: str) -> str:
+def tilde_message(key: str, given: str) -> str:
     """Says that a path that begins with ~ is not read here, and what to give."""
     return (
         f"{key}: ~ stands for the home folder in a shell, not here (given: {given}).\n"

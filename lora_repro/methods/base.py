@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from omegaconf import MISSING
 
-from lora_repro.config.identity import NOT_SCIENCE
+from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError
 from lora_repro.models.arch import Arch
 
@@ -73,7 +73,7 @@ class SizedConfig(MethodConfig):
     size_key: ClassVar[str]
     """The field that holds this number."""
 
-    budget: Any = field(default=None, metadata=NOT_SCIENCE, kw_only=True)
+    budget: Any = field(default=None, metadata=NOT_IN_ID, kw_only=True)
     """Number of trained weights from which that field is solved (whatever it says): an upper bound, or a number as
     papers print it, 18M, 0.35M, 0.01%. See lora_repro/costs/budget.py."""
 

@@ -14,8 +14,8 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.arch import Site
 from lora_repro.models.load import load_model
-from lora_repro.progress import progress
 from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.terminal import progress
 from lora_repro.training import device
 
 BATCH = 64

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from lora_repro.config.identity import NUMERICS_VERSION, science
+from lora_repro.config.identity import NUMERICS_VERSION, id_fields
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError
@@ -63,8 +63,8 @@ def second_moments(
 
 def _key(run: Run, examples: int) -> str:
     """Returns a readable folder name: the model, the task and a digest of all that decides the inputs."""
-    task = {key: value for key, value in science(run.task).items() if key != "permute_labels"}
-    decides = [NUMERICS_VERSION, science(run.model), task, run.train.max_length, examples, VECTORS]
+    task = {key: value for key, value in id_fields(run.task).items() if key != "permute_labels"}
+    decides = [NUMERICS_VERSION, id_fields(run.model), task, run.train.max_length, examples, VECTORS]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
     return f"{run.model.name}-{run.task.name}-{digest}"
 

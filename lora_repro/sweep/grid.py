@@ -13,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro.config.catalogue import GROUPS, common_grid, group_names, refuse_no_choice
+from lora_repro.config.compose import refuse_repeated_keys
 from lora_repro.config.explain import explain
 from lora_repro.config.grammar import quoted, refuse_too_many, values
 from lora_repro.config.identity import run_id
-from lora_repro.config.repeated import refuse_repeated_keys
 from lora_repro.config.resolve import Resolved, integral, resolve
 from lora_repro.config.settings import Settings
 from lora_repro.costs import budget

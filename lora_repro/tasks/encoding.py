@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lora_repro.config.identity import science
+from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError
@@ -52,7 +52,7 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     paths = settings.paths
     seed = run.seed if run.task.permute_labels else None
     key = json.dumps(
-        [science(run.task), science(run.model), run.train.max_length, seed, paths.data, paths.model, paths.cache]
+        [id_fields(run.task), id_fields(run.model), run.train.max_length, seed, paths.data, paths.model, paths.cache]
     )
     if key not in _encoded:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.settings import LogConfig
-from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, system_words
+from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, describe_os_error
 from lora_repro.mirror import mirror
 from lora_repro.store.files import leaving_none_empty
 from lora_repro.store.record import Record, State
@@ -101,7 +101,7 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
     except OSError as error:
         store = record.folder.parent.parent
         if error.filename is not None and not Path(str(error.filename)).absolute().is_relative_to(store.absolute()):
-            raise RunFailedError(f"{record.run_id} was interrupted: {system_words(error)}") from error
+            raise RunFailedError(f"{record.run_id} was interrupted: {describe_os_error(error)}") from error
         where = f": {error.filename}" if error.filename else ""
         raise RunFailedError(
             f"{record.run_id} was interrupted: {error.strerror or error}{where}.\n"

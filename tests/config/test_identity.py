@@ -76,7 +76,7 @@ def test_defaults_that_ids_leave_out_never_change() -> None:
         for cls in classes
         for f in dataclasses.fields(cls)
         for default in [f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default]
-        if f.metadata.get("science", True) and default != "???"
+        if f.metadata.get("in_id", True) and default != "???"
     }
     assert found == GOLDEN_DEFAULTS
 

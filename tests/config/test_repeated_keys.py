@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.damaged_files import bases
 
-from lora_repro.config.compose import compose
-from lora_repro.config.repeated import refuse_repeated_keys
+from lora_repro.config.compose import compose, refuse_repeated_keys
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models.inputs import identify_local
@@ -27,7 +26,7 @@ TINY = ["model=tiny_bert", "task=generated"]
     ],
 )
 def test_a_dictionary_of_an_override_has_each_key_once(override: str) -> None:
-    with pytest.raises(InputError, match=r"the key [qvb] stands there twice"):
+    with pytest.raises(InputError, match=r"the key [qvb] is given twice"):
         refuse_repeated_keys([override])
 
 
@@ -40,9 +39,9 @@ def test_the_same_key_in_other_dictionaries_is_no_repetition(override: str) -> N
 
 def test_runs_and_sweeps_refuse_a_repeated_key() -> None:
     twice = "method.r_pattern={q:4,q:5}"
-    with pytest.raises(InputError, match="stands there twice"):
+    with pytest.raises(InputError, match="is given twice"):
         compose([*TINY, twice])
-    with pytest.raises(InputError, match="stands there twice"):
+    with pytest.raises(InputError, match="is given twice"):
         load(compose, [*TINY, f"{twice},{{q:8}}"])
     assert resolve(compose([*TINY, "method.r_pattern={q:4,v:5}"])).run.method.r_pattern == {"q": 4, "v": 5}  # pyright: ignore
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from lora_repro.config.identity import NOT_SCIENCE
+from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError
 from lora_repro.models.arch.base import ROLES, Arch, Part, Shape, Site
 from lora_repro.models.arch.families import FAMILIES
@@ -40,25 +40,25 @@ class ModelConfig:
     """sha256 of model.safetensors, checked when the weights are loaded; or the hub's commit, see `revision`."""
     dropout: float = MISSING
     """Dropout of the backbone while training, hidden states and attention alike."""
-    source: Source = field(default=Source.pretrained, metadata=NOT_SCIENCE)
-    config: dict[str, Any] = field(default=MISSING, metadata=NOT_SCIENCE)
+    source: Source = field(default=Source.pretrained, metadata=NOT_IN_ID)
+    config: dict[str, Any] = field(default=MISSING, metadata=NOT_IN_ID)
     """The keys of transformers' config.json that fix shapes and function."""
-    package: str | None = field(default=None, metadata=NOT_SCIENCE)
-    package_folder: str | None = field(default=None, metadata=NOT_SCIENCE)
+    package: str | None = field(default=None, metadata=NOT_IN_ID)
+    package_folder: str | None = field(default=None, metadata=NOT_IN_ID)
     """The folder of the model in the package, or in the archive that its pieces make."""
-    pieces: list[str] = field(default_factory=list, metadata=NOT_SCIENCE)
+    pieces: list[str] = field(default_factory=list, metadata=NOT_IN_ID)
     """Packages whose pieces, joined in this order, are a zip archive of the model."""
-    archive: str | None = field(default=None, metadata=NOT_SCIENCE)
+    archive: str | None = field(default=None, metadata=NOT_IN_ID)
     """sha256 of that archive."""
-    gguf: str | None = field(default=None, metadata=NOT_SCIENCE)
+    gguf: str | None = field(default=None, metadata=NOT_IN_ID)
     """A GGUF file in the package, from which the weights are dequantised when they are fetched."""
-    gguf_digest: str | None = field(default=None, metadata=NOT_SCIENCE)
+    gguf_digest: str | None = field(default=None, metadata=NOT_IN_ID)
     """sha256 of the GGUF file."""
-    hub: str | None = field(default=None, metadata=NOT_SCIENCE)
+    hub: str | None = field(default=None, metadata=NOT_IN_ID)
     """The model's repository on the Hugging Face hub."""
-    revision: str | None = field(default=None, metadata=NOT_SCIENCE)
+    revision: str | None = field(default=None, metadata=NOT_IN_ID)
     """The commit of that repository; it is the digest too where the hub is the only source."""
-    files: dict[str, str] = field(default_factory=dict, metadata=NOT_SCIENCE)
+    files: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_ID)
     """Other files that are needed, each with its sha256."""
 
     def check(self) -> None:
