@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ITEMS = Path(__file__).resolve().parent
 """The folder of the items' files."""
 
+NAMES = ITEMS.parent / "names.yaml"
+"""How tasks and models are printed."""
+
 
 class Request(NamedTuple):
     """What a command line asks of an item."""
@@ -150,7 +153,7 @@ def item_names() -> list[str]:
 
 def names() -> dict[str, dict[str, str]]:
     """Returns how tasks and models are printed, and their footnotes."""
-    return read_yaml(ITEMS.parent / "names.yaml")
+    return read_yaml(NAMES)
 
 
 def _word(name: str) -> str:

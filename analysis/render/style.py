@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ PERMUTED = "#CC79A7"
 PAPER = "#000000"
 """What was read off the paper's figures."""
 
+METHODS = {
+    "lora": ("o", BEYOND),
+    "full": ("s", "#000000"),
+    "head_only": ("D", "#888888"),
+    "bitfit": ("^", "#009E73"),
+    "ft_top2": ("v", "#E69F00"),
+    "adapter_h": ("P", SECOND),
+    "adapter_l": ("X", "#56B4E9"),
+    "prefix_embed": ("<", PERMUTED),
+    "prefix_layer": (">", "#882255"),
+}
+"""Marker and colour of each method, the same in all figures."""
+
+OTHER_METHODS = ("h", "p", "8", "d", "*")
+"""Markers of methods that have none of their own, in grey."""
+
 EXCESS = LinearSegmentedColormap.from_list("excess", [SECOND, "#FFFFFF", BEYOND])
 """Of differences from the nulls: blue below, orange above."""
 
@@ -71,6 +88,13 @@ CAPTION_SIZE, CAPTION_LEADING = 7, 1.35
 
 CAPTION_MARGIN = 0.15
 """Inches free on both sides."""
+
+
+def method_looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Returns marker and colour of each of these methods, in the order of a legend."""
+    others = dict.fromkeys(method for method in methods if method not in METHODS)
+    more = {method: (marker, "#555555") for method, marker in zip(others, cycle(OTHER_METHODS), strict=False)}
+    return {method: look for method, look in (METHODS | more).items() if method in methods}
 
 
 def pale(colour: str) -> tuple[float, float, float]:

@@ -1,0 +1,196 @@
+"""Figure 2: the paper's points are those it plots, ours are means with their intervals, and no point is lost."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from helpers.commands import figure, smoke
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import jobs, write_run, write_status
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.items import Request, facts_of, load_item, names
+from analysis.kinds.scatter import PaperPoints, Scatter, paper_points
+from analysis.render import style
+from analysis.render.scatter import Point, draw_panel, draw_points
+from analysis.stats import summarise
+from lora_repro.sweep.grid import Job
+
+FIGURE2 = cast(Scatter, load_item("figure", "2"))
+TRAINED = {"full": 23_360, "head_only": 0, 1: 128, 4: 512, 16: 2048}
+
+
+def runs() -> list[Job]:
+    return jobs("+sweeps=figure2", "scale=smoke")
+
+
+def setting(job: Job) -> Any:
+    """The method's name, or r of LoRA."""
+    return getattr(job.resolved.run.method, "r", job.resolved.run.method.name)
+
+
+def write(store: Path, job: Job, trained: int | None = None) -> None:
+    """Finishes a run: 0.5 with seed 0 and 0.6 with seed 1; the number of weights is what the record says."""
+    score = 0.5 + 0.1 * job.resolved.run.seed
+    known = TRAINED.get(setting(job), 7) if trained is None else trained
+    params = {"trainable": known + 20, "method": known, "head": 20, "total": 100, "by_module": {}}
+    write_run(store, job, [(score, score + 0.2)], params=params)
+
+
+@pytest.fixture
+def full_store(tmp_path: Path) -> Path:
+    for job in runs():
+        write(tmp_path, job)
+    return tmp_path
+
+
+def test_the_papers_points_are_those_it_plots() -> None:
+    """Table 15's rows, but for what the facts of the figure say of them."""
+    assert isinstance(FIGURE2.paper, PaperPoints)
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for point in paper_points(FIGURE2.paper):
+        found.setdefault((point.task, point.method), {})[point.trained] = round(100 * point.mean, 4)
+    budgets = [4_700_000, 9_400_000, 18_800_000, 37_700_000, 301_900_000, 603_800_000]
+    assert found["wikisql", "lora"] == dict(zip(budgets, [73.4, 74.1, 73.7, 74.0, 73.6, 73.9], strict=True))
+    assert found["mnli", "lora"] == dict(zip(budgets[:5], [91.7, 91.4, 91.7, 91.7, 91.4], strict=True))
+    assert found["wikisql", "prefix_layer"][2_500_000] == 67.1 and 10_100_000 not in found["mnli", "prefix_layer"]
+    assert 400_000 not in found["wikisql", "prefix_embed"] and found["mnli", "prefix_embed"][400_000] == 84.9
+    assert found["wikisql", "full"] == {175_000_000_000: 73.8} and len(found["wikisql", "adapter_h"]) == 5
+    assert {method for _, method in found} == {"full", "prefix_embed", "prefix_layer", "adapter_h", "lora"}
+
+
+def test_the_facts_of_the_figure_say_the_same_of_its_points() -> None:
+    assert FIGURE2.paper is not None
+    facts = {(row["task"], row["method"]): row for row in FIGURE2.facts["points"]}
+    names = {"wikisql": "wikisql", "mnli": "mnli_m"}
+    for absent in FIGURE2.paper.not_plotted:
+        assert "not plotted" in facts[names[absent.task], absent.method]["status"]
+    for more in FIGURE2.paper.read_off:
+        fact = facts[names[more.task], more.method]
+        assert (fact["trainable_params_about"], fact["accuracy_about"]) == (more.trained, more.percent)
+        assert fact["status"] == "plotted, not in table 15"
+    rows = {(row["method"], row["trainable_params"]) for row in facts_of("table15")["rows"]}
+    assert all((each.method, each.trained) in rows for each in FIGURE2.paper.not_plotted)
+
+
+def test_ours_are_means_over_seeds_with_t_intervals_at_the_counts_that_runs_recorded(
+    full_store: Path, capsys: Captured
+) -> None:
+    drawn = smoke(capsys, full_store, "2", "--format", "json")
+    ours = [entry for entry in drawn.data if entry["source"] == "ours"]
+    assert drawn.code == 0 and len(ours) == 5 and "Not drawn" not in drawn.err
+    for entry in ours:
+        name = entry["settings"].get("method.r", entry["method"])
+        assert (entry["trained"], entry["scores"], entry["seeds"]) == (TRAINED[name], [0.5, 0.6], [0, 1])
+        summary = summarise([0.5, 0.6])
+        assert [entry["mean"], entry["low"], entry["high"]] == [summary.mean, summary.low, summary.high]
+    drawn = smoke(capsys, full_store, "2", "--format", "json", "--protocol", "held_out")
+    assert {entry["mean"] for entry in drawn.data if entry["source"] == "ours"} == {0.75}
+
+
+def test_missing_cells_are_named_with_their_command_and_not_drawn(tmp_path: Path, capsys: Captured) -> None:
+    gone = [job for job in runs() if setting(job) in ("full", 4) and job.resolved.run.seed == 1]
+    for job in runs():
+        if job not in gone:
+            write(tmp_path, job)
+    write_status(tmp_path, gone[0], "failed", "no memory")
+    drawn = smoke(capsys, tmp_path, "2", "--format", "json")
+    none = [entry for entry in drawn.data if entry["source"] == "ours" and entry["mean"] is None]
+    assert [(entry["method"], entry["scores"]) for entry in none] == [("full", [0.5, None]), ("lora", [0.5, None])]
+    assert "Not drawn, 2 of 5 cells: full (1/2 seeds, 1 failed); lora r = 4 targets = q,v (1/2 seeds)." in drawn.err
+    assert f"python -m lora_repro -m +sweeps=figure2 scale=smoke paths.outputs={tmp_path}" in drawn.err
+
+
+def test_runs_that_record_other_counts_are_refused(tmp_path: Path, capsys: Captured) -> None:
+    for job in runs():
+        write(tmp_path, job, trained=100 + job.resolved.run.seed)
+    drawn = smoke(capsys, tmp_path, "2", "--format", "json")
+    assert drawn.code == 1 and "differ in their seed alone record 100 and 101 trained weights" in drawn.err
+
+
+def test_a_scale_that_is_planned_shows_the_papers_points_alone(tmp_path: Path, capsys: Captured) -> None:
+    drawn = figure(capsys, tmp_path, "2", "--scale", "paper", "--format", "json")
+    assert drawn.code == 0 and {entry["source"] for entry in drawn.data} == {"paper"}
+    assert "Ours are planned and cannot run yet" in drawn.err
+
+
+def test_it_takes_no_side(tmp_path: Path, capsys: Captured) -> None:
+    drawn = smoke(capsys, tmp_path, "2", "--side", "B")
+    assert drawn.code == 1 and "--side B: figure2 takes no --side" in drawn.err
+
+
+POINTS = [
+    Point("t", "m", "lora", 100, 0.5, 0.3, 0.6, True),
+    Point("t", "m", "lora", 10_000, 0.7, 0.6, 0.85, True),
+    Point("t", "m", "head_only", 0, 0.4, None, None, True),
+    Point("t", "m", "full", 1_000_000, 0.8, 0.75, 0.85, True),
+]
+
+
+def panel(points: list[Point]) -> Any:
+    ax = Figure().add_subplot()
+    return draw_panel(ax, points, style.method_looks([point.method for point in points]))
+
+
+def test_a_method_that_trains_no_weight_is_drawn_left_of_all_others_and_called_0() -> None:
+    """Matplotlib's log axis drops what lies at 0 without a word (matplotlib issues 2872 and 18630)."""
+    ax = panel(POINTS)
+    marked = {line.get_label(): np.asarray(line.get_xdata()) for line in ax.lines if line.get_marker() != "None"}
+    (zero,) = marked["head_only"]
+    left, right = ax.get_xlim()
+    assert 0 < left < zero < min(marked["lora"]) and max(marked["full"]) < right
+    assert ax.get_xticks()[0] == zero and ax.get_xticklabels()[0].get_text() == "0"
+    assert sum(map(len, marked.values())) == len(POINTS)
+    assert "0" not in [label.get_text() for label in panel([p for p in POINTS if p.trained]).get_xticklabels()]
+
+
+def test_bars_reach_from_the_lower_to_the_upper_end_of_each_interval() -> None:
+    """Bars of other plots are deviations, or distances from the mean (seaborn issues 331 and 926)."""
+    bars = sorted(
+        (float(line.get_xdata()[0]), *map(float, line.get_ydata()))
+        for line in panel(POINTS).lines
+        if line.get_marker() == "None" and line.get_linestyle() == "-"
+    )
+    np.testing.assert_allclose(bars, [(100, 30, 60), (10_000, 60, 85), (1_000_000, 75, 85)])
+
+
+def test_each_method_has_its_own_marker_and_the_legend_shows_it() -> None:
+    """A legend that takes markers by position gives them to other methods (xarray issue 4126, seaborn issue 472)."""
+    points = [
+        *reversed(POINTS),
+        Point("p", "m", "lora", 5, 0.5),
+        *(Point("p", "m", f"new_{i}", 9, 0.5) for i in (1, 2)),
+    ]
+    drawn = draw_points(points, "accuracy", names(), ["title", "caption"])
+    legend = drawn.axes[0].get_legend()
+    assert legend is not None
+    shown = {
+        text.get_text(): (handle.get_marker(), handle.get_color())
+        for text, handle in zip(legend.get_texts(), cast(list[Line2D], legend.legend_handles), strict=True)
+    }
+    assert set(shown) == {"lora", "full", "head_only", "new_1", "new_2"} and len(set(shown.values())) == 5
+    for ax in drawn.axes[1:]:
+        for line in ax.lines:
+            if line.get_marker() != "None" and not str(line.get_label()).startswith("_"):
+                assert shown[str(line.get_label())] == (line.get_marker(), line.get_color())
+    assert shown["lora"] == style.METHODS["lora"]
+
+
+def test_the_figure_is_as_wide_as_a_page_and_its_caption_fits(
+    full_store: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    files = [full_store / f"f.{form}" for form in ("svg", "png")]
+    assert smoke(capsys, full_store, "2", *(word for file in files for word in ("--out", str(file)))).code == 0
+    assert all(file.stat().st_size > 10_000 for file in files)
+    picture = FIGURE2.picture(Request("smoke", str(full_store)))
+    with style.styled():
+        drawn = picture.draw()
+        drawn.canvas.draw()
+    assert drawn.get_figwidth() < 7.2
+    for text in (drawn._supxlabel, drawn._suptitle):  # pyright: ignore[reportAttributeAccessIssue]
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1 and box.y0 >= -1
+    assert picture.caption[1].startswith("Each point is one setting of a method")
+    assert picture.caption[2].startswith("Read from left to right")
