@@ -112,9 +112,8 @@ def one_step(subject: Subject) -> Found:
     checks.refuse_changed_weights(model, before)
     now = checks.digests(model)
     trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
-    held = tuple(f".{role}.lora_{'B' if role == 'embed' else 'A'}" for role in ROLES)
-    still = [key for key in trained if now[key] == before[key] and not key.endswith(held)]  # as the other one is zero
-    error = checks.merge_max_abs_error(model, splits["eval"], where)
+    still = [key for key in trained if now[key] == before[key] and not run.method.starts_still(key)]
+    error = checks.merge_max_abs_error(model, run.method, splits["eval"], where)
     if not math.isfinite(loss.item()):
         return Found(Verdict.fail, f"{name}: the loss is {loss.item()}")
     if still:

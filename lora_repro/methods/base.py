@@ -62,7 +62,37 @@ class MethodConfig:
         return 1.0
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
-        """Changes a model with all weights frozen but the head's into the method's: adds, or unfreezes, in place."""
+        """Changes a model with all weights frozen but the head's into the method's: adds, or unfreezes, in place.
+
+        A method that defines this is trained; one that does not is counted and planned.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def is_trainable(cls) -> bool:
+        """Tells whether the method defines `attach`."""
+        return cls.attach is not MethodConfig.attach
+
+    def in_fp32(self, model: "nn.Module") -> "list[nn.Module]":
+        """Returns the modules whose frozen parameters stay in fp32 where train.dtype=bf16 stores the others in bf16."""
+        return []
+
+    def starts_still(self, parameter: str) -> bool:
+        """Tells whether a trained parameter has no gradient in the first step, as what it is multiplied by is zero."""
+        return False
+
+    def flags(self, model: "nn.Module") -> dict[str, bool]:
+        """Returns what a reader of the record must know of the trained model.
+
+        Every result.json has `b_zero`: what the method adds is zero, so it does nothing.
+        """
+        return {"b_zero": False}
+
+    why_not_merged: ClassVar[str | None] = "it adds nothing to the weights"
+    """Why `merge` has nothing to do, or cannot do it; None where it works."""
+
+    def merge(self, model: "nn.Module") -> None:
+        """Folds what the method adds into the model's own weights, in place: the model is a plain one afterwards."""
         raise NotImplementedError
 
 

@@ -18,6 +18,7 @@ class PrefixConfig(SizedConfig):
     """Trained vectors of l_p prefix and l_i infix tokens."""
 
     size_key: ClassVar[str] = "l_p"
+    why_not_merged: ClassVar[str | None] = "its vectors are inputs, not weights"
 
     l_p: int = MISSING
     """Tokens before the input."""

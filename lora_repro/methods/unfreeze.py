@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class UnfreezeConfig(MethodConfig):
     """Trains the parameters of the backbone that `unfrozen` names, and the head."""
 
+    why_not_merged: ClassVar[str | None] = "it trains the model's own weights"
+
     def unfrozen(self, arch: Arch) -> list[str]:
         """Returns the parameters of the backbone that are trained."""
         raise NotImplementedError

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from lora_repro.config.schema import Dtype
-from lora_repro.methods import Count
-from lora_repro.methods.lora.layers import LoRAUpdate, merge
+from lora_repro.methods import Count, MethodConfig
 from lora_repro.models.arch import Arch
 from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded
@@ -53,47 +52,54 @@ def refuse_changed_weights(model: nn.Module, before: Mapping[str, str]) -> None:
         raise RuntimeError(f"A frozen weight changed while training: {min(changed)} ({len(changed)} in all).")
 
 
-def flags(
-    model: nn.Module, before: Mapping[str, str], predictions: Iterable[Mapping[str, Any]], epoch: int
-) -> dict[str, bool]:
+def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epoch: int) -> dict[str, bool]:
     """Returns what a reader must know before trusting the numbers.
 
     Args:
         model: The model after training.
-        before: Its digests before.
-        predictions: The rows of predictions.parquet.
+        method: What is attached.
+        before: The model's digests before.
         epoch: The last epoch; 0 where nothing was trained.
 
     Returns:
         `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was.
-        `b_zero`: an update's B (of the embedding: A) is zero, so it does nothing.
-        `one_class`: dev or test predictions name one class.
+        And the method's own.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    now = digests(model, without=before.keys() - trained)
+    return {
+        "untrained": epoch == 0,
+        "unmoved": epoch > 0 and any(now[name] == before[name] for name in trained),
+        **method.flags(model),
+    }
+
+
+def names_one_class(predictions: Iterable[Mapping[str, Any]], epoch: int) -> bool:
+    """Tells whether the predictions of dev or test, after this epoch, name one class.
+
+    Args:
+        predictions: The rows of predictions.parquet.
+        epoch: The last epoch.
     """
     named: dict[str, set[int]] = {}
     for row in predictions:
         if row["epoch"] == epoch:
             named.setdefault(row["split"], set()).add(row["prediction"])
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    now = digests(model, without=before.keys() - trained)
-    updates = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
-    return {
-        "untrained": epoch == 0,
-        "unmoved": epoch > 0 and any(now[name] == before[name] for name in trained),
-        "b_zero": any(not (update.lora_B.any() and update.lora_A.any()) for update in updates),
-        "one_class": any(len(classes) == 1 for classes in named.values()),
-    }
+    return any(len(classes) == 1 for classes in named.values())
 
 
 @torch.inference_mode()
-def merge_max_abs_error(model: nn.Module, split: Encoded, where: torch.device, examples: int = 32) -> float | None:
-    """Returns the largest change of a logit when the updates are folded into the weights; None without updates.
+def merge_max_abs_error(
+    model: nn.Module, method: MethodConfig, split: Encoded, where: torch.device, examples: int = 32
+) -> float | None:
+    """Returns the largest change of a logit when the method is merged; None of a method that is not.
 
     Measured in fp32 on the first examples of a split: merging is exact but for rounding (paper, Section 4.1).
     """
-    if not any(isinstance(module, LoRAUpdate) for module in model.modules()):
+    if method.why_not_merged is not None:
         return None
     copy = deepcopy(model).float().eval()
     first = list(range(min(examples, len(split.examples))))
     unmerged = objective.label_logits(copy, split, first, Dtype.fp32, where)
-    merge(copy)
+    method.merge(copy)
     return (objective.label_logits(copy, split, first, Dtype.fp32, where) - unmerged).abs().max().item()

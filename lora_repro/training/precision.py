@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from lora_repro.config.schema import Dtype
 from lora_repro.costs.saved_tensors import Products
-from lora_repro.methods.lora.layers import LoRAUpdate
+from lora_repro.methods import MethodConfig
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -29,20 +29,22 @@ def has_fast_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def store_in_bf16(model: nn.Module, is_decoder: bool = False) -> None:
+def store_in_bf16(model: nn.Module, method: MethodConfig, is_decoder: bool = False) -> None:
     """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
 
     LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
     methods differ in what they train, not in how they round. Decoders have no LayerNorm behind the embeddings, so these
-    are raised to fp32. A language model's output layer (with its tied embedding) and a frozen A stay in fp32 too.
+    are raised to fp32. A language model's output layer (with its tied embedding) stays in fp32 too, and what the
+    method says.
 
     Args:
         model: The model, with its method attached.
+        method: The method.
         is_decoder: The embeddings themselves begin the residual stream.
     """
     output = getattr(model, "lm_head", None)
-    adapted = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
-    kept = {id(parameter) for module in (output, *adapted) if module is not None for parameter in module.parameters()}
+    in_fp32 = [module for module in (output, *method.in_fp32(model)) if module is not None]
+    kept = {id(parameter) for module in in_fp32 for parameter in module.parameters()}
     for parameter in model.parameters():
         if not parameter.requires_grad and id(parameter) not in kept:
             parameter.data = parameter.data.bfloat16()

@@ -91,12 +91,13 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "metrics": {key: value for key, value in by_epoch[-1].items() if "/" in key},
         "metrics_by_epoch": by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
-        "flags": checks.flags(model, before, predictions, epochs),
+        "flags": checks.flags(model, run.method, before, epochs)
+        | {"one_class": checks.names_one_class(predictions, epochs)},
         "data": {name: run.task.targets.describe(split.examples) for name, split in splits.items()},
         "train_seconds": round(state.seconds, 3),
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": device.peak_memory_gib(where),
-        "merge_max_abs_error": checks.merge_max_abs_error(model, splits["eval"], where),
+        "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], where),
         "provenance": provenance.collect(where, run.train.dtype, getattr(run.method, "budget", None))
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
@@ -129,7 +130,7 @@ def assemble(resolved: Resolved, where: torch.device) -> Assembled:
     if resolved.init_from is not None:
         origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
     if run.train.dtype is Dtype.bf16:
-        store_in_bf16(model, run.arch.is_decoder)
+        store_in_bf16(model, run.method, run.arch.is_decoder)
     model.to(where)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return Assembled(model, origin)

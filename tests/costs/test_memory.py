@@ -71,7 +71,7 @@ class Tiny:
             read_first_position(self.model)  # pyright: ignore[reportArgumentType]
         method.attach(self.model, self.arch, seed=0)
         if products is not Products.fp32:
-            precision.store_in_bf16(self.model, self.arch.is_decoder)
+            precision.store_in_bf16(self.model, method, self.arch.is_decoder)
         self.dtype = Dtype.fp32 if products is Products.fp32 else Dtype.bf16
 
     def loss(self) -> Tensor:

@@ -149,17 +149,15 @@ def test_flags_say_what_did_not_move(tiny: Compose) -> None:
     result = computed(cfg).read().result
     assert result is not None and not result["flags"]["b_zero"] and not result["flags"]["unmoved"]
     model = built(cfg)
-    untouched = checks.flags(model, checks.digests(model), [], 1)
+    untouched = checks.flags(model, resolve(cfg).run.method, checks.digests(model), 1)
     assert untouched["b_zero"] and untouched["unmoved"]
 
 
-def test_flags_name_predictions_of_a_single_class(tiny: Compose) -> None:
-    model = built(tiny())
+def test_flags_name_predictions_of_a_single_class() -> None:
     rows = [{"split": "eval", "epoch": 1, "prediction": 0}, {"split": "eval", "epoch": 1, "prediction": 1}]
-    before = checks.digests(model)
-    assert not checks.flags(model, before, rows, 1)["one_class"]
-    assert checks.flags(model, before, [*rows, {"split": "test", "epoch": 1, "prediction": 1}], 1)["one_class"]
-    assert not checks.flags(model, before, [*rows, {"split": "test", "epoch": 0, "prediction": 1}], 1)["one_class"]
+    assert not checks.names_one_class(rows, 1)
+    assert checks.names_one_class([*rows, {"split": "test", "epoch": 1, "prediction": 1}], 1)
+    assert not checks.names_one_class([*rows, {"split": "test", "epoch": 0, "prediction": 1}], 1)
 
 
 def test_full_fine_tuning_learns_the_generated_task(tiny: Compose) -> None:
@@ -289,7 +287,8 @@ def test_merged_equals_unmerged(tiny: Compose) -> None:
     inputs, _ = encode(resolve(cfg).run, resolve(cfg).settings)["eval"].batch(list(range(8)), CPU)
     with torch.inference_mode():
         before = model(**inputs).logits
-        error = checks.merge_max_abs_error(model, encode(resolve(cfg).run, resolve(cfg).settings)["eval"], CPU)
+        split = encode(resolve(cfg).run, resolve(cfg).settings)["eval"]
+        error = checks.merge_max_abs_error(model, resolve(cfg).run.method, split, CPU)
         merge(model)
         after = model(**inputs).logits
     assert not any(isinstance(module, LoRALinear) for module in model.modules())

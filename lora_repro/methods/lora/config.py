@@ -178,8 +178,7 @@ class LoRAConfig(SizedConfig):
 
     def rate_factor(self, parameter: str) -> float:
         """Returns LoRA+'s ratio for the factor that starts at zero: B, of the token embedding A."""
-        zero = (".updates.embed.lora_A",) if ".updates.embed." in parameter else (".lora_B",)
-        return self.loraplus_lr_ratio if parameter.endswith(zero) else 1.0
+        return self.loraplus_lr_ratio if _starts_at_zero(parameter) else 1.0
 
     def count(self, arch: Arch) -> Count:
         """Counts r (d_in + d_out) weights a site; for square matrices the paper's 2 n d_model r (Section 5.1)."""
@@ -211,6 +210,36 @@ class LoRAConfig(SizedConfig):
             r, scaling = self.r_of(site), self.scaling_of(site)
             update = LoRAUpdate(site.d_in, site.d_out, r, scaling, start, site.name, self.dropout, self.freeze_A)
             attach_update(model, site, update)
+
+    def in_fp32(self, model: "nn.Module") -> "list[nn.Module]":
+        """Returns the updates: a frozen A stays in fp32 beside its B."""
+        from lora_repro.methods.lora.layers import LoRAUpdate
+
+        return [module for module in model.modules() if isinstance(module, LoRAUpdate)]
+
+    def starts_still(self, parameter: str) -> bool:
+        """Tells whether it is the factor that is multiplied by the one that starts at zero: A, of the embedding B."""
+        return parameter.endswith((".lora_A", ".lora_B")) and not _starts_at_zero(parameter)
+
+    def flags(self, model: "nn.Module") -> dict[str, bool]:
+        """Returns `b_zero`: a factor that started at zero is still zero, so its update does nothing."""
+        from lora_repro.methods.lora.layers import LoRAUpdate
+
+        updates = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
+        return {"b_zero": any(not (update.lora_B.any() and update.lora_A.any()) for update in updates)}
+
+    why_not_merged: ClassVar[str | None] = None
+
+    def merge(self, model: "nn.Module") -> None:
+        """Folds every update into its weights: W_0 + s B A (Section 4.1)."""
+        from lora_repro.methods.lora.layers import merge
+
+        merge(model)
+
+
+def _starts_at_zero(parameter: str) -> bool:
+    """Tells whether a parameter is the factor that starts at zero: B, of the token embedding A."""
+    return parameter.endswith(".updates.embed.lora_A" if ".updates.embed." in parameter else ".lora_B")
 
 
 def _keys_of(site: Site) -> list[str]:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from lora_repro.methods.base import Count
+from lora_repro.methods.base import Count, MethodConfig
 from lora_repro.methods.lora.config import LoRAConfig
 from lora_repro.methods.prefix import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
 from lora_repro.models.arch import Arch
@@ -16,6 +16,8 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
     """LoRA and trained embeddings of tokens (Appendix E)."""
 
     prefix_type: ClassVar[type[PrefixConfig]] = PrefixEmbedConfig
+    why_not_merged: ClassVar[str | None] = PrefixConfig.why_not_merged
+    attach = MethodConfig.attach  # LoRA's alone would leave the tokens out
 
     l_p: int = MISSING
     l_i: int = MISSING
