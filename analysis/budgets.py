@@ -11,7 +11,6 @@ from lora_repro.costs.budget import Budget, Line
 from lora_repro.costs.saved_tensors import Batch
 from lora_repro.errors import InputError
 from lora_repro.methods import (
-    COUNTED,
     METHODS,
     AdapterDConfig,
     LoRAConfig,
@@ -132,10 +131,10 @@ def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str,
     for name, kind in (("prefix_embed", PrefixEmbedConfig), ("prefix_layer", PrefixLayerConfig)):
         yield "prefix", [kind(name, l_p=1, l_i=infix) for infix in (INFIX, 0)]
     for name in ("adapter_h", "adapter_l", "adapter_p"):
-        yield "adapters", [COUNTED[name](name, bottleneck=1)]  # pyright: ignore[reportCallIssue]
+        yield "adapters", [METHODS[name](name, bottleneck=1)]  # pyright: ignore[reportCallIssue]
     yield "adapters", [AdapterDConfig("adapter_d", bottleneck=1, dropped=n) for n in range(1, arch.num_layers)]
     for name in ("full", "ft_top2", "bitfit"):
-        yield "parts of the model", [{**METHODS, **COUNTED}[name](name)]
+        yield "parts of the model", [METHODS[name](name)]
 
 
 def _sets_of(arch: Arch) -> list[list[str]]:
@@ -164,9 +163,8 @@ def _sized(method: MethodConfig, arch: Arch, asked: Budget) -> tuple[MethodConfi
     return method, None, None if asked.admits(count) else f"{method.name}: trains {asked.printed(count)}"
 
 
-def _named(method: MethodConfig) -> str:
-    targets = getattr(method, "targets", None)
-    return f"{method.name} on {','.join(targets)}" if targets else method.name
+def _named(method: SizedConfig) -> str:
+    return f"{method.name} on {','.join(method.scope)}" if method.scope else method.name
 
 
 def unequal_widths(arch: Arch) -> str | None:

@@ -8,7 +8,7 @@ from analysis.budgets import BESIDE_LORA, INFIX, UNEQUAL, Offer, Offers, percent
 from analysis.render.lines import aligned
 from lora_repro.costs.budget import is_unequal
 from lora_repro.costs.saved_tensors import Batch
-from lora_repro.methods import COUNTED, SizedConfig
+from lora_repro.methods import METHODS, SizedConfig, trainable
 from lora_repro.models.arch import Arch
 
 _UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -109,7 +109,7 @@ def _notes(found: Offers, arch: Arch, batch: Batch, on_cpu: bool) -> list[str]:
         "checkpoint: the trained tensors as a file, in fp32 and with the head.",
         "would do too: other sizes that meet the budget; the nearest is in the table.",
     ]
-    if counted := [name for name in COUNTED if name in methods]:
+    if counted := [name for name in METHODS if name in methods and name not in trainable()]:
         notes.append(f"Counted from shapes and not trained here yet: {', '.join(counted)}.")
     if any(name.startswith("lora_prefix") for name in methods):
         l_p, l_i = BESIDE_LORA

@@ -9,8 +9,8 @@ from yaml import MarkedYAMLError
 
 from lora_repro.config.resolve import unknown_key
 from lora_repro.config.settings import tilde_message
-from lora_repro.errors import did_you_mean, no_such_choice
-from lora_repro.methods import COUNTED, METHODS
+from lora_repro.errors import InputError, did_you_mean, no_such_choice
+from lora_repro.methods import refuse_untrainable
 
 
 def explain(error: Exception) -> str:
@@ -29,12 +29,11 @@ def explain(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if ".." in group:  # a path where a name belongs
             group, _, name = error.missing_cfg_file.partition("/")
-        if group == "method" and name in COUNTED:
-            return (
-                f"method={name} is counted here, not trained yet.\n"
-                "Count it: python -m analysis budget --model MODEL --budget NUMBER; "
-                f"train one of these: {', '.join(METHODS)}."
-            )
+        if group == "method":
+            try:
+                refuse_untrainable(name)
+            except InputError as refusal:
+                return str(refusal)
         names = [option for option in error.options or [] if not option.endswith("_schema")]
         return no_such_choice(group, name, names)
     if isinstance(error, OverrideParseException):

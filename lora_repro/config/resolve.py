@@ -14,7 +14,7 @@ from lora_repro.config.schema import Config, Run, TrainConfig, load_group
 from lora_repro.config.settings import Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, did_you_mean
-from lora_repro.methods import METHODS, SizedConfig
+from lora_repro.methods import METHODS, SizedConfig, refuse_untrainable
 from lora_repro.models.arch import ModelConfig
 from lora_repro.models.inputs import identify_local, refuse_impossible_weights
 from lora_repro.store.adapter_identity import identify_adapter
@@ -61,7 +61,7 @@ def resolve(cfg: DictConfig) -> Resolved:
         refuse_impossible_weights(Path(settings.paths.model or "").expanduser(), run.arch)
     run.model.check()
     run.task.check()
-    run.train.check(run.arch)
+    run.train.check(run.arch, run.method.added_tokens)
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
         setattr(run.method, run.method.size_key, budget.solve(run.method, run.arch))
     run.method.check(run.arch)
@@ -86,6 +86,7 @@ def _refuse_changed_choices(run: Run) -> None:
             raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
     if METHODS.get(run.method.name) is not type(run.method):
         raise InputError(f"method.name: follows from the choice of the method (given: {run.method.name}).")
+    refuse_untrainable(run.method.name)
     described = [f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)]
     read_there = {"config", "digest"} if run.model.name == "local" else set()
     for group, part, keys in (

@@ -59,13 +59,18 @@ class TrainConfig:
     init_from: str | None = None
     """Start from the adapter and head of a run (its id or directory) or of a PEFT folder."""
 
-    def check(self, arch: Arch) -> None:
+    def check(self, arch: Arch, added_tokens: int = 0) -> None:
         """Refuses impossible values.
+
+        Args:
+            arch: The model's shapes.
+            added_tokens: How many tokens the method puts in front of or behind an input.
 
         Raises:
             InputError: Naming the key, the value and what is possible.
         """
         head_rate = self.head_learning_rate if self.head_learning_rate is not None else self.learning_rate
+        longest = arch.max_length - added_tokens
         clip = self.max_grad_norm if self.max_grad_norm is not None else 1.0
         rules = [
             ("epochs", self.epochs >= 0, "0 (score only) or more"),
@@ -75,7 +80,7 @@ class TrainConfig:
             ("warmup_ratio", 0 <= self.warmup_ratio <= 1, "in [0, 1]"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
             ("max_grad_norm", 0 < clip < math.inf, "a finite number above 0, or null"),
-            ("max_length", 3 <= self.max_length <= arch.max_length, f"from 3 to {arch.max_length} tokens"),
+            ("max_length", 3 <= self.max_length <= longest, f"from 3 to {longest} tokens"),
             ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null"),
             ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "0 or more, or null"),
         ]

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from lora_repro.errors import InputError
-from lora_repro.methods import COUNTED, METHODS, LoRAConfig, MethodConfig, SizedConfig
+from lora_repro.methods import METHODS, MethodConfig, SizedConfig
 from lora_repro.models.arch import Arch
 
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
@@ -154,9 +154,9 @@ def solve(method: SizedConfig, arch: Arch) -> int:
         return sizes.best
     neighbours = line.neighbours(budget)
     told = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)
-    targets = f" on {', '.join(method.targets)}" if isinstance(method, LoRAConfig) else ""
+    scope = f" on {', '.join(method.scope)}" if method.scope else ""
     raise InputError(
-        f"method.budget: no {key}{targets} meets {budget.given} on this {arch.model_type} (d = {arch.d_model}, "
+        f"method.budget: no {key}{scope} meets {budget.given} on this {arch.model_type} (d = {arch.d_model}, "
         f"{arch.num_layers} layers): {told}.\nGive {key} itself, method.{key}={neighbours[-1]}, or another budget."
     )
 
@@ -174,6 +174,6 @@ def refuse_both(keys: Iterable[str]) -> None:
         InputError: If both are among the keys that somebody gave.
     """
     given = set(keys)
-    sizes = {f"method.{kind.size_key}" for kind in {**METHODS, **COUNTED}.values() if issubclass(kind, SizedConfig)}
+    sizes = {f"method.{kind.size_key}" for kind in METHODS.values() if issubclass(kind, SizedConfig)}
     if "method.budget" in given and (both := sorted(sizes & given)):
         raise InputError(f"{both[0]}: follows from method.budget, and both are given.\nGive one of the two.")

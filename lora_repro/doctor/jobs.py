@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule
 from lora_repro.models.arch import ROLES, Source
@@ -59,7 +58,7 @@ def data(subject: Subject) -> Found:
     protects="matrices that are adapted in name only, or of another shape than was counted",
     remedy="correct the model's sites in lora_repro/arch/families.py, or its conf/model file",
     each=lambda subject: subject._replace(
-        jobs=[job for job in subject.jobs if hasattr(job.resolved.run.method, "targets")]
+        jobs=[job for job in subject.jobs if job.resolved.run.method.sites(job.resolved.run.arch)]
     ).by(lambda run: run.model.name),
 )
 def targets(subject: Subject) -> Found:
@@ -67,10 +66,9 @@ def targets(subject: Subject) -> Found:
     from lora_repro.models import load as models
 
     run, paths = subject.largest.run, subject.settings.paths
-    methods: list[Any] = [job.resolved.run.method for job in subject.jobs]
-    roles = [role for role in ROLES if any(role in method.targets for method in methods)]
+    sites = list(dict.fromkeys(site for job in subject.jobs for site in job.resolved.run.method.sites(run.arch)))
+    roles = [role for role in ROLES if any(site.role == role for site in sites)]
     modules = dict(models.load_model(run, paths.model, paths.cache, device_of(subject)).named_modules())
-    sites = run.arch.select(roles)
     found = {site: getattr(modules.get(site.module), "weight", None) for site in sites}
     wrong = [site for site, W in found.items() if W is None or tuple(W.shape) != site.weight_shape]
     if wrong:

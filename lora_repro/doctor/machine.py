@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule, together
-from lora_repro.methods import FullConfig
 from lora_repro.store.files import write_atomically
 from lora_repro.sweep.workers import cores
 
@@ -159,7 +158,7 @@ def disk(subject: Subject) -> Found:
     settings, counts = subject.settings.log, []
     needed = 2 * 3 * 4 * max(job.resolved.run.method.count(job.resolved.run.arch).trainable for job in subject.jobs)
     for run in (job.resolved.run for job in subject.jobs):
-        copies = len(settings.snapshots) + (settings.save_full or not isinstance(run.method, FullConfig))
+        copies = len(settings.snapshots) + (settings.save_full or not run.method.is_saved_on_request)
         counts.append(RECORD_BYTES + 4 * copies * run.method.count(run.arch).trainable)
     needed += sum(counts)
     free = shutil.disk_usage(_nearest_folder(subject.settings.paths.outputs)).free

@@ -1,8 +1,10 @@
-"""The methods: a configuration and a count free of torch, and beside them the layers.
+"""The methods: a configuration and a count free of torch, and the layers beside them.
 
-A new method is a MethodConfig (in a file of its own or of its mechanism), its YAML in conf/method, and a line here.
+A new method is a MethodConfig (in a file of its own, or in that of its mechanism), its YAML in conf/method, and a line
+in METHODS.
 """
 
+from lora_repro.errors import InputError
 from lora_repro.methods.adapter import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
@@ -14,10 +16,6 @@ METHODS: dict[str, type[MethodConfig]] = {
     "lora": LoRAConfig,
     "full": FullConfig,
     "head_only": HeadOnlyConfig,
-}
-"""Methods that are trained: `method=NAME`."""
-
-COUNTED: dict[str, type[MethodConfig]] = {
     "ft_top2": FTTop2Config,
     "bitfit": BitFitConfig,
     "adapter_h": AdapterHConfig,
@@ -29,10 +27,29 @@ COUNTED: dict[str, type[MethodConfig]] = {
     "lora_prefix_embed": LoRAPrefixEmbedConfig,
     "lora_prefix_layer": LoRAPrefixLayerConfig,
 }
-"""The paper's other methods: counted from shapes, not trained yet."""
+"""All methods by name. Those that define `attach` are trained, `method=NAME`; the others are counted and planned."""
+
+
+def trainable() -> list[str]:
+    """Returns the names of the methods that are trained."""
+    return [name for name, method in METHODS.items() if method.is_trainable()]
+
+
+def refuse_untrainable(name: str) -> None:
+    """Refuses a method that is counted, not trained.
+
+    Raises:
+        InputError: With what can be done with it, and those that are trained.
+    """
+    if name in METHODS and name not in trainable():
+        raise InputError(
+            f"method={name} is counted here, not trained yet.\n"
+            "Count it: python -m analysis budget --model MODEL --budget NUMBER; "
+            f"train one of these: {', '.join(trainable())}."
+        )
+
 
 __all__ = [
-    "COUNTED",
     "METHODS",
     "AdapterConfig",
     "AdapterDConfig",
@@ -52,4 +69,6 @@ __all__ = [
     "PrefixEmbedConfig",
     "PrefixLayerConfig",
     "SizedConfig",
+    "refuse_untrainable",
+    "trainable",
 ]

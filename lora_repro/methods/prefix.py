@@ -30,6 +30,11 @@ class PrefixConfig(SizedConfig):
         """For example `prefix_embed-p256-i8`."""
         return f"{self.name}-p{self.l_p}-i{self.l_i}"
 
+    @property
+    def added_tokens(self) -> int:
+        """l_p and l_i."""
+        return self.l_p + self.l_i
+
     def largest(self, arch: Arch) -> int:
         """Returns how many tokens fit in front of the infix and one token of input."""
         return arch.max_length - 1 - self.l_i

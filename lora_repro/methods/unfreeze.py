@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+from jaxtyping import Float
+
 from lora_repro.errors import InputError
-from lora_repro.methods.base import Count, MethodConfig
-from lora_repro.models.arch import Arch
+from lora_repro.methods.base import Count, MethodConfig, Tensors
+from lora_repro.models.arch import Arch, Site
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +32,16 @@ class UnfreezeConfig(MethodConfig):
             by_module[module] = by_module.get(module, 0) + arch.size([name])
         return Count(sum(by_module.values()), arch.head_size, arch.size(), by_module)
 
+    def sites(self, arch: Arch) -> list[Site]:
+        """Returns the matrices that are unfrozen."""
+        unfrozen = {*self.unfrozen(arch)}
+        return [site for site in arch.sites if f"{site.module}.weight" in unfrozen]
+
+    def delta_W(self, site: Site, after: Tensors, before: Tensors) -> Float[np.ndarray, "d_out d_in"]:
+        """Returns W' - W."""
+        weight = f"{site.module}.weight"
+        return site.matrix_in(after(weight)) - site.matrix_in(before(weight))
+
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Unfreezes the parameters."""
         for name in self.unfrozen(arch):
@@ -38,6 +51,8 @@ class UnfreezeConfig(MethodConfig):
 @dataclass
 class FullConfig(UnfreezeConfig):
     """Full fine-tuning: every weight is trained."""
+
+    is_saved_on_request: ClassVar[bool] = True
 
     def unfrozen(self, arch: Arch) -> list[str]:
         """Returns the whole backbone."""

@@ -10,7 +10,6 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.arch import Site
 from lora_repro.models.load import load_model
-from lora_repro.models.parts import features_of
 
 
 def base_parameters(run: Run, settings: Settings, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -31,9 +30,4 @@ def base_matrices(run: Run, settings: Settings, sites: Sequence[Site]) -> dict[s
         MissingInputError: If the weights are missing or damaged.
     """
     found = base_parameters(run, settings, {f"{site.module}.weight" for site in sites})
-    matrices = {}
-    for site in sites:
-        weight = torch.from_numpy(found[f"{site.module}.weight"])
-        W = weight.T if site.transposed or site.layer is None else weight
-        matrices[site.name] = features_of(W, site.part).reshape(-1, site.d_in).contiguous().numpy()
-    return matrices
+    return {site.name: np.ascontiguousarray(site.matrix_in(found[f"{site.module}.weight"])) for site in sites}

@@ -21,7 +21,7 @@ import yaml
 from lora_repro.config.resolve import Resolved
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, not_ours
-from lora_repro.methods import FullConfig, MethodConfig
+from lora_repro.methods import MethodConfig
 from lora_repro.store import files
 from lora_repro.store.digests import digests_of
 from lora_repro.store.lock import Lock, Owner, holder, remove_dead
@@ -242,7 +242,7 @@ class Record:
     def lacking(self, settings: LogConfig, method: MethodConfig) -> list[str]:
         """Returns what `log` asks for and a finished run's directory does not hold."""
         wanted = [self.snapshot_path(fraction) for fraction in settings.snapshots]
-        if settings.save_full and isinstance(method, FullConfig):
+        if settings.save_full and method.is_saved_on_request:
             wanted.append(self.folder / TRAINED)
         return [path.relative_to(self.folder).as_posix() for path in wanted if not path.exists()]
 

@@ -18,7 +18,7 @@ from lora_repro.config.schema import Dtype, Run, Schedule
 from lora_repro.errors import DivergedError
 from lora_repro.mirror import mirror
 from lora_repro.models.load import load
-from lora_repro.store.adapter import Start, load_adapter, save_adapter
+from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
 from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded, encode
@@ -113,7 +113,7 @@ class Assembled(NamedTuple):
     """A model that is ready to be trained or scored."""
 
     model: nn.Module
-    origin: Start | None
+    origin: TakenOver | None
     """What it took over from `train.init_from`."""
 
 

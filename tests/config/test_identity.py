@@ -12,7 +12,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Run, TrainConfig
 from lora_repro.config.settings import ComputeConfig, LogConfig, PathsConfig
 from lora_repro.errors import InputError
-from lora_repro.methods import METHODS
+from lora_repro.methods import METHODS, trainable
 from lora_repro.methods.lora.layers import Start, initial_A
 from lora_repro.models.arch import ModelConfig
 from lora_repro.sweep.grid import load
@@ -41,6 +41,16 @@ def test_ids_never_change(line: str) -> None:
     assert id_of(*line.split()) == GOLDEN_IDS[line]
 
 
+LORA_DEFAULTS = {
+    "r_pattern": None,
+    "init": "kaiming",
+    "init_std": 0.02,
+    "freeze_A": False,
+    "rslora": False,
+    "loraplus_lr_ratio": 1.0,
+    "bias": "none",
+}
+
 TASK_DEFAULTS = {
     "train_size": None,
     "eval_size": None,
@@ -59,13 +69,11 @@ GOLDEN_DEFAULTS = {
     "RatingsConfig.label_words": [" negative", " positive"],
     "GeneratedConfig.prompt": "words: {text} so",
     "GeneratedConfig.label_words": [" bad", " good"],
-    "LoRAConfig.r_pattern": None,
-    "LoRAConfig.init": "kaiming",
-    "LoRAConfig.init_std": 0.02,
-    "LoRAConfig.freeze_A": False,
-    "LoRAConfig.rslora": False,
-    "LoRAConfig.loraplus_lr_ratio": 1.0,
-    "LoRAConfig.bias": "none",
+    **{
+        f"{name}.{key}": default
+        for name in ("LoRAConfig", "LoRAPrefixEmbedConfig", "LoRAPrefixLayerConfig")
+        for key, default in LORA_DEFAULTS.items()
+    },
 }
 
 
@@ -82,8 +90,8 @@ def test_defaults_that_ids_leave_out_never_change() -> None:
 
 
 def test_ids_of_all_methods_differ() -> None:
-    ids = {id_of(*SMOKE, f"method={name}").rpartition("-")[2] for name in METHODS}
-    assert len(ids) == len(METHODS) >= 3
+    ids = {id_of(*SMOKE, f"method={name}").rpartition("-")[2] for name in trainable()}
+    assert len(ids) == len(trainable()) >= 5
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_runs_id_and_its_directory_are_one_identity(tiny: Compose) -> None:
         (["method.alpha=4"], "Give the adapter's"),
         (["method.targets=[q]"], "holds 4 tensors that method=lora-r8-q has no place for"),
         (["method.targets=[q,k,v]"], "leaves .*key as it is, and the method adapts it.*\nGive method.targets as"),
-        (["method=head_only"], "holds no trained.safetensors"),
+        (["method=head_only"], "is one of method=lora, from which method=head_only cannot start"),
     ],
 )
 def test_an_adapter_of_another_method_is_refused(tiny: Compose, overrides: list[str], message: str) -> None:

@@ -11,7 +11,6 @@ from helpers.architectures import PAPER_ARCHS
 from analysis.items import facts_of
 from lora_repro.costs import budget
 from lora_repro.methods import (
-    COUNTED,
     METHODS,
     AdapterDConfig,
     AdapterLConfig,
@@ -119,7 +118,7 @@ def printed(table: int, row: dict[str, Any]) -> str:
 def methods_of(table: int, row: dict[str, Any]) -> list[MethodConfig]:
     """Returns the row's method with the settings that are given, or with every one that prints so."""
     name, arch = name_of(row), PAPER_ARCHS[row["model"]]
-    kind, settings = (METHODS | COUNTED)[name], settings_of(table, row)
+    kind, settings = METHODS[name], settings_of(table, row)
     if issubclass(kind, LoRAConfig):
         targets = list(settings.pop("targets"))
         return [kind(name, targets, settings.pop("r"), 1.0, 0.0, **settings)]
@@ -150,7 +149,7 @@ def outcome(table: int, row: dict[str, Any]) -> str | None:
 
 def key_of(table: int, row: dict[str, Any]) -> tuple[int, str, str, str]:
     settings = " ".join(f"{key}={value}" for key, value in settings_of(table, row).items())
-    sized = issubclass((METHODS | COUNTED)[name_of(row)], SizedConfig)
+    sized = issubclass(METHODS[name_of(row)], SizedConfig)
     return table, row["model"], row["method"], settings or (printed(table, row) if sized else "")
 
 
@@ -196,7 +195,7 @@ def test_reasons_name_our_count(table: int, row: dict[str, Any]) -> None:
     if "not unique" in reason:
         assert len({getattr(method, "dropped", None) for method in methods}) == 12
     elif not methods:
-        kind = (METHODS | COUNTED)[row["method"]]
+        kind = METHODS[row["method"]]
         method = kind(row["method"], **({"l_p": 1, "l_i": 0} if row["method"] == "prefix_layer" else {"bottleneck": 1}))
         assert isinstance(method, SizedConfig)
         line = budget.Line.of(method, arch)

@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,11 +14,13 @@ from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError
-from lora_repro.methods.base import Count, SizedConfig, refuse_outside
+from lora_repro.methods.base import Count, SizedConfig, Tensors, refuse_outside
 from lora_repro.models.arch import ROLES, Arch, Site
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from lora_repro.store.tensors import Saved
 
 
 class Init(str, Enum):
@@ -116,6 +120,11 @@ class LoRAConfig(SizedConfig):
             if not holds:
                 raise InputError(f"method.{key}: must be {legal} (given: {getattr(self, key)}).")
 
+    @property
+    def scope(self) -> list[str]:
+        """The adapted matrices."""
+        return self.targets
+
     def largest(self, arch: Arch) -> int:
         """Returns the width of the narrowest target.
 
@@ -210,6 +219,36 @@ class LoRAConfig(SizedConfig):
             r, scaling = self.r_of(site), self.scaling_of(site)
             update = LoRAUpdate(site.d_in, site.d_out, r, scaling, start, site.name, self.dropout, self.freeze_A)
             attach_update(model, site, update)
+
+    def sites(self, arch: Arch) -> list[Site]:
+        """Returns the adapted matrices."""
+        return arch.select(self.targets)
+
+    def delta_W(self, site: Site, after: Tensors, before: Tensors) -> Float[np.ndarray, "d_out d_in"]:
+        """Returns s B A."""
+        A, B = (after(f"{site.module}.updates.{site.role}.{factor}") for factor in ("lora_A", "lora_B"))
+        return self.scaling_of(site) * (B @ A)
+
+    folder: ClassVar[str] = "adapter"
+    has_heads_of_base: ClassVar[bool] = True
+
+    def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
+        """Returns PEFT's names, of a frozen A too."""
+        from lora_repro.methods.lora import files
+
+        return files.file_names(self, arch)
+
+    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> None:
+        """Writes PEFT's layout."""
+        from lora_repro.methods.lora import files
+
+        files.write(tensors, self, arch, folder, base)
+
+    def read(self, arch: Arch, folder: Path) -> "Saved":
+        """Reads PEFT's layout."""
+        from lora_repro.methods.lora import files
+
+        return files.read(self, arch, folder)
 
     def in_fp32(self, model: "nn.Module") -> "list[nn.Module]":
         """Returns the updates: a frozen A stays in fp32 beside its B."""

@@ -28,6 +28,11 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
         return self.prefix_type(self.name, l_p=self.l_p, l_i=self.l_i)
 
     @property
+    def added_tokens(self) -> int:
+        """l_p and l_i."""
+        return self.prefix.added_tokens
+
+    @property
     def label(self) -> str:
         """For example `lora_prefix_embed-r8-qv-p8-i4`."""
         return f"{super().label}-p{self.l_p}-i{self.l_i}"

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from lora_repro.errors import InputError
 
 ROLES = ("q", "k", "v", "o", "up", "down", "gate", "embed")
@@ -49,6 +52,13 @@ class Site(NamedTuple):
         if self.layer is None:
             return (self.d_in, self.d_out)
         return (self.d_in, self.features) if self.transposed else (self.features, self.d_in)
+
+    def matrix_in(self, weight: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "d_out d_in"]:
+        """Returns this matrix in the weight of its module: the whole of it, transposed, or the rows of a part."""
+        W = weight.T if self.transposed or self.layer is None else weight
+        if self.part is None:
+            return W
+        return W.reshape(self.part.groups, self.part.of, -1, self.d_in)[:, self.part.position].reshape(-1, self.d_in)
 
     @property
     def features(self) -> int:
