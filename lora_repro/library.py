@@ -155,13 +155,8 @@ def _arch(model: PreTrainedModel) -> Arch:
     if not is_classifier and not name.endswith(("ForCausalLM", "LMHeadModel")):
         raise InputError(f"{name}: neither a classifier of texts nor a language model.\n{_KINDS}")
     arch = arch_of(model.config.to_dict(), model.config.num_labels if is_classifier else None)
-    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if found != dict(arch.parameters):
-        first = min(key for key in found.keys() | arch.parameters if found.get(key) != arch.parameters.get(key))
-        raise InputError(
-            f"{name}: {first} is {found.get(first, 'absent')}, and {arch.model_type} has it as "
-            f"{arch.parameters.get(first, 'absent')}.\n{_KINDS}"
-        )
+    if wrong := arch.misfits({name: tuple(parameter.shape) for name, parameter in model.named_parameters()}):
+        raise InputError(f"{name}: {wrong[0]} in a model of type {arch.model_type}.\n{_KINDS}")
     if other := {str(p.dtype) for p in model.parameters()} - {"torch.float32"}:
         raise InputError(
             f"{name}: its weights are kept as {', '.join(sorted(other))}, and LoRA's in fp32.\n"

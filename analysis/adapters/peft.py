@@ -1,8 +1,10 @@
 """PEFT's folders: adapter_config.json says the scale, adapter_model.safetensors or .bin holds the factors."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from analysis.adapters.backbone import Backbone, arch_named, base_doubt, model_named, refuse_other_base
 from analysis.adapters.base import Adapter, Options, from_law, matrices
@@ -16,7 +18,7 @@ from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.render.words import shown
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings, settings_of
+from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
 
 _WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin", "adapter_model.pt", "adapter_0.pt")
@@ -31,14 +33,20 @@ def is_peft(folder: Path) -> bool:
     return (folder / PEFT_CONFIG).is_file()
 
 
-def read_peft(folder: Path, given: str, backbone: Backbone, options: Options) -> Adapter:
+def read_peft(folder: Path, content: Mapping[str, Any], given: str, backbone: Backbone, options: Options) -> Adapter:
     """Opens a PEFT folder.
+
+    Args:
+        folder: The folder.
+        content: What its adapter_config.json holds.
+        given: What the user calls it.
+        backbone: Its base, as far as it is known.
+        options: Of the command line.
 
     Raises:
         InputError: If it is damaged, of a kind that is not read here, or its shapes contradict its settings.
     """
     settings = folder / PEFT_CONFIG
-    content = settings_of(settings.read_bytes(), str(settings))
     kind = str(content.get("peft_type") or "LORA")
     refuse_other_kind(kind, str(settings))
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)

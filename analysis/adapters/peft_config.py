@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from analysis.adapters.beside import METHODS
 from analysis.render.words import listed, shown
 from lora_repro.errors import InputError
-from lora_repro.methods.lora.peft import REFUSED, others
-from lora_repro.methods.lora.peft_settings import PeftLoRA
+from lora_repro.methods.lora.peft_settings import MORE_THAN_BA, PeftLoRA, other_settings
 
 _STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts of A and B that take their place out of W_0: what is in B A is not only learned."""
@@ -85,6 +84,7 @@ def notes_on(config: PeftLoRA, modules: Sequence[str]) -> list[str]:
         )
     if config.given.get("alora_invocation_tokens"):
         notes.append("alora_invocation_tokens: the update acts only on what follows these tokens in the input.")
-    if config.kind == "LORA" and (unknown := others(config.given).keys() - REFUSED.keys() - {"enable_lora"}):
+    unknown = other_settings(config.given).keys() - MORE_THAN_BA.keys() - {"enable_lora"}
+    if config.kind == "LORA" and unknown:
         notes.append(f"{listed(sorted(unknown))}: not known here; it may change what the adapter computes.")
     return notes

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, backbone_of, open_backbone, refuse_other_base
-from analysis.adapters.base import Adapter, Matrix, Options, Origin, Place
-from analysis.adapters.checkpoints import read_checkpoint
+from analysis.adapters.base import Adapter, Factors, Matrix, Options, Origin, Place
+from analysis.adapters.checkpoints import first_directions, read_checkpoint
 from analysis.adapters.layouts import Pair, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.render.words import shown
@@ -64,13 +64,33 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
             "Compute it with log.save_full=true (a finished run again with log.rebuild=true)."
         )
     tensors = open_tensors(as_written(path))
-    if all(run.arch.is_head(tensor) for tensor in tensors.shapes):
+    sites = run.method.sites(run.arch)
+    if not sites:
         raise InputError(
             f"{folder}: a run of {run.method.name} changes no matrix but the head's.\nGive one of another method."
         )
-    adapter = read_checkpoint(tensors, run_name(folder), backbone, options)
+    if all(f"{site.module}.weight" in tensors.shapes for site in sites):
+        adapter = read_checkpoint(tensors, run_name(folder), backbone, options)
+    else:
+        adapter = _changed(run_name(folder), run, tensors, backbone, options.top)
     adapter.format, adapter.notes = _format(run), [*notes, *adapter.notes]
     return adapter
+
+
+def _changed(name: str, run: Run, tensors: Tensors, backbone: Backbone, top: int) -> Adapter:
+    """Returns what a method says that it changed each matrix by."""
+    members = []
+    for site in run.method.sites(run.arch):
+        read = partial(_first_directions, run, site, tensors, backbone, top)
+        place = Place(site.layer, site.role, site.part)
+        members.append(place.matrix(site.module, site.d_in, site.features, read, backbone))
+    return Adapter(name, "", members, list(tensors.shapes), takes=frozenset({"top"}))
+
+
+def _first_directions(run: Run, site: Site, tensors: Tensors, backbone: Backbone, top: int) -> Factors:
+    base = backbone.weights
+    assert base is not None  # a run's base is known
+    return first_directions(run.method.delta_W(site, tensors.read, base.read), top)
 
 
 def _base_of(run: Run, given: str | None) -> tuple[Backbone, list[str]]:

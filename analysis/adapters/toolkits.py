@@ -36,7 +36,7 @@ def read_settings_folder(folder: Path, given: str, backbone: Backbone, options: 
         return _read_mlx(folder, given, backbone, settings)
     if "peft_type" not in settings and isinstance(settings.get("config"), dict | str):
         return _read_hub(folder, given, backbone, options, settings)
-    return read_peft(folder, given, backbone, options)
+    return read_peft(folder, settings, given, backbone, options)
 
 
 def _read_mlx(folder: Path, given: str, backbone: Backbone, settings: Mapping[str, Any]) -> Adapter:

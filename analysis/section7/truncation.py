@@ -20,7 +20,7 @@ from lora_repro.config.identity import RUN_ID
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError, RunFailedError, did_you_mean
-from lora_repro.methods import FullConfig, LoRAConfig
+from lora_repro.methods import LoRAConfig
 from lora_repro.models.arch import Arch
 from lora_repro.store.adapter_identity import adapter_folder
 from lora_repro.store.record import TRAINED
@@ -124,15 +124,16 @@ def find_run(given: str, store: str | Path) -> Path:
 
 
 def _refuse_without_matrices(folder: Path, run: Run) -> None:
-    if isinstance(run.method, FullConfig):
-        if not (folder / TRAINED).is_file():
-            raise MissingInputError(
-                f"{folder.name} keeps no {TRAINED}, as full fine-tuning does unless it is asked to.\n"
-                "Compute it again with log.save_full=true log.rebuild=true."
-            )
-    elif not isinstance(run.method, LoRAConfig):
+    if run.method.is_saved_on_request and not (folder / TRAINED).is_file():
+        raise MissingInputError(
+            f"{folder.name} keeps no {TRAINED}: method={run.method.name} writes it only where log.save_full asks.\n"
+            "Compute it again with log.save_full=true log.rebuild=true."
+        )
+    sites = run.method.sites(run.arch)
+    unfrozen = {*run.method.unfrozen(run.arch)}
+    if not isinstance(run.method, LoRAConfig) and not any(f"{site.module}.weight" in unfrozen for site in sites):
         raise InputError(
-            f"truncate: method={run.method.name} changes no matrix but the head's, so there is nothing to cut.\n"
+            f"truncate: method={run.method.name} changes no matrix but the head's, or by no update that can be cut.\n"
             "Give a run of method=lora, or of method=full."
         )
 
@@ -151,7 +152,7 @@ def _updates(parameter: Callable[[str], np.ndarray], run: Run, method: LoRAConfi
 def _changes(
     parameter: Callable[[str], np.ndarray], trained: Sequence[str], run: Run, settings: Settings
 ) -> list[Matrix]:
-    """Returns what full fine-tuning added to every matrix but the head's; of a fused layer's, q, k and v apart."""
+    """Returns what training added to every matrix of the model but the head's; of a fused layer's, q, k and v apart."""
     from lora_repro.models.base_weights import base_parameters
 
     names = [name for name in trained if not run.arch.is_head(name) and parameter(name).ndim == 2]

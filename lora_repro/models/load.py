@@ -353,12 +353,9 @@ def _check_config(path: Path, declared: Mapping[str, Any]) -> None:
 
 
 def _check_shapes(model: nn.Module, arch: Arch, name: str) -> None:
-    found = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
-    expected = dict(arch.parameters)
-    if found != expected:
-        wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    if wrong := arch.misfits({key: tuple(parameter.shape) for key, parameter in model.named_parameters()}):
         raise MissingInputError(
             f"model={name}: {len(wrong)} weights do not have the shape that its configuration says. First: "
-            f"{wrong[0]} is {found.get(wrong[0], 'absent')}, expected {expected.get(wrong[0], 'absent')}.\n"
+            f"{wrong[0]}.\n"
             f"Fetch the weights anew (python -m lora_repro.fetch {name}) or correct conf/model/{name}.yaml."
         )

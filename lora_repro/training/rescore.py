@@ -44,7 +44,7 @@ class Rescorer:
         return provenance.machine(self._where, self.run.train.dtype)
 
     def parameter(self, name: str) -> np.ndarray:
-        """Returns a parameter as the run ended with it; an update's are `MODULE.updates.LETTER.lora_A` and `lora_B`."""
+        """Returns a parameter as the run ended with it, by its name in the model that the method is attached to."""
         return self._model.get_parameter(name).detach().float().cpu().numpy()
 
     def score(self, replaced: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -18,8 +18,13 @@ from peft.tuners.lora import LoraLayer
 from analysis.adapters import read
 from analysis.section7.inspection import inspect
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.methods.lora.peft_settings import checked
+from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings, settings_of
 from lora_repro.training.job import run_job
+
+
+def checked(content: str | bytes, where: str) -> PeftLoRA:
+    return lora_settings(settings_of(content, where), where)
+
 
 GOOD: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
 

@@ -19,7 +19,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError
 from lora_repro.methods import HeadOnlyConfig
-from lora_repro.methods.lora import peft
+from lora_repro.methods.lora import peft, peft_settings
 from lora_repro.models.load import load_tokenizer
 from lora_repro.store.adapter import fill
 from lora_repro.store.adapter_identity import identify_adapter
@@ -113,7 +113,7 @@ def test_other_starts_of_peft_are_refused_by_name(tiny: Compose, base: Path, sta
 
 
 def test_every_start_and_every_setting_of_peft_is_known() -> None:
-    known = {*peft.WITHOUT_EFFECT, *peft.CHECKED, *peft.REFUSED}
+    known = {*peft_settings.WITHOUT_EFFECT, *peft_settings.CHECKED, *peft_settings.MORE_THAN_BA}
     assert {field.name for field in fields(LoraConfig)} - {"runtime_config"} == known - {"merge_weights"}
     starts = [
         str(start).partition("_niter")[0].lower()

@@ -12,47 +12,10 @@ from typing import Any
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora.config import LoRAConfig
 from lora_repro.methods.lora.patterns import Pattern
-from lora_repro.methods.lora.peft_settings import lora_settings, settings_of
+from lora_repro.methods.lora.peft_settings import MORE_THAN_BA, lora_settings, other_settings, settings_of
 from lora_repro.models.arch import Arch, Site
 
 log = logging.getLogger(__name__)
-
-WITHOUT_EFFECT = frozenset(
-    {
-        *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
-        *("inference_mode", "lora_dropout", "merge_weights"),  # of the training; the last one is PEFT's before 0.3
-        *("bias", "modules_to_save"),  # said by the tensors
-        *("eva_config", "corda_config", "lora_ga_config", "loftq_config", "qalora_group_size"),  # of what is refused
-        *("fan_in_fan_out", "megatron_config", "megatron_core"),  # PEFT goes by the layer
-    }
-)
-"""Settings that change nothing of what the tensors of the file compute, whatever they say."""
-
-CHECKED = frozenset(
-    {
-        *("peft_type", "init_lora_weights"),
-        *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"),
-        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    }
-)
-"""Settings that are held against the model and the method."""
-
-REFUSED = {
-    "use_dora": "scales each column of W_0 + B A",
-    "use_qalora": "pools the input before A",
-    "use_bdlora": "keeps only blocks of a factor",
-    "target_parameters": "adapts stacks of experts",
-    "lora_bias": "adds a bias to B",
-    "alora_invocation_tokens": "switches the adapter on behind certain tokens only",
-    "trainable_token_indices": "replaces rows of the token embedding",
-    "layer_replication": "repeats layers of the base",
-    "arrow_config": "chooses between several adapters",
-    "monteclora_config": "draws its updates at random",
-    "kasa_config": "cuts W_0 and puts a diagonal between B and A",
-    "velora_config": "trains with another gradient",
-    "ensure_weight_tying": "adapts the output layer with the token embedding",
-}
-"""Settings of an update that is not only (alpha / r) B A beside W_0."""
 
 DRAWN = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
 """Starts (init_lora_weights) that leave W_0 as it is."""
@@ -155,19 +118,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise MissingInputError(f"{path} cannot be read ({error.strerror}).\nGive a folder that can.") from error
 
 
-def others(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that may change what is computed: those that are known to, and those that are not known."""
-    harmless = WITHOUT_EFFECT | CHECKED
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in harmless and value is not None and value is not False and value not in ({}, [], "")
-    }
-
-
 def _refuse_other_sums(config: Mapping[str, Any], path: Path) -> None:
-    for key, value in others(config).items():
-        what = f"which {REFUSED[key]}" if key in REFUSED else "which is not known here, and may change its output"
+    for key, value in other_settings(config).items():
+        what = f"which {MORE_THAN_BA.get(key, 'is not known here, and may change its output')}"
         raise InputError(
             f"{path}: the adapter has {key[:80]} = {str(value)[:80]}, {what}; method=lora adds (alpha / r) B A.\n"
             "Give an adapter without it, or merge it into its base with PEFT and give that: model=local paths.model=DIR"

@@ -9,14 +9,45 @@ from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods.lora.patterns import Budget, Pattern
 from lora_repro.store.reading import parse_foreign_json
 
-_OTHER_SUMS = {
+WITHOUT_EFFECT = frozenset(
+    {
+        *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
+        *("inference_mode", "lora_dropout", "merge_weights"),  # of the training; the last one is PEFT's before 0.3
+        *("bias", "modules_to_save"),  # said by the tensors
+        *("eva_config", "corda_config", "lora_ga_config", "loftq_config", "qalora_group_size"),  # of what is refused
+        *("fan_in_fan_out", "megatron_config", "megatron_core"),  # PEFT goes by the layer
+    }
+)
+"""Settings that change nothing of what the tensors of the file compute, whatever they say."""
+
+CHECKED = frozenset(
+    {
+        *("peft_type", "init_lora_weights"),
+        *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    }
+)
+"""Settings that are held against the model and the method."""
+
+MORE_THAN_BA = {
     "use_dora": "scales each column of W_0 + B A",
     "use_qalora": "pools the input before A",
     "use_bdlora": "keeps only blocks of a factor",
+    "target_parameters": "adapts stacks of experts",
+    "lora_bias": "adds a bias to B",
+    "alora_invocation_tokens": "switches the adapter on behind certain tokens only",
+    "trainable_token_indices": "replaces rows of the token embedding",
+    "layer_replication": "repeats layers of the base",
     "arrow_config": "mixes several adapters by the input",
-    "target_parameters": "adapts stacks of experts, whose update is no B A",
+    "monteclora_config": "draws its updates at random",
+    "kasa_config": "cuts W_0 and puts a diagonal between B and A",
+    "velora_config": "trains with another gradient",
+    "ensure_weight_tying": "adapts the output layer with the token embedding",
 }
-"""Settings of a LoRA adapter whose update is not (alpha / r) B A (peft/tuners/lora/variants.py)."""
+"""Settings with which an adapter computes more than W_0 + (alpha / r) B A, and what (peft/tuners/lora/variants.py)."""
+
+_NO_BA = ("use_dora", "use_qalora", "use_bdlora", "arrow_config", "target_parameters")
+"""Those of them whose update is no B A at all, so that there is nothing to look at either."""
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "peft_type": ((str,), "a name"),
@@ -133,16 +164,6 @@ def settings_of(content: str | bytes, where: str) -> dict[str, Any]:
     return settings
 
 
-def checked(content: str | bytes, where: str) -> PeftLoRA:
-    """Reads a LoRA adapter's settings and refuses those whose update is no (alpha / r) B A.
-
-    Raises:
-        MissingInputError: If they are damaged.
-        InputError: If they are no LoRA adapter's.
-    """
-    return lora_settings(settings_of(content, where), where)
-
-
 def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alpha: str = "lora_alpha") -> PeftLoRA:
     """Checks settings by name.
 
@@ -163,9 +184,9 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
             fits = fits and all(type(item) is _ITEMS[key] for item in value)
         if value is not None and not fits:
             raise MissingInputError(f"{where}: {key} must be {words} (given: {_given(value)}).\n{_REMEDY}")
-    if setting := next((key for key in _OTHER_SUMS if settings.get(key)), None):
+    if setting := next((key for key in _NO_BA if settings.get(key)), None):
         raise InputError(
-            f"{where}: the adapter has {setting}, which {_OTHER_SUMS[setting]}.\n"
+            f"{where}: the adapter has {setting}, which {MORE_THAN_BA[setting]}.\n"
             "Give a LoRA adapter without it: dW = (alpha / r) B A."
         )
     budget = Budget()
@@ -187,6 +208,16 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
         read["alpha_pattern"],
         settings,
     )
+
+
+def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that may change what is computed: those that are known to, and those that are not known."""
+    harmless = WITHOUT_EFFECT | CHECKED
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in harmless and value is not None and value is not False and value not in ({}, [], "")
+    }
 
 
 def _unmatched(where: str, name: str, key: str, error: ValueError) -> InputError:

@@ -123,6 +123,15 @@ class Arch(NamedTuple):
                 )
         return [site for site in self.sites if site.role in roles]
 
+    def misfits(self, found: Mapping[str, Shape]) -> list[str]:
+        """Returns the parameters that a model has in another shape than here, or not at all, or too many, in words."""
+        ours = self.parameters
+        return [
+            f"{name} is {found.get(name, 'absent')}, expected {ours.get(name, 'absent')}"
+            for name in sorted(found.keys() | ours.keys())
+            if found.get(name) != ours.get(name)
+        ]
+
     def size(self, parameters: Iterable[str] | None = None) -> int:
         """Counts the weights of these parameters (default: of all)."""
         return sum(prod(self.parameters[name]) for name in (self.parameters if parameters is None else parameters))

@@ -1,0 +1,210 @@
+"""A method that nothing knows but its own class and the registry: it trains, resumes, saves, scores, merges, counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+from safetensors.torch import load_file
+from torch import nn
+
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.doctor.base import Subject, Verdict
+from lora_repro.doctor.jobs import one_step
+from lora_repro.errors import InputError
+from lora_repro.methods import METHODS, Count, MethodConfig, trainable
+from lora_repro.methods.base import Tensors
+from lora_repro.models.arch import Arch, Site
+from lora_repro.store.record import Record
+from lora_repro.store.recorded import run_of
+from lora_repro.sweep.grid import Job
+from lora_repro.training import interrupt
+from lora_repro.training.job import run_job
+from lora_repro.training.train import build
+
+Compose = Callable[..., DictConfig]
+CPU = torch.device("cpu")
+
+
+@dataclass
+class ScaleConfig(MethodConfig):
+    """Multiplies the output of W_o in each block by a trained number that starts at one."""
+
+    why_not_merged: ClassVar[str | None] = None
+
+    def sites(self, arch: Arch) -> list[Site]:
+        return arch.select(["o"])
+
+    def count(self, arch: Arch) -> Count:
+        by_module = {site.name: 1 for site in self.sites(arch)}
+        return Count(len(by_module), arch.head_size, arch.size() + len(by_module), by_module)
+
+    def attach(self, model: nn.Module, arch: Arch, seed: int) -> None:
+        for site in self.sites(arch):
+            layer = model.get_submodule(site.module)
+            layer.register_parameter("scale", nn.Parameter(torch.ones(())))
+            layer.register_forward_hook(_scaled)
+
+    def merge(self, model: nn.Module) -> None:
+        for layer in model.modules():
+            if isinstance(scale := layer._parameters.pop("scale", None), nn.Parameter):
+                layer._forward_hooks.clear()
+                for parameter in layer.parameters():
+                    parameter.data *= scale.data
+
+    def delta_W(self, site: Site, after: Tensors, before: Tensors) -> np.ndarray:
+        return (after(f"{site.module}.scale") - 1) * site.matrix_in(before(f"{site.module}.weight"))
+
+
+def _scaled(layer: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
+    return layer.scale * output  # pyright: ignore[reportOperatorIssue]
+
+
+@dataclass
+class PromptConfig(MethodConfig):
+    """Puts trained vectors in front of a decoder's input, as prefix tuning does, and takes them off its states."""
+
+    tokens: int = 3
+
+    @property
+    def added_tokens(self) -> int:
+        return self.tokens
+
+    def count(self, arch: Arch) -> Count:
+        added = self.tokens * arch.d_model
+        return Count(added, arch.head_size, arch.size() + added, {"prompt": added})
+
+    def attach(self, model: nn.Module, arch: Arch, seed: int) -> None:
+        body = model.base_model
+        assert isinstance(body, nn.Module)
+        model.prompt = nn.Parameter(torch.full((self.tokens, arch.d_model), 0.01))
+
+        def put_in(_: object, args: tuple[torch.Tensor, ...], given: dict[str, torch.Tensor]) -> object:
+            tokens, mask = args[0] if args else given.pop("input_ids"), given["attention_mask"]
+            table = body.get_input_embeddings()(tokens)  # pyright: ignore[reportCallIssue]
+            front = model.prompt.to(table.dtype).expand(len(tokens), -1, -1)  # pyright: ignore
+            given["inputs_embeds"] = torch.cat([front, table], 1)
+            given["attention_mask"] = torch.cat([mask.new_ones(len(tokens), self.tokens), mask], 1)
+            return (), given
+
+        def take_off(_: object, __: object, output: nn.Module) -> object:
+            output.last_hidden_state = output.last_hidden_state[:, self.tokens :]  # pyright: ignore
+            return output
+
+        body.register_forward_pre_hook(put_in, with_kwargs=True)
+        body.register_forward_hook(take_off)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new method takes beside its class: a line of the registry, and its file in conf/method."""
+    for name, method in {"scale": ScaleConfig, "prompt": PromptConfig}.items():
+        monkeypatch.setitem(METHODS, name, method)
+        ConfigStore.instance().store(group="method", name=name, node=method(name=name))
+
+
+def computed(cfg: DictConfig) -> tuple[Record, dict]:
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    result = record.read().result
+    assert result is not None
+    return record, result
+
+
+def test_a_method_that_defines_attach_is_trained_and_counted(tiny: Compose) -> None:
+    assert {"scale", "prompt"} <= {*trainable()}
+    record, result = computed(tiny("method=scale"))
+    assert record.run_id.startswith("tiny_bert-generated-scale-s0-")
+    assert result["params"]["method"] == 2 and result["params"]["by_module"] == {"layers.0.o": 1, "layers.1.o": 1}
+    assert result["flags"] | {"one_class": False} == {
+        "untrained": False, "unmoved": False, "b_zero": False, "one_class": False,
+    }  # fmt: skip
+    assert isinstance(run_of(result).method, ScaleConfig)
+    saved = load_file(record.folder / "trained.safetensors")
+    scales = [value.item() for name, value in saved.items() if name.endswith(".scale")]
+    assert len(scales) == 2 and all(scale != 1 for scale in scales)
+    assert {name for name in saved if not name.endswith(".scale")} == {
+        "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["scale", "bitfit", "ft_top2"])
+def test_a_run_that_starts_from_anothers_files_scores_as_it_did(tiny: Compose, method: str) -> None:
+    record, result = computed(tiny(f"method={method}"))
+    _, again = computed(tiny(f"method={method}", "train.epochs=0", f"train.init_from={record.run_id}"))
+    assert again["metrics"] == result["metrics"] and again["flags"]["untrained"]
+
+
+def test_a_method_is_resumed_after_it_was_stopped(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = ["method=scale", "log.checkpoint_every_s=0"]
+    _, whole = computed(tiny(*same, f"paths.outputs={tmp_path}/whole"))
+    cfg, calls = tiny(*same, f"paths.outputs={tmp_path}/cut"), iter(range(100))
+
+    def stop() -> None:
+        if next(calls) == 3:
+            raise interrupt.AskedToEndError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(interrupt, "refuse_to_go_on", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(cfg)
+    assert any(tmp_path.glob("cut/runs/*/checkpoint/*"))
+    _, resumed = computed(cfg)
+    assert resumed["metrics_by_epoch"] == whole["metrics_by_epoch"]
+
+
+@pytest.mark.parametrize("method", ["scale", "lora", "ft_top2", "full"])
+def test_dW_is_what_training_and_merging_add_to_a_matrix(tiny: Compose, method: str) -> None:
+    record, result = computed(tiny(f"method={method}", "train.learning_rate=0.1", "log.save_full=true"))
+    resolved = resolve(tiny(f"method={method}", "train.epochs=0", f"train.init_from={record.run_id}"))
+    run, model = resolved.run, build(resolved, CPU)
+    before = {name: p.detach().numpy() for name, p in build(resolve(tiny("method=head_only")), CPU).named_parameters()}
+    after = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    if run.method.why_not_merged is None:
+        assert 0 < result["merge_max_abs_error"] < 1e-4
+        run.method.merge(model)
+    else:
+        assert result["merge_max_abs_error"] is None
+    sites = run.method.sites(run.arch)
+    assert len(sites) == {"scale": 2, "lora": 4, "ft_top2": 12, "full": 13}[method]
+    for site in sites:
+        dW = run.method.delta_W(site, after.__getitem__, before.__getitem__)
+        merged = site.matrix_in(model.get_parameter(f"{site.module}.weight").detach().numpy())
+        assert np.allclose(merged - site.matrix_in(before[f"{site.module}.weight"]), dW, atol=1e-6) and dW.any()
+
+
+@pytest.mark.parametrize("method", ["scale", "bitfit", "ft_top2"])
+def test_doctor_takes_a_step_of_any_method(tiny: Compose, method: str) -> None:
+    resolved = resolve(tiny(f"method={method}", "train.dtype=bf16"))
+    found = one_step(Subject([Job([], run_id(resolved.run), resolved, {})], InputError(""), resolved.settings))
+    assert found.verdict is Verdict.ok, found
+
+
+@pytest.mark.parametrize("form", ["label", "text"])
+def test_tokens_in_front_of_the_input_are_masked_in_and_taken_off(tiny: Compose, form: str) -> None:
+    cfg = tiny("model=tiny_llama", "method=prompt", f"task.form={form}", "train.batch_size=8")
+    record, result = computed(cfg)
+    assert result["params"]["method"] == 3 * resolve(cfg).run.arch.d_model and not result["flags"]["unmoved"]
+    _, one_by_one = computed(
+        tiny(
+            *("model=tiny_llama", "method=prompt", f"task.form={form}", "train.batch_size=1"),
+            *("train.epochs=0", f"train.init_from={record.run_id}"),
+        )
+    )
+    for key in ("eval/loss", "test/loss"):  # padding beside an example changes nothing
+        assert one_by_one["metrics"][key] == pytest.approx(result["metrics"][key], abs=1e-5)
+
+
+def test_added_tokens_leave_less_room_for_the_input(tiny: Compose) -> None:
+    longest = resolve(tiny("model=tiny_llama", "method=head_only")).run.arch.max_length
+    resolve(tiny("model=tiny_llama", "method=prompt", f"train.max_length={longest - 3}"))
+    with pytest.raises(InputError, match=rf"max_length: must be from 3 to {longest - 3} tokens"):
+        resolve(tiny("model=tiny_llama", "method=prompt", f"train.max_length={longest - 2}"))
