@@ -1,6 +1,5 @@
 """A method that nothing knows but its own class and the registry: it trains, resumes, saves, scores, merges, counts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,11 +7,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from helpers.fixture_types import Compose
+from helpers.local_models import words_tokenizer, write
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import nn
 
+from analysis.adapters import read
+from analysis.adapters.base import Options
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.doctor.base import Subject, Verdict
@@ -28,7 +31,6 @@ from lora_repro.training import interrupt
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
 
-Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")
 
 
@@ -208,3 +210,17 @@ def test_added_tokens_leave_less_room_for_the_input(tiny: Compose) -> None:
     resolve(tiny("model=tiny_llama", "method=prompt", f"train.max_length={longest - 3}"))
     with pytest.raises(InputError, match=rf"max_length: must be from 3 to {longest - 3} tokens"):
         resolve(tiny("model=tiny_llama", "method=prompt", f"train.max_length={longest - 2}"))
+
+
+def test_what_a_method_changed_can_be_looked_at(tiny: Compose, tmp_path: Path) -> None:
+    base = write(tmp_path / "base", "bert", words_tokenizer(pad_token="<unk>"), max_position_embeddings=80)
+    local = ("model=local", f"paths.model={base}", "preset@train=tiny_bert", "train.learning_rate=0.1")
+    record, _ = computed(tiny("method=scale", *local))
+    saved, W = load_file(record.folder / "trained.safetensors"), load_file(base / "model.safetensors")
+    found = {matrix.name: matrix.read() for matrix in read(str(record.folder), Options(base=str(base))).matrices}
+    assert len(found) == 2
+    for layer in (0, 1):
+        module = f"bert.encoder.layer.{layer}.attention.output.dense"
+        dW = (saved[f"{module}.scale"] - 1) * W[f"{module}.weight"]
+        A, B, scaling, *_ = found[f"layer {layer}, o"]
+        assert scaling is not None and np.allclose(scaling * B @ A, dW.numpy(), atol=1e-6)
