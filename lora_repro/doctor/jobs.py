@@ -110,7 +110,7 @@ def one_step(subject: Subject) -> Found:
     checks.refuse_changed_weights(model, before)
     now = checks.digests(model)
     trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
-    still = [key for key in trained if now[key] == before[key] and not run.method.starts_still(key)]
+    still = [key for key in trained if now[key] == before[key] and not run.method.has_no_gradient_at_first(key)]
     error = checks.merge_max_abs_error(model, run.method, splits["eval"], where)
     if not math.isfinite(loss.item()):
         return Found(Verdict.fail, f"{name}: the loss is {loss.item()}")

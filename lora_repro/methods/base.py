@@ -1,4 +1,4 @@
-"""What all methods share: configuration, the count of what they train, and attach. No torch at import."""
+"""What a method answers for, with defaults for one that trains plain tensors. No torch at import."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,14 +42,35 @@ class Count(NamedTuple):
 
 @dataclass
 class MethodConfig:
-    """How a model is adapted."""
+    """How a model is adapted: what a method counts, trains, saves, merges and tells of itself.
+
+    The defaults serve a method that trains plain tensors: they are saved under their own names in trained.safetensors.
+    """
 
     name: str = MISSING
+
+    folder: ClassVar[str] = ""
+    """The folder inside a run's directory that `write` fills; empty: the directory itself."""
+    is_saved_on_request: ClassVar[bool] = False
+    """What is trained is as large as the model, so it is written only where log.save_full asks."""
+    has_label_order_of_base: ClassVar[bool] = False
+    """Files hold the head's outputs in the order of the base's labels, as PEFT's do, and not in the task's."""
+    why_not_merged: ClassVar[str | None] = "it adds nothing to the weights"
+    """Why `merge` has nothing to do, or cannot do it; None where it works."""
 
     @property
     def label(self) -> str:
         """The readable part of a run id."""
         return self.name
+
+    @property
+    def added_tokens(self) -> int:
+        """How many tokens the method puts in front of or behind an input: train.max_length leaves room for them.
+
+        `attach` does that around the forward pass of `model.base_model`: it extends embeddings, mask and positions, and
+        cuts the added positions off the last hidden states, which are all that heads and output layers read.
+        """
+        return 0
 
     def check(self, arch: Arch) -> None:
         """Refuses values that are impossible on this architecture.
@@ -66,69 +87,56 @@ class MethodConfig:
         """Returns the parameters of the backbone that are trained, by their names before anything is attached."""
         return []
 
-    def rate_factor(self, parameter: str) -> float:
-        """Returns what the learning rate is multiplied by for a parameter of the method."""
-        return 1.0
-
-    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
-        """Changes a model with all weights frozen but the head's into the method's: adds, or unfreezes, in place.
-
-        A method that defines this is trained; one that does not is counted and planned.
-        """
-        raise NotImplementedError
+    def sites(self, arch: Arch) -> list[Site]:
+        """Returns the matrices W that the method changes to W + dW, as far as the paper has a name for them."""
+        return []
 
     @classmethod
     def is_trainable(cls) -> bool:
-        """Tells whether the method defines `attach`."""
+        """Tells whether the method defines `attach`: one that does is trained, one that does not is only counted."""
         return cls.attach is not MethodConfig.attach
+
+    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
+        """Adds what the method trains to a model, or unfreezes it, in place; before, only the head is trained."""
+        raise NotImplementedError
+
+    def rate_factor(self, parameter: str) -> float:
+        """Returns what the learning rate is multiplied by for a parameter of the method."""
+        return 1.0
 
     def in_fp32(self, model: "nn.Module") -> "list[nn.Module]":
         """Returns the modules whose frozen parameters stay in fp32 where train.dtype=bf16 stores the others in bf16."""
         return []
 
-    def starts_still(self, parameter: str) -> bool:
-        """Tells whether a trained parameter has no gradient in the first step, as what it is multiplied by is zero."""
+    def has_no_gradient_at_first(self, parameter: str) -> bool:
+        """Tells whether a trained parameter cannot move in the first step, as it is multiplied by one that is zero."""
         return False
 
     def flags(self, model: "nn.Module") -> dict[str, bool]:
-        """Returns what a reader of the record must know of the trained model.
+        """Returns what a reader of result.json must know of the trained model.
 
-        Every result.json has `b_zero`: what the method adds is zero, so it does nothing.
+        `b_zero` is there for every method: what the method adds is zero, so it does nothing.
         """
         return {"b_zero": False}
-
-    def sites(self, arch: Arch) -> list[Site]:
-        """Returns the matrices W that the method changes to W + dW, as far as the paper has a name for them."""
-        return []
 
     def delta_W(self, site: Site, after: Tensors, before: Tensors) -> Float[np.ndarray, "d_out d_in"]:
         """Returns dW, what training added to the matrix of one of `sites`.
 
         Args:
             site: The matrix.
-            after: Reads a parameter of the trained model by its name in the model that `attach` has changed.
+            after: Reads a trained parameter by its name in the model that `attach` has changed.
             before: Reads a parameter of the base by its name there.
         """
         raise NotImplementedError
-
-    why_not_merged: ClassVar[str | None] = "it adds nothing to the weights"
-    """Why `merge` has nothing to do, or cannot do it; None where it works."""
 
     def merge(self, model: "nn.Module") -> None:
         """Folds what the method adds into the model's own weights, in place: the model is a plain one afterwards."""
         raise NotImplementedError
 
-    folder: ClassVar[str] = ""
-    """The folder inside a run's directory that `write` fills; empty: the directory itself."""
-    is_saved_on_request: ClassVar[bool] = False
-    """What is trained is as large as the model, and is written only where log.save_full asks."""
-    has_heads_of_base: ClassVar[bool] = False
-    """Files hold the outputs of the head in the order of the base's labels, as PEFT does, and not in the task's."""
-
     def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
-        """Returns what files call the tensors that are saved, by the names of the parameters: of trained ones the same.
+        """Returns what is saved: names of parameters, and what files call them. By default what is trained, as it is.
 
-        A method that freezes a part of what it adds must name that part too, if it cannot be drawn again.
+        A method that freezes a part of what it adds names that part too, unless `attach` draws it again.
         """
         return {name: name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -136,10 +144,10 @@ class MethodConfig:
         """Writes what was trained.
 
         Args:
-            tensors: The tensors by the names of `file_names`.
+            tensors: The tensors by the names that `file_names` gives them in files.
             arch: The model's shapes.
             folder: An existing folder.
-            base: The base as the hub names it, if it does.
+            base: The base as the hub names it.
         """
         from lora_repro.store.tensors import write_plain
 
@@ -156,15 +164,6 @@ class MethodConfig:
 
         return read_plain(folder)
 
-    @property
-    def added_tokens(self) -> int:
-        """How many tokens the method puts in front of or behind an input: train.max_length leaves room for them.
-
-        `attach` puts them there, around the forward pass of `model.base_model`, and takes them off its last hidden
-        states: every head and every language model's output reads those.
-        """
-        return 0
-
 
 @dataclass
 class SizedConfig(MethodConfig):
@@ -174,7 +173,7 @@ class SizedConfig(MethodConfig):
     """The field that holds this number."""
 
     budget: Any = field(default=None, metadata=NOT_IN_ID, kw_only=True)
-    """Number of trained weights from which that field is solved (whatever it says): an upper bound, or a number as
+    """Number of trained weights from which that field is solved, whatever it says: an upper bound, or a number as
     papers print it, 18M, 0.35M, 0.01%. See lora_repro/costs/budget.py."""
 
     @property

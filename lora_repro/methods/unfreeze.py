@@ -61,7 +61,7 @@ class FullConfig(UnfreezeConfig):
 
 @dataclass
 class HeadOnlyConfig(UnfreezeConfig):
-    """Only the head is trained: the floor that every method must clear."""
+    """Only the head is trained: what every other method is measured against."""
 
     def check(self, arch: Arch) -> None:
         """Refuses a language model, which has no head.

@@ -35,7 +35,7 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
     if keep_full or not run.method.is_saved_on_request:
         folder = folder / run.method.folder
         folder.mkdir(exist_ok=True)
-        order = label_order(run) if run.method.has_heads_of_base else None
+        order = label_order(run) if run.method.has_label_order_of_base else None
         write_adapter(model, run.arch, run.method, folder, run.model.hub or run.model.name, order)
 
 
@@ -140,7 +140,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
     start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
-    counts_as_base = run.method.has_heads_of_base and (not is_run or "digests" in result)
+    counts_as_base = run.method.has_label_order_of_base and (not is_run or "digests" in result)
     if counts_as_base and start.taken.intersection(_output_names(run.arch)):
         put_labels_in_order(model, run, str(folder))
     names = [PurePosixPath(name).name.lower() for name in (start.base, run.model.hub) if name is not None]

@@ -103,7 +103,7 @@ def test_a_folder_of_the_users_is_counted_by_its_config(tmp_path: Path, capsys: 
         (["--model", "minilm", "--budget", "0,35M"], ["method.budget", "given: 0,35M"]),
         (["--model", "minilm", "--budget", "1M", "method.budget=2M"], ["method.budget: given as 2M and 1M"]),
         (["--model", "minilm", "--budget", "1M", "--targets", "q,x"], ["no matrix 'x' in bert", "Matrices here"]),
-        (["--model", "minilm", "--budget", "1M", "--targets", "q,q"], ["q stands more than once"]),
+        (["--model", "minilm", "--budget", "1M", "--targets", "q,q"], ["q is named more than once"]),
         (["--model", "minilm", "--budget", "1M", "--length", "513"], ["--length: must be at least 1 and at most 512"]),
         (
             ["--model", "minilm", "--budget", "1M", "--batch-size", "0"],

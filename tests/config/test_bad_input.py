@@ -60,7 +60,7 @@ CASES = [
     ("one value", "analysis diff {run} {run} seed=1", "takes two runs, and no seed=1", "Leave it out"),
     ("targets", "run method.targets=[]", "at least one matrix", "method.targets=[q,v]"),
     ("targets", "run method.targets=[q,x]", "no matrix 'x'", "Matrices here: q, k, v, o"),
-    ("targets", "run method.targets=[q,q]", "q stands more than once", "method.targets=[q,v]"),
+    ("targets", "run method.targets=[q,q]", "q is named more than once", "method.targets=[q,v]"),
     ("targets", "run method.targets=q", "must be a list", "method.targets=[q,v]"),
     ("targets", "run method.targets=[[q]]", "must be a list of text", "method.targets=[q,v]"),
     ("rank", "run method.r=0", "method.r: must be from 1 to 32", "given: 0"),

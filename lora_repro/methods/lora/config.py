@@ -33,14 +33,14 @@ class Init(str, Enum):
 
 
 class Start(NamedTuple):
-    """How an update begins: what A_0 is drawn from, and by."""
+    """How A_0, the start of A, is drawn. B starts at zero."""
 
     seed: int
     init: Init = Init.kaiming
     init_std: float = 0.02
 
     def draw_A(self, name: str, r: int, d_in: int) -> Float[np.ndarray, "r d_in"]:
-        """Draws A_0, the start of A at the site of this name; it can be drawn again at any time.
+        """Draws A_0 of the site of this name: from the same seed, name and shape always the same.
 
         `kaiming` is loralib's (`kaiming_uniform_(a=sqrt(5))`, so U(-b, b) with b = 1 / sqrt(d_in)), `gaussian` the
         paper's (Section 4.1, which prints no deviation).
@@ -65,9 +65,12 @@ class LoRAConfig(SizedConfig):
     """W_0 x + (alpha / r) B A x on the matrices that `targets` names."""
 
     size_key: ClassVar[str] = "r"
+    folder: ClassVar[str] = "adapter"
+    has_label_order_of_base: ClassVar[bool] = True
+    why_not_merged: ClassVar[str | None] = None
 
     targets: list[str] = field(default=MISSING)
-    """Letters of the adapted matrices; a set, kept in the order q, k, v, o, up, down, gate, embed."""
+    """The adapted matrices; a set, kept in the order q, k, v, o, up, down, gate, embed."""
     r: int = MISSING
     alpha: float = MISSING
     dropout: float = MISSING
@@ -142,13 +145,13 @@ class LoRAConfig(SizedConfig):
         """
         if not all(isinstance(role, str) for role in self.targets):
             raise InputError(
-                f"method.targets: a list of letters (given: {self.targets}). Example: method.targets=[q,v]"
+                f"method.targets: must be a list of matrices (given: {self.targets}). Example: method.targets=[q,v]"
             )
         if not self.targets:
             raise InputError("method.targets: at least one matrix is needed (given: []). Example: method.targets=[q,v]")
         if repeated := sorted({role for role in self.targets if self.targets.count(role) > 1}):
             raise InputError(
-                f"method.targets: {', '.join(repeated)} stands more than once (given: [{', '.join(self.targets)}]).\n"
+                f"method.targets: {', '.join(repeated)} is named more than once (given: [{', '.join(self.targets)}]).\n"
                 "Name each matrix once. Example: method.targets=[q,v]"
             )
         arch.select(self.targets)
@@ -229,9 +232,6 @@ class LoRAConfig(SizedConfig):
         A, B = (after(f"{site.module}.updates.{site.role}.{factor}") for factor in ("lora_A", "lora_B"))
         return self.scaling_of(site) * (B @ A)
 
-    folder: ClassVar[str] = "adapter"
-    has_heads_of_base: ClassVar[bool] = True
-
     def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
         """Returns PEFT's names, of a frozen A too."""
         from lora_repro.methods.lora import files
@@ -256,8 +256,8 @@ class LoRAConfig(SizedConfig):
 
         return [module for module in model.modules() if isinstance(module, LoRAUpdate)]
 
-    def starts_still(self, parameter: str) -> bool:
-        """Tells whether it is the factor that is multiplied by the one that starts at zero: A, of the embedding B."""
+    def has_no_gradient_at_first(self, parameter: str) -> bool:
+        """Tells whether it is the factor beside the one that starts at zero: A, of the token embedding B."""
         return parameter.endswith((".lora_A", ".lora_B")) and not _starts_at_zero(parameter)
 
     def flags(self, model: "nn.Module") -> dict[str, bool]:
@@ -266,8 +266,6 @@ class LoRAConfig(SizedConfig):
 
         updates = [module for module in model.modules() if isinstance(module, LoRAUpdate)]
         return {"b_zero": any(not (update.lora_B.any() and update.lora_A.any()) for update in updates)}
-
-    why_not_merged: ClassVar[str | None] = None
 
     def merge(self, model: "nn.Module") -> None:
         """Folds every update into its weights: W_0 + s B A (Section 4.1)."""

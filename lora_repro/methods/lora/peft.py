@@ -1,4 +1,4 @@
-"""PEFT's settings of a LoRA adapter, adapter_config.json: ours are written, foreign ones are held to B A. No torch.
+"""Writes adapter_config.json for our adapters, and refuses foreign ones that compute more than B A. No torch.
 
 Source: peft/tuners/lora/config.py and layer.py, PEFT 0.21.
 """

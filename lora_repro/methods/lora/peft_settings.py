@@ -1,4 +1,4 @@
-"""How PEFT's adapter_config.json scales each update: ranks, alphas, and whose keys decide. No torch."""
+"""PEFT's adapter_config.json: the rank and scale of each update, and settings that mean more than B A. No torch."""
 
 import json
 import math
@@ -13,12 +13,18 @@ WITHOUT_EFFECT = frozenset(
     {
         *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
         *("inference_mode", "lora_dropout", "merge_weights"),  # of the training; the last one is PEFT's before 0.3
-        *("bias", "modules_to_save"),  # said by the tensors
-        *("eva_config", "corda_config", "lora_ga_config", "loftq_config", "qalora_group_size"),  # of what is refused
+        *("bias", "modules_to_save"),  # the tensors tell
+        *(
+            "eva_config",
+            "corda_config",
+            "lora_ga_config",
+            "loftq_config",
+            "qalora_group_size",
+        ),  # beside what is refused
         *("fan_in_fan_out", "megatron_config", "megatron_core"),  # PEFT goes by the layer
     }
 )
-"""Settings that change nothing of what the tensors of the file compute, whatever they say."""
+"""Settings that do not change what the tensors of the file compute."""
 
 CHECKED = frozenset(
     {
@@ -27,7 +33,7 @@ CHECKED = frozenset(
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     }
 )
-"""Settings that are held against the model and the method."""
+"""Settings that are compared with the model and the method."""
 
 MORE_THAN_BA = {
     "use_dora": "scales each column of W_0 + B A",
@@ -47,7 +53,7 @@ MORE_THAN_BA = {
 """Settings with which an adapter computes more than W_0 + (alpha / r) B A, and what (peft/tuners/lora/variants.py)."""
 
 _NO_BA = ("use_dora", "use_qalora", "use_bdlora", "arrow_config", "target_parameters")
-"""Those of them whose update is no B A at all, so that there is nothing to look at either."""
+"""Those of them whose update is no B A at all: their adapters are not inspected either."""
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "peft_type": ((str,), "a name"),
@@ -84,7 +90,7 @@ class PeftLoRA(NamedTuple):
     """The settings of a LoRA adapter, or of a method that has LoRA's settings."""
 
     where: str
-    """What is named when something is wrong: the file, and who reads it."""
+    """The file, as messages name it."""
     kind: str
     """peft_type."""
     r: int
@@ -94,7 +100,7 @@ class PeftLoRA(NamedTuple):
     alphas: Mapping[str, tuple[Pattern, float]]
     """alpha_pattern."""
     given: Mapping[str, Any]
-    """All settings, as they stand in the file."""
+    """All settings of the file."""
 
     @property
     def rslora(self) -> bool:
@@ -111,9 +117,9 @@ class PeftLoRA(NamedTuple):
         return alpha / (math.sqrt(r) if self.rslora else r)
 
     def doubts(self, modules: Sequence[str]) -> list[str]:
-        """Says where the order of the keys in the file decides, and which keys say nothing.
+        """Describes modules whose rank or alpha depends on the order of keys in the file, and keys that match nothing.
 
-        PEFT takes the first key that matches, and sorts the keys when it saves: so what training used may be another.
+        PEFT takes the first key that matches, but sorts the keys when it saves, so training may have used another one.
         """
         said = []
         for name, patterns in (("rank_pattern", self.ranks), ("alpha_pattern", self.alphas)):
