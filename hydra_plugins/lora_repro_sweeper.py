@@ -1,4 +1,4 @@
-"""Hydra's sweeper for grids: plans, skips what is finished, launches the rest, sums up.
+"""Hydra's sweeper for grids: plans, skips finished runs, launches the others and prints a summary.
 
 No `from __future__ import annotations` here: with it, Hydra 1.3 cannot read the dataclass below.
 """
@@ -26,7 +26,7 @@ class GridSweeper(Sweeper):
     """Turns `+sweeps=NAME` and axes of the command line into runs, for whichever launcher Hydra has."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what launching needs.
+        """Makes the launcher, and stores what the sweep needs.
 
         Raises:
             InputError: If the launcher's plugin is not installed, or its settings contradict each other.
@@ -45,7 +45,7 @@ class GridSweeper(Sweeper):
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
-        except (RuntimeError, ImportError) as error:  # Hydra's word for a plugin that is not there
+        except (RuntimeError, ImportError) as error:  # Hydra raises these if a plugin is missing
             name = config.hydra.runtime.choices["hydra/launcher"]
             package = f"hydra-{name.partition('_')[0]}-launcher"
             raise InputError(

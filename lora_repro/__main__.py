@@ -1,4 +1,4 @@
-"""`python -m lora_repro`: computes one run, or with -m a sweep."""
+"""`python -m lora_repro`: computes one run, or a sweep with -m."""
 
 import os
 import sys
@@ -26,13 +26,13 @@ def _main(cfg: DictConfig) -> None:
         run_job(cfg)
     except (InputError, RunFailedError) as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # the sweeper counts it, and goes on
+            raise  # the sweeper counts it and continues
         raise SystemExit(say(error)) from error
 
 
 def main() -> None:
-    """Runs the command line; errors a person can mend end in a few lines, Ctrl-C and SIGTERM in one."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach guard() as they are
+    """Runs the command line. Errors that a user can fix are printed in a few lines, Ctrl-C and SIGTERM in one."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach guard() unchanged
     sys.exit(guard(_run))
 
 

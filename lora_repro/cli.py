@@ -1,4 +1,4 @@
-"""What both programs do with a command line: mend what is meant, refuse what is not, end in words. No torch."""
+"""What both programs do with a command line: correct it, refuse what is wrong, and explain errors. No torch."""
 
 import re
 import shlex
@@ -14,9 +14,9 @@ from yaml import YAMLError
 
 from lora_repro.config.catalogue import HOME, group_names, refuse_bare_sweep, refuse_no_choice
 from lora_repro.config.compose import refuse_repeated_keys
+from lora_repro.config.declared_types import as_declared
 from lora_repro.config.explain import explain
 from lora_repro.config.hydra_limits import refuse_flags, refuse_setting
-from lora_repro.config.resolve import integral
 from lora_repro.config.settings import refuse_home
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, RunFailedError, describe_os_error, did_you_mean
@@ -25,19 +25,19 @@ from lora_repro.terminal import clean_streams
 from lora_repro.training import interrupt
 
 LONGEST_NAME = 255
-"""No file system takes a longer one, and no key or choice has it."""
+"""The longest file name that file systems take; no key or choice is longer."""
 
-GOES_ON = "nothing finished is lost, and the same command goes on from here"
+GOES_ON = "finished runs are kept, and the same command goes on from here"
 
 MULTIRUN = ("-m", "--multirun")
 
 
 def guard(command: Callable[[], None], after: str = GOES_ON) -> int:
-    """Runs a command and returns its exit code; what a person can mend is told in a few lines, without a traceback.
+    """Runs a command and returns its exit code. Errors that a user can fix are printed without a traceback.
 
     Args:
         command: The command.
-        after: What the same command does after Ctrl-C, for the line that says it.
+        after: What the same command does after Ctrl-C, to be printed.
     """
     with clean_streams():
         return _guarded(command, after)
@@ -48,16 +48,16 @@ def _guarded(command: Callable[[], None], after: str) -> int:
     try:
         command()
     except KeyboardInterrupt:
-        with suppress(OSError):  # the terminal may be gone: then nobody reads it, and the exit code still tells
+        with suppress(OSError):  # the terminal may be closed
             print(f"\nInterrupted; {after}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
     except RecursionError:
-        print("Error: something given is nested too deeply. Leave brackets out.", file=sys.stderr)
+        print("Error: an argument is nested too deeply. Remove brackets.", file=sys.stderr)
         return 1
     except UnicodeDecodeError as error:
-        print(f"Error: {_not_text() or 'a file'}: bytes that are no UTF-8 text ({error.reason}).", file=sys.stderr)
+        print(f"Error: {_not_text() or 'a file'}: not UTF-8 text ({error.reason}).", file=sys.stderr)
         return 1
     except (InputError, RunFailedError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         return say(error)
@@ -67,7 +67,7 @@ def _guarded(command: Callable[[], None], after: str) -> int:
 
 
 def _not_text() -> str | None:
-    """Returns the first file of conf/ and sweeps/ that is no text: Python's error does not name it."""
+    """Returns the first file of conf/ and sweeps/ that is not text: Python's error does not name it."""
     for path in sorted([*HOME.glob("conf/**/*.yaml"), *HOME.glob("sweeps/*.yaml")]):
         try:
             path.read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def _not_text() -> str | None:
 
 
 def say(error: Exception) -> int:
-    """Tells an error in a few lines on stderr and returns the exit code."""
+    """Prints an error in a few lines on stderr and returns the exit code."""
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         text = explain(error)
     elif isinstance(error, OSError):
@@ -89,17 +89,17 @@ def say(error: Exception) -> int:
 
 
 def refuse_impossible_names(argv: Sequence[str]) -> None:
-    """Refuses names that no file and no key can have, before they reach a file system.
+    """Refuses names that no file and no key can have, before the file system sees them.
 
     Raises:
-        InputError: With the start of the name.
+        InputError: With the beginning of the name.
     """
     for argument in argv:
         try:
             argument.encode()
         except UnicodeEncodeError as error:
             readable = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            raise InputError(f"{readable[:80]}: bytes that are no UTF-8 text. Give it as text.") from error
+            raise InputError(f"{readable[:80]}: not UTF-8 text.") from error
         for name in re.split(r"[/,=\[\]{} ]", argument):
             if len(name.encode()) > LONGEST_NAME:
                 raise InputError(
@@ -109,26 +109,26 @@ def refuse_impossible_names(argv: Sequence[str]) -> None:
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
-    """Checks the overrides among the arguments that Hydra would take in silence, and returns what Hydra shall get.
+    """Refuses arguments that Hydra would silently misread, and returns those that Hydra gets.
 
-    `+key=value` adds a key in Hydra, past the schema; here it means `key=value`, so that a misspelt key is refused.
+    In Hydra `+key=value` adds any key, without a check. Here it means `key=value`, so that a misspelt key is refused.
 
     Raises:
-        InputError: If a sweep is asked for in a form that would run one default job, a key is deleted, or something of
-            Hydra's own is set that is not taken from a command line.
+        InputError: If a sweep is written in a form that would run one default job, a key is deleted, or a part of Hydra
+            is set that `hydra_limits` refuses.
     """
     refuse_impossible_names(argv)
     argv = _scale_as_override(argv)
     refuse_flags(argv)
     multirun = [argument for argument in argv if argument in MULTIRUN]
-    arguments = multirun[:1]  # in front: behind an override, argparse would not take it
+    arguments = multirun[:1]  # in front, because argparse does not take a flag after an override
     given = []
     for argument in argv:
         if argument in MULTIRUN:
             continue
         if argument.startswith("-") or "=" not in argument:
             if argument.startswith("~"):
-                raise InputError(f"{argument}: nothing can be taken out of a configuration. Set the value you want.")
+                raise InputError(f"{argument}: a key cannot be deleted. Set the value that you want.")
             arguments.append(argument)
             continue
         (override,) = OverridesParser.create().parse_overrides([argument])
@@ -138,7 +138,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
         _refuse_no_sweep(override, argv)
         if override.is_sweep_override() and not multirun:
             raise InputError(
-                f"{argument}: several values are a sweep. Give -m: python -m lora_repro -m {shlex.join(argv)}"
+                f"{argument}: several values make a sweep. Give -m: python -m lora_repro -m {shlex.join(argv)}"
             )
         if not override.is_sweep_override():
             refuse_no_choice(override.get_key_element().lstrip("+"), override.value())
@@ -152,7 +152,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
 
 
 def _scale_as_override(argv: Sequence[str]) -> list[str]:
-    """Takes `--scale demo`, as `python -m analysis table` has it, for scale=demo."""
+    """Replaces `--scale demo`, which `python -m analysis table` takes, by scale=demo."""
     found, rest = [], iter(argv)
     for argument in rest:
         value = next(rest, "") if argument == "--scale" else argument.removeprefix("--scale=")
@@ -161,34 +161,32 @@ def _scale_as_override(argv: Sequence[str]) -> list[str]:
 
 
 def _as_declared(override: Override, argument: str) -> str:
-    """Returns an override without the plus that would lead past the schema, and 8 for 8.0 where integers are meant."""
+    """Returns an override without a leading plus, and with 8 for 8.0 where an integer is declared."""
     key = override.key_or_group
     if key == "sweeps" or key.split(".")[0] == "hydra":
         return argument
     given = override.value()
-    if (value := integral(key, given)) is not given:
+    if (value := as_declared(key, given)) is not given:
         argument = f"{override.get_key_element()}={value}"
     return argument.lstrip("+")
 
 
 def _refuse_no_sweep(override: Override, argv: Sequence[str]) -> None:
-    """Refuses the forms that name a sweep and would run a single default job."""
+    """Refuses forms that name a sweep but would run a single default job."""
     key, names = override.key_or_group, group_names("sweeps")
     if key == "sweep":
         value = override.get_value_string()
         raise InputError(
-            f"{override.input_line}: sweeps are named by +sweeps (with an s).\n"
-            f"Give: -m +sweeps={value if value in names else names[0]} (there are: {', '.join(names)})."
+            f"{override.input_line}: a sweep is chosen with +sweeps (with an s).\n"
+            f"Give: -m +sweeps={value if value in names else names[0]} (sweeps: {', '.join(names)})."
         )
     if key != "sweeps":
         return
     if not override.is_add():
-        raise InputError(
-            f"{override.input_line}: a sweep is added with one plus. Give: -m +sweeps={override.get_value_string()}"
-        )
+        raise InputError(f"{override.input_line}: write one plus. Give: -m +sweeps={override.get_value_string()}")
     name = override.get_value_string()
     if name not in names:
         raise InputError(f"+sweeps: no sweep {name!r}.{did_you_mean(name, names)}\nSweeps: {', '.join(names)}.")
     refuse_bare_sweep(name)
     if not any(flag in argv for flag in MULTIRUN):
-        raise InputError(f"+sweeps={name} asks for many runs. Give -m: python -m lora_repro -m {shlex.join(argv)}")
+        raise InputError(f"+sweeps={name} is a sweep. Give -m: python -m lora_repro -m {shlex.join(argv)}")

@@ -1,11 +1,11 @@
-"""What is said outside the environment, where an import would end in a traceback. Imports nothing but Python's own."""
+"""Refuses to start outside the environment, instead of a traceback. Imports only Python's standard library."""
 
 import sys
 from importlib.util import find_spec
 
 OLDEST = (3, 11)
 NEEDED = ("hydra", "omegaconf", "yaml", "numpy", "pandas")
-"""Packages that the programs import before they look at what is asked."""
+"""Packages that the programs import before they read the command line."""
 
 
 def refuse_outside() -> None:

@@ -1,4 +1,4 @@
-"""The choices of conf/ and sweeps/: which files there are, and what is no choice. No torch."""
+"""The choices that there are in conf/ and sweeps/, and the refusal of any other. No torch."""
 
 import re
 from pathlib import Path
@@ -9,16 +9,15 @@ from omegaconf import OmegaConf
 from lora_repro.errors import InputError, no_such_choice
 
 HOME = next(folder for folder in Path(__file__).resolve().parents[1:3] if (folder / "conf" / "config.yaml").is_file())
-"""The folder that holds conf/ and sweeps/: this package in an installed wheel, the repository in a checkout."""
+"""The folder that holds conf/ and sweeps/: the package in an installed wheel, the repository in a checkout."""
 
 NAME = re.compile(r"[a-z0-9_]+")
 
 GROUPS = ("model", "task", "method", "train", "scale", "preset@train")
-"""The keys that choose a file of conf/."""
-
+"""The keys that choose a file of conf/, or a scale."""
 
 SCALES = ("demo", "paper", "proxy", "smoke")
-"""How large a sweep is. What each scale runs stands in sweeps/; docs/sweeps_and_tables.md says what they are for."""
+"""How large a sweep is. sweeps/ says what each scale runs, docs/sweeps_and_tables.md what each is for."""
 
 
 def group_names(group: str) -> list[str]:
@@ -51,23 +50,23 @@ def common_grid(name: str) -> dict[str, Any]:
 
 
 def refuse_bare_sweep(name: str) -> None:
-    """Refuses a sweep file without its first line: Hydra would merge its keys in the wrong place.
+    """Refuses a sweep file without its first line: Hydra would put its keys at the top of the configuration.
 
     Raises:
-        InputError: With the line.
+        InputError: With the line to write.
     """
     if not (HOME / "sweeps" / f"{name}.yaml").read_bytes().startswith(b"# @package sweep\n"):
         raise InputError(f"sweeps/{name}.yaml: the first line must be: # @package sweep")
 
 
 def refuse_no_choice(group: str, given: Any) -> None:
-    """Refuses what is no name where one is chosen; any other key passes.
+    """Refuses what is not a name, for a key that chooses a file; any other key passes.
 
-    A preset that does not exist is refused too: as the default one is optional, Hydra would leave it out in silence.
+    A preset that does not exist is refused too: the default preset is optional, so Hydra would skip a misspelt one.
 
     Args:
         group: A group of conf/, as model, method or preset@train; or another key.
-        given: One value for it.
+        given: One value of it.
 
     Raises:
         InputError: With the choices.
@@ -77,9 +76,9 @@ def refuse_no_choice(group: str, given: Any) -> None:
     names = group_names(group.partition("@")[0])
     if isinstance(given, list):
         several = ",".join(map(str, given))
-        raise InputError(f"{group}: one name is chosen (given: [{several}]).\nA sweep over them: -m {group}={several}")
+        raise InputError(f"{group}: must be one name (given: [{several}]).\nA sweep over them: -m {group}={several}")
     if not isinstance(given, str) or not given or "${" in given:
         shown = "null" if given is None else "nothing" if given == "" else given
-        raise InputError(f"{group}: a name is needed (given: {shown}).\nChoices: {', '.join(names)}.")
+        raise InputError(f"{group}: must be a name (given: {shown}).\nChoices: {', '.join(names)}.")
     if group == "preset@train" and given not in names:
         raise InputError(no_such_choice(group, given, names))

@@ -1,4 +1,4 @@
-"""Errors of Hydra and OmegaConf in our words: what is wrong, what was given, what to do. No torch."""
+"""Explains errors of Hydra and OmegaConf: what is wrong, what was given, what to do. No torch."""
 
 import re
 
@@ -7,18 +7,20 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from lora_repro.config.resolve import unknown_key
+from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.settings import tilde_message
 from lora_repro.errors import InputError, did_you_mean, no_such_choice
 from lora_repro.methods import refuse_untrainable
 
 
 def explain(error: Exception) -> str:
-    """Says what is wrong in an error of Hydra or OmegaConf, what was given, and what to do."""
+    """Says what is wrong, what was given and what to do, for an error of Hydra, OmegaConf or the YAML parser."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        where = f"{mark.name}, line {mark.line + 1}"
-        return f"{where}: this is no YAML ({error.problem}).\nCorrect that line; mind the indentation."
+        return (
+            f"{mark.name}, line {mark.line + 1}: this is not YAML ({error.problem}).\n"
+            "Correct that line, and check its indentation."
+        )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         keys = sorted(map(str, cause.parent_node)) if isinstance(cause.parent_node, DictConfig) else []
@@ -41,14 +43,14 @@ def explain(error: Exception) -> str:
         if key.startswith("paths.") and value.startswith("~"):
             return tilde_message(key, value)
         return (
-            f"{error.override}: cannot be read as an override ({str(error).splitlines()[0]}).\n"
-            "An override reads KEY=VALUE, a list KEY=[A,B]; quote what the shell would take: 'method.targets=[q,v]'."
+            f"{error.override}: is not an override ({str(error).splitlines()[0]}).\n"
+            "An override is KEY=VALUE, a list KEY=[A,B]. Quote brackets for the shell: 'method.targets=[q,v]'."
         )
     return "\n".join(str(error).splitlines()[:4])
 
 
 def _explain_value(text: str) -> str:
-    """Says what a value must be, from OmegaConf's words."""
+    """Says what a value must be, for a message of OmegaConf."""
     if found := re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text):
         return f"must be of type {found[2].lower()} (given: {found[1]})."
     if found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
@@ -56,9 +58,11 @@ def _explain_value(text: str) -> str:
     if "is not Optional" in text:
         return "must have a value (given: null)."
     if found := re.search(r"Invalid value assigned: (\w+) is not a ListConfig", text):
-        return f"must be a list (given: a value of type {found[1]}). A list reads [A,B], as in method.targets=[q,v]."
+        return (
+            f"must be a list (given: a value of type {found[1]}). A list is written [A,B], as in method.targets=[q,v]."
+        )
     if found := re.search(r"Cannot convert '\w+' to string: '(.*)'", text):
         return f"must be text (given: {found[1]})."
     if "Cannot merge" in text:
-        return "a list is given for keys and values, or keys and values for a list. Lists read [A,B], the others {a:1}."
+        return "must be a list, written [A,B], or keys and values, written {a:1}; the other of the two is given."
     return text

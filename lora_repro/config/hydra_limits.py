@@ -1,6 +1,6 @@
-"""What of Hydra's own is not taken from a command line: what opens a pickle, reads foreign YAML, runs what data names.
+"""Refuses parts of Hydra that a command line must not use: those that open a pickle, read foreign YAML or name a class.
 
-Of Hydra's flags those stay that show something or sweep; of its settings a run needs the launcher's alone. No torch.
+Flags that show a configuration or start a sweep are allowed, and of Hydra's settings only the launcher's. No torch.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,25 @@ from hydra.core.override_parser.types import Override
 from lora_repro.errors import InputError
 
 ELSEWHERE = (
-    "configurations are read from conf/ and sweeps/ of this project alone.\n"
-    "Write a file there, as conf/preset/minilm_lora.yaml, or set keys: KEY=VALUE."
+    "configurations are read from conf/ and sweeps/ of this project only.\n"
+    "Write a file there, such as conf/preset/minilm_lora.yaml, or set keys: KEY=VALUE."
 )
 REFUSED = {
-    "--experimental-rerun": "it would open a pickle, and that runs what the file says.\n"
-    "Give the run's own command again: what is finished stays, what is not goes on.",
+    "--experimental-rerun": "it would open a pickle, which can run any code.\n"
+    "Give the run's own command again: finished runs are skipped, others are resumed.",
     "--config-path": ELSEWHERE,
     "--config-name": ELSEWHERE,
     "--config-dir": ELSEWHERE,
 }
 SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir"}
 MODES = (("--multirun", "-m"), ("--cfg", "-c"), ("--info", "-i"), ("--run", "-r"), ("--shell-completion", "-sc"))
-"""What Hydra does one of."""
+"""Flags of which Hydra takes one at a time."""
 
 LAUNCHER = "hydra.launcher."
 
 
 def refuse_flags(argv: Sequence[str]) -> None:
-    """Refuses flags of Hydra that read what this project does not know, and those that contradict each other.
+    """Refuses flags of Hydra that read files from elsewhere, and flags that contradict each other.
 
     Raises:
         InputError: With what to do instead.
@@ -40,23 +40,23 @@ def refuse_flags(argv: Sequence[str]) -> None:
         if not flag.startswith("-"):
             continue
         meant = [SHORT[flag]] if flag in SHORT else [name for name in REFUSED if _abbreviates(flag, name)]
-        if len(meant) == 1:  # several: argparse refuses it as ambiguous
+        if len(meant) == 1:  # argparse refuses an abbreviation of several flags
             raise InputError(f"{flag}: refused, {REFUSED[meant[0]]}")
         asked |= {name for name, short in MODES if flag == short or _abbreviates(flag, name)}
         if not flag.startswith("--") and len(flag) > 2 and flag != "-sc":
-            raise InputError(f"{flag}: give each flag by itself, as in -m, and -c job.")
+            raise InputError(f"{flag}: give each flag by itself, as in -m -c job.")
         if _abbreviates(flag, "--resolve") and not any(_shows(other) for other in argv):
-            raise InputError(f"{flag}: it goes with --cfg. Give: --cfg job --resolve")
+            raise InputError(f"{flag}: works only with --cfg. Give: --cfg job --resolve")
     if asked >= {"--multirun", "--cfg"}:
         raise InputError(
-            "-m with --cfg: a sweep is many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
+            "-m with --cfg: a sweep has many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
         )
     if len(asked) > 1:
         raise InputError(f"{' with '.join(sorted(asked))}: give one of them.")
 
 
 def refuse_setting(override: Override) -> None:
-    """Refuses overrides that set more of Hydra than the launcher, or name a class.
+    """Refuses overrides that set anything of Hydra but the launcher, or that name a class.
 
     Raises:
         InputError: With what can be set.
@@ -64,7 +64,7 @@ def refuse_setting(override: Override) -> None:
     key = override.key_or_group
     if override.package is not None and override.get_key_element().lstrip("+") != "preset@train":
         raise InputError(
-            f"{override.input_line}: @ moves a choice to another place, and only preset@train has one.\n"
+            f"{override.input_line}: @ puts a choice in another place, which only preset@train may do.\n"
             f"Give: {key}={override.get_value_string()}"
         )
     if key.replace("/", ".").split(".")[0] != "hydra":
@@ -75,13 +75,13 @@ def refuse_setting(override: Override) -> None:
         raise InputError(f"{override.input_line}: a launcher is chosen by its name. Give: hydra/launcher=joblib")
     if not key.startswith(LAUNCHER) or any(map(_is_special, key.split("."))) or _holds_special(override.value()):
         raise InputError(
-            f"{override.input_line}: of Hydra's own only the launcher can be chosen and set, and no class named.\n"
-            "Give hydra/launcher=joblib, hydra.launcher.n_jobs=4 and the like; where runs lie: paths.outputs=DIR"
+            f"{override.input_line}: of Hydra only the launcher can be chosen and set, and no class can be named.\n"
+            "Examples: hydra/launcher=joblib, hydra.launcher.n_jobs=4. For the folder of runs: paths.outputs=DIR"
         )
 
 
 def _abbreviates(flag: str, name: str) -> bool:
-    """Tells whether argparse may take a flag for the option of this name."""
+    """Says whether argparse would read a flag as an abbreviation of this option."""
     return len(flag) > 2 and flag.startswith("--") and name.startswith(flag)
 
 
@@ -91,7 +91,7 @@ def _shows(argument: str) -> bool:
 
 
 def _is_special(key: Any) -> bool:
-    """Tells a key that Hydra acts on when it makes an object, such as _target_."""
+    """Says whether Hydra would act on a key when it makes an object, as on _target_."""
     return str(key).startswith("_")
 
 

@@ -1,28 +1,27 @@
-"""The one resolution of a composed configuration: everything behind it sees a Run and its settings. No torch."""
+"""Turns a composed configuration into a checked Run and its settings, which all other code uses. No torch."""
 
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from lora_repro.config.catalogue import NAME, group_names
-from lora_repro.config.containers import refuse_other_types
-from lora_repro.config.schema import Config, Run, TrainConfig, load_group
+from lora_repro.config.declared_types import refuse_lost_keys, refuse_other_types
+from lora_repro.config.schema import Config, Run, load_group
 from lora_repro.config.settings import Settings
 from lora_repro.costs import budget
-from lora_repro.errors import InputError, did_you_mean
+from lora_repro.errors import InputError
 from lora_repro.methods import METHODS, SizedConfig, refuse_untrainable
 from lora_repro.models.arch import ModelConfig
 from lora_repro.models.inputs import identify_local, refuse_impossible_weights
 from lora_repro.store.adapter_identity import identify_adapter
-from lora_repro.tasks import FAMILIES
 
 
 class Resolved(NamedTuple):
-    """A configuration, taken apart."""
+    """A checked configuration: what is computed, and the settings that change no number."""
 
     run: Run
     settings: Settings
@@ -31,9 +30,9 @@ class Resolved(NamedTuple):
 
 
 def resolve(cfg: DictConfig) -> Resolved:
-    """Turns a composed configuration into a Run and its settings. Everything behind it sees only these.
+    """Turns a composed configuration into a checked Run and its settings.
 
-    Reads nothing but, for model=local and a foreign train.init_from, the files whose digests are their identity.
+    It reads files only for model=local and for a train.init_from that is no run: their digests enter the run's id.
 
     Raises:
         InputError: If a key is unknown or missing, or a value impossible.
@@ -50,7 +49,7 @@ def resolve(cfg: DictConfig) -> Resolved:
     refuse_other_types(cfg, {str(key): value for key, value in given.items()})
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
-    _refuse_lost_keys(given, asdict(config), "")
+    refuse_lost_keys(given, asdict(config))
     settings = Settings(**{f.name: getattr(config, f.name) for f in fields(Settings)})
     run = Run(**{f.name: getattr(config, f.name) for f in fields(Run)})
     _refuse_changed_choices(run)
@@ -74,13 +73,13 @@ def resolve(cfg: DictConfig) -> Resolved:
 
 
 def _check_scale(name: str) -> None:
-    """Refuses a scale that is no choice."""
+    """Refuses a name of a scale that was set past the choice."""
     if name not in group_names("scale"):
         raise InputError(f"scale: follows from the choice of the scale (given: scale.name={name}).")
 
 
 def _refuse_changed_choices(run: Run) -> None:
-    """Refuses overrides of what only describes a chosen model or task: numbers would change, and not the id."""
+    """Refuses overrides of what describes a chosen model or task: numbers would change, but the id would not."""
     for part in (run.model, run.task, run.method):
         if not NAME.fullmatch(part.name):
             raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
@@ -107,33 +106,3 @@ def _refuse_changed_choices(run: Run) -> None:
 @cache
 def _declared(group: str, name: str) -> Any:
     return load_group(group, name)
-
-
-def _refuse_lost_keys(given: Any, kept: Any, path: str) -> None:
-    """Refuses keys that got past the schema (`+method.rank=4`) and would vanish in to_object without a word."""
-    if not (isinstance(given, dict) and isinstance(kept, dict)) or path in ("sweep", "model.config", "model.files"):
-        return
-    for key, value in given.items():
-        where = f"{path}.{key}" if path else str(key)
-        if key not in kept:
-            raise InputError(unknown_key(where, sorted(map(str, kept))))
-        _refuse_lost_keys(value, kept[key], where)
-
-
-def unknown_key(where: str, keys: list[str]) -> str:
-    """Says that a dotted key does not exist, and which do."""
-    parent, _, key = where.rpartition(".")
-    return (
-        f"{where}: there is no such key.{did_you_mean(key, keys)}\n"
-        f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
-    )
-
-
-def integral(key: str, value: Any) -> Any:
-    """Returns 8 for 8.0 where a dotted key is declared as an integer; any other value as it is."""
-    if not isinstance(value, float) or not value.is_integer():
-        return value
-    group, _, name = key.rpartition(".")
-    sections = {"model": [ModelConfig], "task": FAMILIES.values(), "method": METHODS.values(), "train": [TrainConfig]}
-    declared = [f.type for section in sections.get(group, [Config]) for f in fields(section) if f.name == name]
-    return int(value) if any(kind is int or int in get_args(kind) for kind in declared) else value

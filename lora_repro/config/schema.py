@@ -1,4 +1,4 @@
-"""What a run is: its typed configuration, as Hydra composes it. No torch."""
+"""The typed configuration that Hydra composes: what a run is, and its settings. No torch."""
 
 import math
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from lora_repro.tasks import FAMILIES, TaskConfig
 
 
 class Dtype(str, Enum):
-    """Precision of the products and of the frozen weights; what is trained is kept in fp32 by both."""
+    """Precision of frozen weights and of matrix products. Trained weights are fp32 in both."""
 
     bf16 = "bf16"
     fp32 = "fp32"
 
 
 class Schedule(str, Enum):
-    """What the learning rate does after the warm-up."""
+    """How the learning rate changes after the warm-up."""
 
     linear = "linear"
     constant = "constant"
@@ -34,24 +34,24 @@ class Schedule(str, Enum):
 
 @dataclass
 class TrainConfig:
-    """How a run is trained. What a paper table prints has no default here: its value stands in YAML."""
+    """How a run is trained. What a table of the paper prints has no default here; its value is in YAML."""
 
     epochs: int = MISSING
     """0 scores without training."""
     batch_size: int = MISSING
     learning_rate: float = MISSING
     warmup_ratio: float = MISSING
-    """Part of all steps over which the learning rate rises linearly from 0."""
+    """Fraction of all steps during which the learning rate rises linearly from 0."""
     schedule: Schedule = MISSING
     weight_decay: float = MISSING
-    """AdamW's decay, on matrices only: not on biases and LayerNorms, as in transformers' Trainer."""
+    """AdamW's decay of matrices; biases and LayerNorms are left out, as in transformers' Trainer."""
     max_grad_norm: float | None = MISSING
-    """Clips the norm over all trained parameters (null: no clipping)."""
+    """Clips the gradient's norm over all trained parameters (null: no clipping)."""
     max_length: int = MISSING
-    """Longer inputs are cut, in tokens."""
+    """In tokens; longer inputs are cut."""
     dtype: Dtype = MISSING
     max_steps: int | None = None
-    """Ends the training early; the schedule ends with it."""
+    """Ends the training after so many steps; the schedule is shortened with it."""
     warmup_steps: int | None = None
     """Replaces warmup_ratio."""
     head_learning_rate: float | None = None
@@ -91,7 +91,7 @@ class TrainConfig:
 
 @dataclass
 class Run:
-    """The science: everything that can change a number, and nothing else."""
+    """What is computed: everything that can change a number, and nothing else. A run's id is made of it."""
 
     model: ModelConfig = MISSING
     task: TaskConfig = MISSING
@@ -106,12 +106,12 @@ class Run:
 
     @property
     def trained_by_method(self) -> int:
-        """Number of weights that the method trains, the head apart."""
+        """Number of weights that the method trains, without the head."""
         return self.method.count(self.arch).method
 
     @property
     def utilisation(self) -> float | None:
-        """These weights over those that the method's budget names; None without a budget."""
+        """Trained weights as a fraction of the method's budget; None without a budget."""
         return budget.utilisation(self.method, self.arch)
 
 
@@ -121,7 +121,7 @@ class Config(Settings, Run):
 
 
 def register() -> None:
-    """Makes the schemas known to Hydra, under the names that conf/ uses."""
+    """Registers the dataclasses with Hydra, under the names that conf/ uses."""
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(group="model", name="model_schema", node=ModelConfig)
@@ -138,7 +138,7 @@ def register() -> None:
 
 
 def load_group(group: str, name: str) -> Any:
-    """Returns the typed configuration of conf/<group>/<name>.yaml, for a group whose file needs no other.
+    """Returns the typed configuration of conf/<group>/<name>.yaml, without composing a whole configuration.
 
     Raises:
         InputError: If there is no such file.

@@ -1,4 +1,4 @@
-"""All of the configuration that is not science: logging, compute, paths, scale. No torch."""
+"""The settings of a run, which change no number and so stay out of its id: log, compute, paths, scale. No torch."""
 
 import math
 import os
@@ -11,21 +11,21 @@ from omegaconf import MISSING
 from lora_repro.errors import InputError
 
 MOST_THREADS = 1024
-"""No machine has more; each takes a stack of its own, and far more end the process."""
+"""No machine has more cores. Each thread takes a stack of its own, and many more threads would end the process."""
 
 
 class Resume(str, Enum):
-    """Which checkpoints a run goes on from."""
+    """From which checkpoints a run may be resumed."""
 
     same = "same"
-    """Those of the same device class, threads, precision and torch: the resumed run is bit-equal on CPUs."""
+    """Those made with the same device class, threads, precision and torch: on CPUs the resumed run is bit-equal."""
     any = "any"
-    """Those of other machines too; the record says where the run has been."""
+    """Also those of other machines; the record names them."""
     never = "never"
 
 
 class Mirror(str, Enum):
-    """How records are mirrored to the tracker."""
+    """Whether records are copied to the tracker, and when."""
 
     off = "off"
     offline = "offline"
@@ -34,7 +34,7 @@ class Mirror(str, Enum):
 
 
 class Tracker(str, Enum):
-    """Which tracker mirrors the records."""
+    """Which tracker the records are copied to."""
 
     wandb = "wandb"
     trackio = "trackio"
@@ -42,45 +42,45 @@ class Tracker(str, Enum):
 
 @dataclass
 class LogConfig:
-    """What is told and kept, and how often."""
+    """What is logged and stored, and how often."""
 
     level: str = "info"
     every_steps: int = 25
-    """Steps between two lines of metrics.jsonl, and between two looks at the loss."""
+    """Steps between two lines of metrics.jsonl; the loss is checked for divergence as often."""
     checkpoint_every_s: float | None = 60.0
-    """Seconds of work that a kill may cost (0: a checkpoint after each step; null: none but at SIGTERM and Ctrl-C)."""
+    """Seconds between checkpoints, which a kill can cost (0: after each step; null: only at SIGTERM and Ctrl-C)."""
     resume: Resume = Resume.same
     snapshots: list[float] = field(default_factory=list)
-    """Fractions of training, in [0, 1], after which the trained tensors are kept: [0, 0.125, 0.25, 0.5, 1]."""
+    """Fractions of training, in [0, 1], after which the trained tensors are stored: [0, 0.125, 0.25, 0.5, 1]."""
     save_full: bool = False
-    """Keep the weights of full fine-tuning, which are as large as the model."""
+    """Store the weights of full fine-tuning, which are as large as the model."""
     rebuild: bool = False
-    """Compute a finished run again when it lacks snapshots or weights that are asked for here."""
+    """Compute a finished run again if it has no snapshots or weights although these settings ask for them."""
     wandb: Mirror = Mirror.offline
     tracker: Tracker = Tracker.wandb
     project: str = "lora_repro"
     """The tracker's project."""
     name: str | None = None
-    """The run's name in the tracker (null: in a sweep what differs in it, else the run's id)."""
+    """The run's name in the tracker (null: in a sweep the values of its axes, else the run's id)."""
     group: str | None = None
-    """The run's group in the tracker (null: in a sweep its name and scale, or what its runs share and its axes)."""
+    """The run's group in the tracker (null: a sweep's name and scale, or what its runs share and its axes)."""
 
 
 @dataclass
 class ComputeConfig:
-    """Where it is computed."""
+    """On what a run is computed."""
 
     device: str = "auto"
     """auto (a GPU where there is one), cpu, or a torch device such as cuda:1."""
     threads: int | None = None
     """CPU threads (null: torch's choice)."""
     retry_failed: bool = False
-    """Let a sweep compute the runs again that failed."""
+    """Let a sweep compute failed runs again."""
 
 
 @dataclass
 class PathsConfig:
-    """Where things lie. No path is science."""
+    """Where files are. No path enters a run's id."""
 
     outputs: str = "outputs"
     model: str | None = None
@@ -89,33 +89,33 @@ class PathsConfig:
 
 
 def refuse_home(outputs: str) -> None:
-    """Refuses a store in ~, which would become a folder of that name: Hydra makes it before anything here is asked.
+    """Refuses a store whose path begins with ~: Hydra would make a folder of that name before any code here runs.
 
     Raises:
-        InputError: With the whole path.
+        InputError: With the full path to give.
     """
     if outputs.startswith("~"):
         raise InputError(tilde_message("paths.outputs", outputs))
 
 
 def tilde_message(key: str, given: str) -> str:
-    """Says that a path that begins with ~ is not read here, and what to give."""
+    """Says that ~ is not expanded in a path, and which path to give."""
     return (
-        f"{key}: ~ stands for the home folder in a shell, not here (given: {given}).\n"
-        f"Give the whole path: {key}={os.path.expanduser(given)}"
+        f"{key}: ~ is expanded by a shell, not here (given: {given}).\n"
+        f"Give the full path: {key}={os.path.expanduser(given)}"
     )
 
 
 @dataclass
 class ScaleConfig:
-    """Which scale of a sweep; see sweeps/."""
+    """Which scale of a sweep is run; see sweeps/."""
 
     name: str = MISSING
 
 
 @dataclass
 class Settings:
-    """All of the configuration that is not science."""
+    """The part of the configuration that changes no number."""
 
     log: LogConfig = field(default_factory=LogConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -132,7 +132,7 @@ class Settings:
         """
         if not self.paths.outputs:
             raise InputError(
-                "paths.outputs: no folder is given (is a variable of your shell empty?).\nGive it: paths.outputs=DIR"
+                "paths.outputs: no folder is given. Is a variable of your shell empty?\nGive it: paths.outputs=DIR"
             )
         refuse_home(self.paths.outputs)
         every, threads = self.log.checkpoint_every_s, self.compute.threads
@@ -140,7 +140,7 @@ class Settings:
             raise InputError(f"log.checkpoint_every_s: must be 0 or more seconds, or null (given: {every}).")
         if not all(0 <= fraction <= 1 for fraction in self.log.snapshots):
             raise InputError(
-                f"log.snapshots: fractions of training, from 0 to 1 (given: {self.log.snapshots}).\n"
+                f"log.snapshots: must be fractions of training, from 0 to 1 (given: {self.log.snapshots}).\n"
                 "Example: 'log.snapshots=[0,0.125,0.25,0.5,1]'"
             )
         if threads is not None and not 1 <= threads <= MOST_THREADS:

@@ -14,10 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro.config.catalogue import GROUPS, common_grid, group_names, refuse_no_choice
 from lora_repro.config.compose import refuse_repeated_keys
+from lora_repro.config.declared_types import as_declared
 from lora_repro.config.explain import explain
 from lora_repro.config.grammar import quoted, refuse_too_many, values
 from lora_repro.config.identity import run_id
-from lora_repro.config.resolve import Resolved, integral, resolve
+from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.settings import Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, did_you_mean
@@ -73,7 +74,7 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
                 )
         axes = [axis if isinstance(axis, list) else [axis] for axis in grid.values()]
         points += [
-            {key: integral(key, value) for key, value in zip(grid, choice, strict=True)}
+            {key: as_declared(key, value) for key, value in zip(grid, choice, strict=True)}
             for choice in itertools.product(*axes)
         ]
     return sorted(points, key=lambda point: point["seed"] if isinstance(point.get("seed"), int) else 0)

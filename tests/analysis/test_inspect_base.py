@@ -86,9 +86,9 @@ def test_a_home_folder_is_never_made_beside(
     monkeypatch.setattr(sys, "argv", ["lora_repro", "model=tiny_bert", f"paths.outputs={given}"])
     with pytest.raises(SystemExit):
         main()
-    assert f"Give the whole path: paths.outputs={tmp_path}/home/x" in capsys.readouterr().err
+    assert f"Give the full path: paths.outputs={tmp_path}/home/x" in capsys.readouterr().err
     _, out, _ = call(capsys, "status", "+sweeps=table6", "scale=smoke", "--runs=~/x")
     assert f"Store: {tmp_path}/home/x" in out
     _, _, err = call(capsys, "status", "+sweeps=table6", "scale=smoke", f"paths.outputs={given}")
-    assert f"Give the whole path: paths.outputs={tmp_path}/home/x" in err
+    assert f"Give the full path: paths.outputs={tmp_path}/home/x" in err
     assert list(tmp_path.iterdir()) == []

@@ -44,13 +44,13 @@ CASES = [
     ("choice", "sweep preset@train=tiny_bert,tiny_bertt", "no 'tiny_bertt' here", "Did you mean"),
     ("choice", "fetch minilmm", "no model or task 'minilmm'", "Did you mean 'minilm'?"),
     ("choice", "run hydra/launcher=nothing", "hydra/launcher: no 'nothing' here", "Choices: "),
-    ("grammar", "run ~method", "nothing can be taken out", "Set the value you want"),
-    ("grammar", "run method.r=[1", "cannot be read as an override", "KEY=VALUE"),
-    ("grammar", "run task=movies,=", "cannot be read as an override", "KEY=VALUE"),
-    ("grammar", "analysis plan +sweeps=table6 method.r={{1", "cannot be read as an override", "KEY=VALUE"),
-    ("not a sweep", "run +sweep=table6", "sweeps are named by +sweeps", "Give: -m +sweeps=table6"),
-    ("not a sweep", "run +sweeps=table6", "asks for many runs", "Give -m: python -m lora_repro -m"),
-    ("not a sweep", "run method.r=1,2", "several values are a sweep", "Give -m"),
+    ("grammar", "run ~method", "a key cannot be deleted", "Set the value you want"),
+    ("grammar", "run method.r=[1", "is not an override", "KEY=VALUE"),
+    ("grammar", "run task=movies,=", "is not an override", "KEY=VALUE"),
+    ("grammar", "analysis plan +sweeps=table6 method.r={{1", "is not an override", "KEY=VALUE"),
+    ("not a sweep", "run +sweep=table6", "a sweep is chosen with +sweeps", "Give: -m +sweeps=table6"),
+    ("not a sweep", "run +sweeps=table6", "is a sweep", "Give -m: python -m lora_repro -m"),
+    ("not a sweep", "run method.r=1,2", "several values make a sweep", "Give -m"),
     ("not a sweep", "sweep sweeps=table6", "added with one plus", "Give: -m +sweeps=table6"),
     ("not a sweep", "sweep +sweeps=table6 scale=paper", "Nothing of this sweep can be run yet", "no tasks wikisql"),
     ("one value", "sweep scale=smoke,demo", "a sweep has one scale", "start one sweep for each"),
@@ -76,7 +76,7 @@ CASES = [
     ("too large", "run train.max_length=999", "train.max_length: must be from 3 to 128 tokens", "given: 999"),
     ("too large", "run task.train_size=9999", "generated has 400 train examples", "or null for all"),
     ("too large", "run method.dropout=1", "method.dropout: must be in [0, 1)", "given: 1"),
-    ("setting", "run log.snapshots=[2]", "log.snapshots: fractions of training, from 0 to 1", "Example: 'log.snap"),
+    ("setting", "run log.snapshots=[2]", "must be fractions of training, from 0 to 1", "Example: 'log.snap"),
     ("setting", "run log.checkpoint_every_s=-1", "log.checkpoint_every_s: must be 0 or more", "given: -1"),
     ("setting", "run log.resume=maybe", "log.resume: must be one of", "given: maybe"),
     ("setting", "run log.wandb=loud", "log.wandb: must be one of", "given: loud"),
@@ -89,7 +89,7 @@ CASES = [
     ("long", "run train.init_from={long}", "a name of 10000 characters", "Shorten it: at most 255"),
     ("long", "run method.{long}=1", "a name of 10007 characters", "Shorten it: at most 255"),
     ("long", "analysis diff {long} {run}", "a name of 10000 characters", "Shorten it: at most 255"),
-    ("grammar", "run model.name=моделью", "model.name=моделью: cannot be read as an override", "KEY=VALUE"),
+    ("grammar", "run model.name=моделью", "model.name=моделью: is not an override", "KEY=VALUE"),
     ("path in a name", "run model=../x", "model: no '../x' here", "Choices: cerebras_111m"),
     ("path in a name", "run task=../../etc/passwd", "task: no '../../etc/passwd' here", "Choices: "),
     ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: freeze_a"),
@@ -300,7 +300,7 @@ def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: in
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert words.splitlines()[-1] == "Interrupted; nothing finished is lost, and the same command goes on from here."
+    assert words.splitlines()[-1] == "Interrupted; finished runs are kept, and the same command goes on from here."
     assert "Traceback" not in words
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
     states = [path.read_text() for path in tmp_path.glob("runs/*/status.json")]

@@ -49,7 +49,7 @@ def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tm
     process.send_signal(number)
     _, words = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "Traceback" not in words, words
-    assert words.splitlines()[-1].startswith("Interrupted; nothing finished is lost")
+    assert words.splitlines()[-1].startswith("Interrupted; finished runs are kept")
     states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("store/runs/*/status.json")]
     assert states == ["interrupted"] * 2
     again = run(tmp_path, command("joblib", *LONG))
