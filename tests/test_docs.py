@@ -6,8 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
+from omegaconf import DictConfig
 
 from analysis.__main__ import _parser
 from lora_repro.cli import normalise
@@ -125,6 +129,46 @@ def test_the_daily_commands_run(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{smoke}\n{done.stderr}"
     assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) > 20
+
+
+def example(page: str, language: str, heading: str) -> str:
+    """Returns the first block of a language below a heading of a page."""
+    block = re.search(rf"```{language}\n(.*?)```", (HOME / "docs" / page).read_text().partition(heading)[2], re.DOTALL)
+    assert block is not None, heading
+    return block[1]
+
+
+def test_the_sweep_file_that_is_shown_is_fifteen_runs() -> None:
+    text = example("sweeps_and_tables.md", "yaml", "## A sweep file of your own")
+    assert text.startswith("# @package sweep\n")
+
+    def composed(overrides: list[str]) -> DictConfig:
+        cfg = compose([override for override in overrides if not override.startswith("+sweeps")])
+        cfg.sweep = yaml.safe_load(text)
+        return cfg
+
+    assert len(load(composed, ["+sweeps=table6"]).jobs) == 2 * 2 * 3 + 3
+
+
+def test_the_method_that_is_shown_counts_and_attaches() -> None:
+    from lora_repro.methods import MethodConfig
+    from lora_repro.training.train import build
+
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example("extending.md", "python", "## A method"), names)
+    method = names["LayerNormsConfig"](name="layer_norms")
+    assert isinstance(method, MethodConfig)
+    assert method.count(resolve(compose([])).run.arch).method == 9984, "the budget that the page shows"
+    resolved = resolve(compose(["model=tiny_bert", "task=generated"]))
+    resolved.run.method = method
+    trained = {name for name, p in build(resolved, torch.device("cpu")).named_parameters() if p.requires_grad}
+    assert len([name for name in trained if "LayerNorm" in name]) == 2 * (1 + 2 * 2)
+
+
+def test_the_item_that_is_shown_is_that_of_table_6() -> None:
+    shown = yaml.safe_load(example("extending.md", "yaml", "## A paper item"))
+    item = yaml.safe_load((HOME / "analysis" / "items" / "table6.yaml").read_text())
+    assert shown and shown.items() <= item.items()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
