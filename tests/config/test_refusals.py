@@ -43,7 +43,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("method=null", "method: must be a name (given: null).\nChoices: full, head_only, lora."),
+        ("method=null", "method: must be a name (given: null).\nChoices: bitfit, ft_top2, full, head_only, lora."),
         ("model=", "model: must be a name (given: nothing)"),
         ("task=3", "task: must be a name (given: 3)"),
         ("method={lora:1}", "method: must be a name"),
@@ -72,7 +72,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("-m seed=glob(*)", "glob() chooses among the files of a group, as in model=glob(tiny*)"),
         ("-m +++sweeps=table6", "is not an override"),
         ("-m ++sweeps=table6", "Give: -m +sweeps=table6"),
-        ("scale=demo", "scale=demo: only the sweeps of this project have scales (freeze_a, "),
+        ("scale=demo", "scale=demo: only the sweeps of this project have scales (figure2, freeze_a, "),
         ("-m scale=demo seed=0,1", "Give one: -m +sweeps=table6 scale=demo"),
         ("model@train=tiny_bert", "Give: model=tiny_bert"),
         ("-m --cfg=job", "a sweep has many configurations"),
