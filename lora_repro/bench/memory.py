@@ -37,13 +37,9 @@ class Measured(NamedTuple):
 
 def measure(resolved: Resolved, batch_size: int, length: int, rounded: bool = False) -> Measured:
     """Trains a few steps, which must be the first of the process, and returns the peak beside its estimate."""
-    import torch
-
     from lora_repro.costs import memory
     from lora_repro.models import load as models
     from lora_repro.store.record import Record
-    from lora_repro.tasks import Example
-    from lora_repro.tasks.encoding import Encoded
     from lora_repro.training import device, precision, train
     from lora_repro.training.checkpoint import Checkpointer
 
@@ -52,13 +48,7 @@ def measure(resolved: Resolved, batch_size: int, length: int, rounded: bool = Fa
     run = resolved.run
     where = device.prepare(resolved.settings.compute)
     n = STEPS * batch_size
-    tokens = torch.randint(5, 60, (n, length), generator=torch.Generator().manual_seed(0))
-    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    if run.arch.model_type == "bert":
-        inputs["token_type_ids"] = torch.zeros_like(tokens)
-    words = [[7], [8]] if run.task.head_width is None else None
-    examples = [Example("", "", 0, "")] * n
-    split = Encoded(examples, inputs, torch.full((n,), length), torch.zeros(n, dtype=torch.long), words)
+    split = run.task.objective.made_up(run, n, length)
     device.reset_peak_memory(where)
     state = train.start(train.build(resolved, where), run, n)
     with tempfile.TemporaryDirectory() as store:

@@ -88,7 +88,6 @@ def targets(subject: Subject) -> Found:
 )
 def one_step(subject: Subject) -> Found:
     """Takes an optimizer step on a few real examples, at the full learning rate, and merges."""
-    from lora_repro.tasks import objective
     from lora_repro.tasks.encoding import encode
     from lora_repro.training import checks, train
 
@@ -103,7 +102,7 @@ def one_step(subject: Subject) -> Found:
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"]  # a warm-up starts at 0
     model.train()
-    loss = objective.loss(model, splits["train"], list(range(few["train_size"])), run.train.dtype, where)
+    loss = splits["train"].loss(model, list(range(few["train_size"])), run.train.dtype, where)
     loss.backward()
     optimizer.step()
     name = f"{run.model.name} {run.task.name} {run.method.label} {run.train.dtype.value}"

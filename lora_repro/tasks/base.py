@@ -1,13 +1,16 @@
 """What all tasks share: configuration, splits and their subsets. No torch."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError
 from lora_repro.tasks.targets import Example, Targets
+
+if TYPE_CHECKING:
+    from lora_repro.tasks.objectives.base import Objective
 
 Splits = dict[str, list[Example]]
 """The keys are train, eval (the dev split) and test."""
@@ -37,8 +40,13 @@ class TaskConfig:
         raise NotImplementedError
 
     @property
+    def objective(self) -> "type[Objective]":
+        """What the model is asked. Imported when it is needed, as it needs torch."""
+        raise NotImplementedError
+
+    @property
     def head_width(self) -> int | None:
-        """Width of the head that the model needs; None where a language model answers in words."""
+        """Width of the head that the objective needs; None where a language model answers in words."""
         raise NotImplementedError
 
     @property

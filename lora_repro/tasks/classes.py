@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
 from lora_repro.errors import InputError
 from lora_repro.tasks.base import TaskConfig
 from lora_repro.tasks.targets import Classes, Targets
+
+if TYPE_CHECKING:
+    from lora_repro.tasks.objectives.base import Objective
 
 
 class Form(str, Enum):
@@ -36,6 +40,14 @@ class ClassConfig(TaskConfig):
     def targets(self) -> Targets:
         """Classes."""
         return Classes()
+
+    @property
+    def objective(self) -> "type[Objective]":
+        """A head with classes, or the likeliest of the label words."""
+        from lora_repro.tasks.objectives.heads import HeadWithClasses
+        from lora_repro.tasks.objectives.label_words import LabelWords
+
+        return LabelWords if self.form is Form.text else HeadWithClasses
 
     @property
     def head_width(self) -> int | None:

@@ -1,41 +1,56 @@
 """A task's splits as tensors of tokens, made once per process."""
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from lora_repro.config.identity import id_fields
-from lora_repro.config.schema import Run
+from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
-from lora_repro.errors import InputError
-from lora_repro.models.load import load_tokenizer, too_large
-from lora_repro.tasks import Example, permuted, subset
-from lora_repro.tasks.classes import ClassConfig, Form
-from lora_repro.tasks.prompts import Prompts
+from lora_repro.models.load import load_tokenizer
+from lora_repro.tasks.base import permuted, subset
+from lora_repro.tasks.targets import Example
 from lora_repro.training.batches import padded_length
+
+if TYPE_CHECKING:
+    from lora_repro.tasks.objectives.base import Objective
 
 
 class Encoded(NamedTuple):
-    """One split: tokens padded to its longest example; batches are cut to their own longest."""
+    """One split: tokens padded to its longest example, from which a batch is cut to its own longest."""
 
     examples: list[Example]
     inputs: dict[str, Int[Tensor, "n seq"]]
     lengths: Int[Tensor, " n"]
-    labels: Int[Tensor, " n"]
-    words: list[list[int]] | None = None
-    """The tokens of each label's words, where a language model answers; the inputs then are prompts."""
+    targets: Tensor
+    """A row an example: its class, its score, or the tokens to be written."""
+    objective: "Objective"
+    """What the model is asked."""
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
-        """Returns the model's inputs and the labels of these examples, of the length that `padded_length` gives."""
+        """Returns the model's inputs and the targets of these examples, of the length that `padded_length` gives."""
         longest = padded_length(int(self.lengths[indices].max()))  # or the split's longest, where slicing ends
         inputs = {name: values[indices, :longest].to(device, non_blocking=True) for name, values in self.inputs.items()}
-        return inputs, self.labels[indices].to(device, non_blocking=True)
+        return inputs, self.targets[indices].to(device, non_blocking=True)
+
+    def loss(self, model: nn.Module, indices: list[int], dtype: Dtype, device: torch.device) -> Float[Tensor, ""]:
+        """Returns the loss of a batch of these examples, which training minimises."""
+        return self.objective.loss(model, self, indices, dtype, device)
+
+    def outputs(
+        self, model: nn.Module, indices: list[int], dtype: Dtype, device: torch.device
+    ) -> Float[Tensor, "batch width"]:
+        """Returns the numbers that decide the answers to these examples: logits, scores or log-likelihoods."""
+        return self.objective.outputs(model, self, indices, dtype, device)
+
+    def predict(
+        self, model: nn.Module, indices: list[int], dtype: Dtype, device: torch.device
+    ) -> Float[Tensor, "batch width"]:
+        """Returns a row for each of these examples, from which the objective reads loss and answer."""
+        return self.objective.predict(model, self, indices, dtype, device)
 
 
 _encoded: dict[str, dict[str, Encoded]] = {}
@@ -43,11 +58,11 @@ _encoded: dict[str, dict[str, Encoded]] = {}
 
 
 def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
-    """Reads, subsets and tokenises the splits of a run's task; permutes the training labels where it says so.
+    """Reads, subsets and tokenises the splits of a run's task; permutes the training targets where it says so.
 
     Raises:
-        MissingInputError: If data or tokenizer are missing or damaged.
-        InputError: If the model has no embedding for a token, or a text has no tokens; what `prompts` refuses.
+        MissingInputError: If data or tokenizer are missing or damaged, or the model has no embedding for a token.
+        InputError: What the task's objective refuses.
     """
     paths = settings.paths
     seed = run.seed if run.task.permute_labels else None
@@ -60,47 +75,5 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
             splits["train"] = permuted(splits["train"], seed)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _encoded.clear()
-        put = partial(_encode, tokenizer, run)
-        if isinstance(run.task, ClassConfig) and run.task.form is Form.text:
-            put = partial(_ask, Prompts(tokenizer, run.task, run.train.max_length, splits["train"][0]), tokenizer, run)
-        _encoded[key] = {name: put(examples) for name, examples in splits.items()}
+        _encoded[key] = run.task.objective.encode(tokenizer, run, splits)
     return _encoded[key]
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> Encoded:
-    texts = [example.text for example in examples]
-    made = tokenizer(texts, truncation=True, max_length=run.train.max_length, return_attention_mask=True)
-    return _padded(examples, {str(name): rows for name, rows in made.items()}, tokenizer, run)
-
-
-def _ask(prompts: Prompts, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> Encoded:
-    rows = prompts.rows(examples)
-    made = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
-    return _padded(examples, made, tokenizer, run)._replace(words=prompts.words)
-
-
-def _padded(
-    examples: list[Example], made: Mapping[str, Sequence[list[int]]], tokenizer: PreTrainedTokenizerBase, run: Run
-) -> Encoded:
-    """Pads on the right, with a token that the model has; nothing reads it, as the mask leaves it out.
-
-    Raises:
-        InputError: If an example has no tokens, or one that the model has no embedding for.
-    """
-    vocabulary, pad = run.model.config["vocab_size"], tokenizer.pad_token_id
-    fill = {"input_ids": pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0}
-    lengths = [len(row) for row in made["input_ids"]]
-    for example, row in zip(examples, made["input_ids"], strict=True):
-        if not row:
-            raise InputError(
-                f"task {run.task.name}: the tokenizer makes no token of example {example.id} ({example.text[:40]!r}).\n"
-                "Give the tokenizer that belongs to the weights, or leave the example out."
-            )
-        if (largest := max(row)) >= vocabulary:
-            raise too_large(tokenizer, run.model, largest)
-    longest = max(lengths)
-    inputs = {
-        name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
-        for name, rows in made.items()
-    }
-    return Encoded(examples, inputs, torch.tensor(lengths), torch.tensor([example.target for example in examples]))

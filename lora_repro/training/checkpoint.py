@@ -41,19 +41,19 @@ class TrainState:
     """Over the examples since the last line of metrics.jsonl."""
     step: int = 0
     examples: int = 0
-    examples_told: int = 0
+    examples_logged: int = 0
     """Examples up to the last line of metrics.jsonl."""
     seconds: float = 0.0
     """Time spent in steps, scoring apart."""
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Of metrics.jsonl."""
-    logits: dict[str, Tensor] = field(default_factory=dict)
-    """What scored splits came to, (examples, labels), by `split/epoch`: metrics and predictions follow from it."""
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    """What the objective predicted for each scored split, by `split/epoch`: metrics and the record's rows follow."""
     machines: list[dict[str, Any]] = field(default_factory=list)
-    """Those on which the run has been before, where they differ in what decides the bits."""
+    """Those that trained the run before this one and compute other bits."""
 
     @property
-    def where(self) -> torch.device:
+    def device(self) -> torch.device:
         """The device of the training."""
         return self.loss_sum.device
 
@@ -65,12 +65,12 @@ class TrainState:
         """Returns the tensors and the plain values that `put_together` needs."""
         tensors: dict[str, Tensor] = {"loss_sum": self.loss_sum, "generator/cpu": torch.get_rng_state()}
         if self.loss_sum.is_cuda:
-            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.where)
+            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.device)
         for name, parameter in self.trained().items():
             tensors[f"model/{name}"] = parameter
             tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()}
-        tensors |= {f"logits/{key}": value for key, value in self.logits.items()}
-        values = {key: getattr(self, key) for key in _PLAIN}
+        tensors |= {f"logits/{key}": value for key, value in self.predictions.items()}
+        values = {key: getattr(self, attribute) for attribute, key in _PLAIN.items()}
         rates = [group["lr"] for group in self.optimizer.param_groups]
         return tensors, values | {"schedule": self.schedule.state_dict(), "rates": rates}
 
@@ -86,19 +86,27 @@ class TrainState:
                 name, _, part = name.rpartition("/")
                 self.optimizer.state[trained[name]][part] = tensor.to(trained[name].device)
             elif kind == "logits":
-                self.logits[name] = tensor
-        for key in _PLAIN:
-            setattr(self, key, values[key])
+                self.predictions[name] = tensor
+        for attribute, key in _PLAIN.items():
+            setattr(self, attribute, values[key])
         for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.load_state_dict(values["schedule"])
         self.loss_sum.copy_(tensors["loss_sum"])
         torch.set_rng_state(tensors["generator/cpu"])
-        if "generator/cuda" in tensors and self.where.type == "cuda":
-            torch.cuda.set_rng_state(tensors["generator/cuda"], self.where)
+        if "generator/cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["generator/cuda"], self.device)
 
 
-_PLAIN = ("step", "examples", "examples_told", "seconds", "lines", "machines")
+_PLAIN = {
+    "step": "step",
+    "examples": "examples",
+    "examples_logged": "examples_told",
+    "seconds": "seconds",
+    "lines": "lines",
+    "machines": "machines",
+}
+"""Plain values of the state, and how a checkpoint's file names them."""
 
 
 def write(state: TrainState, folder: Path, run_id: str, machine: dict[str, Any]) -> None:
@@ -120,7 +128,7 @@ def write(state: TrainState, folder: Path, run_id: str, machine: dict[str, Any])
     digest = _digest(tensors, text)
     folder.mkdir(exist_ok=True)
     before = _found(folder)
-    path = folder / f"{state.step:09d}-{len(state.logits):03d}.safetensors"
+    path = folder / f"{state.step:09d}-{len(state.predictions):03d}.safetensors"
     files.write_atomically(path, save(tensors, {"about": text, "sha256": digest}))
     for old in before:
         if old != path:

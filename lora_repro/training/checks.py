@@ -1,9 +1,8 @@
 """What stops a run, or flags it: nothing may be trained but what the method says, and that must have moved."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +10,6 @@ from torch import nn
 from lora_repro.config.schema import Dtype
 from lora_repro.methods import Count, MethodConfig
 from lora_repro.models.arch import Arch
-from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded
 
 
@@ -74,20 +72,6 @@ def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epo
     }
 
 
-def names_one_class(predictions: Iterable[Mapping[str, Any]], epoch: int) -> bool:
-    """Tells whether the predictions of dev or test, after this epoch, name one class.
-
-    Args:
-        predictions: The rows of predictions.parquet.
-        epoch: The last epoch.
-    """
-    named: dict[str, set[int]] = {}
-    for row in predictions:
-        if row["epoch"] == epoch:
-            named.setdefault(row["split"], set()).add(row["prediction"])
-    return any(len(classes) == 1 for classes in named.values())
-
-
 @torch.inference_mode()
 def merge_max_abs_error(
     model: nn.Module, method: MethodConfig, split: Encoded, where: torch.device, examples: int = 32
@@ -100,6 +84,6 @@ def merge_max_abs_error(
         return None
     copy = deepcopy(model).float().eval()
     first = list(range(min(examples, len(split.examples))))
-    unmerged = objective.label_logits(copy, split, first, Dtype.fp32, where)
+    unmerged = split.outputs(copy, first, Dtype.fp32, where)
     method.merge(copy)
-    return (objective.label_logits(copy, split, first, Dtype.fp32, where) - unmerged).abs().max().item()
+    return (split.outputs(copy, first, Dtype.fp32, where) - unmerged).abs().max().item()

@@ -11,7 +11,8 @@ from lora_repro.config.resolve import Resolved
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.tasks.encoding import encode
-from lora_repro.training import device, provenance, scoring
+from lora_repro.training import provenance, scoring
+from lora_repro.training.device import prepare
 from lora_repro.training.train import SCORED, build
 
 
@@ -29,9 +30,9 @@ class Rescorer:
 
     def __init__(self, folder: Path, run: Run, settings: Settings) -> None:
         self.run = run
-        self._where = device.prepare(settings.compute)
+        self._device = prepare(settings.compute)
         self._splits = encode(run, settings)
-        self._model = build(Resolved(run, settings, str(folder.absolute())), self._where)
+        self._model = build(Resolved(run, settings, str(folder.absolute())), self._device)
 
     @property
     def trained(self) -> list[str]:
@@ -41,7 +42,7 @@ class Rescorer:
     @property
     def machine(self) -> dict[str, Any]:
         """What decides the bits of the scores, beside the run."""
-        return provenance.machine(self._where, self.run.train.dtype)
+        return provenance.machine(self._device, self.run.train.dtype)
 
     def parameter(self, name: str) -> np.ndarray:
         """Returns a parameter as the run ended with it, by its name in the model that the method is attached to."""
@@ -58,8 +59,8 @@ class Rescorer:
         try:
             for name in SCORED:
                 split = self._splits[name]
-                logits = scoring.score(self._model, split, self.run.train.dtype, self._where)
-                found |= scoring.metrics(self.run.task, split, logits, name)
+                predictions = scoring.predict(self._model, split, self.run.train.dtype, self._device)
+                found |= scoring.metrics(self.run.task, split, predictions, name)
         finally:
             self._put(own)
         return found

@@ -1,60 +1,60 @@
-"""Scores a split: logits, metrics, and the predictions that the record stores."""
+"""Scores a split: predictions, metrics, and the rows that the record stores."""
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lora_repro.config.schema import Dtype
-from lora_repro.tasks import LOSS, TaskConfig, objective
+from lora_repro.tasks import LOSS, TaskConfig
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.training import interrupt
 
 BATCH = 64
 
 
-def score(model: nn.Module, split: Encoded, dtype: Dtype, where: torch.device) -> Float[np.ndarray, "n labels"]:
-    """Returns the logits of every example of a split, in its order; computed in batches of like length.
+def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device) -> Float[Tensor, "n width"]:
+    """Returns the predictions for every example of a split, in its order; computed in batches of like length.
 
     Raises:
         AskedToEndError: If the process was asked to end.
     """
     order = split.lengths.argsort(stable=True).tolist()
-    logits: list[Tensor] = []
+    rows: list[Tensor] = []
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(order), BATCH):
             interrupt.refuse_to_go_on()
-            logits.append(objective.label_logits(model, split, order[start : start + BATCH], dtype, where))
-    in_order = torch.empty(len(order), logits[0].shape[1])
-    in_order[order] = torch.cat(logits).float().cpu()
-    return in_order.numpy()
+            rows.append(split.predict(model, order[start : start + BATCH], dtype, device))
+    in_order = torch.empty(len(order), rows[0].shape[1])
+    in_order[order] = torch.cat(rows).float().cpu()
+    return in_order
 
 
-def metrics(task: TaskConfig, split: Encoded, logits: Float[np.ndarray, "n labels"], name: str) -> dict[str, float]:
+def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str) -> dict[str, float]:
     """Returns the task's metrics and the loss, spelt `split/metric`."""
-    loss = F.cross_entropy(torch.from_numpy(logits), split.labels).item()
-    found = task.targets.evaluate(split.examples, logits.argmax(1).tolist()) | {"loss": loss}
+    answers = [answer.prediction for answer in split.objective.answers(predictions)]
+    found = task.targets.evaluate(split.examples, answers)
+    found |= {LOSS.name: split.objective.mean_loss(predictions, split)}
     return {f"{name}/{metric}": value for metric, value in found.items()}
 
 
-def predictions(split: Encoded, logits: Float[np.ndarray, "n labels"], name: str, epoch: int) -> list[dict[str, Any]]:
+def rows(
+    task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str, epoch: int
+) -> list[dict[str, Any]]:
     """Returns the rows of predictions.parquet."""
-    rows = zip(split.examples, logits.argmax(1).tolist(), logits.tolist(), strict=True)
+    answers = split.objective.answers(predictions)
     return [
-        {
-            "split": name,
-            "epoch": epoch,
-            "id": example.id,
-            "label": example.target,
-            "prediction": chosen,
-            "scores": scores,
-        }
-        for example, chosen, scores in rows
+        {"split": name, "epoch": epoch, **task.targets.row(example, answer.prediction), "scores": answer.scores}
+        for example, answer in zip(split.examples, answers, strict=True)
     ]
+
+
+def flags(task: TaskConfig, splits: dict[str, Encoded], predictions: dict[str, Tensor]) -> dict[str, bool]:
+    """Returns what a reader must know about the predictions for these splits, by the kind of the task's targets."""
+    answers = {name: splits[name].objective.answers(found) for name, found in predictions.items()}
+    return task.targets.flags({name: [answer.prediction for answer in found] for name, found in answers.items()})
 
 
 def describe(task: TaskConfig, metrics: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Trains and scores one run: the one room where methods meet tasks."""
+"""Trains and scores one run. Only here does a method meet a task."""
 
 import logging
 import math
@@ -20,11 +20,11 @@ from lora_repro.mirror import mirror
 from lora_repro.models.load import load
 from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
-from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded, encode
-from lora_repro.training import checks, device, interrupt, provenance, scoring
+from lora_repro.training import checks, interrupt, provenance, scoring
 from lora_repro.training.batches import batches
 from lora_repro.training.checkpoint import Checkpointer, TrainState
+from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory
 from lora_repro.training.precision import store_in_bf16
 
 SCORED = ("eval", "test")
@@ -45,14 +45,14 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
     """
     run, settings = resolved.run, resolved.settings
-    where = device.prepare(settings.compute)
+    device = prepare(settings.compute)
     splits = encode(run, settings)
-    device.reset_peak_memory(where)
-    model, origin = assemble(resolved, where)
+    reset_peak_memory(device)
+    model, origin = assemble(resolved, device)
     before = checks.digests(model)
     examples = len(splits["train"].examples)
     total = total_steps(run, examples)
-    checkpointer = Checkpointer(record, settings.log, provenance.machine(where, run.train.dtype), run, total)
+    checkpointer = Checkpointer(record, settings.log, provenance.machine(device, run.train.dtype), run, total)
     state = start(model, run, examples)
     checkpointer.resume(state)
     record.reset_metrics(state.lines)
@@ -60,7 +60,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     count = run.method.count(run.arch)
     log.info(
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
-        record.run_id, examples, count.method, count.head, where,
+        record.run_id, examples, count.method, count.head, device,
     )  # fmt: skip
     if run.utilisation is not None:
         log.info("%s: these are %.1f %% of its budget", record.run_id, 100 * run.utilisation)
@@ -77,13 +77,13 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
             checkpointer.write(state)
             raise KeyboardInterrupt from None
     by_epoch = [line for line in state.lines if "loss" not in line]
-    predictions = []
+    rows = []
     for epoch in (line["epoch"] for line in by_epoch):
         for name in SCORED:
-            logits = state.logits[f"{name}/{epoch}"].numpy()
-            predictions += scoring.predictions(splits[name], logits, name, epoch)
+            rows += scoring.rows(run.task, splits[name], state.predictions[f"{name}/{epoch}"], name, epoch)
+    last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in SCORED}
     record.refuse_to_write_over(by_epoch)
-    record.save_predictions(predictions)
+    record.save_predictions(rows)
     save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
     return {
         "run_id": record.run_id,
@@ -91,22 +91,21 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         "metrics": {key: value for key, value in by_epoch[-1].items() if "/" in key},
         "metrics_by_epoch": by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
-        "flags": checks.flags(model, run.method, before, epochs)
-        | {"one_class": checks.names_one_class(predictions, epochs)},
+        "flags": checks.flags(model, run.method, before, epochs) | scoring.flags(run.task, splits, last),
         "data": {name: run.task.targets.describe(split.examples) for name, split in splits.items()},
         "train_seconds": round(state.seconds, 3),
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
-        "peak_memory_gib": device.peak_memory_gib(where),
-        "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], where),
-        "provenance": provenance.collect(where, run.train.dtype, getattr(run.method, "budget", None))
+        "peak_memory_gib": peak_memory_gib(device),
+        "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
+        "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None))
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
 
 
-def build(resolved: Resolved, where: torch.device) -> nn.Module:
+def build(resolved: Resolved, device: torch.device) -> nn.Module:
     """Returns the model that `assemble` makes."""
-    return assemble(resolved, where).model
+    return assemble(resolved, device).model
 
 
 class Assembled(NamedTuple):
@@ -117,21 +116,21 @@ class Assembled(NamedTuple):
     """What it took over from `train.init_from`."""
 
 
-def assemble(resolved: Resolved, where: torch.device) -> Assembled:
+def assemble(resolved: Resolved, device: torch.device) -> Assembled:
     """Loads the model, attaches the method, fills in `train.init_from`, and stores frozen weights in the run's dtype.
 
     Raises:
         RuntimeError: If the number of trainable weights is not what the method counts.
     """
     run, paths = resolved.run, resolved.settings.paths
-    model, drawn = load(run, paths.model, paths.cache, where)
+    model, drawn = load(run, paths.model, paths.cache, device)
     run.method.attach(model, run.arch, run.seed)
     origin = None
     if resolved.init_from is not None:
         origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
     if run.train.dtype is Dtype.bf16:
         store_in_bf16(model, run.method, run.arch.is_decoder)
-    model.to(where)
+    model.to(device)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return Assembled(model, origin)
 
@@ -173,12 +172,12 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
     order = order[state.step - first : total - first]
     trained = list(state.trained().values())
     spent, began = state.seconds, time.perf_counter()
-    told = began
+    last_message = began
     state.model.train()
     title = f"{checkpointer.record.run_id} epoch {epoch}/{run.train.epochs}"
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
         for indices in bar:
-            loss = objective.loss(state.model, split, indices, run.train.dtype, state.where)
+            loss = split.loss(state.model, indices, run.train.dtype, state.device)
             loss.backward()
             if run.train.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)
@@ -191,16 +190,16 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             state.loss_sum += loss.detach() * len(indices)
             state.seconds = spent + time.perf_counter() - began
             if state.step % checkpointer.settings.every_steps == 0 or state.step == last_step:
-                mean = state.loss_sum.item() / (state.examples - state.examples_told)
+                mean = state.loss_sum.item() / (state.examples - state.examples_logged)
                 if not math.isfinite(mean):
                     raise DivergedError(f"the loss is {mean} at step {state.step} of {total}; {REMEDY}")
                 line = {"step": state.step, "epoch": epoch, "examples": state.examples, "loss": mean, "lr": rate}
                 checkpointer.log(state, line | {"wall_time_s": round(state.seconds, 3)})
                 state.loss_sum.zero_()
-                state.examples_told = state.examples
+                state.examples_logged = state.examples
                 bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
-                if bar.disable and time.perf_counter() - told > SAY_EVERY_S:  # no terminal: a line now and then
-                    told = time.perf_counter()
+                if bar.disable and time.perf_counter() - last_message > SAY_EVERY_S:  # no terminal: a line now and then
+                    last_message = time.perf_counter()
                     left = (total - state.step) * state.seconds / state.step
                     log.info("step %d of %d, loss %.3f, about %.0f s of training to go", state.step, total, mean, left)
             checkpointer.after_step(state)
@@ -215,10 +214,10 @@ def score_epoch(
     line: dict[str, Any] = {"epoch": epoch, "step": state.step}
     for name in SCORED:
         key = f"{name}/{epoch}"
-        if key not in state.logits:
-            state.logits[key] = torch.from_numpy(scoring.score(state.model, splits[name], run.train.dtype, state.where))
+        if key not in state.predictions:
+            state.predictions[key] = scoring.predict(state.model, splits[name], run.train.dtype, state.device)
             checkpointer.after_step(state)
-        metrics = scoring.metrics(run.task, splits[name], state.logits[key].numpy(), name)
+        metrics = scoring.metrics(run.task, splits[name], state.predictions[key], name)
         if not math.isfinite(metrics[f"{name}/loss"]):
             raise DivergedError(f"the loss on {name} is {metrics[f'{name}/loss']} after epoch {epoch}; {REMEDY}")
         line |= metrics

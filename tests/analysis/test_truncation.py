@@ -70,8 +70,8 @@ def scored(resolved: Resolved, change: Callable[[nn.Module], None]) -> dict[str,
     splits = encode(run, resolved.settings)
     found: dict[str, float] = {}
     for name in ("eval", "test"):
-        logits = scoring.score(model, splits[name], run.train.dtype, where)
-        found |= scoring.metrics(run.task, splits[name], logits, name)
+        predictions = scoring.predict(model, splits[name], run.train.dtype, where)
+        found |= scoring.metrics(run.task, splits[name], predictions, name)
     return found
 
 

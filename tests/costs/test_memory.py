@@ -25,8 +25,9 @@ from lora_repro.models.arch import Arch, arch_of, families
 from lora_repro.models.load import DROPOUTS
 from lora_repro.models.pooling import read_first_position
 from lora_repro.store.adapter import save_adapter
-from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.objectives.heads import HeadWithClasses
+from lora_repro.tasks.objectives.label_words import LabelWords
 from lora_repro.training import precision
 from lora_repro.training.train import build
 
@@ -81,9 +82,9 @@ class Tiny:
         inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
         if self.arch.model_type == "bert":
             inputs["token_type_ids"] = torch.zeros_like(tokens)
-        words = None if self.arch.head_modules else [[7], [8]]
-        split = Encoded([], inputs, torch.full((size,), length), torch.zeros(size, dtype=torch.long), words)
-        return objective.loss(self.model.train(), split, list(range(size)), self.dtype, CPU)
+        objective = HeadWithClasses() if self.arch.head_modules else LabelWords([[7], [8]])
+        split = Encoded([], inputs, torch.full((size,), length), torch.zeros(size, dtype=torch.long), objective)
+        return split.loss(self.model.train(), list(range(size)), self.dtype, CPU)
 
 
 def saved_by_torch(tiny: Tiny) -> int:

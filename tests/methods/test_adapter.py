@@ -205,12 +205,11 @@ def decoder(family: str, folder: Path, tiny: Compose) -> Compose:
 def scores(model: torch.nn.Module, cfg: DictConfig) -> torch.Tensor:
     """What a foreign model says of the labels of the test split, by our objective."""
     from lora_repro.config.schema import Dtype
-    from lora_repro.tasks import objective
 
     resolved = resolve(cfg)
     split = encode(resolved.run, resolved.settings)["test"]
     with torch.inference_mode():
-        return objective.label_logits(model, split, list(range(32)), Dtype.fp32, CPU)
+        return split.outputs(model, list(range(32)), Dtype.fp32, CPU)
 
 
 @pytest.mark.parametrize(

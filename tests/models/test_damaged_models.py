@@ -12,7 +12,7 @@ from helpers.local_models import words_tokenizer, write
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models.json_files import read_keys
-from lora_repro.tasks import encoding, objective
+from lora_repro.tasks import encoding
 from lora_repro.training.train import build
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def used(tiny: Compose, folder: Path) -> float:
     resolved = resolve(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.dtype=fp32"))
     encoding._encoded.clear()
     split = encoding.encode(resolved.run, resolved.settings)["train"]
-    return objective.loss(build(resolved, CPU), split, [0, 1, 2, 3], resolved.run.train.dtype, CPU).item()
+    return split.loss(build(resolved, CPU), [0, 1, 2, 3], resolved.run.train.dtype, CPU).item()
 
 
 @pytest.mark.parametrize(

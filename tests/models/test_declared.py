@@ -17,7 +17,7 @@ from lora_repro.errors import MissingInputError
 from lora_repro.models.arch import ModelConfig
 from lora_repro.models.load import load_model
 from lora_repro.tasks import encoding
-from lora_repro.training.scoring import score
+from lora_repro.training.scoring import predict
 
 CPU = torch.device("cpu")
 BESIDE = {
@@ -63,7 +63,7 @@ def said(tiny: Compose, folder: Path, model: ModelConfig) -> torch.Tensor:
     settings.paths.model = str(folder)
     encoding._encoded.clear()
     split = encoding.encode(run, settings)["eval"]
-    return torch.from_numpy(score(load_model(run, str(folder), "", CPU), split, run.train.dtype, CPU))
+    return predict(load_model(run, str(folder), "", CPU), split, run.train.dtype, CPU)
 
 
 def test_a_named_model_is_what_its_digests_say_whatever_lies_beside(tiny: Compose, folder: Path) -> None:

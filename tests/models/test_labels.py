@@ -13,7 +13,7 @@ from lora_repro.models import labels
 from lora_repro.models.load import load_model
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.job import run_job
-from lora_repro.training.scoring import score
+from lora_repro.training.scoring import predict
 
 CPU = torch.device("cpu")
 NLI = ["entailment", "neutral", "contradiction"]
@@ -59,7 +59,7 @@ def logits(tiny: Compose, folder: Path) -> torch.Tensor:
     cfg = tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.dtype=fp32")
     run, settings = resolve(cfg)[:2]
     model = load_model(run, str(folder), "", CPU)
-    return torch.from_numpy(score(model, encode(run, settings)["eval"], run.train.dtype, CPU))
+    return predict(model, encode(run, settings)["eval"], run.train.dtype, CPU)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "llama"])

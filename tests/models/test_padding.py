@@ -12,7 +12,6 @@ from transformers import AutoModelForSequenceClassification
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training.train import build
 
@@ -61,7 +60,7 @@ def test_a_text_scores_alike_alone_and_in_a_batch(family: str, pad: str, tiny: C
     folder = write(tmp_path / "m", family, words_tokenizer(**special), changes, vocab_size=rows)
     model, split = prepared(tiny, folder)
     with torch.inference_mode():
-        ours = objective.label_logits(model, split, list(range(32)), Dtype.fp32, CPU)
+        ours = split.outputs(model, list(range(32)), Dtype.fp32, CPU)
     expected = alone(folder, split)
     assert len(set(split.lengths.tolist())) > 5 and expected.std() > 0.1
     assert torch.allclose(ours, expected, atol=1e-5)
@@ -85,7 +84,7 @@ def test_what_a_tokenizer_says_of_padding_changes_nothing(
     path.write_text(json.dumps(json.loads(path.read_text()) | says))
     model, split = prepared(tiny, folder)
     with torch.inference_mode():
-        ours = objective.label_logits(model, split, list(range(32)), Dtype.fp32, CPU)
+        ours = split.outputs(model, list(range(32)), Dtype.fp32, CPU)
     assert int(split.lengths.max()) > 20 and torch.allclose(ours, alone(folder, split), atol=1e-5)
 
 

@@ -9,8 +9,9 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError
 from lora_repro.models.load import load_tokenizer
-from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.objectives import language
+from lora_repro.tasks.objectives.label_words import LabelWords
 from lora_repro.training.train import build
 
 CPU = torch.device("cpu")
@@ -40,19 +41,19 @@ def full_text(split: Encoded, index: int, word: list[int]) -> tuple[torch.Tensor
 @pytest.mark.parametrize("words", ["task.label_words=[' bad',' good']", SPELT, "task.label_words=[' n',' y']"])
 def test_the_loss_is_transformers_on_the_labels_words_alone(words: str, tiny: Compose) -> None:
     model, split = prepared(tiny(*TEXT, words))
-    assert split.words is not None
+    assert isinstance(split.objective, LabelWords)
     indices = [3, 0, 7, 12, 5]
     expected, likelihoods = [], []
     for index in indices:
         losses = []
-        for word in split.words:
+        for word in split.objective.words:
             tokens, labels = full_text(split, index, word)
             losses.append(model(input_ids=tokens, labels=labels).loss * len(word))  # theirs is the mean over tokens
         likelihoods.append([-loss.item() for loss in losses])
-        expected.append(losses[int(split.labels[index])])
-    ours = objective.loss(model, split, indices, Dtype.fp32, CPU)
+        expected.append(losses[int(split.targets[index])])
+    ours = split.loss(model, indices, Dtype.fp32, CPU)
     assert torch.allclose(ours, torch.stack(expected).mean(), atol=1e-5)
-    found = objective.label_logits(model, split, indices, Dtype.fp32, CPU)
+    found = split.outputs(model, indices, Dtype.fp32, CPU)
     assert torch.allclose(found, torch.tensor(likelihoods), atol=1e-4)
 
 
@@ -62,18 +63,18 @@ def test_the_vocabulary_is_multiplied_out_at_the_words_alone(
 ) -> None:
     model, split = prepared(tiny(*TEXT, words))
     seen = []
-    original = objective._vocabulary
+    original = language.log_probabilities
     monkeypatch.setattr(
-        objective, "_vocabulary", lambda m, hidden: seen.append(tuple(hidden.shape)) or original(m, hidden)
+        language, "log_probabilities", lambda m, hidden: seen.append(tuple(hidden.shape)) or original(m, hidden)
     )
-    objective.loss(model, split, [0, 1, 2, 3], Dtype.fp32, CPU)
+    split.loss(model, [0, 1, 2, 3], Dtype.fp32, CPU)
     assert seen == [(4, positions, 32)] and split.inputs["input_ids"].shape[1] > 10 * positions
 
 
 def test_the_loss_is_the_same_whatever_stands_in_the_batch(tiny: Compose) -> None:
     model, split = prepared(tiny(*TEXT, SPELT))
-    together = objective.label_logits(model, split, list(range(8)), Dtype.fp32, CPU)
-    alone = torch.cat([objective.label_logits(model, split, [index], Dtype.fp32, CPU) for index in range(8)])
+    together = split.outputs(model, list(range(8)), Dtype.fp32, CPU)
+    alone = torch.cat([split.outputs(model, [index], Dtype.fp32, CPU) for index in range(8)])
     assert torch.allclose(together, alone, atol=1e-4)
 
 

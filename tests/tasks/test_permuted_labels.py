@@ -35,14 +35,14 @@ def test_only_training_labels_are_permuted_each_seed_anew(tiny: Compose, model: 
     zero = splits(tiny(*model, "task.permute_labels=true", "seed=0"))
     one = splits(tiny(*model, "task.permute_labels=true", "seed=1"))
     again = splits(tiny(*model, "seed=1"))
-    train = [of["train"].labels.tolist() for of in (plain, zero, one, again)]
+    train = [of["train"].targets.tolist() for of in (plain, zero, one, again)]
     assert train[0] == train[3] and train[1] != train[0] != train[2] != train[1]
     assert sorted(train[1]) == sorted(train[0])
-    assert zero["train"].labels.tolist() == [example.target for example in zero["train"].examples]
+    assert zero["train"].targets.tolist() == [example.target for example in zero["train"].examples]
     assert zero["train"].inputs["input_ids"].equal(plain["train"].inputs["input_ids"])
     for name in ("eval", "test"):
         assert zero[name].examples == plain[name].examples
-        assert zero[name].labels.equal(plain[name].labels)
+        assert zero[name].targets.equal(plain[name].targets)
 
 
 def test_seeds_share_the_splits_where_nothing_is_permuted(tiny: Compose) -> None:

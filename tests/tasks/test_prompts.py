@@ -11,11 +11,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lora_repro.config.resolve import resolve
-from lora_repro.config.schema import Dtype, load_group
+from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError
-from lora_repro.tasks import Example, objective
+from lora_repro.tasks import Example
 from lora_repro.tasks.encoding import Encoded, encode
-from lora_repro.tasks.prompts import Prompts
+from lora_repro.tasks.objectives.label_words import LabelWords
+from lora_repro.tasks.objectives.prompts import Prompts
 from lora_repro.training.train import build
 
 CPU = torch.device("cpu")
@@ -61,9 +62,10 @@ def test_words_score_as_the_tokens_that_follow_the_prompt(
     given = f"task.label_words={words}"
     folder = tmp_path / "m"
     model, split = prepared(tiny, folder, tokenizer, given)
-    assert split.words is not None and tokenizer.convert_ids_to_tokens(split.words[0]) == ["▁bad"]
+    assert isinstance(split.objective, LabelWords)
+    assert tokenizer.convert_ids_to_tokens(split.objective.words[0]) == ["▁bad"]
     with torch.inference_mode():
-        ours = objective.label_logits(model, split, list(range(32)), Dtype.fp32, CPU)
+        ours = split.outputs(model, list(range(32)), Dtype.fp32, CPU)
     assert torch.allclose(ours, spoken(folder, split, prompt, words), atol=1e-4)
 
 
@@ -99,13 +101,12 @@ def test_a_long_text_is_cut_between_its_own_letters(tiny: Compose, tmp_path: Pat
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
-    task = load_group("task", "generated")
-    task.prompt, task.label_words = "{text}: ", ["n", "y"]
     text = "a \U0001f469\u200d\U0001f52c \u00e9 \U0001f469\u200d\U0001f52c"
     example = Example("one", text, 0, "one")
     cut = set()
     for room in range(8, 34):
-        (row,) = Prompts(tokenizer, task, room, example).rows([example])
+        prompts = Prompts(tokenizer, "{text}: ", room)
+        (row,) = prompts.opened(prompts.cut([example], reserved=1))
         kept = str(tokenizer.decode(row)).removesuffix(": ")
         assert text.startswith(kept) and len(row) <= room - 1
         cut.add(kept)

@@ -154,13 +154,6 @@ def test_flags_say_what_did_not_move(tiny: Compose) -> None:
     assert untouched["b_zero"] and untouched["unmoved"]
 
 
-def test_flags_name_predictions_of_a_single_class() -> None:
-    rows = [{"split": "eval", "epoch": 1, "prediction": 0}, {"split": "eval", "epoch": 1, "prediction": 1}]
-    assert not checks.names_one_class(rows, 1)
-    assert checks.names_one_class([*rows, {"split": "test", "epoch": 1, "prediction": 1}], 1)
-    assert not checks.names_one_class([*rows, {"split": "test", "epoch": 0, "prediction": 1}], 1)
-
-
 def test_full_fine_tuning_learns_the_generated_task(tiny: Compose) -> None:
     result = computed(tiny("method=full", "task.train_size=400", "train.epochs=4", "task.eval_size=100")).read().result
     assert result is not None

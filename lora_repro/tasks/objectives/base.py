@@ -1,0 +1,113 @@
+"""What all objectives share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from lora_repro.config.schema import Dtype, Run
+from lora_repro.errors import InputError
+from lora_repro.models.load import too_large
+from lora_repro.tasks.base import Splits
+from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.targets import Example
+
+
+class Answer(NamedTuple):
+    """What the model answers to one example."""
+
+    prediction: Any
+    """Of the kind of the task's targets: a class, a score or a text."""
+    scores: list[float]
+    """The numbers behind it, for predictions.parquet."""
+
+
+class Objective(ABC):
+    """Asks a model and reads its answers. An object holds the tokens that the answers are made of, if any."""
+
+    @classmethod
+    @abstractmethod
+    def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
+        """Turns the examples of all splits into tokens and targets.
+
+        Raises:
+            InputError: If a text has no tokens, or the tokenizer cannot write what the task asks for.
+            MissingInputError: If the model has no embedding for a token.
+        """
+
+    @classmethod
+    @abstractmethod
+    def made_up(cls, run: Run, n: int, length: int) -> Encoded:
+        """Returns n examples of arbitrary tokens, all of one length: for measurements, which need no data."""
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
+    ) -> Float[Tensor, ""]:
+        """Returns the loss of a batch, which training minimises."""
+
+    @abstractmethod
+    def outputs(
+        self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
+    ) -> Float[Tensor, "batch width"]:
+        """Returns the numbers that decide a batch's answers: logits, scores or log-likelihoods."""
+
+    def predict(
+        self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
+    ) -> Float[Tensor, "batch width"]:
+        """Returns a row an example, from which `mean_loss` and `answers` follow; a checkpoint keeps these rows."""
+        return self.outputs(model, split, indices, dtype, device)
+
+    @abstractmethod
+    def mean_loss(self, predictions: Float[Tensor, "n width"], split: Encoded) -> float:
+        """Returns the loss over a whole split."""
+
+    @abstractmethod
+    def answers(self, predictions: Float[Tensor, "n width"]) -> list[Answer]:
+        """Reads what `predict` returned."""
+
+
+def padded(
+    examples: list[Example],
+    tokens: Mapping[str, Sequence[list[int]]],
+    targets: Tensor,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    run: Run,
+) -> Encoded:
+    """Pads on the right, with a token that the model has; nothing reads it, as the mask leaves it out.
+
+    Raises:
+        InputError: If an example has no tokens.
+        MissingInputError: If the model has no embedding for a token.
+    """
+    vocabulary, pad = run.model.config["vocab_size"], tokenizer.pad_token_id
+    fill = {"input_ids": pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0}
+    lengths = [len(row) for row in tokens["input_ids"]]
+    for example, row in zip(examples, tokens["input_ids"], strict=True):
+        if not row:
+            raise InputError(
+                f"task {run.task.name}: the tokenizer makes no token of example {example.id} ({example.text[:40]!r}).\n"
+                "Give the tokenizer that belongs to the weights, or leave the example out."
+            )
+        if (largest := max(row)) >= vocabulary:
+            raise too_large(tokenizer, run.model, largest)
+    longest = max(lengths)
+    inputs = {
+        name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
+        for name, rows in tokens.items()
+    }
+    return Encoded(examples, inputs, torch.tensor(lengths), targets, objective)
+
+
+def unpadded(run: Run, n: int, length: int, targets: Tensor, objective: Objective) -> Encoded:
+    """Returns n examples of arbitrary tokens, all of one length, as `Objective.made_up` does."""
+    tokens = torch.randint(5, 60, (n, length), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if run.arch.model_type == "bert":
+        inputs["token_type_ids"] = torch.zeros_like(tokens)
+    return Encoded([Example("", "", None, "")] * n, inputs, torch.full((n,), length), targets, objective)

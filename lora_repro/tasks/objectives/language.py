@@ -1,0 +1,79 @@
+"""A language model's states and log-likelihoods after a prompt, for the objectives that it answers in words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_repro.config.schema import Dtype
+from lora_repro.tasks.encoding import Encoded
+from lora_repro.training.precision import products
+
+NO_TOKEN = -1
+"""Pads rows of tokens that follow a prompt. No tokenizer has it, while a padding token may also end a text."""
+
+
+def rows_of(words: Sequence[list[int]], device: torch.device) -> Int[Tensor, "n longest"]:
+    """Returns tokens as rows of equal length, padded with NO_TOKEN."""
+    longest = max(map(len, words))
+    return torch.tensor([[*word, *[NO_TOKEN] * (longest - len(word))] for word in words], device=device)
+
+
+def log_likelihood(
+    model: nn.Module,
+    split: Encoded,
+    indices: list[int],
+    targets: Int[Tensor, "batch targets"],
+    dtype: Dtype,
+    device: torch.device,
+) -> Float[Tensor, " batch"]:
+    """Returns log p(targets | prompt) for each example, summed over the tokens of its row of targets."""
+    spoken = log_probabilities(model, states(model, split, indices, targets, dtype, device))
+    chosen = spoken.gather(2, targets.clamp(min=0)[:, :, None])[:, :, 0]
+    return chosen.masked_fill(targets < 0, 0.0).sum(1)
+
+
+def log_probabilities(
+    model: nn.Module, hidden: Float[Tensor, "batch targets d"]
+) -> Float[Tensor, "batch targets tokens"]:
+    """Returns log p of every token, in fp32: rounded to bf16 a logit of 20 would be off by a sixteenth."""
+    output: Any = model.lm_head
+    return F.linear(hidden.float(), output.weight.float()).log_softmax(-1)
+
+
+def states(
+    model: nn.Module,
+    split: Encoded,
+    indices: list[int],
+    targets: Int[Tensor, "batch targets"] | None,
+    dtype: Dtype,
+    device: torch.device,
+) -> Float[Tensor, "batch targets d"]:
+    """Returns the last hidden states from which the targets are read: only there the vocabulary is multiplied out.
+
+    Args:
+        model: A language model of transformers.
+        split: The prompts.
+        indices: Which of them.
+        targets: Tokens that follow each prompt, padded with NO_TOKEN, of which all but the last are read too; None
+            reads the prompt alone.
+        dtype: Precision of the products.
+        device: Where to compute.
+    """
+    inputs, _ = split.batch(indices, device)
+    tokens, mask = inputs["input_ids"], inputs["attention_mask"]
+    lengths = split.lengths[indices].to(device)
+    width = 1 if targets is None else targets.shape[1]
+    at = lengths[:, None] - 1 + torch.arange(width, device=device)
+    if targets is not None and width > 1:
+        missing = int(at.max()) + 1 - tokens.shape[1]
+        tokens, mask = (F.pad(values, (0, max(missing, 0))) for values in (tokens, mask))
+        tokens = tokens.scatter(1, at[:, 1:], targets[:, :-1].clamp(min=0))
+        mask = mask.scatter(1, at[:, 1:], (targets[:, :-1] >= 0).to(mask.dtype))
+    body: Any = model.base_model
+    with products(dtype, device):
+        hidden = body(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    return hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))

@@ -1,0 +1,134 @@
+"""Prompts around texts, and the tokens of what follows them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from lora_repro.errors import InputError
+from lora_repro.tasks.targets import Example
+
+
+class Prompt(NamedTuple):
+    """The prompt around one example."""
+
+    text: str
+    tokens: list[int]
+    """Without what the tokenizer puts before a text."""
+
+
+class Prompts:
+    """A task's prompts in the tokens of one tokenizer.
+
+    The tokens of what follows are those that it has when both are tokenised together. A tokenizer may write a space
+    mark before a word that stands alone (Llama 2's: "▁", "▁good"), which never follows a prompt.
+
+    Args:
+        tokenizer: The model's.
+        prompt: The words around an example, with {text} in its place.
+        max_length: Tokens of prompt and what follows.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, max_length: int) -> None:
+        self._tokenizer, self._prompt, self._max_length = tokenizer, prompt, max_length
+        self._beginning = _beginning(tokenizer)
+
+    def tokens_after(self, example: Example, word: str) -> list[int]:
+        """Returns the tokens of a word behind the prompt of one example, which is not cut.
+
+        Raises:
+            InputError: If the prompt's own tokens are others when the word follows.
+        """
+        text = self._around(example.text)
+        return self.continuations([Prompt(text, self._tokens([text])[0])], [word])[0]
+
+    def cut(self, examples: Sequence[Example], reserved: int) -> list[Prompt]:
+        """Returns the prompts of examples, their texts cut so that `reserved` tokens fit behind.
+
+        What a tokenizer puts at the end of a text (EOS, [SEP]) is left out, as something follows.
+
+        Raises:
+            InputError: If the prompt alone is too long.
+        """
+        longest = self._max_length - reserved - len(self._beginning)
+        if len(self._tokens([self._around("")])[0]) > longest - 1:
+            raise InputError(
+                f"train.max_length: {self._max_length} tokens hold no more than the prompt itself.\n"
+                "Raise it, or shorten task.prompt."
+            )
+        texts = [self._around(example.text) for example in examples]
+        prompts = [Prompt(text, tokens) for text, tokens in zip(texts, self._tokens(texts), strict=True)]
+        return [
+            prompt if len(prompt.tokens) <= longest else self._shortened(example.text, len(prompt.tokens), longest)
+            for example, prompt in zip(examples, prompts, strict=True)
+        ]
+
+    def continuations(
+        self, prompts: Sequence[Prompt], words: Sequence[str], expected: list[int] | None = None
+    ) -> list[list[int]]:
+        """Returns the tokens of what follows each prompt.
+
+        Args:
+            prompts: The prompts.
+            words: What follows each of them.
+            expected: The tokens that must follow, if they are known.
+
+        Raises:
+            InputError: If a prompt's own tokens are others when the words follow, or the words' are not as expected.
+        """
+        together = self._tokens([prompt.text + word for prompt, word in zip(prompts, words, strict=True)])
+        found = []
+        for prompt, word, whole in zip(prompts, words, together, strict=True):
+            tokens = whole[len(prompt.tokens) :]
+            if whole[: len(prompt.tokens)] != prompt.tokens or not tokens or expected not in (None, tokens):
+                raise self._other_tokens(prompt, whole, word)
+            found.append(tokens)
+        return found
+
+    def opened(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Returns the tokens of prompts with what the tokenizer puts before a text."""
+        opening = self._beginning
+        rows = [prompt.tokens for prompt in prompts]
+        return [row if opening and row[: len(opening)] == opening else opening + row for row in rows]
+
+    def _around(self, text: str) -> str:
+        return self._prompt.replace("{text}", text)
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def _shortened(self, text: str, length: int, longest: int) -> Prompt:
+        """Returns the prompt around as much of a text, in its own letters, as fits.
+
+        Args:
+            text: The text.
+            length: How many tokens the prompt around all of it has.
+            longest: How many it may have.
+        """
+        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoding["offset_mapping"]]
+        shortened = Prompt("", [0] * length)
+        while (over := len(shortened.tokens) - longest) > 0:
+            ends = ends[:-over]
+            whole = self._around(text[: ends[-1]] if ends else "")
+            shortened = Prompt(whole, self._tokens([whole])[0])
+        return shortened
+
+    def _other_tokens(self, prompt: Prompt, together: list[int], word: str) -> InputError:
+        pairs = enumerate(zip(prompt.tokens, together, strict=False))
+        same = next((i for i, (a, b) in pairs if a != b), len(prompt.tokens))
+        rows = (prompt.tokens, together)
+        alone, joined = (self._tokenizer.convert_ids_to_tokens(row[max(same - 2, 0) :]) for row in rows)
+        return InputError(
+            f"task.prompt: this tokenizer makes other tokens of it when {word!r} follows, in the prompt that ends in "
+            f"{prompt.text[-20:]!r}: {alone} alone, {joined} together.\n"
+            "End the prompt in a letter or a mark after {text}, without a space, and begin the words with one: "
+            "task.prompt='{text} It was' 'task.label_words=[\" bad\",\" good\"]'"
+        )
+
+
+def _beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns what a tokenizer puts before a text: BOS, [CLS] or nothing."""
+    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = range(len(whole) - len(bare) + 1)
+    return whole[: next((i for i in starts if whole[i : i + len(bare)] == bare), 0)]
