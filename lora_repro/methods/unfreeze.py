@@ -71,7 +71,7 @@ class HeadOnlyConfig(UnfreezeConfig):
         """
         if not arch.head_modules:
             raise InputError(
-                "method=head_only: with task.form=text there is no head to train.\n"
+                "method=head_only: the task is answered in words, so there is no head to train.\n"
                 "Choose task.form=label, or score without training: method=lora train.epochs=0"
             )
 

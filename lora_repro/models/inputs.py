@@ -1,26 +1,22 @@
-"""Weights and data on this machine: where they may lie, and whether they are what they should be. No torch."""
+"""Weights on this machine: where they may lie, and whether they are what they should be. No torch."""
 
 import hashlib
-import io
 import json
 import os
 import re
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache as memoize
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lora_repro.errors import MissingInputError
 from lora_repro.models.arch import Arch, ModelConfig, Source, refuse_unknown
 from lora_repro.models.json_files import read_keys, unreadable
 from lora_repro.models.weights import WEIGHTS, shapes_in, weight_files
 from lora_repro.store.reading import parse_foreign_json, parse_json
-from lora_repro.tasks.base import TaskConfig
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -38,17 +34,6 @@ _FORM = f"Give a folder as transformers' save_pretrained writes it: config.json,
 _GIVE = "Give a folder as transformers' save_pretrained writes it."
 NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of config.json that change nothing that is computed here."""
-ARCHIVE = "hutto_ICWSM_2014.tar.gz"
-"""The ratings of all four domains (C.J. Hutto and E. Gilbert, ICWSM 2014)."""
-SDIST = "vaderSentiment-3.3.2.tar.gz"
-SDIST_MEMBER = f"vaderSentiment-3.3.2/additional_resources/{ARCHIVE}"
-
-
-class Data(NamedTuple):
-    """A verified archive of data and the file that it was read from."""
-
-    path: Path
-    content: bytes
 
 
 def default_cache() -> str:
@@ -81,7 +66,7 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
         if problem is not None:
             raise MissingInputError(
                 f"paths.model: {problem}.\nGive the folder of {config.name}, or leave paths.model out and fetch it: "
-                f"{_command(config.name, cache)}\n"
+                f"{fetch_command(config.name, cache)}\n"
                 "Any other weights are a model of your own: model=local paths.model=DIR"
             )
         return folder
@@ -94,7 +79,7 @@ def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     what = "; ".join(problems) or f"no weights in {cached_model(config, cache)}, nor in an installed package"
     if is_commit(config.digest) and not problems:
         what = f"no snapshot of {config.hub} at commit {config.digest[:7]} in the hub's local cache"
-    raise MissingInputError(f"model {config.name}: {what}.\nFetch it: {_command(config.name, cache)}")
+    raise MissingInputError(f"model {config.name}: {what}.\nFetch it: {fetch_command(config.name, cache)}")
 
 
 def refuse_shapes(config: ModelConfig) -> None:
@@ -108,36 +93,6 @@ def refuse_shapes(config: ModelConfig) -> None:
             f"model {config.name}: only its shapes are here, there are no weights to fetch or load.\n"
             f"Count and plan with it (python -m analysis budget --model {config.name}), and train another model."
         )
-
-
-def find_data(config: TaskConfig, data: str | None, cache: str) -> Data:
-    """Returns the verified archive of ratings that a task is read from.
-
-    Args:
-        config: The task, with the digest of the archive.
-        data: A file of the user's, the archive itself or the source distribution around it, or a folder that may hold
-            one of them (paths.data); or None.
-        cache: The folder that this module fills (paths.cache), read when `data` is None or a folder without either.
-
-    Raises:
-        MissingInputError: If the archive is not there, or damaged.
-    """
-    places = [cached_data(cache)]
-    if data is not None:
-        given = Path(data).expanduser()
-        places = [given / ARCHIVE, given / SDIST, *places] if given.is_dir() else [given]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        problem = f"no {ARCHIVE}: looked for {', '.join(map(str, places))}"
-    else:
-        content = path.read_bytes()
-        archive = archive_in(content, config.digest)
-        if archive is not None:
-            return Data(path, archive)
-        found = sha256_of_bytes(content)
-        problem = f"{path} is damaged or another file: sha256 is {found}, expected {config.digest}"
-    hint = "Fetch it" if data is None else "Correct paths.data, or leave it out and fetch"
-    raise MissingInputError(f"task {config.name}: {problem}.\n{hint}: {_command(config.name, cache)}")
 
 
 def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
@@ -303,28 +258,9 @@ def _problem_of(config: ModelConfig, folder: Path) -> str | None:
     return None
 
 
-def archive_in(content: bytes, digest: str) -> bytes | None:
-    """Returns the archive with this digest: the content itself, or what the source distribution holds."""
-    if sha256_of_bytes(content) == digest:
-        return content
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as sdist:
-            entry = sdist.getmember(SDIST_MEMBER)
-            stream = sdist.extractfile(entry) if entry.isfile() else None
-            inner = stream.read() if stream is not None else b""
-    except (tarfile.TarError, KeyError, OSError, EOFError, zlib.error):
-        return None
-    return inner if sha256_of_bytes(inner) == digest else None
-
-
 def cached_model(config: ModelConfig, cache: str) -> Path:
     """Returns the folder of a fetched model."""
     return Path(cache).expanduser() / "models" / config.name
-
-
-def cached_data(cache: str) -> Path:
-    """Returns the file of the fetched ratings."""
-    return Path(cache).expanduser() / "data" / ARCHIVE
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -361,7 +297,8 @@ def _folders(config: ModelConfig, cache: str) -> Iterator[Path]:
             yield Path(path).parent
 
 
-def _command(name: str, cache: str) -> str:
+def fetch_command(name: str, cache: str) -> str:
+    """Returns the command that brings a model or a task into the cache."""
     return f"python -m lora_repro.fetch {name}" + (
         f" --cache {cache}" if Path(cache).expanduser() != Path(default_cache()) else ""
     )

@@ -167,7 +167,7 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
 
 def _labels_of_base(run: Run) -> list[str] | None:
     """Returns what the base calls its labels, if it has as many as the task."""
-    found = labels.names_in(run.model.config.get("id2label"))
+    found = labels.names_in(run.model.config.get("id2label")) if run.task.label_names else None
     return found if found is not None and len(found) == run.task.head_width else None
 
 

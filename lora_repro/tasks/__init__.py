@@ -7,9 +7,14 @@ from lora_repro.tasks.base import Splits, TaskConfig, permuted, subset
 from lora_repro.tasks.generated import GeneratedConfig
 from lora_repro.tasks.metrics import LOSS, Metric, Unit
 from lora_repro.tasks.ratings import RatingsConfig
+from lora_repro.tasks.reverse import ReverseConfig
 from lora_repro.tasks.targets import Example, Targets
 
-FAMILIES: dict[str, type[TaskConfig]] = {"ratings": RatingsConfig, "generated": GeneratedConfig}
+FAMILIES: dict[str, type[TaskConfig]] = {
+    "ratings": RatingsConfig,
+    "generated": GeneratedConfig,
+    "reverse": ReverseConfig,
+}
 
 __all__ = [
     "FAMILIES",
@@ -18,6 +23,7 @@ __all__ = [
     "GeneratedConfig",
     "Metric",
     "RatingsConfig",
+    "ReverseConfig",
     "Splits",
     "Targets",
     "TaskConfig",

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError
+from lora_repro.tasks.sources import Data, DataFile, find
 from lora_repro.tasks.targets import Example, Targets
 
 if TYPE_CHECKING:
@@ -53,6 +54,24 @@ class TaskConfig:
     def label_names(self) -> list[str]:
         """What the outputs of a head with classes are called, in order; empty where nothing is known of them."""
         return []
+
+    @property
+    def sources(self) -> list[DataFile]:
+        """The files that the task is read from; none where the examples are generated."""
+        return []
+
+    def find(self, source: DataFile, data: str | None, cache: str) -> Data:
+        """Returns the verified content of one of the sources.
+
+        Args:
+            source: Which.
+            data: A file or folder of the user's (paths.data), or None.
+            cache: The folder that lora_repro.fetch fills (paths.cache).
+
+        Raises:
+            MissingInputError: If the file is missing or damaged.
+        """
+        return find(source, self.sources, self.name, data, cache)
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads all examples of the three splits.

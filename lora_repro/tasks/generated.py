@@ -11,7 +11,7 @@ import numpy as np
 
 from lora_repro import draw
 from lora_repro.errors import InputError
-from lora_repro.tasks.base import Splits
+from lora_repro.tasks.base import Splits, TaskConfig
 from lora_repro.tasks.classes import ClassConfig
 from lora_repro.tasks.targets import Example
 
@@ -50,14 +50,23 @@ class GeneratedConfig(ClassConfig):
         """
         seen: set[str] = set()
         splits = {split: _examples(split, size, seen) for split, size in SIZES.items()}
-        found = digest(splits)
-        if found != self.digest:
-            raise InputError(
-                f"task.digest: the generated examples have sha256 {found} (given: {self.digest}).\n"
-                f"Set task.digest to the value in conf/task/generated.yaml; if it is, numpy {np.__version__} draws "
-                f"other numbers: install the version that pyproject.toml names."
-            )
+        refuse_other_digest(self, splits)
         return splits
+
+
+def refuse_other_digest(task: TaskConfig, splits: Splits) -> None:
+    """Refuses examples that were generated here and are not those that the task declares.
+
+    Raises:
+        InputError: With the digest of what was found.
+    """
+    found = digest(splits)
+    if found != task.digest:
+        raise InputError(
+            f"task.digest: the generated examples have sha256 {found} (given: {task.digest}).\n"
+            f"Set task.digest to the value in conf/task/{task.name}.yaml; if it is, numpy {np.__version__} draws "
+            f"other numbers: install the version that pyproject.toml names."
+        )
 
 
 def digest(splits: Splits) -> str:

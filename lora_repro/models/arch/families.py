@@ -327,8 +327,8 @@ def _labels(plan: Plan) -> int:
     """
     if plan.num_labels is None:
         raise InputError(
-            f"task.form=text: {plan.config['model_type']} is an encoder and writes no text.\n"
-            "Choose task.form=label, or a decoder (model=smollm2)."
+            f"model: {plan.config['model_type']} is an encoder and writes no text, which the task asks for.\n"
+            "Choose a decoder (model=smollm2), or a task that a head answers (of classes: task.form=label)."
         )
     return plan.num_labels
 

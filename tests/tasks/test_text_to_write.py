@@ -1,0 +1,156 @@
+"""Texts to be written: the loss held against transformers', decoding against texts written one by one."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.fixture_types import Compose
+from helpers.local_models import space_mark_tokenizer, write
+
+from lora_repro.config.resolve import resolve
+from lora_repro.config.schema import Dtype
+from lora_repro.errors import InputError
+from lora_repro.tasks import encoding
+from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.objectives.text import TextToWrite
+from lora_repro.tasks.reverse import ReverseConfig
+from lora_repro.tasks.targets import Example
+from lora_repro.training import scoring
+from lora_repro.training.train import build
+
+CPU = torch.device("cpu")
+REVERSE = ("model=tiny_llama", "task=reverse", "preset@train=tiny_llama", "train.dtype=fp32")
+END = 3
+"""[SEP] of the vocabulary of letters."""
+
+
+def mixed(config: ReverseConfig, data: object, cache: object) -> dict[str, list[Example]]:
+    """Prompts and texts of many lengths, so that a batch is padded."""
+    words = ["a", "bcd efgh", "h", "abcdefgh ijk lmno", "pq", "rstu", "vw", "xyz xyz xyz"]
+    examples = [Example(word, word, [" ".join(reversed(word)).replace("   ", " ")], word) for word in words]
+    return {"train": examples, "eval": examples, "test": examples}
+
+
+@pytest.fixture
+def prepared(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.nn.Module, Encoded]:
+    """A model with strong random weights, so that what it writes differs from prompt to prompt."""
+    monkeypatch.setattr(ReverseConfig, "load", mixed)
+    monkeypatch.setattr(encoding, "_encoded", {})
+    sizes = [f"task.{split}_size=null" for split in ("train", "eval", "test")]
+    resolved = resolve(tiny(*REVERSE, *sizes, "task.max_new_tokens=20", "train.max_length=64", "method=full"))
+    model = build(resolved, CPU).eval()
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return model, encode(resolved.run, resolved.settings)["eval"]
+
+
+def prompt_of(split: Encoded, index: int) -> list[int]:
+    return split.inputs["input_ids"][index, : int(split.lengths[index])].tolist()
+
+
+def target_of(split: Encoded, index: int) -> list[int]:
+    return [token for token in split.targets[index].tolist() if token >= 0]
+
+
+def test_the_loss_is_transformers_on_the_target_tokens_alone(prepared: tuple[torch.nn.Module, Encoded]) -> None:
+    """Its end included, its padding and the prompt left out; a mean over all target tokens of the batch."""
+    model, split = prepared
+    indices = [3, 0, 7, 5]
+    rows = [(prompt_of(split, i), target_of(split, i)) for i in indices]
+    longest = max(len(prompt) + len(target) for prompt, target in rows)
+    tokens = torch.zeros((4, longest), dtype=torch.long)
+    labels = torch.full((4, longest), -100)
+    for row, (prompt, target) in enumerate(rows):
+        tokens[row, : len(prompt) + len(target)] = torch.tensor(prompt + target)
+        labels[row, len(prompt) : len(prompt) + len(target)] = torch.tensor(target)
+    mask = (torch.arange(longest) < torch.tensor([[len(p) + len(t)] for p, t in rows])).long()
+    theirs = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+    assert torch.allclose(split.loss(model, indices, Dtype.fp32, CPU), theirs, atol=1e-5)
+    assert all(target[-1] == END for _, target in rows) and len({len(target) for _, target in rows}) > 2
+
+
+def test_the_loss_of_a_split_is_the_mean_over_its_target_tokens(prepared: tuple[torch.nn.Module, Encoded]) -> None:
+    model, split = prepared
+    everything = list(range(len(split.examples)))
+    predictions = scoring.predict(model, split, Dtype.fp32, CPU)
+    with torch.inference_mode():
+        expected = split.loss(model, everything, Dtype.fp32, CPU).item()
+    assert split.objective.mean_loss(predictions, split) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_text_is_written_in_a_batch_as_it_is_alone_and_as_transformers_writes_it(
+    prepared: tuple[torch.nn.Module, Encoded],
+) -> None:
+    model, split = prepared
+    everything = list(range(len(split.examples)))
+    with torch.inference_mode():
+        together = split.predict(model, everything, Dtype.fp32, CPU)[:, 1:].long()
+        alone = torch.cat([split.predict(model, [i], Dtype.fp32, CPU)[:, 1:].long() for i in everything])
+    assert torch.equal(together, alone)
+    for i in everything:
+        prompt = torch.tensor([prompt_of(split, i)])
+        theirs = model.generate(  # pyright: ignore
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=20, eos_token_id=END
+        )
+        written = [token for token in together[i].tolist() if token >= 0]
+        assert written == theirs[0, prompt.shape[1] :].tolist()
+    assert len({tuple(row) for row in together.tolist()}) > 4
+
+
+def test_writing_stops_at_the_end_and_the_end_is_no_part_of_the_text(
+    prepared: tuple[torch.nn.Module, Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, split = prepared
+    with torch.inference_mode():
+        first = split.predict(model, [3], Dtype.fp32, CPU)[0, 1:].long().tolist()
+        assert isinstance(split.objective, TextToWrite)
+        monkeypatch.setattr(split.objective, "end", first[4])  # ends this text early, and the others where they have it
+        written = split.predict(model, [3, 0, 7], Dtype.fp32, CPU)[:, 1:].long().tolist()
+    assert written[0] == first[: first.index(first[4]) + 1] + [-1] * (19 - first.index(first[4]))
+
+
+def test_padding_that_is_the_end_of_a_text_too_is_told_from_it(tiny: Compose, tmp_path: Path) -> None:
+    """Llama 2's tokenizer has no padding token, and gets </s>: an end that is masked as padding is never learned."""
+    folder = write(tmp_path / "m", "llama", space_mark_tokenizer(("so",), bos=True, eos=True), vocab_size=200)
+    cfg = tiny("model=local", f"paths.model={folder}", "task=reverse", "preset@train=tiny_llama", "train.dtype=fp32")
+    split = encode(resolve(cfg).run, resolve(cfg).settings)["eval"]
+    assert isinstance(split.objective, TextToWrite) and split.objective.end == 2
+    for i in range(4):
+        assert target_of(split, i)[-1] == 2 and prompt_of(split, i)[0] == 1 and 2 not in prompt_of(split, i)
+        assert (
+            split.objective.answers(torch.tensor([[0.0, *target_of(split, i), -1.0]]))[0].prediction
+            == (split.examples[i].target[0])
+        )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.max_new_tokens=2"], r"task\.max_new_tokens: the text of example \d+ has 3 tokens with its end .*=3"),
+        (["task.max_new_tokens=0"], r"task\.max_new_tokens: must be at least 1"),
+        (["task.prompt=so"], r"task\.prompt: must hold {text} once"),
+        (["task.letters=9"], r"task\.letters: belongs to task=reverse"),
+        (["model=tiny_bert"], r"bert is an encoder and writes no text"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(overrides: list[str], message: str, tiny: Compose) -> None:
+    with pytest.raises(InputError, match=message):
+        resolved = resolve(tiny(*REVERSE, *overrides))
+        encode(resolved.run, resolved.settings)
+
+
+def test_texts_that_a_tokenizer_reads_back_as_others_are_told(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lower-case letters alone are in the vocabulary: no model could ever match B."""
+    text = [Example("1", "a b", ["B a"], ""), Example("2", "a", ["a"], "")]
+    monkeypatch.setattr(ReverseConfig, "load", lambda *_: {"train": text, "eval": text, "test": text})
+    monkeypatch.setattr(encoding, "_encoded", {})
+    sizes = [f"task.{split}_size=null" for split in ("train", "eval", "test")]
+    resolved = resolve(tiny(*REVERSE, *sizes))
+    with caplog.at_level(logging.WARNING, "lora_repro"):
+        encode(resolved.run, resolved.settings)
+    assert "the tokenizer reads 1 of 2 texts back as others, first 'B a' as " in caplog.text
