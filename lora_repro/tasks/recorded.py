@@ -33,6 +33,7 @@ def _task_of(text: str) -> TaskConfig | None:
         return None
     declared = OmegaConf.structured(load_group("task", recorded["name"]))
     try:
-        return OmegaConf.to_object(OmegaConf.merge(declared, recorded))
+        task = OmegaConf.to_object(OmegaConf.merge(declared, recorded))
     except (OmegaConfBaseException, TypeError, ValueError):
         return None
+    return task if isinstance(task, TaskConfig) else None

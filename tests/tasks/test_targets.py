@@ -21,8 +21,8 @@ def test_correlations_are_scipys_with_and_without_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=50), rng.normal(size=50)
     for a, b in ((x, y), (x.round(), y.round()), (x, x + 0.1 * y)):
-        assert metrics.pearson(a, b) == pytest.approx(stats.pearsonr(a, b).statistic)
-        assert metrics.spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert metrics.pearson(a, b) == pytest.approx(stats.pearsonr(a, b)[0])
+        assert metrics.spearman(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
     assert metrics.mean_squared_error(x, y) == pytest.approx(((x - y) ** 2).sum() / 50)
 
 

@@ -1,0 +1,125 @@
+"""Tasks whose targets are scores or texts, from YAML to a record: trained, resumed, described, damaged."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.fixture_types import Compose
+from helpers.store_contents import contents
+
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.store.record import Record
+from lora_repro.store.recorded import run_of
+from lora_repro.tasks import Example, Splits, encoding
+from lora_repro.tasks.ratings import RatingsConfig
+from lora_repro.tasks.recorded import task_of
+from lora_repro.training import interrupt
+from lora_repro.training.checkpoint import Checkpointer, TrainState
+from lora_repro.training.job import run_job
+
+TASKS = {
+    "rating": ("task=movies", "task.target=rating"),
+    "reverse": ("model=tiny_llama", "preset@train=tiny_llama", "task=reverse", "train.dtype=fp32"),
+}
+
+
+def rated(config: RatingsConfig, data: object, cache: object) -> Splits:
+    """Texts of two words, rated by how many of them are good."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["joy", "sad"], 6)) for _ in range(128)]
+    made = [Example(str(i), text, text.count("joy") / 2 - 1.5, str(i)) for i, text in enumerate(texts)]
+    return {"train": made[:64], "eval": made[64:96], "test": made[96:]}
+
+
+@pytest.fixture
+def small(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> Compose:
+    monkeypatch.setattr(RatingsConfig, "load", rated)
+    monkeypatch.setattr(encoding, "_encoded", {})
+    return tiny
+
+
+def interrupted(cfg: object, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Computes a run until `after_step` is called for this time, from 1, where a signal arrives."""
+    seen, after_step = [], Checkpointer.after_step
+
+    def hear(checkpointer: Checkpointer, state: TrainState) -> None:
+        seen.append(state.step)
+        if len(seen) == calls:
+            monkeypatch.setattr(interrupt, "_requested", signal.SIGTERM)
+        after_step(checkpointer, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "_is_program", True)
+        patch.setattr(Checkpointer, "after_step", hear)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(cfg)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(interrupt, "_requested", None)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
+    small: Compose, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, cut = (small(*TASKS[task], "log.every_steps=3", f"paths.outputs={store}") for store in ("whole", "cut"))
+    run_job(whole)
+    interrupted(cut, monkeypatch, 4)  # after the third step
+    interrupted(cut, monkeypatch, 4)  # after dev is scored and before test is
+    run_job(cut)
+    expected, found = contents(tmp_path / "whole"), contents(tmp_path / "cut")
+    for files in (expected, found):
+        files.pop(next(name for name in files if name.endswith("config.yaml")))  # paths.outputs stands in it
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "kind", "metrics"),
+    [
+        ("rating", "target", float, ["mse", "pearson", "spearman", "variance", "loss"]),
+        ("reverse", "references", np.ndarray, ["exact_match", "loss"]),
+    ],
+)
+def test_the_record_holds_targets_predictions_and_declared_metrics(
+    small: Compose, task: str, column: str, kind: type, metrics: list[str]
+) -> None:
+    cfg = small(*TASKS[task], "train.epochs=1")
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    result = record.read().result
+    assert result is not None and run_of(result) == resolve(cfg).run and task_of(result["config"]) is not None
+    assert list(result["metrics"]) == [f"{split}/{name}" for split in ("eval", "test") for name in metrics]
+    rows = pd.read_parquet(record.folder / "predictions.parquet")
+    assert list(rows.columns) == ["split", "epoch", "id", column, "prediction", "scores"] and len(rows) == 64
+    assert isinstance(rows[column][0], kind) and all(len(scores) == 1 for scores in rows["scores"])
+    if task == "reverse":
+        found = np.mean([p in list(r) for p, r in zip(rows["prediction"], rows["references"], strict=True)][:32])
+        assert found == result["metrics"]["eval/exact_match"]
+
+
+@pytest.mark.long
+def test_a_tiny_decoder_learns_to_write_in_reverse_order(small: Compose) -> None:
+    sizes = ["task.train_size=400", "task.eval_size=100", "task.test_size=100"]
+    metrics = run_job(small(*TASKS["reverse"], *sizes, "method=full", "train.epochs=6"))
+    assert metrics["eval/exact_match"] > 0.5 and metrics["test/exact_match"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("eval/pearson", 1.5, "eval/pearson must be a number, -1 to 1"),
+        ("eval/mse", -0.5, "eval/mse must be a number, 0 or more"),
+    ],
+)
+def test_a_metric_outside_its_declared_range_is_damage(small: Compose, key: str, value: float, message: str) -> None:
+    cfg = small(*TASKS["rating"], "train.epochs=0")
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    result = record.read().result
+    assert result is not None
+    whole, broken = (f'"{key}": {number}' for number in (result["metrics"][key], value))
+    path = record.folder / "result.json"
+    path.write_text(path.read_text().replace(whole, broken))
+    assert message in str(record.read().problem)
