@@ -11,14 +11,9 @@ from matplotlib.figure import Figure
 from analysis.render import style
 from analysis.render.tables import aligned
 from analysis.section7.truncation import Truncation
+from lora_repro.tasks import Unit
 
 SPLITS = {"eval": ("dev", style.BEYOND), "test": ("test", style.SECOND)}
-
-
-def metric_of(truncation: Truncation) -> str:
-    """Returns the metric that is plotted: the task's first, loss and baseline apart."""
-    names = [key.partition("/")[2] for key in truncation.whole if key.startswith("eval/")]
-    return next(name for name in names if name not in ("loss", "majority"))
 
 
 def rows(truncation: Truncation) -> list[dict[str, Any]]:
@@ -42,15 +37,16 @@ def to_csv(truncation: Truncation) -> str:
 
 
 def markdown(truncation: Truncation) -> str:
-    """Writes the cuts as a table in percent, and what a reader must know of them."""
-    metric = metric_of(truncation)
-    header = ["directions kept", "energy kept", *(f"{name} {metric}" for name, _ in SPLITS.values())]
+    """Writes the cuts as a table, and what a reader must know of them."""
+    metric = truncation.metric
+    header = ["directions kept", "energy kept", *(f"{name} {metric.name}" for name, _ in SPLITS.values())]
     lines = [header]
     for cut in truncation.cuts:
         all_of_it = " (all)" if cut.keep >= truncation.rank else ""
-        scores = [f"{100 * cut.metrics[f'{split}/{metric}']:.2f}" for split in SPLITS]
+        scores = [metric.format(cut.metrics[f"{split}/{metric.name}"], 2) for split in SPLITS]
         lines.append([f"{cut.keep}{all_of_it}", f"{100 * cut.energy:.1f}", *scores])
-    notes = [f"- {note}" for note in ["In percent; energy: of the sum of ||dW||_F^2.", *truncation.notes]]
+    units = "In percent" if metric.unit is Unit.percent else f"{metric.name} as it is, energy in percent"
+    notes = [f"- {note}" for note in [f"{units}; energy: of the sum of ||dW||_F^2.", *truncation.notes]]
     return "\n".join([f"## {_title(truncation)}", "", *aligned(lines), "", *notes])
 
 
@@ -66,7 +62,7 @@ def draw(truncation: Truncation) -> Figure:
 
 def draw_scores(ax: Axes, truncation: Truncation) -> Axes:
     """Draws the scores of dev and test at each k, and as lines those of the whole run and of k = 0."""
-    metric = metric_of(truncation)
+    metric = truncation.metric.name
     keeps = [cut.keep for cut in truncation.cuts]
     x = range(len(keeps))
     for split, (name, colour) in SPLITS.items():

@@ -25,6 +25,7 @@ from lora_repro.models.arch import Arch
 from lora_repro.store.adapter_identity import adapter_folder
 from lora_repro.store.record import TRAINED
 from lora_repro.store.recorded import finished, run_of
+from lora_repro.tasks import Metric
 from lora_repro.terminal import progress
 
 
@@ -48,6 +49,8 @@ class Truncation(NamedTuple):
     whole: dict[str, float]
     """The run scored again, without a cut."""
     notes: list[str]
+    metric: Metric
+    """The one that tables show, by the run's task."""
 
 
 class Matrix(NamedTuple):
@@ -102,7 +105,9 @@ def truncate(folder: Path, keep: Sequence[int] | None, settings: Settings) -> Tr
         energy = float(sum(matrix.squares[:k].sum() for matrix in matrices) / total) if total > 0 else 1.0
         metrics = whole if k >= rank else rescorer.score(_cut(matrices, k, rescorer.parameter))
         cuts.append(Cut(k, energy, metrics))
-    return Truncation(result["run_id"], rank, len(matrices), cuts, whole, [_stays(run), *notes])
+    return Truncation(
+        result["run_id"], rank, len(matrices), cuts, whole, [_stays(run), *notes], run.task.targets.metrics[0]
+    )
 
 
 def find_run(given: str, store: str | Path) -> Path:

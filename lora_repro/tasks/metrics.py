@@ -37,9 +37,14 @@ class Metric(NamedTuple):
         """The name with its unit: `accuracy in percent`."""
         return f"{self.name} in percent" if self.unit is Unit.percent else self.name
 
-    def format(self, value: float) -> str:
-        """Writes a value as tables print it, without its unit."""
-        return f"{100 * value:.1f}" if self.unit is Unit.percent else f"{value:.3f}"
+    def format(self, value: float, digits: int = 1) -> str:
+        """Writes a value as tables print it, without its unit.
+
+        Args:
+            value: As the record holds it.
+            digits: Behind the point, of a percentage; a plain number has two more.
+        """
+        return f"{100 * value:.{digits}f}" if self.unit is Unit.percent else f"{value:.{digits + 2}f}"
 
     def best(self, values: Sequence[float]) -> int:
         """Returns the position of the best value, of equal ones the first."""

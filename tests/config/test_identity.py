@@ -56,7 +56,6 @@ TASK_DEFAULTS = {
     "eval_size": None,
     "test_size": None,
     "subset_seed": 0,
-    "form": "label",
     "permute_labels": False,
 }
 GOLDEN_DEFAULTS = {
@@ -65,6 +64,9 @@ GOLDEN_DEFAULTS = {
     "TrainConfig.head_learning_rate": None,
     "TrainConfig.init_from": None,
     **{f"{family.__name__}.{key}": default for family in FAMILIES.values() for key, default in TASK_DEFAULTS.items()},
+    "RatingsConfig.form": "label",
+    "RatingsConfig.target": "label",
+    "GeneratedConfig.form": "label",
     "RatingsConfig.prompt": "Review: {text}\nSentiment:",
     "RatingsConfig.label_words": [" negative", " positive"],
     "GeneratedConfig.prompt": "words: {text} so",
