@@ -1,4 +1,4 @@
-"""Which examples make a batch, in which order: a pure function, the same for every method, rank and dtype."""
+"""Divides examples into batches: a pure function, so that all methods, ranks and dtypes see the same batches."""
 
 from collections.abc import Sequence
 

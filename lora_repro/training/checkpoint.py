@@ -1,4 +1,4 @@
-"""Everything that changes while training, and how it is kept: checkpoints and snapshots."""
+"""The state of training, and how checkpoints and snapshots store it."""
 
 import hashlib
 import json
@@ -31,26 +31,26 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainState:
-    """Everything that changes while training: with torch's generators, which dropout draws from, a checkpoint."""
+    """Everything that changes while training. With torch's generators, from which dropout draws, it is a checkpoint."""
 
     model: nn.Module
-    """Of it the parameters that require a gradient."""
+    """A checkpoint holds its parameters that require a gradient."""
     optimizer: AdamW
     schedule: LRScheduler
     loss_sum: Tensor
-    """Over the examples since the last line of metrics.jsonl."""
+    """Sum over the examples since the last line of metrics.jsonl."""
     step: int = 0
     examples: int = 0
     examples_logged: int = 0
     """Examples up to the last line of metrics.jsonl."""
     seconds: float = 0.0
-    """Time spent in steps, scoring apart."""
+    """Time spent in training steps; scoring is not counted."""
     lines: list[dict[str, Any]] = field(default_factory=list)
-    """Of metrics.jsonl."""
+    """The lines of metrics.jsonl."""
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """What the objective predicted for each scored split, by `split/epoch`: metrics and the record's rows follow."""
     machines: list[dict[str, Any]] = field(default_factory=list)
-    """Those that trained the run before this one and compute other bits."""
+    """Earlier machines of this run that compute other bits."""
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +76,7 @@ class TrainState:
 
     @torch.no_grad()
     def put_together(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Becomes the state that was taken apart, in place."""
+        """Restores in place the state that `take_apart` returned."""
         trained = self.trained()
         for key, tensor in tensors.items():
             kind, _, name = key.partition("/")
@@ -110,16 +110,16 @@ _PLAIN = {
 
 
 def write(state: TrainState, folder: Path, run_id: str, machine: dict[str, Any]) -> None:
-    """Writes a checkpoint; the one before is removed only when the new one is on the disk.
+    """Writes a checkpoint, and removes the previous one once the new one is on the disk.
 
     Args:
-        state: What to keep.
+        state: What to store.
         folder: The run's `checkpoint/`.
         run_id: The run.
         machine: What decides the bits, from `provenance.machine`.
 
     Raises:
-        OSError: If it cannot be written; the checkpoint before stands.
+        OSError: If it cannot be written; the previous checkpoint remains.
     """
     tensors, values = state.take_apart()
     about = {"schema": SCHEMA, "run_id": run_id, "numerics_version": NUMERICS_VERSION, "machine": machine}
@@ -150,10 +150,10 @@ def restore(
         run_id: The run.
         machine: What decides the bits, from `provenance.machine`.
         which: log.resume.
-        up_to: The last step from which everything that is asked for can still be made.
+        up_to: The last step from which all snapshots that log.snapshots asks for can still be written.
 
     Returns:
-        Whether there was one to go on from.
+        Whether a checkpoint was found and used.
     """
     if which is Resume.never:
         return False
@@ -169,14 +169,14 @@ def restore(
             continue
         differs = [key for key in machine if about["machine"].get(key) != machine[key]]
         if differs and which is not Resume.any:
-            told = "; ".join(f"{key}: {about['machine'].get(key)}, here {machine[key]}" for key in differs)
+            changes = "; ".join(f"{key}: {about['machine'].get(key)}, here {machine[key]}" for key in differs)
             log.warning(
-                "The checkpoint of step %d was made elsewhere (%s), so it is not used; log.resume=any would use it.",
-                about["state"]["step"], told,
+                "The checkpoint of step %d was written elsewhere (%s), so it is not used; log.resume=any would use it.",
+                about["state"]["step"], changes,
             )  # fmt: skip
             continue
         if up_to is not None and about["state"]["step"] > up_to:
-            log.warning("A snapshot of step %d is asked for, which the checkpoint lies behind: not used.", up_to)
+            log.warning("log.snapshots asks for step %d, which the checkpoint has passed: it is not used.", up_to)
             continue
         state.put_together(tensors, about["state"])
         if differs:
@@ -186,7 +186,7 @@ def restore(
 
 
 def _found(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a folder, the newest last; no links, and nothing that is no file."""
+    """Returns the checkpoints of a folder, the newest last. Links and anything but plain files are left out."""
     found = sorted(folder.glob("[0-9]*.safetensors"))
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
@@ -209,11 +209,11 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
 
 
 class Checkpointer:
-    """Keeps what a run must not lose, checkpoints and snapshots, in its record.
+    """Writes a run's checkpoints and snapshots into its record.
 
     Args:
         record: The run's directory.
-        settings: What to keep, and how often.
+        settings: Which snapshots to write, and how often to write a checkpoint.
         machine: What decides the bits, from `provenance.machine`.
         run: The run.
         total: Its optimizer steps in all.
@@ -222,10 +222,10 @@ class Checkpointer:
     def __init__(self, record: Record, settings: LogConfig, machine: dict[str, Any], run: Run, total: int) -> None:
         self.record, self.settings, self.machine, self.run = record, settings, machine, run
         self.snapshots = {fraction: round(fraction * total) for fraction in settings.snapshots}
-        self.kept = time.monotonic()
+        self.written_at = time.monotonic()
 
     def resume(self, state: TrainState) -> None:
-        """Goes on from a checkpoint, where there is one that fits, in place; otherwise starts with nothing kept."""
+        """Restores the state in place from a checkpoint that fits; without one, removes the old snapshots."""
         absent = [step for of, step in self.snapshots.items() if not self.record.snapshot_path(of).exists()]
         folder, up_to = self.record.folder / "checkpoint", min(absent, default=None)
         if restore(state, folder, self.record.run_id, self.machine, self.settings.resume, up_to):
@@ -239,7 +239,7 @@ class Checkpointer:
         self.record.log_metrics(line)
 
     def after_step(self, state: TrainState) -> None:
-        """Is called after each step and each scored split: keeps what is due.
+        """Runs after every training step and scored split. Writes a checkpoint or snapshot if one is due.
 
         Raises:
             AskedToEndError: If the process was asked to end.
@@ -249,14 +249,14 @@ class Checkpointer:
                 save_snapshot(state.model, self.run, self.record.snapshot_path(fraction), step)
         interrupt.refuse_to_go_on()
         every = self.settings.checkpoint_every_s
-        if every is not None and time.monotonic() - self.kept >= every:
+        if every is not None and time.monotonic() - self.written_at >= every:
             self.write(state)
 
     def write(self, state: TrainState) -> None:
-        """Writes a checkpoint; a disk that is full costs the checkpoint, not the run."""
+        """Writes a checkpoint. If the disk is full, only the checkpoint is lost and the run continues."""
         self.record.refuse_loss_of_lock()
         try:
             write(state, self.record.folder / "checkpoint", self.record.run_id, self.machine)
         except OSError as error:
             log.warning("%s: no checkpoint could be written (%s); the run goes on.", self.record.run_id, error.strerror)
-        self.kept = time.monotonic()
+        self.written_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""The device of a run: chosen, prepared, and its memory measured."""
+"""Chooses and prepares the device of a run, and measures its memory."""
 
 import ctypes
 import fcntl
@@ -25,7 +25,7 @@ _own_gpu: dict[int, int] = {}
 
 
 def prepare(compute: ComputeConfig) -> torch.device:
-    """Returns the device, with threads, allocator and, on GPUs, deterministic kernels set.
+    """Returns the device after setting threads, the allocator and, on GPUs, deterministic kernels.
 
     Raises:
         InputError: If there is no such device.
@@ -33,8 +33,8 @@ def prepare(compute: ComputeConfig) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order each time
     name = compute.device if compute.device != "auto" else _own() if torch.cuda.is_available() else "cpu"
     try:
-        where = torch.device(name)
-        torch.empty(1, device=where)
+        device = torch.device(name)
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise InputError(
@@ -44,15 +44,15 @@ def prepare(compute: ComputeConfig) -> torch.device:
         torch.set_num_threads(compute.threads)
     elif torch.get_num_threads() > cores():  # torch knows the cores it is bound to, not what it was granted of them
         torch.set_num_threads(cores())
-    if where.type == "cuda":
+    if device.type == "cuda":
         torch.use_deterministic_algorithms(True)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (nothing reads it; typed nowhere)
     _keep_freed_memory()
-    return where
+    return device
 
 
 def _own() -> str:
-    """Returns a GPU that no other process of ours on this machine has taken, and keeps it while this one lives."""
+    """Returns a GPU that no other run on this machine uses, and locks it until this process ends."""
     count = torch.cuda.device_count()
     if count == 1:
         return "cuda:0"
@@ -73,28 +73,28 @@ def _own() -> str:
 
 
 def _keep_freed_memory() -> None:
-    """Lets malloc keep large freed blocks: activations are allocated anew at each step (1.1 times faster on CPUs)."""
+    """Lets malloc reuse large blocks, as each step allocates its activations anew (1.1 times faster on CPUs)."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
         libc.mallopt(M_TRIM_THRESHOLD, GIB)
 
 
-def reset_peak_memory(where: torch.device) -> None:
-    """Begins a new measurement of the peak, so that it is this run's and not the process's."""
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(where)
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts a new measurement of the peak, which otherwise would be that of the whole process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
         return
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        log.debug("The high-water mark of memory cannot be reset here; it is the whole process's.")
+        log.debug("This system cannot reset the peak of memory, so the peak of the whole process is recorded.")
 
 
-def peak_memory_gib(where: torch.device) -> float | None:
-    """Returns the peak since the reset, in GiB; None where the system does not tell."""
-    if where.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(where) / GIB, 3)
+def peak_memory_gib(device: torch.device) -> float | None:
+    """Returns the peak since the reset, in GiB; None if the system does not say."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / GIB, 3)
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

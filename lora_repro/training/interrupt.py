@@ -1,11 +1,11 @@
-"""SIGTERM, Ctrl-C, a closed terminal (SIGHUP), a cluster's warning (SIGUSR2): a run is checkpointed first. No torch.
+"""Writes a checkpoint before a signal ends a run: SIGTERM, Ctrl-C, SIGHUP (closed terminal), SIGUSR2 (Slurm). No torch.
 
-A process is the program itself, or a worker of a launcher's. In the program a signal ends whatever it does, at once
-while nothing is to be lost, after a checkpoint while a run trains; a second Ctrl-C ends that too. Other signals come
-several times for one request (`timeout` signals its process and then its group; the kernel sends SIGHUP, and the shell
-sends it once more), so a repeat of them changes nothing. A worker always ends its run, never itself, so that the
-launcher hears of it; and where the launcher listens to a signal itself (submitit to SIGUSR2, with which Slurm announces
-preemption), its handler is called once the run is safe.
+A process is the program itself or a launcher's worker. A signal ends the program: at once if nothing can be lost, and
+after a checkpoint while a run trains. A second Ctrl-C ends that too. The other signals arrive several times for one
+request (`timeout` signals its process and then its group; both the kernel and the shell send SIGHUP), so a repeat
+changes nothing. A signal ends a worker's run but never the worker, so that the launcher receives the outcome. If the
+launcher handles a signal itself (submitit handles SIGUSR2, by which Slurm announces preemption), its handler is called
+once the run is checkpointed.
 """
 
 import os
@@ -24,18 +24,18 @@ from lora_repro.sweep import slurm
 
 
 class AskedToEndError(Exception):
-    """The process was asked to end while a run was under way, and the run is at a point where it can be kept."""
+    """The process was asked to end during a run, and the run has reached a point at which it can be checkpointed."""
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 REPEAT_S = 0.3
-"""A second Ctrl-C that comes sooner is the first one's echo (`timeout -s INT`)."""
+"""A second Ctrl-C that comes sooner belongs to the first one (`timeout -s INT` sends two)."""
 
 _requested: int | None = None
 _requested_at = 0.0
 _is_program = False
 _is_warned = False
-"""A cluster has sent SIGUSR2: the time limit is near, or another job needs the place."""
+"""The cluster has sent SIGUSR2: the time limit is near, or another job needs the node."""
 _has_job = False
 _is_deferred = False
 _launchers: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -48,7 +48,7 @@ def requested() -> bool:
 
 
 def refuse_to_go_on() -> None:
-    """Is called where a run can be kept: between two steps, and between two batches that are scored.
+    """Ends the run if the process was asked to end. Called between steps and between scored batches.
 
     Raises:
         AskedToEndError: If the process was asked to end.
@@ -58,7 +58,7 @@ def refuse_to_go_on() -> None:
 
 
 def listen(program: bool = False) -> None:
-    """Hears the signals from now on; one that is ignored (as after nohup) stays ignored.
+    """Installs the signal handlers. A signal that is ignored, as after nohup, stays ignored.
 
     Args:
         program: This process is the program itself, which a signal may end.
@@ -66,7 +66,7 @@ def listen(program: bool = False) -> None:
     global _is_program
     _is_program = _is_program or program
     if threading.current_thread() is not threading.main_thread():
-        return  # Python hears signals in the main thread only
+        return  # Python handles signals in the main thread only
     for number in SIGNALS:
         handler = signal.getsignal(number)
         if handler is _hear or handler is signal.SIG_IGN or (number == signal.SIGUSR2 and not callable(handler)):
@@ -78,7 +78,7 @@ def listen(program: bool = False) -> None:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Marks that a run is loaded, computed or written: in a worker, only then a signal may raise."""
+    """Marks that a job is under way. In a worker a signal raises KeyboardInterrupt only during a job."""
     global _has_job
     listen()
     _has_job = True
@@ -90,7 +90,7 @@ def job() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Lets a signal wait until who is inside calls `refuse_to_go_on`."""
+    """Postpones signals until the code inside calls `refuse_to_go_on`."""
     global _is_deferred
     _is_deferred = True
     try:
@@ -100,7 +100,7 @@ def deferred() -> Iterator[None]:
 
 
 def pass_on() -> NoReturn:
-    """Ends an interrupted job, now that it is safe, in the way that its process's owner expects.
+    """Ends an interrupted job, which is checkpointed by now, in the way that the owner of the process expects.
 
     Raises:
         KeyboardInterrupt: In the program.
@@ -117,7 +117,7 @@ def pass_on() -> NoReturn:
 
 
 def send_to_descendants(pids: set[int]) -> None:
-    """Asks those of these processes to end that this one has started."""
+    """Sends SIGTERM to those of these processes that this one has started."""
     for pid in pids:
         with suppress(psutil.Error):
             process = psutil.Process(pid)
@@ -130,11 +130,11 @@ def _hear(number: int, frame: FrameType | None) -> None:
     again, _requested = _requested is not None, number
     _is_warned = _is_warned or number == signal.SIGUSR2
     if again and not (_is_program and number == signal.SIGINT and time.monotonic() - _requested_at > REPEAT_S):
-        return  # it is ending already
+        return  # the process is already ending
     if not again:
         _requested_at = time.monotonic()
         if _is_deferred:
-            return  # the run asks at its next step
+            return  # the run checks after its next step
     if _is_program or _has_job:
         raise KeyboardInterrupt
     if number in _launchers:

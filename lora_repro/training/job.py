@@ -50,34 +50,34 @@ def _unless_finished(resolved: Resolved, record: Record) -> dict[str, float]:
     result, settings = record.read().result, resolved.settings.log
     if result is None:
         return _compute(resolved, record)["metrics"]
-    lacking = record.lacking(settings, resolved.run.method)
-    if not lacking:
+    missing = record.lacking(settings, resolved.run.method)
+    if not missing:
         log.info("%s is finished already, nothing to do.", record.run_id)
     elif not settings.rebuild:
-        log.info("%s is finished and lacks %s; log.rebuild=true makes it again.", record.run_id, ", ".join(lacking))
+        log.info("%s is finished but has no %s; log.rebuild=true computes it again.", record.run_id, ", ".join(missing))
     else:
-        _rebuild(resolved, record, lacking, result)
+        _rebuild(resolved, record, missing, result)
     return result["metrics"]
 
 
-def _rebuild(resolved: Resolved, record: Record, lacking: list[str], result: dict[str, Any]) -> None:
-    """Computes a finished run again, beside it, and takes over what it lacks if the metrics are the same.
+def _rebuild(resolved: Resolved, record: Record, missing: list[str], result: dict[str, Any]) -> None:
+    """Computes a finished run again in another directory, and adds the missing files if the metrics are the same.
 
     Raises:
         RunFailedError: If they are not; the finished run stays as it is.
     """
     again = Record(Path(resolved.settings.paths.outputs) / "rebuild", record.run_id)
     if again.state is State.finished:
-        again.discard()  # of an earlier attempt, which kept other things
+        again.discard()  # an earlier attempt, which was asked for other files
     found = _compute(resolved, again)
     if found["metrics_by_epoch"] != result["metrics_by_epoch"]:
         raise RunFailedError(
-            f"{record.run_id} was made again with other metrics, so nothing is taken over; it stays as it was.\n"
+            f"{record.run_id} was computed again with other metrics, so nothing is added; it stays as it was.\n"
             f"See why: python -m analysis diff {record.folder} {again.folder}"
         )
-    record.adopt(again, lacking)
+    record.adopt(again, missing)
     again.discard()
-    log.info("%s was made again with the same metrics; new: %s", record.run_id, ", ".join(lacking))
+    log.info("%s was computed again with the same metrics; added: %s", record.run_id, ", ".join(missing))
 
 
 def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
         store = record.folder.parent.parent
         if error.filename is not None and not Path(str(error.filename)).absolute().is_relative_to(store.absolute()):
             raise RunFailedError(f"{record.run_id} was interrupted: {describe_os_error(error)}") from error
-        where = f": {error.filename}" if error.filename else ""
+        path = f": {error.filename}" if error.filename else ""
         raise RunFailedError(
-            f"{record.run_id} was interrupted: {error.strerror or error}{where}.\n"
+            f"{record.run_id} was interrupted: {error.strerror or error}{path}.\n"
             f"Make room in {store}, or give another store: paths.outputs=DIR"
         ) from error
     except Exception as error:
@@ -117,7 +117,7 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
 
 
 def set_up_logging(settings: LogConfig) -> None:
-    """Sends the words of this program, and the warnings of its libraries, to stderr.
+    """Sends this program's messages and its libraries' warnings to stderr.
 
     Raises:
         InputError: If the level is unknown or every_steps is no positive number.

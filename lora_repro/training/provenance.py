@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, hardware."""
+"""What produced a result: code, versions and hardware."""
 
 import os
 import subprocess
@@ -22,33 +22,33 @@ SETTINGS = (
     *("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
-"""Variables of the environment by which libraries choose their kernels, so that the same products round in another way.
+"""Environment variables by which libraries choose their kernels, so that the same products round differently.
 
-Those that set a number of threads (OMP_NUM_THREADS, MKL_NUM_THREADS ...) are none of them: launchers set these, and the
-number is recorded itself.
+Variables that set a number of threads (OMP_NUM_THREADS, MKL_NUM_THREADS ...) are left out: launchers set them, and the
+number itself is recorded.
 """
 
 
-def machine(where: torch.device, dtype: Dtype) -> dict[str, Any]:
-    """Returns what decides the bits of a run's numbers, beside its configuration."""
+def machine(device: torch.device, dtype: Dtype) -> dict[str, Any]:
+    """Returns what decides the exact bits of a run's numbers besides its configuration."""
     return {
-        "device_class": _device_class(where),
-        "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(where) else "rounded products in fp32",
+        "device_class": _device_class(device),
+        "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(device) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
         "torch": metadata.version("torch"),
         "settings": settings() or None,
     }
 
 
-def collect(where: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, Any]:
-    """Returns commit, versions, device class, and threads; runs of one device class may be compared in time.
+def collect(device: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, Any]:
+    """Returns commit, versions, device class and threads. Compare times only between runs of one device class.
 
     Args:
-        where: The device.
+        device: Where the run was computed.
         dtype: Precision of the products.
-        budget: The number of weights that the size of the method was solved from, as it was given.
+        budget: The number of weights that the user asked for, from which the size of the method was solved.
     """
-    here = machine(where, dtype)
+    here = machine(device, dtype)
     return {
         **_commit(),
         "versions": _versions(),
@@ -59,7 +59,7 @@ def collect(where: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, 
 
 
 def settings() -> dict[str, str]:
-    """Returns those variables of the environment that are set and change how numbers are computed."""
+    """Returns the environment variables that are set and change how numbers are computed."""
     return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
 
 
@@ -69,9 +69,9 @@ def _versions() -> dict[str, str]:
 
 
 @cache
-def _device_class(where: torch.device) -> str:
-    if where.type == "cuda":
-        return torch.cuda.get_device_name(where)
+def _device_class(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -82,7 +82,7 @@ def _device_class(where: torch.device) -> str:
 
 @cache
 def _commit() -> dict[str, Any]:
-    """Returns the checkout's commit and whether it has uncommitted changes; nulls outside of a checkout."""
+    """Returns the checkout's commit and whether it has uncommitted changes; None for both outside a checkout."""
     if not (HOME / ".git").exists():
         return {"commit": None, "dirty": None}
     try:

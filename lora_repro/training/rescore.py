@@ -1,4 +1,4 @@
-"""Scores a finished run again, with some of what it trained replaced: what is a part of an update worth?"""
+"""Scores a finished run again with some trained weights replaced, to see what a part of an update contributes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ class Rescorer:
     Args:
         folder: The directory of the finished run.
         run: The run.
-        settings: Where weights and data lie, and where it is computed.
+        settings: Paths of weights and data, and the device.
 
     Raises:
         MissingInputError: If weights, data, or what the run trained are missing or damaged.
@@ -41,7 +41,7 @@ class Rescorer:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What decides the bits of the scores, beside the run."""
+        """What decides the exact bits of the scores besides the run."""
         return provenance.machine(self._device, self.run.train.dtype)
 
     def parameter(self, name: str) -> np.ndarray:

@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 
 def train(resolved: Resolved, record: Record) -> dict[str, Any]:
-    """Computes a run, or what is left of it, writes its record, and returns what result.json holds.
+    """Computes a run, from its checkpoint if it has one, writes its record, and returns what result.json holds.
 
     Raises:
         MissingInputError: If weights or data are missing or damaged.
         DivergedError: If the loss is no longer finite.
-        RuntimeError: If a frozen weight changed, or not the weights are trained that the method counts.
+        RuntimeError: If a frozen weight changed, or other weights are trained than the method counts.
         AlreadyFinishedError: If another process finished the run meanwhile.
         KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
     """
@@ -56,7 +56,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     state = start(model, run, examples)
     checkpointer.resume(state)
     record.reset_metrics(state.lines)
-    mirror.begin(record.folder, settings)  # not before: until here the run may be refused, and leaves no trace
+    mirror.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
     count = run.method.count(run.arch)
     log.info(
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
@@ -113,11 +113,11 @@ class Assembled(NamedTuple):
 
     model: nn.Module
     origin: TakenOver | None
-    """What it took over from `train.init_from`."""
+    """What was loaded from `train.init_from`."""
 
 
 def assemble(resolved: Resolved, device: torch.device) -> Assembled:
-    """Loads the model, attaches the method, fills in `train.init_from`, and stores frozen weights in the run's dtype.
+    """Loads the model, attaches the method, loads `train.init_from`, and stores frozen weights in the run's dtype.
 
     Raises:
         RuntimeError: If the number of trainable weights is not what the method counts.
@@ -164,7 +164,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
 
 
 def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpointer: Checkpointer) -> None:
-    """Takes the steps of an epoch that are left. The loss is read, and so waited for, only where it is logged."""
+    """Takes the remaining steps of an epoch. The loss is read only where it is logged, as reading waits for the GPU."""
     total = total_steps(run, len(split.examples))
     order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, epoch - 1)
     first = (epoch - 1) * len(order)
@@ -208,7 +208,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
 def score_epoch(
     state: TrainState, run: Run, splits: dict[str, Encoded], epoch: int, checkpointer: Checkpointer
 ) -> None:
-    """Scores the splits after an epoch that are not scored yet, and writes the epoch's line of metrics.jsonl."""
+    """Scores dev and test after an epoch unless a checkpoint has their predictions, and logs the epoch's metrics."""
     if any(line["epoch"] == epoch and "loss" not in line for line in state.lines):
         return
     line: dict[str, Any] = {"epoch": epoch, "step": state.step}

@@ -114,7 +114,7 @@ def test_without_an_interval_only_a_signal_writes_a_checkpoint(tiny: Compose, mo
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"machine": {"device_class": "another CPU"}}, "was made elsewhere (device_class: another CPU"),
+        ({"machine": {"device_class": "another CPU"}}, "was written elsewhere (device_class: another CPU"),
         ({"machine": {"threads": 99}}, "threads: 99, here 1"),
         ({"machine": {"torch": "1.0"}}, "torch: 1.0"),
         ({"run_id": "x"}, "is of another run and not used (run_id x)"),
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_lies_behind_a_snapshot_asked_for_is_not_used(
     caplog.set_level("INFO", "lora_repro")
     cfg = tiny("log.snapshots=[0.125,1]")
     run_job(cfg)
-    assert "A snapshot of step 1 is asked for, which the checkpoint lies behind" in caplog.text
+    assert "log.snapshots asks for step 1, which the checkpoint has passed" in caplog.text
     assert record_of(cfg).lacking(resolve(cfg).settings.log, resolve(cfg).run.method) == []
 
 
@@ -227,7 +227,7 @@ def test_a_finished_run_is_rebuilt_for_what_it_lacks_and_must_reproduce_its_metr
     before = {path: path.read_bytes() for path in record.folder.iterdir()}
     wants = ("method=full", "log.snapshots=[0,1]", "log.save_full=true")
     assert run_job(tiny(*wants)) == metrics
-    assert "lacks snapshots/0.safetensors, snapshots/1.safetensors, trained.safetensors" in caplog.text
+    assert "has no snapshots/0.safetensors, snapshots/1.safetensors, trained.safetensors" in caplog.text
     assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
     assert run_job(tiny(*wants, "log.rebuild=true")) == metrics
     assert {path.name for path in record.folder.iterdir()} - {path.name for path in before} == {
@@ -247,7 +247,7 @@ def test_a_rebuild_with_other_metrics_changes_nothing(tiny: Compose) -> None:
     path = record.folder / "result.json"
     path.write_text(path.read_text().replace('"eval/loss": 0.', '"eval/loss": 1.'))
     before = {path: path.read_bytes() for path in record.folder.iterdir() if path.is_file()}
-    with pytest.raises(RunFailedError, match=r"made again with other metrics.*\nSee why: python -m analysis diff"):
+    with pytest.raises(RunFailedError, match=r"computed again with other metrics.*\nSee why: python -m analysis diff"):
         run_job(tiny("log.snapshots=[1]", "log.rebuild=true"))
     assert {path: path.read_bytes() for path in before} == before and not (record.folder / "snapshots").exists()
 
