@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.fixture_types import Compose
 from helpers.local_models import space_mark_tokenizer, write
+from tokenizers import decoders
 
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
@@ -105,16 +106,21 @@ def test_writing_stops_at_the_end_and_the_end_is_no_part_of_the_text(
 ) -> None:
     model, split = prepared
     with torch.inference_mode():
-        first = split.predict(model, [3], Dtype.fp32, CPU)[0, 1:].long().tolist()
+        whole = split.predict(model, [3, 0, 7], Dtype.fp32, CPU)[:, 1:].long().tolist()
         assert isinstance(split.objective, TextToWrite)
-        monkeypatch.setattr(split.objective, "end", first[4])  # ends this text early, and the others where they have it
-        written = split.predict(model, [3, 0, 7], Dtype.fp32, CPU)[:, 1:].long().tolist()
-    assert written[0] == first[: first.index(first[4]) + 1] + [-1] * (19 - first.index(first[4]))
+        end = next(token for token in whole[0][1:] if token != whole[0][0])
+        monkeypatch.setattr(split.objective, "end", end)  # ends the first text early, and the others if they have it
+        predictions = split.predict(model, [3, 0, 7], Dtype.fp32, CPU)
+    at = whole[0].index(end) + 1
+    assert 2 <= at < 10 and predictions[0, 1:].long().tolist() == whole[0][:at] + [-1] * (20 - at)
+    assert split.objective.answers(predictions)[0].scores == [predictions[0, 0].item()]
 
 
 def test_padding_that_is_the_end_of_a_text_too_is_told_from_it(tiny: Compose, tmp_path: Path) -> None:
     """Llama 2's tokenizer has no padding token, and gets </s>: an end that is masked as padding is never learned."""
-    folder = write(tmp_path / "m", "llama", space_mark_tokenizer(("so",), bos=True, eos=True), vocab_size=200)
+    tokenizer = space_mark_tokenizer(("so",), bos=True, eos=True)
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    folder = write(tmp_path / "m", "llama", tokenizer, vocab_size=200)
     cfg = tiny("model=local", f"paths.model={folder}", "task=reverse", "preset@train=tiny_llama", "train.dtype=fp32")
     split = encode(resolve(cfg).run, resolve(cfg).settings)["eval"]
     assert isinstance(split.objective, TextToWrite) and split.objective.end == 2
@@ -129,7 +135,10 @@ def test_padding_that_is_the_end_of_a_text_too_is_told_from_it(tiny: Compose, tm
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task.max_new_tokens=2"], r"task\.max_new_tokens: the text of example \d+ has 3 tokens with its end .*=3"),
+        (
+            ["task.max_new_tokens=2"],
+            r"(?s)task\.max_new_tokens: the text of example \d+ has 3 tokens with its end .*=3",
+        ),
         (["task.max_new_tokens=0"], r"task\.max_new_tokens: must be at least 1"),
         (["task.prompt=so"], r"task\.prompt: must hold {text} once"),
         (["task.letters=9"], r"task\.letters: belongs to task=reverse"),
