@@ -126,7 +126,7 @@ def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits:
         put_labels_in_order(model, run, "model=local")
     elif output is not None and f"{output}.weight" in misfits:
         log.warning(
-            "model=local: the head in the weights is not as wide as task %s needs (%d labels); it starts anew.",
+            "model=local: the head in the weights is not as wide as task %s needs (%d outputs); it starts anew.",
             run.task.name, run.task.head_width,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A small generated task for tests and scale=smoke: which of two sets of words is in the majority? No paper result.
+"""A small generated task for tests and scale=smoke: which of two sets of words is in the majority? Not in the paper.
 
 One example: input "sad up joy is ace ace ugh", label 1 (four words of the positive set, two of the negative).
 """
@@ -24,7 +24,7 @@ MIN_WORDS, MAX_WORDS = 4, 24
 
 @dataclass
 class GeneratedConfig(ClassConfig):
-    """Nothing to choose but sizes of subsets and form: the task is the same on all machines."""
+    """The examples are the same on all machines; only subsets and form can be chosen."""
 
     prompt: str = "words: {text} so"
     label_words: list[str] = field(default_factory=lambda: [" bad", " good"])

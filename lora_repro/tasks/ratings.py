@@ -51,7 +51,7 @@ SPLITS = ("train", "eval", "test")
 
 
 class Document(str, Enum):
-    """What is never divided between splits."""
+    """What makes a document, which is never divided between splits."""
 
     source = "source"
     """The review or article: the id before `_`."""
@@ -59,7 +59,7 @@ class Document(str, Enum):
     """The text without regard to case, white space and punctuation."""
 
 
-class Target(str, Enum):
+class RatingTarget(str, Enum):
     """What is predicted of a text."""
 
     label = "label"
@@ -68,11 +68,11 @@ class Target(str, Enum):
     """The mean rating, in [-4, 4]."""
 
 
-class Unit(str, Enum):
+class SplitUnit(str, Enum):
     """What `split_sizes` counts."""
 
     documents = "documents"
-    """All of the file, also those that hold no usable example: so the split does not depend on the threshold."""
+    """All documents of the file, even those without a usable example, so the threshold does not change the split."""
     examples = "examples"
 
 
@@ -86,33 +86,33 @@ class RatingsConfig(ClassConfig):
     threshold: float = MISSING
     """An example's mean rating is further from 0 than this."""
     split_sizes: dict[str, int] = MISSING
-    """Sizes of train, eval and test; they add up to all there is."""
-    split_unit: Unit = MISSING
-    target: Target = Target.label
+    """Sizes of train, eval and test, which add up to the whole file."""
+    split_unit: SplitUnit = MISSING
+    target: RatingTarget = RatingTarget.label
     prompt: str = "Review: {text}\nSentiment:"
     label_words: list[str] = field(default_factory=lambda: [" negative", " positive"])
 
     @property
     def targets(self) -> Targets:
         """Classes, or the scores that the raters gave."""
-        return Scores() if self.target is Target.rating else super().targets
+        return Scores() if self.target is RatingTarget.rating else super().targets
 
     @property
     def objective(self) -> "type[Objective]":
         """A head with one score, or what classes are asked with."""
         from lora_repro.tasks.objectives.heads import HeadWithScore
 
-        return HeadWithScore if self.target is Target.rating else super().objective
+        return HeadWithScore if self.target is RatingTarget.rating else super().objective
 
     @property
     def head_width(self) -> int | None:
         """A rating is one output."""
-        return 1 if self.target is Target.rating else super().head_width
+        return 1 if self.target is RatingTarget.rating else super().head_width
 
     @property
     def label_names(self) -> list[str]:
         """Negative is label 0, positive label 1; a rating has no classes."""
-        return [] if self.target is Target.rating else ["negative", "positive"]
+        return [] if self.target is RatingTarget.rating else ["negative", "positive"]
 
     @property
     def sources(self) -> list[DataFile]:
@@ -122,8 +122,8 @@ class RatingsConfig(ClassConfig):
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads the domain's examples, each split in the order of the file.
 
-        The split is drawn by the task's name alone: documents in drawn order, each whole into the first of train, eval
-        and test that has room for it.
+        The split is drawn by the task's name alone. Documents are taken in drawn order, and each goes whole into the
+        first of train, eval and test that has space for it.
 
         Raises:
             MissingInputError: If the data is missing or damaged.
@@ -132,12 +132,12 @@ class RatingsConfig(ClassConfig):
         rows = read(self.find(self.sources[0], data, cache).content, self.member)
         documents = [document(row, self.document) for row in rows]
         examples = [
-            Example(row.id, row.text, row.rating if self.target is Target.rating else int(row.rating > 0), of)
+            Example(row.id, row.text, row.rating if self.target is RatingTarget.rating else int(row.rating > 0), of)
             for row, of in zip(rows, documents, strict=True)
             if abs(row.rating) > self.threshold
         ]
         counts = Counter(example.document for example in examples)
-        sizes = {of: 1 if self.split_unit is Unit.documents else counts[of] for of in documents}
+        sizes = {of: 1 if self.split_unit is SplitUnit.documents else counts[of] for of in documents}
         split_of = split_documents(self.name, sizes, self.split_sizes)
         splits: Splits = {split: [] for split in SPLITS}
         for example in examples:
@@ -146,7 +146,7 @@ class RatingsConfig(ClassConfig):
 
     def sizes(self) -> dict[str, int] | None:
         """Returns split_sizes where they count examples."""
-        return dict(self.split_sizes) if self.split_unit is Unit.examples else None
+        return dict(self.split_sizes) if self.split_unit is SplitUnit.examples else None
 
     def check(self) -> None:
         """Refuses impossible sizes, splits and thresholds without reading anything.
@@ -160,7 +160,7 @@ class RatingsConfig(ClassConfig):
             raise InputError(
                 f"task.split_sizes: needs train, eval and test, each at least 1 (given: {dict(self.split_sizes)})."
             )
-        if self.target is Target.rating and self.form is Form.text:
+        if self.target is RatingTarget.rating and self.form is Form.text:
             raise InputError(
                 "task.target: a rating is read from a head, not from label words (given: task.form=text).\n"
                 "Choose task.form=label, or task.target=label."
@@ -220,35 +220,35 @@ def document(row: Row, kind: Document) -> str:
     return re.sub(r"[\W_]+", " ", row.text.casefold()).strip() or row.text
 
 
-def split_documents(name: str, sizes: Mapping[str, int], rooms: Mapping[str, int]) -> dict[str, str]:
+def split_documents(name: str, sizes: Mapping[str, int], capacities: Mapping[str, int]) -> dict[str, str]:
     """Gives each document whole to one split, so that the splits are filled exactly.
 
     Args:
         name: The task: the only key of the draw.
         sizes: How much each document counts.
-        rooms: How much train, eval and test hold.
+        capacities: How much train, eval and test hold.
 
     Returns:
         The split of each document.
 
     Raises:
-        InputError: If rooms are not as large as all documents together, or cannot be filled without dividing one.
+        InputError: If capacities do not add up to all documents, or cannot be filled without dividing one.
     """
     total = sum(sizes.values())
-    if sum(rooms.values()) != total:
+    if sum(capacities.values()) != total:
         raise InputError(
-            f"task.split_sizes: {name} has {total} in all, the sizes add up to {sum(rooms.values())} "
-            f"(given: {dict(rooms)}).\nGive train, eval and test sizes that add up to {total}."
+            f"task.split_sizes: {name} has {total} in all, the sizes add up to {sum(capacities.values())} "
+            f"(given: {dict(capacities)}).\nGive train, eval and test sizes that add up to {total}."
         )
-    left = {split: rooms[split] for split in SPLITS}
+    left = {split: capacities[split] for split in SPLITS}
     split_of = {}
     documents = list(sizes)
     for i in draw.generator("split", name).permutation(len(documents)):
         split = next((split for split in SPLITS if left[split] >= sizes[documents[i]]), None)
         if split is None:
             raise InputError(
-                f"task.split_sizes: no split has room for a whole document of {sizes[documents[i]]} examples "
-                f"(given: {dict(rooms)}).\nMove one or two examples from one split to another."
+                f"task.split_sizes: no split has space for a whole document of {sizes[documents[i]]} examples "
+                f"(given: {dict(capacities)}).\nMove one or two examples from one split to another."
             )
         left[split] -= sizes[documents[i]]
         split_of[documents[i]] = split

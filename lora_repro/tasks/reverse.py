@@ -1,4 +1,4 @@
-"""A generated text task for tests and scale=smoke: write the letters in reverse order. No paper result.
+"""A generated text task for tests and scale=smoke: write the letters in reverse order. Not in the paper.
 
 One example: input "a b", text to be written "b a".
 """

@@ -85,4 +85,4 @@ def test_a_head_of_other_width_starts_anew_and_it_is_said(
 ) -> None:
     folder = write(tmp_path / "m", "llama", words_tokenizer(), num_labels=3)
     run_job(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.epochs=0"))
-    assert "is not as wide as task generated needs (2 labels); it starts anew" in caplog.text
+    assert "is not as wide as task generated needs (2 outputs); it starts anew" in caplog.text

@@ -18,7 +18,7 @@ from lora_repro.models.load import load_model
 from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding, subset
 from lora_repro.tasks.encoding import encode
-from lora_repro.tasks.ratings import ARCHIVE, RatingsConfig, Target
+from lora_repro.tasks.ratings import ARCHIVE, RatingsConfig, RatingTarget
 from lora_repro.training import scoring
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
@@ -33,7 +33,7 @@ def rated(config: RatingsConfig, data: object, cache: object) -> Splits:
     texts = [" ".join(rng.choice(["joy", "sad"], 6)) for _ in range(144)]
     ratings = [text.count("joy") - 3 for text in texts]
     made = [
-        Example(str(i), text, rating if config.target is Target.rating else int(rating > 0), str(i))
+        Example(str(i), text, rating if config.target is RatingTarget.rating else int(rating > 0), str(i))
         for i, (text, rating) in enumerate(zip(texts, ratings, strict=True))
     ]
     return {"train": made[:80], "eval": made[80:112], "test": made[112:]}
@@ -49,7 +49,7 @@ def rating(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> Compose:
 def test_the_ratings_are_those_of_the_examples_that_are_classified() -> None:
     cache = filled_cache()
     classes, ratings = load_group("task", "movies"), load_group("task", "movies")
-    ratings.target = Target.rating
+    ratings.target = RatingTarget.rating
     for size in (None, 100):
         classes.train_size = ratings.train_size = size
         ours, theirs = (subset(task.load(None, cache), task) for task in (ratings, classes))

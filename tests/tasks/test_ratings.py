@@ -17,7 +17,7 @@ from lora_repro.tasks.ratings import (
     Document,
     RatingsConfig,
     Row,
-    Unit,
+    SplitUnit,
     document,
     read,
     split_documents,
@@ -129,7 +129,7 @@ def test_sizes_that_do_not_add_up_are_refused_with_the_total() -> None:
 
 
 def test_a_document_that_fits_nowhere_is_refused() -> None:
-    with pytest.raises(InputError, match="no split has room for a whole document of 3 examples"):
+    with pytest.raises(InputError, match="no split has space for a whole document of 3 examples"):
         split_documents("toy", {"a": 3}, {"train": 1, "eval": 1, "test": 1})
 
 
@@ -167,7 +167,7 @@ def test_ratings_within_the_threshold_are_left_out(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(RatingsConfig, "find", lambda *_: data)
     config = RatingsConfig(
         "toy", "", num_labels=2, member="a.txt", document=Document.source, threshold=0.5,
-        split_sizes={"train": 2, "eval": 1, "test": 1}, split_unit=Unit.documents,
+        split_sizes={"train": 2, "eval": 1, "test": 1}, split_unit=SplitUnit.documents,
     )  # fmt: skip
     examples = [example for of in config.load(None, "").values() for example in of]
     assert sorted((e.id, e.target) for e in examples) == [("1_2", 1), ("2_1", 0)]

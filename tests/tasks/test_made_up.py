@@ -1,0 +1,41 @@
+"""Examples without data, as measurements of memory use them."""
+
+import pytest
+import torch
+from helpers.fixture_types import Compose
+
+from lora_repro.config.resolve import resolve
+from lora_repro.config.schema import Dtype
+from lora_repro.tasks import Example, encoding
+from lora_repro.tasks.encoding import encode
+from lora_repro.tasks.ratings import RatingsConfig
+from lora_repro.training.train import build
+
+CPU = torch.device("cpu")
+LLAMA = ("model=tiny_llama", "preset@train=tiny_llama")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("task=movies", "task.target=rating"),
+        (*LLAMA, "task.form=text"),
+        (*LLAMA, "task=reverse"),
+    ],
+)
+def test_made_up_examples_are_like_those_of_the_data(
+    overrides: tuple[str, ...], tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rated = [Example(str(i), "sad joy", 1.5, str(i)) for i in range(64)]
+    monkeypatch.setattr(RatingsConfig, "load", lambda *_: {"train": rated, "eval": rated, "test": rated})
+    monkeypatch.setattr(encoding, "_encoded", {})
+    resolved = resolve(tiny(*overrides, "train.dtype=fp32"))
+    real, made_up = (
+        encode(resolved.run, resolved.settings)["train"],
+        resolved.run.task.objective.made_up(resolved.run, 3, 7),
+    )
+    assert made_up.inputs.keys() == real.inputs.keys() and type(made_up.objective) is type(real.objective)
+    assert (made_up.targets.dtype, made_up.targets.dim()) == (real.targets.dtype, real.targets.dim())
+    assert made_up.lengths.tolist() == [7, 7, 7] and len(made_up.examples) == 3
+    assert made_up.loss(build(resolved, CPU), [0, 1, 2], Dtype.fp32, CPU).isfinite()
