@@ -34,7 +34,7 @@ class Adapted:
     """The model that was given; its class and its calls stay as they are."""
     method: LoRAConfig
     arch: Arch
-    """Every parameter's name and shape before LoRA was attached, and which matrix stands where."""
+    """Every parameter's name and shape before LoRA was attached, and where each matrix lies."""
 
     @property
     def count(self) -> Count:
@@ -61,7 +61,7 @@ class Adapted:
     def load(self, folder: str | Path) -> None:
         """Fills in what `save`, or PEFT, has written for this base, in place.
 
-        What the folder lacks of the classification head stays as it is, as in PEFT.
+        A part of the classification head that the folder does not hold stays as it is, as in PEFT.
 
         Raises:
             MissingInputError: If files are missing or damaged.
@@ -159,7 +159,7 @@ def _arch(model: PreTrainedModel) -> Arch:
         raise InputError(f"{name}: {wrong[0]} in a model of type {arch.model_type}.\n{_KINDS}")
     if other := {str(p.dtype) for p in model.parameters()} - {"torch.float32"}:
         raise InputError(
-            f"{name}: its weights are kept as {', '.join(sorted(other))}, and LoRA's in fp32.\n"
+            f"{name}: its weights are stored as {', '.join(sorted(other))}, and LoRA's in fp32.\n"
             "Load it with dtype=torch.float32; products in bf16 come from torch.autocast."
         )
     return arch

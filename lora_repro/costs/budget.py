@@ -153,11 +153,11 @@ def solve(method: SizedConfig, arch: Arch) -> int:
     if sizes := line.meeting(budget):
         return sizes.best
     neighbours = line.neighbours(budget)
-    told = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)
+    near = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)
     scope = f" on {', '.join(method.scope)}" if method.scope else ""
     raise InputError(
         f"method.budget: no {key}{scope} meets {budget.given} on this {arch.model_type} (d = {arch.d_model}, "
-        f"{arch.num_layers} layers): {told}.\nGive {key} itself, method.{key}={neighbours[-1]}, or another budget."
+        f"{arch.num_layers} layers): {near}.\nGive {key} itself, method.{key}={neighbours[-1]}, or another budget."
     )
 
 

@@ -177,7 +177,7 @@ def fill(
     if tensors:
         raise InputError(
             f"{path} holds {len(tensors)} tensors that method={method.label} has no place for, "
-            f"first {next(iter(tensors))}.\nIt belongs to other targets or another base."
+            f"first {next(iter(tensors))}.\nIt belongs to other settings of the method, or to another base."
         )
     return TakenOver({file.name: sha256_of(file) for file in saved.files}, head, saved.base, frozenset(found))
 
@@ -199,7 +199,7 @@ def _take_head(
 ) -> str:
     """Leaves the adapter's head out, in place, where it is of another number of labels; says where the head comes from.
 
-    What the adapter lacks of the head is the base's, as in PEFT, where the base's checkpoint holds it.
+    A part of the head that the adapter does not hold is the base's, as in PEFT, where the base's checkpoint holds it.
 
     Raises:
         InputError: If nothing is trained, and a part of the head was drawn.
@@ -242,7 +242,7 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
     if absent:
         raise InputError(
             f"{path}: the adapter lacks {len(absent)} tensors, first {names[absent[0]]}.\n"
-            "Give method.targets as the adapter has them, or a whole copy of it."
+            "Give the method's settings that it was trained with, or a whole copy of it."
         )
     for name, tensor in tensors.items():
         if tensor.shape != parameters[name].shape:
@@ -252,7 +252,7 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
             )
         if tensor.dtype not in PLAIN.values():
             raise InputError(
-                f"{path}: {names[name]} is kept as {str(tensor.dtype).removeprefix('torch.')}; only "
+                f"{path}: {names[name]} is stored as {str(tensor.dtype).removeprefix('torch.')}; only "
                 f"{', '.join(PLAIN)} are read.\nGive an adapter that is not quantised."
             )
         if not tensor.isfinite().all():

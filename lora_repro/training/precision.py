@@ -44,9 +44,9 @@ def store_in_bf16(model: nn.Module, method: MethodConfig, is_decoder: bool = Fal
     """
     output = getattr(model, "lm_head", None)
     in_fp32 = [module for module in (output, *method.in_fp32(model)) if module is not None]
-    kept = {id(parameter) for module in in_fp32 for parameter in module.parameters()}
+    fp32 = {id(parameter) for module in in_fp32 for parameter in module.parameters()}
     for parameter in model.parameters():
-        if not parameter.requires_grad and id(parameter) not in kept:
+        if not parameter.requires_grad and id(parameter) not in fp32:
             parameter.data = parameter.data.bfloat16()
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):

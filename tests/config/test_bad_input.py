@@ -141,7 +141,7 @@ CASES = [
     ("other adapter", f"run {SCORE}/alpha", "alpha = 99", "method.alpha=99"),
     ("other adapter", f"run {SCORE}/rslora", "has rank 8 and scale 2.82843, the run 8 and 1", "rslora"),
     ("adapter's tensors", f"run {SCORE}/lacks", "lacks 1 tensors", "Give "),
-    ("adapter's tensors", f"run {SCORE}/extra", "holds 1 tensors that", "other targets or another base"),
+    ("adapter's tensors", f"run {SCORE}/extra", "holds 1 tensors that", "other settings of the method"),
     ("adapter's tensors", f"run {SCORE}/nan", "values that are not finite", "Give "),
     ("adapter's tensors", f"run {SCORE}/inf", "values that are not finite", "Give "),
     ("adapter's tensors", f"run {SCORE}/cut", "adapter_model.safetensors is damaged", "Give "),

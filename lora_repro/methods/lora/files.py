@@ -147,7 +147,7 @@ def _split(tensors: Mapping[str, Tensor], fused: Mapping[str, Sequence[Site]], p
     for module, sites in fused.items():
         A, B = (split.pop(factor_name(sites[0], matrix, own=False), None) for matrix in ("lora_A", "lora_B"))
         if A is None or B is None:
-            continue  # told by whoever looks for the factors
+            continue  # store.adapter refuses a file without its factors
         rest = B.clone()
         for site in sites:
             if len(B) != site.features:

@@ -16,7 +16,7 @@ from lora_repro.models.parts import features_of, rows_in
 
 
 class LoRAUpdate(nn.Module):
-    """One update s B A of one weight matrix, kept in fp32 whatever the frozen weights are kept in.
+    """One update s B A of one weight matrix, in fp32, whatever type the frozen weights have.
 
     B starts at zero, so the model starts unchanged; of the token embedding it is A that starts at zero and B that is
     drawn from N(0, 1), as in loralib, since A is looked up row by row.
@@ -77,7 +77,7 @@ def initial_A(start: Start, name: str, r: int, d_in: int) -> Float[Tensor, "r d_
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer (or GPT-2's Conv1D) and one update for each adapted matrix in it, by letter.
+    """A frozen linear layer (or GPT-2's Conv1D) and one update for each adapted matrix in it, by its role.
 
     Args:
         base: The layer, x -> x W^T + b.

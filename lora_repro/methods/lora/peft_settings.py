@@ -81,7 +81,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 """What is read of the settings, null or of these types. What is not read may be anything."""
 
 _ITEMS = {"target_modules": str, "exclude_modules": str, "layers_to_transform": int}
-"""What stands in a list of these."""
+"""The type of the items in a list of these."""
 
 _REMEDY = "Give it as PEFT's save_pretrained writes it."
 

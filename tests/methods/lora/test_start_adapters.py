@@ -264,7 +264,7 @@ def test_tensors_without_fractions_are_no_weights(tiny: Compose, base: Path, kin
     path = peft_folder(base, head=HEAD) / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({key: value.to(kind) if part in key else value for key, value in tensors.items()}, path)
-    with pytest.raises(InputError, match=r"is kept as .*; only .* are read"):
+    with pytest.raises(InputError, match=r"is stored as .*; only .* are read"):
         ours(tiny, base, path.parent)
 
 
