@@ -24,7 +24,7 @@ from lora_repro.training.train import build
 
 README = HOME / "README.md"
 PAGES = [README, *sorted((HOME / "docs").glob("*.md"))]
-PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bmine\b|layer_norms")
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bmine\b|layer_norms|letters")
 """A word that the reader replaces, such as DIR or RUN, or the name of an example that a page makes up."""
 
 SMOKE = {
@@ -171,6 +171,19 @@ def test_the_methods_that_are_shown_count_and_attach(heading: str, name: str, co
     trained = [key for key, p in model.named_parameters() if p.requires_grad]
     assert len([key for key in trained if not any(key.startswith(module) for module in head)]) == tensors
 
+
+def test_the_task_that_is_shown_is_read_described_and_scored() -> None:
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example("extending.md", "python", "**A new family**"), names)
+    shown = yaml.safe_load(example("extending.md", "yaml", "Its line in `FAMILIES`"))
+    assert shown.pop("defaults") == ["letters_schema", "_self_"]
+    task = names["LettersConfig"](**shown)
+    task.check()
+    splits = task.load(None, "")
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 2, "eval": 2, "test": 2}
+    assert task.targets.describe(splits["test"])["mean"] == 5.5
+    assert task.targets.evaluate(splits["test"], [5.0, 7.0])["mse"] == 0.5
+    assert task.objective.__name__ == "HeadWithScore"
 
 
 def test_the_item_that_is_shown_is_that_of_table_6() -> None:
