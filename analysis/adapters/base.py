@@ -106,7 +106,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         """Sorts the matrices, and says which of them are several."""
-        self.matrices = sorted(self.matrices, key=_place)
+        self.matrices = sorted(self.matrices, key=_order)
         several = [m.module for m in self.matrices if m.weight not in ROLES and computes_several(m.module)]
         if several:
             self.notes = [*self.notes, f"Computes several matrices at once, not split: {grouped(several)}."]
@@ -125,7 +125,7 @@ class Adapter:
         return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm, rounding)
 
 
-def _place(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
+def _order(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
     """Orders by layer and letter, the embedding first; what stands in no layer comes last, by modules."""
     order = ROLES.index(matrix.weight) if matrix.weight in ROLES else len(ROLES)
     if matrix.layer is None and matrix.weight != "embed":
@@ -145,15 +145,15 @@ def matrices(module: str, d_in: int, d_out: int, read: Callable[[], Factors], ba
         backbone: The base, as far as it is known: its Sites say what the module is.
 
     Raises:
-        InputError: As `places` does.
+        InputError: As `sites_in` does.
     """
     return [
         place.matrix(module, d_in, d_out, _part_of(read, place.part), backbone)
-        for place in places(module, d_in, d_out, backbone)
+        for place in sites_in(module, d_in, d_out, backbone)
     ]
 
 
-class Place(NamedTuple):
+class MatrixSite(NamedTuple):
     """Where a matrix stands: a module, or a part of one that computes several."""
 
     layer: int | None
@@ -167,7 +167,7 @@ class Place(NamedTuple):
         return Matrix(self.layer, self.weight, module, d_in, rows, read, W_0)
 
 
-def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place]:
+def sites_in(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[MatrixSite]:
     """Returns which matrices a module holds: by the base's Sites, else by the module's name.
 
     Raises:
@@ -181,7 +181,7 @@ def places(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Place
             f"{shown(module)}: the update is of {d_out} x {d_in}, the base has {sites[0].features} x "
             f"{sites[0].d_in} there.\nGive the base that the adapter was trained on."
         )
-    return [Place(site.layer, site.role, site.part) for site in sites]
+    return [MatrixSite(site.layer, site.role, site.part) for site in sites]
 
 
 def from_law(matrix: Matrix, variance: float | None) -> Matrix:
@@ -219,19 +219,19 @@ def frozen(
     return found
 
 
-def _by_name(module: str, d_in: int, d_out: int) -> list[Place]:
+def _by_name(module: str, d_in: int, d_out: int) -> list[MatrixSite]:
     """Reads layer and letter from the module's name alone."""
     layer, role, _ = named(module)
     if role not in (BLOCKS, BY_HEAD):
-        return [Place(layer, role)]
+        return [MatrixSite(layer, role)]
     if d_out != 3 * d_in:  # another architecture's layer of the same name
-        return [Place(layer, module.rpartition(".")[2])]
+        return [MatrixSite(layer, module.rpartition(".")[2])]
     if role == BY_HEAD:
         raise InputError(
             f"{shown(module)} computes q, k and v at once, head by head, and the file does not say how many heads "
             "there are.\nGive the base: --base MODEL, a folder with its config.json or a model of conf/model."
         )
-    return [Place(layer, each, Part(index, len(FUSED))) for index, each in enumerate(FUSED)]
+    return [MatrixSite(layer, each, Part(index, len(FUSED))) for index, each in enumerate(FUSED)]
 
 
 def _part_of(read: Callable[[], Factors], part: Part | None) -> Callable[[], Factors]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone
-from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, places, rows_of
+from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, rows_of, sites_in
 from analysis.adapters.tensors import Shape, Tensors
 from analysis.render.words import grouped, shown
 from analysis.section7.rounding import rounding_of
@@ -88,7 +88,7 @@ def _matrices(tensors: Tensors, name: str, base: Tensors, theirs: str, backbone:
             partial(_difference, tensors, name, base, theirs, transposed, place.part, top),
             backbone,
         )
-        for place in places(module, d_in, d_out, backbone)
+        for place in sites_in(module, d_in, d_out, backbone)
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
-from analysis.adapters.layouts import Found, Pair, alpha_of, factors, number, refuse_misfits, widths
+from analysis.adapters.layouts import FactorNames, FileContents, alpha_of, factors, number, refuse_misfits, widths
 from analysis.adapters.peft_config import refuse_other_kind, scaling, start_variance
 from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.tensors import Tensors
@@ -32,7 +32,7 @@ _FORMATS = {
 }
 
 
-def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbone, options: Options) -> Adapter:
+def read_diffusion(tensors: Tensors, given: str, found: FileContents, backbone: Backbone, options: Options) -> Adapter:
     """Opens a file that stands alone: alpha is a tensor beside the factors, or in the file's header, or nowhere.
 
     Raises:
@@ -75,13 +75,13 @@ def read_diffusion(tensors: Tensors, given: str, found: Found, backbone: Backbon
     return Adapter(given, words, members, found.unknown, notes, frozenset(takes))
 
 
-def _rotary_note(found: Found) -> list[str]:
+def _rotary_note(found: FileContents) -> list[str]:
     if found.layout != "torchtune":
         return []
     return ["torchtune orders the rows of q and k otherwise than Hugging Face: left directions of these are no match."]
 
 
-def _with_alpha(tensors: Tensors, pair: Pair, r: int) -> Factors:
+def _with_alpha(tensors: Tensors, pair: FactorNames, r: int) -> Factors:
     alpha = alpha_of(tensors, pair)
     assert alpha is not None
     return factors(tensors, pair, alpha / r)

@@ -68,7 +68,7 @@ _FACTORS = {
 """What tools call the factors otherwise. AdaLoRA's E and KaSA's diag stand between B and A."""
 
 
-class Pair(NamedTuple):
+class FactorNames(NamedTuple):
     """The names of a module's tensors in the file."""
 
     module: str
@@ -83,11 +83,11 @@ class Pair(NamedTuple):
     """A is (d_in, r) and B (r, d_out), as MLX has them."""
 
 
-class Found(NamedTuple):
+class FileContents(NamedTuple):
     """What a file's names came to."""
 
     layout: str
-    pairs: Sequence[Pair]
+    pairs: Sequence[FactorNames]
     products: Mapping[str, Product]
     """Updates that are no B A."""
     unknown: Sequence[str]
@@ -95,7 +95,7 @@ class Found(NamedTuple):
     """Changes of biases and norms."""
 
 
-def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> Found | None:
+def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> FileContents | None:
     """Returns a file's pairs of factors; None where it has none.
 
     Raises:
@@ -139,8 +139,8 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> Found | N
             "Give a LoRA adapter of single layers."
         )
     unknown, vectors = sort_out(tensors.path, [name for name in tensors.shapes if name not in taken], beginnings)
-    pairs = [Pair(module, **there, transposed=module in transposed) for module, there in modules.items()]
-    return Found(used[0] if used else "products", pairs, products, [*tensors.others, *unknown], vectors)
+    pairs = [FactorNames(module, **there, transposed=module in transposed) for module, there in modules.items()]
+    return FileContents(used[0] if used else "products", pairs, products, [*tensors.others, *unknown], vectors)
 
 
 def _read_as(tensors: Tensors, layout: str, names: Sequence[str], beginnings: set[str]) -> dict[str, dict[str, str]]:
@@ -167,7 +167,7 @@ def _read_as(tensors: Tensors, layout: str, names: Sequence[str], beginnings: se
     return modules
 
 
-def widths(tensors: Tensors, pair: Pair) -> tuple[int, int, int, int]:
+def widths(tensors: Tensors, pair: FactorNames) -> tuple[int, int, int, int]:
     """Returns d_in, the rows of A, the columns of B, and d_out; of a convolution A is (r, in x kernel).
 
     Raises:
@@ -196,7 +196,7 @@ def widths(tensors: Tensors, pair: Pair) -> tuple[int, int, int, int]:
     return math.prod((*A[1:], *kernel)), A[0], B[1], B[0]
 
 
-def refuse_misfits(tensors: Tensors, pairs: Sequence[Pair]) -> None:
+def refuse_misfits(tensors: Tensors, pairs: Sequence[FactorNames]) -> None:
     """Refuses factors whose product does not exist.
 
     Raises:
@@ -212,7 +212,7 @@ def refuse_misfits(tensors: Tensors, pairs: Sequence[Pair]) -> None:
             )
 
 
-def factors(tensors: Tensors, pair: Pair, scaling: float | None) -> Factors:
+def factors(tensors: Tensors, pair: FactorNames, scaling: float | None) -> Factors:
     """Reads the factors of a module, as matrices. What stands between them goes into B, or A where it is a kernel.
 
     Raises:
@@ -236,7 +236,7 @@ def factors(tensors: Tensors, pair: Pair, scaling: float | None) -> Factors:
     return Factors(_flat(A), B, scaling)
 
 
-def alpha_of(tensors: Tensors, pair: Pair) -> float | None:
+def alpha_of(tensors: Tensors, pair: FactorNames) -> float | None:
     """Reads the alpha that stands beside a module's factors; None where none does."""
     return None if pair.alpha is None else number(tensors, pair.alpha)
 

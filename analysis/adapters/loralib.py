@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from analysis.adapters.backbone import Backbone
-from analysis.adapters.base import Adapter, Factors, Matrix, Options, Place, from_law, matrices
+from analysis.adapters.base import Adapter, Factors, Matrix, MatrixSite, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
-from analysis.adapters.layouts import Found, Pair, alpha_of, factors, refuse_misfits, widths
+from analysis.adapters.layouts import FactorNames, FileContents, alpha_of, factors, refuse_misfits, widths
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Shape, Tensors
 from analysis.render.words import grouped, shown
@@ -24,7 +24,7 @@ _AUTHORS = ("q", "v")
 """enable_lora=[True, False, True] in the authors' GPT-2 code, examples/NLG/src/model.py of microsoft/LoRA."""
 
 
-def read_loralib(tensors: Tensors, given: str, found: Found, backbone: Backbone, options: Options) -> Adapter:
+def read_loralib(tensors: Tensors, given: str, found: FileContents, backbone: Backbone, options: Options) -> Adapter:
     """Opens a state dict of loralib, which holds neither lora_alpha nor MergedLinear's enable_lora.
 
     Raises:
@@ -86,7 +86,7 @@ def _weight_shape(tensors: Tensors, module: str, backbone: Backbone) -> Shape | 
     return next((weights.shapes[name] for name in there if weights is not None and name is not None), None)
 
 
-def _convolution(tensors: Tensors, pair: Pair, shape: Shape, alpha: float | None, backbone: Backbone) -> Matrix:
+def _convolution(tensors: Tensors, pair: FactorNames, shape: Shape, alpha: float | None, backbone: Backbone) -> Matrix:
     """Returns the matrix of a convolution, (out, in k k): of it B A holds k rows for each row.
 
     Raises:
@@ -111,10 +111,10 @@ def _convolution(tensors: Tensors, pair: Pair, shape: Shape, alpha: float | None
         return Factors(np.kron(np.eye(k, dtype=A.dtype), A), B.reshape(d_out, -1), scaling)
 
     layer, role, _ = named(pair.module)
-    return Place(layer, role).matrix(pair.module, per_group * k * k, d_out, read, backbone)
+    return MatrixSite(layer, role).matrix(pair.module, per_group * k * k, d_out, read, backbone)
 
 
-def _refuse_unseen(tensors: Tensors, pair: Pair) -> Factors:
+def _refuse_unseen(tensors: Tensors, pair: FactorNames) -> Factors:
     raise InputError(
         f"{tensors.path}: {shown(pair.module)} is called a convolution, and its factors do not tell its kernel: "
         "loralib views B A as the weight.\nGive the base: --base MODEL, or leave it out with --weights."
@@ -123,7 +123,7 @@ def _refuse_unseen(tensors: Tensors, pair: Pair) -> Factors:
 
 def _groups(
     tensors: Tensors,
-    pair: Pair,
+    pair: FactorNames,
     roles: Sequence[str],
     d: int,
     number: int,
@@ -145,7 +145,7 @@ def _groups(
         return Factors(A[index * r : (index + 1) * r], B[index * d : (index + 1) * d], scaling, norm)
 
     return [
-        Place(layer, role, Part(FUSED.index(role), len(FUSED))).matrix(
+        MatrixSite(layer, role, Part(FUSED.index(role), len(FUSED))).matrix(
             pair.module, d, len(FUSED) * d, partial(group, index), backbone
         )
         for index, role in enumerate(roles)

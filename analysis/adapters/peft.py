@@ -9,7 +9,7 @@ from typing import Any
 from analysis.adapters.backbone import Backbone, arch_named, base_doubt, model_named, refuse_other_base
 from analysis.adapters.base import Adapter, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
-from analysis.adapters.layouts import Found, alpha_of, factors, find, refuse_misfits, widths
+from analysis.adapters.layouts import FileContents, alpha_of, factors, find, refuse_misfits, widths
 from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, start_variance
@@ -99,7 +99,7 @@ def read_peft(folder: Path, content: Mapping[str, Any], given: str, backbone: Ba
 
 
 def _grouped(
-    tensors: Tensors, given: str, found: Found, backbone: Backbone, options: Options, config: PeftLoRA
+    tensors: Tensors, given: str, found: FileContents, backbone: Backbone, options: Options, config: PeftLoRA
 ) -> Adapter:
     """Opens a folder of PEFT before 0.2, which had loralib's MergedLinear: groups of factors for q, k and v."""
     flags = config.given["enable_lora"]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone
-from analysis.adapters.base import Factors, Matrix, places, rows_of
+from analysis.adapters.base import Factors, Matrix, rows_of, sites_in
 from analysis.adapters.checkpoints import first_directions
 from analysis.adapters.tensors import Tensors
 from analysis.render.words import shown
@@ -61,9 +61,9 @@ def products_in(tensors: Tensors) -> dict[str, Product]:
                 "Give a file of one adapter."
             )
     for product in found.values():
-        if lacking := _lacking(product):
+        if missing := _missing_parts(product):
             raise InputError(
-                f"{tensors.path}: {shown(product.module)} lacks {lacking} of its {_WORDS[product.kind]}.\n"
+                f"{tensors.path}: {shown(product.module)} lacks {missing} of its {_WORDS[product.kind]}.\n"
                 "Give a whole copy of the adapter."
             )
     return found
@@ -74,7 +74,7 @@ def names(products: Mapping[str, Product]) -> str:
     return ", ".join(sorted({_WORDS[product.kind] for product in products.values()}))
 
 
-def _lacking(product: Product) -> str:
+def _missing_parts(product: Product) -> str:
     there = product.parts.keys()
     if product.kind == "hada":
         return ", ".join(part for part in ("w1_a", "w1_b", "w2_a", "w2_b") if part not in there)
@@ -107,7 +107,7 @@ def matrices_of(
         place.matrix(
             product.module, d_in, d_out, partial(_factors, tensors, product, scaling, top, place.part), backbone
         )
-        for place in places(product.module, d_in, d_out, backbone)
+        for place in sites_in(product.module, d_in, d_out, backbone)
     ]
 
 

@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone, backbone_of, open_backbone, refuse_other_base
-from analysis.adapters.base import Adapter, Factors, Matrix, Options, Origin, Place
+from analysis.adapters.base import Adapter, Factors, Matrix, MatrixSite, Options, Origin
 from analysis.adapters.checkpoints import first_directions, read_checkpoint
-from analysis.adapters.layouts import Pair, factors, refuse_misfits, widths
+from analysis.adapters.layouts import FactorNames, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
 from analysis.render.words import shown
 from analysis.section7.starts import start_of
@@ -82,7 +82,7 @@ def _changed(name: str, run: Run, tensors: Tensors, backbone: Backbone, top: int
     members = []
     for site in run.method.sites(run.arch):
         read = partial(_first_directions, run, site, tensors, backbone, top)
-        place = Place(site.layer, site.role, site.part)
+        place = MatrixSite(site.layer, site.role, site.part)
         members.append(place.matrix(site.module, site.d_in, site.features, read, backbone))
     return Adapter(name, "", members, list(tensors.shapes), takes=frozenset({"top"}))
 
@@ -151,18 +151,18 @@ def _lora(
     return Adapter(run_name(folder), _format(run), members, unknown, notes, base=run.model.hub or run.model.name)
 
 
-def _pair(site: Site, tensors: Tensors) -> Pair:
+def _pair(site: Site, tensors: Tensors) -> FactorNames:
     A, B = (factor_name(site, matrix, own=site.part is not None) for matrix in ("lora_A", "lora_B"))
     if absent := [name for name in (A, B) if name not in tensors.shapes]:
         raise MissingInputError(f"{tensors.path}: {absent[0]} is missing.\nCompute the run again.")
-    return Pair(site.module, A, B, None)
+    return FactorNames(site.module, A, B, None)
 
 
 def _matrix(
-    site: Site, pair: Pair, tensors: Tensors, scaling: float, start: Start | None, backbone: Backbone
+    site: Site, pair: FactorNames, tensors: Tensors, scaling: float, start: Start | None, backbone: Backbone
 ) -> Matrix:
     d_in, _, _, _ = widths(tensors, pair)
-    place = Place(site.layer, site.role, site.part)
+    place = MatrixSite(site.layer, site.role, site.part)
     matrix = place.matrix(site.module, d_in, site.features, partial(factors, tensors, pair, scaling), backbone)
     if start is None or site.layer is None:  # taken over from another run, or an embedding, whose A starts at zero
         return matrix

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Options, from_law, matrices
-from analysis.adapters.layouts import Found, factors, find, refuse_misfits, widths
+from analysis.adapters.layouts import FileContents, factors, find, refuse_misfits, widths
 from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import FUSED
 from analysis.adapters.peft import read_peft
@@ -94,7 +94,7 @@ def _read_hub(folder: Path, given: str, backbone: Backbone, options: Options, se
     return adapter
 
 
-def _open(folder: Path, names: tuple[str, ...], layout: str) -> tuple[Tensors, Found]:
+def _open(folder: Path, names: tuple[str, ...], layout: str) -> tuple[Tensors, FileContents]:
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         raise MissingInputError(

@@ -16,19 +16,19 @@ from analysis.render.captions import (
     PLUS,
     about,
     beyond,
-    chance_words,
     conclusion,
+    describe_layers,
+    describe_nulls,
+    describe_outside,
+    describe_permuted,
     joined,
-    layers_words,
-    outside_words,
-    permuted_words,
     place_of,
-    standing,
+    verdict,
 )
-from analysis.render.grids import Look, Panel, draw_curve, lay_out
-from analysis.section7.chance import Pair, cropped, inputs_or_why_not, nulls, shared_numbers
-from analysis.section7.compared_runs import Arms, Trained
-from analysis.section7.control import Control, control, places
+from analysis.render.grids import Frame, Panel, draw_curve, lay_out
+from analysis.section7.chance import TwoRuns, cropped, inputs_or_why_not, nulls, shared_numbers
+from analysis.section7.compared_runs import ComparedRuns, Trained
+from analysis.section7.control import Control, control, snapshots_json
 from analysis.section7.grid import Grid, grid_json
 from analysis.section7.item import PAPER_DEPTH, UpdateItem, layer_at
 from analysis.section7.nulls import LEAST, Band
@@ -73,13 +73,13 @@ class PhiFigure(UpdateItem):
             InputError: If there are too few seeds, or nothing was learned on this side.
             MissingInputError: If a run is missing, with the command that computes it.
         """
-        data = phi_picture(Arms(self, request.scale, request.store, request.overrides), Side(request.side))
+        data = read_phi(ComparedRuns(self, request.scale, request.store, request.overrides), Side(request.side))
         words = [title(data), *caption(data)]
         runs = [*data.runs, *([data.other_seed] if data.other_seed is not None else [])]
-        return Picture(partial(draw_phi, data, words), words, to_json(data), [run.run_id for run in runs])
+        return Picture(partial(draw_phi, data, words), words, phi_json(data), [run.run_id for run in runs])
 
 
-class PhiPicture(NamedTuple):
+class PhiGrids(NamedTuple):
     """All grids of a figure, and what is to be said of them."""
 
     item: PhiFigure
@@ -112,32 +112,34 @@ class PhiPicture(NamedTuple):
         return None
 
 
-def phi_picture(arms: Arms, side: Side) -> PhiPicture:
+def read_phi(compared: ComparedRuns, side: Side) -> PhiGrids:
     """Reads the runs of a figure and compares them.
 
     Runs of two ranks are of the first seed, and the second rank of the second seed stands beside, if there is one; runs
     of one rank are of the first two seeds.
 
     Args:
-        arms: The runs of the item's sweep.
+        compared: The runs of the item's sweep.
         side: Which directions are compared.
 
     Raises:
         InputError: If there are too few seeds, or nothing was learned on this side.
         MissingInputError: If a run is missing, with the command that computes it.
     """
-    item = arms.item
+    item = compared.item
     assert isinstance(item, PhiFigure)
-    wanted = wanted_runs(arms)
-    first, second = arms.finished(wanted)
-    pair = Pair(arms.sites, first.updates(arms.sites), second.updates(arms.sites), side)
+    wanted = wanted_runs(compared)
+    first, second = compared.finished(wanted)
+    pair = TwoRuns(compared.sites, first.updates(compared.sites), second.updates(compared.sites), side)
     numbers = shared_numbers([pair])
     found = cropped(pair, numbers)
     assert found is not None
-    inputs, no_inputs = inputs_or_why_not(arms.run, arms.settings, arms.sites) if side.reads_inputs else (None, "")
-    chance = nulls(pair, numbers, arms.run, inputs)
-    permuted, no_permuted = control(arms, [first, second], numbers, side)
-    other_seed, apart, no_other_seed = _other_seed(arms, pair, numbers)
+    inputs, no_inputs = (
+        inputs_or_why_not(compared.run, compared.settings, compared.sites) if side.reads_inputs else (None, "")
+    )
+    chance = nulls(pair, numbers, compared.run, inputs)
+    permuted, no_permuted = control(compared, [first, second], numbers, side)
+    other_seed, apart, no_other_seed = _other_seed(compared, pair, numbers)
     grids = [
         Grid(
             site,
@@ -149,61 +151,67 @@ def phi_picture(arms: Arms, side: Side) -> PhiPicture:
             phi_grid(*(each.U for each in apart[position])) if apart is not None else None,
             phi_grid(*(each.U for each in permuted.other_labels[position])) if permuted is not None else None,
         )
-        for position, (site, (one, other)) in enumerate(zip(arms.sites, found, strict=True))
+        for position, (site, (one, other)) in enumerate(zip(compared.sites, found, strict=True))
     ]
     random = _random(grids[0]) if item.random else None
     ranks = (wanted[0][0], wanted[1][0])
     runs = (first, second)
     why_not = (no_inputs, no_permuted)
-    return PhiPicture(item, arms.scale, side, runs, ranks, grids, random, permuted, *why_not, other_seed, no_other_seed)
+    return PhiGrids(
+        item, compared.scale, side, runs, ranks, grids, random, permuted, *why_not, other_seed, no_other_seed
+    )
 
 
 def _other_seed(
-    arms: Arms, pair: Pair, numbers: tuple[int, int]
+    compared: ComparedRuns, pair: TwoRuns, numbers: tuple[int, int]
 ) -> tuple[Trained | None, list[tuple[Directions, Directions]] | None, str]:
     """Returns the second rank's run of the second seed and its directions beside the first run's, or why not."""
-    one, other = arms.ranks
+    one, other = compared.ranks
     if one == other:
         return None, None, ""
-    if len(arms.seeds) < 2:
-        return None, None, f"Another seed: none is given. Example: seed={arms.seeds[0]},{arms.seeds[0] + 1}"
+    if len(compared.seeds) < 2:
+        return None, None, f"Another seed: none is given. Example: seed={compared.seeds[0]},{compared.seeds[0] + 1}"
     try:
-        (run,) = arms.finished([(other, arms.seeds[1])])
+        (run,) = compared.finished([(other, compared.seeds[1])])
     except MissingInputError:
-        return None, None, f"Another seed: r = {other}, seed {arms.seeds[1]} is not computed yet: {arms.command}"
-    found = cropped(replace(pair, second=run.updates(arms.sites)), numbers)
+        return (
+            None,
+            None,
+            f"Another seed: r = {other}, seed {compared.seeds[1]} is not computed yet: {compared.command}",
+        )
+    found = cropped(replace(pair, second=run.updates(compared.sites)), numbers)
     if found is None:
         return None, None, f"Another seed: {run.run_id} has fewer directions than {numbers[1]}."
     return run, found, ""
 
 
-def wanted_runs(arms: Arms) -> list[tuple[int, int]]:
+def wanted_runs(compared: ComparedRuns) -> list[tuple[int, int]]:
     """Returns rank and seed of the two runs that a figure compares."""
-    one, other = arms.ranks
+    one, other = compared.ranks
     if one != other:
-        return [(one, arms.seeds[0]), (other, arms.seeds[0])]
-    if len(arms.seeds) < 2:
-        raise InputError(f"seed: {arms.item.name} compares two seeds (given: {arms.seeds[0]}). Example: seed=0,1")
-    return [(one, arms.seeds[0]), (other, arms.seeds[1])]
+        return [(one, compared.seeds[0]), (other, compared.seeds[0])]
+    if len(compared.seeds) < 2:
+        raise InputError(
+            f"seed: {compared.item.name} compares two seeds (given: {compared.seeds[0]}). Example: seed=0,1"
+        )
+    return [(one, compared.seeds[0]), (other, compared.seeds[1])]
 
 
-def to_json(picture: PhiPicture) -> list[dict[str, Any]]:
+def phi_json(data: PhiGrids) -> list[dict[str, Any]]:
     """Returns an entry a grid, as `compare` does, and beside it the nulls and what lies outside of their bands."""
     shared = {
-        "figure": picture.item.number,
-        "scale": picture.scale,
-        "run_ids": [run.run_id for run in picture.runs],
-        "seeds": [run.run.seed for run in picture.runs],
-        "r": list(picture.ranks),
-        "side": picture.side.value,
-        "other_seed_run_id": picture.other_seed.run_id if picture.other_seed is not None else None,
-        "permuted_at": places(picture.permuted.runs) if picture.permuted is not None else [],
+        "figure": data.item.number,
+        "scale": data.scale,
+        "run_ids": [run.run_id for run in data.runs],
+        "seeds": [run.run.seed for run in data.runs],
+        "r": list(data.ranks),
+        "side": data.side.value,
+        "other_seed_run_id": data.other_seed.run_id if data.other_seed is not None else None,
+        "permuted_at": snapshots_json(data.permuted.runs) if data.permuted is not None else [],
     }
-    entries = [
-        {"layer": grid.site.layer, "weight": grid.site.role, **shared, **grid_json(grid)} for grid in picture.grids
-    ]
-    if picture.random is not None:
-        entries.append({"layer": None, "weight": "random", **shared, "run_ids": [], **grid_json(picture.random)})
+    entries = [{"layer": grid.site.layer, "weight": grid.site.role, **shared, **grid_json(grid)} for grid in data.grids]
+    if data.random is not None:
+        entries.append({"layer": None, "weight": "random", **shared, "run_ids": [], **grid_json(data.random)})
     return entries
 
 
@@ -216,30 +224,30 @@ def _random(like: Grid) -> Grid:
     return plain._replace(phi=phi_grid(one, other))
 
 
-def title(data: PhiPicture) -> str:
+def title(data: PhiGrids) -> str:
     """Returns a figure's number and title, and what was trained."""
     title = data.item.title.format(*data.ranks)
     return f"Figure {data.item.number}: {title}; {about(data.runs[0].run)}, scale={data.scale}"
 
 
-def caption(data: PhiPicture) -> list[str]:
+def caption(data: PhiGrids) -> list[str]:
     """Returns the caption's paragraphs."""
     return [
         _shown(data),
         _how_to_read(data),
         conclusion(data.grids),
-        chance_words(data.grids[0].bands, data.side, data.no_inputs, "the figure"),
+        describe_nulls(data.grids[0].bands, data.side, data.no_inputs, "the figure"),
         *beyond(data.grids, [place_of(grid) for grid in data.grids]),
         *_of_other_seed(data),
-        *permuted_words([data.permuted], [data.no_permuted]),
+        *describe_permuted([data.permuted], [data.no_permuted]),
         *_theirs("Theirs", data.grids, [grid.permuted for grid in data.grids]),
         *_theirs(PLUS, data.grids, [grid.other_labels for grid in data.grids]),
         *_order(data.grids),
-        standing(data.runs[0].run, data.scale),
+        verdict(data.runs[0].run, data.scale),
     ]
 
 
-def _shown(data: PhiPicture) -> str:
+def _shown(data: PhiGrids) -> str:
     one, other = data.runs
     i, j = data.ranks
     whose = data.side.of if data.side.of != "dW" else r"dW"
@@ -250,12 +258,12 @@ def _shown(data: PhiPicture) -> str:
     return (
         f"phi(i, j) between {of}: how much the first i directions of the one's {whose} and the first j of the other's "
         "share, from 0 (nothing) to 1 (the smaller space lies in the larger); Section 7.2, Eq. 4, of the "
-        f"{data.side.words}. {layers_words(data.item, one.run)}; d = "
+        f"{data.side.description}. {describe_layers(data.item, one.run)}; d = "
         f"{joined(dict.fromkeys(grid.d for grid in data.grids))}."
     )
 
 
-def _how_to_read(data: PhiPicture) -> str:
+def _how_to_read(data: PhiGrids) -> str:
     low, high = data.item.colours
     zoom = f" The panels on the right show the first {data.ranks[0]} columns again." if data.item.zoom else ""
     square = data.ranks[0] == data.ranks[1]
@@ -272,14 +280,14 @@ def _how_to_read(data: PhiPicture) -> str:
 def _theirs(words: str, grids: Sequence[Grid], found: Sequence[np.ndarray | None]) -> list[str]:
     """Counts the same of a control, grid by grid."""
     counts = [
-        f"{place_of(grid)}: {outside_words(values, grid.bands)}"
+        f"{place_of(grid)}: {describe_outside(values, grid.bands)}"
         for grid, values in zip(grids, found, strict=True)
         if values is not None
     ]
     return [f"{words} outside: {'; '.join(counts)}."] if counts else []
 
 
-def _of_other_seed(data: PhiPicture) -> list[str]:
+def _of_other_seed(data: PhiGrids) -> list[str]:
     """Says what is left where the two runs do not share their seed, and counts it."""
     if data.other_seed is None:
         return [data.no_other_seed] if data.no_other_seed else []
@@ -298,20 +306,20 @@ def _order(grids: Sequence[Grid]) -> list[str]:
     return [f"Singular values too near to order the directions ({'; '.join(places)})."] if places else []
 
 
-def draw_phi(data: PhiPicture, words: list[str]) -> Figure:
+def draw_phi(data: PhiGrids, words: list[str]) -> Figure:
     """Draws a figure: grids as in the paper, the same less the strongest null, and curves with the nulls' bands."""
     i, j = data.grids[0].phi.shape
-    look = Look(
+    frame = Frame(
         *(words[0], words[1:]),
         data.item.colours,
         f"i (r = {data.ranks[0]})",
         i == j,
         "max" if max(grid.phi.max() for grid in data.grids) > data.item.colours[1] + LEAST else "neither",
     )
-    return lay_out(_panels(data), partial(draw_panel_curve, data=data), look)
+    return lay_out(_panels(data), partial(draw_panel_curve, data=data), frame)
 
 
-def draw_panel_curve(ax: Axes, panel: Panel, data: PhiPicture) -> Axes:
+def draw_panel_curve(ax: Axes, panel: Panel, data: PhiGrids) -> Axes:
     """Draws the diagonal of a square grid or of a zoom, else the last column, with the bands of the nulls."""
     curve = "diagonal" if panel.is_zoom else panel.grid.curve
     n, last = len(panel.phi), panel.grid.phi.shape[1]
@@ -334,7 +342,7 @@ def draw_panel_curve(ax: Axes, panel: Panel, data: PhiPicture) -> Axes:
     return ax
 
 
-def _panels(data: PhiPicture) -> list[Panel]:
+def _panels(data: PhiGrids) -> list[Panel]:
     """Returns the columns, layer by layer: the grids, and their zooms where the figure has them."""
     panels = []
     for layer in dict.fromkeys(grid.site.layer for grid in data.grids):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from analysis.items import Request, register
-from analysis.render.captions import about, layers_words, standing
+from analysis.render.captions import about, describe_layers, verdict
 from analysis.render.lines import aligned
 from analysis.render.tables import DASH
-from analysis.section7.compared_runs import Arms
+from analysis.section7.compared_runs import ComparedRuns
 from analysis.section7.item import UpdateItem
 from analysis.section7.projection import (
     Projections,
@@ -54,9 +54,9 @@ class ProjectionTable(UpdateItem):
         Raises:
             MissingInputError: If runs or weights are missing.
         """
-        table = projection_table(Arms(self, request.scale, request.store, request.overrides))
+        table = projection_table(ComparedRuns(self, request.scale, request.store, request.overrides))
         if request.format == "json":
-            return json.dumps(to_json(table), indent=1, allow_nan=False)
+            return json.dumps(projections_json(table), indent=1, allow_nan=False)
         return markdown(table)
 
 
@@ -80,7 +80,7 @@ class ProjectedTable(NamedTuple):
     ours: list[Projected]
 
 
-def projection_table(arms: Arms) -> ProjectedTable:
+def projection_table(compared: ComparedRuns) -> ProjectedTable:
     """Reads the runs of all seeds and the weight they start from.
 
     Raises:
@@ -88,18 +88,18 @@ def projection_table(arms: Arms) -> ProjectedTable:
     """
     from lora_repro.models.base_weights import base_matrices
 
-    item = arms.item
+    item = compared.item
     assert isinstance(item, ProjectionTable)
-    (site,) = arms.sites
-    runs = arms.finished([(r, seed) for r in arms.ranks for seed in arms.seeds])
-    W = base_matrices(arms.run, arms.settings, [site])[site.name]
+    (site,) = compared.sites
+    runs = compared.finished([(r, seed) for r in compared.ranks for seed in compared.seeds])
+    W = base_matrices(compared.run, compared.settings, [site])[site.name]
     updates = [run.updates([site])[0] for run in runs]
     own = top_directions(W, max(len(update.A) for update in updates), draw.generator("top directions", site.name))
     ours = [
         Projected(run.run_id, run.run.seed, projections(W, update, own))
         for run, update in zip(runs, updates, strict=True)
     ]
-    return ProjectedTable(item, arms.scale, arms.run, site, arms.ranks, paper_blocks(item), ours)
+    return ProjectedTable(item, compared.scale, compared.run, site, compared.ranks, paper_blocks(item), ours)
 
 
 def paper_blocks(item: ProjectionTable) -> list[dict[str, Any]]:
@@ -129,7 +129,7 @@ def paper_blocks(item: ProjectionTable) -> list[dict[str, Any]]:
     return blocks
 
 
-def to_json(table: ProjectedTable) -> list[dict[str, Any]]:
+def projections_json(table: ProjectedTable) -> list[dict[str, Any]]:
     """Returns an entry a block: the paper's for each rank, ours for each rank and seed."""
     facts = table.item.facts["rows"][0]
     paper = [
@@ -179,7 +179,7 @@ def _notes(table: ProjectedTable) -> list[str]:
         f"{' and '.join(_number(block['on_random_printed']) for block in table.paper)}. Amplification, position and "
         f"what random gives follow from what it prints, at d = {table.item.width}; the sign it does not print.",
         f"Ours (scale={table.scale}): {about(table.run)}, seeds {', '.join(map(str, seeds))}. "
-        f"{layers_words(table.item, table.run)}. Mean [two-sided 95 % t interval] over seeds.",
+        f"{describe_layers(table.item, table.run)}. Mean [two-sided 95 % t interval] over seeds.",
         "U and V: as many singular directions as the update's rank. Amplification falls with r for random updates too, "
         "as their projection is r ‖W_q‖ / sqrt(d_in d_out): only beside that is it a finding.",
         "Sign: above 0 the update adds to W_q, below 0 it cancels; the norms cannot tell.",
@@ -190,5 +190,5 @@ def _notes(table: ProjectedTable) -> list[str]:
             f"An interval over {len(seeds)} seeds reaches {reach:.1f} standard errors of the mean to each side: it "
             "says little."
         )
-    notes.append(standing(table.run, table.scale))
+    notes.append(verdict(table.run, table.scale))
     return ["Notes:", *(f"- {note}" for note in notes)]

@@ -20,16 +20,16 @@ from analysis.render.captions import (
     ONE_SEED,
     PLUS,
     about,
-    chance_words,
     counted,
+    describe_nulls,
+    describe_permuted,
     joined,
-    permuted_words,
-    standing,
+    verdict,
 )
 from analysis.render.grids import draw_bands
-from analysis.section7.chance import Pair, cropped, inputs_or_why_not, keeps_B, nulls, shared_numbers
-from analysis.section7.compared_runs import Arms, Trained
-from analysis.section7.control import Control, cells_outside, control, listed, places
+from analysis.section7.chance import TwoRuns, cropped, inputs_or_why_not, keeps_B, nulls, shared_numbers
+from analysis.section7.compared_runs import ComparedRuns, Trained
+from analysis.section7.control import Control, cells_outside, control, listed, snapshots_json
 from analysis.section7.grid import band_json
 from analysis.section7.item import UpdateItem
 from analysis.section7.nulls import Band, outside
@@ -62,10 +62,10 @@ class RhoFigure(UpdateItem):
             InputError: If nothing was learned on this side.
             MissingInputError: If a run is missing, with the command that computes it.
         """
-        data = rho_picture(Arms(self, request.scale, request.store, request.overrides), Side(request.side))
+        data = read_rho(ComparedRuns(self, request.scale, request.store, request.overrides), Side(request.side))
         words = [title(data), *caption(data)]
         runs = [run.run_id for pair in data.pairs for run in pair]
-        return Picture(partial(draw, data, words), words, to_json(data), runs)
+        return Picture(partial(draw, data, words), words, rho_json(data), runs)
 
 
 class Shares(NamedTuple):
@@ -86,7 +86,7 @@ class Shares(NamedTuple):
     """How much of each direction lies in as many leading principal directions of the inputs as the larger rank has."""
 
 
-class RhoPicture(NamedTuple):
+class RhoShares(NamedTuple):
     """rho_i of all matrices."""
 
     item: RhoFigure
@@ -105,33 +105,37 @@ class RhoPicture(NamedTuple):
     """Why seeds have no runs on permuted labels, where these are asked for."""
 
 
-def rho_picture(arms: Arms, side: Side) -> RhoPicture:
+def read_rho(compared: ComparedRuns, side: Side) -> RhoShares:
     """Reads the runs of two ranks, of every seed, and compares them.
 
     Raises:
         InputError: If nothing was learned on this side.
         MissingInputError: If a run is missing, with the command that computes it.
     """
-    item = arms.item
+    item = compared.item
     assert isinstance(item, RhoFigure)
-    one, other = arms.ranks
-    runs = arms.finished([(r, seed) for seed in arms.seeds for r in (one, other)])
+    one, other = compared.ranks
+    runs = compared.finished([(r, seed) for seed in compared.seeds for r in (one, other)])
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
-    compared = [Pair(arms.sites, a.updates(arms.sites), b.updates(arms.sites), side) for a, b in pairs]
-    numbers = shared_numbers(compared)
-    found = [directions for pair in compared if (directions := cropped(pair, numbers)) is not None]
-    inputs, no_inputs = inputs_or_why_not(arms.run, arms.settings, arms.sites) if side.reads_inputs else (None, "")
-    of_first = nulls(compared[0], numbers, arms.run, inputs, rho)
+    pairs_of_runs = [
+        TwoRuns(compared.sites, a.updates(compared.sites), b.updates(compared.sites), side) for a, b in pairs
+    ]
+    numbers = shared_numbers(pairs_of_runs)
+    found = [directions for pair in pairs_of_runs if (directions := cropped(pair, numbers)) is not None]
+    inputs, no_inputs = (
+        inputs_or_why_not(compared.run, compared.settings, compared.sites) if side.reads_inputs else (None, "")
+    )
+    of_first = nulls(pairs_of_runs[0], numbers, compared.run, inputs, rho)
     chance = [of_first] * len(pairs)
     if keeps_B(side):
-        chance[1:] = [nulls(pair, numbers, arms.run, inputs, rho) for pair in compared[1:]]
-    controls = [control(arms, pair, numbers, side) for pair in pairs]
+        chance[1:] = [nulls(pair, numbers, compared.run, inputs, rho) for pair in pairs_of_runs[1:]]
+    controls = [control(compared, pair, numbers, side) for pair in pairs]
     apart = [
         [(one, other) for (one, _), (_, other) in zip(own, next_seed, strict=True)]
         for own, next_seed in zip(found, [*found[1:], found[0]], strict=True)
     ]
     shares = []
-    for position, site in enumerate(arms.sites):
+    for position, site in enumerate(compared.sites):
         in_inputs = None
         if inputs is not None:
             leading = inputs[position].directions[:, : numbers[1]]
@@ -150,25 +154,25 @@ def rho_picture(arms: Arms, side: Side) -> RhoPicture:
         )
     permuted, reasons = [each for each, _ in controls], [why for _, why in controls if why]
     no_permuted = list(dict.fromkeys(reasons))
-    return RhoPicture(item, arms.scale, side, (one, other), numbers, pairs, shares, permuted, no_inputs, no_permuted)
+    return RhoShares(item, compared.scale, side, (one, other), numbers, pairs, shares, permuted, no_inputs, no_permuted)
 
 
-def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
+def rho_json(data: RhoShares) -> list[dict[str, Any]]:
     """Returns an entry a matrix; what stands in lists has an element for each seed."""
     return [
         {
             "layer": each.site.layer,
             "weight": each.site.role,
-            "figure": picture.item.name,
-            "scale": picture.scale,
-            "run_ids": [[run.run_id for run in pair] for pair in picture.pairs],
-            "seeds": [pair[0].run.seed for pair in picture.pairs],
-            "r": list(picture.ranks),
-            "side": picture.side.value,
-            "permuted_at": [places(beside.runs) if beside is not None else None for beside in picture.permuted],
+            "figure": data.item.name,
+            "scale": data.scale,
+            "run_ids": [[run.run_id for run in pair] for pair in data.pairs],
+            "seeds": [pair[0].run.seed for pair in data.pairs],
+            "r": list(data.ranks),
+            "side": data.side.value,
+            "permuted_at": [snapshots_json(beside.runs) if beside is not None else None for beside in data.permuted],
             "d": each.d,
             "rho": each.rho.tolist(),
-            "null": picture.numbers[1] / each.d,
+            "null": data.numbers[1] / each.d,
             "nulls": [
                 {name: band_json(band, values) for name, band in bands.items()}
                 for bands, values in zip(each.bands, each.rho, strict=True)
@@ -181,7 +185,7 @@ def to_json(picture: RhoPicture) -> list[dict[str, Any]]:
             "other_seed": listed(each.other_seed),
             "in_inputs": listed(each.in_inputs),
         }
-        for each in picture.shares
+        for each in data.shares
     ]
 
 
@@ -189,13 +193,13 @@ def _rho(pair: tuple[Directions, Directions]) -> Float[np.ndarray, " i"]:
     return rho(pair[0].U, pair[1].U)
 
 
-def title(data: RhoPicture) -> str:
+def title(data: RhoShares) -> str:
     """Returns the title of the figure of single directions."""
     title = data.item.title.format(*data.ranks)
     return f"{title}; {about(data.pairs[0][0].run)}, scale={data.scale}"
 
 
-def caption(data: RhoPicture) -> list[str]:
+def caption(data: RhoShares) -> list[str]:
     """Returns its caption's paragraphs."""
     (one, other), (i, j) = data.ranks, data.numbers
     seeds = [pair[0].run.seed for pair in data.pairs]
@@ -211,20 +215,20 @@ def caption(data: RhoPicture) -> list[str]:
     return [
         f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
         f"trained from the same seed ({joined(seeds)}); by chance {by_chance}. Directions: "
-        f"{data.side.words}. Every layer of {data.pairs[0][0].run.arch.num_layers}, counted from 0. "
+        f"{data.side.description}. Every layer of {data.pairs[0][0].run.arch.num_layers}, counted from 0. "
         f"The paper has no such figure.{in_inputs}",
-        chance_words(shares[0].bands[0], data.side, data.no_inputs, "one seed's figure") + drawn,
+        describe_nulls(shares[0].bands[0], data.side, data.no_inputs, "one seed's figure") + drawn,
         *_seed_by_seed("Directions", data, [each.rho for each in shares], f", of {i * len(shares)} a seed"),
         *_seed_by_seed(diamonds, data, apart),
-        *permuted_words(data.permuted, data.no_permuted),
+        *describe_permuted(data.permuted, data.no_permuted),
         *_seed_by_seed("Theirs", data, [each.permuted for each in shares]),
         *_seed_by_seed(PLUS, data, [each.other_labels for each in shares]),
-        standing(data.pairs[0][0].run, data.scale),
+        verdict(data.pairs[0][0].run, data.scale),
     ]
 
 
 def _seed_by_seed(
-    words: str, data: RhoPicture, found: Sequence[Sequence[np.ndarray | None] | np.ndarray], of: str = ""
+    words: str, data: RhoShares, found: Sequence[Sequence[np.ndarray | None] | np.ndarray], of: str = ""
 ) -> list[str]:
     """Counts over all matrices what of each seed lies outside of its bands; `found` has values by matrix and seed."""
     told = []
@@ -241,7 +245,7 @@ def _seed_by_seed(
     return [f"{words} outside{of}: {'; '.join(told)}."] if told else []
 
 
-def draw(data: RhoPicture, words: list[str]) -> Figure:
+def draw(data: RhoShares, words: list[str]) -> Figure:
     """Draws a panel for each layer (across) and matrix (down)."""
     layers = list(dict.fromkeys(each.site.layer for each in data.shares))
     roles = list(dict.fromkeys(each.site.role for each in data.shares))

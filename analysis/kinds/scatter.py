@@ -147,7 +147,7 @@ def read_scatter(item: Scatter, request: Request) -> ScatterData:
 def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) -> Cell:
     from analysis.cells import _label, _of
     from analysis.protocol import pick
-    from analysis.runs import NOT_COUNTED, standing
+    from analysis.runs import NOT_COUNTED, verdict
 
     run = jobs[0].resolved.run
     metric = run.task.targets.metric(item.metric)
@@ -155,7 +155,7 @@ def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) ->
         raise InputError(f"task: {item.name} shows {item.metric}, which {run.task.name} has not.\nLeave task out.")
     scores, states, trained = [], [], set()
     for job in jobs:
-        stands = standing(store, job.run_id)
+        stands = verdict(store, job.run_id)
         score = pick(stands.result["metrics_by_epoch"], metric, protocol) if stands.result is not None else None
         scores.append(score.value if score is not None else None)
         states.append(NOT_COUNTED if stands.result is not None and score is None else stands.state)

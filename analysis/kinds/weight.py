@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.items import Picture, Request, register
-from analysis.render.captions import MIDDLE, about, beyond, chance_words, conclusion, layers_words, standing
-from analysis.render.grids import Look, Panel, draw_curve, lay_out
+from analysis.render.captions import MIDDLE, about, beyond, conclusion, describe_layers, describe_nulls, verdict
+from analysis.render.grids import Frame, Panel, draw_curve, lay_out
 from analysis.section7.chance import GAUSSIAN, INPUTS, START, inputs_or_why_not, left_factor
-from analysis.section7.compared_runs import Arms, Trained
+from analysis.section7.compared_runs import ComparedRuns, Trained
 from analysis.section7.grid import Grid, grid_json
 from analysis.section7.item import UpdateItem
 from analysis.section7.nulls import DRAWS, Band, bands, gaussian_band
@@ -65,12 +65,12 @@ class WeightFigure(UpdateItem):
             InputError: If nothing was learned on this side.
             MissingInputError: If a run or the weights are missing.
         """
-        data = weight_picture(Arms(self, request.scale, request.store, request.overrides), Side(request.side))
+        data = read_weight(ComparedRuns(self, request.scale, request.store, request.overrides), Side(request.side))
         words = [title(data), *caption(data)]
-        return Picture(partial(draw_weight, data, words), words, to_json(data), [run.run_id for run in data.runs])
+        return Picture(partial(draw_weight, data, words), words, weight_json(data), [run.run_id for run in data.runs])
 
 
-class WeightPicture(NamedTuple):
+class WeightGrids(NamedTuple):
     """A weight against the updates of several ranks."""
 
     item: WeightFigure
@@ -92,7 +92,7 @@ class WeightPicture(NamedTuple):
         return None
 
 
-def weight_picture(arms: Arms, side: Side) -> WeightPicture:
+def read_weight(compared: ComparedRuns, side: Side) -> WeightGrids:
     """Reads the runs of the first seed and the weight they start from.
 
     Raises:
@@ -101,12 +101,12 @@ def weight_picture(arms: Arms, side: Side) -> WeightPicture:
     """
     from lora_repro.models.base_weights import base_matrices
 
-    item = arms.item
+    item = compared.item
     assert isinstance(item, WeightFigure)
-    (site,) = arms.sites
-    runs = arms.finished([(r, arms.seeds[0]) for r in arms.ranks])
+    (site,) = compared.sites
+    runs = compared.finished([(r, compared.seeds[0]) for r in compared.ranks])
     updates = [run.updates([site])[0] for run in runs]
-    W = base_matrices(arms.run, arms.settings, [site])[site.name]
+    W = base_matrices(compared.run, compared.settings, [site])[site.name]
     top = math.ceil(Fraction(item.top) * min(W.shape))
     found = top_directions(W, top, draw.generator("top directions", site.name))
     own = found.V if side.reads_inputs else found.U
@@ -114,7 +114,7 @@ def weight_picture(arms: Arms, side: Side) -> WeightPicture:
     if any(not len(each.s) for each in learned):
         raise InputError(f"--side {side.value}: {side.of} is zero, nothing was learned. Give --side A.")
     shown = [each.U[:, : item.directions] for each in learned]
-    chance, no_inputs = _chance(arms, side, updates, own, [V.shape[1] for V in shown])
+    chance, no_inputs = _chance(compared, side, updates, own, [V.shape[1] for V in shown])
     equal = near_equal(found.s)
     grids = [
         Grid(site, len(own), phi_grid(own, V), {name: each[position] for name, each in chance.items()}, None, groups)
@@ -125,23 +125,23 @@ def weight_picture(arms: Arms, side: Side) -> WeightPicture:
     widest = max(grids, key=lambda grid: grid.phi.shape[1])
     matrix = draw.generator("a Gaussian matrix", len(own)).standard_normal((widest.phi.shape[1], len(own)))
     random = widest._replace(phi=phi_grid(own, directions(matrix)), near_equal=(equal, []))
-    return WeightPicture(item, arms.scale, side, arms.ranks, runs, grids, random, no_inputs)
+    return WeightGrids(item, compared.scale, side, compared.ranks, runs, grids, random, no_inputs)
 
 
-def to_json(picture: WeightPicture) -> list[dict[str, Any]]:
+def weight_json(data: WeightGrids) -> list[dict[str, Any]]:
     """Returns an entry a grid, the random matrix last."""
-    shared = {"figure": picture.item.number, "scale": picture.scale, "side": picture.side.value}
+    shared = {"figure": data.item.number, "scale": data.scale, "side": data.side.value}
     entries = []
-    for grid, r, run in zip(picture.grids, picture.ranks, picture.runs, strict=True):
+    for grid, r, run in zip(data.grids, data.ranks, data.runs, strict=True):
         about = {"r": [r], "run_ids": [run.run_id], "seeds": [run.run.seed]}
         entries.append({"layer": grid.site.layer, "weight": grid.site.role, **shared, **about, **grid_json(grid)})
-    site = picture.random.site
+    site = data.random.site
     about = {"r": [], "run_ids": [], "seeds": []}
-    return [*entries, {"layer": site.layer, "weight": "random", **shared, **about, **grid_json(picture.random)}]
+    return [*entries, {"layer": site.layer, "weight": "random", **shared, **about, **grid_json(data.random)}]
 
 
 def _chance(
-    arms: Arms, side: Side, updates: list[Update], own: Float[np.ndarray, "d i"], columns: list[int]
+    compared: ComparedRuns, side: Side, updates: list[Update], own: Float[np.ndarray, "d i"], columns: list[int]
 ) -> tuple[dict[str, list[Band]], str]:
     """Returns the nulls' bands of each rank's grid: what an update that knows nothing of the weight shares with it."""
     d, i = own.shape
@@ -151,7 +151,7 @@ def _chance(
     found = {GAUSSIAN: [by_columns[j] for j in columns]}
     if not side.reads_inputs:
         return found, ""
-    (site,) = arms.sites
+    (site,) = compared.sites
     left = [left_factor(update) if side.of == "dW" else None for update in updates]
 
     def pictures(own: np.ndarray, drawn: Callable[[int, int], np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -163,13 +163,13 @@ def _chance(
                 for A, factor, j in zip(factors, left, columns, strict=True)
             ]
 
-    if arms.run.train.init_from is None:
-        start = start_of(arms.run)
+    if compared.run.train.init_from is None:
+        start = start_of(compared.run)
         found[START] = bands(
             pictures(own, lambda number, r: start._replace(seed=FIRST_SEED + number).draw_A(site.name, r, site.d_in)),
             what="untrained A",
         )
-    inputs, no_inputs = inputs_or_why_not(arms.run, arms.settings, [site])
+    inputs, no_inputs = inputs_or_why_not(compared.run, compared.settings, [site])
     if inputs is not None:
         generator, roots = draw.generator("null", INPUTS, "weight"), np.sqrt(inputs[0].values)
         in_their_axes = inputs[0].directions.T @ own
@@ -180,12 +180,12 @@ def _chance(
     return found, no_inputs
 
 
-def title(data: WeightPicture) -> str:
+def title(data: WeightGrids) -> str:
     """Returns the title of Figure 8."""
     return f"Figure {data.item.number}: {data.item.title}; {about(data.runs[0].run)}, scale={data.scale}"
 
 
-def caption(data: WeightPicture) -> list[str]:
+def caption(data: WeightGrids) -> list[str]:
     """Returns its caption's paragraphs."""
     low, high = data.item.colours
     top, columns = data.random.phi.shape
@@ -197,18 +197,18 @@ def caption(data: WeightPicture) -> list[str]:
         )
     return [
         f"phi(i, j) between the first i directions of W_q (its first {top}, {data.item.top} of all) and the first j "
-        f"of its update ({columns}), seed {data.runs[0].run.seed}; {data.side.words}, the same side of W_q. "
-        f"{layers_words(data.item, data.runs[0].run)}; d = {data.random.d}.",
+        f"of its update ({columns}), seed {data.runs[0].run.seed}; {data.side.description}, the same side of W_q. "
+        f"{describe_layers(data.item, data.runs[0].run)}; d = {data.random.d}.",
         f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
         f"the last column{circles}.",
         conclusion(data.grids),
-        chance_words(data.grids[0].bands, data.side, data.no_inputs, "the figure"),
+        describe_nulls(data.grids[0].bands, data.side, data.no_inputs, "the figure"),
         *beyond(data.grids, [f"r = {r}" for r in data.ranks]),
-        standing(data.runs[0].run, data.scale),
+        verdict(data.runs[0].run, data.scale),
     ]
 
 
-def draw_weight(data: WeightPicture, words: list[str]) -> Figure:
+def draw_weight(data: WeightGrids, words: list[str]) -> Figure:
     """Draws a panel for each rank and one for a random matrix."""
     role = data.random.site.role
     panels = [
@@ -227,11 +227,11 @@ def draw_weight(data: WeightPicture, words: list[str]) -> Figure:
         ax.set_xlabel(f"i, at j = {panel.phi.shape[1]}")
         return ax
 
-    look = Look(
+    frame = Frame(
         *(words[0], words[1:]),
         data.item.colours,
         rf"i ($W_{role}$)",
         is_square=True,
         extend="both",
     )
-    return lay_out([*panels, Panel("a Gaussian matrix", data.random, False)], curve, look)
+    return lay_out([*panels, Panel("a Gaussian matrix", data.random, False)], curve, frame)

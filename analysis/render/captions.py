@@ -42,14 +42,14 @@ def about(run: Run) -> str:
     return f"{run.model.name} on {run.task.name}"
 
 
-def standing(run: Run, scale: str) -> str:
+def verdict(run: Run, scale: str) -> str:
     """Says how much is to be made of it, and what one must know of model and task."""
     footnotes = names()["footnotes"]
     known = [footnotes[name] for name in (run.model.name, run.task.name) if name in footnotes]
     return " ".join([f"Verdict: {VERDICTS.get(scale, NOT_JUDGED_YET)}.", *known])
 
 
-def layers_words(item: UpdateItem, run: Run) -> str:
+def describe_layers(item: UpdateItem, run: Run) -> str:
     """Says which layers are meant, counted from 0 as in checkpoints, and what the paper, from 1, calls its own."""
     depth = run.arch.num_layers
     ours = [layer_at(part, depth) for part in item.layers]
@@ -79,7 +79,7 @@ def conclusion(grids: Sequence[Grid]) -> str:
     return f"So what is shared is {'; '.join(parts)}."
 
 
-def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture: str) -> str:
+def describe_nulls(bands: Mapping[str, Band], side: Side, no_inputs: str, picture: str) -> str:
     """Says what the nulls are, and which are not there."""
     there = "; ".join(f"{name}, {NULLS[name]}" for name in bands)
     words = f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together."
@@ -96,11 +96,11 @@ def chance_words(bands: Mapping[str, Band], side: Side, no_inputs: str, picture:
 
 def beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
     """Counts the cells outside of the bands, grid by grid."""
-    found = [f"{whose}: {outside_words(grid.phi, grid.bands)}" for grid, whose in zip(grids, names, strict=True)]
+    found = [f"{whose}: {describe_outside(grid.phi, grid.bands)}" for grid, whose in zip(grids, names, strict=True)]
     return [f"Cells outside, of {grids[0].phi.size} a grid: {'; '.join(found)}."]
 
 
-def outside_words(values: np.ndarray, bands: Mapping[str, Band]) -> str:
+def describe_outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:
     """Counts the cells above and below each null's band."""
     return ", ".join(counted(name, *outside(values, band)) for name, band in bands.items())
 
@@ -110,7 +110,7 @@ def counted(name: str, above: int, below: int) -> str:
     return f"{above} above {name}" + (f" ({below} below)" if below else "")
 
 
-def permuted_words(controls: Sequence[Control | None], why_not: Sequence[str]) -> list[str]:
+def describe_permuted(controls: Sequence[Control | None], why_not: Sequence[str]) -> list[str]:
     """Says at which point runs on permuted labels are shown, or why they are not."""
     there = [each for each in controls if each is not None]
     paragraphs = [f"Permuted labels: {why}" for why in why_not if why]

@@ -36,7 +36,7 @@ class Panel(NamedTuple):
         return self.grid.phi[:, :i] if self.is_zoom else self.grid.phi
 
 
-class Look(NamedTuple):
+class Frame(NamedTuple):
     """What a figure of panels has beside them."""
 
     title: str
@@ -50,22 +50,22 @@ class Look(NamedTuple):
     """Whether values beyond the colours are told by the colour bar's ends."""
 
 
-def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], look: Look) -> Figure:
+def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], frame: Frame) -> Figure:
     """Lays panels out, each a column of three: the grid, the grid less the strongest null, and a curve of it.
 
     Args:
         panels: The columns; what does not fit stands below.
         curve: Draws the third.
-        look: Title, caption, colours.
+        frame: Title, caption, colours.
     """
     is_wide = len(panels) <= COLUMNS
     columns, panel_width = (len(panels), PANEL_WIDTH) if is_wide else (MANY, NARROW)
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     reach = max(float(np.abs(excess(panel.grid.phi, panel.grid.bands)).max()) for panel in panels)
     width = columns * panel_width + LEGEND_WIDTH
-    grid_height = panel_width if look.is_square else 0.45 * panel_width
+    grid_height = panel_width if frame.is_square else 0.45 * panel_width
     height = len(lines) * (2 * grid_height + CURVE_HEIGHT + 3 * GAP) + 0.3
-    figure = Figure((width, height + style.caption_height(width, look.caption)), layout="constrained")
+    figure = Figure((width, height + style.caption_height(width, frame.caption)), layout="constrained")
     axes: Any = figure.subplots(
         3 * len(lines),
         columns + 1,
@@ -75,20 +75,20 @@ def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], look:
     )
     for number, line in enumerate(lines):
         block = axes[3 * number : 3 * number + 3]
-        images = [draw_phi(axis, panel, look.colours) for axis, panel in zip(block[0], line, strict=False)]
+        images = [draw_phi(axis, panel, frame.colours) for axis, panel in zip(block[0], line, strict=False)]
         differences = [draw_excess(axis, panel, reach) for axis, panel in zip(block[1], line, strict=False)]
         for axis, panel in zip(block[2], line, strict=False):
             curve(axis, panel)
-        _colour_bar(figure, images[0], block[0, -1], r"$\phi(i, j)$", look.extend)
+        _colour_bar(figure, images[0], block[0, -1], r"$\phi(i, j)$", frame.extend)
         _colour_bar(figure, differences[0], block[1, -1], r"$\phi$ less null")
         _legend(block[2, 0], block[2, -1])
-        block[0, 0].set_ylabel(look.rows)
-        block[1, 0].set_ylabel(look.rows)
+        block[0, 0].set_ylabel(frame.rows)
+        block[1, 0].set_ylabel(frame.rows)
         block[2, 0].set_ylabel(r"$\phi$")
         for axis in block[:, len(line) : columns].flat:
             axis.set_axis_off()
-    figure.suptitle(look.title, fontsize=10, x=0.012, ha="left")
-    style.put_caption(figure, look.caption)
+    figure.suptitle(frame.title, fontsize=10, x=0.012, ha="left")
+    style.put_caption(figure, frame.caption)
     return figure
 
 
@@ -129,7 +129,7 @@ def draw_excess(ax: Axes, panel: Panel, reach: float) -> AxesImage:
 def outline(cells: Bool[np.ndarray, "i j"]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Returns the lines, each from (j, i) to (j, i), between marked cells and what is not marked.
 
-    They run along the edge of the grid too: all cells above the nulls must not look like none.
+    They run along the edge of the grid too: all cells above the nulls must not frame like none.
     """
     framed = np.pad(cells, 1)
     upright = np.argwhere(framed[1:-1, 1:] != framed[1:-1, :-1])

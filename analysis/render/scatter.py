@@ -50,23 +50,23 @@ def draw_points(
     panels: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         panels.setdefault((point.task, point.model), []).append(point)
-    looks = style.method_looks([point.method for point in points])
+    styles = style.method_styles([point.method for point in points])
     columns, lines = min(COLUMNS, len(panels)), math.ceil(len(panels) / COLUMNS)
-    width, legend = COLUMNS * WIDTH + AROUND, math.ceil(len(looks) / LEGEND_COLUMNS) * LEGEND_LINE
+    width, legend = COLUMNS * WIDTH + AROUND, math.ceil(len(styles) / LEGEND_COLUMNS) * LEGEND_LINE
     height = lines * HEIGHT + legend + AROUND + style.caption_height(width, caption)
     figure = Figure((width, height), layout="constrained")
     grid = figure.add_gridspec(lines + 1, columns, height_ratios=[legend, *[HEIGHT] * lines])
     above = figure.add_subplot(grid[0, :])
     axes: Any = [figure.add_subplot(grid[1 + at // columns, at % columns]) for at in range(len(panels))]
     for number, (ax, ((task, model), some)) in enumerate(zip(axes, panels.items(), strict=True)):
-        draw_panel(ax, some, looks)
+        draw_panel(ax, some, styles)
         where = f"{printed['models'].get(model, model)}, {printed['tasks'].get(task, task)}"
         ax.set_title(f"{'ours' if some[0].is_ours else 'paper'}: {where}")
         ax.set_xlabel("trained weights")
         ax.set_ylabel(f"{metric}, %" if number % columns == 0 else "")
     handles = [
         Line2D([], [], linestyle="", marker=marker, color=colour, label=method)
-        for method, (marker, colour) in looks.items()
+        for method, (marker, colour) in styles.items()
     ]
     above.set_axis_off()
     above.legend(handles=handles, loc="center", ncols=LEGEND_COLUMNS, borderpad=0, handletextpad=0.2)
@@ -75,7 +75,7 @@ def draw_points(
     return figure
 
 
-def draw_panel(ax: Axes, points: Sequence[Point], looks: Mapping[str, tuple[str, str]]) -> Axes:
+def draw_panel(ax: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> Axes:
     """Draws a task's points over a logarithmic axis. It has no 0: what trains none stands left of a dotted line."""
     counts = [point.trained for point in points if point.trained > 0]
     low, high = (min(counts), max(counts)) if counts else (1, 10)
@@ -84,7 +84,7 @@ def draw_panel(ax: Axes, points: Sequence[Point], looks: Mapping[str, tuple[str,
     ax.set_xscale("log")
     for method in dict.fromkeys(point.method for point in points):
         some = sorted((point for point in points if point.method == method), key=lambda point: point.trained)
-        marker, colour = looks[method]
+        marker, colour = styles[method]
         x = [point.trained if point.trained > 0 else zero for point in some]
         y = [100 * point.mean for point in some]
         is_ours = some[0].is_ours

@@ -1,4 +1,4 @@
-"""How all figures look, and how they are written: one style, vector output, the same bytes each time."""
+"""How all figures style, and how they are written: one style, vector output, the same bytes each time."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -90,11 +90,11 @@ CAPTION_MARGIN = 0.15
 """Inches free on both sides."""
 
 
-def method_looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Returns marker and colour of each of these methods, in the order of a legend."""
     others = dict.fromkeys(method for method in methods if method not in METHODS)
     more = {method: (marker, "#555555") for method, marker in zip(others, cycle(OTHER_METHODS), strict=False)}
-    return {method: look for method, look in (METHODS | more).items() if method in methods}
+    return {method: style for method, style in (METHODS | more).items() if method in methods}
 
 
 def pale(colour: str) -> tuple[float, float, float]:
@@ -127,11 +127,11 @@ def caption_height(width: float, paragraphs: Sequence[str]) -> float:
 
 def _wrapped(paragraph: str, width: float) -> list[str]:
     """Breaks a paragraph between words into lines that fit a figure of this width, by the widths of its words."""
-    room = width - 2 * CAPTION_MARGIN
+    available = width - 2 * CAPTION_MARGIN
     lines, end = [""], 0.0
     for word in paragraph.split():
         end += _width(word + " ")
-        if lines[-1] and end - _width(" ") > room:
+        if lines[-1] and end - _width(" ") > available:
             lines.append("")
             end = _width(word + " ")
         lines[-1] += f" {word}" if lines[-1] else word

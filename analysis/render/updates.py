@@ -154,7 +154,7 @@ def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison)
         for row in rows
     ]
     about = (
-        f"{markdown(shown(first.name))} (i) | {markdown(shown(second.name))} (j): {rows[0].side.words}.\n"
+        f"{markdown(shown(first.name))} (i) | {markdown(shown(second.name))} (j): {rows[0].side.description}.\n"
         "phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give on average, "
         "max(i, j) / d."
         f"{_from_zero(rows)}"
@@ -172,23 +172,23 @@ def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> I
     """Says where directions have no order: between singular values that are nearly equal only the span is known."""
     for index, adapter in enumerate(adapters):
         groups = {(row.layer, row.modules[index], row.weight): near_equal(row.strengths[index]) for row in rows}
-        told = [
+        groups_named = [
             f"{f'layer {layer}' if layer is not None else module} {weight} "
             + ", ".join(f"{group[0] + 1} to {group[-1] + 1}" for group in found)
             for (layer, module, weight), found in groups.items()
             if found
         ]
-        if told:
+        if groups_named:
             yield (
                 f"{shown(adapter.name)}: directions of nearly equal singular values, of which only the span is known: "
-                f"{shown('; '.join(told))}."
+                f"{shown('; '.join(groups_named))}."
             )
 
 
 def _with_modules(rows: Sequence[Inspected] | Sequence[Compared]) -> bool:
     """Tells whether layer and letter do not say which matrix is meant, as in a U-Net."""
-    homeless = any(row.layer is None and row.weight in tuple("qkvo") for row in rows)
-    return homeless or len({(row.layer, row.weight) for row in rows}) < len(rows)
+    has_unplaced = any(row.layer is None and row.weight in tuple("qkvo") for row in rows)
+    return has_unplaced or len({(row.layer, row.weight) for row in rows}) < len(rows)
 
 
 def _from_zero(rows: Sequence[Inspected] | Sequence[Compared]) -> str:

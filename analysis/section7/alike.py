@@ -58,7 +58,7 @@ def alike(
     return Alike(cosine, of_B, spread, ratio, (len(A), len(A_2)))
 
 
-def alike_words(found: Sequence[Alike], of_inputs: bool, side_of_dW: bool, moved: str) -> Iterator[str]:
+def describe_alike(found: Sequence[Alike], of_inputs: bool, side_of_dW: bool, moved: str) -> Iterator[str]:
     """Says what two adapters have in common that neither has learned.
 
     Args:

@@ -41,7 +41,7 @@ NULLS = {
 
 
 @dataclass(frozen=True)
-class Pair:
+class TwoRuns:
     """Two runs: what each learned of the same matrices."""
 
     sites: list[Site]
@@ -58,7 +58,7 @@ class Pair:
         ]
 
 
-def shared_numbers(pairs: Sequence[Pair]) -> tuple[int, int]:
+def shared_numbers(pairs: Sequence[TwoRuns]) -> tuple[int, int]:
     """Returns how many directions the first and the second of all pairs have at every site: so many are compared.
 
     Raises:
@@ -72,7 +72,7 @@ def shared_numbers(pairs: Sequence[Pair]) -> tuple[int, int]:
     return i, j
 
 
-def cropped(pair: Pair, numbers: tuple[int, int]) -> list[tuple[Directions, Directions]] | None:
+def cropped(pair: TwoRuns, numbers: tuple[int, int]) -> list[tuple[Directions, Directions]] | None:
     """Returns the first directions of a pair at each site, so many of each; None where it has fewer."""
     i, j = numbers
     found = [
@@ -102,7 +102,7 @@ def inputs_or_why_not(run: Run, settings: Settings, sites: Sequence[Site]) -> tu
 
 
 def nulls(
-    pair: Pair,
+    pair: TwoRuns,
     numbers: tuple[int, int],
     run: Run,
     inputs: Sequence[Principal] | None,

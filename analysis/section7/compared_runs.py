@@ -59,7 +59,7 @@ class Permuted(NamedTuple):
         return read_updates(self.snapshot.path, self.trained.run, sites)
 
 
-class Arms:
+class ComparedRuns:
     """The runs of an item's sweep at one scale.
 
     Args:

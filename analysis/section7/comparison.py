@@ -11,17 +11,17 @@ from jaxtyping import Float
 from analysis.adapters import Adapter, Loaded, Matrix
 from analysis.adapters.names import canonical, stack_of
 from analysis.render.words import grouped, shown
-from analysis.section7.alike import Alike, alike, alike_words
+from analysis.section7.alike import Alike, alike, describe_alike
 from analysis.section7.inspection import Inspected, figures, notes_on, since_start
 from analysis.section7.nulls import expected_phi
-from analysis.section7.rounding import Rounded, above_rounding, rounding_words
-from analysis.section7.sides import Side, all_directions, kept, spectrum
+from analysis.section7.rounding import Rounded, above_rounding, describe_rounding
+from analysis.section7.sides import Side, all_directions, nonzero, singular_values_of
 from analysis.section7.subspace import Directions, above_start, phi_grid, principal_angles, rho
 from lora_repro.errors import InputError
 from lora_repro.models.arch import ROLES
 from lora_repro.sweep.workers import cores
 
-Pair = tuple[Matrix, Matrix]
+MatrixPair = tuple[Matrix, Matrix]
 
 MOST_WORKERS = 4
 """Threads that compare matrices; each holds two updates of its own, 60 MB of them at d = 12288 and r = 64."""
@@ -66,7 +66,7 @@ class Comparison(NamedTuple):
     notes: list[str]
 
 
-def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[Pair]:
+def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[MatrixPair]:
     """Returns the matrices that two adapters share, in the first one's order.
 
     Those of one name first; then those whose names are the same whatever layout writes them, where that tells one of
@@ -151,9 +151,9 @@ def compare(
     notes = [*notes_on(first), *(notes_on(second) if second.name != first.name else ())]
     if first.base is not None and second.base is not None and first.base != second.base:
         notes.append(f"They adapt models of different names: {shown(first.base)} and {shown(second.base)}.")
-    notes = [*_alike_words(rows, side), *notes]
+    notes = [*_describe_alike(rows, side), *notes]
     for index, adapter in enumerate((first, second)):
-        notes += rounding_words(shown(adapter.name), [row.rounded[index] for row in rows])
+        notes += describe_rounding(shown(adapter.name), [row.rounded[index] for row in rows])
     notes += [f"Zero in one of the two, so not compared: {_listed(empty)}."] if empty else []
     return Comparison(rows, [*notes, *_alone(first, second, chosen, pairs)])
 
@@ -165,13 +165,13 @@ def _workers(first: Adapter, second: Adapter) -> int:
     return min(MOST_WORKERS, cores())
 
 
-def _compared(first: Adapter, second: Adapter, pair: Pair, side: Side, with_figures: bool) -> Compared | None:
+def _compared(first: Adapter, second: Adapter, pair: MatrixPair, side: Side, with_figures: bool) -> Compared | None:
     """Compares one matrix; None where one of the two has no direction."""
     loaded = first.loaded(pair[0]), second.loaded(pair[1])
     if any(len(each.update.A) == 0 for each in loaded):
         return None
     whole = [all_directions(each.update, side) for each in loaded]
-    ours, theirs = map(kept, whole)
+    ours, theirs = map(nonzero, whole)
     if not len(ours.s) or not len(theirs.s):
         return None
     d = len(ours.U)
@@ -209,7 +209,7 @@ def _factors(loaded: Loaded) -> tuple[np.ndarray, np.ndarray, float | None]:
     return loaded.update.A, loaded.update.B, loaded.update.scaling
 
 
-def _alike_words(rows: Sequence[Compared], side: Side) -> Iterator[str]:
+def _describe_alike(rows: Sequence[Compared], side: Side) -> Iterator[str]:
     said = ""
     known = [distance for row in rows for distance in row.moved if distance is not None]
     edges = [above for row in rows for above in row.above_edge]
@@ -217,13 +217,13 @@ def _alike_words(rows: Sequence[Compared], side: Side) -> Iterator[str]:
         said = f" It has moved from it by {min(known):.3g} to {max(known):.3g} times its norm."
     if edges and all(above == 0 for above in edges):
         said += " None of its directions stands out of an untrained A."
-    yield from alike_words([row.alike for row in rows], side.reads_inputs, side.of == "dW", said)
+    yield from describe_alike([row.alike for row in rows], side.reads_inputs, side.of == "dW", said)
 
 
 def _rounded(loaded: Loaded, found: Directions, side: Side) -> Rounded:
     if loaded.rounding is None:
         return Rounded(None, None, len(found.s))
-    s = found.s if side.of == "dW" else spectrum(loaded.update)
+    s = found.s if side.of == "dW" else singular_values_of(loaded.update)
     return Rounded(loaded.rounding, above_rounding(s, loaded.rounding), len(s))
 
 
@@ -231,7 +231,7 @@ def _figures(matrix: Matrix, loaded: Loaded, found: Directions, side: Side) -> I
     return figures(matrix, loaded, s=found.s if side.of == "dW" else None)
 
 
-def _refuse_other_width(first: Adapter, second: Adapter, pair: Pair, side: Side) -> None:
+def _refuse_other_width(first: Adapter, second: Adapter, pair: MatrixPair, side: Side) -> None:
     a, b = ((m.d_in if side.reads_inputs else m.d_out) for m in pair)
     if a != b:
         raise InputError(
@@ -241,7 +241,7 @@ def _refuse_other_width(first: Adapter, second: Adapter, pair: Pair, side: Side)
 
 
 def _alone(
-    first: Adapter, second: Adapter, chosen: tuple[Sequence[Matrix], Sequence[Matrix]], pairs: Sequence[Pair]
+    first: Adapter, second: Adapter, chosen: tuple[Sequence[Matrix], Sequence[Matrix]], pairs: Sequence[MatrixPair]
 ) -> Iterator[str]:
     """Says what each of the two has alone."""
     for index, (adapter, matrices) in enumerate(zip((first, second), chosen, strict=True)):

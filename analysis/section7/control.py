@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.section7.chance import Pair, cropped
-from analysis.section7.compared_runs import Arms, Permuted, Trained
+from analysis.section7.chance import TwoRuns, cropped
+from analysis.section7.compared_runs import ComparedRuns, Permuted, Trained
 from analysis.section7.nulls import Band, outside
 from analysis.section7.sides import Directions, Side
 
@@ -26,28 +26,30 @@ class Control(NamedTuple):
         return len({each.trained.run.seed for each in self.runs}) == 1
 
 
-def control(arms: Arms, trained: Sequence[Trained], numbers: tuple[int, int], side: Side) -> tuple[Control | None, str]:
+def control(
+    compared: ComparedRuns, trained: Sequence[Trained], numbers: tuple[int, int], side: Side
+) -> tuple[Control | None, str]:
     """Returns the control of two runs, or None and why there is none; a sweep without such runs needs no words.
 
     Args:
-        arms: All runs of the item.
+        compared: All runs of the item.
         trained: The two runs.
         numbers: How many directions of each are compared.
         side: Which directions.
     """
-    runs, why_not = arms.permuted(trained)
+    runs, why_not = compared.permuted(trained)
     if runs is None:
         return None, why_not
-    first, second = (each.updates(arms.sites) for each in runs)
-    found = cropped(Pair(arms.sites, first, second, side), numbers)
-    mixed = cropped(Pair(arms.sites, trained[0].updates(arms.sites), second, side), numbers)
+    first, second = (each.updates(compared.sites) for each in runs)
+    found = cropped(TwoRuns(compared.sites, first, second, side), numbers)
+    mixed = cropped(TwoRuns(compared.sites, trained[0].updates(compared.sites), second, side), numbers)
     if found is None or mixed is None:
         names = " or ".join(each.trained.run_id for each in runs)
         return None, f"Not comparable: {side.of} of {names} has fewer directions than {numbers[0]} and {numbers[1]}."
     return Control(runs, found, mixed), ""
 
 
-def places(runs: Sequence[Permuted]) -> list[dict[str, Any]]:
+def snapshots_json(runs: Sequence[Permuted]) -> list[dict[str, Any]]:
     """Writes where runs on permuted labels are taken: ||A - A_0|| / ||A_0|| there, and that of the run beside."""
     return [
         {

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from analysis.adapters import Adapter, Loaded, Matrix, Origin
 from analysis.render.words import grouped, listed, shown
 from analysis.section7.projection import squared_norm
-from analysis.section7.rounding import Rounded, above_rounding, rounding_words
-from analysis.section7.sides import spectrum
+from analysis.section7.rounding import Rounded, above_rounding, describe_rounding
+from analysis.section7.sides import singular_values_of
 from analysis.section7.subspace import above_edge, effective_rank, energy, moved, norm, stable_rank, variance_of
 from lora_repro.errors import InputError, MissingInputError
 
@@ -109,7 +109,7 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
         InputError: If a matrix cannot be read, or all were left as they are.
     """
     notes = notes_on(adapter)
-    if with_base and (problem := _lacking_base(matrices)):
+    if with_base and (problem := _why_no_base(matrices)):
         with_base = False
         notes.append(problem)
     rows, unchanged, rounded = [], list[Matrix](), list[Rounded]()
@@ -128,8 +128,8 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
     if with_base and (alone := [row for row in rows if row.relative_norm is None]):
         names = grouped(f"{row.module} ({row.weight})" for row in alone)
         notes.append(f"No relative norms, as the base does not have them: {names}.")
-    notes += rounding_words(shown(adapter.name), rounded)
-    return Inspection(rows, [*notes, *unchanged_words(adapter, unchanged)])
+    notes += describe_rounding(shown(adapter.name), rounded)
+    return Inspection(rows, [*notes, *describe_unchanged(adapter, unchanged)])
 
 
 def figures(
@@ -148,7 +148,7 @@ def figures(
     """
     update, whole, rounding = loaded
     distance, variance = since_start(update.A, matrix.origin)
-    s = s if s is not None else spectrum(update)
+    s = s if s is not None else singular_values_of(update)
     total = whole if whole is not None else norm(s)
     kept = min(1.0, (norm(s) / whole) ** 2) if whole else 1.0
     return Inspected(
@@ -188,13 +188,13 @@ def notes_on(adapter: Adapter) -> list[str]:
     return [f"{name}: {note}" for note in (*adapter.notes, *other)]
 
 
-def unchanged_words(adapter: Adapter, matrices: Sequence[Matrix]) -> Iterator[str]:
+def describe_unchanged(adapter: Adapter, matrices: Sequence[Matrix]) -> Iterator[str]:
     """Says which matrices were left as they are."""
     if matrices:
         yield f"{shown(adapter.name)}: left as they are: {grouped(f'{m.module} ({m.weight})' for m in matrices)}."
 
 
-def _lacking_base(matrices: Sequence[Matrix]) -> str | None:
+def _why_no_base(matrices: Sequence[Matrix]) -> str | None:
     try:
         found = next((matrix for matrix in matrices if matrix.frozen() is not None), None)
     except MissingInputError as error:

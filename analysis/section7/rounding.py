@@ -92,7 +92,7 @@ def above_rounding(s: Float[np.ndarray, " k"], rounding: Rounding | None) -> int
     return None if rounding is None else int((s > rounding.edge).sum())
 
 
-def rounding_words(name: str, matrices: Sequence[Rounded]) -> Iterator[str]:
+def describe_rounding(name: str, matrices: Sequence[Rounded]) -> Iterator[str]:
     """Says of an adapter where rounding cannot be told from what was learned.
 
     Args:

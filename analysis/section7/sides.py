@@ -25,7 +25,7 @@ class Side(str, Enum):
     """Left ones of dW: which outputs it writes."""
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What is compared, for people."""
         return {
             Side.A: "right singular vectors of A",
@@ -47,7 +47,7 @@ class Side(str, Enum):
 
 def directions_of(update: Update, side: Side) -> Directions:
     """Returns the directions of an update on one side, without those of zero; none where it is zero, as B at first."""
-    return kept(all_directions(update, side))
+    return nonzero(all_directions(update, side))
 
 
 def all_directions(update: Update, side: Side) -> Directions:
@@ -61,7 +61,7 @@ def all_directions(update: Update, side: Side) -> Directions:
     return factor_directions(tall, "left")
 
 
-def spectrum(update: Update) -> Float[np.ndarray, " k"]:
+def singular_values_of(update: Update) -> Float[np.ndarray, " k"]:
     """Returns the singular values of dW, those of r >= k directions."""
     return singular_values(slim(update))
 
@@ -78,7 +78,7 @@ def slim(update: Update) -> Update:
     return update._replace(A=A, B=B)
 
 
-def kept(found: Directions) -> Directions:
+def nonzero(found: Directions) -> Directions:
     """Returns the directions whose singular values can be told from zero."""
     U, s = found
     count = int((s > _NOISE * s[0]).sum()) if s[0] > 0 else 0

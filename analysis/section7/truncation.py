@@ -53,12 +53,12 @@ class Truncation(NamedTuple):
     """The one that tables show, by the run's task."""
 
 
-class Matrix(NamedTuple):
+class CuttableMatrix(NamedTuple):
     """One matrix that training changed, ready to be cut."""
 
     parameter: str
     """The parameter that is replaced."""
-    place: tuple[np.ndarray | slice, np.ndarray | slice]
+    index: tuple[np.ndarray | slice, np.ndarray | slice]
     """Where in it this matrix lies."""
     squares: Float[np.ndarray, " r"]
     """The squared singular values of what training added, in falling order."""
@@ -143,20 +143,20 @@ def _refuse_without_matrices(folder: Path, run: Run) -> None:
         )
 
 
-def _updates(parameter: Callable[[str], np.ndarray], run: Run, method: LoRAConfig) -> list[Matrix]:
+def _updates(parameter: Callable[[str], np.ndarray], run: Run, method: LoRAConfig) -> list[CuttableMatrix]:
     """Returns LoRA's updates: B A V_k V_k^T, for the right singular vectors V of dW, is dW cut to k directions."""
     matrices = []
     for site in run.arch.select(method.targets):
         names = [f"{site.module}.updates.{site.role}.{factor}" for factor in ("lora_A", "lora_B")]
         A, B = map(parameter, names)
         found = svd(Update(site.layer, site.role, site.module, A, B, method.scaling_of(site)))
-        matrices.append(Matrix(names[0], WHOLE, np.square(found.s), partial(_projected, A, found.V)))
+        matrices.append(CuttableMatrix(names[0], WHOLE, np.square(found.s), partial(_projected, A, found.V)))
     return matrices
 
 
 def _changes(
     parameter: Callable[[str], np.ndarray], trained: Sequence[str], run: Run, settings: Settings
-) -> list[Matrix]:
+) -> list[CuttableMatrix]:
     """Returns what training added to every matrix of the model but the head's; of a fused layer's, q, k and v apart."""
     from lora_repro.models.base_weights import base_parameters
 
@@ -165,13 +165,13 @@ def _changes(
     matrices = []
     for name in names:
         after = parameter(name)
-        for place in _places(run.arch, name):
-            start = before[name][place]
-            change = after[place] - start
+        for index in _indices(run.arch, name):
+            start = before[name][index]
+            change = after[index] - start
             wide = change if change.shape[0] >= change.shape[1] else change.T
             squares, V = np.linalg.eigh(wide.T.astype(np.float64) @ wide)
             first = partial(_added, start, change, V[:, ::-1])
-            matrices.append(Matrix(name, place, squares[::-1].clip(0), first))
+            matrices.append(CuttableMatrix(name, index, squares[::-1].clip(0), first))
     return matrices
 
 
@@ -189,22 +189,22 @@ def _added(
     return start + _projected(change.T, V, k).T
 
 
-def _places(arch: Arch, name: str) -> list[tuple[np.ndarray | slice, np.ndarray | slice]]:
+def _indices(arch: Arch, name: str) -> list[tuple[np.ndarray | slice, np.ndarray | slice]]:
     """Returns where the matrices of a parameter lie: one is all of it, but of fused layers."""
-    places = []
+    indices = []
     for site in arch.sites:
         if f"{site.module}.weight" == name and (part := site.part) is not None:
             features = np.arange(site.features).reshape(part.groups, part.of, -1)[:, part.position].ravel()
-            places.append((slice(None), features) if site.transposed else (features, slice(None)))
-    return places or [WHOLE]
+            indices.append((slice(None), features) if site.transposed else (features, slice(None)))
+    return indices or [WHOLE]
 
 
-def _cut(matrices: Sequence[Matrix], k: int, parameter: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+def _cut(matrices: Sequence[CuttableMatrix], k: int, parameter: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the parameters in which every matrix keeps its first k directions, or all it has."""
     replaced: dict[str, np.ndarray] = {}
     for matrix in matrices:
         if k < len(matrix.squares):
-            replaced.setdefault(matrix.parameter, parameter(matrix.parameter).copy())[matrix.place] = matrix.first(k)
+            replaced.setdefault(matrix.parameter, parameter(matrix.parameter).copy())[matrix.index] = matrix.first(k)
     return replaced
 
 

@@ -256,10 +256,10 @@ def test_table_5_prints_the_papers_numbers_at_its_budget() -> None:
 
 
 def test_table_5_is_one_axis_at_an_equal_budget() -> None:
-    for scale, arms, trained in (("smoke", 3, 1024), ("demo", 3, 36_864), ("proxy", 7, 36_864)):
+    for scale, compared, trained in (("smoke", 3, 1024), ("demo", 3, 36_864), ("proxy", 7, 36_864)):
         jobs = load(compose, ["+sweeps=table5", f"scale={scale}"]).jobs
         ranks = {",".join(run.method.targets): run.method.r for job in jobs for run in [job.resolved.run]}  # pyright: ignore
-        assert len(ranks) == arms and all(r * len(key.split(",")) == ranks["q"] for key, r in ranks.items())
+        assert len(ranks) == compared and all(r * len(key.split(",")) == ranks["q"] for key, r in ranks.items())
         assert {job.resolved.run.trained_by_method for job in jobs} == {trained}
         assert {job.resolved.run.utilisation for job in jobs} == {1.0}
     planned = load(compose, ["+sweeps=table5", "scale=paper"]).planned

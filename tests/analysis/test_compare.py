@@ -18,7 +18,7 @@ from helpers.handmade_adapters import Factors, factors, write_large, write_loral
 from analysis.adapters import Adapter, Matrix
 from analysis.commands.options import SIDES
 from analysis.section7.comparison import paired
-from analysis.section7.sides import Side, directions_of, slim, spectrum
+from analysis.section7.sides import Side, directions_of, singular_values_of, slim
 from analysis.section7.update import Update
 
 
@@ -180,7 +180,7 @@ def test_more_rank_than_width_is_decomposed_too(r: int, d_in: int, d_out: int) -
     A, B = rng.normal(size=(r, d_in)), rng.normal(size=(d_out, r))
     update = Update(0, "q", "x", A, B, 0.5)
     s = np.linalg.svd(0.5 * B @ A, compute_uv=False)
-    np.testing.assert_allclose(spectrum(update), s[: len(spectrum(update))], atol=1e-9)
+    np.testing.assert_allclose(singular_values_of(update), s[: len(singular_values_of(update))], atol=1e-9)
     np.testing.assert_allclose(slim(update).B @ slim(update).A, B @ A, atol=1e-9)
     for side, M in ((Side.A, A.T), (Side.B, B), (Side.update_right, A.T @ B.T), (Side.update_left, B @ A)):
         U, strengths = directions_of(update, side)

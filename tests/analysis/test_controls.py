@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from analysis.adapters import Options, read
 from analysis.section7.chance import START
-from analysis.section7.compared_runs import Arms, read_updates
+from analysis.section7.compared_runs import ComparedRuns, read_updates
 from analysis.section7.subspace import directions, phi_grid, rho
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 
@@ -37,15 +37,19 @@ def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, 
 
 def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Path, capsys: Captured) -> None:
     drawn = smoke(capsys, store, "3", "--format", "json", "--out", str(tmp_path / "x.svg"))
-    arms = Arms(item("3"), "smoke", store)
-    one, other = arms.finished([(8, 0), (16, 1)])
-    for entry, first, second in zip(drawn.data, one.updates(arms.sites), other.updates(arms.sites), strict=True):
+    compared = ComparedRuns(item("3"), "smoke", store)
+    one, other = compared.finished([(8, 0), (16, 1)])
+    for entry, first, second in zip(
+        drawn.data, one.updates(compared.sites), other.updates(compared.sites), strict=True
+    ):
         assert entry["other_seed"] == phi_grid(directions(first.A), directions(second.A)).tolist()
     assert (
         drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: the same with r = 16 of seed 1;" in drawn.err
     )
     drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
-    for entry, first, second in zip(drawn.data[:2], one.updates(arms.sites), other.updates(arms.sites), strict=True):
+    for entry, first, second in zip(
+        drawn.data[:2], one.updates(compared.sites), other.updates(compared.sites), strict=True
+    ):
         assert entry["other_seed"][0] == rho(directions(first.A), directions(second.A)).tolist()
     assert "Diamonds: the same with r = 16 of the next seed;" in drawn.err
     for more in (["4"], ["3", "seed=1"], ["shared_directions", "seed=1"]):
@@ -128,16 +132,16 @@ def test_runs_on_true_and_on_permuted_labels_stand_beside_each_other(
     store: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     drawn = smoke(capsys, store, "3", "--format", "json", "--out", str(tmp_path / "x.svg"))
-    arms = Arms(item("3"), "smoke", store)
-    (one,) = arms.finished([(8, 0)])
+    compared = ComparedRuns(item("3"), "smoke", store)
+    (one,) = compared.finished([(8, 0)])
     job = section7(16, 0, permuted=True)
     snapshot = store / "runs" / job.run_id / "snapshots" / "0.5.safetensors"
-    others = read_updates(snapshot, job.resolved.run, arms.sites)
-    for entry, first, second in zip(drawn.data, one.updates(arms.sites), others, strict=True):
+    others = read_updates(snapshot, job.resolved.run, compared.sites)
+    for entry, first, second in zip(drawn.data, one.updates(compared.sites), others, strict=True):
         assert entry["other_labels"] == phi_grid(directions(first.A), directions(second.A)).tolist()
     assert "which share inputs and no labels. Theirs outside: W_q of layer 0: " in drawn.err
     drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
-    for entry, first, second in zip(drawn.data[:2], one.updates(arms.sites), others, strict=True):
+    for entry, first, second in zip(drawn.data[:2], one.updates(compared.sites), others, strict=True):
         assert entry["other_labels"][0] == rho(directions(first.A), directions(second.A)).tolist()
 
 

@@ -131,7 +131,7 @@ POINTS = [
 
 def panel(points: list[Point]) -> Any:
     ax = Figure().add_subplot()
-    return draw_panel(ax, points, style.method_looks([point.method for point in points]))
+    return draw_panel(ax, points, style.method_styles([point.method for point in points]))
 
 
 def test_a_method_that_trains_no_weight_is_drawn_left_of_all_others_and_called_0() -> None:

@@ -14,14 +14,14 @@ from helpers.section7_runs import SECTION7, factors, item, section7, write_toy
 from safetensors.numpy import load_file, save_file
 
 from analysis.commands.options import SIDES
-from analysis.kinds.phi import PhiFigure, PhiPicture
+from analysis.kinds.phi import PhiFigure, PhiGrids
 from analysis.kinds.projections import ProjectionTable
 from analysis.kinds.weight import WeightFigure
 from analysis.render import captions, style
-from analysis.render.grids import Look, Panel, lay_out, outline
+from analysis.render.grids import Frame, Panel, lay_out, outline
 from analysis.section7 import chance
 from analysis.section7.chance import GAUSSIAN, INPUTS, START, excess, left_factor, unexplained
-from analysis.section7.compared_runs import Arms, Trained, read_updates
+from analysis.section7.compared_runs import ComparedRuns, Trained, read_updates
 from analysis.section7.grid import Grid
 from analysis.section7.item import layer_at
 from analysis.section7.nulls import Band, pair_of_directions
@@ -236,7 +236,7 @@ def test_values_of_the_papers_figures_stand_at_our_layers() -> None:
     def points(number: str, layer: int, weight: str, curve: str, ranks: tuple[int, int]) -> list[float] | None:
         (site,) = [site for site in run.arch.select([weight]) if site.layer == layer]
         figure = cast(PhiFigure, item(number))
-        found = PhiPicture(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "", None, "").paper_points(
+        found = PhiGrids(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "", None, "").paper_points(
             site, curve
         )
         return found[1] if found is not None else None
@@ -305,9 +305,9 @@ def test_many_panels_stand_side_by_side_and_the_middle_row_is_centred_on_the_nul
 ) -> None:
     bands = {GAUSSIAN: Band(*(np.full(shape, value) for value in (0.2, 0.1, 0.3)))}
     grid = Grid(_sites()[0], 384, np.linspace(0, 1, math.prod(shape)).reshape(shape), bands, None, ([], []))
-    look = Look("title", ["caption"], (0.0, 1.0), "i", shape[0] == shape[1])
+    frame = Frame("title", ["caption"], (0.0, 1.0), "i", shape[0] == shape[1])
     with style.styled():
-        figure = lay_out([Panel("panel", grid, False)] * panels, lambda ax, _: ax, look)
+        figure = lay_out([Panel("panel", grid, False)] * panels, lambda ax, _: ax, frame)
     assert figure.get_figheight() < 11
     images = [ax.images[0] for ax in figure.axes if ax.images]
     middle = [image for image in images if image.get_clim() == pytest.approx((-0.8, 0.8))]
@@ -319,9 +319,9 @@ def test_the_demos_runs_are_those_of_table_6() -> None:
     ours, table6 = (load(compose, [f"+sweeps={name}", "scale=demo"]).jobs for name in ("section7", "table6"))
     assert [job.run_id for job in ours] == [job.run_id for job in table6] and len(ours) == 6
     for number in ("3", "4", "6", "7", "8", "7t", "shared_directions"):
-        arms = Arms(item(number), "demo", "outputs")
-        assert set(arms.ranks) <= {1, 8, 64} and arms.seeds == [0, 1]
-        assert arms.permuted([]) == (None, "")
+        compared = ComparedRuns(item(number), "demo", "outputs")
+        assert set(compared.ranks) <= {1, 8, 64} and compared.seeds == [0, 1]
+        assert compared.permuted([]) == (None, "")
 
 
 def test_the_runs_of_the_proxy_are_those_that_the_items_ask_for() -> None:
@@ -347,17 +347,17 @@ def test_frozen_A_trains_half_the_weights_of_the_same_runs() -> None:
 
 def test_captions_count_layers_from_0_as_checkpoints_do_and_give_the_papers_number(store: Path) -> None:
     run = resolve(compose([])).run
-    words = captions.layers_words(item("3"), run)
+    words = captions.describe_layers(item("3"), run)
     assert words == "Layer 2 of 0 to 5, at 1/2 of the depth (paper: layer 48 of 96, counted from 1)"
-    assert captions.layers_words(item("6"), run).startswith("Layers 0, 1, 3 and 5 of 0 to 5")
-    arms = Arms(item("4"), "smoke", store, ["seed=1,0"])
-    assert arms.seeds == [0, 1] or arms.seeds == [1, 0]
+    assert captions.describe_layers(item("6"), run).startswith("Layers 0, 1, 3 and 5 of 0 to 5")
+    compared = ComparedRuns(item("4"), "smoke", store, ["seed=1,0"])
+    assert compared.seeds == [0, 1] or compared.seeds == [1, 0]
 
 
 def test_an_untrained_run_has_nothing_on_the_side_of_B(tmp_path: Path) -> None:
-    arms = Arms(item("3"), "smoke", tmp_path)
-    update = read_updates(_untrained(tmp_path), section7(8, 0).resolved.run, arms.sites)
-    pair = chance.Pair(arms.sites, update, update, Side.B)
+    compared = ComparedRuns(item("3"), "smoke", tmp_path)
+    update = read_updates(_untrained(tmp_path), section7(8, 0).resolved.run, compared.sites)
+    pair = chance.TwoRuns(compared.sites, update, update, Side.B)
     with pytest.raises(InputError, match=r"--side B: B is zero, nothing was learned"):
         chance.shared_numbers([pair])
 

@@ -69,7 +69,7 @@ function canvas(element, width, height) {
   pen.font = "11px system-ui, 'Liberation Sans', sans-serif";
   return pen;
 }
-function room(element) {
+function widthOf(element) {
   const style = getComputedStyle(element.parentElement);
   return element.parentElement.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
 }
@@ -83,7 +83,7 @@ function ticks(count, size, least) {
 let heat = null; // where the cells of the grid lie, in CSS pixels
 function drawHeat() {
   const g = grid(), m = rows(), n = columns();
-  const x0 = 30, y0 = 20, total = room($("heat"));
+  const x0 = 30, y0 = 20, total = widthOf($("heat"));
   const w = Math.min((total - x0 - 10) / n, 64);
   const h = Math.min(44, Math.max(7, (total < 500 ? 240 : 380) / m));
   const pen = canvas($("heat"), total, y0 + h * m + 24);
@@ -125,7 +125,7 @@ function legend() {
 
 let strip = null;
 function drawOverview() {
-  const total = room($("overview")), x0 = Math.min(70, 14 + 6.5 * Math.max(...weights.map((w) => w.length)));
+  const total = widthOf($("overview")), x0 = Math.min(70, 14 + 6.5 * Math.max(...weights.map((w) => w.length)));
   const w = Math.max(Math.min((total - x0 - 10) / places.length, 44), 2), h = 20;
   const perLine = Math.max(1, Math.floor((total - x0 - 10) / w + 1e-6));
   const lines = Math.ceil(places.length / perLine), block = weights.length * h + 22;
