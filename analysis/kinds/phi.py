@@ -170,18 +170,16 @@ def _other_seed(
     if one == other:
         return None, None, ""
     if len(compared.seeds) < 2:
-        return None, None, f"Another seed: none is given. Example: seed={compared.seeds[0]},{compared.seeds[0] + 1}"
+        example = f"seed={compared.seeds[0]},{compared.seeds[0] + 1}"
+        return None, None, f"Another seed is not shown, as one is given. Example of two: {example}"
     try:
         (run,) = compared.finished([(other, compared.seeds[1])])
     except MissingInputError:
-        return (
-            None,
-            None,
-            f"Another seed: r = {other}, seed {compared.seeds[1]} is not computed yet: {compared.command}",
-        )
+        missing = f"r = {other}, seed {compared.seeds[1]} is not computed yet: {compared.command}"
+        return None, None, f"Another seed is not shown: {missing}"
     found = cropped(replace(pair, second=run.updates(compared.sites)), numbers)
     if found is None:
-        return None, None, f"Another seed: {run.run_id} has fewer directions than {numbers[1]}."
+        return None, None, f"Another seed is not shown: {run.run_id} has fewer directions than {numbers[1]}."
     return run, found, ""
 
 
@@ -240,8 +238,8 @@ def caption(data: PhiGrids) -> list[str]:
         *beyond(data.grids, [place_of(grid) for grid in data.grids]),
         *_of_other_seed(data),
         *describe_permuted([data.permuted], [data.no_permuted]),
-        *_theirs("Theirs", data.grids, [grid.permuted for grid in data.grids]),
-        *_theirs(PLUS, data.grids, [grid.other_labels for grid in data.grids]),
+        *_outside_the_bands("Crosses outside the bands", data.grids, [grid.permuted for grid in data.grids]),
+        *_outside_the_bands(PLUS, data.grids, [grid.other_labels for grid in data.grids]),
         *_order(data.grids),
         verdict(data.runs[0].run, data.scale),
     ]
@@ -256,8 +254,8 @@ def _shown(data: PhiGrids) -> str:
     if i == j:
         of = f"two runs of r = {i}, of seed {seeds[0]} (rows, i) and seed {seeds[1]} (columns, j)"
     return (
-        f"phi(i, j) between {of}: how much the first i directions of the one's {whose} and the first j of the other's "
-        "share, from 0 (nothing) to 1 (the smaller space lies in the larger); Section 7.2, Eq. 4, of the "
+        f"phi(i, j) between {of}: how much of the first i directions of the one's {whose} lies in the first j of the "
+        "other's, from 0 (nothing) to 1 (the smaller space lies in the larger). Section 7.2, Eq. 4, with "
         f"{data.side.description}. {describe_layers(data.item, one.run)}; d = "
         f"{joined(dict.fromkeys(grid.d for grid in data.grids))}."
     )
@@ -270,40 +268,44 @@ def _how_to_read(data: PhiGrids) -> str:
     curves = "diagonal" if square else f"last column (j = {data.ranks[1]}), and beside it the diagonal"
     circles = ""
     if any(data.paper_points(grid.site, grid.curve) for grid in data.grids):
-        circles = "; circles: values read off the paper's figure, approximate, for the shape (GPT-3, d = 12288)"
+        circles = "; circles: approximate values read off the paper's figure, to compare the shape (GPT-3, d = 12288)"
     return (
         f"Above: phi, colours from {low:g} to {high:g} as in the paper.{zoom} {MIDDLE} Below: the {curves}, "
-        f"with the nulls' means and bands{circles}."
+        f"over the means (dashed) and bands of the nulls{circles}."
     )
 
 
-def _theirs(words: str, grids: Sequence[Grid], found: Sequence[np.ndarray | None]) -> list[str]:
-    """Counts the same of a control, grid by grid."""
+def _outside_the_bands(words: str, grids: Sequence[Grid], found: Sequence[np.ndarray | None]) -> list[str]:
+    """Counts a control's cells outside the bands, grid by grid."""
     counts = [
         f"{place_of(grid)}: {describe_outside(values, grid.bands)}"
         for grid, values in zip(grids, found, strict=True)
         if values is not None
     ]
-    return [f"{words} outside: {'; '.join(counts)}."] if counts else []
+    return [f"{words}: {'; '.join(counts)}."] if counts else []
 
 
 def _of_other_seed(data: PhiGrids) -> list[str]:
-    """Says what is left where the two runs do not share their seed, and counts it."""
+    """Says what two runs share that do not have one seed, and counts the cells outside the bands."""
     if data.other_seed is None:
         return [data.no_other_seed] if data.no_other_seed else []
-    words = f"Diamonds: the same with r = {data.ranks[1]} of seed {data.other_seed.run.seed}; {ONE_SEED}. Theirs"
-    return _theirs(words, data.grids, [grid.other_seed for grid in data.grids])
+    words = f"Diamonds: r = {data.ranks[1]} of seed {data.other_seed.run.seed} instead; {ONE_SEED}. Outside the bands"
+    return _outside_the_bands(words, data.grids, [grid.other_seed for grid in data.grids])
 
 
 def _order(grids: Sequence[Grid]) -> list[str]:
-    """Says where directions have no order of their own."""
+    """Says which directions have no order, because their singular values are nearly equal."""
     places = [
         f"{place_of(grid)}, {which}: " + ", ".join(f"{group.start + 1} to {group.stop}" for group in groups)
         for grid in grids
         for which, groups in zip(("rows", "columns"), grid.near_equal, strict=True)
         if groups
     ]
-    return [f"Singular values too near to order the directions ({'; '.join(places)})."] if places else []
+    return (
+        [f"Directions without an order, as their singular values are nearly equal: {'; '.join(places)}."]
+        if places
+        else []
+    )
 
 
 def draw_phi(data: PhiGrids, words: list[str]) -> Figure:

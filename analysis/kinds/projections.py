@@ -175,14 +175,14 @@ def _number(value: float) -> str:
 def _notes(table: ProjectedTable) -> list[str]:
     seeds = list(dict.fromkeys(each.seed for each in table.ours))
     notes = [
-        f"Paper: GPT-3 175B, layer {table.item.facts['rows'][0]['layer']}; its random rows are printed as "
+        f"Paper: GPT-3 175B, layer {table.item.facts['rows'][0]['layer']}; it prints its random rows as "
         f"{' and '.join(_number(block['on_random_printed']) for block in table.paper)}. Amplification, position and "
-        f"what random gives follow from what it prints, at d = {table.item.width}; the sign it does not print.",
+        f"exact random values are computed from what it prints, at d = {table.item.width}; it does not print the sign.",
         f"Ours (scale={table.scale}): {about(table.run)}, seeds {', '.join(map(str, seeds))}. "
         f"{describe_layers(table.item, table.run)}. Mean [two-sided 95 % t interval] over seeds.",
-        "U and V: as many singular directions as the update's rank. Amplification falls with r for random updates too, "
-        "as their projection is r ‖W_q‖ / sqrt(d_in d_out): only beside that is it a finding.",
-        "Sign: above 0 the update adds to W_q, below 0 it cancels; the norms cannot tell.",
+        "U and V hold as many singular directions as the update's rank. Amplification falls with r for random updates "
+        "too, whose projection is r ‖W_q‖ / sqrt(d_in d_out): compare it with theirs.",
+        "Sign: above 0 the update adds to W_q, below 0 it cancels W_q, which norms cannot tell.",
     ]
     if len(seeds) in (2, 3):
         reach = half_width_in_standard_errors(len(seeds))

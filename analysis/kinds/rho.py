@@ -207,42 +207,42 @@ def caption(data: RhoShares) -> list[str]:
     by_chance = joined(dict.fromkeys(f"{j} / {each.d} = {j / each.d:.3f}" for each in shares))
     in_inputs = drawn = ""
     if shares[0].in_inputs is not None:
-        in_inputs = f" Blue dashes: how much of u_i lies in the first {j} principal directions of the layer's inputs."
+        in_inputs = f" Blue dashes: how much of it lies in the first {j} principal directions of the layer's inputs."
     if keeps_B(data.side) and len(seeds) > 1:
-        drawn = f" Drawn are those of seed {seeds[0]}; each seed is counted against its own."
+        drawn = f" Drawn are the nulls of seed {seeds[0]}; each seed is counted against its own."
     apart = [each.other_seed if each.other_seed is not None else [None] * len(seeds) for each in shares]
-    diamonds = f"Diamonds: the same with r = {other} of the next seed; {ONE_SEED}. Theirs"
+    directions = f"Directions outside the bands, of {i * len(shares)} in a seed"
+    diamonds = f"Diamonds: r = {other} of the next seed instead; {ONE_SEED}. Outside the bands"
     return [
-        f"rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in {j} directions of r = {other}, "
-        f"trained from the same seed ({joined(seeds)}); by chance {by_chance}. Directions: "
-        f"{data.side.description}. Every layer of {data.pairs[0][0].run.arch.num_layers}, counted from 0. "
-        f"The paper has no such figure.{in_inputs}",
+        f"Each point is rho_i = ||V^T u_i||^2: how much of the i-th direction of r = {one} lies in the {j} directions "
+        f"of r = {other}, trained from the same seed ({joined(seeds)}); by chance {by_chance}.",
+        f"A panel shows a layer ({data.pairs[0][0].run.arch.num_layers}, counted from 0) and matrix; points above all "
+        f"bands share more than any null explains.{in_inputs} Directions are {data.side.description}. The paper has no "
+        "such figure.",
         describe_nulls(shares[0].bands[0], data.side, data.no_inputs, "one seed's figure") + drawn,
-        *_seed_by_seed("Directions", data, [each.rho for each in shares], f", of {i * len(shares)} a seed"),
+        *_seed_by_seed(directions, data, [each.rho for each in shares]),
         *_seed_by_seed(diamonds, data, apart),
         *describe_permuted(data.permuted, data.no_permuted),
-        *_seed_by_seed("Theirs", data, [each.permuted for each in shares]),
+        *_seed_by_seed("Crosses outside the bands", data, [each.permuted for each in shares]),
         *_seed_by_seed(PLUS, data, [each.other_labels for each in shares]),
         verdict(data.pairs[0][0].run, data.scale),
     ]
 
 
-def _seed_by_seed(
-    words: str, data: RhoShares, found: Sequence[Sequence[np.ndarray | None] | np.ndarray], of: str = ""
-) -> list[str]:
-    """Counts over all matrices what of each seed lies outside of its bands; `found` has values by matrix and seed."""
-    told = []
+def _seed_by_seed(words: str, data: RhoShares, found: Sequence[Sequence[np.ndarray | None] | np.ndarray]) -> list[str]:
+    """Counts over all matrices what of each seed lies outside its bands; `found` has values by matrix and seed."""
+    counts = []
     for at, (run, _) in enumerate(data.pairs):
         beside = [(values[at], each.bands[at]) for values, each in zip(found, data.shares, strict=True)]
         there = [(values, bands) for values, bands in beside if values is not None]
         if not there:
             continue
-        counts = []
+        of_nulls = []
         for name in there[0][1]:
             each = [outside(values, bands[name]) for values, bands in there]
-            counts.append(counted(name, sum(c.above for c in each), sum(c.below for c in each)))
-        told.append(f"seed {run.run.seed}: {', '.join(counts)}")
-    return [f"{words} outside{of}: {'; '.join(told)}."] if told else []
+            of_nulls.append(counted(name, sum(c.above for c in each), sum(c.below for c in each)))
+        counts.append(f"seed {run.run.seed}: {', '.join(of_nulls)}")
+    return [f"{words}: {'; '.join(counts)}."] if counts else []
 
 
 def draw(data: RhoShares, words: list[str]) -> Figure:

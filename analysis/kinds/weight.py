@@ -192,15 +192,16 @@ def caption(data: WeightGrids) -> list[str]:
     circles = ""
     if any(data.paper_points(r) for r in data.ranks):
         circles = (
-            f"; circles: read off the paper's figure, approximate, for the shape (GPT-3, d = {data.item.width}, at "
-            "the same part of d)"
+            "; circles: approximate values read off the paper's figure, to compare the shape (GPT-3, at the same part "
+            f"of d = {data.item.width})"
         )
     return [
         f"phi(i, j) between the first i directions of W_q (its first {top}, {data.item.top} of all) and the first j "
-        f"of its update ({columns}), seed {data.runs[0].run.seed}; {data.side.description}, the same side of W_q. "
+        f"of its update ({columns}): how much of the latter lies in the former. Seed "
+        f"{data.runs[0].run.seed}; {data.side.description}, and the same side of W_q. "
         f"{describe_layers(data.item, data.runs[0].run)}; d = {data.random.d}.",
-        f"Above: phi, colours from {low:g} to {high:g} as in the paper, the ends for what is beyond. {MIDDLE} Below: "
-        f"the last column{circles}.",
+        f"Above: phi, colours from {low:g} to {high:g} as in the paper, arrows for values beyond. {MIDDLE} Below: the "
+        f"last column, over the means (dashed) and bands of the nulls{circles}.",
         conclusion(data.grids),
         describe_nulls(data.grids[0].bands, data.side, data.no_inputs, "the figure"),
         *beyond(data.grids, [f"r = {r}" for r in data.ranks]),

@@ -1,4 +1,4 @@
-"""What stands below the figures of Section 7: what is shown, how to read it, and what is beyond chance."""
+"""Sentences of the captions of Section 7: what nulls are, how many cells exceed them, which layers are shown."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,8 +17,8 @@ from lora_repro.config.schema import Run
 from lora_repro.methods import LoRAConfig
 
 MIDDLE = (
-    "Middle: phi less the mean of the strongest null in that cell (orange: more than it, blue: less); black lines "
-    "enclose the cells that lie above the bands of all nulls."
+    "Middle: phi minus the mean of the strongest null in each cell (orange: above it, blue: below); black lines "
+    "enclose the cells above the bands of all nulls."
 )
 """What the second row of grids shows."""
 
@@ -26,15 +26,15 @@ PLAIN = {GAUSSIAN: "chance", START: "untrained A", INPUTS: "shared inputs"}
 """What each null stands for, in the sentence that says what follows."""
 
 ONE_SEED = (
-    "runs of one seed see the same batches in the same order, and their heads start alike, which those of two do not"
+    "runs of one seed see the same batches in the same order and start with the same head, runs of two seeds do not"
 )
 """What two ranks share beside the task, where they have one seed."""
 
 PLUS = (
-    "Plus signs: the first of the two runs on the true labels and the second on permuted ones, which share inputs and "
-    "no labels. Theirs"
+    "Plus signs: the first run on the true labels against the second on permuted ones, which share inputs and no "
+    "labels. Outside the bands"
 )
-"""What stands before the counts of these."""
+"""What is compared there, and the lead of the counts."""
 
 
 def about(run: Run) -> str:
@@ -43,14 +43,14 @@ def about(run: Run) -> str:
 
 
 def verdict(run: Run, scale: str) -> str:
-    """Says how much is to be made of it, and what one must know of model and task."""
+    """Says whether the result is judged, and what a reader must know about model and task."""
     footnotes = names()["footnotes"]
     known = [footnotes[name] for name in (run.model.name, run.task.name) if name in footnotes]
     return " ".join([f"Verdict: {VERDICTS.get(scale, NOT_JUDGED_YET)}.", *known])
 
 
 def describe_layers(item: UpdateItem, run: Run) -> str:
-    """Says which layers are meant, counted from 0 as in checkpoints, and what the paper, from 1, calls its own."""
+    """Names the layers, counted from 0 as in checkpoints, and the paper's, which it counts from 1."""
     depth = run.arch.num_layers
     ours = [layer_at(part, depth) for part in item.layers]
     paper = [layer_at(part, PAPER_DEPTH) + 1 for part in item.layers]
@@ -63,7 +63,7 @@ def describe_layers(item: UpdateItem, run: Run) -> str:
 
 
 def conclusion(grids: Sequence[Grid]) -> str:
-    """Says in a sentence which nulls explain what two runs share, over all cells of a figure."""
+    """Says in a sentence which nulls explain what is shared, over all cells of a figure."""
     cells = sum(grid.phi.size for grid in grids)
     found: dict[str, list[str]] = {}
     for name in grids[0].bands:
@@ -76,28 +76,28 @@ def conclusion(grids: Sequence[Grid]) -> str:
         amount.format(f"{joined(names)} {'explain' if len(names) > 1 or PLAIN[INPUTS] in names else 'explains'}")
         for amount, names in found.items()
     ]
-    return f"So what is shared is {'; '.join(parts)}."
+    return f"What is shared is {'; '.join(parts)}."
 
 
 def describe_nulls(bands: Mapping[str, Band], side: Side, no_inputs: str, picture: str) -> str:
-    """Says what the nulls are, and which are not there."""
+    """Says what the nulls are, and which are missing."""
     there = "; ".join(f"{name}, {NULLS[name]}" for name in bands)
-    words = f"Chance: {there}. Each band holds in 99 of 100 draws for all cells of {picture} together."
+    words = f"Nulls: {there}. In 99 of 100 draws of a null all cells of {picture} lie within its band."
     if keeps_B(side):
-        words += " Where A is drawn, B is the runs' own."
+        words += " A is drawn for the nulls, B is the runs' own."
     if side.reads_inputs and START not in bands:
         words += " No null of A_0: the runs start from an adapter."
     if not side.reads_inputs:
-        words += " Untrained A and inputs say nothing about this side, which lies in the space of outputs."
+        words += " Untrained A and the inputs predict nothing on this side, which lies in the space of outputs."
     if no_inputs:
         words += f" No null of inputs: {' '.join(no_inputs.split())}"
     return words
 
 
 def beyond(grids: Sequence[Grid], names: Sequence[str]) -> list[str]:
-    """Counts the cells outside of the bands, grid by grid."""
+    """Counts the cells outside the bands, grid by grid."""
     found = [f"{whose}: {describe_outside(grid.phi, grid.bands)}" for grid, whose in zip(grids, names, strict=True)]
-    return [f"Cells outside, of {grids[0].phi.size} a grid: {'; '.join(found)}."]
+    return [f"Cells outside the bands, of {grids[0].phi.size} in a grid: {'; '.join(found)}."]
 
 
 def describe_outside(values: np.ndarray, bands: Mapping[str, Band]) -> str:
@@ -111,23 +111,23 @@ def counted(name: str, above: int, below: int) -> str:
 
 
 def describe_permuted(controls: Sequence[Control | None], why_not: Sequence[str]) -> list[str]:
-    """Says at which point runs on permuted labels are shown, or why they are not."""
+    """Says at which point of their training runs on permuted labels are shown, or why they are not."""
     there = [each for each in controls if each is not None]
-    paragraphs = [f"Permuted labels: {why}" for why in why_not if why]
+    paragraphs = [f"Runs on permuted labels are not shown: {why}" for why in why_not if why]
     if not there:
         return paragraphs
     where = "; ".join(
         f"r = {_rank(run)}, seed {run.trained.run.seed}: {run.snapshot.moved:.2f} {_when(run.snapshot.fraction)} "
-        f"({run.beside:.2f} beside)"
+        f"(true labels: {run.beside:.2f})"
         for each in there
         for run in each.runs
     )
-    labels = "two permutations, which share nothing that labels teach"
+    labels = "by two permutations, so labels teach the two nothing in common"
     if there[0].is_of_one_permutation:
-        labels = "one permutation, so that the two share labels that mean nothing"
+        labels = "by one permutation, so the two share labels that mean nothing"
     return [
-        f"Crosses: the same of two runs on labels permuted among the examples, by {labels}; at the snapshot whose "
-        f"||A - A_0|| / ||A_0|| is nearest to that of the run beside: {where}.",
+        f"Crosses: two runs on labels that were permuted among the examples, {labels}; each at the snapshot that has "
+        f"moved about as far as the run on true labels, ||A - A_0|| / ||A_0||: {where}.",
         *paragraphs,
     ]
 

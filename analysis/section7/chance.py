@@ -33,10 +33,10 @@ GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
 """The nulls, the one that knows least of the runs first."""
 
 NULLS = {
-    GAUSSIAN: "directions that are uniformly random",
+    GAUSSIAN: "uniformly random directions",
     START: "those of untrained A",
-    INPUTS: "those of an A made of inputs alone, as if it had no start and labels taught nothing (a ceiling: runs that "
-    "share their inputs and nothing else may lie far below)",
+    INPUTS: "those of an A that is a random combination of inputs, without a start and without labels (an upper bound: "
+    "runs that share their inputs and nothing else may share much less)",
 }
 
 

@@ -26,7 +26,7 @@ from lora_repro.store.record import State
 from lora_repro.sweep.grid import Job, load
 
 FAR = 1.5
-"""How many times as far as another a run may have moved and still be held against it: our choice."""
+"""How many times as far as another run a run may have moved and still serve as its control: our choice."""
 
 
 class Trained(NamedTuple):
@@ -47,12 +47,12 @@ class Trained(NamedTuple):
 
 
 class Permuted(NamedTuple):
-    """A run on permuted labels, at the point of its training that is compared with the run beside."""
+    """A run on permuted labels at the point of its training that is compared with a run on true labels."""
 
     trained: Trained
     snapshot: Snapshot
     beside: float
-    """How far the run that it stands beside had moved in the end: ||A - A_0|| / ||A_0||."""
+    """How far the run on true labels had moved in the end: ||A - A_0|| / ||A_0||."""
 
     def updates(self, sites: Sequence[Site]) -> list[Update]:
         """Reads what it had learned of these matrices."""
@@ -60,7 +60,7 @@ class Permuted(NamedTuple):
 
 
 class ComparedRuns:
-    """The runs of an item's sweep at one scale.
+    """The runs of an item's sweep at one scale, which the item compares.
 
     Args:
         item: The item.
@@ -94,7 +94,7 @@ class ComparedRuns:
         method = self.run.method
         if isinstance(method, LoRAConfig) and (absent := set(item.weights) - set(method.targets)):
             raise InputError(
-                f"method.targets: {item.name} looks at {', '.join(item.weights)}, and the runs do not adapt "
+                f"method.targets: {item.name} compares {', '.join(item.weights)}, and the runs do not adapt "
                 f"{', '.join(sorted(absent))} (given: [{', '.join(method.targets)}])."
             )
         if isinstance(method, LoRAConfig) and method.r_pattern:
@@ -127,11 +127,11 @@ class ComparedRuns:
         return found
 
     def permuted(self, like: Sequence[Trained]) -> tuple[list[Permuted] | None, str]:
-        """Returns the runs on permuted labels that stand beside these, or None and why there are none.
+        """Returns the runs on permuted labels that are the control of these, or None and the reason.
 
-        Each is taken at the snapshot whose ||A - A_0|| / ||A_0|| is nearest to that of the run it stands beside; where
-        it kept none, at its end. One that is still too far from it is no control. A sweep without such runs needs no
-        words.
+        Each is taken at the snapshot whose ||A - A_0|| / ||A_0|| is nearest to that of the run on true labels; at its
+        end if it has no snapshots. A snapshot that is still too far away is no control. The reason is empty where the
+        sweep has no runs on permuted labels.
         """
         if not any(permuted for _, _, permuted in self._jobs):
             return None, ""
@@ -141,17 +141,18 @@ class ComparedRuns:
             assert isinstance(method, LoRAConfig)
             job = self._jobs.get((method.r, trained.run.seed, True))
             if job is None or standing(self.store, job.run_id).state != State.finished.value:
-                return None, f"They are not computed yet: {self.command}"
+                return None, f"they are not computed yet: {self.command}"
             beside = self._trained(job)
             if trained.run.train.init_from is not None:
-                return None, "The runs start from an adapter, so there is no ||A - A_0|| by which to choose a snapshot."
+                return None, "the runs start from an adapter, so there is no ||A - A_0|| by which to choose a snapshot."
             moved = final(trained.folder).moved
             has_snapshots = (beside.folder / "snapshots").is_dir()
             snapshot = nearest_snapshot(beside.folder, moved) if has_snapshots else final(beside.folder)
             if max(snapshot.moved, moved) > FAR * min(snapshot.moved, moved):
                 return None, (
-                    f"Not comparable: ||A - A_0|| / ||A_0|| of {beside.run_id} is at the nearest {snapshot.moved:.2f} "
-                    f"(after {snapshot.fraction:g} of training), and {moved:.2f} beside, more than {FAR} times apart."
+                    f"||A - A_0|| / ||A_0|| of {beside.run_id} is {snapshot.moved:.2f} at its nearest snapshot (after "
+                    f"{snapshot.fraction:g} of training) and {moved:.2f} for the run on true labels, more than {FAR} "
+                    "times apart."
                 )
             found.append(Permuted(beside, snapshot, moved))
         return found, ""
@@ -203,7 +204,7 @@ def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
 
 def _key(run: Run) -> tuple[int, int, bool]:
     if not isinstance(run.method, LoRAConfig):
-        raise InputError(f"method: Section 7 looks at LoRA's updates (given: {run.method.name}).\nLeave method out.")
+        raise InputError(f"method: Section 7 compares updates of LoRA (given: {run.method.name}).\nLeave method out.")
     return run.method.r, run.seed, run.task.permute_labels
 
 
@@ -214,6 +215,6 @@ def _refuse_mixed(jobs: Sequence[Job]) -> None:
         values = list(dict.fromkeys(str(found.get(key)) for found in sciences))
         if len(values) > 1:
             raise InputError(
-                f"{key}: what is compared differs in rank, seed and labels alone (given: {', '.join(values)}).\n"
+                f"{key}: the compared runs may differ in rank, seed and labels alone (given: {', '.join(values)}).\n"
                 f"Give one value: {key}={values[0]}"
             )

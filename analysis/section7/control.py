@@ -29,7 +29,7 @@ class Control(NamedTuple):
 def control(
     compared: ComparedRuns, trained: Sequence[Trained], numbers: tuple[int, int], side: Side
 ) -> tuple[Control | None, str]:
-    """Returns the control of two runs, or None and why there is none; a sweep without such runs needs no words.
+    """Returns the control of two runs, or None and the reason; the reason is empty where the sweep has no such runs.
 
     Args:
         compared: All runs of the item.
@@ -45,12 +45,12 @@ def control(
     mixed = cropped(TwoRuns(compared.sites, trained[0].updates(compared.sites), second, side), numbers)
     if found is None or mixed is None:
         names = " or ".join(each.trained.run_id for each in runs)
-        return None, f"Not comparable: {side.of} of {names} has fewer directions than {numbers[0]} and {numbers[1]}."
+        return None, f"{side.of} of {names} has fewer directions than {numbers[0]} and {numbers[1]}."
     return Control(runs, found, mixed), ""
 
 
 def snapshots_json(runs: Sequence[Permuted]) -> list[dict[str, Any]]:
-    """Writes where runs on permuted labels are taken: ||A - A_0|| / ||A_0|| there, and that of the run beside."""
+    """Writes at which snapshot runs on permuted labels are taken, and how far they and the others have moved."""
     return [
         {
             "run_id": each.trained.run_id,

@@ -31,8 +31,11 @@ def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, 
     assert np.array(drawn.data[0]["permuted"]) == pytest.approx(expected)
     high = np.array(drawn.data[0]["nulls"]["Gaussian"]["high"])
     above = drawn.data[0]["permuted_outside"]["Gaussian"]["above"]
-    assert above == (expected > high).sum() and f"Theirs outside: W_q of layer 0: {above} above Gaussian" in drawn.err
-    assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(\1 beside\)", drawn.err)
+    assert (
+        above == (expected > high).sum()
+        and f"Crosses outside the bands: W_q of layer 0: {above} above Gaussian" in drawn.err
+    )
+    assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(true labels: \1\)", drawn.err)
 
 
 def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -43,15 +46,13 @@ def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Pa
         drawn.data, one.updates(compared.sites), other.updates(compared.sites), strict=True
     ):
         assert entry["other_seed"] == phi_grid(directions(first.A), directions(second.A)).tolist()
-    assert (
-        drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: the same with r = 16 of seed 1;" in drawn.err
-    )
+    assert drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: r = 16 of seed 1 instead;" in drawn.err
     drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
     for entry, first, second in zip(
         drawn.data[:2], one.updates(compared.sites), other.updates(compared.sites), strict=True
     ):
         assert entry["other_seed"][0] == rho(directions(first.A), directions(second.A)).tolist()
-    assert "Diamonds: the same with r = 16 of the next seed;" in drawn.err
+    assert "Diamonds: r = 16 of the next seed instead;" in drawn.err
     for more in (["4"], ["3", "seed=1"], ["shared_directions", "seed=1"]):
         drawn = smoke(capsys, store, *more, "--format", "json")
         assert drawn.data[0]["other_seed"] is None and "Diamonds" not in drawn.err
@@ -59,8 +60,8 @@ def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Pa
 
 def test_two_ranks_of_a_seed_had_one_permutation_and_two_seeds_have_two(store: Path, capsys: Captured) -> None:
     for number, words in (
-        ("3", "by one permutation, so that the two share labels that mean nothing"),
-        ("4", "by two permutations, which share nothing that labels teach"),
+        ("3", "by one permutation, so the two share labels that mean nothing"),
+        ("4", "by two permutations, so labels teach the two nothing in common"),
         ("shared_directions", "by one permutation"),
     ):
         assert words in smoke(capsys, store, number, "--format", "json").err
@@ -74,10 +75,12 @@ def test_a_run_on_permuted_labels_that_moved_much_less_is_no_control(tmp_path: P
     save_file(factors(section7(16, 0), SHARED / 2), beside / "snapshots" / "0.25.safetensors")
     drawn = smoke(capsys, tmp_path, "3", "--format", "json")
     assert drawn.code == 0 and drawn.data[0]["permuted"] is None
-    assert re.search(rf"Not comparable: .* of {beside.name} is .* \(after 0.25 of training\), .* than 1.5", drawn.err)
+    assert re.search(
+        rf"shown: .* of {beside.name} .* \(after 0.25 of training\) and .* more than 1.5 times apart", drawn.err
+    )
     drawn = smoke(capsys, tmp_path, "shared_directions", "--format", "json")
     assert drawn.code == 0 and [beside is None for beside in drawn.data[0]["permuted"]] == [True, False]
-    assert "Not comparable" in drawn.err and "Theirs outside: seed 1: " in drawn.err
+    assert "times apart" in drawn.err and "Crosses outside the bands: seed 1: " in drawn.err
 
 
 def without_columns_of_B(path: Path, count: int) -> None:
@@ -110,7 +113,7 @@ def test_each_seed_has_bands_of_its_own_where_its_B_is_kept(store: Path, capsys:
         drawn = smoke(capsys, store, "shared_directions", "--side", side, "--format", "json")
         first, second = (nulls[START]["high"] for nulls in drawn.data[0]["nulls"])
         assert (first != second) is differ
-        assert ("Drawn are those of seed 0; each seed is counted against its own." in drawn.err) is differ
+        assert ("Drawn are the nulls of seed 0; each seed is counted against its own." in drawn.err) is differ
 
 
 def test_a_rank_as_large_as_the_space_holds_everything_and_is_no_finding(tmp_path: Path, capsys: Captured) -> None:
@@ -139,7 +142,7 @@ def test_runs_on_true_and_on_permuted_labels_stand_beside_each_other(
     others = read_updates(snapshot, job.resolved.run, compared.sites)
     for entry, first, second in zip(drawn.data, one.updates(compared.sites), others, strict=True):
         assert entry["other_labels"] == phi_grid(directions(first.A), directions(second.A)).tolist()
-    assert "which share inputs and no labels. Theirs outside: W_q of layer 0: " in drawn.err
+    assert "which share inputs and no labels. Outside the bands: W_q of layer 0: " in drawn.err
     drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
     for entry, first, second in zip(drawn.data[:2], one.updates(compared.sites), others, strict=True):
         assert entry["other_labels"][0] == rho(directions(first.A), directions(second.A)).tolist()

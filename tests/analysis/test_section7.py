@@ -63,7 +63,11 @@ def test_each_figure_is_drawn_and_its_caption_says_what_it_is(
     drawn = smoke(capsys, store, number, "--out", str(tmp_path / "figure.svg"), "--format", "json")
     assert drawn.code == 0, drawn.err
     assert len(drawn.data) == entries and {entry["layer"] for entry in drawn.data} == layers
-    assert words in drawn.err and "Chance: Gaussian" in drawn.err and f"Written: {tmp_path}" in drawn.err
+    assert (
+        words in drawn.err
+        and "Nulls: Gaussian, uniformly random directions" in drawn.err
+        and f"Written: {tmp_path}" in drawn.err
+    )
     nulls = [each for entry in drawn.data for each in (entry["nulls"] if "rho" in entry else [entry["nulls"]])]
     assert all(set(each) == {GAUSSIAN, START, INPUTS} for each in nulls)
     assert (tmp_path / "figure.svg").read_text().count("<path") > 100
@@ -106,7 +110,7 @@ def test_the_other_sides_are_compared_too(side: str, store: Path, capsys: Captur
     expected = phi_grid(directions_of(one, Side(side)).U, directions_of(other, Side(side)).U)
     assert np.array(entry["phi"]) == pytest.approx(expected)
     assert set(entry["nulls"]) == ({GAUSSIAN, START, INPUTS} if side == "dW-right" else {GAUSSIAN})
-    assert ("Where A is drawn, B is the runs' own" in drawn.err) == (side == "dW-right")
+    assert ("A is drawn for the nulls, B is the runs' own" in drawn.err) == (side == "dW-right")
 
 
 def _weights(store: Path, r: int) -> Path:
@@ -176,7 +180,7 @@ def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path
     write_toy(tmp_path, section7(16, 0))
     drawn = smoke(capsys, tmp_path, "3", "seed=0", "--format", "json")
     assert drawn.code == 0 and drawn.data[0]["permuted"] is None
-    assert f"Permuted labels: They are not computed yet: {command}" in drawn.err
+    assert f"Runs on permuted labels are not shown: they are not computed yet: {command}" in drawn.err
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,13 @@ def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path
         (["3", "method.r=8"], ["method.r: figure3 compares 2 (given: 8)", "method.r=8,16"]),
         (["3", "method.r=1,2"], ["2 of 2 runs are missing", "method.r=1,2"]),
         (["4", "seed=0"], ["seed: figure4 compares two seeds", "seed=0,1"]),
-        (["3", "train.epochs=1,2"], ["train.epochs: what is compared differs", "Give one value: train.epochs=1"]),
+        (
+            ["3", "train.epochs=1,2"],
+            [
+                "train.epochs: the compared runs may differ in",
+                "Give one value: train.epochs=1",
+            ],
+        ),
         (["3", "method.targets=[q]"], ["do not adapt v"]),
         (
             ["3", "method.r_pattern={v:6}"],
@@ -287,7 +297,7 @@ def test_the_caption_says_in_a_sentence_what_follows(phi: list[float], words: st
         None,
         ([], []),
     )
-    assert captions.conclusion([grid]) == f"So what is shared is {words}."
+    assert captions.conclusion([grid]) == f"What is shared is {words}."
 
 
 def test_a_line_runs_around_the_cells_above_all_nulls_and_around_a_grid_of_them() -> None:
