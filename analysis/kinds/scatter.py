@@ -14,7 +14,7 @@ from analysis.items import Item, Picture, Request, facts_of, names, register
 from analysis.protocol import Protocol
 from analysis.render.scatter import Point, draw_points
 from analysis.stats import half_width_in_standard_errors, summarise
-from lora_repro.config.identity import science
+from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job
 
@@ -134,7 +134,7 @@ def read_scatter(item: Scatter, request: Request) -> ScatterData:
     sweep = load(compose, arguments)
     groups: dict[str, list[Job]] = {}
     for job in sweep.jobs:
-        settings = {key: value for key, value in science(job.resolved.run).items() if key != "seed"}
+        settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
     protocol = Protocol(request.protocol)
     ours = [_cell(item, jobs, request.store, protocol) for jobs in groups.values()]
@@ -147,7 +147,7 @@ def read_scatter(item: Scatter, request: Request) -> ScatterData:
 def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) -> Cell:
     from analysis.cells import _label, _of
     from analysis.protocol import pick
-    from analysis.runs import NOT_COUNTED, verdict
+    from analysis.runs import NOT_COUNTED, standing
 
     run = jobs[0].resolved.run
     metric = run.task.targets.metric(item.metric)
@@ -155,7 +155,7 @@ def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) ->
         raise InputError(f"task: {item.name} shows {item.metric}, which {run.task.name} has not.\nLeave task out.")
     scores, states, trained = [], [], set()
     for job in jobs:
-        stands = verdict(store, job.run_id)
+        stands = standing(store, job.run_id)
         score = pick(stands.result["metrics_by_epoch"], metric, protocol) if stands.result is not None else None
         scores.append(score.value if score is not None else None)
         states.append(NOT_COUNTED if stands.result is not None and score is None else stands.state)

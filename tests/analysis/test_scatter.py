@@ -19,7 +19,7 @@ from analysis.stats import summarise
 from lora_repro.sweep.grid import Job
 
 FIGURE2 = cast(Scatter, load_item("figure", "2"))
-TRAINED = {"full": 23_360, "head_only": 0, 1: 128, 4: 512, 16: 2048}
+TRAINED = {"full": 23_360, "ft_top2": 9000, "bitfit": 300, "head_only": 0, 1: 128, 4: 512, 16: 2048}
 
 
 def runs() -> list[Job]:
@@ -34,7 +34,7 @@ def setting(job: Job) -> Any:
 def write(store: Path, job: Job, trained: int | None = None) -> None:
     """Finishes a run: 0.5 with seed 0 and 0.6 with seed 1; the number of weights is what the record says."""
     score = 0.5 + 0.1 * job.resolved.run.seed
-    known = TRAINED.get(setting(job), 7) if trained is None else trained
+    known = TRAINED[setting(job)] if trained is None else trained
     params = {"trainable": known + 20, "method": known, "head": 20, "total": 100, "by_module": {}}
     write_run(store, job, [(score, score + 0.2)], params=params)
 
@@ -80,7 +80,7 @@ def test_ours_are_means_over_seeds_with_t_intervals_at_the_counts_that_runs_reco
 ) -> None:
     drawn = smoke(capsys, full_store, "2", "--format", "json")
     ours = [entry for entry in drawn.data if entry["source"] == "ours"]
-    assert drawn.code == 0 and len(ours) == 5 and "Not drawn" not in drawn.err
+    assert drawn.code == 0 and len(ours) == 7 and "Not drawn" not in drawn.err
     for entry in ours:
         name = entry["settings"].get("method.r", entry["method"])
         assert (entry["trained"], entry["scores"], entry["seeds"]) == (TRAINED[name], [0.5, 0.6], [0, 1])
@@ -99,7 +99,7 @@ def test_missing_cells_are_named_with_their_command_and_not_drawn(tmp_path: Path
     drawn = smoke(capsys, tmp_path, "2", "--format", "json")
     none = [entry for entry in drawn.data if entry["source"] == "ours" and entry["mean"] is None]
     assert [(entry["method"], entry["scores"]) for entry in none] == [("full", [0.5, None]), ("lora", [0.5, None])]
-    assert "Not drawn, 2 of 5 cells: full (1/2 seeds, 1 failed); lora r = 4 targets = q,v (1/2 seeds)." in drawn.err
+    assert "Not drawn, 2 of 7 cells: full (1/2 seeds, 1 failed); lora r = 4 targets = q,v (1/2 seeds)." in drawn.err
     assert f"python -m lora_repro -m +sweeps=figure2 scale=smoke paths.outputs={tmp_path}" in drawn.err
 
 
