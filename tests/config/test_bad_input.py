@@ -1,4 +1,4 @@
-"""Bad input over the real command line: refused in a few lines, with cause and remedy, and nothing is lost."""
+"""Bad input on the command line: refused in a few lines, with cause and remedy, and nothing is lost."""
 
 import os
 import re
@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from helpers import processes
+from helpers.commands import run_here
 from helpers.damaged_files import BOMB, adapters, bases, damage_result, data, strangers
+from helpers.fixture_types import Captured
 from helpers.waiting import PATIENCE_S, wait_for
 
 from lora_repro.config.catalogue import HOME
@@ -212,11 +215,20 @@ CASES = [
     ("usage", "analysis diff {run}", "the following arguments are required: RUN", "usage: "),
     ("usage", "analysis table 6 --format pdf", "invalid choice: 'pdf'", "choose from"),
 ]  # fmt: skip
-"""At most five rows a kind. {store} holds a finished run {run} of the name {id}; {files} the fakes."""
+"""At most five rows a kind. {store} holds a finished run {run} of the name {id}; {files} the damaged files."""
+
+AS_PROCESSES = [
+    "run method.rank=4", "sweep +sweeps=tabel6", "fetch minilmm", "run method.r=1,2", "run seed=1.5",
+    "analysis table 6 --scale demo scale=proxy", "analysis diff {long} {run}", "run paths.outputs={files}/text",
+    "LORA_REPRO_CACHE={files}/text fetch movies", f"run {LOCAL}/disguised", f"run {SCORE}/nan",
+    "run paths.outputs={files}/edited/schema {same}", f"{LOOK}/strange/bomb.pt", f"{BOTH}/wide.safetensors",
+    "analysis figure 3 --out x.gif", "run --nonsense", "analysis tables 6",
+]  # fmt: skip
+"""Rows that are also started as people start them: a process each."""
 
 
 class Place(NamedTuple):
-    """A store with one finished run, fakes beside it, and every byte of the store."""
+    """A store with one finished run, damaged files beside it, and every byte of the store."""
 
     store: Path
     files: Path
@@ -244,14 +256,26 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize(("kind", "line", "cause", "remedy"), CASES, ids=[case[1] for case in CASES])
-def test_bad_input_is_refused_in_words(place: Place, kind: str, line: str, cause: str, remedy: str) -> None:
-    names = {"store": place.store, "files": place.files, "run": place.run, "id": place.run.name}
-    names |= {"long": "x" * 10_000, "same": " ".join(SMALL)}
+def command_of(line: str, names: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Returns the module with its arguments, and the variables that stand before them."""
     words = shlex.split(line.format(**names))
     variables = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(variables) :]
-    done = processes.run([*(word.format(**names) for word in PROGRAMS[program]), *arguments], variables)
+    return [*(word.format(**names) for word in PROGRAMS[program]), *arguments], variables
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "line", "cause", "remedy"),
+    [("here", *case) for case in CASES] + [("process", *case) for case in CASES if case[1] in AS_PROCESSES],
+    ids=[case[1] for case in CASES] + [f"process: {case[1]}" for case in CASES if case[1] in AS_PROCESSES],
+)
+def test_bad_input_is_refused_in_words(
+    how: str, kind: str, line: str, cause: str, remedy: str, place: Place, capsys: Captured
+) -> None:
+    names = {"store": str(place.store), "files": str(place.files), "run": str(place.run), "id": place.run.name}
+    names |= {"long": "x" * 10_000, "same": " ".join(SMALL)}
+    command, variables = command_of(line, names)
+    done = run_here(command, capsys, variables) if how == "here" else processes.run(command, variables)
     assert done.returncode == (2 if "usage" in kind else 1), done.stderr
     assert cause.format(**names) in done.stderr and remedy in done.stderr
     assert done.stderr.startswith("usage: " if "usage" in kind else "Error: ") and "Traceback" not in done.stderr
@@ -266,6 +290,7 @@ def test_the_cases_are_many_and_of_many_kinds() -> None:
     kinds = Counter(kind for kind, *_ in CASES)
     assert len(CASES) >= 75 and len({line for _, line, *_ in CASES}) == len(CASES) and len(kinds) >= 15
     assert max(kinds.values()) <= 5
+    assert {line for _, line, *_ in CASES} >= set(AS_PROCESSES) and len(set(AS_PROCESSES)) >= 15
 
 
 def test_a_truncated_download_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:

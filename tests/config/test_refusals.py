@@ -1,16 +1,15 @@
-"""What both programs refuse before anything starts: in words, and with the disk as it was. All in this process."""
+"""What both programs refuse before anything starts: in words, and with the disk as it was. Each in this process."""
 
 import errno
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.commands import run_here
 from helpers.damaged_files import BOMB, bomb
+from helpers.fixture_types import Captured
 from omegaconf import DictConfig
 
-from analysis.__main__ import main as analysis
-from lora_repro.__main__ import main as run
 from lora_repro.cli import guard
 from lora_repro.errors import RunFailedError, did_you_mean
 from lora_repro.training.job import run_job
@@ -21,18 +20,14 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(tmp_path: Path, capsys: Captured) -> Refused:
     """Gives a line to a program in an empty folder, where it must end in a few words and leave nothing."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
 
-    def give(program: Callable[[], None], *arguments: str) -> str:
+    def give(program: str, *arguments: str) -> str:
         before = sorted(tmp_path.rglob("*"))
-        monkeypatch.setattr(sys, "argv", ["program", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            program()
-        out, words = capsys.readouterr()
-        assert ended.value.code == 1 and not out
+        code, out, words = run_here([program, *arguments], capsys, cwd=tmp_path)
+        assert code == 1 and not out
         assert words.startswith("Error: ") and "Traceback" not in words and len(words.splitlines()) <= 5
         assert sorted(tmp_path.rglob("*")) == before, "the disk is as it was"
         return words
@@ -84,7 +79,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     ],
 )
 def test_what_makes_no_run_is_refused_in_words(refused: Refused, line: str, words: str) -> None:
-    assert words in refused(run, *TINY, *line.split(" "))
+    assert words in refused("lora_repro", *TINY, *line.split(" "))
 
 
 @pytest.mark.parametrize(
@@ -112,14 +107,14 @@ def test_what_makes_no_run_is_refused_in_words(refused: Refused, line: str, word
 def test_nothing_of_hydra_is_set_but_the_launcher_and_no_class_is_named(
     refused: Refused, line: str, sweep: list[str]
 ) -> None:
-    assert "launcher" in refused(run, *sweep, *TINY, line)
+    assert "launcher" in refused("lora_repro", *sweep, *TINY, line)
 
 
 @pytest.mark.parametrize("flag", ["--experimental-rerun", "--exp", "--experimental-rerun="])
 def test_no_pickle_of_hydras_is_opened(refused: Refused, tmp_path: Path, flag: str) -> None:
     bomb(tmp_path / "config.pickle", tmp_path)
     given = [f"{flag}config.pickle"] if flag.endswith("=") else [flag, "config.pickle"]
-    assert "it would open a pickle" in refused(run, *TINY, *given)
+    assert "it would open a pickle" in refused("lora_repro", *TINY, *given)
     assert not (tmp_path / BOMB).exists()
 
 
@@ -127,29 +122,29 @@ def test_no_pickle_of_hydras_is_opened(refused: Refused, tmp_path: Path, flag: s
 def test_no_configuration_is_read_from_elsewhere(refused: Refused, tmp_path: Path, flag: str) -> None:
     """A foreign YAML may set what Hydra runs, and nested aliases of one can fill the memory."""
     (tmp_path / "mine" / "config.yaml").write_text("hydra: {callbacks: {x: {_target_: os.system}}}\n")
-    assert "configurations are read from conf/ and sweeps/" in refused(run, *TINY, flag, "mine")
-    assert "configurations are read from conf/ and sweeps/" in refused(run, *TINY, f"{flag}=mine")
+    assert "configurations are read from conf/ and sweeps/" in refused("lora_repro", *TINY, flag, "mine")
+    assert "configurations are read from conf/ and sweeps/" in refused("lora_repro", *TINY, f"{flag}=mine")
 
 
 @pytest.mark.parametrize(
     ("program", "line"),
     [
-        (run, "model=tiny_bert task=generated method.r=9999"),
-        (run, "-m model=tiny_bert task=generated method.r=1,9999"),
-        (run, "model=tiny_bert task=movies train.learning_rate=1e-3 paths.cache=mine"),
-        (run, "model=tiny_bert task=generated train.init_from=nothing"),
-        (run, "model=tiny_bert task=generated task.train_size=9999"),
-        (run, "model=tiny_bert task=generated compute.device=gpu9"),
-        (analysis, "plan model=tiny_bert task=generated method.r=9999"),
-        (analysis, "status +sweeps=table6 scale=nothing"),
-        (analysis, "table 6 method.rank=4 --scale smoke --out mine/table.md"),
-        (analysis, "figure 3 --scale smoke --out mine/figure.svg"),
-        (analysis, "inspect nothing"),
-        (analysis, "diff nothing nothing"),
+        ("lora_repro", "model=tiny_bert task=generated method.r=9999"),
+        ("lora_repro", "-m model=tiny_bert task=generated method.r=1,9999"),
+        ("lora_repro", "model=tiny_bert task=movies train.learning_rate=1e-3 paths.cache=mine"),
+        ("lora_repro", "model=tiny_bert task=generated train.init_from=nothing"),
+        ("lora_repro", "model=tiny_bert task=generated task.train_size=9999"),
+        ("lora_repro", "model=tiny_bert task=generated compute.device=gpu9"),
+        ("analysis", "plan model=tiny_bert task=generated method.r=9999"),
+        ("analysis", "status +sweeps=table6 scale=nothing"),
+        ("analysis", "table 6 method.rank=4 --scale smoke --out mine/table.md"),
+        ("analysis", "figure 3 --scale smoke --out mine/figure.svg"),
+        ("analysis", "inspect nothing"),
+        ("analysis", "diff nothing nothing"),
     ],
 )
 def test_a_refused_command_leaves_the_disk_as_it_was(
-    refused: Refused, program: Callable[[], None], line: str, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, program: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORA_REPRO_WANDB", "offline")
     refused(program, *line.split(" "))
