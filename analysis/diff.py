@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import Enum
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from analysis.runs import flat
-from lora_repro.errors import InputError, did_you_mean
+from lora_repro.errors import InputError
 from lora_repro.models.arch import ModelConfig
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
+from lora_repro.store.finished_runs import finished, run_folder
+from lora_repro.store.layout import TRAINED
 from lora_repro.store.reading import Lines, read_lines
-from lora_repro.store.record import TRAINED
-from lora_repro.store.result import read_result
 
 DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)}
 """Keys of `model` that its digest names."""
@@ -83,22 +82,8 @@ def recorded(run: str, store: str) -> Recorded:
     Raises:
         InputError: If there is no such run, or it is not finished, or damaged, or its files are not what it wrote.
     """
-    folder = Path(run).expanduser() if Path(run).expanduser().is_dir() else Path(store, "runs", run)
-    if not folder.is_dir():
-        near = did_you_mean(run, [path.name for path in Path(store).glob("runs/*")])
-        raise InputError(
-            f"diff: no run {run!r} in {Path(store, 'runs')}, and no such directory.{near}\n"
-            "Give a run id, with --runs DIR where its store is not outputs, or the run's directory."
-        )
-    found = read_result(folder)
-    result, problem, _ = found
-    if problem is not None:
-        raise InputError(f"diff: {problem}\n{found.remedy}")
-    if result is None:
-        raise InputError(
-            f"diff: {folder} holds no result.json: the run is not finished.\n"
-            "Compute it first; python -m analysis status says how the runs of a sweep stand."
-        )
+    folder = run_folder(run, store, "diff")
+    result = finished(folder, "diff")
     weights = next((path for path in (folder / "adapter" / PEFT_WEIGHTS, folder / TRAINED) if path.is_file()), None)
     predictions, metrics = folder / "predictions.parquet", folder / "metrics.jsonl"
     for kept in (predictions, weights):

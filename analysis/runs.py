@@ -12,7 +12,7 @@ from lora_repro.errors import InputError
 from lora_repro.store.lock import GRACE_S, Owner
 from lora_repro.store.record import Record
 from lora_repro.store.result import read_result
-from lora_repro.store.status import State, last_sign
+from lora_repro.store.status import State, last_written
 from lora_repro.sweep.grid import overrides
 from lora_repro.sweep.watch import duration
 
@@ -55,7 +55,7 @@ def standing(store: str | Path, run_id: str) -> RunStatus:
         return RunStatus(state.value, _running(record.holder(), record.folder), None)
     if state is State.stale:
         who = f"process {status.get('pid')} on {status.get('host')}"
-        sign = last_sign(record.folder)
+        sign = last_written(record.folder)
         heard = "" if sign is None else f"; nothing was heard of it since {_when(sign)}"
         words = f"{who} is gone without a word{heard}; the sweep's command goes on with the run"
         return RunStatus(state.value, words, None)

@@ -72,6 +72,11 @@ def not_ours(path: Path) -> InputError:
     )
 
 
+def cannot_write(path: str | Path, error: OSError) -> str:
+    """Says that a file or folder cannot be written, and why."""
+    return f"{path} cannot be written ({error.strerror or error})"
+
+
 REMEDIES = {
     errno.ENOENT: "Give a file or folder that exists.",
     errno.EACCES: "Give one that you may read, and write to if something is written.",

@@ -55,7 +55,7 @@ def test_no_import_points_back(folder: str, target: str) -> None:
 
 
 def test_only_the_mirror_imports_wandb() -> None:
-    assert importers("lora_repro", "wandb") <= {"lora_repro/mirror/mirror.py"}
+    assert importers("lora_repro", "wandb") <= {"lora_repro/mirror/tracked_run.py"}
     assert importers("hydra_plugins", "wandb") == importers("analysis", "wandb") == set()
 
 

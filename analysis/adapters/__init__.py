@@ -16,10 +16,10 @@ from analysis.adapters.runs import is_run, read_run
 from analysis.adapters.tensors import open_folder, open_tensors
 from analysis.adapters.toolkits import read_settings_folder
 from analysis.render.words import shown
-from lora_repro.config.identity import RUN_ID
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.store.adapter_identity import adapter_folder
 from lora_repro.store.digests import as_written
+from lora_repro.store.finished_runs import find_run
 
 __all__ = ["Adapter", "Loaded", "Matrix", "Options", "Origin", "read"]
 
@@ -87,9 +87,9 @@ def _read_file(path: Path, given: str, options: Options) -> Adapter:
 
 
 def _run_of_store(given: str, store: str) -> Path:
-    """Returns the directory of a run that is named by its id; nothing but an id becomes a path."""
-    folder = Path(store, "runs", given)
-    if not RUN_ID.fullmatch(given) or not folder.is_dir():
+    """Returns the directory of a run that is named by its id."""
+    folder = find_run(given, store)
+    if folder is None:
         near = did_you_mean(given, [path.name for path in Path(store).glob("runs/*")]) if "/" not in given else ""
         raise MissingInputError(
             f"{shown(given)}: no such file or folder, and no run of that id in {Path(store, 'runs')}.{near}\n{_KINDS}"

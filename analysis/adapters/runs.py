@@ -22,9 +22,8 @@ from lora_repro.models.inputs import identify_local, sha256_of
 from lora_repro.models.weights import WEIGHTS
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
-from lora_repro.store.record import TRAINED
-from lora_repro.store.recorded import run_of
-from lora_repro.store.result import read_result
+from lora_repro.store.finished_runs import finished, run_of
+from lora_repro.store.layout import TRAINED
 
 
 def is_run(folder: Path) -> bool:
@@ -44,16 +43,7 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
         MissingInputError: If it is not finished, or has not kept what is asked for.
         InputError: If its record is damaged, or it changed no matrix.
     """
-    found = read_result(folder)
-    result, problem, _ = found
-    if problem is not None:
-        raise InputError(f"{problem}\n{found.remedy}")
-    if result is None:
-        raise MissingInputError(
-            f"{folder}: holds no result.json: the run is not finished.\n"
-            "Compute it first; python -m analysis status says how the runs of a sweep stand."
-        )
-    run = run_of(result)
+    run = run_of(finished(folder))
     backbone, notes = _base_of(run, options.base)
     if isinstance(run.method, LoRAConfig):
         return _lora(folder, run, run.method, backbone, weights, notes)

@@ -33,12 +33,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _truncate(options: argparse.Namespace) -> str:
     from analysis.render import style, truncation
-    from analysis.section7.truncation import find_run, truncate
+    from analysis.section7.truncation import truncate
+    from lora_repro.store.finished_runs import run_folder
 
     keep = _keep(options.keep)
     if options.image is not None:
         style.form_of(options.image)
-    found = truncate(find_run(options.run, options.runs), keep, _settings(options.overrides))
+    found = truncate(run_folder(options.run, options.runs, "truncate"), keep, _settings(options.overrides))
     if options.image is not None:
         with style.styled():
             keep_words = ["--keep", options.keep] if options.keep is not None else []

@@ -23,7 +23,7 @@ from lora_repro.methods.lora.names import FACTORS, factor_name
 from lora_repro.models.arch import Site
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
-from lora_repro.store.recorded import finished, run_of
+from lora_repro.store.finished_runs import finished, run_of
 
 FIRST_SEED = 2**31
 """Of the pictures drawn as a null, so that none of them is a run's own."""

@@ -16,15 +16,13 @@ from jaxtyping import Float
 
 from analysis.section7.subspace import svd
 from analysis.section7.update import Update
-from lora_repro.config.identity import RUN_ID
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
-from lora_repro.errors import InputError, MissingInputError, RunFailedError, did_you_mean
+from lora_repro.errors import InputError, MissingInputError, RunFailedError
 from lora_repro.methods import LoRAConfig
 from lora_repro.models.arch import Arch
-from lora_repro.store.adapter_identity import adapter_folder
-from lora_repro.store.record import TRAINED
-from lora_repro.store.recorded import finished, run_of
+from lora_repro.store.finished_runs import finished, run_of
+from lora_repro.store.layout import TRAINED
 from lora_repro.tasks import Metric
 from lora_repro.terminal import progress
 
@@ -107,24 +105,6 @@ def truncate(folder: Path, keep: Sequence[int] | None, settings: Settings) -> Tr
         cuts.append(Cut(k, energy, metrics))
     return Truncation(
         result["run_id"], rank, len(matrices), cuts, whole, [_stays(run), *notes], run.task.targets.metrics[0]
-    )
-
-
-def find_run(given: str, store: str | Path) -> Path:
-    """Returns the directory of a run: the one that is given, or of an id in the store.
-
-    Raises:
-        MissingInputError: If there is none.
-    """
-    folder = adapter_folder(given)
-    if folder.is_dir():
-        return folder
-    runs = Path(store) / "runs"
-    if RUN_ID.fullmatch(given) and (runs / given).is_dir():
-        return runs / given
-    near = did_you_mean(given, [path.name for path in runs.glob("*")])
-    raise MissingInputError(
-        f"truncate: no run {given}: neither a directory nor an id in {runs}.{near}\nGive another store with --runs DIR."
     )
 
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule, together
+from lora_repro.errors import cannot_write
 from lora_repro.store.files import write_atomically
 from lora_repro.sweep.workers import cores
 
@@ -143,7 +144,7 @@ def store(subject: Subject) -> Found:
                 except OSError as error:
                     return Found(Verdict.warn, f"{words}; flock is refused ({error.strerror})")
     except OSError as error:
-        return Found(Verdict.fail, f"{folder} cannot be written ({error.strerror})")
+        return Found(Verdict.fail, cannot_write(folder, error))
     return Found(Verdict.ok, f"{words}; flock works")
 
 

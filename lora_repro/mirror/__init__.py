@@ -1,1 +1,1 @@
-"""Records mirrored to a tracker, W&B by default, by a process of its own: python -m lora_repro.mirror."""
+"""Mirroring of records to a tracker, W&B by default. A process of its own does it, so that it costs no run anything."""

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from lora_repro.mirror.mirror import main
+from lora_repro.mirror.process import main
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")

@@ -1,4 +1,4 @@
-"""What a tracker calls the runs of a sweep: each by what differs in it, all by what they have in common. No torch."""
+"""Names of a sweep's runs in a tracker: a run is named by what differs, the group by what is common. No torch."""
 
 import re
 from collections.abc import Sequence

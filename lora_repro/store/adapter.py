@@ -18,7 +18,7 @@ from lora_repro.models.pickled import PLAIN
 from lora_repro.store.adapter_identity import adapter_folder, identify_adapter
 from lora_repro.store.digests import sha256_of
 from lora_repro.store.files import write_atomically
-from lora_repro.store.record import read_result
+from lora_repro.store.result import read_result
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""What a run wrote, by its sha256: named in its result, and checked by whoever reads a file of a run. No torch.
+"""The sha256 of what a run wrote. Its result names them, and whoever reads a file of a run checks it. No torch.
 
-A file that was changed after its run was finished would give other numbers under the same id.
+Without this check a file that was changed after its run finished would give other numbers under the same id.
 """
 
 from pathlib import Path
@@ -8,27 +8,24 @@ from pathlib import Path
 from lora_repro.errors import InputError
 from lora_repro.models.inputs import sha256_of
 from lora_repro.store.files import PARTIAL
+from lora_repro.store.layout import HASHED_FILES, HASHED_FOLDERS
 from lora_repro.store.result import read_result
-
-FOLDERS = ("adapter", "snapshots")
-FILES = ("predictions.parquet", "trained.safetensors")
-"""What is named of a run's directory. The log and metrics.jsonl are left out: a power cut may cost their ends."""
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """Returns the sha256 of what a run's directory holds of its adapter, snapshots and predictions, by path."""
-    paths = [path for name in FOLDERS for path in (folder / name).glob("*") if not path.name.endswith(PARTIAL)]
-    paths += [path for name in FILES if (path := folder / name).is_file()]
+    """Returns the sha256 of each file of HASHED_FILES and HASHED_FOLDERS in a run's directory, by path."""
+    paths = [path for name in HASHED_FOLDERS for path in (folder / name).glob("*") if not path.name.endswith(PARTIAL)]
+    paths += [path for name in HASHED_FILES if (path := folder / name).is_file()]
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(paths)}
 
 
 def as_written(path: Path) -> Path:
-    """Returns the path of a file once it is known to be what its run wrote.
+    """Returns the path of a file after checking that it is as its run wrote it.
 
-    A file of no finished run passes, and so does one of a run that an earlier version computed, without digests.
+    Files outside a finished run pass, and so do those of a run that an early version computed, without digests.
 
     Raises:
-        InputError: If it is another one.
+        InputError: If the file was changed, or the run did not write it.
     """
     for parent in dict.fromkeys((path.parent.absolute(), path.parent.resolve())):  # a run may be reached by a link
         _refuse_changed(path, parent)
@@ -36,12 +33,12 @@ def as_written(path: Path) -> Path:
 
 
 def _refuse_changed(path: Path, parent: Path) -> None:
-    """Holds a file against the result of the run in whose folder, or in whose folder's folder, it lies."""
-    folder = parent.parent if parent.name in FOLDERS else parent
+    """Compares a file with the digests of the run that `parent`, or the folder above it, belongs to."""
+    folder = parent.parent if parent.name in HASHED_FOLDERS else parent
     name = (parent / path.name).relative_to(folder).as_posix()
     result = read_result(folder).result
-    is_another = parent == folder and name not in FILES
-    if result is None or "digests" not in result or is_another or not path.is_file():
+    is_unhashed = parent == folder and name not in HASHED_FILES
+    if result is None or "digests" not in result or is_unhashed or not path.is_file():
         return
     written = result["digests"].get(name)
     if written is None:

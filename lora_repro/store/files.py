@@ -1,6 +1,6 @@
-"""Every write of the store, by the plain calls of the system, which the tests count, break and kill at. No torch.
+"""Every write of the store. It uses plain system calls, at which tests kill the process or fail the call. No torch.
 
-Nothing is written through a link: what it points to belongs to somebody else.
+Nothing is written through a link, because what it points to belongs to somebody else.
 """
 
 import errno
@@ -15,10 +15,10 @@ PARTIAL = ".partial"
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, a kill or a power cut sees the old content or the new, never a part.
 
-    Only one process may write a path at a time: the run's lock sees to it.
+    Only one process may write a path at a time; the run's lock ensures it.
 
     Raises:
-        OSError: If it cannot be written; the old content stands.
+        OSError: If it cannot be written; the old content stays.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Appends to a file. After a power cut the end may be lost: what must not be lost stands in a checkpoint too."""
+    """Appends to a file. A power cut may cost the last lines; what must survive is in a checkpoint as well."""
     _write(path, text, os.O_APPEND, sync=False)
 
 
@@ -45,7 +45,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def leaving_none_empty(folder: Path) -> Iterator[None]:
-    """After an error, takes away what was made of a folder and its parents meanwhile, as far as it is empty."""
+    """After an error, removes the folder and those of its parents that were created meanwhile and are empty."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
@@ -57,12 +57,12 @@ def leaving_none_empty(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings a folder's names onto the disk, where the file system can."""
+    """Makes new names in a folder survive a power cut, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what some network file systems say of folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)

@@ -1,14 +1,14 @@
-"""The lock of a run's directory: one process computes a run, on one machine or on a cluster. No torch.
+"""The lock of a run's directory: only one process computes a run, on one machine or on a cluster. No torch.
 
-Two things guard a run. The kernel's lock on the file (flock) ends with its process, however that ends, so on one
-machine a dead process never blocks a run. Network file systems carry it from machine to machine (NFS since Linux
-2.6.12, Lustre mounted with `flock`, GPFS), but not all (Lustre with `localflock`). So the file also names its owner,
-who touches it every BEAT_S seconds: an owner on another machine is taken for dead only after a process has seen the
-file stand still for GRACE_S seconds of its own monotonic clock, in one watch or from look to look. No clocks are
-compared, so none can deceive; and a process that looks once, as `status` does, takes nobody for dead.
+Two things guard a run. The kernel's lock on the file (flock) ends with its process, so a dead process never blocks a
+run on its own machine. Network file systems pass it on to other machines (NFS since Linux 2.6.12, Lustre mounted with
+`flock`, GPFS), but not all of them do (Lustre with `localflock`). So the file also names its owner, who touches it
+every BEAT_S seconds. An owner on another machine counts as dead only after this process has seen the file unchanged for
+GRACE_S seconds, by its own monotonic clock: clocks of different machines are never compared. A process that looks only
+once, as `status` does, declares nobody dead.
 
-What is left: an owner that stops for more than GRACE_S on another machine, where flock does not reach, and then wakes
-up. It sees at its next checkpoint, and before its result, that the lock has passed on, and ends.
+One gap is left: an owner on another machine, without flock, that stops for more than GRACE_S and then continues. It
+notices before its next checkpoint, and before its result, that another process has the lock, and ends.
 """
 
 import errno
@@ -34,8 +34,8 @@ BEAT_S = 20.0
 GRACE_S = 120.0
 MOST_PID = 2**22
 """Linux gives no process a higher number."""
-LOOKS = 8
-"""Tries to get the lock: another process's look at it holds it for an instant."""
+TRIES = 8
+"""How often the lock is tried: another process that only checks it holds it for an instant."""
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Owner:
 
     host: str
     machine: str
-    """The machine's boot, so that a reboot or another machine of the same name is told apart."""
+    """The id of the machine's boot: it differs after a reboot, and on another machine of the same name."""
     pid: int
     token: str
 
@@ -56,7 +56,7 @@ class Owner:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Tells whether the owner is on another machine; of a machine that was booted again, no process lives."""
+        """Tells whether the owner is on another machine. An earlier boot of this one is not: its processes are gone."""
         return self.machine != _machine() and self.host != socket.gethostname()
 
 
@@ -74,17 +74,17 @@ class Lock:
         self._ended = threading.Event()
 
     def acquire(self, is_patient: bool = True) -> None:
-        """Takes the lock, also that of a process that is gone.
+        """Takes the lock, also from a process that is gone.
 
         Args:
-            is_patient: Watch the lock of another machine until it is told whether its owner lives, up to GRACE_S.
+            is_patient: Watch a lock of another machine for up to GRACE_S, to find out whether its owner lives.
 
         Raises:
             RunBusyError: If another process computes the run, or may do so.
-            InputError: If something is there that no run has made: a link, or no file.
+            InputError: If a link, or something that is not a file, has the lock's name.
             OSError: If the directory cannot be written.
         """
-        for _ in range(LOOKS):
+        for _ in range(TRIES):
             descriptor = self._open()
             try:
                 locked = _flock(descriptor, fcntl.LOCK_EX)
@@ -102,7 +102,7 @@ class Lock:
         raise RunBusyError(self.path.parent.name, str(read_owner(self.path) or "another process"))
 
     def _open(self) -> int:
-        """Opens the file, which is truncated later: so nothing but a file of its own, and through no link."""
+        """Opens the file, through no link and only if it is a file: it is truncated later."""
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
@@ -115,7 +115,7 @@ class Lock:
         return descriptor
 
     def release(self) -> None:
-        """Gives the lock back; one that has passed on to another process is left alone."""
+        """Gives the lock back, unless another process has taken it over."""
         self._ended.set()
         if self._descriptor is not None:
             if self.is_ours():
@@ -129,7 +129,7 @@ class Lock:
         return found is not None and found.token == self.owner.token
 
     def _refuse_living_owner(self, has_flock: bool, is_patient: bool) -> None:
-        """Watches for an owner that flock does not tell of: on another machine, or where there is no flock."""
+        """Refuses an owner whom flock does not reveal: one on another machine, or anyone where there is no flock."""
         owner = read_owner(self.path)
         if owner is None or (not owner.is_elsewhere and (has_flock or not _is_alive(owner.pid))):
             return
@@ -137,17 +137,17 @@ class Lock:
         if not owner.is_elsewhere:
             raise busy
         try:
-            seen = _look(self.path)
+            seen = _observe(self.path)
             if seen.age < GRACE_S and not is_patient:
                 raise busy
             if (left := GRACE_S - seen.age) > 0:
-                log.info("%s was begun by %s; watching %.0f s for a sign of life.", self.path.parent.name, owner, left)
-            while _look(self.path).age < GRACE_S:
+                log.info("%s was begun by %s; waiting %.0f s for a sign of life.", self.path.parent.name, owner, left)
+            while _observe(self.path).age < GRACE_S:
                 time.sleep(min(1.0, GRACE_S / 10))
-                if _look(self.path).mark != seen.mark:
+                if _observe(self.path).mark != seen.mark:
                     raise busy
         except FileNotFoundError:
-            raise busy from None  # it has just ended; the next look finds its result
+            raise busy from None  # it has just ended; the next attempt finds its result
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -159,9 +159,9 @@ class Lock:
 
 
 def holder(path: Path) -> Owner | None:
-    """Returns who computes the run of this lock, as far as looks can tell; None if nobody does.
+    """Returns the process that computes the run of this lock, or None.
 
-    An owner on another machine counts until this process has seen its lock stand still for GRACE_S.
+    An owner on another machine counts until this process has seen its lock unchanged for GRACE_S.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -173,7 +173,7 @@ def holder(path: Path) -> Owner | None:
         if locked is False:
             return owner
         if owner.is_elsewhere:
-            return owner if _look(path).age < GRACE_S else None
+            return owner if _observe(path).age < GRACE_S else None
         return owner if locked is None and _is_alive(owner.pid) else None
     except OSError:
         return None
@@ -182,7 +182,7 @@ def holder(path: Path) -> Owner | None:
 
 
 def remove_dead(path: Path) -> None:
-    """Removes the lock of another machine that `holder` no longer counts, so that no worker watches it once more."""
+    """Removes a lock of another machine that `holder` no longer counts, so that no worker waits for it again."""
     owner = read_owner(path)
     if owner is None or not owner.is_elsewhere:
         return
@@ -195,7 +195,7 @@ def remove_dead(path: Path) -> None:
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Returns the owner that a lock's file names; None where it names none."""
+    """Returns the owner that a lock's file names, or None."""
     try:
         found = read_json(path)
     except (OSError, ValueError):
@@ -208,36 +208,36 @@ def read_owner(path: Path) -> Owner | None:
     return Owner(**found)
 
 
-class _Seen(NamedTuple):
-    """A lock of another machine, as this process sees it."""
+class _Observation(NamedTuple):
+    """When this process saw a lock of another machine change."""
 
     mark: tuple[int, int]
     """What changes when its owner touches it."""
     since: float
-    """Since when it stands still, by this process's monotonic clock."""
+    """When that change was seen, by this process's monotonic clock."""
 
     @property
     def age(self) -> float:
-        """How long it has been seen to stand still, in seconds."""
+        """For how many seconds it has been seen unchanged."""
         return time.monotonic() - self.since
 
 
-_seen: dict[Path, _Seen] = {}
-"""The last look at each lock of another machine."""
+_observed: dict[Path, _Observation] = {}
+"""The last observed change of each lock of another machine."""
 
 
-def _look(path: Path) -> _Seen:
-    """Looks at a lock of another machine."""
+def _observe(path: Path) -> _Observation:
+    """Looks at a lock of another machine, and returns its last observed change."""
     path = path.absolute()
     there = os.stat(path)
     mark = (there.st_ino, there.st_mtime_ns)
-    if path not in _seen or _seen[path].mark != mark:
-        _seen[path] = _Seen(mark, time.monotonic())
-    return _seen[path]
+    if path not in _observed or _observed[path].mark != mark:
+        _observed[path] = _Observation(mark, time.monotonic())
+    return _observed[path]
 
 
 def _flock(descriptor: int, kind: int) -> bool | None:
-    """Tries the kernel's lock: True if it is had, False if another process has it, None if there is none here."""
+    """Tries the kernel's lock: True if this process got it, False if another has it, None if there is no flock here."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -248,7 +248,7 @@ def _flock(descriptor: int, kind: int) -> bool | None:
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
-    """Tells whether the open file is the one of this name: its owner may just have removed it."""
+    """Tells whether the open file still has this name: its owner may just have removed it."""
     try:
         there, ours = os.stat(path), os.fstat(descriptor)
     except FileNotFoundError:

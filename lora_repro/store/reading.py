@@ -1,4 +1,4 @@
-"""Reads the small files of a record, whatever has their names: nothing hangs here, or takes all memory. No torch."""
+"""Reads the small files of a record. Whatever has their names, reading never hangs or fills the memory. No torch."""
 
 import json
 import math
@@ -23,7 +23,7 @@ KINDS: list[tuple[Callable[[int], bool], str]] = [
 
 
 class NoFileError(ValueError):
-    """Something that is no file has a file's name."""
+    """What has a file's name is not a file."""
 
 
 class Lines(NamedTuple):
@@ -35,11 +35,11 @@ class Lines(NamedTuple):
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Reads a file, but nothing that is none, and nothing too large.
+    """Reads a file of at most `most` bytes.
 
     Raises:
         OSError: If it is not there, or cannot be read.
-        ValueError: If it is no file (NoFileError), or larger than `most`.
+        ValueError: If it is not a file (NoFileError), or is larger.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe does not wait for its other end
@@ -139,7 +139,7 @@ def _refuse_constant(constant: str) -> None:
 
 
 def _refuse_strange(value: Any, levels: int) -> None:
-    """Refuses what JSON allows, and what breaks a reader later: depth, numbers too large, halves of characters."""
+    """Refuses what JSON allows and what breaks a reader later: depth, large numbers, lone halves of characters."""
     if isinstance(value, dict | list):
         if not levels:
             raise ValueError(f"it is nested deeper than {DEEPEST} levels")

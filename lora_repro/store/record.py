@@ -1,4 +1,4 @@
-"""The record of a run, `outputs/runs/<run_id>/`: written here, read here. No torch."""
+"""The record of a run, its directory `outputs/runs/<run_id>/`. No torch."""
 
 import dataclasses
 import itertools
@@ -20,26 +20,27 @@ import yaml
 
 from lora_repro.config.resolve import Resolved
 from lora_repro.config.settings import LogConfig
-from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, not_ours
+from lora_repro.errors import (
+    AlreadyFinishedError,
+    DivergedError,
+    InputError,
+    RunFailedError,
+    cannot_write,
+    not_ours,
+)
 from lora_repro.methods import MethodConfig
 from lora_repro.store import files
 from lora_repro.store.digests import digests_of
+from lora_repro.store.layout import CHECKPOINT, FILES, FOLDERS, PREDICTIONS, SNAPSHOTS, TRAINED
 from lora_repro.store.lock import Lock, Owner, holder, remove_dead
 from lora_repro.store.result import SCHEMA, Result, first_difference, read_result
 from lora_repro.store.status import State, read_status
-
-TRAINED = "trained.safetensors"
-"""What a method without an adapter's layout has trained."""
-
-FILES = ("status.json", "config.yaml", "metrics.jsonl", "run.log", "predictions.parquet", TRAINED)
-FOLDERS = ("checkpoint", "snapshots", "adapter")
-"""What a run writes beside its lock and its result."""
 
 log = logging.getLogger(__name__)
 
 
 class _RunLog(logging.Handler):
-    """The run's log file; where it cannot be written, the run goes on: the words stand on stderr too."""
+    """The run's log file. The run goes on if it cannot be written, because stderr has the same lines."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -72,13 +73,13 @@ class Record:
 
     @property
     def state(self) -> State:
-        """Where the run stands."""
-        return self.stand()[0]
+        """The run's state."""
+        return self.read_state()[0]
 
-    def stand(self) -> tuple[State, dict[str, Any] | None]:
-        """Returns how the run stands, and its result if it is finished.
+    def read_state(self) -> tuple[State, dict[str, Any] | None]:
+        """Returns the run's state, and its result if it is finished.
 
-        It is finished by its result, running by its lock, and otherwise what status.json says.
+        A run is finished if it has a result, running if its lock is held, and otherwise what status.json says.
         """
         result, problem, is_damaged = self.read()
         if result is not None:
@@ -96,11 +97,11 @@ class Record:
         return State.todo if state is State.finished else state, None  # its result is gone or damaged
 
     def holder(self) -> Owner | None:
-        """Returns the process that computes the run; None if nobody does."""
+        """Returns the process that computes the run, or None."""
         return holder(self.folder / "lock")
 
     def is_free(self) -> bool:
-        """Tells whether nobody computes the run; the lock of a machine that is taken for dead is removed."""
+        """Tells whether no process computes the run, and removes the lock of a machine that counts as dead."""
         if self.holder() is not None:
             return False
         remove_dead(self.folder / "lock")
@@ -108,13 +109,12 @@ class Record:
 
     @contextmanager
     def running(self, resolved: Resolved) -> Iterator[None]:
-        """Holds the run's lock and status.json while it is computed, and writes down how that ended.
+        """Holds the run's lock while it is computed, and records in status.json how that ended.
 
         Raises:
             RunBusyError: If another process computes the run.
             AlreadyFinishedError: If another process has finished it.
-            InputError: If the directory belongs to another schema, or its result cannot be read, or it cannot be
-                written.
+            InputError: If the directory cannot be written, or holds a result that is foreign or cannot be read.
         """
         is_new = not self.folder.exists()
         self._make_room(resolved)
@@ -150,7 +150,7 @@ class Record:
             self._lock.release()
 
     def refuse_loss_of_lock(self) -> None:
-        """Ends a run that another machine has taken over, while this process was stopped for minutes.
+        """Ends a run that another machine has taken over while this process was stopped for minutes.
 
         Raises:
             RunFailedError: If the lock is no longer this process's.
@@ -161,10 +161,10 @@ class Record:
             )
 
     def refuse_to_write_over(self, metrics_by_epoch: list[dict[str, Any]]) -> None:
-        """Stops before the files of another process that has finished the run meanwhile are written over.
+        """Stops before this process writes over the files of another one that has finished the run meanwhile.
 
         Args:
-            metrics_by_epoch: What was computed here, which the words hold against theirs.
+            metrics_by_epoch: The metrics computed here. The warning says whether they equal the other ones.
 
         Raises:
             AlreadyFinishedError: If its result is there.
@@ -177,14 +177,14 @@ class Record:
         except AlreadyFinishedError as error:
             other = first_difference(error.result["metrics_by_epoch"], metrics_by_epoch)
             log.warning(
-                "%s was finished by another process meanwhile. Its result stays, and what was computed here is left "
-                "out; its metrics are %s.",
+                "%s was finished by another process meanwhile. Its result is kept, and the one computed here is not; "
+                "its metrics are %s.",
                 self.run_id, f"others: {other}" if other else "the same",
             )  # fmt: skip
             raise
 
     def status(self) -> dict[str, Any]:
-        """Reads status.json; a missing or damaged one says nothing."""
+        """Reads status.json; a missing or damaged one is empty."""
         return read_status(self.folder)
 
     def log_metrics(self, row: dict[str, Any]) -> None:
@@ -192,20 +192,20 @@ class Record:
         files.append(self.folder / "metrics.jsonl", json.dumps(row) + "\n")
 
     def reset_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Makes metrics.jsonl what it was at a checkpoint."""
+        """Sets metrics.jsonl back to the rows of a checkpoint."""
         files.write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_predictions(self, rows: list[dict[str, Any]]) -> None:
-        """Writes predictions.parquet: split, epoch, example id, label, prediction, scores."""
+        """Writes predictions.parquet, a row for each prediction."""
         import pyarrow
         from pyarrow import parquet
 
         sink = pyarrow.BufferOutputStream()
         parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
-        files.write_atomically(self.folder / "predictions.parquet", sink.getvalue().to_pybytes())
+        files.write_atomically(self.folder / PREDICTIONS, sink.getvalue().to_pybytes())
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Writes result.json, last and atomically: from now on the run is finished.
+        """Writes result.json, last and atomically. From then on the run is finished.
 
         Raises:
             AlreadyFinishedError: As `refuse_to_write_over` does, and its other errors.
@@ -216,7 +216,7 @@ class Record:
         self._tidy()
 
     def tidy(self) -> None:
-        """Clears what a kill has left beside a finished run: checkpoint, parts of files, a status that says less."""
+        """Removes what a kill has left beside a finished run: checkpoints and partial files. Corrects its status."""
         try:
             self._lock.acquire(is_patient=False)
         except (RunFailedError, InputError, OSError):
@@ -233,14 +233,14 @@ class Record:
 
     @property
     def is_tidy(self) -> bool:
-        """Tells whether nothing is left that `tidy` would clear."""
-        leftover = ("checkpoint", "lock", f".result.json{files.PARTIAL}", f".status.json{files.PARTIAL}")
+        """Tells whether `tidy` has nothing to do."""
+        leftover = (CHECKPOINT, "lock", f".result.json{files.PARTIAL}", f".status.json{files.PARTIAL}")
         return self.status().get("state") == State.finished.value and not any(
             (self.folder / name).exists() for name in leftover
         )
 
-    def lacking(self, settings: LogConfig, method: MethodConfig) -> list[str]:
-        """Returns what `log` asks for and a finished run's directory does not hold."""
+    def missing_outputs(self, settings: LogConfig, method: MethodConfig) -> list[str]:
+        """Returns the files that `log` asks for and that a finished run's directory does not hold."""
         wanted = [self.snapshot_path(fraction) for fraction in settings.snapshots]
         if settings.save_full and method.is_saved_on_request:
             wanted.append(self.folder / TRAINED)
@@ -248,13 +248,13 @@ class Record:
 
     def snapshot_path(self, fraction: float) -> Path:
         """Returns the file of the snapshot after this fraction of training."""
-        return self.folder / "snapshots" / f"{fraction:g}.safetensors"
+        return self.folder / SNAPSHOTS / f"{fraction:g}.safetensors"
 
     def adopt(self, other: "Record", names: list[str]) -> None:
-        """Takes files over from another record of the same run, and their digests before them.
+        """Moves files here from another record of the same run, after writing their digests into the result.
 
-        A kill between the two leaves a digest without its file, and the file is asked for again. A result of an
-        earlier version, without digests, stays so.
+        A kill between the two leaves a digest without its file; the same command then makes the file again. A result
+        of an early version has no digests and gets none.
         """
         ours, theirs = self.read().result, other.read().result
         if ours is not None and theirs is not None and "digests" in ours:
@@ -288,12 +288,12 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise self._unwritable(error) from error
         try:
             self._begin(resolved)
         except OSError as error:
             self._lock.release()
-            raise _unwritable(self.folder, error) from error
+            raise self._unwritable(error) from error
         except BaseException:
             self._lock.release()
             raise
@@ -302,8 +302,8 @@ class Record:
         """Moves a damaged result aside.
 
         Raises:
-            AlreadyFinishedError: If it is whole.
-            InputError: If it cannot be told whose it is.
+            AlreadyFinishedError: If the result is whole.
+            InputError: If it is foreign or cannot be read.
         """
         found = self.read()
         if found.result is not None:
@@ -313,12 +313,12 @@ class Record:
         if not found.is_damaged:
             raise InputError(f"{found.problem}\n{found.remedy}")
         names = (self.folder / f"result.json.damaged{i or ''}" for i in itertools.count())
-        kept = next(path for path in names if not os.path.lexists(path))
-        log.warning("%s It is kept as %s, and the run is computed anew.", found.problem, kept.name)
-        os.replace(self.folder / "result.json", kept)
+        aside = next(path for path in names if not os.path.lexists(path))
+        log.warning("%s It is kept as %s, and the run is computed again.", found.problem, aside.name)
+        os.replace(self.folder / "result.json", aside)
 
-    def _refuse_strangers(self) -> None:
-        """Refuses links, and what is no file or no folder, under a name that the run would write."""
+    def _refuse_foreign_files(self) -> None:
+        """Refuses links, and anything that is not a file (or folder), under the names that the run writes."""
         kinds = {**dict.fromkeys(FILES, stat.S_ISREG), **dict.fromkeys(FOLDERS, stat.S_ISDIR)}
         for name, is_ours in kinds.items():
             path = self.folder / name
@@ -326,7 +326,7 @@ class Record:
                 raise not_ours(path)
 
     def _begin(self, resolved: Resolved) -> None:
-        self._refuse_strangers()
+        self._refuse_foreign_files()
         self._make_way()
         for partial in self.folder.rglob(f".*{files.PARTIAL}"):
             files.remove(partial)
@@ -341,19 +341,19 @@ class Record:
         files.write_atomically(self.folder / "config.yaml", _config_yaml(resolved))
 
     def _end(self, state: State, error: BaseException | None) -> None:
-        """Writes down how an attempt ended, as far as the disk lets it: nothing is decided by these words."""
+        """Records how an attempt ended, if the disk allows it: nothing depends on it."""
         if not self._lock.is_ours():
             return
         try:
             if state is State.failed:
                 files.append(self.folder / "run.log", traceback.format_exc())
-            told = {} if error is None else {"error": f"{type(error).__name__}: {error}"[-2000:]}
-            self._write_status(state, **told)
+            reason = {} if error is None else {"error": f"{type(error).__name__}: {error}"[-2000:]}
+            self._write_status(state, **reason)
         except OSError as problem:
-            log.warning("%s: its end, %s, could not be written (%s).", self.run_id, state.value, problem.strerror)
+            log.warning("%s ended as %s, which could not be recorded (%s).", self.run_id, state.value, problem.strerror)
 
     def _write_status(self, state: State, **more: Any) -> None:
-        """Writes status.json: words for people; of them only `failed` and `diverged` decide what a sweep leaves out."""
+        """Writes status.json, for people to read. A sweep reads only `failed` and `diverged`, which it leaves out."""
         known = {key: value for key, value in self.status().items() if key in ("attempts", "deaths", "started")}
         status = {"run_id": self.run_id, "state": state.value, "host": socket.gethostname(), "pid": os.getpid()}
         files.write_atomically(
@@ -361,11 +361,10 @@ class Record:
             json.dumps({**known, **status, "updated": time.time(), **more}, indent=1) + "\n",
         )
 
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"paths.outputs: {folder} cannot be written ({error.strerror}).\nGive a folder that can: paths.outputs=DIR"
-    )
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"paths.outputs: {cannot_write(self.folder, error)}.\nGive a folder that can: paths.outputs=DIR"
+        )
 
 
 def plain(value: Any) -> Any:

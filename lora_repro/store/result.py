@@ -1,4 +1,4 @@
-"""What result.json of a finished run holds: read here alone, and its shape is checked once. No torch."""
+"""result.json of a finished run. Only this module reads it, and checks its shape. No torch."""
 
 import itertools
 import math
@@ -16,12 +16,12 @@ SCHEMA = 1
 
 
 class Result(NamedTuple):
-    """What reading a run's result.json came to: the result, or why it does not count."""
+    """A run's result.json, or why it does not count."""
 
     result: dict[str, Any] | None
     problem: str | None
     is_damaged: bool = False
-    """It is nobody's result: it may be moved aside, and the run computed anew. Otherwise it is left as it is."""
+    """The file is damaged: it may be moved aside and the run computed again. A foreign file is left as it is."""
 
     @property
     def remedy(self) -> str:
@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What a value must be."""
+    """What a value must be: in words, and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -59,7 +59,7 @@ _SPLIT = _Kind(
 )
 
 REQUIRED = ("run_id", "config", "metrics", "metrics_by_epoch", "params")
-"""Keys that every result has had; others may be absent in old ones."""
+"""Keys of every result. Early results lack some of the others."""
 
 _SHAPE = {
     "run_id": _Kind("a run's id", lambda value: isinstance(value, str) and len(value) <= 255),
@@ -90,15 +90,15 @@ _SHAPE = {
         "a list of objects", lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value)
     ),
 }
-"""What is read of a result, by dotted key, and what it must be where it is there."""
+"""The values that are read, by dotted key, and what each must be if it is there."""
 
 _ABSENT = object()
 
 
 def read_result(folder: Path) -> Result:
-    """Reads a run directory's result.json; a missing one is no problem, a damaged, foreign or unreadable one is.
+    """Reads a run directory's result.json. A missing file is no problem; a damaged, foreign or unreadable one is.
 
-    Only a damaged one may be moved aside: that a file cannot be read now, or here, is no damage.
+    Only a damaged file may be moved aside. One that cannot be read here and now may be whole.
     """
     path = folder / "result.json"
     try:
@@ -117,8 +117,8 @@ def read_result(folder: Path) -> Result:
     schema = result.get("schema") if isinstance(result, dict) else None
     if not isinstance(result, dict) or schema != SCHEMA or isinstance(schema, bool):
         is_another = is_count(schema) and not isinstance(schema, bool)
-        told = schema if is_another else None
-        problem = f"{path} does not count: it has schema {told}, this version reads {SCHEMA}."
+        given = schema if is_another else None
+        problem = f"{path} does not count: it has schema {given}, this version reads {SCHEMA}."
         return Result(None, problem, is_damaged=not is_another)
     if (wrong := _wrong(result)) is not None:
         return Result(None, f"{path} is damaged and does not count ({wrong}).", is_damaged=True)
@@ -128,9 +128,9 @@ def read_result(folder: Path) -> Result:
 
 
 def _wrong(result: dict[str, Any]) -> str | None:
-    """Says what is not as it must be, if anything is."""
-    if lacking := [key for key in REQUIRED if key not in result]:
-        return f"it lacks {', '.join(lacking)}"
+    """Says what is wrong with a result, or returns None."""
+    if missing := [key for key in REQUIRED if key not in result]:
+        return f"it lacks {', '.join(missing)}"
     for key, kind in _SHAPE.items():
         value: Any = result
         for part in key.split("."):
@@ -175,7 +175,7 @@ def _wrong_metrics(metrics: dict[str, Any], task: TaskConfig | None) -> str | No
 
 
 def first_difference(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str | None:
-    """Names the first metric in which two results' metrics_by_epoch differ; None where they are the same."""
+    """Names the first metric in which the metrics_by_epoch of two results differ; None if they are equal."""
     for one, other in itertools.zip_longest(theirs, ours, fillvalue={}):
         for key in dict.fromkeys([*one, *other]):
             if one.get(key) != other.get(key):

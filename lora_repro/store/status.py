@@ -1,4 +1,4 @@
-"""status.json of a run: how an attempt at it stands, in words for people. No torch."""
+"""status.json of a run: the state of its last attempt, for people to read. No torch."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +10,7 @@ from lora_repro.store.reading import is_count, is_number, read_json
 
 
 class State(str, Enum):
-    """How a run stands."""
+    """The state of a run."""
 
     todo = "todo"
     """It has no directory."""
@@ -18,12 +18,12 @@ class State(str, Enum):
     failed = "failed"
     diverged = "diverged"
     interrupted = "interrupted"
-    """Ended by a signal, or by its surroundings (a full disk, missing weights); the same command goes on."""
+    """Ended by a signal, a full disk or missing weights; the same command continues it."""
     stale = "stale"
-    """Its process is gone without a word: killed, or out of memory; the same command goes on."""
+    """Its process was killed or ran out of memory, so it could not record an end; the same command continues it."""
     finished = "finished"
     blocked = "blocked"
-    """A result.json is there that cannot be read here, or is of another run or version; it is left as it is."""
+    """It has a result.json that cannot be read, or belongs to another run or version; it is left as it is."""
 
 
 _SHAPE: dict[str, Callable[[object], bool]] = {
@@ -31,11 +31,11 @@ _SHAPE: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("pid", "attempts", "deaths"), is_count),
     **dict.fromkeys(("started", "updated"), is_number),
 }
-"""What is read of status.json, and what it must be."""
+"""The keys that are read, and what their values must be."""
 
 
-def last_sign(folder: Path) -> float | None:
-    """Returns when something was last written in a run's directory, by the file system's clock; None: never."""
+def last_written(folder: Path) -> float | None:
+    """Returns when a run last wrote something, by the file system's clock; None if it never did."""
     names = ("lock", "status.json", "metrics.jsonl", "run.log", "checkpoint")
     times = []
     for name in names:
@@ -45,7 +45,7 @@ def last_sign(folder: Path) -> float | None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Reads a run directory's status.json; a missing or damaged one says nothing, and nor does a wrong value."""
+    """Reads a run directory's status.json. A missing or damaged file is empty, and wrong values are left out."""
     try:
         status = read_json(folder / "status.json")
     except (OSError, ValueError):

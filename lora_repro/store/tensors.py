@@ -11,7 +11,7 @@ from torch import Tensor
 from lora_repro.errors import MissingInputError
 from lora_repro.store.digests import as_written
 from lora_repro.store.files import write_atomically
-from lora_repro.store.record import TRAINED
+from lora_repro.store.layout import TRAINED
 
 
 class Saved(NamedTuple):

@@ -101,10 +101,10 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
     in_queue: list[Job] = []
     for job in sweep.jobs:
         record, settings = Record(outputs, job.run_id), job.resolved.settings
-        state, result = record.stand()
+        state, result = record.read_state()
         states[job.run_id] = state
         if result is not None:
-            if missing := record.lacking(settings.log, job.resolved.run.method):
+            if missing := record.missing_outputs(settings.log, job.resolved.run.method):
                 lacking[job.run_id] = missing
                 to_run += [job] if settings.log.rebuild else []
         elif job.run_id in queued:
@@ -239,7 +239,7 @@ def _needs_nothing(job: Job, outputs: str) -> bool:
     record, settings = Record(outputs, job.run_id), job.resolved.settings.log
     if record.read().result is None:
         return False
-    return not (settings.rebuild and record.lacking(settings, job.resolved.run.method))
+    return not (settings.rebuild and record.missing_outputs(settings, job.resolved.run.method))
 
 
 def _after_crash(
@@ -260,7 +260,7 @@ def _after_crash(
     Raises:
         RunFailedError: If no run has even begun: the launcher itself does not work.
     """
-    stands = {name: Record(outputs, name).stand()[0] for name in before}
+    stands = {name: Record(outputs, name).state for name in before}
     begun = {name for name, status in before.items() if Record(outputs, name).status() != status}
     if not begun and State.finished not in stands.values():
         raise RunFailedError(f"The launcher does not work: {type(crash).__name__}: {crash}") from crash

@@ -13,7 +13,7 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, describe_os_error
-from lora_repro.mirror import mirror
+from lora_repro.mirror import notify
 from lora_repro.store.files import leaving_none_empty
 from lora_repro.store.record import Record, State
 from lora_repro.training import interrupt
@@ -50,7 +50,7 @@ def _unless_finished(resolved: Resolved, record: Record) -> dict[str, float]:
     result, settings = record.read().result, resolved.settings.log
     if result is None:
         return _compute(resolved, record)["metrics"]
-    missing = record.lacking(settings, resolved.run.method)
+    missing = record.missing_outputs(settings, resolved.run.method)
     if not missing:
         log.info("%s is finished already, nothing to do.", record.run_id)
     elif not settings.rebuild:
@@ -91,7 +91,7 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
                 result |= {"run_seconds": round(time.perf_counter() - began, 3)}
                 record.finish(result)
         finally:
-            mirror.end(record.folder, resolved.settings)
+            notify.end(record.folder, resolved.settings)
     except (InputError, RunFailedError):
         raise
     except AlreadyFinishedError as error:

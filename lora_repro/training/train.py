@@ -16,7 +16,7 @@ from lora_repro import draw
 from lora_repro.config.resolve import Resolved
 from lora_repro.config.schema import Dtype, Run, Schedule
 from lora_repro.errors import DivergedError
-from lora_repro.mirror import mirror
+from lora_repro.mirror import notify
 from lora_repro.models.load import load
 from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
@@ -56,7 +56,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     state = start(model, run, examples)
     checkpointer.resume(state)
     record.reset_metrics(state.lines)
-    mirror.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
+    notify.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
     count = run.method.count(run.arch)
     log.info(
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",

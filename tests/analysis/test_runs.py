@@ -16,10 +16,10 @@ from analysis.adapters import read
 from analysis.diff import recorded
 from analysis.runs import standing
 from lora_repro.errors import InputError
-from lora_repro.mirror import mirror
+from lora_repro.mirror.tracked_run import state_of
 from lora_repro.store.adapter_identity import identify_adapter
+from lora_repro.store.finished_runs import finished
 from lora_repro.store.lock import Lock
-from lora_repro.store.recorded import finished
 
 
 def test_a_finished_run_is_a_row_with_dotted_columns(tmp_path: Path) -> None:
@@ -142,10 +142,10 @@ def test_a_run_directory_that_is_a_link_is_one_run_to_every_command(tmp_path: Pa
         assert finished(Path(name))["run_id"] == one.run_id
         (Path(name) / "config.yaml").touch()
         assert identify_adapter(name) == one.run_id
-        assert mirror._state(Path(name)) == "finished"
+        assert state_of(Path(name)) == "finished"
     foreign = tmp_path / "runs" / other.run_id
     assert standing(tmp_path, other.run_id).state == "not counted"
     for command in (lambda: recorded(str(foreign), ""), lambda: read(str(foreign)), lambda: finished(foreign)):
         with pytest.raises(InputError, match=f"it is the result of {one.run_id}"):
             command()
-    assert mirror._state(foreign) == "todo"
+    assert state_of(foreign) == "todo"

@@ -22,8 +22,9 @@ from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import Init, Start
 from lora_repro.methods.lora.layers import initial_A as initial_A_of_training
-from lora_repro.store.record import Record, plain, read_result
-from lora_repro.store.recorded import run_of
+from lora_repro.store.finished_runs import run_of
+from lora_repro.store.record import Record, plain
+from lora_repro.store.result import read_result
 from lora_repro.training.job import run_job
 
 SNAPSHOTS = ("log.snapshots=[0,0.5,1]", "train.epochs=2")

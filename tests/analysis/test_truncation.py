@@ -243,7 +243,7 @@ def test_what_cannot_be_cut_is_refused_in_words(trained: dict[str, Resolved], tm
     cases = [
         ([head_only], "method=head_only changes no matrix but the head's", "Give a run of method=lora"),
         ([full], "keeps no trained.safetensors", "log.save_full=true log.rebuild=true"),
-        ([str(tmp_path)], "holds no result.json", "Give the directory of a finished run"),
+        ([str(tmp_path)], "holds no result.json", "Compute it first"),
         (["nothing"], "no run nothing", "--runs DIR"),
         ([lora, "--keep", "1,-2"], "--keep: numbers of directions, 0 or more (given: 1,-2)", "--keep 0,1,2,4,8"),
         ([lora, "--keep", ""], "--keep: numbers of directions", "--keep 0,1,2,4,8"),

@@ -19,8 +19,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
 from lora_repro.store.digests import as_written, sha256_of
+from lora_repro.store.finished_runs import finished, run_of
 from lora_repro.store.record import Record
-from lora_repro.store.recorded import finished, run_of
 from lora_repro.training.job import run_job
 from lora_repro.training.rescore import Rescorer
 from lora_repro.training.train import build

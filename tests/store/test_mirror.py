@@ -23,7 +23,8 @@ from helpers.waiting import PATIENCE_S, wait_for
 
 from lora_repro.config.resolve import resolve
 from lora_repro.config.settings import Mirror, Tracker
-from lora_repro.mirror import mirror
+from lora_repro.mirror import notify
+from lora_repro.mirror.tracked_run import TrackedRun
 from lora_repro.training.job import run_job
 
 WANDB = Path(sys.executable).parent / "wandb"
@@ -31,9 +32,9 @@ WANDB = Path(sys.executable).parent / "wandb"
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(mirror, "CLOSE_WAIT_S", PATIENCE_S)  # a tracker that works ends by itself, however late
+    monkeypatch.setattr(notify, "CLOSE_WAIT_S", PATIENCE_S)  # a tracker that works ends by itself, however late
     yield
-    mirror.close()
+    notify.close()
 
 
 def read_back(store: Path) -> list[dict[str, Any]]:
@@ -51,9 +52,9 @@ def mirrored_again(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_wandb_reads_back_the_numbers_of_the_record(tmp_path: Path) -> None:
     folder, settings = write_record(tmp_path)
-    mirror.begin(folder, settings)
-    mirror.end(folder, settings)
-    mirror.close()
+    notify.begin(folder, settings)
+    notify.end(folder, settings)
+    notify.close()
     records = read_back(tmp_path)
     (run,) = (record["run"] for record in records if record["type"] == "run")
     assert run["run_id"] == run["display_name"] == folder.name
@@ -86,9 +87,9 @@ def test_wandb_reads_back_the_numbers_of_the_record(tmp_path: Path) -> None:
 def test_a_run_mirrored_twice_has_one_folder(tmp_path: Path) -> None:
     folder, settings = write_record(tmp_path)
     for _ in range(2):
-        mirror.begin(folder, settings)
-        mirror.end(folder, settings)
-        mirror.close()
+        notify.begin(folder, settings)
+        notify.end(folder, settings)
+        notify.close()
     done = mirrored_again(str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
@@ -111,7 +112,7 @@ def test_curves_over_time_have_the_records_seconds_whenever_they_are_mirrored(tm
 
 def test_a_line_of_scores_has_the_time_of_the_step_before_it(tmp_path: Path) -> None:
     folder, _ = write_record(tmp_path)
-    mirrored = object.__new__(mirror._Mirrored)
+    mirrored = object.__new__(TrackedRun)
     mirrored.folder = folder
     assert [line["wall_time_s"] for line in mirrored._lines()] == [0.1, 0.1, 0.2, 0.2]
 
@@ -182,9 +183,9 @@ def test_a_tracker_that_is_not_installed_is_told_with_the_command_that_installs_
         (each / "config.yaml").write_text(yaml.safe_dump(config))
     settings = replace(settings, log=replace(settings.log, tracker=Tracker.trackio))
     for each in (folder, other):
-        mirror.begin(each, settings)
-        mirror.end(each, settings)
-    mirror.close()
+        notify.begin(each, settings)
+        notify.end(each, settings)
+    notify.close()
     words = "trackio is not installed. Install it: pip install trackio"
     assert (
         f"2 runs are whole, but not mirrored ({words}).\nMirror them: python -m lora_repro.mirror {tmp_path}"
@@ -198,9 +199,9 @@ def test_an_interrupted_run_is_not_mirrored_before_it_has_ended(tmp_path: Path) 
     folder, settings = write_record(tmp_path)
     (folder / "result.json").unlink()
     (folder / "status.json").write_text('{"state": "interrupted"}')
-    mirror.begin(folder, settings)
-    mirror.end(folder, settings)
-    mirror.close()
+    notify.begin(folder, settings)
+    notify.end(folder, settings)
+    notify.close()
     assert not list((tmp_path / "wandb").glob("offline-run-*"))
     done = mirrored_again(str(folder))
     assert done.returncode == 1 and "it is interrupted" in done.stderr
@@ -210,14 +211,14 @@ def test_an_interrupted_run_is_not_mirrored_before_it_has_ended(tmp_path: Path) 
 def test_a_tracker_that_fails_or_hangs_blocks_nothing_and_is_told(
     fake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mirror, "CLOSE_WAIT_S", 2.0)
+    monkeypatch.setattr(notify, "CLOSE_WAIT_S", 2.0)
     folder, settings = write_record(tmp_path)
     with tracker(FAKES[fake], tmp_path, monkeypatch):
         began = time.monotonic()
         for _ in range(300):
-            mirror.begin(folder, settings)
-            mirror.end(folder, settings)
-        mirror.close()
+            notify.begin(folder, settings)
+            notify.end(folder, settings)
+        notify.close()
         assert time.monotonic() - began < HANGS_S / 4
     assert "1 run is whole, but not mirrored" in caplog.text
     assert f"python -m lora_repro.mirror {folder}" in caplog.text
@@ -231,9 +232,9 @@ def test_the_other_runs_are_mirrored_when_one_fails(
     (bad / "config.yaml").write_text("run: [")
     with tracker(RECORDER, tmp_path, monkeypatch) as told:
         for folder in (bad, good):
-            mirror.begin(folder, settings)
-            mirror.end(folder, settings)
-        mirror.close()
+            notify.begin(folder, settings)
+            notify.end(folder, settings)
+        notify.close()
     assert f'"init", "{good.name}"' in told.read_text()
     assert str(bad) in caplog.text and str(good) not in caplog.text
 
@@ -241,15 +242,15 @@ def test_the_other_runs_are_mirrored_when_one_fails(
 def test_online_without_network_ends_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mirror, "CLOSE_WAIT_S", 3.0)
+    monkeypatch.setattr(notify, "CLOSE_WAIT_S", 3.0)
     folder, settings = write_record(tmp_path, "online")
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
         began = time.monotonic()
-        mirror.begin(folder, settings)
-        mirror.end(folder, settings)
-        mirror.close()
+        notify.begin(folder, settings)
+        notify.end(folder, settings)
+        notify.close()
         assert time.monotonic() - began < HANGS_S / 4
     assert "1 run is whole, but not mirrored" in caplog.text
 
@@ -257,20 +258,19 @@ def test_online_without_network_ends_in_time(
 def test_online_a_run_is_followed_and_no_step_is_logged_twice_when_it_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "POLL_S", 0.1)
     folder, settings = write_record(tmp_path, "online", LINES[:3])
     result = (folder / "result.json").read_text()
     (folder / "result.json").unlink()
     lines = [json.dumps(line) + "\n" for line in LINES]
     with tracker(RECORDER, tmp_path, monkeypatch) as told:
-        mirror.begin(folder, settings)
+        notify.begin(folder, settings)
         wait_for(lambda: told.read_text().count('"log"') >= 3)
         (folder / "metrics.jsonl").write_text("".join(lines[:1]))  # as a checkpoint left it
         time.sleep(2.5)
         (folder / "metrics.jsonl").write_text("".join(lines) + '{"step": 5, "half')
         (folder / "result.json").write_text(result)
-        mirror.end(folder, settings)
-        mirror.close()
+        notify.end(folder, settings)
+        notify.close()
     words = [json.loads(line) for line in told.read_text().splitlines()]
     assert words[0] == ["init", folder.name, "online", "allow"]
     assert [(word[1], "loss" in word[2]) for word in words if word[0] == "log"] == [
@@ -289,14 +289,14 @@ def test_a_line_that_cannot_be_read_is_told_and_the_others_are_mirrored(
     with tracker(RECORDER, tmp_path, monkeypatch) as told:
         done = mirrored_again(str(folder))
         words = [json.loads(line) for line in told.read_text().splitlines()]
-        mirror.begin(folder, settings)
-        mirror.end(folder, settings)
-        mirror.close()
+        notify.begin(folder, settings)
+        notify.end(folder, settings)
+        notify.close()
     assert done.returncode == 1
-    assert f"{folder.name}: mirrored but for line 3 of {folder}/metrics.jsonl, which cannot be read" in done.stderr
+    assert f"{folder.name}: mirrored except for line 3 of {folder}/metrics.jsonl, which cannot be read" in done.stderr
     assert [word[1] for word in words if word[0] == "log"] == [2, 2, 4, 4]
     assert "1 run is whole, but not mirrored" in caplog.text
-    assert "mirrored but for line 3 of" in (tmp_path / "wandb" / "mirror.log").read_text()
+    assert "mirrored except for line 3 of" in (tmp_path / "wandb" / "mirror.log").read_text()
 
 
 def test_a_real_run_is_mirrored_and_off_starts_nothing(tiny: Any, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_real_run_is_mirrored_and_off_starts_nothing(tiny: Any, tmp_path: Path
     assert not (tmp_path / "wandb").exists()
     cfg = tiny("log.wandb=offline", "seed=1")
     metrics = run_job(cfg)
-    mirror.close()
+    notify.close()
     summary: dict[str, Any] = {}
     for record in read_back(tmp_path):
         summary |= record.get("summary", {}).get("update", {})
@@ -318,11 +318,11 @@ import sys, time
 sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
 from pathlib import Path
 from helpers.mirrored_records import write_record
-from lora_repro.mirror import mirror
-mirror.CLOSE_WAIT_S = 1.0
+from lora_repro.mirror import notify
+notify.CLOSE_WAIT_S = 1.0
 folder, settings = write_record(Path({str(tmp_path)!r}))
-mirror.begin(folder, settings)
-print(mirror._helper.process.pid, flush=True)
+notify.begin(folder, settings)
+print(notify._process.process.pid, flush=True)
 time.sleep(600)
 """
     (tmp_path / "fake").mkdir()

@@ -31,11 +31,12 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, RunFailedError
-from lora_repro.mirror import mirror
+from lora_repro.mirror.tracked_run import state_of
+from lora_repro.store.finished_runs import run_of
+from lora_repro.store.layout import FILES, FOLDERS
 from lora_repro.store.lock import holder, read_owner
 from lora_repro.store.reading import MOST_BYTES
-from lora_repro.store.record import FILES, FOLDERS, Record, State
-from lora_repro.store.recorded import run_of
+from lora_repro.store.record import Record, State
 from lora_repro.store.result import read_result
 from lora_repro.sweep import campaign
 from lora_repro.sweep.grid import Sweep
@@ -107,7 +108,7 @@ LOOKS: dict[str, Callable[[Path], object]] = {
     "diff": compared,
     "inspect": inspected,
     "truncate": lambda folder: truncate(folder, [1], settings()),
-    "mirror": mirror._state,
+    "mirror": state_of,
 }
 """What reads a record, by the command that does."""
 

@@ -19,7 +19,8 @@ from helpers.waiting import PATIENCE_S, at_once
 
 from lora_repro.config.catalogue import HOME
 from lora_repro.errors import InputError, RunFailedError
-from lora_repro.store.record import Record, read_result
+from lora_repro.store.record import Record
+from lora_repro.store.result import read_result
 from lora_repro.training.job import run_job
 
 SHORT = ("task.train_size=32", "log.checkpoint_every_s=0", "paths.outputs=store", "log.snapshots=[0,0.5,1]")

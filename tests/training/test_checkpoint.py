@@ -215,7 +215,7 @@ def test_a_checkpoint_that_lies_behind_a_snapshot_asked_for_is_not_used(
     cfg = tiny("log.snapshots=[0.125,1]")
     run_job(cfg)
     assert "log.snapshots asks for step 1, which the checkpoint has passed" in caplog.text
-    assert record_of(cfg).lacking(resolve(cfg).settings.log, resolve(cfg).run.method) == []
+    assert record_of(cfg).missing_outputs(resolve(cfg).settings.log, resolve(cfg).run.method) == []
 
 
 def test_a_finished_run_is_rebuilt_for_what_it_lacks_and_must_reproduce_its_metrics(

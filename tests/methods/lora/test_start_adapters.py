@@ -24,7 +24,8 @@ from lora_repro.models.load import load_tokenizer
 from lora_repro.store.adapter import fill
 from lora_repro.store.adapter_identity import identify_adapter
 from lora_repro.store.digests import sha256_of
-from lora_repro.store.record import TRAINED, Record
+from lora_repro.store.layout import TRAINED
+from lora_repro.store.record import Record
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
 

@@ -1,4 +1,4 @@
-"""The typed science of a finished run, read back from its record. No torch."""
+"""Finished runs: found by id or directory, with their result and their typed configuration. No torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,33 +8,72 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro.config.catalogue import group_names
-from lora_repro.config.identity import run_id
+from lora_repro.config.identity import RUN_ID, run_id
 from lora_repro.config.schema import Run, TrainConfig, load_group
-from lora_repro.errors import InputError, MissingInputError, no_such_choice
+from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice, shown
 from lora_repro.methods import METHODS
 from lora_repro.models.arch import ModelConfig
+from lora_repro.store.adapter_identity import adapter_folder
 from lora_repro.store.result import read_result
 
 
-def finished(folder: Path) -> dict[str, Any]:
+def find_run(given: str, store: str | Path) -> Path | None:
+    """Returns the directory of a run, or None if there is none.
+
+    Args:
+        given: A run's directory, its adapter/, or its id. Nothing but an id becomes a path in the store.
+        store: Where an id is looked for.
+    """
+    if (folder := adapter_folder(given)).is_dir():
+        return folder
+    folder = Path(store, "runs", given)
+    return folder if RUN_ID.fullmatch(given) and folder.is_dir() else None
+
+
+def run_folder(given: str, store: str | Path, command: str) -> Path:
+    """Returns the directory of a run as `find_run` does.
+
+    Args:
+        given: A run's directory, its adapter/, or its id.
+        store: Where an id is looked for.
+        command: Which command reads the run: the start of what an error says.
+
+    Raises:
+        MissingInputError: If there is none.
+    """
+    folder = find_run(given, store)
+    if folder is not None:
+        return folder
+    near = did_you_mean(given, [path.name for path in Path(store).glob("runs/*")]) if "/" not in given else ""
+    raise MissingInputError(
+        f"{command}: no run {shown(given)}: neither a directory nor an id in {Path(store, 'runs')}.{near}\n"
+        "Give a run id, with --runs DIR where its store is not outputs, or the run's directory."
+    )
+
+
+def finished(folder: Path, command: str = "") -> dict[str, Any]:
     """Returns what result.json of a finished run holds.
 
     Args:
         folder: The run's directory.
+        command: Which command reads it: the start of what an error says.
 
     Raises:
         MissingInputError: If it is not finished, or its result does not count.
     """
-    found = read_result(folder)
+    found, start = read_result(folder), f"{command}: " if command else ""
     if found.problem is not None:
-        raise MissingInputError(f"{found.problem}\n{found.remedy}")
+        raise MissingInputError(f"{start}{found.problem}\n{found.remedy}")
     if found.result is None:
-        raise MissingInputError(f"{folder} holds no result.json\nGive the directory of a finished run.")
+        raise MissingInputError(
+            f"{start}{folder} holds no result.json: the run is not finished.\n"
+            "Compute it first; python -m analysis status says how the runs of a sweep stand."
+        )
     return found.result
 
 
 def run_of(result: Mapping[str, Any]) -> Run:
-    """Returns the run whose result.json this is; weights and data are not needed.
+    """Returns the typed configuration in a result.json. Neither weights nor data are needed.
 
     Args:
         result: What `read_result` found.
@@ -55,7 +94,7 @@ def run_of(result: Mapping[str, Any]) -> Run:
             for group, cls in {**classes, "train": TrainConfig}.items()
         }
         run = Run(seed=config["seed"], **parts)
-        run.method.check(run.arch)  # the id does not see shapes: a model's digest stands for them
+        run.method.check(run.arch)  # the id holds the model's digest and not its shapes
         found = run_id(run)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
