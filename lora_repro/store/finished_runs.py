@@ -67,7 +67,7 @@ def finished(folder: Path, command: str = "") -> dict[str, Any]:
     if found.result is None:
         raise MissingInputError(
             f"{start}{folder} holds no result.json: the run is not finished.\n"
-            "Compute it first; python -m analysis status says how the runs of a sweep stand."
+            "Compute it first; python -m analysis status shows the state of a sweep's runs."
         )
     return found.result
 

@@ -37,16 +37,16 @@ class Result(NamedTuple):
 class _Kind(NamedTuple):
     """What a value must be: in words, and as a test."""
 
-    words: str
+    description: str
     holds: Callable[[Any], bool]
 
 
-def _of(kind: _Kind, words: str) -> _Kind:
-    return _Kind(words, lambda value: isinstance(value, dict) and all(kind.holds(item) for item in value.values()))
+def _of(kind: _Kind, description: str) -> _Kind:
+    return _Kind(description, lambda value: isinstance(value, dict) and all(map(kind.holds, value.values())))
 
 
 def _or_null(kind: _Kind) -> _Kind:
-    return _Kind(f"{kind.words} or null", lambda value: value is None or kind.holds(value))
+    return _Kind(f"{kind.description} or null", lambda value: value is None or kind.holds(value))
 
 
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
@@ -139,7 +139,7 @@ def _wrong(result: dict[str, Any]) -> str | None:
             if key.startswith("config.") or (key.startswith("data.") and "data" in result):
                 return f"it lacks {key}"
         elif not kind.holds(value):
-            return f"{key} must be {kind.words}"
+            return f"{key} must be {kind.description}"
     task = task_of(result["config"])
     if task is not None:
         for split, described in result.get("data", {}).items():

@@ -1,6 +1,5 @@
 """Bad input on the command line: refused in a few lines, with cause and remedy, and nothing is lost."""
 
-import os
 import re
 import shlex
 import shutil
@@ -330,11 +329,3 @@ def test_a_signal_ends_a_sweep_in_one_line_and_keeps_what_is_finished(number: in
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
     states = [path.read_text() for path in tmp_path.glob("runs/*/status.json")]
     assert sum('"interrupted"' in state for state in states) == 1
-
-
-def test_the_programs_answer_quickly_without_torch() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "lora_repro", "--cfg", "job"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HOME)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "lora_repro.config.schema" in imported and not imported & {"torch", "transformers", "pandas", "wandb"}
-    assert os.linesep + "method:" in done.stdout
