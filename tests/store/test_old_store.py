@@ -1,0 +1,162 @@
+"""A store of an earlier version, tests/data/old_store, is read, resumed, skipped and printed as it was."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers.commands import call, run_here
+from helpers.fixture_types import Captured, Compose
+from safetensors.numpy import load_file
+
+from analysis.runs import load_runs
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.store.finished_runs import finished, run_of
+from lora_repro.store.record import Record, State
+from lora_repro.training.job import run_job
+
+OLD = Path(__file__).parents[1] / "data" / "old_store"
+TABLE6 = ("+sweeps=table6", "scale=smoke")
+LORA = "tiny_bert-generated-lora-r2-qv-s0-f43bcd6b49"
+INTERRUPTED = ("seed=3", "train.epochs=3", "log.snapshots=[0,1]")
+"""The run that was killed, on top of the `tiny` fixture."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A copy that may be written into."""
+    shutil.copytree(OLD / "runs", tmp_path / "runs")
+    return tmp_path
+
+
+def finished_runs() -> list[Path]:
+    return sorted(path.parent for path in OLD.glob("runs/*/result.json"))
+
+
+def every_byte(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_computed_alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Tells whether two results come from equal machines, so that their numbers are equal to the last bit."""
+    one, other = ({**result["provenance"], "torch": result["provenance"]["versions"]["torch"]} for result in (old, new))
+    return all(one[key] == other[key] for key in ("device_class", "threads", "torch"))
+
+
+def assert_same_metrics(new: dict[str, Any], old: dict[str, Any], exactly: bool) -> None:
+    assert len(new["metrics_by_epoch"]) == len(old["metrics_by_epoch"])
+    for one, other in zip(new["metrics_by_epoch"], old["metrics_by_epoch"], strict=True):
+        assert list(one) == list(other)
+        for key in one:
+            assert one[key] == (other[key] if exactly else pytest.approx(other[key], abs=0.05)), key
+
+
+def test_every_run_keeps_its_id_and_its_typed_configuration() -> None:
+    folders = finished_runs()
+    assert len(folders) == 11
+    for folder in folders:
+        run = run_of(finished(folder))
+        assert run_id(run) == folder.name
+        assert Record(OLD, folder.name).state is State.finished
+    assert {run_of(finished(folder)).method.name for folder in folders} == {"lora", "full", "head_only"}
+
+
+def test_load_runs_reads_it() -> None:
+    frame = load_runs(OLD)
+    assert frame.attrs["problems"] == [] and list(frame["run_id"]) == [folder.name for folder in finished_runs()]
+    row = frame.set_index("run_id").loc[LORA]
+    assert (row["method.r"], row["task.form"], row["seed"]) == (2, "label", 0)
+    assert (
+        row["eval/accuracy"]
+        == json.loads((OLD / "runs" / LORA / "result.json").read_text())["metrics"]["eval/accuracy"]
+    )
+    assert set(frame["task.form"]) == {"label", "text"}
+
+
+def test_its_table_is_printed_with_the_same_numbers(capsys: Captured) -> None:
+    code, out, _ = call(capsys, "table", "6", "--scale", "smoke", "--runs", OLD, "--format", "json")
+    assert code == 0 and json.loads(out) == json.loads((OLD / "table6.json").read_text())
+    code, out, _ = call(capsys, "table", "6", "--scale", "smoke", "--runs", OLD)
+    assert code == 0 and rows(out) == rows((OLD / "table6.md").read_text())
+
+
+def rows(table: str) -> list[str]:
+    """The rows of a table's body: what stands above and below may be said in other words."""
+    found = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(found) > 2
+    return found[1:]
+
+
+def test_plan_and_sweep_leave_out_what_is_finished(store: Path, capsys: Captured) -> None:
+    before = every_byte(store)
+    code, out, _ = call(capsys, "plan", *TABLE6, "--runs", store)
+    assert code == 0 and "Plan: 8 of 8 runs finished, 0 to run" in out
+    done = run_here(["lora_repro", "-m", *TABLE6, f"paths.outputs={store}", "log.wandb=off"], capsys)
+    assert done.returncode == 0, done.stderr
+    assert "Plan: 8 of 8 runs finished, 0 to run" in done.stderr and every_byte(store) == before
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_as_the_undisturbed_one(
+    tiny: Compose, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lora_repro")
+    cfg = tiny(*INTERRUPTED, f"paths.outputs={store}", "log.resume=any", "log.wandb=off")
+    record = Record(store, run_id(resolve(cfg).run))
+    assert record.state is State.stale
+    run_job(cfg)
+    assert f"{record.run_id} goes on from step" in caplog.text
+    result = finished(record.folder)
+    undisturbed = json.loads((OLD / "undisturbed.json").read_text())
+    assert_same_metrics(result, undisturbed, exactly=is_computed_alike(undisturbed, result))
+    logged = [json.loads(line)["step"] for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
+    assert logged == sorted(logged) and logged[-1] == 12
+    assert {path.name for path in (record.folder / "snapshots").iterdir()} == {"0.safetensors", "1.safetensors"}
+
+
+def test_a_run_computed_now_writes_the_record_that_was_written_then(tiny: Compose, store: Path, tmp_path: Path) -> None:
+    cfg = tiny("method=head_only", f"paths.outputs={tmp_path / 'new'}", "log.wandb=off")
+    run_job(cfg)
+    (new,) = (tmp_path / "new" / "runs").iterdir()
+    old = store / "runs" / new.name
+    ours, theirs = finished(new), finished(old)
+    assert list(ours) == list(theirs) and ours["config"] == theirs["config"] and ours["params"] == theirs["params"]
+    exactly = is_computed_alike(theirs, ours)
+    assert_same_metrics(ours, theirs, exactly)
+    assert [path.name for path in sorted(new.iterdir())] == [path.name for path in sorted(old.iterdir())]
+    run, run_then = (yaml.safe_load((folder / "config.yaml").read_text())["run"] for folder in (new, old))
+    assert run == run_then
+    if exactly:
+        assert ours["digests"] == theirs["digests"]
+
+
+def test_a_run_starts_from_an_old_adapter_and_scores_as_it_did(tiny: Compose, store: Path) -> None:
+    base = (f"paths.outputs={store}", "log.wandb=off", "method.r=2", "task.train_size=null")
+    sizes = ("task.eval_size=null", "task.test_size=null")
+    scores = run_job(tiny(*base, *sizes, f"train.init_from={LORA}", "train.epochs=0"))
+    old = finished(store / "runs" / LORA)["metrics"]
+    assert {key for key in scores if key in old} >= {"eval/accuracy", "test/accuracy"}
+    for key in ("eval/accuracy", "test/accuracy"):
+        assert scores[key] == pytest.approx(old[key], abs=0.02)
+
+
+def test_diff_inspect_and_truncate_read_it(store: Path, capsys: Captured) -> None:
+    other = "tiny_bert-generated-lora-r1-qv-s0-d497d3fd23"
+    code, out, _ = call(capsys, "diff", LORA, other, "--runs", store, "--format", "json")
+    assert code == 0 and "method.r" in out
+    code, out, _ = call(capsys, "inspect", LORA, "--runs", store, "--format", "json")
+    entries = json.loads(out)
+    assert code == 0 and [(each["layer"], each["weight"], each["r"]) for each in entries] == [
+        (layer, weight, 2) for layer in (0, 1) for weight in "qv"
+    ]
+    tensors = load_file(store / "runs" / LORA / "adapter" / "adapter_model.safetensors")
+    for each in entries:
+        A, B = (tensors[f"base_model.model.{each['module']}.lora_{name}.weight"].astype(float) for name in "AB")
+        assert each["norm"] == pytest.approx(each["scaling"] * np.linalg.norm(B @ A), rel=1e-6)
+    code, out, err = call(capsys, "truncate", LORA, "--runs", store, "--format", "json")
+    assert code == 0, err
+    accuracy = finished(store / "runs" / LORA)["metrics"]["eval/accuracy"]
+    assert str(round(100 * accuracy, 1)) in out or str(accuracy) in out
