@@ -10,7 +10,6 @@ import torch
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
 from hydra.core.config_store import ConfigStore
-from lora_repro.store.recorded import run_of
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import nn
@@ -25,6 +24,7 @@ from lora_repro.errors import InputError
 from lora_repro.methods import METHODS, Count, MethodConfig, trainable
 from lora_repro.methods.base import Tensors
 from lora_repro.models.arch import Arch, Site
+from lora_repro.store.finished_runs import run_of
 from lora_repro.store.record import Record
 from lora_repro.sweep.grid import Job
 from lora_repro.training import interrupt

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
-from lora_repro.store.recorded import run_of
 
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
+from lora_repro.store.finished_runs import run_of
 from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding
 from lora_repro.tasks.ratings import RatingsConfig
