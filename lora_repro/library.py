@@ -3,7 +3,7 @@
 What is attached, drawn, counted and written is what a run has: the same layers, starts, names and files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,8 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import Count, LoRAConfig
 from lora_repro.methods.lora import Bias, Init
 from lora_repro.methods.lora.layers import LoRAEmbedding, LoRALinear, merge
-from lora_repro.models.arch import Arch, arch_of
+from lora_repro.models.arch import Arch, arch_of, is_counted
+from lora_repro.models.meta import Unreadable, blueprint_of
 from lora_repro.store.adapter import fill, write_adapter
 
 E = TypeVar("E", Init, Bias)
@@ -101,11 +102,12 @@ def attach_lora(
     freeze_A: bool = False,
     bias: str = "none",
     seed: int = 0,
+    sites: Mapping[str, str] | None = None,
 ) -> Adapted:
     """Puts LoRA on a model, in place, and freezes all else but the classification head.
 
     Args:
-        model: A classifier or a language model of an architecture that is known here, in fp32.
+        model: A classifier or a language model of transformers, in fp32.
         targets: The matrices: of q, k, v, o, up, down, gate and embed those that the model has. ["q", "v"] or "qv".
         r: The rank.
         alpha: The update is (alpha / r) B A.
@@ -116,11 +118,12 @@ def attach_lora(
         freeze_A: Train B alone.
         bias: Which biases are trained too: "none", "lora_only" (of the adapted layers) or "all".
         seed: What A is drawn from, with the name and the shape of each matrix.
+        sites: Where a matrix is, if the names of the modules do not tell: {"q": "layers.*.attn.q"}, as model.sites.
 
     Raises:
         InputError: If the model is of a kind that is not known, has LoRA already, or a value is impossible.
     """
-    arch = _arch(model)
+    arch = _arch(model, sites)
     method = LoRAConfig(
         name="lora",
         targets=list(targets),
@@ -146,7 +149,7 @@ def _has_lora(model: nn.Module) -> bool:
     return any(isinstance(module, LoRALinear | LoRAEmbedding) for module in model.modules())
 
 
-def _arch(model: PreTrainedModel) -> Arch:
+def _arch(model: PreTrainedModel, sites: Mapping[str, str] | None) -> Arch:
     """Returns the shapes of a model, held against its own parameters."""
     name = type(model).__name__
     if _has_lora(model):
@@ -154,7 +157,14 @@ def _arch(model: PreTrainedModel) -> Arch:
     is_classifier = name.endswith("ForSequenceClassification")
     if not is_classifier and not name.endswith(("ForCausalLM", "LMHeadModel")):
         raise InputError(f"{name}: neither a classifier of texts nor a language model.\n{_KINDS}")
-    arch = arch_of(model.config.to_dict(), model.config.num_labels if is_classifier else None)
+    config, num_labels = model.config.to_dict(), model.config.num_labels if is_classifier else None
+    if is_counted(config):
+        arch = arch_of(config, num_labels)
+    else:
+        try:
+            arch = blueprint_of(model, num_labels).arch(str(config["model_type"]), num_labels, dict(sites or {}))
+        except Unreadable as error:
+            raise InputError(f"{name}: {error}\n{_KINDS}") from None
     if wrong := arch.misfits({name: tuple(parameter.shape) for name, parameter in model.named_parameters()}):
         raise InputError(f"{name}: {wrong[0]} in a model of type {arch.model_type}.\n{_KINDS}")
     if other := {str(p.dtype) for p in model.parameters()} - {"torch.float32"}:

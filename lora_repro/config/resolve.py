@@ -16,6 +16,7 @@ from lora_repro.costs import budget
 from lora_repro.errors import InputError
 from lora_repro.methods import METHODS, SizedConfig, refuse_untrainable
 from lora_repro.models.arch import ModelConfig
+from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import identify_local, refuse_impossible_weights
 from lora_repro.store.adapter_identity import identify_adapter
 
@@ -56,8 +57,11 @@ def resolve(cfg: DictConfig) -> Resolved:
     _check_scale(settings.scale.name)
     settings.check()
     if run.model.name == "local":
+        folder = Path(settings.paths.model or "").expanduser()
         run.model.config, run.model.digest = identify_local(settings.paths.model)
-        refuse_impossible_weights(Path(settings.paths.model or "").expanduser(), run.arch)
+        run.model.blueprint = read_blueprint(folder, run.model.config, run.task.head_width)
+        refuse_impossible_weights(folder, run.arch)
+    run.model.sites = dict(run.model.given_sites)
     run.model.check()
     run.task.check()
     run.train.check(run.arch, run.method.added_tokens)

@@ -13,7 +13,7 @@ from lora_repro.config.settings import ScaleConfig, Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, no_such_choice
 from lora_repro.methods import METHODS, MethodConfig
-from lora_repro.models.arch import Arch, ModelConfig, arch_of
+from lora_repro.models.arch import Arch, ModelConfig
 from lora_repro.sweep import workers
 from lora_repro.tasks import FAMILIES, TaskConfig
 
@@ -102,7 +102,7 @@ class Run:
     @property
     def arch(self) -> Arch:
         """Shapes of the model with this task's head."""
-        return arch_of(self.model.config, self.task.head_width)
+        return self.model.arch(self.task.head_width)
 
     @property
     def trained_by_method(self) -> int:

@@ -80,8 +80,8 @@ def weight_names(folder: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Puts into words what a library raises while it reads a file of the user's: of any class, as nothing is checked.
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever a library raises while it reads a user's file into an error that a person can mend.
 
     Raises:
         MissingInputError: Naming the file, and the first line of the library's own words.

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache as memoize
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lora_repro.errors import MissingInputError
-from lora_repro.models.arch import Arch, ModelConfig, Source, refuse_unknown
+from lora_repro.models.arch import Arch, ModelConfig, Source
 from lora_repro.models.json_files import read_keys, unreadable
 from lora_repro.models.weights import WEIGHTS, shapes_in, weight_files
 from lora_repro.store.reading import parse_foreign_json, parse_json
@@ -120,7 +119,6 @@ def _digest_of(folder: Path, config: Mapping[str, Any]) -> str:
             f"paths.model: {folder} holds an adapter beside the model (adapter_config.json), which is not read.\n"
             "Merge it into the weights, or move it away and give it as train.init_from=DIR"
         )
-    refuse_unknown(config, partial(shapes_in, files), files[0])
     _check_tokenizer(folder)
     tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     digests = {path.name: sha256_of(path) for path in (*files, *tokenizer)}

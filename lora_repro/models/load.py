@@ -14,8 +14,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertTokenizer,
     PretrainedConfig,
@@ -28,19 +26,19 @@ from transformers.activations import ACT2FN
 from lora_repro import draw
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.costs.memory import COPIED_UP_TO
-from lora_repro.errors import MissingInputError
+from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import labels
-from lora_repro.models.arch import Arch, ModelConfig, Source
-from lora_repro.models.declared import only, read_config, tokenizer_names, told, weight_names
+from lora_repro.models.arch import Arch, ModelConfig, Source, is_counted
+from lora_repro.models.declared import only, read_config, reading, tokenizer_names, weight_names
 from lora_repro.models.inputs import find_model, sha256_of_bytes
 from lora_repro.models.json_files import read_keys
+from lora_repro.models.meta import Unreadable, class_for
 from lora_repro.models.pickled import refuse_more_than_tensors
 from lora_repro.models.pooling import read_first_position, read_last_token
+from lora_repro.models.probe import refuse_other_scores
 from lora_repro.models.weights import weight_files
 from lora_repro.training.precision import has_fast_bf16
 
-OUTPUTS = ("classifier.out_proj", "classifier", "score")
-"""The layers whose outputs are the labels; the first that a model has."""
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
@@ -82,7 +80,7 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
     folder = _folder(run.model, model_path, cache_dir)
     if folder is None:
         return _load(run, "", device)
-    with told(f"the model in {folder}"):
+    with reading(f"the model in {folder}"):
         return _load(run, str(folder), device)
 
 
@@ -116,12 +114,15 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
         read_first_position(model)
     if arch.is_decoder and arch.head_modules:
         read_last_token(model)
+    if arch.reading is not None:
+        log.info("model=%s: %s", run.model.name, arch.reading.describe())
+        refuse_other_scores(model, run)
     return Loaded(model, missing)
 
 
 def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits: Collection[str]) -> None:
     """Puts the outputs of a head that was trained before into the order of the task's labels, by their names."""
-    output = output_of(run.arch)
+    output = run.arch.output
     if output is not None and f"{output}.weight" not in missing:
         put_labels_in_order(model, run, "model=local")
     elif output is not None and f"{output}.weight" in misfits:
@@ -129,11 +130,6 @@ def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits:
             "model=local: the head in the weights is not as wide as task %s needs (%d outputs); it starts anew.",
             run.task.name, run.task.head_width,
         )  # fmt: skip
-
-
-def output_of(arch: Arch) -> str | None:
-    """Returns the layer whose outputs are the labels; None of a language model."""
-    return next((name for name in OUTPUTS if f"{name}.weight" in arch.parameters), None)
 
 
 def label_order(run: Run) -> list[int] | None:
@@ -150,7 +146,7 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
         run: Its run.
         whose: Where the head comes from, for the words.
     """
-    output, found, order = output_of(run.arch), _labels_of_base(run), label_order(run)
+    output, found, order = run.arch.output, _labels_of_base(run), label_order(run)
     if output is None or found is None:
         return
     if order is None:
@@ -196,7 +192,7 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
         )
     names = tokenizer_names(config, folder)
     read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: its faults are told here
-    with told(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
+    with reading(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
         tokenizer = AutoTokenizer.from_pretrained(files, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
@@ -239,15 +235,15 @@ def _template(
     config = read_config(Path(folder) / "config.json", keys)
     config.output_hidden_states = config.output_attentions = False  # nothing here reads them
     config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
-    for key in DROPOUTS:
+    for key in DROPOUTS if is_counted(keys) else _dropouts_of(config):
         if hasattr(config, key):
             setattr(config, key, dropout)
     if getattr(config, "classifier_dropout", None) is not None:
         config.classifier_dropout = dropout
-    auto: Any = AutoModelForCausalLM
-    if head_width is not None:
-        auto, config.num_labels = AutoModelForSequenceClassification, head_width
-    _forget_pad_outside_vocabulary(config)
+    try:
+        auto = class_for(config, head_width)
+    except Unreadable as error:
+        raise InputError(f"model: {config.model_type}: {error}") from None
     attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
     if folder:
         return _read(Path(folder), auto, config, attention)
@@ -267,7 +263,7 @@ def _template(
 def _read(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:
     """Reads a model's weights from its folder, and nothing else that lies there."""
     activation = next((getattr(config, key) for key in ACTIVATIONS if hasattr(config, key)), None)
-    if activation not in ACT2FN:
+    if is_counted(config.to_dict()) and activation not in ACT2FN:
         raise MissingInputError(
             f"{folder}/config.json: hidden_act {activation!r} is no activation of transformers.\n"
             "Give the config.json that belongs to the weights."
@@ -279,7 +275,7 @@ def _read(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> 
     transformers_logging.disable_progress_bar()
     try:
         with (
-            told(f"the model in {folder}"),
+            reading(f"the model in {folder}"),
             only(folder, weight_names(folder), {"model_type": config.model_type}) as alone,
         ):
             model, info = auto.from_pretrained(
@@ -309,19 +305,15 @@ def _read(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> 
     return _Template(model, frozenset(info["missing_keys"]) | misfits, misfits)
 
 
+def _dropouts_of(config: PretrainedConfig) -> list[str]:
+    """Returns the keys of a configuration that are a dropout; leaving out whole layers (layerdrop) is none."""
+    values = config.to_dict().items()
+    return [key for key, value in values if "drop" in key and "layerdrop" not in key and type(value) in (int, float)]
+
+
 def _stored_as(parameter: str, kinds: Mapping[str, str]) -> str | None:
     """Returns in which kind of number a parameter is stored, if in none that is plain; its prefix may be left out."""
     return next((kind for name, kind in kinds.items() if f".{parameter}".endswith(f".{name}")), None)
-
-
-def _forget_pad_outside_vocabulary(config: PretrainedConfig) -> None:
-    """Takes a pad token that has no row away, with which no embedding can be made; padding is known by the mask.
-
-    RoBERTa counts positions from its pad token and keeps it.
-    """
-    pad = config.pad_token_id
-    if config.model_type != "roberta" and pad is not None and not 0 <= pad < config.vocab_size:
-        config.pad_token_id = None
 
 
 def random_digest(model: nn.Module, missing: frozenset[str]) -> str:
@@ -335,9 +327,9 @@ def random_digest(model: nn.Module, missing: frozenset[str]) -> str:
 
 
 def _draw(seed: int, name: str, shape: tuple[int, ...], std: float) -> Tensor:
-    """Draws a weight of the head from N(0, std), a bias as zero: transformers' initialisation, keyed by name."""
+    """Draws a weight of the head from N(0, std), keyed by name; a bias starts at 0, the weight of a norm at 1."""
     if len(shape) == 1:
-        return torch.zeros(shape)
+        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
     return torch.from_numpy(draw.normal(seed, name, shape, std))
 
 

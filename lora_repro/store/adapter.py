@@ -13,7 +13,7 @@ from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import MethodConfig
 from lora_repro.models.arch import Arch
-from lora_repro.models.load import label_order, output_of, put_labels_in_order
+from lora_repro.models.load import label_order, put_labels_in_order
 from lora_repro.models.pickled import PLAIN
 from lora_repro.store.adapter_identity import adapter_folder, identify_adapter
 from lora_repro.store.digests import sha256_of
@@ -184,7 +184,7 @@ def fill(
 
 def _output_names(arch: Arch) -> list[str]:
     """Returns the parameters with a row for each label."""
-    output = output_of(arch)
+    output = arch.output
     return [name for name in arch.parameters if output is not None and name.startswith(f"{output}.")]
 
 

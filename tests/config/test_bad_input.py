@@ -115,7 +115,7 @@ CASES = [
     ("config.json", f"run {LOCAL}/no_json", "config.json is no JSON", "Give "),
     ("config.json", f"run {LOCAL}/list", "config.json holds no keys", "Give "),
     ("config.json", f"run {LOCAL}/no_key", "config.json of this bert lacks the key 'intermediate_size'", "Give "),
-    ("architecture", f"run {LOCAL}/no_type", "unknown architecture 'None'", "Known: bert, roberta"),
+    ("architecture", f"run {LOCAL}/no_type", "unknown architecture", "To count it"),
     ("config.json", f"run {LOCAL}/act", "magic", "Give "),
     ("shape", f"run {LOCAL}/zero", "hidden_size must be a whole number from 1 to", "given: 0"),
     ("shape", f"run {LOCAL}/negative", "hidden_size must be a whole number from 1 to", "given: -32"),

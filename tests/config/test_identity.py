@@ -59,6 +59,7 @@ TASK_DEFAULTS = {
     "permute_labels": False,
 }
 GOLDEN_DEFAULTS = {
+    "ModelConfig.sites": {},
     "TrainConfig.max_steps": None,
     "TrainConfig.warmup_steps": None,
     "TrainConfig.head_learning_rate": None,

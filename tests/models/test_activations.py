@@ -111,7 +111,7 @@ def test_what_is_kept_is_read_without_torch(tiny: Compose, tmp_path: Path) -> No
     code = f"""
 import pickle, sys
 sys.modules["torch"] = None
-from lora_repro.second_moments import second_moments
+from lora_repro.models.second_moments import second_moments
 print(sum(float(matrix.sum()) for matrix in second_moments(*pickle.load(open({str(given)!r}, "rb"))).values()))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

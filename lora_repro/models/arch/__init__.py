@@ -1,11 +1,10 @@
-"""Shapes of a model from its configuration, with which counting, planning and adapting begin. No torch."""
+"""Shapes of a model from its configuration, from which it is counted, planned and adapted. No torch."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -13,10 +12,28 @@ from omegaconf import MISSING
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError
 from lora_repro.models.arch.base import ROLES, Arch, Part, Shape, Site
+from lora_repro.models.arch.blueprint import Blueprint
 from lora_repro.models.arch.families import FAMILIES
-from lora_repro.models.arch.unknown import HOW_TO_ADD, matrices
 
-__all__ = ["ROLES", "Arch", "ModelConfig", "Part", "Shape", "Site", "Source", "arch_of", "refuse_unknown"]
+__all__ = [
+    "HOW_TO_ADD",
+    "ROLES",
+    "Arch",
+    "Blueprint",
+    "ModelConfig",
+    "Part",
+    "Shape",
+    "Site",
+    "Source",
+    "arch_of",
+    "is_counted",
+]
+
+HOW_TO_ADD = (
+    "model=local paths.model=DIR reads the architecture of any classifier or language model of transformers from its "
+    "folder. To count one from config.json alone: a function with Plan in lora_repro/models/arch/families.py, its line "
+    "in FAMILIES there, and a row in tests/models/test_arch.py, which holds it against the class of transformers."
+)
 
 
 class Source(str, Enum):
@@ -30,7 +47,7 @@ class Source(str, Enum):
 
 @dataclass
 class ModelConfig:
-    """Which backbone. Only name, digest and dropout are science; all else describes what the digest names.
+    """Which backbone. Name, digest, dropout and sites enter the run's id; all else describes what the digest names.
 
     So nothing else can be overridden (`resolve` refuses it), and what the weights come with must agree with it.
     """
@@ -40,6 +57,10 @@ class ModelConfig:
     """sha256 of model.safetensors, checked when the weights are loaded; or the hub's commit, see `revision`."""
     dropout: float = MISSING
     """Dropout of the backbone while training, hidden states and attention alike."""
+    sites: dict[str, str | None] = field(default_factory=dict)
+    """Of model=local: which modules are q, k, v ..., where their names do not tell; see arch/names.py."""
+    blueprint: dict[str, Any] = field(default_factory=dict, metadata=NOT_IN_ID)
+    """Of model=local: what was read of an architecture that no function here counts; see arch/blueprint.py."""
     source: Source = field(default=Source.pretrained, metadata=NOT_IN_ID)
     config: dict[str, Any] = field(default=MISSING, metadata=NOT_IN_ID)
     """The keys of transformers' config.json that fix shapes and function."""
@@ -62,13 +83,36 @@ class ModelConfig:
     """Other files that are needed, each with its sha256."""
 
     def check(self) -> None:
-        """Refuses an impossible dropout.
+        """Refuses an impossible dropout, and sites of a model that needs none.
 
         Raises:
-            InputError: If dropout is not in [0, 1).
+            InputError: If dropout is not in [0, 1), or sites are given for an architecture that is counted.
         """
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout: must be in [0, 1) (given: {self.dropout}).")
+        if self.given_sites and not self.blueprint:
+            raise InputError(
+                f"model.sites: the matrices of {self.config.get('model_type')} are known here (given: "
+                f"{', '.join(self.given_sites)}).\nLeave it out; it is for an architecture that model=local reads."
+            )
+
+    def arch(self, num_labels: int | None) -> Arch:
+        """Returns the model's shapes.
+
+        Args:
+            num_labels: Width of the classifier's output; None for a language model, which has no classifier.
+
+        Raises:
+            InputError: If the architecture is unknown, a key is missing, or `sites` mean no matrix.
+        """
+        if self.blueprint:
+            return _read(json.dumps([self.config.get("model_type"), self.blueprint, self.given_sites]), num_labels)
+        return arch_of(self.config, num_labels)
+
+    @property
+    def given_sites(self) -> dict[str, str]:
+        """The sites that are given."""
+        return {key: pattern for key, pattern in self.sites.items() if pattern is not None}
 
 
 def arch_of(config: Mapping[str, Any], num_labels: int | None) -> Arch:
@@ -105,27 +149,19 @@ def _arch(config_json: str, num_labels: int | None) -> Arch:
         ) from error
 
 
-def refuse_unknown(config: Mapping[str, Any], shapes: Callable[[], Mapping[str, Shape] | None], weights: Path) -> None:
-    """Refuses an architecture that is not known, and lists the matrices of its weights for whoever adds it.
+@cache
+def _read(blueprint_json: str, num_labels: int | None) -> Arch:
+    model_type, blueprint, sites = json.loads(blueprint_json)
+    return Blueprint.from_dict(blueprint).arch(str(model_type), num_labels, sites)
 
-    Args:
-        config: The config.json beside the weights.
-        shapes: Reads the shapes of all tensors; None where the file does not tell them.
-        weights: The file that they are read from, for the words.
 
-    Raises:
-        InputError: With the list and what to do.
-    """
-    family = str(config.get("model_type"))
-    if family in FAMILIES:
-        return
-    found = shapes()
-    if found is None:
-        told = [f"{weights} is a pickle, whose matrices cannot be listed: save_pretrained writes safetensors."]
-    else:
-        told = [f"Matrices in {weights}:", *(f"  {line}" for line in matrices(found))]
-    raise InputError("\n".join([_unknown(family), *told, HOW_TO_ADD]))
+def is_counted(config: Mapping[str, Any]) -> bool:
+    """Tells whether a function here counts this architecture from the keys of its config.json."""
+    return config.get("model_type") in FAMILIES
 
 
 def _unknown(family: str) -> str:
-    return f"model: unknown architecture {family!r} (model_type in config.json).\nKnown: {', '.join(FAMILIES)}."
+    return (
+        f"model: the architecture {family!r} (model_type in config.json) is not counted here.\n"
+        f"Counted: {', '.join(FAMILIES)}."
+    )

@@ -2,15 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from lora_repro.errors import InputError
 
+if TYPE_CHECKING:
+    from lora_repro.models.arch.names import Reading
+
 ROLES = ("q", "k", "v", "o", "up", "down", "gate", "embed")
 """The paper's names of the attention matrices (Section 4.2), then the feed-forward ones and the token embedding."""
+
+OUTPUTS = ("classifier.out_proj", "classifier", "score")
+"""The layers whose outputs are the labels; the first that a model has."""
 
 Shape = tuple[int, ...]
 
@@ -80,10 +86,17 @@ class Arch(NamedTuple):
     """Modules that every method trains (as the authors do): classifier and BERT's pooler; none in a language model."""
     sites: tuple[Site, ...]
     is_decoder: bool
+    reading: "Reading | None" = None
+    """Which matrices were found by their names, of a model that no function here counts."""
 
     def is_head(self, parameter: str) -> bool:
         """Tells whether a parameter belongs to the head."""
         return bool(self.head_modules) and parameter.startswith(tuple(f"{module}." for module in self.head_modules))
+
+    @property
+    def output(self) -> str | None:
+        """The layer whose outputs are the labels; None of a language model."""
+        return next((name for name in OUTPUTS if f"{name}.weight" in self.parameters), None)
 
     @property
     def head_size(self) -> int:
@@ -110,16 +123,17 @@ class Arch(NamedTuple):
         return [role for role in ROLES if any(site.role == role for site in self.sites)]
 
     def select(self, roles: list[str]) -> list[Site]:
-        """Returns the sites of these letters, layer by layer.
+        """Returns the sites of these roles, layer by layer.
 
         Raises:
-            InputError: If a letter names no matrix of this architecture.
+            InputError: If this architecture has no matrix of a role.
         """
         for role in roles:
             if role not in self.roles:
+                advice = "Example: method.targets=[q,v]" if self.reading is None else f"\n{self.reading.advice()}"
                 raise InputError(
                     f"method.targets: no matrix {role!r} in {self.model_type} (given: [{', '.join(roles)}]).\n"
-                    f"Matrices here: {', '.join(self.roles)}. Example: method.targets=[q,v]"
+                    f"Matrices here: {', '.join(self.roles) or 'none'}. {advice}"
                 )
         return [site for site in self.sites if site.role in roles]
 

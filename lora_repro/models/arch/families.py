@@ -1,4 +1,4 @@
-"""The architectures: one function each, from the keys of a transformers config.json to shapes and sites.
+"""The architectures that are counted: one function each, from the keys of a config.json to shapes and sites.
 
 To add one, write a function with `Plan` and give it a line in FAMILIES; a row of tests/models/test_arch.py holds it
 against the class of transformers.

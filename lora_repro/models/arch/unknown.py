@@ -1,14 +1,9 @@
-"""What is told of an architecture that is not known here: its matrices, and how to add it. No torch."""
+"""The list of a model's matrices, shown where their roles are not known. No torch."""
 
 import re
 from collections.abc import Iterable, Mapping
 
 from lora_repro.models.arch.base import Shape
-
-HOW_TO_ADD = (
-    "To add it: a function with Plan in lora_repro/models/arch/families.py, its line in FAMILIES there, and a row in "
-    "tests/models/test_arch.py, which holds it against the class of transformers."
-)
 
 
 def matrices(shapes: Mapping[str, Shape]) -> list[str]:
@@ -20,10 +15,15 @@ def matrices(shapes: Mapping[str, Shape]) -> list[str]:
     Returns:
         For example `encoder.block.{0..11}.layer.0.SelfAttention.q.weight (768, 768)`.
     """
-    groups = [(_parts(name), shape) for name, shape in shapes.items() if len(shape) == 2]
+    return [f"{name} {shape}" for name, shape in grouped(shapes) if len(shape) == 2]
+
+
+def grouped(shapes: Mapping[str, Shape]) -> list[tuple[str, Shape]]:
+    """Returns the names and shapes of tensors, those that differ in one number together: h.{0..11}.attn.weight."""
+    groups = [(_parts(name), shape) for name, shape in shapes.items()]
     for position in range(max((len(parts) for parts, _ in groups), default=0)):
         groups = _merged(groups, position)
-    return [f"{'.'.join(map(_written, parts))} {shape}" for parts, shape in groups]
+    return [(".".join(map(_written, parts)), shape) for parts, shape in groups]
 
 
 Parts = tuple[str | tuple[int, ...], ...]
