@@ -120,22 +120,29 @@ def _add_budget(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     budget.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="default: %(default)s")
     budget.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
     budget.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
-    budget.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model=local paths.model=DIR")
+    budget.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="model=local paths.model=DIR model.sites.q=..."
+    )
 
 
 def _budget(options: argparse.Namespace) -> str:
     from analysis.budgets import model_of, offers
     from analysis.render import budgets
     from lora_repro.costs.saved_tensors import Batch, Products
+    from lora_repro.models.arch.names import KEYS
 
     model = taken(options, "model", options.model, "--model")
     given = taken(options, "method.budget", options.budget, "--budget")
     folder = taken(options, "paths.model", None, "paths.model")
+    given_sites = {key: taken(options, f"model.sites.{key}", None, f"model.sites.{key}") for key in KEYS}
     if options.overrides:
         raise InputError(f"budget: takes no {options.overrides[0]}. Leave it out (see budget --help).")
     if model is None or given is None:
         raise InputError("budget: needs a model and a budget. Example: budget --model gpt3_175b --budget 18M")
-    config, arch = model_of(model, folder, options.num_labels)
+    sites = {key: str(pattern) for key, pattern in given_sites.items() if pattern is not None}
+    config, arch = model_of(model, folder, options.num_labels, sites)
+    if arch.reading is not None:
+        print(f"{model}: {arch.reading.describe()}", file=sys.stderr)
     length = options.length if options.length is not None else min(128, arch.max_length)
     for flag, value, most in (("--batch-size", options.batch_size, None), ("--length", length, arch.max_length)):
         if value < 1 or (most is not None and value > most):

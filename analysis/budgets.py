@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_repro.config.schema import load_group
@@ -21,7 +22,8 @@ from lora_repro.methods import (
     PrefixLayerConfig,
     SizedConfig,
 )
-from lora_repro.models.arch import Arch, arch_of
+from lora_repro.models.arch import Arch, ModelConfig
+from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import read_config
 from lora_repro.sweep.grid import Job
 
@@ -62,27 +64,35 @@ class Offers(NamedTuple):
     """What comes nearest among the rest, in words."""
 
 
-def model_of(name: str, folder: str | None, num_labels: int | None) -> tuple[Mapping[str, Any], Arch]:
+def model_of(
+    name: str, folder: str | None, num_labels: int | None, sites: Mapping[str, str] | None = None
+) -> tuple[Mapping[str, Any], Arch]:
     """Returns the keys of a model's config.json, and its shapes.
 
     Args:
         name: A model of conf/model.
-        folder: Of model=local, whose config.json is read.
+        folder: Of model=local, which is read.
         num_labels: Width of a classification head; None: two labels of an encoder, and no head of a decoder.
+        sites: Of model=local: which modules are q, k, v ..., as `model.sites` says it.
 
     Raises:
         InputError: If there is no such model, or it is impossible.
     """
     if num_labels is not None and num_labels < 1:
         raise InputError(f"--num-labels: must be at least 1 (given: {num_labels}).")
-    if name != "local":
-        config: Mapping[str, Any] = load_group("model", name).config
-    else:
-        config = read_config(folder)
-    labels = num_labels
-    if labels is None:
-        labels = None if arch_of(config, 2).is_decoder else 2
-    return config, arch_of(config, labels)
+    model: ModelConfig = load_group("model", name)
+    if name == "local":
+        model.config, model.sites = read_config(folder), dict(sites or {})
+
+    def arch(labels: int | None) -> Arch:
+        if name == "local":
+            model.blueprint = read_blueprint(Path(folder or "").expanduser(), model.config, labels)
+        return model.arch(labels)
+
+    if num_labels is not None:
+        return model.config, arch(num_labels)
+    with_head = arch(2)
+    return model.config, arch(None) if with_head.is_decoder else with_head
 
 
 def offers(

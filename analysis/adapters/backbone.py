@@ -13,8 +13,8 @@ from lora_repro.config.catalogue import group_names
 from lora_repro.config.schema import load_group
 from lora_repro.draw import random_weight
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
-from lora_repro.models.arch import Arch, ModelConfig, Site, Source, arch_of
-from lora_repro.models.arch.families import FAMILIES
+from lora_repro.models.arch import Arch, ModelConfig, Site, Source, arch_of, is_counted
+from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import default_cache, find_model
 
 _DEEPEST = 64
@@ -151,7 +151,7 @@ def _models() -> list[ModelConfig]:
 def arch_named(name: object) -> Arch | None:
     """Returns the shapes of the model here that an adapter's configuration names; see `model_named`."""
     config = model_named(name)
-    return None if config is None else _arch(config.config)
+    return None if config is None else _arch(config)
 
 
 def refuse_other_base(backbone: Backbone, named: ModelConfig | None, whose: str) -> None:
@@ -178,12 +178,12 @@ def base_doubt(backbone: Backbone, named: object) -> list[str]:
 
 def backbone_of(config: ModelConfig) -> Backbone:
     """Returns the base of a run, or of a model of conf/model."""
-    return Backbone(_arch(config.config), partial(_weights_of, config), config)
+    return Backbone(_arch(config), partial(_weights_of, config), config)
 
 
 def _weights_of(config: ModelConfig) -> Tensors:
     if config.source is Source.random:
-        arch = arch_of(config.config, _LABELS)
+        arch = config.arch(_LABELS)
         shapes = {name: shape for name, shape in arch.parameters.items() if len(shape) > 1 and not arch.is_head(name)}
         readers = {name: partial(random_weight, name, shape) for name, shape in shapes.items()}
         return Tensors(Path(config.name), shapes, readers, {})
@@ -197,7 +197,7 @@ def _weights_of(config: ModelConfig) -> Tensors:
 
 
 def arch_in(folder: Path) -> Arch | None:
-    """Returns the shapes that a folder's config.json says; None without one, or where they are not known here.
+    """Returns the shapes of a folder's model; None where it has no config.json, or the matrices cannot be told.
 
     Raises:
         MissingInputError: If it is damaged.
@@ -206,13 +206,25 @@ def arch_in(folder: Path) -> Arch | None:
     if not path.is_file():
         return None
     try:
-        return _arch(dict(json.loads(path.read_bytes())))
+        config = dict(json.loads(path.read_bytes()))
+        return arch_of(config, _LABELS) if is_counted(config) else _read(folder, config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise MissingInputError(f"{path}: is damaged ({error}).\nCopy or download it again.") from None
 
 
-def _arch(config: Mapping[str, Any]) -> Arch | None:
-    """Returns the shapes of a configuration; None where the architecture is not known here, and names must do."""
-    return arch_of(config, _LABELS) if config.get("model_type") in FAMILIES else None
+def _read(folder: Path, config: Mapping[str, Any]) -> Arch | None:
+    """Returns the shapes that are read from a folder with weights, as a classifier or else as a language model."""
+    for labels in (_LABELS, None):
+        try:
+            blueprint = read_blueprint(folder, config, labels)
+        except InputError:  # no such class, or no weights: the names of the adapter's tensors must do
+            continue
+        return ModelConfig("local", config=dict(config), blueprint=blueprint).arch(labels)
+    return None
+
+
+def _arch(config: ModelConfig) -> Arch | None:
+    """Returns the shapes of a model of conf/model or of a run; None where they are not known, and names must do."""
+    return config.arch(_LABELS) if config.blueprint or is_counted(config.config) else None

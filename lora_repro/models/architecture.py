@@ -87,12 +87,12 @@ def from_headers(config: Mapping[str, Any], shapes: Mapping[str, Shape], num_lab
     head: tuple[str, ...] = ()
     if num_labels is not None:
         head, backbone["score.weight"] = ("score",), (num_labels, d_model)
-    elif "lm_head.weight" in shapes:
-        is_tied = config.get("tie_word_embeddings")
-        if is_tied is None:  # the class decides
+    else:
+        output = {name: shapes[name] for name in names if name.startswith("lm_head.")}
+        if "lm_head.weight" in output and config.get("tie_word_embeddings") is None:  # the class decides
             return None
-        backbone |= {name: shapes[name] for name in names if name.startswith("lm_head.")}
-        if is_tied:
-            del backbone["lm_head.weight"]
+        if config.get("tie_word_embeddings"):
+            output.pop("lm_head.weight", None)
+        backbone |= output
     width = config.get("head_dim") or d_model // heads
     return Blueprint(backbone, head, d_model, heads, heads * width, positions, int(vocabulary or 0), is_decoder=True)

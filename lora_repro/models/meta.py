@@ -69,8 +69,8 @@ def class_for(config: PretrainedConfig, num_labels: int | None) -> Any:
     if num_labels is not None:
         config.num_labels = num_labels
     if type(config) not in auto._model_mapping:
-        lacks = "output layer (task.form=text)" if num_labels is None else "classification head (task.form=label)"
-        raise Unreadable(f"transformers has no class of it with a {lacks}. Choose the other form, or another model.")
+        lacks = "an output layer (task.form=text)" if num_labels is None else "a classification head (task.form=label)"
+        raise Unreadable(f"transformers has no class of it with {lacks}. Choose the other form, or another model.")
     forget_pad_outside_vocabulary(config)
     return auto
 

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from lora_repro.config.schema import Dtype
 from lora_repro.costs.saved_tensors import Products
 from lora_repro.methods import MethodConfig
+from lora_repro.models.embeddings import is_look_up, scale_of
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -29,18 +30,18 @@ def has_fast_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def store_in_bf16(model: nn.Module, method: MethodConfig, is_decoder: bool = False) -> None:
+def store_in_bf16(model: nn.Module, method: MethodConfig, bare_embeddings: bool = False) -> None:
     """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
 
     LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
-    methods differ in what they train, not in how they round. Decoders have no LayerNorm behind the embeddings, so these
-    are raised to fp32. A language model's output layer (with its tied embedding) stays in fp32 too, and what the
+    methods differ in what they train, not in how they round. Where no LayerNorm stands behind the embeddings, as in
+    decoders, these are raised to fp32. A language model's output layer (with its tied embedding) stays in fp32 too, and what the
     method says.
 
     Args:
         model: The model, with its method attached.
         method: The method.
-        is_decoder: The embeddings themselves begin the residual stream.
+        bare_embeddings: The embeddings themselves begin the residual stream (`Arch.has_bare_embeddings`).
     """
     output = getattr(model, "lm_head", None)
     in_fp32 = [module for module in (output, *method.in_fp32(model)) if module is not None]
@@ -51,12 +52,13 @@ def store_in_bf16(model: nn.Module, method: MethodConfig, is_decoder: bool = Fal
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.forward = partial(_layer_norm_in_fp32, module)
-        elif is_decoder and isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
+        elif bare_embeddings and isinstance(module, nn.Embedding) and is_look_up(module):
             module.forward = partial(_embedding_to_fp32, module)
 
 
 def _embedding_to_fp32(table: nn.Embedding, input: Tensor) -> Tensor:
-    return F.embedding(input, table.weight, table.padding_idx).float()
+    rows, scale = F.embedding(input, table.weight, table.padding_idx).float(), scale_of(table)
+    return rows if scale is None else rows * scale
 
 
 def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def assemble(resolved: Resolved, device: torch.device) -> Assembled:
     if resolved.init_from is not None:
         origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
     if run.train.dtype is Dtype.bf16:
-        store_in_bf16(model, run.method, run.arch.is_decoder)
+        store_in_bf16(model, run.method, run.arch.has_bare_embeddings)
     model.to(device)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return Assembled(model, origin)

@@ -23,6 +23,29 @@ DECODERS: dict[str, dict[str, Any]] = {
     "opt": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32),
 }
 """Sizes by model_type."""
+_D: dict[str, Any] = dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=128
+)
+_GROUPED = _D | dict(num_key_value_heads=2)
+READ: dict[str, dict[str, Any]] = {
+    "qwen2": _GROUPED,
+    "qwen3": _GROUPED | dict(head_dim=16),
+    "mistral": _GROUPED,
+    "gemma": _GROUPED | dict(head_dim=16),
+    "gemma2": _GROUPED | dict(head_dim=16),
+    "gemma3_text": _GROUPED | dict(head_dim=16),
+    "phi": _D,
+    "mixtral": _GROUPED | dict(num_local_experts=4),
+    "qwen2_moe": _GROUPED
+    | dict(num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16, decoder_sparse_step=1),
+    "distilbert": dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=128),
+    "electra": _D | dict(embedding_size=16),
+    "modernbert": _D | dict(cls_token_id=1, sep_token_id=2),
+    "xlm-roberta": _D,
+    "ctrl": dict(n_embd=32, n_layer=2, n_head=4, dff=64),
+    "t5": dict(d_model=32, num_layers=2, num_heads=4, d_ff=64, d_kv=8),
+}
+"""Sizes of the architectures that no function counts, by model_type."""
 
 
 def words_tokenizer(words: Sequence[str] = WORDS, **special: str) -> PreTrainedTokenizerFast:
@@ -55,23 +78,25 @@ def write(
     family: str,
     tokenizer: PreTrainedTokenizerFast,
     changes: Mapping[str, object] | None = None,
+    auto: Any = AutoModelForSequenceClassification,
     **config: Any,
 ) -> Path:
-    """Writes a model with a head of two labels, wide in its weights, so that what it says differs from text to text.
+    """Writes a model, wide in its weights, so that what it says differs from text to text; two labels if it classifies.
 
     Args:
         folder: A folder that is not there yet.
         family: A model_type.
         tokenizer: Its tokenizer.
         changes: What config.json says in other words than transformers wrote.
+        auto: Which of transformers' loaders makes it.
         config: More keys of the configuration.
     """
     torch.manual_seed(0)
-    sizes = DECODERS.get(family) or SIZES[family]
+    sizes = DECODERS.get(family) or READ.get(family) or SIZES[family]
     given = (
         dict(vocab_size=ROWS, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.5) | sizes | config
     )
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **given))
+    model = auto.from_config(AutoConfig.for_model(family, **given))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "config.json"

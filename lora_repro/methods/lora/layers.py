@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_repro import draw
 from lora_repro.methods.lora.config import Start
 from lora_repro.models.arch import Part, Site
+from lora_repro.models.embeddings import scale_of
 from lora_repro.models.parts import features_of, rows_in
 
 
@@ -117,6 +118,7 @@ class LoRAEmbedding(nn.Module):
 
     def __init__(self, base: nn.Embedding, update: LoRAUpdate) -> None:
         super().__init__()
+        scale_of(base)  # refuses what is more than a scaled look-up
         self.base = base
         self.updates = nn.ModuleDict({"embed": update})
 
@@ -129,7 +131,8 @@ class LoRAEmbedding(nn.Module):
         """Returns the rows of the table, with the update."""
         update = self.updates["embed"]
         assert isinstance(update, LoRAUpdate)
-        return self.base(tokens) + update.look_up(tokens, self.base.padding_idx)
+        change, scale = update.look_up(tokens, self.base.padding_idx), scale_of(self.base)
+        return self.base(tokens) + (change if scale is None else change * scale)
 
     @torch.no_grad()
     def merged(self) -> nn.Module:

@@ -94,6 +94,11 @@ class Arch(NamedTuple):
         return bool(self.head_modules) and parameter.startswith(tuple(f"{module}." for module in self.head_modules))
 
     @property
+    def has_bare_embeddings(self) -> bool:
+        """No norm is known to stand behind the embeddings, which therefore begin the residual stream."""
+        return self.is_decoder or self.reading is not None
+
+    @property
     def output(self) -> str | None:
         """The layer whose outputs are the labels; None of a language model."""
         return next((name for name in OUTPUTS if f"{name}.weight" in self.parameters), None)

@@ -41,7 +41,8 @@ def log_probabilities(
 ) -> Float[Tensor, "batch targets tokens"]:
     """Returns log p of every token, in fp32: rounded to bf16 a logit of 20 would be off by a sixteenth."""
     output: Any = model.lm_head
-    return F.linear(hidden.float(), output.weight.float()).log_softmax(-1)
+    bias = output.bias.float() if output.bias is not None else None
+    return F.linear(hidden.float(), output.weight.float(), bias).log_softmax(-1)
 
 
 def states(
