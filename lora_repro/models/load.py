@@ -19,6 +19,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers import logging as transformers_logging
 from transformers.activations import ACT2FN
@@ -50,6 +51,9 @@ INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
+
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""What tokenizer_config.json names where tokenizer.json says all."""
 
 log = logging.getLogger(__name__)
 
@@ -193,12 +197,24 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
     names = tokenizer_names(config, folder)
     read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: its faults are told here
     with reading(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
-        tokenizer = AutoTokenizer.from_pretrained(files, padding_side="right")
+        tokenizer = _tokenizer_class(files, config.config).from_pretrained(files, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
     if tokenizer.vocab_size > config.config["vocab_size"]:  # tokens added to it may lie beyond, if no text has them
         raise too_large(tokenizer, config, tokenizer.vocab_size - 1)
     return tokenizer
+
+
+def _tokenizer_class(folder: Path, config: Mapping[str, Any]) -> Any:
+    """Returns what reads a tokenizer: of a folder that names no class of its own, tokenizer.json as it is.
+
+    transformers would take the class that it knows for the architecture, Qwen2's for any Qwen 2, whose splitting need
+    not be that of tokenizer.json: its tokens would be other ones, or none.
+    """
+    path = folder / "tokenizer_config.json"
+    named = read_keys(path).get("tokenizer_class") if path.is_file() else None
+    is_generic = named in GENERIC_TOKENIZERS and (folder / "tokenizer.json").is_file()
+    return PreTrainedTokenizerFast if is_generic and not is_counted(config) else AutoTokenizer
 
 
 def too_large(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, token: int) -> MissingInputError:

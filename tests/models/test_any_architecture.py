@@ -18,7 +18,7 @@ from lora_repro.errors import InputError
 from lora_repro.models.arch import Blueprint
 from lora_repro.models.arch.names import find_sites
 from lora_repro.models.architecture import from_headers
-from lora_repro.models.load import load_model
+from lora_repro.models.load import load_model, load_tokenizer
 from lora_repro.models.meta import build
 from lora_repro.models.weights import shapes_in, weight_files
 
@@ -273,3 +273,11 @@ def test_what_was_taken_is_written_to_the_log(tiny: Compose, tmp_path: Path, cap
         load_model(resolved(tiny, folder).run, str(folder), "", torch.device("cpu"))
     assert "q = model.layers.*.self_attn.q_proj (2); " in caplog.text
     assert " o = model.layers.*.self_attn.dense (2); " in caplog.text
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma", "distilbert"])
+def test_a_text_is_split_as_the_folders_tokenizer_does(family: str, tiny: Compose, tmp_path: Path) -> None:
+    """Transformers reads a Qwen 2 folder with its class of Qwen's own tokenizer, which makes nothing of these words."""
+    folder = written(tmp_path / "m", family)
+    ours = load_tokenizer(resolved(tiny, folder).run.model, str(folder), "")
+    assert ours("fun joy car")["input_ids"] == words_tokenizer()("fun joy car")["input_ids"] != []
