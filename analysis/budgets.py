@@ -180,7 +180,7 @@ def _named(method: SizedConfig) -> str:
 def unequal_widths(arch: Arch) -> str | None:
     """Says that one r trains more weights on some attention matrices than on others, as where k and v are grouped."""
     widths = {site.role: site.d_in + site.d_out for site in arch.sites if site.layer == 0 and site.role in ATTENTION}
-    if len(set(widths.values())) == 1:
+    if len(set(widths.values())) <= 1:
         return None
     narrow = [role for role, width in widths.items() if width < max(widths.values())]
     return (
@@ -190,7 +190,7 @@ def unequal_widths(arch: Arch) -> str | None:
 
 
 def told(jobs: Sequence[Job]) -> list[str]:
-    """Says of a sweep's runs how they use their budgets, a line for each model and budget."""
+    """Says which matrices were found in models that no function counts, and how runs use each model's budgets."""
     groups: dict[tuple[str, str], dict[str, tuple[int, float]]] = {}
     notes: dict[str, str] = {}
     for run in (job.resolved.run for job in jobs):
@@ -199,7 +199,10 @@ def told(jobs: Sequence[Job]) -> list[str]:
             groups.setdefault(key, {})[run.method.label] = (run.trained_by_method, used)
             if note := unequal_widths(run.arch):
                 notes[run.model.name] = note
-    lines = []
+    archs = {job.resolved.run.model.name: job.resolved.run.arch for job in jobs}
+    lines = [
+        f"Matrices of {name}: {arch.reading.describe()}" for name, arch in archs.items() if arch.reading is not None
+    ]
     for (model, given), used in groups.items():
         parts = [f"{label} {count:,} ({percent(part)})" for label, (count, part) in used.items()]
         lines.append(f"Budget {given} on {model}: {', '.join(parts)}.")

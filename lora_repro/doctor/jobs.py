@@ -56,7 +56,7 @@ def data(subject: Subject) -> Found:
 @rule(
     "targets",
     protects="matrices that are adapted in name only, or of another shape than was counted",
-    remedy="correct the model's sites in lora_repro/arch/families.py, or its conf/model file",
+    remedy="say where the matrices are (model.sites.q=...), or correct lora_repro/models/arch/families.py",
     each=lambda subject: subject._replace(
         jobs=[job for job in subject.jobs if job.resolved.run.method.sites(job.resolved.run.arch)]
     ).by(lambda run: run.model.name),
@@ -75,7 +75,8 @@ def targets(subject: Subject) -> Found:
         words = f"{len(wrong)} of {len(sites)} matrices are not in {run.model.name}, or not of this shape"
         return Found(Verdict.fail, f"{words}, first {wrong[0].module} ({wrong[0].d_out} x {wrong[0].d_in})")
     shapes = ", ".join(sorted({f"{site.d_out} x {site.d_in}" for site in sites}))
-    return Found(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(roles)}), {shapes}")
+    read = f". By their names: {run.arch.reading.describe()}" if run.arch.reading is not None else ""
+    return Found(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(roles)}), {shapes}{read}")
 
 
 @rule(
