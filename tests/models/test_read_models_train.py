@@ -16,7 +16,6 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.methods.lora.layers import merge
 from lora_repro.store.record import Record
-from lora_repro.tasks import objective
 from lora_repro.tasks.encoding import encode
 from lora_repro.training import checkpoint, interrupt
 from lora_repro.training.checkpoint import Checkpointer
@@ -141,7 +140,7 @@ def test_bf16_keeps_the_residual_stream_in_fp32_and_rounds_products_alone(
         for norm in norms:
             norm.register_forward_pre_hook(lambda _, inputs: streams.append(inputs[0].dtype))
         with torch.inference_mode():
-            scores[dtype] = objective.label_logits(model, split, list(range(16)), resolved.run.train.dtype, CPU).float()
+            scores[dtype] = split.outputs(model, list(range(16)), resolved.run.train.dtype, CPU).float()
     assert len(streams) >= 6 and set(streams) == {torch.float32}
     error = (scores["bf16"] - scores["fp32"]).abs().max() / scores["fp32"].std()
     assert 0 < error < 0.06
