@@ -1,6 +1,6 @@
-"""Adapters on disk, whoever wrote them: `read` tells the format by what is there, and gives each matrix's update.
+"""Adapters on disk, whoever wrote them: `read` recognises the format from the files, and gives each matrix's update.
 
-No matrix is in memory before it is asked for, so that adapters larger than the memory can be looked into.
+A matrix is read when it is asked for, so that adapters larger than the memory can be inspected.
 """
 
 from pathlib import Path

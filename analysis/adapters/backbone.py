@@ -18,10 +18,10 @@ from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import default_cache, find_model
 
 _DEEPEST = 64
-"""Names within names that are looked through; no model has a third of it."""
+"""How deep names within names are searched; no model needs a third of it."""
 
 _LABELS = 2
-"""Of a classifier whose width does not matter here: encoders have no Arch without one."""
+"""Number of labels of a classifier, without effect here: an encoder has no Arch without one."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Backbone:
 
     @cached_property
     def weights(self) -> Tensors | None:
-        """The weights W_0, looked for when they are asked for.
+        """The weights W_0, opened when they are first asked for.
 
         Raises:
             MissingInputError: If the model is known, and its weights are not on this machine.

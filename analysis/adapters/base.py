@@ -1,4 +1,4 @@
-"""What every reader gives: an adapter's matrices by their shapes, and each one's update when it is asked for."""
+"""What every reader returns: an adapter's matrices with their shapes, and a way to read each one's update."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ _LAST = 10**9
 
 
 class Options(NamedTuple):
-    """What the command line says about adapters whose files do not say it."""
+    """What the command line adds to what an adapter's files say."""
 
     base: str | None = None
     """--base: the model that was adapted."""
@@ -67,7 +67,7 @@ class Origin(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A matrix that an adapter changes, as the header of its file tells."""
+    """A matrix that an adapter changes, as the header of its file describes it."""
 
     layer: int | None
     weight: str
@@ -94,18 +94,18 @@ class Adapter:
     format: str
     """In words: PEFT folder, loralib file."""
     matrices: list[Matrix]
-    """By layer, then in the order of LETTERS."""
+    """By layer, then in the order of ROLES."""
     unknown: Sequence[str] = ()
     """Names of tensors that are no part of an update: heads, biases, what is not known here."""
     notes: Sequence[str] = ()
-    """What was assumed, or what a figure of it does not mean."""
+    """What was assumed, and which figures need care."""
     takes: frozenset[str] = frozenset()
-    """Which options of the command line say something about it: alpha, enable_lora, top."""
+    """Which options of the command line have an effect on it: alpha, enable_lora, top."""
     base: str | None = None
     """The name of the model that was adapted, where the files say it."""
 
     def __post_init__(self) -> None:
-        """Sorts the matrices, and says which of them are several."""
+        """Sorts the matrices, and notes which modules compute several matrices at once."""
         self.matrices = sorted(self.matrices, key=_order)
         several = [m.module for m in self.matrices if m.weight not in ROLES and computes_several(m.module)]
         if several:
@@ -119,14 +119,14 @@ class Adapter:
         """Reads one matrix's update. One of rank 0 means that this matrix was left as it is.
 
         Raises:
-            InputError: If it is kept in a type without fractions, or its values are not finite.
+            InputError: If it is stored in a type without fractions, or its values are not finite.
         """
         A, B, scaling, norm, rounding = matrix.read()
         return Loaded(Update(matrix.layer, matrix.weight, matrix.module, A, B, scaling), norm, rounding)
 
 
 def _order(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
-    """Orders by layer and letter, the embedding first; what stands in no layer comes last, by modules."""
+    """Orders by layer and role, the embedding first, and matrices outside of layers last, by module."""
     order = ROLES.index(matrix.weight) if matrix.weight in ROLES else len(ROLES)
     if matrix.layer is None and matrix.weight != "embed":
         parts = re.split(r"[._]", holder(matrix.module))
@@ -154,7 +154,7 @@ def matrices(module: str, d_in: int, d_out: int, read: Callable[[], Factors], ba
 
 
 class MatrixSite(NamedTuple):
-    """Where a matrix stands: a module, or a part of one that computes several."""
+    """The place of a matrix in a model: a module, or a part of one that computes several."""
 
     layer: int | None
     weight: str
@@ -185,12 +185,12 @@ def sites_in(module: str, d_in: int, d_out: int, backbone: Backbone) -> list[Mat
 
 
 def from_law(matrix: Matrix, variance: float | None) -> Matrix:
-    """Says what A's entries were drawn with; an embedding's A starts at zero, in loralib as in PEFT."""
+    """Adds the variance by which A's entries were drawn. An embedding's A starts at zero, in loralib as in PEFT."""
     return matrix if matrix.weight == "embed" else matrix._replace(origin=Origin(variance))
 
 
 def is_transposed(module: str, backbone: Backbone) -> bool:
-    """Tells whether a module keeps W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns."""
+    """Returns whether a module stores W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns."""
     if sites := backbone.sites(module):
         return sites[0].transposed or sites[0].role == "embed"
     return named(module).transposed
@@ -220,7 +220,7 @@ def frozen(
 
 
 def _by_name(module: str, d_in: int, d_out: int) -> list[MatrixSite]:
-    """Reads layer and letter from the module's name alone."""
+    """Reads layer and role from the module's name alone."""
     layer, role, _ = named(module)
     if role not in (BLOCKS, BY_HEAD):
         return [MatrixSite(layer, role)]

@@ -83,7 +83,7 @@ _TOOL = re.compile(r"(?:lora|lycoris)_(?:unet|te\d?|transformer)_.+")
 
 _SCALE = re.compile(r"(?:network_|lora_)?alphas?|scaling|lora_scale")
 _DEEPEST = 5
-"""How many names below a module are looked at."""
+"""How many names below a module are searched."""
 
 
 def refuse_other_method(path: Path, names: Iterable[str], alone: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""How files of adapters name their tensors: a row a way of writing, from a tensor's name to a module and a factor."""
+"""How tools name the tensors in an adapter's file: patterns that find module and factor in a tensor's name."""
 
 import math
 import re
@@ -53,7 +53,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         rf"(?:module\.)?{_ALPHA}",
     ),
 }
-"""Tried in this order: the first that has a factor of a module gives the file its name."""
+"""Tried in this order: the first whose pattern matches a factor names the file's layout."""
 
 _FACTORS = {
     "a": "A",
@@ -84,7 +84,7 @@ class FactorNames(NamedTuple):
 
 
 class FileContents(NamedTuple):
-    """What a file's names came to."""
+    """What a file holds, by its tensors' names."""
 
     layout: str
     pairs: Sequence[FactorNames]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 FUSED = ("q", "k", "v")
 BLOCKS, BY_HEAD = "q, k, v", "q, k, v by head"
-"""What stands for the letter of layers that compute three matrices: in three blocks of rows, or one block a head."""
+"""In place of a role, for layers that compute q, k and v at once: in three blocks of rows, or a block for each head."""
 
 _LAYERS: dict[str, dict[str, str]] = {
     "layer": {  # BERT, RoBERTa, ELECTRA; DeBERTa; MPNet; ViT; DistilBERT
@@ -98,7 +98,7 @@ class Named(NamedTuple):
 
     layer: int | None
     role: str
-    """A letter, or BLOCKS or BY_HEAD, or the module's last name where none is known."""
+    """A role, or BLOCKS or BY_HEAD, or the module's last name where its role is unknown."""
     transposed: bool
 
 

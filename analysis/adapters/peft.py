@@ -29,7 +29,7 @@ _NAMES = {"ADALORA": ("init_r", "lora_alpha"), "LOHA": ("r", "alpha"), "LOKR": (
 
 
 def is_peft(folder: Path) -> bool:
-    """Tells whether a folder is PEFT's."""
+    """Returns whether a folder is PEFT's."""
     return (folder / PEFT_CONFIG).is_file()
 
 

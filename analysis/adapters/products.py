@@ -1,4 +1,4 @@
-"""Updates that are no product of two factors, and are known all the same: LoHa, LoKr, and dW itself.
+"""Updates that are no product of two factors: LoHa, LoKr, and dW itself.
 
 Sources: LyCORIS (lycoris/modules/loha.py and lokr.py) and PEFT (tuners/loha/layer.py and tuners/lokr/layer.py). LyCORIS
 scales by alpha / r, and a LoKr of two full matrices not at all; PEFT always scales by alpha / r.
@@ -86,7 +86,7 @@ def _missing_parts(product: Product) -> str:
 
 
 def rank_of(tensors: Tensors, product: Product) -> int | None:
-    """Returns the r that alpha is divided by; None where no tensor tells it: of dW itself, and of two full matrices."""
+    """Returns the r that alpha is divided by; None where no tensor shows it: for dW itself, and two full matrices."""
     return next((tensors.shapes[product.parts[p]][0] for p in ("w2_b", "w1_b") if p in product.parts), None)
 
 

@@ -27,7 +27,7 @@ from lora_repro.store.layout import TRAINED
 
 
 def is_run(folder: Path) -> bool:
-    """Tells whether a folder is a run's directory, finished or not."""
+    """Returns whether a folder is a run's directory, finished or not."""
     return (folder / "result.json").exists() or (folder / "status.json").exists()
 
 
@@ -113,7 +113,7 @@ def _widths(arch: Arch) -> set[tuple[str, int, int]]:
 
 
 def _is_recorded(run: Run, given: Path) -> bool:
-    """Tells whether a folder holds the weights whose digest the run's record names."""
+    """Returns whether a folder holds the weights whose digest the run's record names."""
     if run.model.name == "local":
         return given.is_dir() and identify_local(str(given))[1] == run.model.digest
     path = given / WEIGHTS if given.is_dir() else given

@@ -35,7 +35,7 @@ _FOREIGN = (
     (b"<", "is a web page or XML, not the file that it is called", "Download the file itself."),
     (b"{", "is JSON: settings, not weights", "Give the folder that it stands in, or the file of weights."),
 )
-"""How files begin that are no tensors, what they are, and what to do."""
+"""First bytes of files that hold no tensors, what these files are, and what to do."""
 
 _SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 """As transformers cuts a checkpoint into pieces."""
@@ -45,7 +45,7 @@ class Tensors(NamedTuple):
     """Tensors that stay in their files until they are read."""
 
     path: Path
-    """What is named when something is wrong."""
+    """The file or folder that error messages name."""
     shapes: Mapping[str, Shape]
     readers: Mapping[str, Callable[[], np.ndarray]]
     metadata: Mapping[str, str]
@@ -58,7 +58,7 @@ class Tensors(NamedTuple):
         """Reads one tensor, as float32 or as float64.
 
         Raises:
-            InputError: If it is kept in a type without fractions, or holds values that are not finite.
+            InputError: If it is stored in a type without fractions, or holds values that are not finite.
         """
         values = self.readers[name]()
         if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""The page of `compare --html`: one file that needs no network, to look through all grids of two adapters."""
+"""The page of `compare --html`: one file that needs no network and shows all grids of two adapters."""
 
 import html
 import json
@@ -60,10 +60,10 @@ def _data(first: Adapter, second: Adapter, comparison: Comparison, command: str)
 
 
 def _places(rows: Sequence[Compared]) -> list[str | None]:
-    """Returns where each matrix stands, for a list to choose from; None where its layer says it.
+    """Returns the place of each matrix for the page's list; None where the layer identifies it.
 
-    The page finds a grid by its place and letter as they are shown, so it is these that are told apart: names longer
-    than what is shown may begin alike, and are numbered then.
+    The page finds a grid by its place and role as they are shown, so these must differ: long names are cut and may then
+    be equal, so they are numbered.
     """
     if len({(row.layer, shown(row.weight)) for row in rows}) == len(rows):
         return [None] * len(rows)

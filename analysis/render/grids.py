@@ -1,4 +1,4 @@
-"""Draws grids of phi as the paper does, and below each what of it is beyond chance."""
+"""Draws grids of phi as the paper does, below each phi minus the strongest null, and a curve over the nulls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a figure of panels has beside them."""
+    """What a figure has beside its panels."""
 
     title: str
     caption: list[str]
@@ -47,7 +47,7 @@ class Frame(NamedTuple):
     is_square: bool
     """Whether a grid is as high as wide; otherwise it is low."""
     extend: Literal["neither", "both", "max"] = "neither"
-    """Whether values beyond the colours are told by the colour bar's ends."""
+    """Whether arrows at the colour bar's ends show that there are values beyond."""
 
 
 def lay_out(panels: Sequence[Panel], curve: Callable[[Axes, Panel], Axes], frame: Frame) -> Figure:

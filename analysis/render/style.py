@@ -1,4 +1,4 @@
-"""How all figures style, and how they are written: one style, vector output, the same bytes each time."""
+"""The style of all figures, and how they are written: the same figure gives the same bytes each time."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ WORDS = {GAUSSIAN: "Gaussian", START: "$A_0$", INPUTS: "inputs"}
 """Their names in a figure."""
 
 BEYOND = "#D55E00"
-"""What no null explains; what is measured."""
+"""Measured values, and what no null explains."""
 
 SECOND = "#0072B2"
 """Another measured quantity beside it."""

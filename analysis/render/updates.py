@@ -15,7 +15,7 @@ from analysis.section7.inspection import Inspected, Inspection
 from analysis.section7.subspace import near_equal, shared_dimensions
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection), in full width too."""
+"""Characters with which a formula begins in a spreadsheet (OWASP, CSV Injection), in full width too."""
 
 _FROM_ZERO = " Layers count from 0, as in the checkpoint."
 
@@ -169,7 +169,7 @@ def _shared(row: Compared) -> float:
 
 
 def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> Iterable[str]:
-    """Says where directions have no order: between singular values that are nearly equal only the span is known."""
+    """Yields which directions have no order: of nearly equal singular values only the common span is determined."""
     for index, adapter in enumerate(adapters):
         groups = {(row.layer, row.modules[index], row.weight): near_equal(row.strengths[index]) for row in rows}
         groups_named = [
@@ -186,7 +186,7 @@ def _unordered(rows: Sequence[Compared], adapters: tuple[Adapter, Adapter]) -> I
 
 
 def _with_modules(rows: Sequence[Inspected] | Sequence[Compared]) -> bool:
-    """Tells whether layer and letter do not say which matrix is meant, as in a U-Net."""
+    """Returns whether layer and role do not identify a matrix, as in a U-Net."""
     has_unplaced = any(row.layer is None and row.weight in tuple("qkvo") for row in rows)
     return has_unplaced or len({(row.layer, row.weight) for row in rows}) < len(rows)
 

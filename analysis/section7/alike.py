@@ -1,9 +1,9 @@
 """Whether two adapters have one start, or one factor: what they share is then not what they learned.
 
 A is drawn row by row, and training moves it from there. Two adapters of one seed, or of one frozen A, agree row by row:
-row 1 of the one with row 1 of the other, more than with its row 2. What both learned alike does not do that: which row
-of A takes a direction up depends on the start. So a row's inner products with the other rows are the null, whatever law
-A was drawn from.
+row 1 of the one is nearer to row 1 of the other than to its row 2. Two adapters that learned the same do not agree so,
+because the start decides which row of A takes up a direction. So a row's inner products with the other rows are the
+null, whatever law A was drawn from.
 """
 
 import math
@@ -23,7 +23,7 @@ _NOTICEABLE = 0.1
 """The mean cosine below which a common start is no longer a part of A to speak of: 1 % of its squared norm."""
 
 _SINGLE = 0.3
-"""The same of single rows, which have no others to be held against: three standard deviations at a width of 100."""
+"""The same bound for r = 1, where there are no other rows to compare: three standard deviations at a width of 100."""
 
 
 class Alike(NamedTuple):
@@ -59,7 +59,7 @@ def alike(
 
 
 def describe_alike(found: Sequence[Alike], of_inputs: bool, side_of_dW: bool, moved: str) -> Iterator[str]:
-    """Says what two adapters have in common that neither has learned.
+    """Yields what two adapters have in common that neither has learned.
 
     Args:
         found: A matrix each.
@@ -91,8 +91,8 @@ def describe_alike(found: Sequence[Alike], of_inputs: bool, side_of_dW: bool, mo
         )
     elif of_inputs and known and all(min(each.ranks) == 1 for each in found) and _mean(known) > _SINGLE:
         yield (
-            "One of the two has one row of A (r = 1): whether what they share is one start or was learned alike cannot "
-            "be told from the two."
+            "One of the two has one row of A (r = 1): these files do not show whether the two have one start or "
+            "learned the same."
         )
     of_B = [each.B for each in found if each.B is not None and abs(each.B) > SAME]
     if of_B and not of_inputs:
@@ -117,7 +117,7 @@ def _cosine(X: Float[np.ndarray, "r d"], Y: Float[np.ndarray, "r_2 d_2"]) -> tup
 
 
 def _have_one_start(found: Sequence[Alike]) -> bool:
-    """Tells whether rows belong to each other in all matrices taken together; a single row has no others to tell by."""
+    """Returns whether rows belong to each other in all matrices together. A single row has no others to compare."""
     known = [each for each in found if each.A is not None]
     total = sum(each.A for each in known if each.A is not None)
     return total > max(_CERTAIN * math.sqrt(sum(each.spread**2 for each in known)), _NOTICEABLE * len(known))

@@ -1,4 +1,4 @@
-"""What two runs share, matrix by matrix, beside what they would share by chance."""
+"""What two runs share, matrix by matrix, and what they would share by chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def inputs_of(run: Run, settings: Settings, sites: Sequence[Site]) -> list[Princ
 
 
 def inputs_or_why_not(run: Run, settings: Settings, sites: Sequence[Site]) -> tuple[list[Principal] | None, str]:
-    """Returns the inputs' principal directions, or None and why they are not there."""
+    """Returns the inputs' principal directions, or None and the reason."""
     try:
         return inputs_of(run, settings, sites), ""
     except MissingInputError as error:
@@ -110,8 +110,8 @@ def nulls(
 ) -> dict[str, list[Band]]:
     """Returns each null's bands, one a matrix; each null's hold for all cells of all matrices together.
 
-    The Gaussian null serves every side. Untrained A and inputs serve the sides that lie in the space of inputs; where
-    it is dW = (alpha/r) B A that is looked at, they keep the runs' own B and draw A alone.
+    The Gaussian null serves every side. Untrained A and inputs serve the sides in the space of inputs; to compare
+    dW = (alpha/r) B A they draw A and take the runs' own B.
 
     Args:
         pair: The two runs.
@@ -155,7 +155,7 @@ def excess(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Float
 
 
 def unexplained(values: Float[np.ndarray, "..."], bands: Mapping[str, Band]) -> Bool[np.ndarray, "..."]:
-    """Tells which cells lie above the bands of all nulls."""
+    """Returns which cells lie above the bands of all nulls."""
     return np.all([above(values, band) for band in bands.values()], axis=0)
 
 
@@ -173,5 +173,5 @@ def _gaussian(shapes: Sequence[tuple[int, int, int]], statistic: Statistic) -> l
 
 
 def left_factor(update: Update) -> Float[np.ndarray, "r r"]:
-    """Returns what stands in for B, seen from the right: R of B = Q R, since (B A)^T B A = (R A)^T R A."""
+    """Returns R of B = Q R, which replaces B for right singular vectors, since (B A)^T B A = (R A)^T R A."""
     return np.linalg.qr(update.B.astype(np.float64))[1]

@@ -54,13 +54,13 @@ class Compared(NamedTuple):
     moved: tuple[float | None, float | None]
     """||A - A_0||_F / ||A_0||_F of each; None where A_0 cannot be drawn again."""
     above_edge: tuple[int | None, int | None]
-    """How many singular values of each A an untrained A does not have; None where it is not known, or not looked at."""
+    """How many singular values of each A an untrained A does not have; None if unknown or not compared."""
     figures: tuple[Inspected, Inspected] | None
-    """What `inspect` says of each, where it is asked for."""
+    """What `inspect` prints of each, if asked for."""
 
 
 class Comparison(NamedTuple):
-    """Two adapters' common matrices, and what is to be said beside them."""
+    """Two adapters' common matrices, and notes on them."""
 
     rows: list[Compared]
     notes: list[str]
@@ -70,7 +70,7 @@ def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[MatrixPair
     """Returns the matrices that two adapters share, in the first one's order.
 
     Those of one name first; then those whose names are the same whatever layout writes them, where that tells one of
-    each (`m.a_b` and `m.a.b` are written alike); then those of the same layer and letter, where each adapter has one
+    each (`m.a_b` and `m.a.b` are written alike); then those of the same layer and role, where each adapter has one
     only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
     """
     found: dict[Matrix, Matrix] = {}
@@ -78,14 +78,14 @@ def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[MatrixPair
         left = _single([m for m in first if m not in found], key)
         taken = set(found.values())
         others = _single([m for m in second if m not in taken], key)
-        for told in left.keys() & others.keys():
-            if key is not _site or _same_stack(left[told], others[told]):
-                found[left[told]] = others[told]
+        for known in left.keys() & others.keys():
+            if key is not _site or _same_stack(left[known], others[known]):
+                found[left[known]] = others[known]
     return [(matrix, found[matrix]) for matrix in first if matrix in found]
 
 
 def _exactly(matrix: Matrix) -> tuple[str, str]:
-    """Returns a module's name, and the letter: a fused layer has several matrices, others at most the last name."""
+    """Returns a module's name and the role: a fused layer has several matrices; of others the name is enough."""
     return matrix.module, matrix.weight if matrix.weight in ROLES else ""
 
 
@@ -94,7 +94,7 @@ def _key(matrix: Matrix) -> tuple[str, str]:
 
 
 def _site(matrix: Matrix) -> tuple[int | None, str] | None:
-    """Returns layer and letter; None where they do not say which matrix is meant."""
+    """Returns layer and role; None where they do not identify the matrix."""
     return (matrix.layer, matrix.weight) if matrix.layer is not None or matrix.weight == "embed" else None
 
 

@@ -16,7 +16,7 @@ from analysis.section7.subspace import above_edge, effective_rank, energy, moved
 from lora_repro.errors import InputError, MissingInputError
 
 ROUNDING = 1e-6
-"""Of ||dW||_F^2: so much may be missing where all singular values are kept."""
+"""Part of ||dW||_F^2 that may be missing although all singular values are there."""
 
 
 class Inspected(NamedTuple):
@@ -63,17 +63,17 @@ class Inspected(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """An adapter's matrices, and what is to be said beside them."""
+    """An adapter's matrices, and notes on them."""
 
     rows: list[Inspected]
     notes: list[str]
 
 
 def select(adapter: Adapter, layers: Sequence[int] | None, weights: Sequence[str] | None) -> list[Matrix]:
-    """Returns an adapter's matrices of these layers and letters (None: all).
+    """Returns an adapter's matrices of these layers and roles (None: all).
 
     Raises:
-        InputError: If a layer or a letter has no matrix, or both together have none.
+        InputError: If a layer or a role has no matrix, or no matrix has both.
     """
     for flag, wanted, there in (
         ("--layers", layers, [m.layer for m in adapter.matrices if m.layer is not None]),
@@ -182,7 +182,7 @@ def since_start(A: Float[np.ndarray, "r d_in"], origin: Origin) -> tuple[float |
 
 
 def notes_on(adapter: Adapter) -> list[str]:
-    """Says of an adapter what its figures do not: what was assumed, and which tensors are no part of them."""
+    """Returns what the figures of an adapter do not show: assumptions, and tensors that are no part of an update."""
     name = shown(adapter.name)
     other = [f"Tensors that are no part of an update: {grouped(adapter.unknown)}."] if adapter.unknown else []
     return [f"{name}: {note}" for note in (*adapter.notes, *other)]

@@ -55,12 +55,12 @@ class Outside(NamedTuple):
 
 
 def outside(values: np.ndarray, band: Band) -> Outside:
-    """Counts the cells above and below a band; one is enough to say that the picture is not the null's."""
+    """Counts the cells above and below a band. A single one shows that the null did not make the figure."""
     return Outside(int(above(values, band).sum()), int((values < band.low - LEAST).sum()))
 
 
 def above(values: Float[np.ndarray, "..."], band: Band) -> Bool[np.ndarray, "..."]:
-    """Tells which cells lie above a band, by more than rounding."""
+    """Returns which cells lie above a band by more than rounding."""
     return values > band.high + LEAST
 
 
@@ -74,7 +74,7 @@ def bands(pictures: Iterable[Sequence[np.ndarray]], confidence: float = CONFIDEN
     Args:
         pictures: Draws from the null, each a list of grids with values in [0, 1].
         confidence: The probability that all cells of a picture lie inside.
-        what: What is drawn, for the words that say how far it is.
+        what: What is drawn, for the progress bar.
 
     Raises:
         ValueError: If there are too few draws for the confidence.
@@ -185,7 +185,7 @@ def input_pictures(
         generator: Draws G.
         draws: How many pictures.
         statistic: What is asked of the right singular vectors of the two.
-        left: What A is multiplied by at each site, where it is B A that is looked at.
+        left: What A is multiplied by at each site to compare B A; None compares A.
     """
     roots = [np.sqrt(spectrum.clip(0)) for spectrum in spectra]
     for _ in range(draws):

@@ -1,4 +1,4 @@
-"""What the rounding of a stored weight alone puts into W' - W, beside which a small update cannot be told.
+"""What rounding of stored weights alone adds to W' - W: a smaller update cannot be distinguished from it.
 
 A weight that is stored with p bits is off by up to half a unit in its last place, ulp = 2^(e + 1 - p) at a magnitude of
 2^e. Errors of independent values are uniform in there, of variance ulp^2 / 12: a random matrix of full rank, whatever
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from analysis.section7.subspace import random_edge
 
 _BLOCK = 2**22
-"""Entries that are looked at in one piece: a temporary array of 32 MB."""
+"""Entries that are processed at once: a temporary array of 32 MB."""
 
 _CLEARLY_LESS = 0.9
 """Of the norm of rounding: what lies below it was not rounded; the norm of n errors varies by 0.5 / sqrt(n) of it."""
@@ -93,11 +93,11 @@ def above_rounding(s: Float[np.ndarray, " k"], rounding: Rounding | None) -> int
 
 
 def describe_rounding(name: str, matrices: Sequence[Rounded]) -> Iterator[str]:
-    """Says of an adapter where rounding cannot be told from what was learned.
+    """Yields a note for the matrices in which rounding may be mistaken for what was learned.
 
     Args:
         name: What people call it.
-        matrices: All of it that are looked at.
+        matrices: All of its matrices that are inspected.
     """
     by_type: dict[tuple[str, bool], list[Rounding]] = {}
     for rounding, above, of in matrices:

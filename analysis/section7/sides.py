@@ -1,4 +1,4 @@
-"""Which directions of an update are looked at, of A, of B or of dW, and how strong each is."""
+"""The directions of an update that are compared: singular vectors of A, B or dW, with their singular values."""
 
 from enum import Enum
 
@@ -9,7 +9,7 @@ from analysis.section7.subspace import Directions, factor_directions, singular_v
 from analysis.section7.update import Update
 
 _NOISE = 1e-6
-"""Of the largest singular value: what is smaller cannot be told from the rounding of float32 factors (6e-8)."""
+"""Part of the largest singular value below which one counts as zero: float32 factors are rounded at 6e-8."""
 
 
 class Side(str, Enum):
@@ -46,12 +46,12 @@ class Side(str, Enum):
 
 
 def directions_of(update: Update, side: Side) -> Directions:
-    """Returns the directions of an update on one side, without those of zero; none where it is zero, as B at first."""
+    """Returns the directions of an update on one side whose singular values are above zero; none where B is zero."""
     return nonzero(all_directions(update, side))
 
 
 def all_directions(update: Update, side: Side) -> Directions:
-    """Returns the directions of an update on one side, those of zero too."""
+    """Returns the directions of an update on one side, also those with a singular value of zero."""
     if side.of == "dW":
         return update_directions(slim(update), "right" if side.reads_inputs else "left")
     tall = (update.A.T if side is Side.A else update.B).astype(np.float64)
@@ -79,7 +79,7 @@ def slim(update: Update) -> Update:
 
 
 def nonzero(found: Directions) -> Directions:
-    """Returns the directions whose singular values can be told from zero."""
+    """Returns the directions whose singular values are above zero, beyond rounding."""
     U, s = found
     count = int((s > _NOISE * s[0]).sum()) if s[0] > 0 else 0
     return Directions(U[:, :count], s[:count])

@@ -1,7 +1,7 @@
 """Where updates began: A_0 drawn again, how far a run has moved from it, and what starts share by chance.
 
-The control of permuted labels is a run: task.permute_labels=true and all else equal. As it may learn faster or slower
-than the run it is held against, it is compared at the snapshot whose A has moved about as far.
+The control of permuted labels is a run of its own: task.permute_labels=true and all else equal. It may learn faster or
+slower than the run on true labels, so it is compared at the snapshot whose A has moved about as far.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ class Snapshot(NamedTuple):
 
 
 def start_of(run: Run) -> Start:
-    """Returns what a run's A_0 were drawn by.
+    """Returns the seed and the law by which a run's A_0 was drawn.
 
     Raises:
         InputError: If they were not drawn: another method, or a run that starts from another's adapter.
@@ -89,7 +89,7 @@ def start_pictures(
         j: Rank of the other.
         draws: How many pictures.
         statistic: What is asked of the right singular vectors of the two.
-        left: What A is multiplied by at each site, where it is B A that is looked at.
+        left: What A is multiplied by at each site to compare B A; None compares A.
     """
     for seed in range(FIRST_SEED, FIRST_SEED + draws):
         one, other = start._replace(seed=seed), start._replace(seed=seed + (draws if i == j else 0))
@@ -119,7 +119,7 @@ def snapshots(folder: Path) -> list[Snapshot]:
 
     Raises:
         InputError: If its A_0 was not drawn, or a file is damaged.
-        MissingInputError: If it is not finished, or kept none.
+        MissingInputError: If it is not finished, or has no snapshots.
     """
     run = _run(folder)
     found = [
@@ -136,7 +136,7 @@ def snapshots(folder: Path) -> list[Snapshot]:
 def nearest_snapshot(folder: Path, moved: float) -> Snapshot:
     """Returns the snapshot of a run whose ||A - A_0|| / ||A_0|| is nearest to that of another; see `final`.
 
-    How near it is stands in it: with few snapshots, not very.
+    The snapshot says how far it has moved: with few snapshots even the nearest may be far away.
 
     Raises:
         InputError: As `snapshots` does.

@@ -176,7 +176,7 @@ def singular_values(update: Update) -> Float[np.ndarray, " r"]:
 
 
 def _factored(update: Update) -> tuple[_Thin, _Thin, Float[np.ndarray, "r r"]]:
-    """Returns both factors as Q R, and what stands between the Qs: dW = Q_B (scaling R_B R_A^T) Q_A^T."""
+    """Returns both factors as Q R, and the middle of dW = Q_B (scaling R_B R_A^T) Q_A^T."""
     scaling = update.scaling if update.scaling is not None else 1.0
     A, B = _thin(update.A.T, f"lora_A of {update.module}"), _thin(update.B, f"lora_B of {update.module}")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -57,11 +57,11 @@ class CuttableMatrix(NamedTuple):
     parameter: str
     """The parameter that is replaced."""
     index: tuple[np.ndarray | slice, np.ndarray | slice]
-    """Where in it this matrix lies."""
+    """The rows and columns of the parameter that are this matrix."""
     squares: Float[np.ndarray, " r"]
     """The squared singular values of what training added, in falling order."""
     first: Callable[[int], np.ndarray]
-    """Returns, for k, what stands there when the first k directions are kept."""
+    """Returns, for k, the values of this part of the parameter when the first k directions are kept."""
 
 
 WHOLE = (slice(None), slice(None))
@@ -193,7 +193,7 @@ def _default(rank: int) -> list[int]:
 
 
 def _check(result: Mapping[str, Any], whole: Mapping[str, float], machine: Mapping[str, Any]) -> list[str]:
-    """Holds the whole run, scored again, against its record.
+    """Compares the whole run, scored again, with its record.
 
     Raises:
         RunFailedError: If they differ where they must be the same to the bit.
@@ -219,7 +219,7 @@ def _check(result: Mapping[str, Any], whole: Mapping[str, float], machine: Mappi
 
 
 def _stays(run: Run) -> str:
-    """Says what is cut, and what stays as it was trained."""
+    """Describes what is cut, and what stays as it was trained."""
     if isinstance(run.method, LoRAConfig):
         biases = " and the biases" if run.method.unfrozen(run.arch) else ""
         return f"Cut: LoRA's dW on {', '.join(run.method.targets)}. As trained at every k, 0 too: the head{biases}."

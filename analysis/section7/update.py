@@ -10,9 +10,9 @@ class Update(NamedTuple):
     """What training added to one weight matrix: dW = scaling B A, in factors."""
 
     layer: int | None
-    """0-based, as in the checkpoint; None for what stands in no layer."""
+    """0-based, as in the checkpoint; None outside of layers."""
     weight: str
-    """q, k, v, o, up, down, gate, embed, or the module's last name where no letter is known."""
+    """q, k, v, o, up, down, gate, embed, or the module's last name where its role is unknown."""
     module: str
     """The module's name in the file."""
     A: Float[np.ndarray, "r d_in"]

@@ -221,7 +221,7 @@ def test_an_adapter_of_gpt3s_size_takes_seconds_and_little_memory(
 
 
 def test_sides_of_the_command_line_are_those_there_are() -> None:
-    assert tuple(side.value for side in Side) == SIDES and all(side.words for side in Side)
+    assert tuple(side.value for side in Side) == SIDES and all(side.description for side in Side)
 
 
 def test_adapters_are_sorted_by_layer_then_by_letter() -> None:
