@@ -1,10 +1,7 @@
 """`python -m analysis doctor`: all is well on a tiny job, and each check can fail."""
 
 import fcntl
-import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from collections.abc import Iterator
 from importlib import metadata
@@ -13,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import processes
 from torch import Tensor, nn
 
 from lora_repro import doctor
-from lora_repro.config.catalogue import HOME
 from lora_repro.doctor import Check, Verdict, machine
 from lora_repro.methods.lora.layers import LoRAUpdate
 from lora_repro.models import load as models
@@ -301,9 +298,8 @@ def test_a_tracker_that_is_not_installed_fails(tmp_path: Path, monkeypatch: Patc
     assert "pip install trackio" in found.remedy
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "analysis", "doctor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME, env=os.environ)
+def run(*arguments: str) -> processes.Done:
+    return processes.run(["analysis", "doctor", *arguments])
 
 
 def test_the_command_line_ends_well_when_all_is_well(tmp_path: Path) -> None:

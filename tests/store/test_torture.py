@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers import processes
 from helpers.failing_processes import count_calls, in_a_child
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents, differences
@@ -106,6 +107,12 @@ def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, preexec_fn=heard, env=environment)
 
 
+def undisturbed(command: list[str], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    done = processes.run(command[2:], cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("kills", "more"),
     [(3, []), pytest.param(24, ["seed=0,1,2,3,4,5", "train.epochs=8"], marks=pytest.mark.long)],
@@ -115,9 +122,7 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
 ) -> None:
     dice = random.Random(20211)
     command = sweep(*more, "train.dtype=bf16")
-    whole = start(command, tmp_path / "whole")
-    _, words = whole.communicate(timeout=PATIENCE_S)
-    assert whole.returncode == 0, words
+    undisturbed(command, tmp_path / "whole")
     done: list[int] = []
     while len(done) < kills:
         number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[len(done) % 3]
@@ -132,9 +137,7 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
         assert process.returncode in (-number, 130), words
         assert "Traceback" not in words
         done.append(process.returncode)
-    last = start(command, tmp_path / "killed")
-    _, words = last.communicate(timeout=PATIENCE_S)
-    assert last.returncode == 0, words
+    undisturbed(command, tmp_path / "killed")
     assert differences(tmp_path / "killed" / "store", tmp_path / "whole" / "store") == []
     assert len(contents(tmp_path / "whole" / "store")) > 50
     assert {-signal.SIGKILL, 130} <= set(done)  # Ctrl-C before Python listens ends it as -SIGINT

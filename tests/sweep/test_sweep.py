@@ -1,17 +1,16 @@
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import processes
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from lora_repro.cli import normalise
-from lora_repro.config.catalogue import HOME, common_grid, group_names
+from lora_repro.config.catalogue import common_grid, group_names
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
@@ -155,9 +154,10 @@ def test_a_wrong_sweep_file_is_refused_before_anything_starts(sweep: Any, messag
         load(with_sweep(sweep), ["+sweeps=table6", "scale=smoke"])
 
 
-def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lora_repro", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=check, cwd=HOME)
+def run(*arguments: str, check: bool = True) -> processes.Done:
+    done = processes.run(["lora_repro", *arguments])
+    assert not check or done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.parametrize("arguments", [["method=lora,full", "seed=0,1"]])
