@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from lora_repro.errors import InputError
 from lora_repro.models.arch import HOW_TO_ADD, Blueprint, Shape, is_counted
-from lora_repro.models.arch.unknown import matrices
+from lora_repro.models.arch.listing import matrices
 from lora_repro.models.weights import shapes_in, weight_files
 
 _HEADS = {"score.weight", "lm_head.weight", "lm_head.bias"}

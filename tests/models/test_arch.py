@@ -17,7 +17,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
 from lora_repro.methods import FullConfig, HeadOnlyConfig, LoRAConfig
 from lora_repro.models.arch import arch_of
-from lora_repro.models.arch.unknown import matrices
+from lora_repro.models.arch.listing import matrices
 
 ROBERTA_BASE = dict(
     model_type="roberta", vocab_size=50265, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lora_repro.models.arch.base import Arch, Shape
 from lora_repro.models.arch.names import find_sites
-from lora_repro.models.arch.unknown import grouped
+from lora_repro.models.arch.listing import grouped
 
 
 class Blueprint(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lora_repro.errors import InputError
 from lora_repro.models.arch.base import ROLES, Part, Shape, Site
-from lora_repro.models.arch.unknown import matrices
+from lora_repro.models.arch.listing import matrices
 
 _ATTENTION = r"(?:self_attn|self_attention|attention|attn|attention\.self|attention\.attn|attn\.attention)"
 _MLP = r"(?:mlp|ffn|feed_forward)"
