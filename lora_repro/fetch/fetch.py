@@ -72,7 +72,7 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
 
 
 def _fetch_all(configs: Sequence[ModelConfig | TaskConfig], cache: str) -> None:
-    """Fetches each, tells how it went, and goes on after a failure.
+    """Fetches each, reports the outcome, and continues after a failure.
 
     Raises:
         MissingInputError: If something could not be fetched.
@@ -90,7 +90,7 @@ def _fetch_all(configs: Sequence[ModelConfig | TaskConfig], cache: str) -> None:
 
 
 def fetch(config: ModelConfig | TaskConfig, cache: str) -> str:
-    """Makes sure that what a model or task needs is there, and says where in a few words.
+    """Makes sure that what a model or task needs is there, and says where it is.
 
     Raises:
         MissingInputError: If it is missing or damaged and cannot be fetched.

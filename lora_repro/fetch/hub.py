@@ -10,8 +10,8 @@ from lora_repro.models.arch import ModelConfig, arch_of
 from lora_repro.models.inputs import TOKENIZER_FILES, is_commit, needed_files
 from lora_repro.models.weights import one_form
 
-PATIENCE_S = 10.0
-"""Seconds that the hub has to answer the first question; its client alone would try for half a minute."""
+TIMEOUT_S = 10.0
+"""Seconds to wait for the hub's first answer; its client alone would try for half a minute."""
 GB = 10**9
 
 
@@ -65,7 +65,7 @@ def _listing(config: ModelConfig) -> dict[str, int]:
 
     repository = str(config.hub)
     try:
-        found = HfApi().model_info(repository, revision=config.revision, files_metadata=True, timeout=PATIENCE_S)
+        found = HfApi().model_info(repository, revision=config.revision, files_metadata=True, timeout=TIMEOUT_S)
     except OfflineModeIsEnabled:
         why = f"{constants.ENDPOINT} is not asked, as HF_HUB_OFFLINE is set"
     except RevisionNotFoundError:
@@ -89,7 +89,7 @@ def _wanted(config: ModelConfig, names: Collection[str]) -> list[str]:
     """Returns the files to download: those with digests of their own, or of a pinned commit what transformers reads.
 
     Raises:
-        MissingInputError: If the commit lacks them.
+        MissingInputError: If the commit does not have them.
     """
     if not is_commit(config.digest):
         wanted = list(needed_files(config))
@@ -102,7 +102,7 @@ def _wanted(config: ModelConfig, names: Collection[str]) -> list[str]:
 
 
 def _cost(config: ModelConfig, download: int) -> str:
-    """Says what a model takes, from its shapes: they are read in fp32, and frozen weights are kept in bf16."""
+    """Says what a model takes, from its shapes: they are read in fp32, and frozen weights are stored in bf16."""
     arch = arch_of(config.config, num_labels=2)
     weights = arch.size() - arch.head_size
     return (

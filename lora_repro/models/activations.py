@@ -1,4 +1,4 @@
-"""What a model's matrices read: forward passes of its base, watched at the inputs of its modules."""
+"""The inputs of a model's matrices, measured with hooks on its modules during forward passes of the base."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,36 +21,36 @@ from lora_repro.training import device
 BATCH = 64
 
 
-def second_moments(
+def measure(
     run: Run, settings: Settings, sites: Sequence[Site], examples: int, vectors: int
 ) -> dict[str, Float[np.ndarray, "d_in d_in"]]:
-    """Returns E[x x^T] of each site's inputs x, by forward passes; see second_moments.py, which keeps them.
+    """Returns E[x x^T] of each site's inputs x, by forward passes; second_moments.py caches them.
 
     Args:
         run: Which model and task.
         settings: Device, paths and cache.
         sites: The matrices.
         examples: How many training examples all sites read.
-        vectors: How many inputs a dimension each must see: sites that lack some read on.
+        vectors: How many inputs a dimension each must see; sites that saw fewer read more examples.
 
     Raises:
         MissingInputError: If weights or data are missing or damaged.
     """
-    where = device.prepare(settings.compute)
+    on = device.prepare(settings.compute)
     split = encode(run, settings)["train"]
-    model = load_model(run, settings.paths.model, settings.paths.cache, where).eval().to(where)
+    model = load_model(run, settings.paths.model, settings.paths.cache, on).eval().to(on)
     moments, begin, end = _Moments(), 0, examples
-    lacking = {site.module for site in sites}
+    unmet = {site.module for site in sites}
     with torch.inference_mode():
-        while lacking and begin < len(split.lengths):
-            with moments.of(model, lacking):
+        while unmet and begin < len(split.lengths):
+            with moments.of(model, unmet):
                 batches = list(_by_length(split, begin, end))
                 for indices in progress(batches, "reading the inputs of each matrix", len(batches)):
-                    inputs, _ = split.batch(indices, where)
+                    inputs, _ = split.batch(indices, on)
                     moments.mask = inputs["attention_mask"].bool()
                     body: Any = model.base_model
                     body(**inputs, **({"use_cache": False} if run.arch.is_decoder else {}))
-            lacking = {site.module for site in sites if moments.tokens[site.module] < vectors * site.d_in}
+            unmet = {site.module for site in sites if moments.tokens[site.module] < vectors * site.d_in}
             begin, end = end, end + examples
     return {site.name: moments.mean(site.module) for site in sites}
 

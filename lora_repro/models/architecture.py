@@ -1,7 +1,7 @@
 """Reads the architecture of a model that no function here counts from its folder.
 
-The headers of the weights' files tell enough of a decoder whose head is a single layer; then no torch is imported. Of
-any other model transformers' class is built on the device "meta", without memory for its weights.
+For a decoder with a single layer as its head the headers of the weights' files are enough, and torch is not imported.
+For any other model transformers' class is built on the device "meta", which allocates no memory for weights.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from lora_repro.models.arch.listing import matrices
 from lora_repro.models.weights import shapes_in, weight_files
 
 _HEADS = {"score.weight", "lm_head.weight", "lm_head.bias"}
-"""What stands beside the backbone in the files of a decoder."""
+"""The tensors outside the backbone in the files of a decoder."""
 
 
 def read_blueprint(folder: Path, config: Mapping[str, Any], num_labels: int | None) -> dict[str, Any]:
@@ -31,11 +31,13 @@ def read_blueprint(folder: Path, config: Mapping[str, Any], num_labels: int | No
         InputError: If transformers has no class for it, or what must be known of the class is not; with the list of
             its matrices.
     """
-    return {} if is_counted(config) else _read(folder, dumps(dict(config), sort_keys=True, default=str), num_labels)
+    return (
+        {} if is_counted(config) else _blueprint(folder, dumps(dict(config), sort_keys=True, default=str), num_labels)
+    )
 
 
 @lru_cache(maxsize=8)
-def _read(folder: Path, config_json: str, num_labels: int | None) -> dict[str, Any]:
+def _blueprint(folder: Path, config_json: str, num_labels: int | None) -> dict[str, Any]:
     config, files = loads(config_json), weight_files(folder)
     shapes = shapes_in(files)
     found = from_headers(config, shapes, num_labels) if shapes is not None else None
@@ -64,10 +66,10 @@ def _refuse(config: Mapping[str, Any], why: str, shapes: Mapping[str, Shape] | N
 
 
 def from_headers(config: Mapping[str, Any], shapes: Mapping[str, Shape], num_labels: int | None) -> Blueprint | None:
-    """Returns what the names in the weights' files tell; None where they do not tell all.
+    """Returns the blueprint that follows from the headers of the weights' files; None if they are not enough.
 
-    They do of a language model whose tensors lie in one backbone beside an output layer. In transformers its classifier
-    is a bias-free layer, `score`, over the last token.
+    They are enough for a language model whose tensors belong to one backbone and an output layer. As a classifier
+    transformers gives it a bias-free layer, `score`, over the last token.
     """
     names = [name for name in shapes if not name.endswith(".inv_freq")]  # a buffer that old versions saved
     classes = config.get("architectures")

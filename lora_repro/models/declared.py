@@ -1,4 +1,4 @@
-"""What transformers may read of a model's folder: the files that are known by a digest, and none that lies beside."""
+"""Limits what transformers reads in a model's folder to the files whose digests are checked."""
 
 import json
 import tempfile
@@ -66,7 +66,7 @@ def _parsed(config: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def _refused(config: Mapping[str, Any]) -> Iterator[tuple[str, Exception]]:
-    """Yields the keys that transformers refuses also where all others have their defaults, each with its words."""
+    """Yields the keys that transformers refuses also where all others have their defaults, each with the error."""
     for key in sorted(config, key=lambda name: name != "model_type"):  # without a sound one all are refused
         try:
             _parsed({"model_type": config.get("model_type"), key: config[key]})
@@ -84,7 +84,7 @@ def reading(what: str) -> Iterator[None]:
     """Turns whatever a library raises while it reads a user's file into an error that a person can mend.
 
     Raises:
-        MissingInputError: Naming the file, and the first line of the library's own words.
+        MissingInputError: Naming the file, with the first line of the library's message.
     """
     try:
         yield

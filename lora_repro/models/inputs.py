@@ -1,4 +1,4 @@
-"""Weights on this machine: where they may lie, and whether they are what they should be. No torch."""
+"""Finds weights on this machine and checks them against their digests. No torch."""
 
 import hashlib
 import json
@@ -279,14 +279,16 @@ def _sha256(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
 
 
 def _folders(config: ModelConfig, cache: str) -> Iterator[Path]:
-    """Yields the folders that exist among the places where weights may be, in the order of search."""
-    places = []
+    """Yields the existing folders in which weights may be, in the order of search."""
+    folders = []
     if config.package_folder is not None:
         package, _, inside = config.package_folder.partition("/")
         spec = find_spec(package)  # finds without importing
-        places += [Path(root, inside) for root in (spec.submodule_search_locations if spec is not None else None) or ()]
-    places.append(cached_model(config, cache))
-    yield from (place for place in places if place.is_dir())
+        folders += [
+            Path(root, inside) for root in (spec.submodule_search_locations if spec is not None else None) or ()
+        ]
+    folders.append(cached_model(config, cache))
+    yield from (folder for folder in folders if folder.is_dir())
     if config.hub is not None:
         from huggingface_hub import try_to_load_from_cache
 

@@ -148,7 +148,7 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
     Args:
         model: The model with that head, in place.
         run: Its run.
-        whose: Where the head comes from, for the words.
+        whose: Where the head comes from, for the message.
     """
     output, found, order = run.arch.output, _labels_of_base(run), label_order(run)
     if output is None or found is None:
@@ -195,7 +195,7 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
             "Install it: pip install 'lora_repro[deberta]'"
         )
     names = tokenizer_names(config, folder)
-    read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: its faults are told here
+    read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: report its faults first
     with reading(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
         tokenizer = _tokenizer_class(files, config.config).from_pretrained(files, padding_side="right")
     if tokenizer.pad_token is None:
@@ -262,7 +262,7 @@ def _template(
         raise InputError(f"model: {config.model_type}: {error}") from None
     attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
     if folder:
-        return _read(Path(folder), auto, config, attention)
+        return _from_folder(Path(folder), auto, config, attention)
     model = auto.from_config(config, attn_implementation=attention)
     missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
     for name, parameter in model.named_parameters():
@@ -276,7 +276,7 @@ def _template(
     return _Template(model, missing)
 
 
-def _read(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:
+def _from_folder(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:
     """Reads a model's weights from its folder, and nothing else that lies there."""
     activation = next((getattr(config, key) for key in ACTIVATIONS if hasattr(config, key)), None)
     if is_counted(config.to_dict()) and activation not in ACT2FN:

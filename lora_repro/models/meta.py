@@ -25,11 +25,11 @@ POSITIONS = "max_position_embeddings"
 
 
 class Unreadable(ValueError):  # noqa: N818  (it becomes an InputError, with the list of matrices)
-    """Something that must be known of a model is not."""
+    """Something is unknown that a run must know about the model."""
 
 
 def build(path: Path, keys: Mapping[str, Any], num_labels: int | None) -> Blueprint:
-    """Builds a class of transformers and returns what it tells.
+    """Builds a class of transformers and returns its blueprint.
 
     Args:
         path: The config.json, to be named.
@@ -76,9 +76,9 @@ def class_for(config: PretrainedConfig, num_labels: int | None) -> Any:
 
 
 def blueprint_of(model: PreTrainedModel, num_labels: int | None) -> Blueprint:
-    """Returns what a model of transformers tells of its architecture.
+    """Returns the blueprint of a model of transformers.
 
-    The head is what stands beside the base model, and the base model's own pooler, as BERT's.
+    The head is every module outside the base model, and the pooler of the base model, as BERT has one.
 
     Raises:
         Unreadable: If the longest input, the head's output or the position that the head reads is not known.
@@ -93,7 +93,7 @@ def blueprint_of(model: PreTrainedModel, num_labels: int | None) -> Blueprint:
         if not any(f"{output}.weight" in parameters for output in OUTPUTS):
             beside = ", ".join(name for name in parameters if not name.startswith(prefix)) or "nothing"
             raise Unreadable(
-                f"the output of its head is none of {', '.join(OUTPUTS)} (beside the base model stands {beside})."
+                f"the output of its head is none of {', '.join(OUTPUTS)} (outside the base model: {beside})."
             )
     elif not isinstance(getattr(model, "lm_head", None), nn.Linear):
         raise Unreadable("its output layer is not called lm_head.")

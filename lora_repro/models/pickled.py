@@ -1,4 +1,4 @@
-"""Weights that are kept as pickles (pytorch_model.bin): refused when they hold anything but tensors. Nothing is run."""
+"""Weights saved as pickles (pytorch_model.bin): refused if they hold anything but tensors. No code in them is run."""
 
 import pickle
 import warnings
@@ -13,7 +13,7 @@ from lora_repro.models.weights import WEIGHTS, kinds_in
 
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The kinds of numbers that weights are read from, as safetensors call them. Whole numbers and floats of 8 bits are
-weights only with a scale, which stands elsewhere."""
+weights only together with a scale, which is another tensor."""
 
 
 def refuse_more_than_tensors(files: Iterable[Path]) -> dict[str, str]:

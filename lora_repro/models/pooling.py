@@ -28,8 +28,8 @@ def _score_of_last_token(
     states = model.base_model(input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
     scores = model.score(states)
     shown = attention_mask if attention_mask is not None else torch.ones_like(input_ids)
-    places = torch.arange(shown.shape[1], device=shown.device)
-    last = (places * (shown != 0)).argmax(1)
+    positions = torch.arange(shown.shape[1], device=shown.device)
+    last = (positions * (shown != 0)).argmax(1)
     return SequenceClassifierOutputWithPast(logits=scores[torch.arange(len(scores), device=scores.device), last])
 
 

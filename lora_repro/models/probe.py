@@ -1,4 +1,4 @@
-"""Compares what an unknown class says of a text alone and beside a longer one, before a run trusts its scores."""
+"""Checks the scores of a class of transformers that is not known here, before a run relies on them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lora_repro.config.schema import Run
 from lora_repro.errors import InputError
 
 TOLERANCE = 1e-3
-"""Of the largest number that is compared; sums in another order differ by a thousandth of this."""
+"""Relative to the largest number that is compared; the order of sums alone changes a thousandth of this."""
 
 
 def refuse_other_scores(model: nn.Module, run: Run) -> None:

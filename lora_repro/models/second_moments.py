@@ -1,4 +1,4 @@
-"""Second moments of what a model's matrices read, kept in the cache; no torch is imported where all is there."""
+"""Second moments of the inputs of a model's matrices, cached; torch is imported only when one is not in the cache."""
 
 import hashlib
 import io
@@ -51,13 +51,13 @@ def second_moments(
     if embedded := [site.name for site in sites if site.layer is None]:
         raise InputError(f"second_moments: {embedded[0]} reads tokens, not vectors.\nGive matrices of the layers.")
     folder = Path(settings.paths.cache).expanduser() / "second_moments" / _key(run, examples)
-    found = {site.name: _read(folder / f"{site.name}.npy", site) for site in sites}
+    found = {site.name: _cached(folder / f"{site.name}.npy", site) for site in sites}
     if absent := [site for site in sites if found[site.name] is None]:
         from lora_repro.models import activations
 
-        for name, matrix in activations.second_moments(run, settings, absent, examples, VECTORS).items():
+        for name, matrix in activations.measure(run, settings, absent, examples, VECTORS).items():
             found[name] = matrix
-            _keep(folder / f"{name}.npy", matrix)
+            _store(folder / f"{name}.npy", matrix)
     return {name: matrix for name, matrix in found.items() if matrix is not None}
 
 
@@ -69,8 +69,8 @@ def _key(run: Run, examples: int) -> str:
     return f"{run.model.name}-{run.task.name}-{digest}"
 
 
-def _read(path: Path, site: Site) -> Float[np.ndarray, "d_in d_in"] | None:
-    """Reads a kept matrix; one that is missing or damaged is collected anew."""
+def _cached(path: Path, site: Site) -> Float[np.ndarray, "d_in d_in"] | None:
+    """Reads a matrix from the cache; None if it is missing or damaged, so that it is measured again."""
     try:
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -78,8 +78,8 @@ def _read(path: Path, site: Site) -> Float[np.ndarray, "d_in d_in"] | None:
     return matrix if matrix.shape == (site.d_in, site.d_in) and matrix.dtype == np.float64 else None
 
 
-def _keep(path: Path, matrix: Float[np.ndarray, "d_in d_in"]) -> None:
-    """Writes a matrix to the cache; where that cannot be, it is collected again another time."""
+def _store(path: Path, matrix: Float[np.ndarray, "d_in d_in"]) -> None:
+    """Writes a matrix to the cache; if that fails, the next caller measures it again."""
     content = io.BytesIO()
     np.save(content, matrix)
     try:

@@ -1,4 +1,4 @@
-"""The files of a model's weights, in the forms that transformers and the hub keep them. No torch."""
+"""The files of a model's weights, in the forms that transformers and the hub use. No torch."""
 
 from collections.abc import Collection
 from fnmatch import filter as matching

@@ -81,10 +81,10 @@ def test_what_was_found_is_kept_and_what_is_damaged_is_found_again(
 ) -> None:
     resolved = resolved_of(tiny, tmp_path)
     q, v = (resolved.run.arch.select([role])[:1] for role in "qv")
-    collected, collect = [], activations.second_moments
+    collected, collect = [], activations.measure
     monkeypatch.setattr(
         activations,
-        "second_moments",
+        "measure",
         lambda run, c, sites, *more: collected.append([s.name for s in sites]) or collect(run, c, sites, *more),
     )
     first = second_moments(resolved.run, resolved.settings, q)

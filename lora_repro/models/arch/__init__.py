@@ -106,7 +106,9 @@ class ModelConfig:
             InputError: If the architecture is unknown, a key is missing, or `sites` mean no matrix.
         """
         if self.blueprint:
-            return _read(json.dumps([self.config.get("model_type"), self.blueprint, self.given_sites]), num_labels)
+            return _from_blueprint(
+                json.dumps([self.config.get("model_type"), self.blueprint, self.given_sites]), num_labels
+            )
         return arch_of(self.config, num_labels)
 
     @property
@@ -150,7 +152,7 @@ def _arch(config_json: str, num_labels: int | None) -> Arch:
 
 
 @cache
-def _read(blueprint_json: str, num_labels: int | None) -> Arch:
+def _from_blueprint(blueprint_json: str, num_labels: int | None) -> Arch:
     model_type, blueprint, sites = json.loads(blueprint_json)
     return Blueprint.from_dict(blueprint).arch(str(model_type), num_labels, sites)
 

@@ -95,7 +95,7 @@ class Arch(NamedTuple):
 
     @property
     def has_bare_embeddings(self) -> bool:
-        """No norm is known to stand behind the embeddings, which therefore begin the residual stream."""
+        """No norm is known to follow the embeddings, so they are the beginning of the residual stream."""
         return self.is_decoder or self.reading is not None
 
     @property

@@ -1,4 +1,4 @@
-"""What is known of an architecture that no function here counts, as a run's record keeps it. No torch."""
+"""The shapes of an architecture that no function here counts, in the form that a run's record stores. No torch."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,12 +6,12 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from lora_repro.models.arch.base import Arch, Shape
-from lora_repro.models.arch.names import find_sites
 from lora_repro.models.arch.listing import grouped
+from lora_repro.models.arch.names import find_sites
 
 
 class Blueprint(NamedTuple):
-    """The parameters of a model with the head of a task, and what their names do not tell."""
+    """The parameters of a model with the head of a task, and what does not follow from their names."""
 
     parameters: Mapping[str, Shape]
     head: tuple[str, ...]

@@ -323,7 +323,7 @@ def _labels(plan: Plan) -> int:
     """Returns the number of labels of an encoder's head.
 
     Raises:
-        InputError: If the task is put in words.
+        InputError: If the task is asked as text.
     """
     if plan.num_labels is None:
         raise InputError(

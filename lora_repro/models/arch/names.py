@@ -1,4 +1,4 @@
-"""Which matrix is q, k, v, o, up, down, gate or embed, told by the names of a model's modules. No torch.
+"""Finds q, k, v, o, up, down, gate and embed by the names of a model's modules. No torch.
 
 A pattern is a module's name with `*` for the number of its layer, the first number in the name. The table below holds
 the names that transformers' classes use; `model.sites` says the rest.
@@ -23,8 +23,8 @@ NAMES = {
     "down": rf"(?:{_MLP}\.)?(?:down_proj|fc2|lin2|fc_out|dense_4h_to_h)|{_MLP}\.Wo|output\.dense",
     "gate": rf"(?:{_MLP}\.)?gate_proj",
 }
-"""What stands behind the number of the layer. Only names of self-attention are here: a cross-attention, an expert or a
-projection of a vision tower is called otherwise, or makes two candidates, of which neither is taken."""
+"""What follows the number of the layer in a module's name. Only names of self-attention are here: a cross-attention or
+an expert has another name, and a vision tower adds a second candidate, so that neither is taken."""
 EMBED = r"(?:.*\.)?(?:embed_tokens|word_embeddings|tok_embeddings|wte|embed_in)"
 
 FUSED: dict[str, tuple[tuple[str, ...], bool]] = {
