@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ STREAM = ("input_layernorm", "model.norm", "layer_norm", "LayerNorm")
 """Norms that read the residual stream; others read products, which are bf16."""
 
 
-def local(tiny: Compose, folder: Path, family: str, *overrides: str, **config: object) -> DictConfig:
+def local(tiny: Compose, folder: Path, family: str, *overrides: str, **config: Any) -> DictConfig:
     if not folder.exists():
         write(folder, family, words_tokenizer(pad_token="<unk>"), initializer_range=0.1, **config)
     return tiny(
