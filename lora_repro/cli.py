@@ -68,7 +68,7 @@ def _guarded(command: Callable[[], None], after: str) -> int:
 
 def _not_text() -> str | None:
     """Returns the first file of conf/ and sweeps/ that is not text: Python's error does not name it."""
-    for path in sorted([*HOME.glob("conf/**/*.yaml"), *HOME.glob("sweeps/*.yaml")]):
+    for path in sorted([*HOME.glob("conf/**/*.yaml"), *HOME.glob("sweeps/**/*.yaml")]):
         try:
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
