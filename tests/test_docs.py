@@ -14,6 +14,7 @@ import yaml
 from omegaconf import DictConfig
 
 from analysis.__main__ import _parser
+from analysis.items import Request
 from lora_repro.cli import normalise
 from lora_repro.config.catalogue import HOME, group_names
 from lora_repro.config.compose import compose
@@ -24,7 +25,7 @@ from lora_repro.training.train import build
 
 README = HOME / "README.md"
 PAGES = [README, *sorted((HOME / "docs").glob("*.md"))]
-PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bmine\b|layer_norms|letters")
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bmine\b|layer_norms|letters|counts6?\b")
 """A word that the reader replaces, such as DIR or RUN, or the name of an example that a page makes up."""
 
 SMOKE = {
@@ -184,6 +185,15 @@ def test_the_task_that_is_shown_is_read_described_and_scored() -> None:
     assert task.targets.describe(splits["test"])["mean"] == 5.5
     assert task.targets.evaluate(splits["test"], [5.0, 7.0])["mse"] == 0.5
     assert task.objective.__name__ == "HeadWithScore"
+
+
+def test_the_kind_that_is_shown_prints_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.items.KINDS", {})
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example("extending.md", "python", "**A new kind**"), names)
+    item = names["RunCounts"](name="counts6", title="Runs of Table 6", sweep="table6")
+    assert item.text(Request("demo", "outputs", ["seed=0"], "md")) == "## Runs of Table 6\n\n3 runs at scale=demo"
+    assert item.text(Request("demo", "outputs", ["seed=0"], "json")) == '[{"runs": 3}]'
 
 
 def test_the_item_that_is_shown_is_that_of_table_6() -> None:
