@@ -21,7 +21,8 @@ from analysis.commands import adapters as explore
 from analysis.commands import items, section7
 from analysis.commands.options import DEFAULT_STORE, taken
 from analysis.commands.output import refuse_outputs, write_output
-from analysis.render.words import paragraph, state_words
+from analysis.render.words import paragraph
+from analysis.states import PLANNED, counts, label
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
 
@@ -175,8 +176,8 @@ def _plan(options: argparse.Namespace) -> str:
     for job in sweep.jobs:
         lacking = plan.lacking.get(job.run_id)
         note = f"  lacks {', '.join(lacking)}" if lacking else ""
-        lines.append(f"{state_words(plan.states[job.run_id].value):<12} {job.run_id}{note}")
-    lines += [f"{'planned':<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
+        lines.append(f"{label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
+    lines += [f"{label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += told(sweep.jobs)
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
@@ -201,22 +202,20 @@ def _status(options: argparse.Namespace) -> str:
         from analysis.render.listing import overview
 
         return overview(listed(options.runs), options.runs)
-    from analysis.runs import standing
+    from analysis.runs import run_status
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
     sweep = load(compose, options.overrides)
-    standings = [(job.run_id, standing(options.runs, job.run_id)) for job in sweep.jobs]
-    states = [stands.state for _, stands in standings]
-    order = ("finished", "running", "interrupted", "stale", "failed", "diverged", "not counted", "todo")
-    counts = [f"{states.count(state):>6} {state_words(state)}" for state in order if state in states]
-    counts += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
+    found = [(job.run_id, run_status(options.runs, job.run_id)) for job in sweep.jobs]
+    lines = [f"{n:>6} {label(state)}" for state, n in counts(status.state for _, status in found).items()]
+    lines += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
     reasons = [
-        f"{state_words(stands.state)}: {run_id}\n{paragraph(stands.reason)}"
-        for run_id, stands in standings
-        if stands.reason is not None
+        f"{label(status.state)}: {run_id}\n{paragraph(status.reason)}"
+        for run_id, status in found
+        if status.reason is not None
     ]
-    return "\n".join([*counts, f"{len(states):>6} runs in all. Store: {options.runs}", *reasons])
+    return "\n".join([*lines, f"{len(found):>6} runs in all. Store: {options.runs}", *reasons])
 
 
 def _doctor(options: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Which number is taken from a run: of which epoch, on which split. Not science, so it is chosen here."""
+"""Which number is taken from a run: of which epoch, on which split. It changes no run, so a table chooses it."""
 
 import math
 from enum import Enum
@@ -23,7 +23,7 @@ class Protocol(Enum):
         return "test" if self is Protocol.held_out else "eval"
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What a table says of it."""
         return {
             Protocol.last_epoch: "on dev after the last epoch",
@@ -32,15 +32,17 @@ class Protocol(Enum):
         }[self]
 
 
-class Scores(NamedTuple):
-    """What one run counts for."""
+class Score(NamedTuple):
+    """What is taken from one run."""
 
     value: float
+    epoch: int | None
+    """Whose score it is, as the record counts epochs."""
     baseline: float | None
     """What the metric's baseline scores on the same split, where the task declares one."""
 
 
-def pick(metrics_by_epoch: list[dict[str, Any]], metric: Metric, protocol: Protocol) -> Scores | None:
+def pick(metrics_by_epoch: list[dict[str, Any]], metric: Metric, protocol: Protocol) -> Score | None:
     """Returns a run's score under a protocol (of equal epochs the first), or None where the record lacks it.
 
     Args:
@@ -51,9 +53,9 @@ def pick(metrics_by_epoch: list[dict[str, Any]], metric: Metric, protocol: Proto
     dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
     if not metrics_by_epoch or not all(_is_number(row.get(key)) for row in metrics_by_epoch for key in (dev, scored)):
         return None
-    best = -1 if protocol is Protocol.last_epoch else metric.best([epoch[dev] for epoch in metrics_by_epoch])
-    row = metrics_by_epoch[best]
-    return Scores(row[scored], row.get(f"{protocol.split}/{metric.baseline}"))
+    last = protocol is Protocol.last_epoch
+    row = metrics_by_epoch[-1 if last else metric.best([epoch[dev] for epoch in metrics_by_epoch])]
+    return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))
 
 
 def _is_number(value: Any) -> bool:

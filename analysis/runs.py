@@ -1,4 +1,4 @@
-"""Reads a store: all its finished runs as a frame, and how one run stands."""
+"""Reads a store: all its finished runs as a frame, and the status of one run."""
 
 import time
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.commands.options import DEFAULT_STORE
+from analysis.states import NOT_COUNTED
 from lora_repro.errors import InputError
 from lora_repro.store.lock import GRACE_S, Owner
 from lora_repro.store.record import Record
@@ -15,9 +16,6 @@ from lora_repro.store.result import read_result
 from lora_repro.store.status import State, last_written
 from lora_repro.sweep.grid import overrides
 from lora_repro.sweep.watch import duration
-
-NOT_COUNTED = "not counted"
-"""How a run stands whose result.json is damaged, of another schema, or another run's."""
 
 WHOLE = ("metrics_by_epoch", "params.by_module")
 """Values that stay one column, as the record holds them."""
@@ -27,23 +25,23 @@ NOT_COLUMNS = ("schema", "run_id", "config", "metrics", "digests")
 
 
 class RunStatus(NamedTuple):
-    """How a run stands."""
+    """The status of a run."""
 
     state: str
-    """One of the record's states, or NOT_COUNTED."""
+    """A key of analysis.states.STATES."""
     reason: str | None
-    """Who computes it, or why it failed, diverged, was interrupted or does not count, as far as the record says."""
+    """Who computes it, or why it failed, diverged, was interrupted or is not counted, as far as the record says."""
     result: dict[str, Any] | None
     """What result.json holds, when the run is finished."""
 
 
 def elsewhere(store: str | Path) -> list[str]:
-    """Returns the overrides by which a run comes to lie in this store."""
+    """Returns the overrides that make a run write into this store."""
     return [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
 
 
-def standing(store: str | Path, run_id: str) -> RunStatus:
-    """Returns how a run stands in a store; one without a directory is `todo`."""
+def run_status(store: str | Path, run_id: str) -> RunStatus:
+    """Returns the status of a run in a store; one without a directory is `todo`."""
     record = Record(store, run_id)
     result, problem, _ = record.read()
     if result is not None:
@@ -56,25 +54,25 @@ def standing(store: str | Path, run_id: str) -> RunStatus:
     if state is State.stale:
         who = f"process {status.get('pid')} on {status.get('host')}"
         sign = last_written(record.folder)
-        heard = "" if sign is None else f"; nothing was heard of it since {_when(sign)}"
-        words = f"{who} is gone without a word{heard}; the sweep's command goes on with the run"
-        return RunStatus(state.value, words, None)
+        since = "" if sign is None else f"; it last wrote something {_when(sign)}"
+        reason = f"{who} ended without a message{since}; the sweep's command continues the run"
+        return RunStatus(state.value, reason, None)
     error = status.get("error")
     return RunStatus(state.value, str(error) if error is not None else None, None)
 
 
 def _running(owner: Owner | None, folder: Path) -> str:
-    """Says who computes a run, and of an owner on another machine, or of one that is silent, since when it is."""
-    words = f"by {owner if owner is not None else 'another process'}"
+    """Says who computes a run, and since when its lock is untouched if the owner is silent or on another machine."""
+    who = f"by {owner if owner is not None else 'another process'}"
     try:
         sign = (folder / "lock").stat().st_mtime
     except OSError:  # it has just ended
-        return words
+        return who
     if owner is None or not owner.is_elsewhere:
-        return words + (f"; nothing was heard of it since {_when(sign)}" if time.time() - sign > GRACE_S else "")
+        return who + (f"; it last touched its lock {_when(sign)}" if time.time() - sign > GRACE_S else "")
     return (
-        f"{words}; its lock was last touched {_when(sign)}. If that machine is gone, the sweep's command takes the run "
-        f"over once it has seen the lock stand still for {GRACE_S:.0f} s"
+        f"{who}; its lock was last touched {_when(sign)}. If that machine is gone, the sweep's command takes the run "
+        f"over once the lock has not been touched for {GRACE_S:.0f} s"
     )
 
 

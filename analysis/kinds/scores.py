@@ -2,8 +2,13 @@
 
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from analysis.items import Item, Request, names, register
+from analysis.states import NOT_COUNTED
+
+if TYPE_CHECKING:
+    from analysis.cell import Table
 
 
 @dataclass
@@ -33,8 +38,6 @@ class ScoreTable(Item):
     columns: Axis
     metric: str
     """As metric keys spell it, without the split: accuracy."""
-    aggregate: str
-    """How a cell's seeds become a number. `mean`: with a 95 % t interval."""
     settings: list[str]
     """Keys of the configuration that are printed beside the numbers."""
     fluctuation: dict[str, str] = field(default_factory=dict)
@@ -43,17 +46,28 @@ class ScoreTable(Item):
     """The keys of the facts' rows that hold a task's score, where columns are no such keys."""
     notes: list[str] = field(default_factory=list)
     """Sentences below the table."""
+    beneath: list[str] = field(default_factory=list)
+    """What stands under each column: a key of the facts' rows and the configuration's, such as r and method.r."""
 
     def text(self, request: Request) -> str:
         """Writes the table; says on stderr which runs of the sweep are not in it."""
-        from analysis.cells import cells
+        from analysis.cell import records
+        from analysis.cells import read_cells
         from analysis.protocol import Protocol
         from analysis.render import tables
+        from analysis.render.lines import to_json
 
-        frame = cells(self, request.scale, request.store, request.overrides, Protocol(request.protocol))
-        for missing in (missing for cell in frame["missing"] for missing in cell):
-            if missing["state"] == "not counted":
-                print(f"Not counted: {missing['reason']}", file=sys.stderr)
-        if outside := frame.attrs["outside"]:
-            print(f"{len(outside)} runs of the sweep have no cell in this table: {', '.join(outside)}", file=sys.stderr)
-        return tables.to_json(frame) if request.format == "json" else tables.markdown(self, frame, names())
+        table = read_cells(self, request.scale, request.store, request.overrides, Protocol(request.protocol))
+        report(table)
+        return to_json(records(table)) if request.format == "json" else tables.markdown(table, names())
+
+
+def report(table: "Table") -> None:
+    """Says on stderr which runs do not count, and which have no cell."""
+    for reason in dict.fromkeys(run.reason for run in table.missing if run.state == NOT_COUNTED):
+        print(f"Not counted: {reason}", file=sys.stderr)
+    if table.outside:
+        print(
+            f"{len(table.outside)} runs of the sweep have no cell in this table: {', '.join(table.outside)}",
+            file=sys.stderr,
+        )

@@ -1,10 +1,15 @@
-"""Tables in Markdown, for terminals too. Plain text only."""
+"""Tables in Markdown, for terminals too, and data in JSON and CSV. Plain text only."""
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Writes a Markdown table whose columns stand in line in a terminal; the first line is the header."""
+    """Writes a Markdown table whose columns are aligned in a terminal; the first line is the header."""
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in escaped) for i in range(len(escaped[0]))]
     padded = [
@@ -12,3 +17,23 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         for line in escaped
     ]
     return [padded[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *padded[1:]]
+
+
+def to_json(records: Iterable[Mapping[str, Any]]) -> str:
+    """Writes a list of objects; nan, which JSON lacks, is null."""
+    return json.dumps([_plain(entry) for entry in records], indent=1, allow_nan=False)
+
+
+def to_csv(records: Sequence[Sequence[Any]]) -> str:
+    """Writes lines of comma-separated values; the first is the header."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(records)
+    return text.getvalue().rstrip("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,50 +1,45 @@
 """The runs of a store become text: pure functions."""
 
-import csv
-import io
-import json
 import shlex
 from collections.abc import Sequence
 
 from analysis.commands.options import DEFAULT_STORE
-from analysis.listing import Listed, counts, row, varying
+from analysis.listing import Listed, row, varying
+from analysis.render import lines
 from analysis.render.differences import word
-from analysis.render.lines import aligned
-from analysis.render.words import paragraph, shown, state_words
+from analysis.render.words import paragraph, shown
+from analysis.states import counts, label
 
 
 def to_json(runs: Sequence[Listed]) -> str:
-    """Writes a list of objects, a run each; scores in [0, 1]."""
+    """Writes a list of objects, a run each; scores as in the record."""
     keys, metrics = varying(runs), _metrics(runs)
-    return json.dumps([dict(row(run, keys, metrics)) for run in runs], indent=1)
+    return lines.to_json(row(run, keys, metrics) for run in runs)
 
 
 def to_csv(runs: Sequence[Listed]) -> str:
-    """Writes a line a run; scores in [0, 1]."""
-    keys, metrics, text = varying(runs), _metrics(runs), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run_id", *keys, "state", *metrics])
-    for run in runs:
-        cells = [_word(value) if key in keys else value for key, value in row(run, keys, metrics).items()]
-        writer.writerow(cells)
-    return text.getvalue().rstrip("\n")
+    """Writes a line a run; scores as in the record."""
+    keys, metrics = varying(runs), _metrics(runs)
+    rows = [row(run, keys, metrics) for run in runs]
+    body = [[_word(value) if key in keys else value for key, value in each.items()] for each in rows]
+    return lines.to_csv([["run_id", *keys, "state", *metrics], *body])
 
 
 def markdown(runs: Sequence[Listed], store: str) -> str:
     """Writes a table, a line a run, scores in percent; below it how many runs are in each state."""
     keys, metrics = varying(runs), _metrics(runs)
     header = ["run", *(key.removesuffix(".name") for key in keys), "state", *(f"{name}, %" for name in metrics)]
-    lines = []
+    body = []
     for run in runs:
         settings = [_word(run.config[key]) if key in run.config else "" for key in keys]
         scores = [f"{100 * run.metrics[name]:.2f}" if name in run.metrics else "" for name in metrics]
-        lines.append([run.run_id, *settings, state_words(run.state), *scores])
-    table = ["\n".join(aligned([header, *lines]))] if runs else []
+        body.append([run.run_id, *settings, label(run.state), *scores])
+    table = ["\n".join(lines.aligned([header, *body]))] if runs else []
     return "\n\n".join([*table, summary(runs, store)])
 
 
 def summary(runs: Sequence[Listed], store: str) -> str:
-    """Says in a line how many runs a store holds, and in which states."""
+    """Says in a line how many runs a store holds, and how many are in each state."""
     return f"Runs in all: {len(runs)}{f' ({_counted(runs)})' if runs else ''}. Store: {store}"
 
 
@@ -53,20 +48,18 @@ def overview(runs: Sequence[Listed], store: str) -> str:
     kinds: dict[str, list[Listed]] = {}
     for run in runs:
         kinds.setdefault(" ".join(run.run_id.split("-")[:2]), []).append(run)
-    lines = [
-        f"{kind}: {', '.join(f'{n} {state_words(state)}' for state, n in counts(some).items())}"
+    overall = [
+        f"{kind}: {', '.join(f'{n} {label(state)}' for state, n in counts(run.state for run in some).items())}"
         for kind, some in kinds.items()
     ]
-    reasons = [
-        f"{state_words(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None
-    ]
+    reasons = [f"{label(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None]
     elsewhere = [] if store == DEFAULT_STORE else ["--runs", store]
     each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *elsewhere])}"] if runs else []
-    return "\n".join([*lines, summary(runs, store), *reasons, *each])
+    return "\n".join([*overall, summary(runs, store), *reasons, *each])
 
 
 def _counted(runs: Sequence[Listed]) -> str:
-    return ", ".join(f"{number} {state_words(state)}" for state, number in counts(runs).items())
+    return ", ".join(f"{number} {label(state)}" for state, number in counts(run.state for run in runs).items())
 
 
 def _metrics(runs: Sequence[Listed]) -> list[str]:

@@ -1,250 +1,264 @@
-"""A frame of cells becomes a table, in Markdown or JSON. Only here are scores printed in their unit, as percent."""
+"""Cells become a table in Markdown. Only here and in figures are scores printed in their unit, as percent."""
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
-from analysis.kinds.scores import ScoreTable
-from analysis.protocol import Protocol
+from analysis.cell import Cell, SeedRun, Table
 from analysis.render.lines import aligned
+from analysis.states import STATES
 from analysis.stats import half_width_in_standard_errors
-from lora_repro.tasks import Metric, Targets, Unit
+from lora_repro.store.status import State
 
 DASH = "—"
 FEW_SEEDS = 4
 """Below it the table says how wide a t interval is."""
 
-STATES = {
-    "todo": "not run yet",
-    "running": "running, or its process was killed",
-    "interrupted": "interrupted",
-    "failed": "failed",
-    "diverged": "diverged (a run that diverged is not repeated)",
-    "not counted": "not counted",
-}
-"""How the states of missing runs are told."""
+Names = Mapping[str, Mapping[str, str]]
+"""How tasks and models are printed, and their footnotes (analysis/names.yaml)."""
 
 
-def to_json(frame: pd.DataFrame) -> str:
-    """Writes the frame as a list of objects, a cell each; what is missing is null."""
-    return json.dumps([{key: _plain(value) for key, value in row.items()} for row in _rows(frame)], indent=1)
-
-
-def markdown(item: ScoreTable, frame: pd.DataFrame, names: Mapping[str, Mapping[str, str]]) -> str:
-    """Writes the table in Markdown: title, what is compared, the grid, and what a reader must know of it.
-
-    Args:
-        item: The paper's item.
-        frame: Its cells; `frame.attrs["command"]` supplies what all of them lack.
-        names: How tasks and models are printed, and their footnotes (analysis/names.yaml).
-    """
-    rows = _rows(frame)
-    ours = [row for row in rows if row["n_expected"]]
-    targets = frame.attrs["targets"]
-    metrics = {task: metric for task in targets if (metric := targets[task].metric(item.metric)) is not None}
+def markdown(table: Table, names: Names) -> str:
+    """Writes the table in Markdown: title, what is compared, the grid, and what a reader must know of it."""
+    ours = table.ours
+    verdicts = list(dict.fromkeys(cell.verdict for cell in ours if cell.verdict is not None))
     parts = [
-        [f"## Table {item.number}: {item.title}"],
-        [*_about_paper(item, rows, names), *_about_ours(ours, targets, metrics, names)],
-        _grid(item, rows, metrics, names),
-        [f"Verdict: {'; '.join(dict.fromkeys(row['verdict'] for row in ours))}."] if ours else [],
-        _missing(item, ours, frame.attrs["command"]),
-        _notes(item, rows, ours, targets, metrics, names),
+        [f"## {table.title}"],
+        [*_about_paper(table, names), *_about_ours(table, names)],
+        _grid(table, names),
+        [f"Verdict: {'; '.join(verdicts)}."] if verdicts else [],
+        _missing(table, names),
+        _notes(table, names),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _about_paper(item: ScoreTable, rows: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> list[str]:
-    if not item.facts:
+def _about_paper(table: Table, names: Names) -> list[str]:
+    if not table.is_item:
+        return []
+    if table.unit is None:
         return ["An ablation of ours: the paper has no such table."]
-    models = _joined(_model(row["paper_model"], names) for row in rows if _there(row["paper_model"]))
+    facts = [(cell, cell.paper) for cell in table.cells if cell.paper is not None]
+    models = _joined(_model(paper.model, names) for _, paper in facts)
     spreads = _joined(
-        f"±{_percent(row['paper_fluctuation'])} ({_task(row['task'], names)})"
-        for row in rows
-        if _there(row["paper_fluctuation"])
+        f"±{cell.metric.format(paper.fluctuation)} ({_task(cell.place.task, names)})"
+        for cell, paper in facts
+        if paper.fluctuation is not None
     )
-    return [f"Paper: {models}, {item.facts['unit']}" + (f"; fluctuation {spreads}." if spreads else ".")]
+    return [f"Paper: {models}, {table.unit}" + (f"; fluctuation {spreads}." if spreads else ".")]
 
 
-def _about_ours(
-    ours: Sequence[dict[str, Any]],
-    targets: Mapping[str, Targets],
-    metrics: Mapping[str, Metric],
-    names: Mapping[str, Mapping[str, str]],
-) -> list[str]:
+def _about_ours(table: Table, names: Names) -> list[str]:
     """Says line by line what ours are: metric, protocol, seeds, settings, examples and their targets."""
+    ours = table.ours
     if not ours:
         return []
-    first = ours[0]
-    seeds = sorted({seed for row in ours for seed in row["seeds"]})
-    scored = _joined(metric.title for metric in metrics.values())
+    metrics = ", ".join(dict.fromkeys(cell.metric.title for cell in ours))
+    seeds = sorted({run.seed for cell in ours for run in cell.runs if run.seed is not None})
+    whose = f"Ours (scale={table.scale}): " if table.is_item else ""
     words = [
-        f"Ours (scale={first['scale']}): {scored}, {Protocol(first['protocol']).words}; mean "
-        f"[two-sided 95 % t interval] over n seeds ({', '.join(map(str, seeds))})."
+        f"{whose}{metrics}, {table.protocol.description}; mean [two-sided 95 % t interval] over n seeds "
+        f"({', '.join(map(str, seeds))}).",
+        *table.about,
     ]
-    for (task, model), cells in _by(ours, "task", "model").items():
+    hidden = {table.beneath[1]} if table.beneath is not None else set()
+    for cells in _by_model_and_task(ours):
+        first = cells[0]
+        known = [cell.settings(table.settings) for cell in cells if cell.config is not None]
         settings = {
-            key: _joined(row["settings"][key] for row in cells if key in row["settings"])
-            for key in cells[0]["settings"]
+            key: _joined(values[key] for values in known if values[key] is not None)
+            for key in table.settings
+            if key not in hidden
         }
-        told = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
-        data = next((row["data"] for row in cells if _there(row["data"])), None)
-        line = [f"{_model(model, names)} on {_task(task, names)}"]
-        line += [told] if told else []
-        line += [targets[task].summary(data)] if data is not None else []
+        described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if value)
+        data = next((cell.data for cell in cells if cell.data is not None), None)
+        line = [f"{_model(first.model, names)} on {_task(first.task, names)}"]
+        line += [described] if described else []
+        line += [first.targets.summary(data)] if data is not None and first.targets is not None else []
         words.append(f"- {'; '.join(line)}.")
     return words
 
 
-def _grid(
-    item: ScoreTable,
-    rows: Sequence[dict[str, Any]],
-    metrics: Mapping[str, Metric],
-    names: Mapping[str, Mapping[str, str]],
-) -> list[str]:
-    """Lays out the cells: a block of lines for each row of the item, a line for each task and model."""
-    columns = list(dict.fromkeys(row["column"] for row in rows))
-    if all(isinstance(column, int) for column in columns):
+def _grid(table: Table, names: Names) -> list[str]:
+    """Lays out the cells: a block of lines for each row, in it a line for each task, model and metric."""
+    cells = table.cells
+    columns = list(dict.fromkeys(cell.place.column for cell in cells))
+    if all(isinstance(column, int | float) for column in columns):
         columns.sort()
-    with_baseline = any(_there(row["majority"]) for row in rows)
-    units = list(dict.fromkeys(metric.unit.value for metric in metrics.values())) or [Unit.percent.value]
-    header = [item.rows.label, " / ".join(units), *(f"{item.columns.label} = {column}" for column in columns)]
-    lines = [header + ([_joined(metric.baseline or "" for metric in metrics.values())] if with_baseline else [])]
-    for row, block in _by(rows, "row").items():
-        for position, cells in enumerate(_by(block, "task", "model").values()):
-            at = {cell["column"]: cell for cell in cells}
-            line = [str(row[0]) if position == 0 else "", _whose(cells, names)]
-            metric = metrics.get(cells[0]["task"], Metric(item.metric, Unit.percent))
-            line += [_cell(at[column], metric) if column in at else "" for column in columns]
-            baseline = next((cell["majority"] for cell in cells if _there(cell["majority"])), None)
-            lines.append(line + ([metric.format(baseline) if baseline is not None else ""] if with_baseline else []))
-    return aligned(lines)
+    baselines = _joined(cell.metric.baseline or "" for cell in cells if cell.baseline is not None)
+    units = _joined(cell.metric.unit.value for cell in cells) if table.is_item else "task (model)"
+    header = [units, *(f"{table.columns} = {column}" if table.columns else str(column) for column in columns)]
+    header += [baselines] if baselines else []
+    lines = [[table.rows, *header]]
+    for row, block in _groups(cells, lambda cell: cell.place.row).items():
+        body: list[list[str]] = []
+        beneath: list[str] = []
+        for line in _lines(block):
+            at = {cell.place.column: cell for cell in line}
+            settings = [_beneath(table, at[column]) if column in at else "" for column in columns]
+            if table.beneath is not None and settings != beneath:
+                body.append([table.beneath[0], *settings, *([""] if baselines else [])])
+                beneath = settings
+            baseline = next((cell for cell in line if cell.baseline is not None), None)
+            scores = [_cell(at[column]) if column in at else "" for column in columns]
+            end = [_score(baseline, baseline.baseline) if baseline is not None else ""] if baselines else []
+            body.append([_whose(line, table, names), *scores, *end])
+        lines += [[str(row) if number == 0 else "", *line] for number, line in enumerate(body)]
+    return aligned(lines if table.rows else [line[1:] for line in lines])
 
 
-def _whose(cells: Sequence[dict[str, Any]], names: Mapping[str, Mapping[str, str]]) -> str:
-    paper, ours = any(_there(cell["paper"]) for cell in cells), any(cell["n_expected"] for cell in cells)
+def _whose(line: Sequence[Cell], table: Table, names: Names) -> str:
+    """Names a line: whose numbers, task and model, and the metric where lines have different ones."""
+    place = line[0].place
+    model = f" ({_model(place.model, names)})" if place.model else ""
+    named = f"{_task(place.task, names)}{model}"
+    if not table.is_item:
+        return named if place.metric is None else f"{named}, {line[0].metric.title}"
+    paper, ours = any(cell.paper is not None for cell in line), any(cell.runs for cell in line)
     who = " / ".join([*(["paper"] if paper else []), *(["ours"] if ours else [])])
-    model = f" ({_model(cells[0]['model'], names)})" if ours else ""
-    return f"{who}, {_task(cells[0]['task'], names)}{model}"
+    return f"{who}, {named}"
 
 
-def _cell(row: dict[str, Any], metric: Metric) -> str:
+def _beneath(table: Table, cell: Cell) -> str:
+    """Writes what stands under a column: the paper's value and ours, once where they are equal."""
+    if table.beneath is None:
+        return ""
+    fact, key = table.beneath
+    paper = [cell.paper.settings[fact]] if cell.paper is not None and fact in cell.paper.settings else []
+    ours = [value for value in cell.settings([key]).values() if value is not None]
+    return " / ".join(dict.fromkeys(map(str, paper + ours)))
+
+
+def _cell(cell: Cell) -> str:
     """Writes one cell: the paper's number, ours, or both."""
-    paper = [metric.format(row["paper"])] if _there(row["paper"]) else []
-    return " / ".join(paper + ([_our_cell(row, metric)] if row["n_expected"] else []))
+    paper = [_score(cell, cell.paper.value)] if cell.paper is not None else []
+    return " / ".join(paper + ([_our_cell(cell)] if cell.runs else []))
 
 
-def _our_cell(row: dict[str, Any], metric: Metric) -> str:
+def _our_cell(cell: Cell) -> str:
     """Writes `83.4 [82.1, 84.7] n=2`, or a dash with what is missing; never a mean over a part of the seeds."""
-    if _there(row["reason"]):
+    mean, low, high, n = cell.summary
+    if cell.missing:
+        states = [run.state for run in cell.missing]
+        named = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != State.todo.value]
+        return f"{DASH} ({', '.join([f'{cell.n}/{len(cell.runs)} seeds', *named])})"
+    if mean is None:
         return DASH
-    if row["missing"]:
-        states = [missing["state"] for missing in row["missing"]]
-        named = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != "todo"]
-        finished = f"{row['n']}/{row['n_expected']} seeds"
-        return f"{DASH} ({', '.join([finished, *named])})"
-    interval = f" [{metric.format(row['low'])}, {metric.format(row['high'])}]" if _there(row["low"]) else ""
-    return f"{metric.format(row['mean'])}{interval} n={row['n']}"
+    interval = f" [{_score(cell, low)}, {_score(cell, high)}]" if low is not None and high is not None else ""
+    return f"{_score(cell, mean)}{interval} n={n}"
 
 
-def _missing(item: ScoreTable, ours: Sequence[dict[str, Any]], whole: str) -> list[str]:
+def _missing(table: Table, names: Names) -> list[str]:
     """Says what is missing, each cause once, with the command that supplies it."""
-    causes: dict[tuple[str, str], list[tuple[dict[str, Any], int]]] = {}
-    for row in ours:
-        for missing in row["missing"]:
-            cause = (missing["state"], _one_line(missing["reason"] or ""))
-            causes.setdefault(cause, []).append((row, missing["seed"]))
-    planned = list(dict.fromkeys(row["reason"] for row in ours if _there(row["reason"])))
+    ours = table.ours
+    causes: dict[tuple[str, str], list[tuple[Cell, SeedRun]]] = {}
+    for cell in ours:
+        for run in cell.missing:
+            causes.setdefault((run.state, _one_line(run.reason or "")), []).append((cell, run))
     lines = []
     for (state, reason), found in causes.items():
-        cells = list({(row["row"], row["column"], row["task"], row["model"]): row for row, _ in found}.values())
-        what = f"{len(found)} {'run' if len(found) == 1 else 'runs'} {STATES.get(state, state)}"
-        where = f" ({_where(item, cells, ours)}{f', seed {found[0][1]}' if len(found) == 1 else ''})"
-        command = "" if state == "diverged" else f"\n  `{cells[0]['command'] if len(cells) == 1 else whole}`"
-        lines.append(f"- {what}{where}{f': {reason}' if reason else '.'}{command}")
-    lines += [f"- planned, cannot be run yet: {reason}." for reason in planned]
-    total = sum(row["n_expected"] for row in ours)
-    lacking = total - sum(row["n"] for row in ours)
-    return [f"Missing: {lacking} of {total} runs.", *lines] if lines else []
+        runs = {run.run_id for _, run in found}
+        cells = list({cell.place: cell for cell, _ in found}.values())
+        what = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} {STATES[state].missing}"
+        seed = f", seed {found[0][1].seed}" if len(runs) == 1 else ""
+        commands = list(dict.fromkeys(cell.command for cell in cells))
+        command = (
+            "" if state == State.diverged.value else f"\n  `{commands[0] if len(commands) == 1 else table.command}`"
+        )
+        lines.append(f"- {what} ({_where(table, cells, names)}{seed}){f': {reason}' if reason else '.'}{command}")
+    lines += [
+        f"- planned, cannot be run yet: {reason}." for reason in dict.fromkeys(c.planned for c in ours if c.planned)
+    ]
+    total = _distinct_runs(ours)
+    missing = total - _distinct_runs(ours, scored=True)
+    return [f"Missing: {missing} of {total} runs.", *lines] if lines else []
 
 
-def _where(item: ScoreTable, cells: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> str:
+def _distinct_runs(cells: Sequence[Cell], scored: bool = False) -> int:
+    """Counts runs once, though a table of several metrics shows each several times."""
+    runs = [
+        run.run_id or (cell.place._replace(metric=None), number)
+        for cell in cells
+        for number, run in enumerate(cell.runs)
+        if not scored or run.score is not None
+    ]
+    return len(set(runs))
+
+
+def _where(table: Table, cells: Sequence[Cell], names: Names) -> str:
     """Names a few cells."""
-    if len(cells) == sum(not _there(row["reason"]) for row in ours) > 1:
+    if len(cells) == sum(cell.planned is None for cell in table.ours) > 1:
         return "in all cells"
-    named = [f"{item.rows.label} {row['row']} {item.columns.label} = {row['column']}" for row in cells[:3]]
+    several = not table.is_item and len(list(_lines(table.ours))) > 1
+    named = []
+    for cell in cells[:3]:
+        row = [f"{table.rows} {cell.place.row}"] if table.rows else []
+        column = [f"{table.columns} = {cell.place.column}"] if table.columns else []
+        line = [_whose([cell], table, names)] if several or not row + column else []
+        named.append(" ".join([*line, *row, *column]))
     return "; ".join(named) + (f" and {len(cells) - 3} more cells" if len(cells) > 3 else "")
 
 
-def _notes(
-    item: ScoreTable,
-    rows: Sequence[dict[str, Any]],
-    ours: Sequence[dict[str, Any]],
-    targets: Mapping[str, Targets],
-    metrics: Mapping[str, Metric],
-    names: Mapping[str, Mapping[str, str]],
-) -> list[str]:
+def _notes(table: Table, names: Names) -> list[str]:
     """Collects what a reader must know: how to read the cells, flags, models, where the numbers come from."""
-    notes = list(item.notes)
-    if any(_there(row["paper"]) for row in ours):
-        notes.append("A cell that both have: the paper's number / ours.")
-    if ours and len(ours) < len(list(_by(ours, "task", "model"))) * len({(r["row"], r["column"]) for r in rows}):
-        notes.append("A blank or a line that is not there: this scale does not run it.")
-    if any(row["missing"] for row in ours):
-        notes.append(f"{DASH}: no number until all seeds of the cell are finished (finished/expected).")
-    for n in sorted({row["n"] for row in ours if 2 <= row["n"] < FEW_SEEDS and not row["missing"]}):
+    ours = table.ours
+    notes = list(table.notes)
+    if any(cell.paper is not None for cell in ours):
+        notes.append("Where a cell holds two numbers: the paper's / ours.")
+    if ours and len(ours) < len(list(_lines(ours))) * len({(c.place.row, c.place.column) for c in table.cells}):
+        notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
+    if any(cell.missing for cell in ours):
+        notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")
+    for n in sorted({cell.n for cell in ours if 2 <= cell.n < FEW_SEEDS and not cell.missing}):
         notes.append(
             f"An interval over {n} seeds reaches {half_width_in_standard_errors(n):.1f} standard errors of the mean to "
             "each side: it says little."
         )
-    if any(_there(row["majority"]) for row in ours):
-        named = {metric.baseline for metric in metrics.values()}
-        baselines = [metric for task in metrics for metric in targets[task].metrics if metric.name in named]
-        notes += dict.fromkeys(f"{metric.name}: {metric.about}." for metric in baselines)
-    flagged = list(dict.fromkeys(flag for row in ours for flag in row["flags"]))
-    for flag in flagged:
-        cells = [row for row in ours if flag in row["flags"]]
-        count, total = sum(row["flags"][flag] for row in cells), sum(row["n"] for row in ours)
-        notes.append(f"Flag {flag} in {count} of {total} runs ({_where(item, cells, ours)}).")
-    printed = list(dict.fromkeys(name for row in ours for name in (row["model"], row["task"])))
+    notes += _about_metrics(ours)
+    for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
+        cells = [cell for cell in ours if flag in cell.flags]
+        count, total = sum(cell.flags[flag] for cell in cells), sum(cell.n for cell in ours)
+        notes.append(f"Flag {flag} in {count} of {total} runs ({_where(table, cells, names)}).")
+    printed = dict.fromkeys(name for cell in ours for name in (cell.model, cell.task))
     notes += [names["footnotes"][name] for name in printed if name in names["footnotes"]]
-    if commits := list(dict.fromkeys(commit for row in ours for commit in row["commits"])):
+    if commits := list(dict.fromkeys(commit for cell in ours for commit in cell.commits)):
         notes.append(f"Our runs were computed at commit {', '.join(commits)}.")
-    if places := list(dict.fromkeys(place for row in ours for place in row["computed_on"])):
-        differ = "on machines or versions that differ, which changes results a little" if len(places) > 1 else "on"
-        notes.append(f"Computed {differ}{':' if len(places) > 1 else ''} {'; '.join(places)}.")
+    if machines := list(dict.fromkeys(machine for cell in ours for machine in cell.computed_on)):
+        differ = "on machines or versions that differ, which changes results a little" if len(machines) > 1 else "on"
+        notes.append(f"Computed {differ}{':' if len(machines) > 1 else ''} {'; '.join(machines)}.")
     return ["Notes:", *(f"- {note}" for note in notes)] if notes else []
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+def _about_metrics(ours: Sequence[Cell]) -> list[str]:
+    """Says what the printed metrics and baselines are, and which way is better where it is not up."""
+    notes = []
+    for cell in ours:
+        if not cell.metric.higher_is_better:
+            notes.append(f"{cell.metric.name}: lower is better.")
+        baseline = cell.targets.metric(cell.metric.baseline) if cell.targets and cell.metric.baseline else None
+        if baseline is not None and cell.baseline is not None:
+            notes.append(f"{baseline.name}: {baseline.about}.")
+    return list(dict.fromkeys(notes))
 
 
-def _by(rows: Iterable[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    """Groups rows, in the order of their first appearance."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] if _there(row[key]) else None for key in keys), []).append(row)
+def _groups(cells: Iterable[Cell], key: Any) -> dict[Any, list[Cell]]:
+    """Groups cells, in the order of their first appearance."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
     return groups
 
 
-def _there(value: Any) -> bool:
-    """Says whether a cell of the frame holds something."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
+def _lines(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
+    """Groups cells into the lines of a block."""
+    return _groups(cells, lambda cell: (cell.place.task, cell.place.model, cell.place.metric)).values()
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value if _there(value) else None
+def _by_model_and_task(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
+    return _groups(cells, lambda cell: (cell.task, cell.model)).values()
 
 
-def _percent(score: float) -> str:
-    return f"{100 * score:.1f}"
+def _score(cell: Cell, value: float | None) -> str:
+    return "" if value is None else cell.metric.format(value)
 
 
 def _one_line(text: str) -> str:
@@ -255,9 +269,9 @@ def _joined(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
 
 
-def _task(name: str, names: Mapping[str, Mapping[str, str]]) -> str:
+def _task(name: str, names: Names) -> str:
     return names["tasks"].get(name, name)
 
 
-def _model(name: str, names: Mapping[str, Mapping[str, str]]) -> str:
+def _model(name: str, names: Names) -> str:
     return names["models"].get(name, name)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.render import style
-from analysis.render.tables import aligned
+from analysis.render.lines import aligned
 from analysis.section7.truncation import Truncation
 from lora_repro.tasks import Unit
 

@@ -35,8 +35,3 @@ def _first(names: Sequence[str]) -> str:
 def markdown(text: str) -> str:
     """Writes a foreign text so that Markdown prints it as it is, HTML in it too; `aligned` sees to the bars."""
     return re.sub(r"([\\`*\[\]<>$&])", r"\\\1", printable(text))
-
-
-def state_words(state: str) -> str:
-    """Says how a run stands."""
-    return "to do" if state == "todo" else state

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from analysis.render.words import state_words
-from analysis.runs import elsewhere, flat, standing
+from analysis.runs import elsewhere, flat, run_status
 from analysis.section7.item import UpdateItem
 from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.section7.update import Update
+from analysis.states import label
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Run
@@ -114,11 +114,11 @@ class ComparedRuns:
             job = self._jobs.get((r, seed, False))
             if job is None:
                 raise InputError(f"seed: the sweep has no run of r = {r} and seed {seed}. Give seed={seed} too.")
-            state = standing(self.store, job.run_id).state
+            state = run_status(self.store, job.run_id).state
             if state == State.finished.value:
                 found.append(self._trained(job))
             else:
-                missing.append(f"{job.run_id} ({state_words(state)})")
+                missing.append(f"{job.run_id} ({label(state)})")
         if missing:
             raise MissingInputError(
                 f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {self.store}: "
@@ -140,7 +140,7 @@ class ComparedRuns:
             method = trained.run.method
             assert isinstance(method, LoRAConfig)
             job = self._jobs.get((method.r, trained.run.seed, True))
-            if job is None or standing(self.store, job.run_id).state != State.finished.value:
+            if job is None or run_status(self.store, job.run_id).state != State.finished.value:
                 return None, f"they are not computed yet: {self.command}"
             beside = self._trained(job)
             if trained.run.train.init_from is not None:

@@ -136,7 +136,7 @@ def test_status_counts_states_and_gives_reasons(tmp_path: Path, capsys: Captured
     assert [" ".join(count) for count in counts[:7]] == expected
     assert counts[7][0] == "8"
     assert f"running: {job('qv', 2, 0).run_id}\n  by process {os.getpid()} on " in out
-    assert f"stale: {job('q', 2, 1).run_id}\n  process None on None is gone without a word" in out
+    assert f"stale: {job('q', 2, 1).run_id}\n  process None on None ended without a message" in out
     for reason in (f"failed: {job('q', 2, 0).run_id}\n  RuntimeError: no", "the loss is nan", "damaged"):
         assert reason in out
 
@@ -223,7 +223,7 @@ def test_bare_status_says_whole_why_a_run_is_not_finished_and_what_to_do(tmp_pat
     write_status(tmp_path, job("q", 1, 0), "running")
     write_status(tmp_path, job("q", 2, 0), "failed", "InputError: " + 200 * "x" + "\nGive another.\x1b[2J")
     _, out, _ = call(capsys, "status", "--runs", str(tmp_path))
-    assert re.search(r"stale: .*\n  process .* \(\d+ s ago\); the sweep's command goes on with the run\n", out)
+    assert re.search(r"stale: .*\n  process .* \(\d+ s ago\); the sweep's command continues the run\n", out)
     assert "x\n  Give another.\\x1b[2J\n" in out
 
 

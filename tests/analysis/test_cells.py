@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from helpers.handmade_runs import SMOKE, fill, job, jobs, write_run, write_status
 
-from analysis.cells import _by_place, _Commands, cells
+from analysis.cells import _by_place, cells
 from analysis.items import item_names, load_item, read_item
+from analysis.join import Commands
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol, pick
 from analysis.stats import summarise
@@ -22,6 +23,7 @@ from lora_repro.tasks import Metric
 
 TABLE6 = cast(ScoreTable, load_item("table", "6"))
 TASK = "generated"
+ACCURACY = Metric("accuracy", baseline="majority")
 
 
 def cell(frame: pd.DataFrame, row: str, column: int, task: str = TASK) -> dict[str, Any]:
@@ -195,7 +197,7 @@ def expansion(command: str) -> set[str]:
 
 def test_a_cell_of_a_sweep_of_several_grids_spells_its_settings_out() -> None:
     both = [*jobs(), *jobs(*SMOKE, "method.targets=[v]", "method.r=1", "method.alpha=16")]
-    commands = _Commands(list(SMOKE), [], "outputs", both)
+    commands = Commands(list(SMOKE), [], "outputs", both)
     assert not commands.is_product
     pair = [each for each in both if each.resolved.run.method.label == "lora-r1-v"]
     assert len(pair) == 2

@@ -14,7 +14,7 @@ from helpers.waiting import touch
 from analysis import load_runs
 from analysis.adapters import read
 from analysis.diff import recorded
-from analysis.runs import standing
+from analysis.runs import run_status
 from lora_repro.errors import InputError
 from lora_repro.mirror.tracked_run import state_of
 from lora_repro.store.adapter_identity import identify_adapter
@@ -61,24 +61,24 @@ def test_an_empty_store_has_no_rows_and_no_store_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("state", ["failed", "diverged", "interrupted"])
 def test_a_run_without_a_result_stands_as_its_status_says(tmp_path: Path, state: str) -> None:
     write_status(tmp_path, job("q", 1, 0), state, "why")
-    assert standing(tmp_path, job("q", 1, 0).run_id) == (state, "why", None)
+    assert run_status(tmp_path, job("q", 1, 0).run_id) == (state, "why", None)
 
 
 def test_a_run_that_says_running_and_that_nobody_computes_is_stale(tmp_path: Path) -> None:
     write_status(tmp_path, job("q", 1, 0), "running")
-    state, reason, _ = standing(tmp_path, job("q", 1, 0).run_id)
-    assert state == "stale" and reason is not None and "gone without a word" in reason
+    state, reason, _ = run_status(tmp_path, job("q", 1, 0).run_id)
+    assert state == "stale" and reason is not None and "ended without a message" in reason
 
 
 def test_a_run_without_a_directory_is_to_do(tmp_path: Path) -> None:
-    assert standing(tmp_path, job("q", 1, 0).run_id) == ("todo", None, None)
+    assert run_status(tmp_path, job("q", 1, 0).run_id) == ("todo", None, None)
 
 
 def test_a_damaged_result_is_not_counted_whatever_the_status_says(tmp_path: Path) -> None:
     one = job("q", 1, 0)
     write_status(tmp_path, one, "finished")
     (tmp_path / "runs" / one.run_id / "result.json").write_text(json.dumps([1, 2]))
-    state, reason, result = standing(tmp_path, one.run_id)
+    state, reason, result = run_status(tmp_path, one.run_id)
     assert (state, result) == ("not counted", None)
     assert reason is not None and "does not count" in reason
 
@@ -91,10 +91,10 @@ def test_of_another_machine_it_is_said_when_its_lock_was_last_touched(tmp_path: 
     owner = replace(Lock(lock).owner, host="node17", machine="another boot", pid=4242)
     lock.write_text(json.dumps(asdict(owner)))
     touch(lock, time.time() - ago)
-    state, reason, _ = standing(tmp_path, one.run_id)
+    state, reason, _ = run_status(tmp_path, one.run_id)
     assert state == "running" and reason is not None
     assert re.match(rf"by process 4242 on node17; its lock was last touched 20\d\d-\d\d-\d\d .* {told}", reason)
-    assert "takes the run over once it has seen the lock stand still for 120 s" in reason
+    assert "takes the run over once the lock has not been touched for 120 s" in reason
 
 
 def test_of_a_run_whose_process_is_gone_it_is_said_since_when_nothing_was_heard(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_of_a_run_whose_process_is_gone_it_is_said_since_when_nothing_was_heard(
     moment = time.time() - 600
     touch(folder / "status.json", moment - 3600)
     touch(folder / "metrics.jsonl", moment)
-    state, reason, _ = standing(tmp_path, one.run_id)
+    state, reason, _ = run_status(tmp_path, one.run_id)
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-    assert state == "stale" and reason is not None and f"nothing was heard of it since {when} (10 min ago)" in reason
+    assert state == "stale" and reason is not None and f"it last wrote something {when} (10 min ago)" in reason
 
 
 def test_of_a_process_here_that_is_silent_it_is_said_since_when(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_of_a_process_here_that_is_silent_it_is_said_since_when(tmp_path: Path) 
     write_status(tmp_path, one, "running")
     lock = Lock(tmp_path / "runs" / one.run_id / "lock")
     lock.acquire()
-    assert standing(tmp_path, one.run_id).reason == f"by {lock.owner}"
+    assert run_status(tmp_path, one.run_id).reason == f"by {lock.owner}"
     touch(lock.path, time.time() - 600)  # as of a process that was stopped
-    assert "; nothing was heard of it since 20" in str(standing(tmp_path, one.run_id).reason)
+    assert "; it last touched its lock 20" in str(run_status(tmp_path, one.run_id).reason)
     lock.release()
 
 
@@ -133,7 +133,7 @@ def test_a_run_directory_that_is_a_link_is_one_run_to_every_command(tmp_path: Pa
     best = tmp_path / "best"
     best.symlink_to(folder)
     (tmp_path / "runs" / other.run_id).symlink_to(folder)
-    assert standing(tmp_path, one.run_id).state == "finished"
+    assert run_status(tmp_path, one.run_id).state == "finished"
     assert list(load_runs(tmp_path)["run_id"]) == [one.run_id]
     names = [str(folder)] + ([str(best)] if away.name == one.run_id else [])
     for name in names:
@@ -144,7 +144,7 @@ def test_a_run_directory_that_is_a_link_is_one_run_to_every_command(tmp_path: Pa
         assert identify_adapter(name) == one.run_id
         assert state_of(Path(name)) == "finished"
     foreign = tmp_path / "runs" / other.run_id
-    assert standing(tmp_path, other.run_id).state == "not counted"
+    assert run_status(tmp_path, other.run_id).state == "not counted"
     for command in (lambda: recorded(str(foreign), ""), lambda: read(str(foreign)), lambda: finished(foreign)):
         with pytest.raises(InputError, match=f"it is the result of {one.run_id}"):
             command()

@@ -16,14 +16,14 @@ from helpers.waiting import PATIENCE_S
 
 from analysis import load_runs
 from analysis.adapters import read
-from analysis.cells import cells
+from analysis.cells import read_cells
 from analysis.diff import differences, recorded
 from analysis.items import load_item
 from analysis.kinds.scores import ScoreTable
 from analysis.render import differences as told
 from analysis.render import updates
 from analysis.render.tables import markdown
-from analysis.runs import standing
+from analysis.runs import run_status
 from analysis.section7.inspection import inspect
 from analysis.section7.truncation import truncate
 from lora_repro.config.compose import compose
@@ -86,7 +86,7 @@ def table(store: Path) -> str:
     item = load_item("table", "6")
     assert isinstance(item, ScoreTable)
     names: dict[str, dict[str, str]] = {"tasks": {}, "models": {}, "footnotes": {}}
-    return markdown(item, cells(item, "smoke", store), names)
+    return markdown(read_cells(item, "smoke", store), names)
 
 
 def compared(folder: Path) -> str:
@@ -101,7 +101,7 @@ def inspected(folder: Path) -> str:
 
 
 LOOKS: dict[str, Callable[[Path], object]] = {
-    "status": lambda folder: standing(folder.parent.parent, folder.name),
+    "status": lambda folder: run_status(folder.parent.parent, folder.name),
     "plan": lambda folder: campaign.plan(Sweep(list(jobs()), []), str(folder.parent.parent)).words(),
     "load_runs": lambda folder: load_runs(folder.parent.parent).to_string(),
     "table": lambda folder: table(folder.parent.parent),

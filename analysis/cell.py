@@ -1,0 +1,245 @@
+"""A cell of a table: the paper's number and, of ours, the score of every seed and run. All else follows from these."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from analysis.protocol import Protocol
+from analysis.states import PLANNED
+from analysis.stats import Summary, summarise
+from lora_repro.config.schema import Run
+from lora_repro.tasks import Metric, Targets
+
+
+class Place(NamedTuple):
+    """Where a run belongs in a table."""
+
+    task: str
+    model: str | None
+    """None on lines that only the paper has."""
+    row: str
+    column: str | int | float
+    metric: str | None = None
+    """Named where a table shows several, or a task's own."""
+
+
+class PaperFact(NamedTuple):
+    """A number that the paper prints, in [0, 1] as our scores."""
+
+    value: float
+    fluctuation: float | None
+    model: str
+    settings: dict[str, Any]
+    """What else the paper's line says, such as its r."""
+
+
+class SeedRun(NamedTuple):
+    """One run of a cell."""
+
+    seed: int | None
+    run_id: str | None
+    """None of a planned run."""
+    state: str
+    """A key of analysis.states.STATES."""
+    reason: str | None
+    """Why there is no score."""
+    score: float | None = None
+    """None unless the run is finished and its record holds the metric."""
+    epoch: int | None = None
+    """The epoch whose score it is."""
+    baseline: float | None = None
+    """What the metric's baseline scores on the same split."""
+    result: Mapping[str, Any] | None = None
+    """The record's result.json, where it counts."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place of a table with what the paper and our runs say there."""
+
+    place: Place
+    metric: Metric
+    paper: PaperFact | None = None
+    runs: tuple[SeedRun, ...] = ()
+    config: Run | None = None
+    """The configuration that all its runs share but for the seed; None of planned runs and of the paper's cells."""
+    command: str | None = None
+    """What a person types to get the cell's runs."""
+    verdict: str | None = None
+
+    @property
+    def task(self) -> str:
+        """The task of its runs, or of the paper's number."""
+        return self.place.task if self.config is None else self.config.task.name
+
+    @property
+    def model(self) -> str:
+        """The model of our runs."""
+        return self.place.model or "" if self.config is None else self.config.model.name
+
+    @property
+    def targets(self) -> Targets | None:
+        """What the task of our runs declares."""
+        return None if self.config is None else self.config.task.targets
+
+    @property
+    def planned(self) -> str | None:
+        """Why its runs cannot run yet."""
+        return next((run.reason for run in self.runs if run.state == PLANNED), None)
+
+    @property
+    def missing(self) -> tuple[SeedRun, ...]:
+        """Runs without a score that could have one."""
+        return tuple(run for run in self.runs if run.score is None and run.state != PLANNED)
+
+    @cached_property
+    def _scores(self) -> list[float]:
+        return [run.score for run in self.runs if run.score is not None]
+
+    @property
+    def n(self) -> int:
+        """How many runs have a score."""
+        return len(self._scores)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Mean and interval over all seeds. While a run is missing there is no mean: never over a part of the seeds."""
+        return summarise([] if self.missing else self._scores)
+
+    @property
+    def baseline(self) -> float | None:
+        """The highest baseline of its runs."""
+        return max((run.baseline for run in self.runs if run.baseline is not None), default=None)
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """The records of its runs that count."""
+        return [run.result for run in self.runs if run.result is not None]
+
+    @property
+    def data(self) -> Mapping[str, Any] | None:
+        """The sizes and the balance of the splits."""
+        return next((result["data"] for result in self.results if "data" in result), None)
+
+    @property
+    def flags(self) -> dict[str, int]:
+        """How many runs raise each flag."""
+        raised = [name for result in self.results for name, is_raised in result.get("flags", {}).items() if is_raised]
+        return {name: raised.count(name) for name in dict.fromkeys(raised)}
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """The commits at which its runs were computed."""
+        return tuple(dict.fromkeys(filter(None, map(_commit, self.results))))
+
+    @property
+    def computed_on(self) -> tuple[str, ...]:
+        """Hardware and versions of its runs, which change numbers a little."""
+        return tuple(dict.fromkeys(_computed_on(result) for result in self.results if "provenance" in result))
+
+    def settings(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Returns the configuration's values of these keys; none where only the paper has the cell."""
+        return {} if self.config is None else {key: label(value_of(self.config, key)) for key in keys}
+
+
+class Table(NamedTuple):
+    """The cells of a table in their order, and what is said about all of them."""
+
+    title: str
+    rows: str
+    """What the rows are called; empty where there is a single row."""
+    columns: str
+    """What the columns are called; empty where there is a single column."""
+    cells: list[Cell]
+    protocol: Protocol
+    scale: str | None
+    """None of a sweep that has no scales."""
+    command: str
+    """What a person types to get all runs."""
+    outside: list[str]
+    """Ids of runs of the sweep that have no row or column."""
+    settings: list[str]
+    """Keys of the configuration that are printed beside the numbers."""
+    notes: list[str]
+    is_item: bool = True
+    """Whether it is an item of the paper or an ablation of ours, and no sweep of a user's own."""
+    unit: str | None = None
+    """What the paper's numbers are; None where the paper has no such table."""
+    beneath: tuple[str, str] | None = None
+    """What stands under each column, as the paper's facts and as the configuration call it: r, method.r."""
+    about: tuple[str, ...] = ()
+    """Further lines about our runs, above the table."""
+
+    @property
+    def ours(self) -> list[Cell]:
+        """The cells for which we have runs, or plan some."""
+        return [cell for cell in self.cells if cell.runs]
+
+    @property
+    def missing(self) -> list[SeedRun]:
+        """The runs without a score that could have one."""
+        return [run for cell in self.cells for run in cell.missing]
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """Returns the cells as the data frame and JSON hold them."""
+    return [_record(cell, table) for cell in table.cells]
+
+
+def _record(cell: Cell, table: Table) -> dict[str, Any]:
+    """Returns a cell as a record: scores as the store has them, nan or None where there is nothing."""
+    place, paper, numbers = cell.place, cell.paper, cell.summary
+    missing = [
+        {"run_id": run.run_id, "seed": run.seed, "state": run.state, "reason": run.reason} for run in cell.missing
+    ]
+    return {
+        **{"task": place.task, "model": place.model, "row": place.row, "column": place.column},
+        "paper": math.nan if paper is None else paper.value,
+        "paper_fluctuation": math.nan if paper is None or paper.fluctuation is None else paper.fluctuation,
+        "paper_model": None if paper is None else paper.model,
+        **{key: math.nan if value is None else value for key, value in numbers._asdict().items()},
+        **{"n": cell.n, "n_expected": len(cell.runs)},
+        "seeds": tuple(run.seed for run in cell.runs),
+        "run_ids": tuple(run.run_id for run in cell.runs if run.run_id is not None),
+        "missing": tuple(missing),
+        **{"verdict": cell.verdict, "reason": cell.planned, "command": cell.command},
+        "majority": math.nan if cell.baseline is None else cell.baseline,
+        **{"data": cell.data, "flags": cell.flags, "settings": cell.settings(table.settings)},
+        **{"commits": cell.commits, "computed_on": cell.computed_on},
+        **{"scale": table.scale, "protocol": table.protocol.value, "metric": cell.metric.name},
+    }
+
+
+def value_of(run: Run, key: str) -> Any:
+    """Returns the value of a dotted key, or None where the configuration has no such key."""
+    value: Any = run
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def label(value: Any) -> Any:
+    """Writes a list as the items do (`q,v`), a yes or no as YAML, an Enum as its value; everything else stays."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else getattr(value, "value", value)
+
+
+def _computed_on(result: Mapping[str, Any]) -> str:
+    provenance = result["provenance"]
+    versions = provenance.get("versions", {})
+    parts = [
+        provenance.get("device_class"),
+        f"{provenance.get('threads')} CPU thread(s)",
+        f"bf16: {provenance['bf16']}" if provenance.get("bf16") else None,
+        *(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _commit(result: Mapping[str, Any]) -> str | None:
+    provenance = result.get("provenance", {})
+    commit = provenance.get("commit")
+    return f"{commit[:10]}{' with uncommitted changes' if provenance.get('dirty') else ''}" if commit else None

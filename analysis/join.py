@@ -1,0 +1,91 @@
+"""Joins a sweep's jobs to a store by run id; what else lies in the store changes nothing."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.cell import SeedRun
+from analysis.protocol import Protocol, pick
+from analysis.runs import elsewhere, flat, run_status
+from analysis.states import NOT_COUNTED, PLANNED
+from lora_repro.config.identity import id_fields
+from lora_repro.errors import InputError
+from lora_repro.sweep.grid import Job, Point, overrides
+from lora_repro.tasks import Metric
+
+
+def seed_runs(jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: Protocol) -> tuple[SeedRun, ...]:
+    """Returns the runs of a cell as the store has them."""
+    return tuple(_seed_run(job, store, metric, protocol) for job in jobs)
+
+
+def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -> SeedRun:
+    seed, status = job.resolved.run.seed, run_status(store, job.run_id)
+    if status.result is None:
+        return SeedRun(seed, job.run_id, status.state, status.reason)
+    score = pick(status.result["metrics_by_epoch"], metric, protocol)
+    if score is None:
+        reason = f"{job.run_id}: result.json lacks eval/{metric.name} or {protocol.split}/{metric.name}."
+        return SeedRun(seed, job.run_id, NOT_COUNTED, reason)
+    return SeedRun(seed, job.run_id, status.state, None, *score, status.result)
+
+
+def planned_runs(points: Sequence[Point], reason: str) -> tuple[SeedRun, ...]:
+    """Returns the runs of a cell whose model or task is not there yet."""
+    return tuple(SeedRun(point.get("seed"), None, PLANNED, reason) for point in points)
+
+
+def refuse_mixed(where: str, jobs: Sequence[Job], remedy: str = "") -> None:
+    """Refuses a cell whose mean would be taken over more than seeds.
+
+    Args:
+        where: Names the cell.
+        jobs: Its runs.
+        remedy: What else may be done, beside giving one value.
+
+    Raises:
+        InputError: Naming the key and its values.
+    """
+    configs = [flat(id_fields(job.resolved.run)) for job in jobs]
+    for key in sorted({key for config in configs for key in config} - {"seed"}):
+        values = list(dict.fromkeys(str(config.get(key)) for config in configs))
+        if len(values) > 1:
+            raise InputError(
+                f"{key}: a cell is a mean over seeds only, and the runs of {where} differ in it "
+                f"(given: {', '.join(values)}).\nGive one value: {key}={values[0]}{remedy}"
+            )
+
+
+class Commands:
+    """Writes what a person types to get runs."""
+
+    def __init__(self, base: Sequence[str], given: Sequence[str], store: str | Path, jobs: Sequence[Job]) -> None:
+        """Takes a sweep's own arguments, further overrides, the store and all jobs of the sweep."""
+        self.base, self.given = base, given
+        self.store = elsewhere(store)
+        points = [job.point for job in jobs]
+        axes = {key: {str(point.get(key)) for point in points} for point in points for key in point}
+        self.is_product = math.prod(map(len, axes.values())) == len(points)
+        self.pinned = [key for key, values in axes.items() if len(values) > 1 and key != "seed"]
+
+    def whole(self) -> str:
+        """Returns the command of the whole sweep."""
+        return self._line([*self.base, *self.given])
+
+    def of(self, jobs: Sequence[Job]) -> str:
+        """Returns the command of one cell, which expands to exactly its runs.
+
+        Where the sweep is a single product it is the sweep with the cell's values on each axis; otherwise an override
+        could reach other grids too, so the cell's settings are spelt out.
+        """
+        point = jobs[0].point
+        if self.is_product:
+            pins = {key: point[key] for key in self.pinned}
+            kept = [override for override in self.given if override.partition("=")[0] not in pins]
+            return self._line([*self.base, *kept, *overrides(pins)])
+        seeds = ",".join(str(job.resolved.run.seed) for job in jobs)
+        return self._line([*overrides({key: value for key, value in point.items() if key != "seed"}), f"seed={seeds}"])
+
+    def _line(self, arguments: Sequence[str]) -> str:
+        return shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *self.store])
