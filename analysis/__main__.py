@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.commands import adapters as explore
-from analysis.commands import items, section7
+from analysis.commands import items, section7, tables
 from analysis.commands.options import DEFAULT_STORE, taken
 from analysis.commands.output import refuse_outputs, write_output
 from analysis.render.words import paragraph
@@ -65,6 +65,7 @@ def _outputs(options: argparse.Namespace) -> list[tuple[str, str]]:
     given = [("--html", "html"), ("--out", "out"), ("--out", "image")]
     named = [(flag, getattr(options, name, None)) for flag, name in given]
     named += [("--out", image) for image in getattr(options, "images", None) or ()]
+    named += [("--plot", plot) for plot in getattr(options, "plots", None) or ()]
     return [(flag, path) for flag, path in named if path is not None]
 
 
@@ -72,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    items.add_commands(commands)
+    tables.add_command(commands)
+    items.add_command(commands)
     plan = commands.add_parser("plan", help="what a sweep would run: plan +sweeps=table6 scale=demo")
     plan.set_defaults(command=_plan)
     status = commands.add_parser(

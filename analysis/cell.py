@@ -171,11 +171,20 @@ class Table(NamedTuple):
     """What stands under each column, as the paper's facts and as the configuration call it: r, method.r."""
     about: tuple[str, ...] = ()
     """Further lines about our runs, above the table."""
+    keys: tuple[str, ...] = ()
+    """The configuration's keys that make rows and columns of a user's own sweep."""
 
     @property
     def ours(self) -> list[Cell]:
         """The cells for which we have runs, or plan some."""
         return [cell for cell in self.cells if cell.runs]
+
+    @property
+    def column_values(self) -> list[str | int | float]:
+        """The columns in their order: numbers by size, then all others as they come."""
+        columns = dict.fromkeys(cell.place.column for cell in self.cells)
+        numbers = sorted(column for column in columns if isinstance(column, int | float))
+        return [*numbers, *(column for column in columns if isinstance(column, str))]
 
     @property
     def missing(self) -> list[SeedRun]:
@@ -184,8 +193,17 @@ class Table(NamedTuple):
 
 
 def records(table: Table) -> list[dict[str, Any]]:
-    """Returns the cells as the data frame and JSON hold them."""
-    return [_record(cell, table) for cell in table.cells]
+    """Returns the cells as the data frame and JSON hold them.
+
+    Of a user's own sweep each record begins with the values of the keys of rows and columns, and ends with the score
+    of each seed.
+    """
+    if table.is_item:
+        return [_record(cell, table) for cell in table.cells]
+    return [
+        {**cell.settings(table.keys), **_record(cell, table), "scores": tuple(run.score for run in cell.runs)}
+        for cell in table.cells
+    ]
 
 
 def _record(cell: Cell, table: Table) -> dict[str, Any]:

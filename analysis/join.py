@@ -9,6 +9,7 @@ from analysis.cell import SeedRun
 from analysis.protocol import Protocol, pick
 from analysis.runs import elsewhere, flat, run_status
 from analysis.states import NOT_COUNTED, PLANNED
+from lora_repro.config.grammar import quoted
 from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job, Point, overrides
@@ -42,14 +43,14 @@ def refuse_mixed(where: str, jobs: Sequence[Job], remedy: str = "") -> None:
     Args:
         where: Names the cell.
         jobs: Its runs.
-        remedy: What else may be done, beside giving one value.
+        remedy: What a user may do instead of giving one value.
 
     Raises:
         InputError: Naming the key and its values.
     """
     configs = [flat(id_fields(job.resolved.run)) for job in jobs]
     for key in sorted({key for config in configs for key in config} - {"seed"}):
-        values = list(dict.fromkeys(str(config.get(key)) for config in configs))
+        values = list(dict.fromkeys(quoted(config.get(key)) for config in configs))
         if len(values) > 1:
             raise InputError(
                 f"{key}: a cell is a mean over seeds only, and the runs of {where} differ in it "

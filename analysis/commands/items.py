@@ -1,4 +1,4 @@
-"""The commands `table` and `figure`: an item of the paper, or of ours, by its number or name."""
+"""The command `figure`: a figure of the paper, or of ours, by its number or name."""
 
 import argparse
 import json
@@ -6,20 +6,15 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, SIDES, scale_of, store_arguments
+from analysis.commands.options import PROTOCOLS, SIDES, request_of, store_arguments
 from lora_repro.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.items import Item, Picture, Request
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the commands to the program's."""
-    table = commands.add_parser("table", help="a table of the paper beside ours: table 6 --scale demo")
-    table.set_defaults(command=_table, side=None)
-    table.add_argument("number", metavar="N", help="the table's number in the paper")
-    table.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
-    table.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the program's."""
     figure = commands.add_parser("figure", help="a figure of the paper, from our runs: figure 3 --scale demo")
     figure.set_defaults(command=_figure)
     figure.add_argument("number", metavar="N", help="the figure's number in the paper, or shared_directions")
@@ -39,22 +34,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     figure.add_argument(
         "--format", choices=("json",), help="write what is drawn to stdout; a file only where --out is given"
     )
-    for command in (table, figure):
-        command.add_argument("--scale", help="a scale of the sweep (default: proxy)")
-        command.add_argument("--protocol", choices=PROTOCOLS, help=f"of scores. Default: {PROTOCOLS[0]}")
-        command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
-
-
-def _table(options: argparse.Namespace) -> str:
-    item, request = _asked("table", options)
-    return item.text(request)
+    figure.add_argument("--scale", help="a scale of the sweep (default: proxy)")
+    figure.add_argument("--protocol", choices=PROTOCOLS, help=f"of scores. Default: {PROTOCOLS[0]}")
+    figure.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+    figure.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
 
 
 def _figure(options: argparse.Namespace) -> str:
     from analysis.render import style
 
-    item, request = _asked("figure", options)
+    item, request = request_of("figure", options.number, options)
     images = options.images or ([] if options.format else [f"{item.name}.svg"])
     for image in images:
         style.form_of(image)
@@ -69,23 +58,6 @@ def _figure(options: argparse.Namespace) -> str:
                 style.save(picture.draw(), image, _about(item, request, picture))
     print(*picture.caption, sep="\n", file=sys.stderr)
     return json.dumps(picture.data, allow_nan=False) if options.format == "json" else ""
-
-
-def _asked(word: str, options: argparse.Namespace) -> tuple["Item", "Request"]:
-    """Returns the item, and what is asked of it.
-
-    Raises:
-        InputError: If there is no such item, or it does not take an option that is given.
-    """
-    from analysis.items import Request, load_item
-
-    scale = scale_of(options, word)
-    item = load_item(word, options.number)
-    given = {name: value for name in ("protocol", "side") if (value := getattr(options, name)) is not None}
-    for name, value in given.items():
-        if name not in item.takes:
-            raise InputError(f"--{name} {value}: {item.name} takes no --{name}. Leave it out.")
-    return item, Request(scale, str(options.runs), options.overrides, options.format, **given)
 
 
 def _about(item: "Item", request: "Request", picture: "Picture") -> str:

@@ -1,9 +1,13 @@
 """What several commands read of their options: the scale, and overrides that say the same as an option."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from lora_repro.config.catalogue import group_names
 from lora_repro.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from analysis.items import Item, Request
 
 DEFAULT_STORE = "outputs"
 """The folder that holds runs/, where none is given."""
@@ -46,5 +50,24 @@ def scale_of(options: argparse.Namespace, what: str) -> str:
     if scale not in scales:
         raise InputError(f"--scale: no scale {scale!r}.{did_you_mean(scale, scales)}\nScales: {', '.join(scales)}.")
     if any(override.startswith("+sweeps=") for override in options.overrides):
-        raise InputError(f"+sweeps: a {what} has a sweep of its own. Leave it out.")
+        raise InputError(
+            f"+sweeps: a {what} of the paper has a sweep of its own. Leave it out, or leave its number out."
+        )
     return scale
+
+
+def request_of(word: str, number: str, options: argparse.Namespace) -> tuple["Item", "Request"]:
+    """Returns an item, and what the options ask of it.
+
+    Raises:
+        InputError: If there is no such item, or it does not take an option that is given.
+    """
+    from analysis.items import Request, load_item
+
+    scale = scale_of(options, word)
+    item = load_item(word, number)
+    given = {name: value for name in ("protocol", "side") if (value := getattr(options, name)) is not None}
+    for name, value in given.items():
+        if name not in item.takes:
+            raise InputError(f"--{name} {value}: {item.name} takes no --{name}. Leave it out.")
+    return item, Request(scale, str(options.runs), options.overrides, options.format, **given)

@@ -49,17 +49,20 @@ class ScoreTable(Item):
     beneath: list[str] = field(default_factory=list)
     """What stands under each column: a key of the facts' rows and the configuration's, such as r and method.r."""
 
-    def text(self, request: Request) -> str:
-        """Writes the table; says on stderr which runs of the sweep are not in it."""
-        from analysis.cell import records
+    def read(self, request: Request) -> "Table":
+        """Returns its cells; says on stderr which runs of the sweep are not in it."""
         from analysis.cells import read_cells
         from analysis.protocol import Protocol
-        from analysis.render import tables
-        from analysis.render.lines import to_json
 
         table = read_cells(self, request.scale, request.store, request.overrides, Protocol(request.protocol))
         report(table)
-        return to_json(records(table)) if request.format == "json" else tables.markdown(table, names())
+        return table
+
+    def text(self, request: Request) -> str:
+        """Writes the table."""
+        from analysis.render import tables
+
+        return tables.write(self.read(request), request.format, names())
 
 
 def report(table: "Table") -> None:

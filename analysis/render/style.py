@@ -145,7 +145,7 @@ def _width(text: str) -> float:
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
-def form_of(path: str) -> str:
+def form_of(path: str, flag: str = "--out") -> str:
     """Returns the format that a file's name asks for.
 
     Raises:
@@ -153,22 +153,23 @@ def form_of(path: str) -> str:
     """
     form = Path(path).suffix.lstrip(".").lower()
     if form not in FORMATS:
-        raise InputError(f"--out: a file ending in {', '.join(f'.{each}' for each in FORMATS)} (given: {path}).")
+        raise InputError(f"{flag}: a file ending in {', '.join(f'.{each}' for each in FORMATS)} (given: {path}).")
     return form
 
 
-def save(figure: Figure, path: str, about: str) -> None:
+def save(figure: Figure, path: str, about: str, flag: str = "--out") -> None:
     """Writes a figure in the format of the file's name. The same figure gives the same bytes: no date is written.
 
     Args:
         figure: The figure.
         path: The file.
         about: Where the figure comes from; kept in the file's metadata.
+        flag: The option that names the file.
 
     Raises:
         InputError: If the file cannot be written, or is of another format.
     """
-    form = form_of(path)
+    form = form_of(path, flag)
     metadata = {
         "svg": {"Date": None, "Description": about},
         "pdf": {"CreationDate": None, "Subject": about},
@@ -176,4 +177,4 @@ def save(figure: Figure, path: str, about: str) -> None:
     }
     drawn = io.BytesIO()
     figure.savefig(drawn, format=form, metadata=metadata[form])
-    write_output("--out", path, drawn.getvalue())
+    write_output(flag, path, drawn.getvalue())

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.cell import Cell, SeedRun, Table
-from analysis.render.lines import aligned
+from analysis.cell import Cell, Place, SeedRun, Table, records
+from analysis.render.lines import aligned, to_csv, to_json
 from analysis.states import STATES
 from analysis.stats import half_width_in_standard_errors
 from lora_repro.store.status import State
@@ -13,8 +13,31 @@ DASH = "—"
 FEW_SEEDS = 4
 """Below it the table says how wide a t interval is."""
 
+NESTED = ("data", "flags", "settings", "commits", "computed_on")
+"""Of a cell's record, what CSV leaves out."""
+
 Names = Mapping[str, Mapping[str, str]]
 """How tasks and models are printed, and their footnotes (analysis/names.yaml)."""
+
+
+def write(table: Table, form: str | None, names: Names) -> str:
+    """Writes the table in Markdown, or its cells as JSON or CSV."""
+    if form == "json":
+        return to_json(records(table))
+    return csv(table) if form == "csv" else markdown(table, names)
+
+
+def csv(table: Table) -> str:
+    """Writes a line a cell; scores as in the record, lists with spaces between."""
+    lines = [{key: _flat(value) for key, value in record.items() if key not in NESTED} for record in records(table)]
+    return to_csv([list(lines[0]), *(list(line.values()) for line in lines)])
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, tuple):
+        parts = [f"{part['run_id']}: {part['state']}" if isinstance(part, dict) else part for part in value]
+        return " ".join("" if part is None else str(part) for part in parts)
+    return "" if value is None or value != value else value
 
 
 def markdown(table: Table, names: Names) -> str:
@@ -54,9 +77,9 @@ def _about_ours(table: Table, names: Names) -> list[str]:
         return []
     metrics = ", ".join(dict.fromkeys(cell.metric.title for cell in ours))
     seeds = sorted({run.seed for cell in ours for run in cell.runs if run.seed is not None})
-    whose = f"Ours (scale={table.scale}): " if table.is_item else ""
+    whose = f"Ours (scale={table.scale})" if table.is_item else "Scores"
     words = [
-        f"{whose}{metrics}, {table.protocol.description}; mean [two-sided 95 % t interval] over n seeds "
+        f"{whose}: {metrics}, {table.protocol.description}; mean [two-sided 95 % t interval] over n seeds "
         f"({', '.join(map(str, seeds))}).",
         *table.about,
     ]
@@ -81,9 +104,7 @@ def _about_ours(table: Table, names: Names) -> list[str]:
 def _grid(table: Table, names: Names) -> list[str]:
     """Lays out the cells: a block of lines for each row, in it a line for each task, model and metric."""
     cells = table.cells
-    columns = list(dict.fromkeys(cell.place.column for cell in cells))
-    if all(isinstance(column, int | float) for column in columns):
-        columns.sort()
+    columns = table.column_values
     baselines = _joined(cell.metric.baseline or "" for cell in cells if cell.baseline is not None)
     units = _joined(cell.metric.unit.value for cell in cells) if table.is_item else "task (model)"
     header = [units, *(f"{table.columns} = {column}" if table.columns else str(column) for column in columns)]
@@ -109,13 +130,18 @@ def _grid(table: Table, names: Names) -> list[str]:
 def _whose(line: Sequence[Cell], table: Table, names: Names) -> str:
     """Names a line: whose numbers, task and model, and the metric where lines have different ones."""
     place = line[0].place
-    model = f" ({_model(place.model, names)})" if place.model else ""
-    named = f"{_task(place.task, names)}{model}"
+    named = line_name(place, names)
     if not table.is_item:
-        return named if place.metric is None else f"{named}, {line[0].metric.title}"
+        return ", ".join(filter(None, [named, place.metric and line[0].metric.title]))
     paper, ours = any(cell.paper is not None for cell in line), any(cell.runs for cell in line)
     who = " / ".join([*(["paper"] if paper else []), *(["ours"] if ours else [])])
     return f"{who}, {named}"
+
+
+def line_name(place: Place, names: Names) -> str:
+    """Names task and model: `movies (minilm)`, or the one of them that is no axis."""
+    task, model = _task(place.task, names), _model(place.model or "", names)
+    return f"{task} ({model})" if task and model else task or model
 
 
 def _beneath(table: Table, cell: Cell) -> str:
@@ -216,8 +242,9 @@ def _notes(table: Table, names: Names) -> list[str]:
     notes += _about_metrics(ours)
     for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
         cells = [cell for cell in ours if flag in cell.flags]
-        count, total = sum(cell.flags[flag] for cell in cells), sum(cell.n for cell in ours)
-        notes.append(f"Flag {flag} in {count} of {total} runs ({_where(table, cells, names)}).")
+        raised = {run.run_id for cell in cells for run in cell.runs if run.result and run.result["flags"].get(flag)}
+        total = _distinct_runs(ours, scored=True)
+        notes.append(f"Flag {flag} in {len(raised)} of {total} runs ({_where(table, cells, names)}).")
     printed = dict.fromkeys(name for cell in ours for name in (cell.model, cell.task))
     notes += [names["footnotes"][name] for name in printed if name in names["footnotes"]]
     if commits := list(dict.fromkeys(commit for cell in ours for commit in cell.commits)):
