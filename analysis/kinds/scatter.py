@@ -145,22 +145,16 @@ def read_scatter(item: Scatter, request: Request) -> ScatterData:
 
 
 def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) -> Cell:
-    from analysis.cells import _label, _of
-    from analysis.protocol import pick
-    from analysis.runs import NOT_COUNTED, standing
+    from analysis.cell import label, value_of
+    from analysis.join import seed_runs
 
     run = jobs[0].resolved.run
     metric = run.task.targets.metric(item.metric)
     if metric is None:
         raise InputError(f"task: {item.name} shows {item.metric}, which {run.task.name} has not.\nLeave task out.")
-    scores, states, trained = [], [], set()
-    for job in jobs:
-        stands = standing(store, job.run_id)
-        score = pick(stands.result["metrics_by_epoch"], metric, protocol) if stands.result is not None else None
-        scores.append(score.value if score is not None else None)
-        states.append(NOT_COUNTED if stands.result is not None and score is None else stands.state)
-        if stands.result is not None:
-            trained.add(stands.result["params"]["method"])
+    runs = seed_runs(jobs, store, metric, protocol)
+    scores, states = [run.score for run in runs], [run.state for run in runs]
+    trained = {run.result["params"]["method"] for run in runs if run.result is not None}
     if len(trained) > 1:
         raise InputError(
             f"{jobs[0].run_id}: runs that differ in their seed alone record {' and '.join(map(str, sorted(trained)))} "
@@ -168,7 +162,7 @@ def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) ->
         )
     done = [score for score in scores if score is not None]
     summary = summarise(done if len(done) == len(scores) else [])
-    settings = {key: _label(value) for key in item.settings if (value := _of(run, key)) is not None}
+    settings = {key: label(value) for key in item.settings if (value := value_of(run, key)) is not None}
     where = (run.task.name, run.model.name, run.method.name, settings, next(iter(trained), None))
     seeds, run_ids = [job.resolved.run.seed for job in jobs], [job.run_id for job in jobs]
     return Cell(*where, scores, seeds, run_ids, states, summary.mean, summary.low, summary.high)
