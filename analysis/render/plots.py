@@ -75,7 +75,7 @@ def caption(table: Table, names: Names) -> list[str]:
 def _panel(axes: Axes, table: Table, cells: Sequence[Cell], metric: Metric, names: Names) -> None:
     columns = [column for column in table.column_values if any(cell.place.column == column for cell in cells)]
     series = _series(table, cells, names)
-    factor = 100 if metric.unit is Unit.percent else 1
+    factor = 100.0 if metric.unit is Unit.percent else 1.0
     colours = [style.SECOND, style.BEYOND, *style.COLOURS.values(), style.PERMUTED, style.PAPER]
     numbers = [column for column in columns if isinstance(column, int | float)]
     is_line = len(numbers) == len(columns) > 1

@@ -184,7 +184,7 @@ def test_runs_lists_a_store_with_what_varies_state_and_scores(tmp_path: Path, ca
         [job("q", 1, 1).run_id, "[q]", "1", "1", "finished", "90.00", "75.00"],
         [job("qv", 2, 0).run_id, "[q, v]", "2", "0", "finished", "80.00", "70.00"],
     ]
-    assert out.splitlines()[-1] == f"Runs in all: 3 (1 failed, 2 finished). Store: {tmp_path}"
+    assert out.splitlines()[-1] == f"Runs in all: 3 (2 finished, 1 failed). Store: {tmp_path}"
     _, out, _ = call(capsys, "runs", "--runs", str(tmp_path), "--format", "json")
     assert [(row["method.r"], row["state"], row["eval/accuracy"]) for row in json.loads(out)] == [
         (1, "failed", None), (1, "finished", 0.9), (2, "finished", 0.8)
@@ -211,8 +211,8 @@ def test_bare_status_is_of_the_store(tmp_path: Path, capsys: Captured) -> None:
     code, out, _ = call(capsys, "status", "--runs", str(tmp_path))
     assert code == 0
     assert out.splitlines() == [
-        "tiny_bert generated: 1 failed, 1 finished",
-        f"Runs in all: 2 (1 failed, 1 finished). Store: {tmp_path}",
+        "tiny_bert generated: 1 finished, 1 failed",
+        f"Runs in all: 2 (1 finished, 1 failed). Store: {tmp_path}",
         f"failed: {job('q', 2, 0).run_id}",
         "  RuntimeError: \\x1b[2J no",
         f"Each run: python -m analysis runs --runs {tmp_path}",

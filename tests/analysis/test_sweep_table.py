@@ -31,6 +31,17 @@ def axes(*given: str, rows: Sequence[str] | None = None, columns: Sequence[str] 
     return table.rows, table.columns
 
 
+def with_losses(*epochs: tuple[float, float]) -> dict[str, Any]:
+    """Returns what a record holds of epochs whose loss on dev and test equals the accuracy there."""
+    rows = [
+        {"epoch": number, "eval/majority": 0.5, "test/majority": 0.5}
+        | {f"eval/{name}": dev for name in ("loss", "accuracy")}
+        | {f"test/{name}": test for name in ("loss", "accuracy")}
+        for number, (dev, test) in enumerate(epochs, 1)
+    ]
+    return {"metrics_by_epoch": rows, "metrics": {key: value for key, value in rows[-1].items() if "/" in key}}
+
+
 def test_a_sweep_is_a_table_of_what_varies(tmp_path: Path) -> None:
     fill(tmp_path)
     table = read_sweep(SMOKE, tmp_path)
@@ -136,11 +147,7 @@ def test_a_score_that_is_no_number_is_missing_and_not_dropped(tmp_path: Path) ->
 def test_held_out_scores_are_of_the_epoch_best_on_dev_in_the_direction_of_the_metric(tmp_path: Path) -> None:
     """As in martinmamql/multimodal_routing#2, where the test split chose the epoch."""
     (job,) = jobs(*BASE, "seed=0")
-    rows = [
-        {"epoch": i, "eval/loss": dev, "test/loss": test, "eval/accuracy": dev, "test/accuracy": test}
-        for i, (dev, test) in enumerate([(0.3, 0.9), (0.2, 0.5), (0.4, 0.1)], 1)
-    ]
-    write_run(tmp_path, job, [(0.5, 0.5)], metrics_by_epoch=rows)
+    write_run(tmp_path, job, [(0.5, 0.5)], **with_losses((0.3, 0.9), (0.2, 0.5), (0.4, 0.1)))
     table = read_sweep([*BASE, "seed=0"], tmp_path, Protocol.held_out, metrics=["accuracy", "loss"])
     found = {cell.metric.name: (cell.runs[0].score, cell.runs[0].epoch) for cell in table.cells}
     assert found == {"accuracy": (0.1, 3), "loss": (0.5, 2)}
@@ -160,9 +167,7 @@ def test_an_interval_is_that_of_the_mean_and_not_a_standard_deviation(tmp_path: 
 
 def test_flags_count_a_run_once_however_many_metrics_are_shown(tmp_path: Path) -> None:
     (job,) = jobs(*BASE, "seed=0")
-    flags = {"one_class": True}
-    rows = [{"epoch": 1, "eval/loss": 0.5, "test/loss": 0.5, "eval/accuracy": 0.5, "test/accuracy": 0.5}]
-    write_run(tmp_path, job, [(0.5, 0.5)], flags=flags, metrics_by_epoch=rows)
+    write_run(tmp_path, job, [(0.5, 0.5)], flags={"one_class": True}, **with_losses((0.5, 0.5)))
     table = read_sweep([*BASE, "seed=0"], tmp_path, metrics=["accuracy", "loss"])
     assert "Flag one_class in 1 of 1 runs" in markdown(table, names())
     assert "Missing: 2 of 2 runs." in markdown(read_sweep([*BASE, "seed=0,1"], "no", metrics=["loss"]), names())
