@@ -236,7 +236,7 @@ def _caption(data: ScatterData) -> list[str]:
     if drawn:
         seeds = sorted({seed for cell in drawn for seed in cell.seeds})
         whose.append(
-            f"filled markers are ours, means over seeds {', '.join(map(str, seeds))} {data.protocol.words}, bars their "
+            f"filled markers are ours, means over seeds {', '.join(map(str, seeds))} {data.protocol.description}, bars their "
             "two-sided 95 % t intervals"
         )
     return [

@@ -85,7 +85,7 @@ def test_out_writes_a_file_that_says_where_it_comes_from(tmp_path: Path, capsys:
         (["table", "6", "+sweeps=table6"], ["+sweeps", "Leave it out"]),
         (["plan", "+sweeps=table66"], ["'table66'", "Sweeps: "]),
         (["plan", "+sweep=table6"], ["+sweeps (with an s)"]),
-        (["status", "sweeps=table6"], ["with one plus"]),
+        (["status", "sweeps=table6"], ["write one plus"]),
         (["status", "+sweeps=table6", "scale=x"], ["scale", "'x'"]),
         ([], ["COMMAND"]),
     ],
