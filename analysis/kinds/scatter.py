@@ -236,8 +236,8 @@ def _caption(data: ScatterData) -> list[str]:
     if drawn:
         seeds = sorted({seed for cell in drawn for seed in cell.seeds})
         whose.append(
-            f"filled markers are ours, means over seeds {', '.join(map(str, seeds))} {data.protocol.description}, bars their "
-            "two-sided 95 % t intervals"
+            f"filled markers are ours, means over seeds {', '.join(map(str, seeds))} {data.protocol.description}, "
+            "bars their two-sided 95 % t intervals"
         )
     return [
         f"Each point is one setting of a method: its {data.item.metric} and how many weights it trains, the "
