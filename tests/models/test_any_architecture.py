@@ -20,6 +20,7 @@ from lora_repro.models.arch.names import find_sites
 from lora_repro.models.architecture import from_headers
 from lora_repro.models.load import load_model, load_tokenizer
 from lora_repro.models.meta import build
+from lora_repro.models.parts import features_of
 from lora_repro.models.weights import shapes_in, weight_files
 
 CLASSIFIER, LANGUAGE = AutoModelForSequenceClassification, AutoModelForCausalLM
@@ -163,6 +164,25 @@ def test_a_site_that_is_given_is_adapted_and_enters_the_id(tiny: Compose, tmp_pa
         for sites in ((), ("model.sites.o=layers.*.attn.Wo",))
     )
     assert plain.model.sites == {} and run_id(plain) != run_id(named) and plain.arch.sites == named.arch.sites
+
+
+@pytest.mark.parametrize("role", ["q", "k", "v"])
+def test_the_parts_of_a_fused_module_are_the_matrices_they_are_said_to_be(
+    role: str, tiny: Compose, tmp_path: Path
+) -> None:
+    """Without its v an attention has nothing to add up; without q or k it adds up all positions alike."""
+    folder = written(tmp_path / "m", "modernbert", initializer_range=0.3)
+    run = resolved(tiny, folder, "model.sites.q_k_v=layers.*.attn.Wqkv").run
+    model = load_model(run, str(folder), "", torch.device("cpu")).eval()
+    (site,) = (site for site in run.arch.sites if site.name == f"layers.0.{role}")
+    seen = []
+    model.get_submodule("model.layers.0.attn.Wo").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        features_of(model.get_parameter(f"{site.module}.weight"), site.part).zero_()
+        ids = torch.arange(3, 11)[None]
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    first, last = seen[0].flatten(0, -2)[[0, -1]]
+    assert (not seen[0].any()) == (role == "v") and torch.allclose(first, last, atol=1e-5)
 
 
 @pytest.mark.parametrize(
