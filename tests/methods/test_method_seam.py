@@ -186,7 +186,8 @@ def test_dW_is_what_training_and_merging_add_to_a_matrix(tiny: Compose, method: 
 @pytest.mark.parametrize("method", ["scale", "bitfit", "ft_top2"])
 def test_doctor_takes_a_step_of_any_method(tiny: Compose, method: str) -> None:
     resolved = resolve(tiny(f"method={method}", "train.dtype=bf16"))
-    found = one_step(Subject([Job([], run_id(resolved.run), resolved, {})], InputError(""), resolved.settings))
+    *_, examine = one_step
+    found = examine(Subject([Job([], run_id(resolved.run), resolved, {})], InputError(""), resolved.settings))
     assert found.verdict is Verdict.ok, found
 
 
