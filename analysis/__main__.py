@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     items.add_command(commands)
     plan = commands.add_parser("plan", help="what a sweep would run: plan +sweeps=table6 scale=demo")
     plan.set_defaults(command=_plan)
+    plan.add_argument("--memory", action="store_true", help="what the largest runs hold; this needs some seconds")
     status = commands.add_parser(
         "status", help="how a sweep stands, and why runs failed: status +sweeps=table6; without one, the whole store"
     )
@@ -117,10 +118,12 @@ def _add_budget(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     budget.add_argument(
         "--num-labels", type=int, metavar="N", help="of a classification head (default: a decoder has none)"
     )
-    budget.add_argument("--batch-size", type=int, default=32, metavar="N", help="of the memory (default: %(default)s)")
-    budget.add_argument("--length", type=int, metavar="N", help="in tokens (default: 128, or the longest there is)")
-    budget.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="default: %(default)s")
-    budget.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="default: %(default)s")
+    budget.add_argument("--memory", action="store_true", help="what training takes, in bytes; this needs some seconds")
+    of_memory = "with --memory (default: %(default)s)"
+    budget.add_argument("--batch-size", type=int, default=32, metavar="N", help=of_memory)
+    budget.add_argument("--length", type=int, metavar="N", help="in tokens, with --memory (default: 128, if it may be)")
+    budget.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help=of_memory)
+    budget.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help=of_memory)
     budget.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
     budget.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
     budget.add_argument(
@@ -129,9 +132,8 @@ def _add_budget(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _budget(options: argparse.Namespace) -> str:
-    from analysis.budgets import model_of, offers
+    from analysis.budgets import model_of, offers, with_memory
     from analysis.render import budgets
-    from lora_repro.costs.saved_tensors import Batch, Products
     from lora_repro.models.arch.names import KEYS
 
     model = taken(options, "model", options.model, "--model")
@@ -150,40 +152,43 @@ def _budget(options: argparse.Namespace) -> str:
     for flag, value, most in (("--batch-size", options.batch_size, None), ("--length", length, arch.max_length)):
         if value < 1 or (most is not None and value > most):
             raise InputError(f"{flag}: must be at least 1{f' and at most {most}' if most else ''} (given: {value}).")
-    on_cpu = options.device == "cpu"
-    batch = Batch(options.batch_size, length, Products(options.dtype), is_fused=not on_cpu)
-    targets = [roles.split(",") for roles in options.targets or []]
-    found = offers(arch, config, given, batch, targets)
+    found, batch = offers(arch, given, [roles.split(",") for roles in options.targets or []]), None
+    if options.memory:
+        from lora_repro.costs.memory import Batch, Products
+
+        batch = Batch(options.batch_size, length, Products(options.dtype), on_gpu=options.device == "gpu")
+        found = with_memory(found, arch, config, batch)
     if options.format == "json":
         return budgets.to_json(found, model)
-    return budgets.markdown(found, model, arch, batch, on_cpu)
+    return budgets.markdown(found, model, arch, batch)
 
 
 def _plan(options: argparse.Namespace) -> str:
-    from analysis.budgets import told
+    from analysis.budgets import memory_of, told
     from lora_repro.config.compose import compose
     from lora_repro.errors import RunFailedError
     from lora_repro.sweep import campaign
     from lora_repro.sweep.grid import load, overrides
-    from lora_repro.sweep.slurm_queue import standing
+    from lora_repro.sweep.slurm_queue import jobs_in_queue
 
     sweep = load(compose, options.overrides)
     try:
-        queued = standing(options.runs)
+        queued = jobs_in_queue(options.runs)
     except RunFailedError as error:
-        print(f"Jobs in Slurm's queue are not told: {error}", file=sys.stderr)
+        print(f"Jobs in Slurm's queue are not shown: {error}", file=sys.stderr)
         queued = {}
     plan = campaign.plan(sweep, options.runs, queued)
     lines = []
     for job in sweep.jobs:
-        lacking = plan.lacking.get(job.run_id)
-        note = f"  lacks {', '.join(lacking)}" if lacking else ""
+        missing = plan.missing.get(job.run_id)
+        note = f"  without {', '.join(missing)}" if missing else ""
         lines.append(f"{label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
     lines += [f"{label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += told(sweep.jobs)
+    lines += memory_of(sweep.jobs) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
-    return "\n".join([*lines, f"Plan: {plan.words()}{unknown}. Store: {options.runs}"])
+    return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {options.runs}"])
 
 
 def _runs(options: argparse.Namespace) -> str:
@@ -226,7 +231,7 @@ def _doctor(options: argparse.Namespace) -> str:
     checks = []
     for check in doctor.examine(options.overrides, options.runs):
         checks.append(check)
-        print(check.words(options.verbose), flush=True)
+        print(check.describe(options.verbose), flush=True)
     if any(check.verdict is doctor.Verdict.fail for check in checks):
         print(doctor.summary(checks))
         raise SystemExit(1)

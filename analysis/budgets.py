@@ -1,15 +1,14 @@
-"""What meets a parameter budget on a model: sets of matrices with their rank, every other method, and their memory."""
+"""What meets a parameter budget on a model: sets of matrices with their rank, and every other method."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_repro.config.schema import load_group
-from lora_repro.costs import budget, memory
+from lora_repro.costs import budget
 from lora_repro.costs.budget import Budget, Line
-from lora_repro.costs.saved_tensors import Batch
 from lora_repro.errors import InputError
 from lora_repro.methods import (
     METHODS,
@@ -26,6 +25,9 @@ from lora_repro.models.arch import Arch, ModelConfig
 from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import read_config
 from lora_repro.sweep.grid import Job
+
+if TYPE_CHECKING:
+    from lora_repro.costs.memory import Batch, Memory
 
 ATTENTION: tuple[str, ...] = ("q", "k", "v", "o")
 INFIX = 8
@@ -46,7 +48,8 @@ class Offer(NamedTuple):
     """How many settings beside the size meet it (AdapterDrop: how many blocks are dropped)."""
     trained: int
     utilisation: float
-    memory: memory.Memory
+    memory: "Memory | None" = None
+    """What training takes, where that was asked."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,16 +98,12 @@ def model_of(
     return model.config, arch(None) if with_head.is_decoder else with_head
 
 
-def offers(
-    arch: Arch, config: Mapping[str, Any], given: object, batch: Batch, targets: Sequence[list[str]] = ()
-) -> Offers:
+def offers(arch: Arch, given: object, targets: Sequence[list[str]] = ()) -> Offers:
     """Returns all that meets a budget.
 
     Args:
         arch: The model's shapes, with its head.
-        config: The keys of its config.json.
         given: The budget: 18M, 0.01%, or a whole number as a bound.
-        batch: The inputs for which memory is estimated.
         targets: Sets of matrices; none are all sets of a block's matrices.
 
     Raises:
@@ -122,10 +121,25 @@ def offers(
             missed += [refusal for _, _, refusal in sized[:1] if refusal is not None]
             continue
         (method, sizes), ways = met[0], len({getattr(method, "dropped", None) for method, _ in met})
-        count, held = method.count(arch).method, memory.estimate(method, arch, config, batch)
-        found.append(Offer(group, method, sizes, ways, count, asked.utilisation(count), held))
+        count = method.count(arch).method
+        found.append(Offer(group, method, sizes, ways, count, asked.utilisation(count)))
     found.sort(key=lambda offer: (groups.index(offer.group), abs(offer.utilisation - 1)))
     return Offers(asked, found, missed)
+
+
+def with_memory(found: Offers, arch: Arch, config: Mapping[str, Any], batch: "Batch") -> Offers:
+    """Returns the offers with what training takes by each of them.
+
+    Args:
+        found: The offers.
+        arch: The model's shapes, with its head.
+        config: The keys of its config.json.
+        batch: The inputs of a step.
+    """
+    from lora_repro.costs.memory import Case, estimate
+
+    held = (estimate(Case(offer.method, arch, config, batch)) for offer in found.offers)
+    return found._replace(offers=[offer._replace(memory=each) for offer, each in zip(found.offers, held, strict=True)])
 
 
 def _candidates(arch: Arch, targets: Sequence[list[str]]) -> Iterator[tuple[str, list[MethodConfig]]]:
@@ -208,6 +222,21 @@ def told(jobs: Sequence[Job]) -> list[str]:
         lines.append(f"Budget {given} on {model}: {', '.join(parts)}.")
         if any(budget.is_unequal(part) for _, part in used.values()):
             lines.append(f"  {UNEQUAL}" + (f" {notes[model]}" if model in notes else ""))
+    return lines
+
+
+def memory_of(jobs: Sequence[Job]) -> list[str]:
+    """Says what the largest runs of a sweep hold at most on this machine, a line for each kind of run."""
+    from lora_repro.costs.memory import GIB, estimate_run, heaviest
+    from lora_repro.training import device
+
+    lines = []
+    for run in heaviest(job.resolved.run for job in jobs):
+        where = device.prepare(jobs[0].resolved.settings.compute)
+        most = estimate_run(run, where).on(where)
+        amount = "unknown" if most is None else f"{most / GIB:.2f} GiB"
+        shape = f"{run.train.batch_size} x {run.train.max_length} tokens in {run.train.dtype.value}"
+        lines.append(f"Memory of {run.model.name} {run.method.label} at {shape}: {amount} on {where}.")
     return lines
 
 

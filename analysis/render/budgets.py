@@ -2,29 +2,30 @@
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.budgets import BESIDE_LORA, INFIX, UNEQUAL, Offer, Offers, percent, unequal_widths
 from analysis.render.lines import aligned
 from lora_repro.costs.budget import is_unequal
-from lora_repro.costs.saved_tensors import Batch
 from lora_repro.methods import METHODS, SizedConfig, trainable
 from lora_repro.models.arch import Arch
 
+if TYPE_CHECKING:
+    from lora_repro.costs.memory import Batch
+
 _UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
-_HEADER = [
-    *("method", "settings", "trained", "of the budget", "would do too"),
-    *("weights", "gradients", "optimizer", "activations", "training", "checkpoint"),
-]
+_HEADER = ["method", "settings", "trained", "of the budget", "would do too"]
+_BYTES = ["weights", "gradients", "optimizer", "activations", "training", "checkpoint"]
 
 
 def to_json(found: Offers, model: str) -> str:
-    """Writes a list of objects, an offer each; bytes are whole numbers."""
+    """Writes a list of objects, an offer each; bytes, where they were asked for, are whole numbers."""
     return json.dumps([_entry(offer, found, model) for offer in found.offers], indent=1)
 
 
 def _entry(offer: Offer, found: Offers, model: str) -> dict[str, Any]:
-    meeting = offer.meeting
+    meeting, held = offer.meeting, offer.memory
+    memory = {} if held is None else {**held._asdict(), "training": held.training, "on_cpu": held.on_cpu}
     return {
         "model": model,
         "budget": found.budget.given,
@@ -37,19 +38,17 @@ def _entry(offer: Offer, found: Offers, model: str) -> dict[str, Any]:
         "trained": offer.trained,
         "utilisation": offer.utilisation,
         "unequal": is_unequal(offer.utilisation),
-        "bytes": {**offer.memory._asdict(), "training": offer.memory.training, "on_cpu": offer.memory.on_cpu},
-    }
+    } | ({"bytes": memory} if memory else {})
 
 
-def markdown(found: Offers, model: str, arch: Arch, batch: Batch, on_cpu: bool) -> str:
+def markdown(found: Offers, model: str, arch: Arch, batch: "Batch | None" = None) -> str:
     """Writes the table and what a reader must know of it.
 
     Args:
         found: What meets the budget.
         model: The model's name.
         arch: Its shapes.
-        batch: The inputs for which memory was estimated.
-        on_cpu: Whether it is trained on a CPU.
+        batch: The inputs for which memory was estimated, if it was.
     """
     asked = found.budget
     meaning = f"counts from {math.ceil(asked.low):,} to {math.ceil(asked.end) - 1:,} print so"
@@ -59,15 +58,18 @@ def markdown(found: Offers, model: str, arch: Arch, batch: Batch, on_cpu: bool) 
         f"{float(asked.weights):,.0f} weights, the head apart; {meaning}.",
         f"{model}: {size:,} weights, d = {arch.d_model}, {arch.num_layers} layers, {arch.num_heads} heads.",
     ]
-    table = aligned([_HEADER, *(_line(offer, on_cpu) for offer in found.offers)]) if found.offers else []
-    parts = [[f"## Budget {asked.given} on {model}"], about, table, _notes(found, arch, batch, on_cpu)]
+    header = [*_HEADER, *([] if batch is None else _BYTES)]
+    table = aligned([header, *(_line(offer, batch) for offer in found.offers)]) if found.offers else []
+    parts = [[f"## Budget {asked.given} on {model}"], about, table, _notes(found, arch, batch)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _line(offer: Offer, on_cpu: bool) -> list[str]:
+def _line(offer: Offer, batch: "Batch | None") -> list[str]:
     held = offer.memory
-    training = held.on_cpu if on_cpu else held.training
-    sizes = (held.weights, held.gradients, held.optimizer, held.activations, training, held.checkpoint)
+    sizes: list[int | None] = []
+    if held is not None and batch is not None:
+        training = held.training if batch.on_gpu else held.on_cpu
+        sizes = [held.weights, held.gradients, held.optimizer, held.activations, training, held.checkpoint]
     return [
         offer.method.name,
         _settings(offer.settings),
@@ -93,24 +95,30 @@ def _others(offer: Offer) -> str:
     return ", ".join(words)
 
 
-def _bytes(number: int) -> str:
+def _bytes(number: int | None) -> str:
     """Writes a number of bytes in the largest unit of which there is a whole one."""
+    if number is None:
+        return "unknown"
     unit, name = next((pair for pair in _UNITS if number >= pair[0]), (1, "B"))
     return f"{number / unit:.{0 if unit == 1 else 1}f} {name}"
 
 
-def _notes(found: Offers, arch: Arch, batch: Batch, on_cpu: bool) -> list[str]:
+def _notes(found: Offers, arch: Arch, batch: "Batch | None") -> list[str]:
     methods = {offer.method.name for offer in found.offers}
-    where = "a CPU, with the process and the weights as read" if on_cpu else "a GPU"
-    notes = [
-        f"training: at most held on {where}, by estimate and without dropout, at {batch.size} x {batch.length} tokens "
-        f"in {batch.products.value}: weights (what is trained in fp32), AdamW's moments, and the larger of activations "
-        "and gradients.",
-        "checkpoint: the trained tensors as a file, in fp32 and with the head.",
-        "would do too: other sizes that meet the budget; the nearest is in the table.",
-    ]
+    notes = ["would do too: other sizes that meet the budget; the nearest is in the table."]
+    if batch is None:
+        notes.append("--memory adds what training takes, in bytes.")
+    else:
+        device = "a GPU" if batch.on_gpu else "a CPU, with the process and the weights as read"
+        notes += [
+            f"training: the most that is held on {device}, without dropout, at {batch.size} x {batch.length} tokens in "
+            f"{batch.products.value}: weights (what is trained in fp32), AdamW's moments, and what a step holds at its "
+            "peak.",
+            "checkpoint: the trained tensors as a file, in fp32 and with the head.",
+        ]
     if counted := [name for name in METHODS if name in methods and name not in trainable()]:
-        notes.append(f"Counted from shapes and not trained here yet: {', '.join(counted)}.")
+        unknown = "" if batch is None else "; what their steps hold is unknown"
+        notes.append(f"Counted from shapes and not trained here: {', '.join(counted)}{unknown}.")
     if any(name.startswith("lora_prefix") for name in methods):
         l_p, l_i = BESIDE_LORA
         notes.append(f"lora_prefix_*: beside l_p = {l_p} and l_i = {l_i}, as in Table 15; only their sum counts.")

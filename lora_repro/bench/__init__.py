@@ -1,1 +1,1 @@
-"""Measurements of speed: ratios side by side in one run, never a test with a clock."""
+"""Measurements of speed and memory, each beside what it is compared with. Tests never depend on a clock."""

@@ -1,93 +1,121 @@
-"""The peak memory of training, measured beside what lora_repro.costs.memory estimates from shapes.
+"""The peak memory of training, measured beside what lora_repro.costs.memory says of it.
 
-    python -m lora_repro.bench.memory --batch-size 32 --length 64 model=mpnet task=movies method=lora [OVERRIDES ...]
+    python -m lora_repro.bench.memory model=mpnet task=movies method=lora [OVERRIDES ...]
+    python -m lora_repro.bench.memory --models minilm mpnet smollm2 --methods lora full task=movies
 
-Trains a few steps on made-up tokens, all inputs of one length: batches of many lengths leave more holes in the heap,
-and more kernels in oneDNN's cache (a fifth on top, on movies). The peak is the process's on a CPU, the allocator's on a
-GPU. `--rounded` computes as a CPU does that has no bf16 products.
+Trains some batches of the task, lengths mixed as they are in an epoch and its longest batch among them. The peak is the
+process's on a CPU and the allocator's on a GPU. With --models or --methods each pair is measured in a process of its
+own, as memory that was freed is seldom given back, and a table is printed. `--rounded` computes as a CPU does that has
+no bf16 products.
 """
 
 import argparse
 import json
-import tempfile
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 from lora_repro.config.resolve import Resolved
-from lora_repro.costs.memory import GIB, Memory
-from lora_repro.costs.saved_tensors import Batch
 
-STEPS = 3
+STEPS = 40
 
 
 class Measured(NamedTuple):
-    """What was found, in GiB."""
+    """What was found."""
 
+    model: str
+    method: str
+    dtype: str
+    length: int
+    """Tokens of the longest batch."""
     peak: float | None
-    """None where the system does not tell."""
-    predicted: float
-    memory: Memory
-
-    @property
-    def ratio(self) -> float | None:
-        """The estimate over what was measured."""
-        return None if self.peak is None else self.predicted / self.peak
+    """In GiB; None where the system does not say."""
+    estimate: float
+    """In GiB."""
+    memory: dict[str, int | None]
+    """The parts of the estimate, in bytes."""
 
 
-def measure(resolved: Resolved, batch_size: int, length: int, rounded: bool = False) -> Measured:
-    """Trains a few steps, which must be the first of the process, and returns the peak beside its estimate."""
-    from lora_repro.costs import memory
-    from lora_repro.models import load as models
-    from lora_repro.store.record import Record
-    from lora_repro.training import device, precision, train
-    from lora_repro.training.checkpoint import Checkpointer
+def measure(resolved: Resolved, steps: int, rounded: bool = False) -> Measured:
+    """Trains some batches, which must be the first of the process, and returns the peak beside its estimate."""
+    from torch import nn
 
-    if rounded:
-        precision.has_fast_bf16 = models.has_fast_bf16 = lambda device: False
+    from lora_repro.costs.memory import GIB, estimate_run
+    from lora_repro.tasks.encoding import encode
+    from lora_repro.training import device as devices
+    from lora_repro.training import precision, train
+    from lora_repro.training.batches import batches, padded_length
+
     run = resolved.run
-    where = device.prepare(resolved.settings.compute)
-    n = STEPS * batch_size
-    split = run.task.objective.made_up(run, n, length)
-    device.reset_peak_memory(where)
-    state = train.start(train.build(resolved, where), run, n)
-    with tempfile.TemporaryDirectory() as store:
-        record = Record(store, "bench")
-        record.folder.mkdir(parents=True)
-        settings = replace(resolved.settings.log, checkpoint_every_s=None)
-        train.train_epoch(state, run, split, 1, Checkpointer(record, settings, {}, run, STEPS))
-    peak = device.peak_memory_gib(where)
-    is_cpu = where.type == "cpu"
-    products = precision.products_of(run.train.dtype, where)
-    batch = Batch(batch_size, length, products, is_fused=not models.is_eager(run, where))
-    found = memory.estimate(run.method, run.arch, run.model.config, batch)
-    return Measured(peak, (found.on_cpu if is_cpu else found.training) / GIB, found)
+    with precision.computing_as(precision.Products.rounded) if rounded else nullcontext():
+        device = devices.prepare(resolved.settings.compute)
+        split = encode(run, resolved.settings)["train"]
+        devices.reset_peak_memory(device)
+        lengths = split.lengths.tolist()
+        order = batches(lengths, run.train.batch_size, run.seed, 0)
+        longest = max(order, key=lambda indices: max(lengths[index] for index in indices))
+        state = train.start(train.build(resolved, device), run, len(lengths))
+        state.model.train()
+        for indices in [*order[: steps // 2], longest, *order[steps // 2 : steps - 1]]:
+            split.loss(state.model, indices, run.train.dtype, device).backward()
+            if run.train.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(list(state.trained().values()), run.train.max_grad_norm)
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+        peak = devices.peak_memory_gib(device)
+        length = padded_length(max(lengths[index] for index in longest))
+        found = estimate_run(run, device, length)
+    total = found.on(device) or 0
+    dtype = f"{run.train.dtype.value}{' rounded' * rounded}"
+    return Measured(run.model.name, run.method.label, dtype, length, peak, total / GIB, found._asdict())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures one run and prints peak, estimate, their ratio, and the parts of the estimate."""
+    """Measures one run, or a table of them, and prints peak and estimate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="measure each of these models")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="measure each of these methods")
+    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+    parser.add_argument("--rounded", action="store_true", help="compute as a CPU without bf16 products")
+    parser.add_argument("--json", action="store_true", help="print one object a run, and no table")
+    options, overrides = parser.parse_known_args(arguments)
+    if options.models is None and options.methods is None:
+        found = [_measured(overrides, options)._asdict()]
+    else:
+        models = [f"model={name}" for name in options.models or ()] or [None]
+        methods = [f"method={name}" for name in options.methods or ()] or [None]
+        given = ["--steps", str(options.steps), *["--rounded"] * options.rounded, *overrides]
+        found = [_in_a_process([*given, *filter(None, pair)]) for pair in ((a, b) for a in models for b in methods)]
+    print("\n".join(map(json.dumps, found)) if options.json else table(found))
+
+
+def _measured(overrides: Sequence[str], options: argparse.Namespace) -> Measured:
     from lora_repro.config.compose import compose
     from lora_repro.config.resolve import resolve
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--rounded", action="store_true")
-    parser.add_argument("--json", action="store_true", help="print one object: peak, predicted, memory")
-    parser.add_argument("overrides", nargs="*", help="of the run, e.g. model=mpnet method=full")
-    options = parser.parse_args(arguments)
-    resolved = resolve(compose([*options.overrides, "train.epochs=1", "log.wandb=off"]))
-    found = measure(resolved, options.batch_size, options.length, options.rounded)
-    if options.json:
-        print(json.dumps({**found._asdict(), "memory": found.memory._asdict()}))
-        return
-    run = resolved.run
-    measured = "not told by this system" if found.ratio is None else f"{found.peak:.3f} GiB, ratio {found.ratio:.2f}"
-    parts = ", ".join(f"{key} {value / GIB:.3f}" for key, value in found.memory._asdict().items())
-    print(
-        f"{run.model.name} {run.method.label} {run.train.dtype.value}{' rounded' * options.rounded}, "
-        f"{options.batch_size} x {options.length}: estimated {found.predicted:.3f}, measured {measured}; {parts}"
-    )
+    resolved = resolve(compose([*overrides, "log.wandb=off"]))
+    return measure(resolved, options.steps, options.rounded)
+
+
+def _in_a_process(arguments: list[str]) -> dict[str, Any]:
+    line = [sys.executable, "-m", "lora_repro.bench.memory", "--json", *arguments]
+    return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Writes what was found as a Markdown table."""
+    lines = [
+        "| model | method | dtype | longest | measured GiB | estimated GiB | ratio |",
+        "| - | - | - | - | - | - | - |",
+    ]
+    for each in found:
+        peak = each["peak"]
+        measured, ratio = ("unknown", "") if peak is None else (f"{peak:.2f}", f"{each['estimate'] / peak:.2f}")
+        names = f"{each['model']} | {each['method']} | {each['dtype']} | {each['length']} tokens"
+        lines.append(f"| {names} | {measured} | {each['estimate']:.2f} | {ratio} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ def ours(resolved: Resolved, seconds: float) -> dict[str, float]:
     """Trains whole epochs with this harness until the time is over; returns examples and seconds."""
     from lora_repro.store.record import Record
     from lora_repro.tasks.encoding import encode
-    from lora_repro.training import device, train
+    from lora_repro.training import device as devices
+    from lora_repro.training import train
     from lora_repro.training.checkpoint import Checkpointer
 
     run = resolved.run
-    where = device.prepare(resolved.settings.compute)
+    device = devices.prepare(resolved.settings.compute)
     split = encode(run, resolved.settings)["train"]
-    state = train.start(train.build(resolved, where), run, len(split.examples))
+    state = train.start(train.build(resolved, device), run, len(split.examples))
     with tempfile.TemporaryDirectory() as store:
         record = Record(store, "bench")
         record.folder.mkdir(parents=True)

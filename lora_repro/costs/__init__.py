@@ -1,1 +1,1 @@
-"""What a run costs: trained weights, budgets and memory."""
+"""What a run costs: budgets of trained weights, and memory."""

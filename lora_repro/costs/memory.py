@@ -1,27 +1,52 @@
-"""Bytes that a run holds while it trains, from shapes: what models.py, train.py and precision.py really keep. No torch.
+"""Bytes that a run holds while it trains: a step is taken without data (trace.py), on the model and with the method.
 
-Weights, gradients, AdamW's moments and files follow from counts; activations are summed in saved_tensors.py. What a CPU
-adds, the process and what its heap wastes, is measured: python -m lora_repro.bench.memory.
+What a CPU adds, the process and what its heap wastes, is measured: python -m lora_repro.bench.memory.
 """
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from lora_repro.costs.saved_tensors import Batch, Products, kept, temporaries
-from lora_repro.methods import LoRAConfig, MethodConfig
-from lora_repro.models.arch import Arch
+import torch
+from torch import Tensor, nn
+
+from lora_repro.config.schema import Dtype, Run
+from lora_repro.costs.trace import Trace, build, trace
+from lora_repro.errors import InputError
+from lora_repro.methods import MethodConfig
+from lora_repro.models.arch import Arch, arch_of, is_counted
+from lora_repro.models.load import COPIED_UP_TO, is_eager_on_cpu, without_weights
+from lora_repro.store.adapter import trained_tensors
+from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.objectives.heads import HeadWithClasses
+from lora_repro.tasks.objectives.label_words import LabelWords
+from lora_repro.training.precision import Products, computing_as, products_of, store_in_bf16
 
 GIB = 2**30
-COPIED_UP_TO = 5 * 10**8
-"""Weights up to which a model, once read, is kept for the next run and copied; a larger one is read anew each time."""
-FP32, BF16 = 4, 2
+FP32 = 4
 PROCESS = 450 * 2**20
-"""On a CPU: Python, torch and its kernels, tokenizer and data, before and beside all that a model takes. Measured with
-torch 2.13 on x86-64, python -m lora_repro.bench.memory; with HEAP, estimates are 0.85 to 1.13 times the peaks there."""
 HEAP = 1.8
-"""On a CPU: what activations take of the heap, over their size. Freed blocks are not filled again exactly (glibc before
-2.38, whose memalign asks for more than the hole that it left)."""
+CPU = torch.device("cpu")
+LAYERS = ("num_hidden_layers", "n_layer")
+"""The keys of config.json that hold the number of blocks."""
+FEW = (2, 4)
+"""Of more blocks than the last, these are traced: every further one adds as much as the one before."""
+
+
+class Batch(NamedTuple):
+    """The inputs of a step, padded to one length, and how they are computed."""
+
+    size: int
+    length: int
+    products: Products = Products.bf16
+    on_gpu: bool = True
+    max_length: int | None = None
+    """The longest that an input may be, by which attention's kernel is chosen on CPUs (None: as these are)."""
+
+    @property
+    def attention(self) -> str:
+        """The kernel of attention, as transformers calls it."""
+        eager = not self.on_gpu and is_eager_on_cpu(self.products, self.max_length or self.length)
+        return "eager" if eager else "sdpa"
 
 
 class Memory(NamedTuple):
@@ -37,60 +62,162 @@ class Memory(NamedTuple):
     """Of what is trained, in fp32."""
     optimizer: int
     """AdamW's two moments, in fp32."""
-    activations: int
-    """What the backward pass begins with, and the temporaries of a block."""
+    activations: int | None
+    """What the forward pass keeps for the backward pass; None of a method that is not trained here."""
+    step: int | None
+    """The most that a step holds beside weights and moments: activations, temporaries, gradients; None likewise."""
     checkpoint: int
     """The trained tensors as a file, with the head: what an adapter weighs on disk."""
 
     @property
-    def training(self) -> int:
-        """What a GPU holds at most, by estimate: gradients are not there yet where activations are at their largest."""
-        return self.weights + self.optimizer + max(self.activations, self.gradients)
+    def training(self) -> int | None:
+        """What a GPU holds at most."""
+        return None if self.step is None else self.weights + self.optimizer + self.step
+
+    def on(self, device: torch.device) -> int | None:
+        """What a device holds at most: a GPU, or on a CPU the process."""
+        return self.on_cpu if device.type == "cpu" else self.training
 
     @property
-    def on_cpu(self) -> int:
-        """What the process holds at most on a CPU, for inputs of one length; many lengths take up to a fifth more."""
-        passing = max(HEAP * self.activations, self.gradients)
-        return PROCESS + self.source + max(self.weights + self.optimizer + int(passing), self.loaded)
+    def on_cpu(self) -> int | None:
+        """What the process holds at most on a CPU."""
+        if self.step is None:
+            return None
+        in_heap = self.gradients + int(HEAP * (self.step - self.gradients))
+        return PROCESS + self.source + max(self.weights + self.optimizer + in_heap, self.loaded)
 
 
-def estimate(method: MethodConfig, arch: Arch, config: Mapping[str, Any], batch: Batch) -> Memory:
-    """Estimates what training takes.
+class Case(NamedTuple):
+    """What is trained on what."""
 
-    Args:
-        method: The method.
-        arch: The model's shapes, with its head.
-        config: The keys of its config.json.
-        batch: The inputs of a step.
-    """
-    count, unfrozen = method.count(arch), {*method.unfrozen(arch)}
-    output = _output(arch)
-    frozen = FP32 if batch.products is Products.fp32 else BF16
-    stored = FP32 * (count.total - arch.size())
-    for name, shape in arch.parameters.items():
-        is_fp32 = name in unfrozen or arch.is_head(name) or name == output
-        stored += prod(shape) * (FP32 if is_fp32 else frozen)
+    method: MethodConfig
+    arch: Arch
+    """The model's shapes, with its head."""
+    config: Mapping[str, Any]
+    """The keys of its config.json."""
+    batch: Batch
+    dropout: float = 0.0
+    """Of the backbone."""
+    split: Encoded | None = None
+    """As many examples as the batch has; made up for the model's head, or for a language model, where none are given."""
+
+
+def estimate(case: Case) -> Memory:
+    """Returns what training takes."""
+    method, arch, batch = case.method, case.arch, case.batch
+    count = method.count(arch)
+    trained = FP32 * count.trainable
+    source = FP32 * arch.size()
+    frozen = FP32 if batch.products is Products.fp32 else 2
+    found = None
+    weights, checkpoint = trained + frozen * (count.total - count.trainable), trained
+    if method.is_trainable():
+        found = _extrapolated(case)
+        weights, checkpoint = found.step.weights, found.checkpoint
     return Memory(
-        weights=stored,
-        source=FP32 * arch.size() if arch.size() <= COPIED_UP_TO else 0,
-        loaded=FP32 * arch.size(),
-        gradients=FP32 * count.trainable,
-        optimizer=2 * FP32 * count.trainable,
-        activations=sum(kept(method, arch, config, batch).values()) + temporaries(arch, batch),
-        checkpoint=FP32 * (count.trainable + _frozen_A(method, arch)),
+        weights=weights,
+        source=source if arch.size() <= COPIED_UP_TO else 0,
+        loaded=source,
+        gradients=trained,
+        optimizer=2 * trained,
+        activations=None if found is None else found.step.saved,
+        step=None if found is None else max(found.step.early, found.step.late),
+        checkpoint=checkpoint,
     )
 
 
-def _frozen_A(method: MethodConfig, arch: Arch) -> int:
-    """Counts the weights of a frozen A, which stands in the file too."""
-    if not (isinstance(method, LoRAConfig) and method.freeze_A):
-        return 0
-    return sum(method.r_of(site) * site.d_in for site in arch.select(method.targets))
+def estimate_run(run: Run, device: torch.device, length: int | None = None) -> Memory:
+    """Returns what a run takes.
+
+    Args:
+        run: The run.
+        device: Where it is trained.
+        length: Tokens of its longest batch (None: as many as an input may have).
+    """
+    length = min(length or run.train.max_length, run.train.max_length)
+    products = products_of(run.train.dtype, device)
+    batch = Batch(run.train.batch_size, length, products, device.type == "cuda", run.train.max_length)
+    split = run.task.objective.made_up(run, batch.size, length)
+    return estimate(Case(run.method, run.arch, run.model.config, batch, run.model.dropout, split))
 
 
-def _output(arch: Arch) -> str | None:
-    """Returns the matrix of a language model's output layer, its own or the embedding: it stays in fp32."""
-    if not arch.is_decoder or arch.head_modules:
-        return None
-    (table,) = arch.select(["embed"])
-    return "lm_head.weight" if "lm_head.weight" in arch.parameters else f"{table.module}.weight"
+def heaviest(runs: Iterable[Run]) -> list[Run]:
+    """Returns of each model, method, dtype and shape of batches the run that trains most: few need to be estimated."""
+    found: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        train = run.train
+        key = (run.model.name, run.task.head_width, run.method.name, train.dtype, train.batch_size, train.max_length)
+        other = found.setdefault(key, run)
+        if run.trained_by_method > other.trained_by_method:
+            found[key] = run
+    return list(found.values())
+
+
+class _Found(NamedTuple):
+    step: Trace
+    checkpoint: int
+
+    def beyond(self, other: "_Found", times: float) -> "_Found":
+        """Returns this and so many times what it has more than another one."""
+        step = Trace(*(round(a + times * (a - b)) for a, b in zip(self.step, other.step, strict=True)))
+        return _Found(step, round(self.checkpoint + times * (self.checkpoint - other.checkpoint)))
+
+
+def _extrapolated(case: Case) -> _Found:
+    """Traces a step: of the whole model, or of few blocks where all are alike to the method."""
+    few, more = FEW
+    arch = case.arch
+    key = next((key for key in LAYERS if key in case.config), None)
+    if key is None or arch.num_layers <= more or not is_counted(case.config):
+        return _traced(case)
+    smaller = [{**case.config, key: layers} for layers in FEW]
+    cases = [case._replace(config=config, arch=arch_of(config, _head_width(arch))) for config in smaller]
+    try:
+        counts = [case.method.count(each.arch).trainable for each in cases]
+    except (InputError, KeyError):
+        counts = [0, 0]
+    per_block = (counts[1] - counts[0]) / (more - few)
+    if counts[1] + per_block * (arch.num_layers - more) != case.method.count(arch).trainable:
+        return _traced(case)
+    one, two = map(_traced, cases)
+    return two.beyond(one, (arch.num_layers - more) / (more - few))
+
+
+def _head_width(arch: Arch) -> int | None:
+    return None if arch.output is None else arch.parameters[f"{arch.output}.weight"][0]
+
+
+def _traced(case: Case) -> _Found:
+    """Traces a step of the whole model."""
+    method, arch, batch = case.method, case.arch, case.batch
+
+    def assemble() -> nn.Module:
+        model = without_weights(case.config, arch, _head_width(arch), case.dropout, batch.attention)
+        method.attach(model, arch, seed=0)
+        if batch.products is not Products.fp32:
+            store_in_bf16(model, method, arch.is_decoder)
+        return model.train()
+
+    model = build(assemble)
+    step = trace(model, lambda model: loss(model, case), batch.on_gpu)
+    return _Found(step, sum(tensor.nbytes for tensor in trained_tensors(model, arch, method).values()))
+
+
+def loss(model: nn.Module, case: Case) -> Tensor:
+    """Computes the loss of a batch in which one example is shorter than the others, so that there is a mask."""
+    batch = case.batch
+    split = case.split if case.split is not None else _made_up(case)
+    mask, lengths = split.inputs["attention_mask"].clone(), split.lengths.clone()
+    if batch.length > 1:
+        mask[0, -1], lengths[0] = 0, batch.length - 1
+    split = split._replace(inputs={**split.inputs, "attention_mask": mask}, lengths=lengths)
+    with computing_as(batch.products):
+        return split.loss(model, list(range(batch.size)), Dtype.bf16, CPU)
+
+
+def _made_up(case: Case) -> Encoded:
+    size, length = case.batch.size, case.batch.length
+    tokens, targets = torch.full((size, length), 5), torch.zeros(size, dtype=torch.long)
+    objective = HeadWithClasses() if case.arch.head_modules else LabelWords([[7], [8]])
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return Encoded([], inputs, torch.full((size,), length), targets, objective)

@@ -25,8 +25,7 @@ from transformers import logging as transformers_logging
 from transformers.activations import ACT2FN
 
 from lora_repro import draw
-from lora_repro.config.schema import Dtype, Run
-from lora_repro.costs.memory import COPIED_UP_TO
+from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import labels
 from lora_repro.models.arch import Arch, ModelConfig, Source, is_counted
@@ -38,7 +37,7 @@ from lora_repro.models.pickled import refuse_more_than_tensors
 from lora_repro.models.pooling import read_first_position, read_last_token
 from lora_repro.models.probe import refuse_other_scores
 from lora_repro.models.weights import weight_files
-from lora_repro.training.precision import has_fast_bf16
+from lora_repro.training.precision import Products, products_of
 
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
@@ -51,6 +50,8 @@ INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
+COPIED_UP_TO = 5 * 10**8
+"""Weights up to which a model, once read, stays in memory for the next run and is copied; a larger one is read anew."""
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """What tokenizer_config.json names where tokenizer.json says all."""
@@ -109,19 +110,43 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
     model = deepcopy(template) if is_copied else template
     std = getattr(model.config, "initializer_range", INITIALIZER_RANGE)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(arch.is_head(name))
         if name in missing:
             parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
     if run.model.name == "local":
         _align_labels(model, run, missing, misfits)
-    if arch.model_type in ("bert", "roberta"):
-        read_first_position(model)
-    if arch.is_decoder and arch.head_modules:
-        read_last_token(model)
+    _prepare(model, arch)
     if arch.reading is not None:
         log.info("model=%s: %s", run.model.name, arch.reading.describe())
         refuse_other_scores(model, run)
     return Loaded(model, missing)
+
+
+def _prepare(model: PreTrainedModel, arch: Arch) -> None:
+    """Freezes every weight but the head's, and lets the model compute only the position that the head reads."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(arch.is_head(name))
+    if arch.model_type in ("bert", "roberta"):
+        read_first_position(model)
+    if arch.is_decoder and arch.head_modules:
+        read_last_token(model)
+
+
+def without_weights(
+    keys: Mapping[str, Any], arch: Arch, head_width: int | None, dropout: float, attention: str
+) -> nn.Module:
+    """Builds a model as `load` does, with the weights that its class begins with: for whoever asks for sizes alone.
+
+    Args:
+        keys: The keys of its config.json.
+        arch: Its shapes.
+        head_width: Width of the head's output; None of a language model.
+        dropout: Dropout of the backbone.
+        attention: "eager" or "sdpa" (where transformers has it).
+    """
+    auto, config, attention = _configure("", keys, dropout, head_width, attention)
+    model = auto.from_config(config, attn_implementation=attention)
+    _prepare(model, arch)
+    return model
 
 
 def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits: Collection[str]) -> None:
@@ -173,8 +198,12 @@ def _labels_of_base(run: Run) -> list[str] | None:
 
 def is_eager(run: Run, device: torch.device) -> bool:
     """Tells whether attention is plain products, and no fused kernel."""
-    rounded = run.train.dtype is Dtype.bf16 and not has_fast_bf16(device)
-    return device.type == "cpu" and (rounded or run.train.max_length <= EAGER_UP_TO)
+    return device.type == "cpu" and is_eager_on_cpu(products_of(run.train.dtype, device), run.train.max_length)
+
+
+def is_eager_on_cpu(products: Products, max_length: int) -> bool:
+    """Tells whether CPUs that compute products so compute attention of these inputs without the fused kernel."""
+    return products is Products.rounded or max_length <= EAGER_UP_TO
 
 
 def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:
@@ -248,19 +277,7 @@ def _template(
     keys = json.loads(config_json)
     if folder:
         _check_config(Path(folder) / "config.json", keys)
-    config = read_config(Path(folder) / "config.json", keys)
-    config.output_hidden_states = config.output_attentions = False  # nothing here reads them
-    config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
-    for key in DROPOUTS if is_counted(keys) else _dropouts_of(config):
-        if hasattr(config, key):
-            setattr(config, key, dropout)
-    if getattr(config, "classifier_dropout", None) is not None:
-        config.classifier_dropout = dropout
-    try:
-        auto = class_for(config, head_width)
-    except Unreadable as error:
-        raise InputError(f"model: {config.model_type}: {error}") from None
-    attention = attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
+    auto, config, attention = _configure(folder, keys, dropout, head_width, attention)
     if folder:
         return _from_folder(Path(folder), auto, config, attention)
     model = auto.from_config(config, attn_implementation=attention)
@@ -274,6 +291,25 @@ def _template(
             "Set it as the model's digest if its shapes were changed on purpose."
         )
     return _Template(model, missing)
+
+
+def _configure(
+    folder: str, keys: Mapping[str, Any], dropout: float, head_width: int | None, attention: str
+) -> tuple[Any, PretrainedConfig, str]:
+    """Returns transformers' loader, the configuration of the model to be loaded, and the attention that it has."""
+    config = read_config(Path(folder) / "config.json", keys)
+    config.output_hidden_states = config.output_attentions = False  # nothing here reads them
+    config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
+    for key in DROPOUTS if is_counted(keys) else _dropouts_of(config):
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+    if getattr(config, "classifier_dropout", None) is not None:
+        config.classifier_dropout = dropout
+    try:
+        auto = class_for(config, head_width)
+    except Unreadable as error:
+        raise InputError(f"model: {config.model_type}: {error}") from None
+    return auto, config, attention if auto._model_mapping[type(config)]._supports_sdpa else "eager"
 
 
 def _from_folder(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:

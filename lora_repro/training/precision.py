@@ -5,8 +5,9 @@ in bf16 than in fp32; there the same rounding is done around fp32 products, at a
 """
 
 import platform
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,32 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lora_repro.config.schema import Dtype
-from lora_repro.costs.saved_tensors import Products
 from lora_repro.methods import MethodConfig
 from lora_repro.models.embeddings import is_look_up, scale_of
+
+
+class Products(str, Enum):
+    """How products are computed."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    """By hardware that multiplies in bf16."""
+    rounded = "rounded"
+    """In fp32, with operands and result rounded to bf16, where the hardware does not."""
+
+
+_assumed: list[Products] = []
+"""How other hardware than this one computes, while `computing_as` asks for it."""
+
+
+@contextmanager
+def computing_as(products: Products) -> Iterator[None]:
+    """Computes as hardware does that computes products so, whatever this machine is: to measure memory."""
+    _assumed.append(products)
+    try:
+        yield
+    finally:
+        _assumed.pop()
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -68,6 +92,8 @@ def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:
 
 def products_of(dtype: Dtype, device: torch.device) -> Products:
     """Returns how products are computed here."""
+    if _assumed:
+        return _assumed[-1]
     if dtype is Dtype.fp32:
         return Products.fp32
     return Products.bf16 if has_fast_bf16(device) else Products.rounded

@@ -1,4 +1,4 @@
-"""Estimated memory against what torch really holds, on tiny models of the real classes, and in whole processes."""
+"""Memory by a step without data, against what torch really holds of tiny models of the real classes, to the byte."""
 
 import json
 import os
@@ -13,83 +13,78 @@ import torch
 from helpers.architectures import ENCODERS, MODELS
 from torch import Tensor, nn
 from torch.optim import AdamW
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig
 
 from lora_repro.config.resolve import resolve
-from lora_repro.config.schema import Dtype, load_group
-from lora_repro.costs.memory import Memory, estimate
-from lora_repro.costs.saved_tensors import _FAMILIES, Batch, Products, kept
-from lora_repro.methods import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig, LoRAConfig, MethodConfig
-from lora_repro.methods.lora import Bias
-from lora_repro.models.arch import Arch, arch_of, families
-from lora_repro.models.load import DROPOUTS
-from lora_repro.models.pooling import read_first_position
+from lora_repro.config.schema import load_group
+from lora_repro.costs import memory
+from lora_repro.costs.memory import Batch, Case, Memory, estimate
+from lora_repro.costs.trace import IN_FP32_ON_GPUS, build, trace
+from lora_repro.methods import (
+    AdapterHConfig,
+    BitFitConfig,
+    FTTop2Config,
+    FullConfig,
+    HeadOnlyConfig,
+    LoRAConfig,
+    MethodConfig,
+)
+from lora_repro.models.arch import Arch, arch_of
+from lora_repro.models.load import without_weights
 from lora_repro.store.adapter import save_adapter
-from lora_repro.tasks.encoding import Encoded
-from lora_repro.tasks.objectives.heads import HeadWithClasses
-from lora_repro.tasks.objectives.label_words import LabelWords
-from lora_repro.training import precision
-from lora_repro.training.train import build
+from lora_repro.training.precision import Products, store_in_bf16
+from lora_repro.training.train import build as build_run
 
 CPU = torch.device("cpu")
-BATCH = Batch(5, 28)
-WIDER = dict(hidden_size=96, intermediate_size=200, vocab_size=300, n_embd=96, ffn_dim=200)
-"""Wide enough that tensors outweigh what is a number per token or per weight row."""
-
+BATCH = Batch(5, 28, on_gpu=False)
+FUSED = BATCH._replace(max_length=512)
 LORA = LoRAConfig("lora", ["q", "v"], 4, 8.0, 0.0)
 METHODS: dict[str, MethodConfig] = {
     "lora": LORA,
-    "lora everywhere": LoRAConfig("lora", ["q", "k", "v", "o", "up", "down"], 4, 8.0, 0.0, bias=Bias.none),
+    "lora everywhere": LoRAConfig("lora", ["q", "k", "v", "o", "up", "down"], 4, 8.0, 0.1),
     "lora on o, A frozen": LoRAConfig("lora", ["o"], 4, 8.0, 0.0, freeze_A=True),
+    "lora on the embedding": LoRAConfig("lora", ["embed"], 4, 8.0, 0.0),
     "full": FullConfig("full"),
     "bitfit": BitFitConfig("bitfit"),
     "ft_top2": FTTop2Config("ft_top2"),
     "head_only": HeadOnlyConfig("head_only"),
 }
+CASES = [
+    *((name, "full", Products.bf16) for name in MODELS),
+    *((name, "lora", Products.bf16) for name in ("bert", "gpt2", "opt", "llama")),
+    *(("bert", "lora everywhere", products) for products in Products),
+    *((name, "full", Products.rounded) for name in ("gpt2", "llama")),
+    *(("gpt2", method, Products.bf16) for method in ("bitfit", "ft_top2", "lora on the embedding")),
+    ("bert", "lora on o, A frozen", Products.rounded),
+    ("bert", "head_only", Products.fp32),
+]
 
 
-class Tiny:
-    """A tiny model in training, and its shapes."""
-
-    def __init__(
-        self, name: str, method: MethodConfig, products: Products, num_labels: int | None, fused: bool
-    ) -> None:
-        family, shape = MODELS[name]
-        shape = {key: WIDER.get(key, value) for key, value in shape.items()}
-        tokens = dict(pad_token_id=shape.get("pad_token_id", 1), bos_token_id=0, eos_token_id=2)
-        config = AutoConfig.for_model(family, **{"num_labels": num_labels or 2, **shape, **tokens})
-        for key in DROPOUTS:
-            if hasattr(config, key):
-                setattr(config, key, 0.0)
-        auto: Any = AutoModelForCausalLM if num_labels is None else AutoModelForSequenceClassification
-        torch.manual_seed(0)
-        self.config: dict[str, Any] = config.to_dict()
-        self.arch: Arch = arch_of(self.config, num_labels)
-        self.model: nn.Module = auto.from_config(config, attn_implementation="sdpa" if fused else "eager")
-        for parameter_name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(self.arch.is_head(parameter_name))
-        if family in ("bert", "roberta"):
-            read_first_position(self.model)  # pyright: ignore[reportArgumentType]
-        method.attach(self.model, self.arch, seed=0)
-        if products is not Products.fp32:
-            precision.store_in_bf16(self.model, method, self.arch.is_decoder)
-        self.dtype = Dtype.fp32 if products is Products.fp32 else Dtype.bf16
-
-    def loss(self) -> Tensor:
-        """Computes the loss of a batch, all of one length."""
-        size, length = BATCH.size, BATCH.length
-        tokens = torch.randint(5, 60, (size, length), generator=torch.Generator().manual_seed(0))
-        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        if self.arch.model_type == "bert":
-            inputs["token_type_ids"] = torch.zeros_like(tokens)
-        objective = HeadWithClasses() if self.arch.head_modules else LabelWords([[7], [8]])
-        split = Encoded([], inputs, torch.full((size,), length), torch.zeros(size, dtype=torch.long), objective)
-        return split.loss(self.model.train(), list(range(size)), self.dtype, CPU)
+def tiny(name: str, **changes: Any) -> tuple[dict[str, Any], Arch]:
+    """Returns the configuration of a tiny model, and its shapes; decoders have no head."""
+    family, shape = MODELS[name]
+    labels = 2 if family in ENCODERS else None
+    tokens = dict(pad_token_id=shape.get("pad_token_id", 1), bos_token_id=0, eos_token_id=2)
+    config = AutoConfig.for_model(family, **{**shape, **tokens, **changes}).to_dict()
+    return config, arch_of(config, labels)
 
 
-def saved_by_torch(tiny: Tiny) -> int:
+def real(method: MethodConfig, arch: Arch, config: dict[str, Any], batch: Batch, dropout: float = 0.0) -> nn.Module:
+    """Returns the same model with data in its tensors."""
+    model = without_weights(config, arch, 2 if arch.head_modules else None, dropout, batch.attention)
+    method.attach(model, arch, seed=0)
+    if batch.products is not Products.fp32:
+        store_in_bf16(model, method, arch.is_decoder)
+    return model.train()
+
+
+def loss(model: nn.Module, arch: Arch, batch: Batch) -> Tensor:
+    return memory.loss(model, Case(LORA, arch, {}, batch))
+
+
+def saved_by_torch(model: nn.Module, arch: Arch, batch: Batch) -> int:
     """Returns the bytes of the storages that autograd keeps for the backward pass, the weights themselves apart."""
-    weights = {p.untyped_storage().data_ptr() for p in tiny.model.parameters()}
+    weights = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     storages: dict[int, Any] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -99,87 +94,204 @@ def saved_by_torch(tiny: Tiny) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        tiny.loss()
+        loss(model, arch, batch)
     return sum(storage.nbytes() for storage in storages.values())
 
 
-@pytest.fixture
-def computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Products], None]:
-    """Lets products be computed as on hardware that is not this one."""
-    return lambda products: monkeypatch.setattr(precision, "has_fast_bf16", lambda device: products is Products.bf16)
-
-
-FAMILIES = ("bert", "roberta", "mpnet", "gpt2", "cerebras-gpt", "opt", "opt-350m", "gpt_neox", "llama", "smollm2")
-DEBERTA = ("deberta-v2", "deberta-v3")
-FEW = ("bert", "gpt2", "opt", "gpt_neox", "llama")
-CASES = [
-    *((name, method, products) for name in FAMILIES for method in ("lora", "full") for products in Products),
-    *(
-        (name, method, products)
-        for name in ("deberta-v2", "deberta-v3")
-        for method in ("lora", "full")
-        for products in Products
-    ),
-    *((name, method, Products.bf16) for name in FEW for method in ("lora everywhere", "ft_top2")),
-    *((name, "lora on o, A frozen", Products.rounded) for name in FEW),
-    *((name, "bitfit", Products.bf16) for name in FEW if name != "llama"),
-]
-NEARLY = {**dict.fromkeys(DEBERTA, 0.2), "opt-350m": 0.08}
-"""How far we may be off where a family has more than its blocks: tables of relative positions, projections."""
-
-
 @pytest.mark.parametrize(("name", "method", "products"), CASES)
-def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(
-    name: str, method: str, products: Products, computing: Callable[[Products], None]
-) -> None:
-    computing(products)
-    num_labels = 2 if MODELS[name][0] in ENCODERS else None
-    tiny = Tiny(name, METHODS[method], products, num_labels, fused=False)
-    found = kept(METHODS[method], tiny.arch, tiny.config, BATCH._replace(products=products))
-    measured = saved_by_torch(tiny)
-    assert sum(found.values()) == pytest.approx(measured, rel=NEARLY.get(name, 0.02))
+def test_a_step_without_data_holds_what_a_real_step_holds(name: str, method: str, products: Products) -> None:
+    config, arch = tiny(name)
+    batch = BATCH._replace(products=products)
+    found = memory._traced(Case(METHODS[method], arch, config, batch)).step
+    model = real(METHODS[method], arch, config, batch)
+    assert found.saved == saved_by_torch(model, arch, batch)
+    whole = trace(model, lambda model: loss(model, arch, batch), on_gpu=False)
+    assert found._replace(late=0) == whole._replace(late=0)
+    assert found.late == pytest.approx(whole.late, rel=0.06)  # gradients of fake tensors are not added in place
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "opt"])
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_fused_kernel_keeps_no_scores(name: str, method: str, computing: Callable[[Products], None]) -> None:
-    computing(Products.bf16)
-    tiny = Tiny(name, METHODS[method], Products.bf16, 2 if name == "bert" else None, fused=True)
-    found = kept(METHODS[method], tiny.arch, tiny.config, BATCH._replace(is_fused=True))
-    assert sum(found.values()) == pytest.approx(saved_by_torch(tiny), rel=0.02)
+@pytest.mark.parametrize(("name", "method"), [("bert", "lora"), ("gpt2", "full"), ("llama", "lora"), ("opt", "lora")])
+def test_the_fused_kernel_is_the_one_that_a_real_step_takes(name: str, method: str) -> None:
+    config, arch = tiny(name)
+    found = memory._traced(Case(METHODS[method], arch, config, FUSED)).step
+    assert found.saved == saved_by_torch(real(METHODS[method], arch, config, FUSED), arch, FUSED)
+    assert found.saved < memory._traced(Case(METHODS[method], arch, config, BATCH)).step.saved
 
 
-def test_a_frozen_backbone_keeps_nothing() -> None:
-    tiny = Tiny("bert", METHODS["head_only"], Products.bf16, 2, fused=False)
-    assert kept(METHODS["head_only"], tiny.arch, tiny.config, BATCH) == {}
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_dropout_keeps_its_masks_and_none_where_there_is_none(dropout: float) -> None:
+    config, arch = tiny("bert")
+    found = memory._traced(Case(LORA, arch, config, BATCH, dropout)).step
+    assert found.saved == saved_by_torch(real(LORA, arch, config, BATCH, dropout), arch, BATCH)
+    assert (found.saved > memory._traced(Case(LORA, arch, config, BATCH)).step.saved) is (dropout > 0)
+
+
+def test_a_gpu_keeps_no_scores_and_computes_softmax_in_fp32() -> None:
+    config, arch = tiny("gpt2")
+    sizes = {
+        on_gpu: [
+            memory._traced(Case(LORA, arch, config, Batch(4, length, on_gpu=on_gpu))).step.saved for length in (32, 64)
+        ]
+        for on_gpu in (False, True)
+    }
+    assert sizes[True][1] == pytest.approx(2 * sizes[True][0], rel=0.1)  # but for the mask, linear in the length
+    assert sizes[False][1] > 2.2 * sizes[False][0]
+    config, arch = tiny("mpnet")  # transformers has no fused kernel of it
+    on_gpu, on_cpu = (
+        memory._traced(Case(LORA, arch, config, BATCH._replace(on_gpu=gpu))).step for gpu in (True, False)
+    )
+    scores = BATCH.size * arch.num_heads * BATCH.length**2
+    assert on_gpu.saved - on_cpu.saved == arch.num_layers * scores * 2
+
+
+def test_what_is_raised_on_gpus_is_what_autocast_raises_there_alone() -> None:
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    overloads = {"softmax": "softmax.int", "log_softmax": "log_softmax.int", "pow": "pow.Tensor_Scalar",
+                 "cross_entropy": "nll_loss", "__pow__": "pow.Tensor_Scalar", "norm": "norm.Scalar",
+                 "cross_entropy_loss": "nll_loss"}  # fmt: skip
+    for name in IN_FP32_ON_GPUS:
+        assert has(f"aten::{overloads.get(name, name)}", "AutocastCUDA"), name
+    for name in ("softmax.int", "pow.Tensor_Scalar", "layer_norm", "rsqrt", "sum"):
+        assert not has(f"aten::{name}", "AutocastCPU"), name
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [*(("gpt2", method) for method in ("lora", "full", "ft_top2")), ("bert", "lora"), ("llama", "full")],
+)
+def test_few_blocks_say_what_many_hold(name: str, method: str) -> None:
+    config, _ = tiny(name)
+    key = next(key for key in memory.LAYERS if key in config)
+    config |= {key: 7}
+    arch = arch_of(config, 2 if name == "bert" else None)
+    found = memory._extrapolated(Case(METHODS[method], arch, config, BATCH))
+    whole = memory._traced(Case(METHODS[method], arch, config, BATCH))
+    assert (found.step.weights, found.step.saved, found.checkpoint) == (
+        whole.step.weights,
+        whole.step.saved,
+        whole.checkpoint,
+    )
+    assert max(found.step.early, found.step.late) == max(whole.step.early, whole.step.late)
+
+
+def test_ranks_of_single_layers_are_traced_block_by_block() -> None:
+    config, _ = tiny("gpt2", n_layer=6)
+    arch = arch_of(config, None)
+    method = LoRAConfig("lora", ["q"], 4, 8.0, 0.0, r_pattern={"layers.5": 32})
+    found = memory._extrapolated(Case(method, arch, config, BATCH))
+    assert found == memory._traced(Case(method, arch, config, BATCH))
+
+
+def test_a_frozen_backbone_keeps_nothing_of_its_own() -> None:
+    config, arch = tiny("bert")
+    found = estimate(Case(METHODS["head_only"], arch, config, BATCH))
+    assert found.activations is not None and found.activations < BATCH.size * 8 * arch.d_model * 4
+
+
+def test_a_tied_output_layer_counts_once() -> None:
+    config, arch = tiny("smollm2")
+    assert config["tie_word_embeddings"] and "lm_head.weight" not in arch.parameters
+    found = estimate(Case(METHODS["full"], arch, config, BATCH._replace(products=Products.fp32)))
+    assert found.weights - 4 * arch.size() < 1024  # buffers: rotary frequencies
+
+
+def test_gradients_of_a_frozen_embedding_are_not_kept() -> None:
+    """Before the first update nothing flows: LoRA on the last block keeps less than on the first."""
+    config, _ = tiny("gpt2", n_layer=4)
+    arch = arch_of(config, None)
+    first, last = (
+        memory._traced(Case(_OnLayer("lora", ["q"], 4, 8.0, 0.0, layer=layer), arch, config, BATCH)).step.saved
+        for layer in (0, 3)
+    )
+    assert last < 0.5 * first
+
+
+class _OnLayer(LoRAConfig):
+    """LoRA on one block."""
+
+    def __init__(self, *arguments: Any, layer: int) -> None:
+        super().__init__(*arguments)
+        self.layer = layer
+
+    def attach(self, model: nn.Module, arch: Arch, seed: int) -> None:
+        sites = tuple(site for site in arch.sites if site.layer == self.layer)
+        super().attach(model, arch._replace(sites=sites), seed)
+
+
+def test_views_of_one_storage_count_once_and_what_is_freed_is_not_held() -> None:
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(8))
+
+        def forward(self) -> Tensor:
+            x = self.w * 2.0  # 32 bytes, saved by both products as views of it
+            for _ in range(10):
+                x.detach().clone()  # freed at once
+            return (x[:4] * x[4:]).sum()
+
+    found = trace(build(Views), lambda model: model(), on_gpu=False)
+    assert (found.weights, found.trained, found.saved) == (32, 32, 32)
+    assert found.early <= 32 + 32 + 16 + 16
+
+
+def test_a_repeated_row_counts_as_the_row_that_it_is() -> None:
+    class Repeated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(64, 8))
+
+        def forward(self) -> Tensor:
+            row = torch.ones(8) + 0.0
+            return (row.expand(64, 8) * self.w).sum()
+
+    assert trace(build(Repeated), lambda model: model(), on_gpu=False).saved == 8 * 4
+
+
+def test_gradients_that_stay_until_the_step_are_in_the_peak() -> None:
+    config, arch = tiny("gpt2")
+    found = memory._traced(Case(METHODS["full"], arch, config, BATCH._replace(size=1, length=2))).step
+    assert found.late >= found.trained and found.early < found.late
+
+
+def test_an_architecture_that_no_function_here_counts_is_traced_all_the_same() -> None:
+    block = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    x = torch.randn(2, 8, 32)
+    found = trace(build(lambda: nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)),
+                  lambda model: model(x).sum(), on_gpu=False)  # fmt: skip
+    assert found == trace(block, lambda model: model(x).sum(), on_gpu=False)
 
 
 @pytest.mark.parametrize("products", Products)
 @pytest.mark.parametrize(
-    ("name", "num_labels", "method"),
+    ("name", "method"),
     [
-        *(("bert", 2, method) for method in ("lora", "lora on o, A frozen", "full", "head_only", "bitfit")),
-        *(("gpt2", None, method) for method in ("lora", "full", "bitfit")),
-        *(("llama", None, method) for method in ("lora", "full")),
-        ("llama", 2, "lora"),
-        ("smollm2", None, "lora"),
+        *(("bert", method) for method in ("lora", "lora on o, A frozen", "full", "head_only")),
+        *(("gpt2", method) for method in ("lora", "full", "bitfit")),
+        ("llama", "full"),
     ],
 )
-def test_weights_gradients_and_moments_are_counted_to_the_byte(
-    name: str, num_labels: int | None, method: str, products: Products, computing: Callable[[Products], None]
-) -> None:
-    computing(products)
-    tiny = Tiny(name, METHODS[method], products, num_labels, fused=False)
-    found = estimate(METHODS[method], tiny.arch, tiny.config, BATCH._replace(products=products))
-    trained = [p for p in tiny.model.parameters() if p.requires_grad]
+def test_weights_gradients_and_moments_are_counted_to_the_byte(name: str, method: str, products: Products) -> None:
+    config, arch = tiny(name)
+    batch = BATCH._replace(products=products)
+    found = estimate(Case(METHODS[method], arch, config, batch))
+    model = real(METHODS[method], arch, config, batch)
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = AdamW(trained, fused=True)
-    tiny.loss().backward()
+    loss(model, arch, batch).backward()
     assert found.gradients == sum(p.grad.nbytes for p in trained if p.grad is not None)
     optimizer.step()
     moments = [value for state in optimizer.state.values() for value in state.values() if value.dim() > 0]
     assert found.optimizer == sum(moment.nbytes for moment in moments)
-    assert found.weights == sum(p.nbytes for p in tiny.model.parameters())
-    assert found.source == 4 * tiny.arch.size()
+    assert found.weights == sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    assert found.source == 4 * arch.size()
+
+
+def test_of_a_method_that_is_only_counted_the_step_is_unknown() -> None:
+    config, arch = tiny("bert")
+    found = estimate(Case(AdapterHConfig("adapter_h", bottleneck=4), arch, config, BATCH))
+    assert found.activations is None and found.step is None and found.training is None and found.on_cpu is None
+    assert found.gradients == found.checkpoint == 4 * AdapterHConfig("adapter_h", bottleneck=4).count(arch).trainable
 
 
 @pytest.mark.parametrize("overrides", [["method=lora"], ["method=lora", "method.freeze_A=true"], ["method=head_only"]])
@@ -188,56 +300,39 @@ def test_the_checkpoint_weighs_what_the_file_weighs(
 ) -> None:
     resolved = resolve(tiny(*overrides))
     run = resolved.run
-    save_adapter(build(resolved, CPU), run, tmp_path, keep_full=False)
+    save_adapter(build_run(resolved, CPU), run, tmp_path, keep_full=False)
     (file,) = tmp_path.rglob("*.safetensors")
     header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
-    found = estimate(run.method, run.arch, run.model.config, BATCH)
-    assert file.stat().st_size - header == found.checkpoint
+    assert file.stat().st_size - header == memory.estimate_run(run, CPU).checkpoint
 
 
-def test_the_peak_is_at_the_backward_pass_or_at_the_step() -> None:
-    parts = Memory(weights=100, source=40, loaded=40, gradients=30, optimizer=60, activations=500, checkpoint=30)
-    assert parts.training == 100 + 60 + 500
-    assert parts._replace(activations=5).training == 100 + 60 + 30
+def test_a_cpu_holds_the_process_the_weights_as_read_and_the_larger_of_loading_and_training() -> None:
+    parts = Memory(
+        weights=100, source=40, loaded=40, gradients=30, optimizer=60, activations=500, step=530, checkpoint=30
+    )
+    assert parts.training == 100 + 60 + 530
+    assert parts.on_cpu == memory.PROCESS + 40 + 100 + 60 + 30 + int(memory.HEAP * 500)
+    assert parts._replace(loaded=10**6).on_cpu == memory.PROCESS + 40 + 10**6
 
 
 def test_a_model_too_large_to_be_copied_is_held_once() -> None:
     for name, copies in (("mpnet", 1), ("cerebras_13b", 0)):
         config = load_group("model", name).config
         arch = arch_of(config, 2)
-        method = LoRAConfig("lora", ["q", "v"], 8, 8.0, 0.0)
-        assert estimate(method, arch, config, BATCH).source == copies * 4 * arch.size()
-        assert estimate(method, arch, config, BATCH).loaded == 4 * arch.size()
-
-
-def test_attention_is_fused_only_where_transformers_has_the_kernel() -> None:
-    for name, family in _FAMILIES.items():
-        config = AutoConfig.for_model(name)
-        auto: Any = AutoModelForSequenceClassification
-        assert family.has_fused == auto._model_mapping[type(config)]._supports_sdpa, name
-    assert _FAMILIES.keys() == families.FAMILIES.keys()
+        found = estimate(Case(AdapterHConfig("adapter_h", bottleneck=4), arch, config, BATCH))
+        assert (found.source, found.loaded) == (copies * 4 * arch.size(), 4 * arch.size())
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
-@pytest.mark.parametrize("model", ["minilm", "mpnet"])
 @pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("rounded", [False, True])
-def test_the_peak_of_a_process_is_estimated_within_a_fifth(model: str, method: str, rounded: bool) -> None:
+def test_the_peak_of_a_process_is_estimated_within_a_tenth(method: str) -> None:
     """Weights that are not fetched are no failure: this measures, it does not fetch."""
-    line = [
-        sys.executable,
-        "-m",
-        "lora_repro.bench.memory",
-        "--json",
-        f"model={model}",
-        f"method={method}",
-        "task=movies",
-    ]
-    line += ["compute.threads=1", "compute.device=cpu", *["--rounded"] * rounded]
+    line = [sys.executable, "-m", "lora_repro.bench.memory", "--json", "model=minilm", "task=movies"]
+    line += [f"method={method}", "compute.device=cpu"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     if "lora_repro.fetch" in done.stderr:
-        pytest.skip(f"{model} is not fetched")
+        pytest.skip("minilm or movies is not fetched")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert 0.8 <= found["predicted"] / found["peak"] <= 1.2, found
+    assert 0.9 <= found["estimate"] / found["peak"] <= 1.1, found
