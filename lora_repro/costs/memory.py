@@ -99,7 +99,7 @@ class Case(NamedTuple):
     dropout: float = 0.0
     """Of the backbone."""
     split: Encoded | None = None
-    """As many examples as the batch has; made up for the model's head, or for a language model, where none are given."""
+    """As many examples as the batch has; None: made up, for the head that the model has or for a language model."""
 
 
 def estimate(case: Case) -> Memory:

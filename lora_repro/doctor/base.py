@@ -1,4 +1,4 @@
-"""What a check is: a rule with what it protects from and its remedy, a function that looks, and what that found."""
+"""A check: a rule that names the damage it prevents and its remedy, a function that examines, and its finding."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -22,7 +22,7 @@ class Verdict(str, Enum):
 
 
 class Check(NamedTuple):
-    """What a check came to."""
+    """The result of a check."""
 
     name: str
     verdict: Verdict
@@ -31,33 +31,33 @@ class Check(NamedTuple):
     remedy: str
     seconds: float
 
-    def words(self, verbose: bool = False) -> str:
-        """Writes the check in a line; what it is for and what to do where it is not ok, or where that is asked for."""
+    def describe(self, verbose: bool = False) -> str:
+        """Writes the check in one line; adds its purpose and its remedy if it is not ok, or if `verbose`."""
         took = f", {self.seconds:.1f} s" if self.seconds >= 0.1 else ""
         line = f"{self.verdict.value:<5}{self.name:<10}{self.found}{took}"
         more = f"\n     protects from: {self.protects}\n     do: {self.remedy}"
         return line + (more if verbose or self.verdict is not Verdict.ok else "")
 
 
-class Found(NamedTuple):
-    """What a check finds; `remedy` where it knows better than the rule."""
+class Finding(NamedTuple):
+    """What a check finds, with a `remedy` if it knows a better one than the rule."""
 
     verdict: Verdict
-    words: str
+    text: str
     remedy: str | None = None
 
 
 class Subject(NamedTuple):
-    """What a check looks at."""
+    """What a check examines."""
 
     jobs: list[Job]
     sweep: Sweep | Exception
-    """The whole sweep, or why it does not compose."""
+    """The whole sweep, or the error with which it does not compose."""
     settings: Settings
 
     @property
     def largest(self) -> Resolved:
-        """The job of the largest r, and of those the one that trains most."""
+        """The job with the largest r, and among those the one that trains most."""
         jobs = (job.resolved for job in self.jobs)
         return max(
             jobs, key=lambda job: (getattr(job.run.method, "r", 0), job.run.method.count(job.run.arch).trainable)
@@ -72,24 +72,24 @@ class Subject(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A check to be made."""
+    """A check that can be made."""
 
     name: str
     protects: str
     remedy: str
     each: Callable[[Subject], list[Subject]]
-    look: Callable[[Subject], Found]
+    examine: Callable[[Subject], Finding]
 
 
 def rule(
     name: str, protects: str, remedy: str, each: Callable[[Subject], list[Subject]] = lambda subject: [subject]
-) -> Callable[[Callable[[Subject], Found]], Rule]:
-    """Makes a function a rule; `each` divides the sweep into what it looks at in turn."""
-    return lambda look: Rule(name, protects, remedy, each, look)
+) -> Callable[[Callable[[Subject], Finding]], Rule]:
+    """Makes a function a rule; `each` divides the sweep into the subjects that it examines in turn."""
+    return lambda examine: Rule(name, protects, remedy, each, examine)
 
 
 def together(subject: Subject) -> list[Subject]:
-    """Looks at all jobs at once; where there are none, at nothing."""
+    """Examines all jobs together, and nothing if there are none."""
     return subject.by(lambda run: "")
 
 

@@ -1,9 +1,9 @@
-"""Checks of the jobs: they compose, weights and data are there, targets match, a step of each kind works."""
+"""Checks of the jobs: they compose, weights and data are there, targets exist, and a step of each kind works."""
 
 import math
 from dataclasses import replace
 
-from lora_repro.doctor.base import Found, Subject, Verdict, device_of, rule
+from lora_repro.doctor.base import Finding, Subject, Verdict, device_of, rule
 from lora_repro.models.arch import ROLES, Source
 from lora_repro.models.inputs import find_model
 
@@ -14,54 +14,54 @@ MERGE_TOLERANCE = 1e-4
 
 @rule(
     "jobs",
-    protects="a sweep of which one configuration is impossible, or nothing can be run",
+    protects="a sweep with an impossible configuration, or without a run that can be computed",
     remedy="correct the override or the sweep's file; see the jobs: python -m analysis plan",
 )
-def every_job(subject: Subject) -> Found:
-    """Tells how many jobs composed."""
+def every_job(subject: Subject) -> Finding:
+    """Counts the jobs that compose."""
     if isinstance(subject.sweep, Exception):
         raise subject.sweep
     planned = "; ".join(sorted({why for _, why in subject.sweep.planned}))
-    words = f"{len(subject.jobs)} composed" + (f", {len(subject.sweep.planned)} planned: {planned}" if planned else "")
-    return Found(Verdict.ok if subject.jobs else Verdict.warn, words)
+    text = f"{len(subject.jobs)} composed" + (f", {len(subject.sweep.planned)} planned: {planned}" if planned else "")
+    return Finding(Verdict.ok if subject.jobs else Verdict.warn, text)
 
 
 @rule(
     "weights",
-    protects="weights that are missing, damaged or another version",
+    protects="weights that are missing, damaged or of another version",
     remedy="fetch them: python -m lora_repro.fetch MODEL",
     each=lambda subject: subject.by(lambda run: run.model.name),
 )
-def weights(subject: Subject) -> Found:
+def weights(subject: Subject) -> Finding:
     """Finds a model's files and checks their digests."""
     model, paths = subject.largest.run.model, subject.settings.paths
     if model.source is Source.random:
-        return Found(Verdict.ok, f"{model.name} {model.digest[:10]}, drawn at random and checked then")
-    return Found(Verdict.ok, f"{model.name} {model.digest[:10]} in {find_model(model, paths.model, paths.cache)}")
+        return Finding(Verdict.ok, f"{model.name} {model.digest[:10]}, drawn at random and checked then")
+    return Finding(Verdict.ok, f"{model.name} {model.digest[:10]} in {find_model(model, paths.model, paths.cache)}")
 
 
 @rule(
     "data",
-    protects="data that is missing, damaged or another version",
+    protects="data that is missing, damaged or of another version",
     remedy="fetch it: python -m lora_repro.fetch TASK",
     each=lambda subject: subject.by(lambda run: run.task.name),
 )
-def data(subject: Subject) -> Found:
+def data(subject: Subject) -> Finding:
     """Reads a task's data, whose digest is checked."""
     task, paths = subject.largest.run.task, subject.settings.paths
     sizes = " / ".join(f"{len(examples):,}" for examples in task.load(paths.data, paths.cache).values())
-    return Found(Verdict.ok, f"{task.name} {task.digest[:10]}: {sizes} examples (train / dev / test)")
+    return Finding(Verdict.ok, f"{task.name} {task.digest[:10]}: {sizes} examples (train / dev / test)")
 
 
 @rule(
     "targets",
-    protects="matrices that are adapted in name only, or of another shape than was counted",
+    protects="targets that the loaded model does not have, or has in another shape than was counted",
     remedy="say where the matrices are (model.sites.q=...), or correct lora_repro/models/arch/families.py",
     each=lambda subject: subject._replace(
         jobs=[job for job in subject.jobs if job.resolved.run.method.sites(job.resolved.run.arch)]
     ).by(lambda run: run.model.name),
 )
-def targets(subject: Subject) -> Found:
+def targets(subject: Subject) -> Finding:
     """Looks up every adapted matrix in the loaded model."""
     from lora_repro.models import load as models
 
@@ -72,38 +72,38 @@ def targets(subject: Subject) -> Found:
     found = {site: getattr(modules.get(site.module), "weight", None) for site in sites}
     wrong = [site for site, W in found.items() if W is None or tuple(W.shape) != site.weight_shape]
     if wrong:
-        words = f"{len(wrong)} of {len(sites)} matrices are not in {run.model.name}, or not of this shape"
-        return Found(Verdict.fail, f"{words}, first {wrong[0].module} ({wrong[0].d_out} x {wrong[0].d_in})")
+        text = f"{len(wrong)} of {len(sites)} matrices are not in {run.model.name}, or not of this shape"
+        return Finding(Verdict.fail, f"{text}, first {wrong[0].module} ({wrong[0].d_out} x {wrong[0].d_in})")
     shapes = ", ".join(sorted({f"{site.d_out} x {site.d_in}" for site in sites}))
     read = f". By their names: {run.arch.reading.describe()}" if run.arch.reading is not None else ""
-    return Found(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(roles)}), {shapes}{read}")
+    return Finding(Verdict.ok, f"{run.model.name}: {len(sites)} matrices ({', '.join(roles)}), {shapes}{read}")
 
 
 @rule(
     "one step",
-    protects="a sweep that trains nothing, trains what is frozen, or cannot take a step",
+    protects="a sweep that trains nothing, trains frozen weights, or cannot take a step",
     remedy="correct the setting that is named, or report a fault of the code with this line",
     each=lambda subject: subject.by(
         lambda run: f"{run.model.name} {run.task.name} {run.method.name} {run.train.dtype.value}"
     ),
 )
-def one_step(subject: Subject) -> Found:
+def one_step(subject: Subject) -> Finding:
     """Takes an optimizer step on a few real examples, at the full learning rate, and merges."""
     from lora_repro.tasks.encoding import encode
     from lora_repro.training import checks, train
 
-    where, resolved = device_of(subject), subject.largest
+    device, resolved = device_of(subject), subject.largest
     given = {key: getattr(resolved.run.task, key) for key in ("train_size", "eval_size", "test_size")}
     few = {key: EXAMPLES if size is None else min(EXAMPLES, size) for key, size in given.items()}
     run = replace(resolved.run, task=replace(resolved.run.task, **few))
     splits = encode(run, subject.settings)
-    model = train.build(resolved._replace(run=run), where)
+    model = train.build(resolved._replace(run=run), device)
     before = checks.digests(model)
     optimizer = train.start(model, run, few["train_size"]).optimizer
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"]  # a warm-up starts at 0
     model.train()
-    loss = splits["train"].loss(model, list(range(few["train_size"])), run.train.dtype, where)
+    loss = splits["train"].loss(model, list(range(few["train_size"])), run.train.dtype, device)
     loss.backward()
     optimizer.step()
     name = f"{run.model.name} {run.task.name} {run.method.label} {run.train.dtype.value}"
@@ -111,14 +111,14 @@ def one_step(subject: Subject) -> Found:
     now = checks.digests(model)
     trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
     still = [key for key in trained if now[key] == before[key] and not run.method.has_no_gradient_at_first(key)]
-    error = checks.merge_max_abs_error(model, run.method, splits["eval"], where)
+    error = checks.merge_max_abs_error(model, run.method, splits["eval"], device)
     if not math.isfinite(loss.item()):
-        return Found(Verdict.fail, f"{name}: the loss is {loss.item()}")
+        return Finding(Verdict.fail, f"{name}: the loss is {loss.item()}")
     if still:
-        return Found(
+        return Finding(
             Verdict.fail, f"{name}: {len(still)} of {len(trained)} trained tensors do not move, first {still[0]}"
         )
     if error is not None and not error < MERGE_TOLERANCE:
-        return Found(Verdict.fail, f"{name}: merged and unmerged differ by {error:.1e} in a logit")
+        return Finding(Verdict.fail, f"{name}: merged and unmerged differ by {error:.1e} in a logit")
     merged = "" if error is None else f", merged equals unmerged within {error:.0e}"
-    return Found(Verdict.ok, f"{name}: loss {loss.item():.3f}, what is trained moves, the rest does not{merged}")
+    return Finding(Verdict.ok, f"{name}: loss {loss.item():.3f}, what is trained moves, the rest does not{merged}")

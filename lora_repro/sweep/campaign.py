@@ -1,4 +1,4 @@
-"""A sweep under way: plan, progress with time to go, summary. No torch."""
+"""Runs a sweep: its plan, its progress with the time that is left, and its summary. No torch."""
 
 import itertools
 import logging
@@ -17,13 +17,13 @@ from lora_repro.mirror import run_names
 from lora_repro.store.record import Record, State
 from lora_repro.sweep.estimate import Timings, expected
 from lora_repro.sweep.grid import Job, Sweep
-from lora_repro.sweep.slurm_queue import Queue, standing
+from lora_repro.sweep.slurm_queue import Queue, jobs_in_queue
 from lora_repro.sweep.watch import Watch, duration
 from lora_repro.training import interrupt
 from lora_repro.training.job import set_up_logging
 
-DEADLY = 2
-"""Deaths without a word after which a run comes last."""
+MOST_DEATHS = 2
+"""A run comes last once its process has died so often without an error, as the system kills one for its memory."""
 POLL_S = 1.0
 QUEUE_POLL_S = 10.0
 
@@ -32,34 +32,34 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Launch(Protocol):
-    """What runs jobs, given as overrides: a launcher of Hydra's."""
+    """Runs jobs that are given as overrides: a launcher of Hydra's."""
 
     def __call__(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs and returns how each ended; the index counts the jobs before them."""
         ...
 
 
-class Plan(NamedTuple):
-    """A sweep held against the store."""
+class SweepPlan(NamedTuple):
+    """What a sweep has in the store, and what it would compute."""
 
     sweep: Sweep
     states: dict[str, State]
-    """How each run stands, by run id."""
-    lacking: dict[str, list[str]]
-    """What finished runs lack of what `log` asks to keep."""
+    """The status of each run, by run id."""
+    missing: dict[str, list[str]]
+    """Outputs that `log` asks for and finished runs do not have."""
     to_run: list[Job]
     """What the sweep would compute now, in its order."""
     seconds: float | None
-    """Time that to_run is expected to take, one run after another; None where nothing tells."""
+    """Time that to_run is expected to take, one run after another; None where nothing is known."""
     queued: list[Job]
-    """What jobs in Slurm's queue will compute, or compute already."""
+    """Runs whose jobs wait in Slurm's queue or run there."""
 
     def count(self, state: State) -> int:
         """Returns the number of runs in a state."""
         return sum(found is state for found in self.states.values())
 
-    def words(self) -> str:
-        """Says in a line what is done and what is to do."""
+    def describe(self) -> str:
+        """Says in one line what is finished and what is left."""
         parts = [f"{self.count(State.finished)} of {len(self.states)} runs finished", f"{len(self.to_run)} to run"]
         if running := self.count(State.running):
             parts.append(f"{running} running elsewhere")
@@ -72,8 +72,8 @@ class Plan(NamedTuple):
         waiting = {job.run_id for job in self.to_run}
         if failed := sum(state is State.failed and name not in waiting for name, state in self.states.items()):
             parts.append(f"{failed} failed (repeated with compute.retry_failed=true)")
-        if lacking := len(self.lacking.keys() - waiting):
-            parts.append(f"{lacking} finished lack what log asks to keep (made again with log.rebuild=true)")
+        if missing := len(self.missing.keys() - waiting):
+            parts.append(f"{missing} finished without outputs that log asks for (log.rebuild=true computes them)")
         if planned := self.sweep.planned:
             parts.append(f"{len(planned)} planned for later: {'; '.join(sorted({why for _, why in planned}))}")
         if self.to_run and self.seconds is not None:
@@ -81,31 +81,31 @@ class Plan(NamedTuple):
         return ", ".join(parts)
 
 
-def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timings | None = None) -> Plan:
-    """Holds a sweep's jobs against the store; nothing is run.
+def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timings | None = None) -> SweepPlan:
+    """Compares a sweep's jobs with the store; nothing is run.
 
-    What would be computed: runs without a result that nobody computes, but those that diverged, and those that failed
-    unless compute.retry_failed asks for them; and, with log.rebuild, finished ones that lack what is asked for. Runs
-    whose process died twice without a word (out of memory?) come last, so that the others get their turn.
+    Computed would be every run that has no result and that no other process computes. Runs that diverged are left out,
+    and so are failed ones unless compute.retry_failed is set. With log.rebuild, finished runs with missing outputs are
+    computed again. A run whose process died twice without an error comes last, so that it cannot hold up the others.
 
     Args:
         sweep: The jobs.
         outputs: The store.
-        queued: Ids of runs that have a job in Slurm's queue; they are not to be run again.
-        timings: What is known of the store's runs already; it is read if not given.
+        queued: Ids of runs that have a job in Slurm's queue; they are not run again.
+        timings: What the store's runs took; it is read from the store if not given.
     """
     states: dict[str, State] = {}
-    lacking: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     to_run: list[Job] = []
-    deadly: list[Job] = []
+    last: list[Job] = []
     in_queue: list[Job] = []
     for job in sweep.jobs:
         record, settings = Record(outputs, job.run_id), job.resolved.settings
         state, result = record.read_state()
         states[job.run_id] = state
         if result is not None:
-            if missing := record.missing_outputs(settings.log, job.resolved.run.method):
-                lacking[job.run_id] = missing
+            if absent := record.missing_outputs(settings.log, job.resolved.run.method):
+                missing[job.run_id] = absent
                 to_run += [job] if settings.log.rebuild else []
         elif job.run_id in queued:
             in_queue.append(job)
@@ -113,48 +113,48 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
             state is not State.failed or settings.compute.retry_failed
         ):
             died = record.status().get("deaths", 0) + (state is State.stale)
-            (deadly if died >= DEADLY else to_run).append(job)
-    to_run += deadly
+            (last if died >= MOST_DEATHS else to_run).append(job)
+    to_run += last
     begun = {
         job.run_id: job.resolved.run for job in sweep.jobs if states[job.run_id] in (State.running, State.interrupted)
     }
     runs = [job.resolved.run for job in to_run]
     known = (timings if timings is not None else Timings(outputs)).of(runs, begun)
-    return Plan(sweep, states, lacking, to_run, expected(runs, known), in_queue)
+    return SweepPlan(sweep, states, missing, to_run, expected(runs, known), in_queue)
 
 
 class Launcher(NamedTuple):
-    """What runs jobs, and how."""
+    """Hydra's launcher, and how it runs jobs."""
 
     launch: Launch
     one_by_one: bool
-    """Jobs are launched each by itself, in this process; otherwise all in one call, in others."""
+    """Each job is launched by itself in this process; otherwise one call launches all of them in other processes."""
     on_cluster: bool = False
-    """Jobs belong to a queue, and go on when this process ends."""
+    """Jobs go on when this process ends, because a cluster runs them."""
     queue: Queue | None = None
-    """That queue, where it is Slurm's: it launches the jobs then."""
+    """Slurm's queue, where it is the one that launches the jobs."""
 
 
 def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> None:
-    """Runs what a sweep lacks, sharing the work with other processes that run it, until nothing is left.
+    """Runs what a sweep has not finished, and shares the work with other processes that run the same sweep.
 
     Args:
         sweep: The jobs.
         outputs: The store.
-        settings: What is told.
+        settings: What is logged.
         launcher: Hydra's.
 
     Raises:
         InputError: If the whole sweep is planned for later.
         KeyboardInterrupt: If the process was asked to end.
-        SystemExit: With code 1, if a run did not finish, or lacks what `log` asks to keep.
+        SystemExit: With code 1, if a run did not finish, or outputs are missing that `log` asks for.
     """
     if not sweep.jobs:
         raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
     set_up_logging(settings)
     timings = Timings(outputs)
-    begun = plan(sweep, outputs, standing(outputs) if launcher.queue is not None else (), timings)
-    log.info("Plan: %s. Store: %s", begun.words(), outputs)
+    begun = plan(sweep, outputs, jobs_in_queue(outputs) if launcher.queue is not None else (), timings)
+    log.info("Plan: %s. Store: %s", begun.describe(), outputs)
     for job in sweep.jobs:
         record = Record(outputs, job.run_id)
         if begun.states[job.run_id] is State.finished and not record.is_tidy:
@@ -167,18 +167,18 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     to_do = [job._replace(overrides=[*job.overrides, *named[job.run_id]]) for job in to_do]
     wrong = _run_all(to_do, outputs, launcher, timings)
     ended = plan(sweep, outputs, timings=timings)
-    log.info("Sum: %s, in %s.", ended.words(), duration(time.perf_counter() - began))
+    log.info("Sum: %s, in %s.", ended.describe(), duration(time.perf_counter() - began))
     for name, state in ended.states.items():
         if state is State.blocked and name not in wrong:
             wrong[name] = str(Record(outputs, name).read().problem)
     for line in wrong.values():
         log.error("Not finished: %s", line)
-    if wrong or ended.lacking or any(state is not State.finished for state in ended.states.values()):
+    if wrong or ended.missing or any(state is not State.finished for state in ended.states.values()):
         raise SystemExit(1)
 
 
 def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Timings) -> dict[str, str]:
-    """Launches the jobs, each once; waits for those that other processes compute, and takes over those they leave.
+    """Launches each job once, waits for those that other processes compute, and takes over those that they leave.
 
     Returns:
         Why runs did not finish, by run id.
@@ -186,16 +186,16 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
     waiting = list(jobs)
     wrong: dict[str, str] = {}
     deaths = Counter[str]()
-    told, began = False, time.perf_counter()
+    is_waiting, began = False, time.perf_counter()
     while waiting:
         batch = _next_batch(waiting, outputs, launcher, deaths)
         if not batch:
-            if not told:
+            if not is_waiting:
                 log.info("%d runs are being computed by other processes; waiting for them.", len(waiting))
-            told = True
+            is_waiting = True
             time.sleep(POLL_S if launcher.queue is None else QUEUE_POLL_S)
             continue
-        finished = {job.run_id for job in batch if _needs_nothing(job, outputs)}
+        finished = {job.run_id for job in batch if _is_done(job, outputs)}
         batch = [job for job in batch if job.run_id not in finished]
         watch = Watch([job.run_id for job in batch], outputs)
         before = {job.run_id: Record(outputs, job.run_id).status() for job in batch}
@@ -222,20 +222,21 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
 
 
 def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, deaths: Counter[str]) -> list[Job]:
-    """Returns what can be launched now: nothing that another process computes, and what died twice by itself.
+    """Returns the jobs that can be launched now: none that another process computes.
 
-    Slurm's queue waits for the jobs that are in it already, so those are launched too.
+    A job whose process died twice is launched alone. Jobs that are in Slurm's queue already are returned too, because
+    the queue only waits for those.
     """
-    queued = standing(outputs) if launcher.queue is not None else ()
+    queued = jobs_in_queue(outputs) if launcher.queue is not None else ()
     free = (job for job in waiting if job.run_id in queued or Record(outputs, job.run_id).is_free())
     if launcher.one_by_one:
         return list(itertools.islice(free, 1))
     ready = list(free)
-    return [job for job in ready if deaths[job.run_id] < DEADLY] or ready[:1]
+    return [job for job in ready if deaths[job.run_id] < MOST_DEATHS] or ready[:1]
 
 
-def _needs_nothing(job: Job, outputs: str) -> bool:
-    """Tells whether a run has been finished meanwhile, as by a process that was waited for."""
+def _is_done(job: Job, outputs: str) -> bool:
+    """Tells whether another process has finished a run in the meantime."""
     record, settings = Record(outputs, job.run_id), job.resolved.settings.log
     if record.read().result is None:
         return False
@@ -245,32 +246,33 @@ def _needs_nothing(job: Job, outputs: str) -> bool:
 def _after_crash(
     before: dict[str, dict[str, Any]], outputs: str, deaths: Counter[str], died: set[str], crash: Exception
 ) -> dict[str, str | None]:
-    """Reads from the store how jobs ended whose launcher broke, as joblib does when the system kills a worker.
+    """Reads from the store how jobs ended whose launcher broke.
 
-    joblib kills the other workers then, so all runs under way are gone. All are launched again together; one whose own
-    process has died DEADLY times is launched by itself after the others, and given up if it dies there too.
+    joblib breaks when the system kills one worker: it then kills the others, so every run under way is lost. All are
+    launched again together. A run whose own process has died MOST_DEATHS times is launched alone after the others, and
+    given up if it dies again.
 
     Args:
-        before: What status.json of the launched runs said before, by run id: what says the same has not begun.
+        before: status.json of the runs before the launch, by run id; a run whose file is unchanged has not begun.
         outputs: The store.
         deaths: Deaths so far by run id; these are added.
-        died: The runs whose processes were seen to end first; where none was seen, each that is gone may be the cause.
+        died: The runs whose processes ended first. If none was seen to, every lost run may be the cause.
         crash: What the launcher says.
 
     Raises:
-        RunFailedError: If no run has even begun: the launcher itself does not work.
+        RunFailedError: If no run has begun, which means that the launcher itself does not work.
     """
-    stands = {name: Record(outputs, name).state for name in before}
+    states = {name: Record(outputs, name).state for name in before}
     begun = {name for name, status in before.items() if Record(outputs, name).status() != status}
-    if not begun and State.finished not in stands.values():
+    if not begun and State.finished not in states.values():
         raise RunFailedError(f"The launcher does not work: {type(crash).__name__}: {crash}") from crash
-    gone = {name for name in begun if stands[name] is State.stale}
+    gone = {name for name in begun if states[name] is State.stale}
     guilty = gone & died if gone & died else gone
     deaths.update(guilty)
     outcome: dict[str, str | None] = {}
-    for name, state in stands.items():
-        if name in guilty and deaths[name] >= DEADLY and len(before) == 1:
-            outcome[name] = f"{name}: its process died without a word (out of memory?); the launcher says: {crash}"
+    for name, state in states.items():
+        if name in guilty and deaths[name] >= MOST_DEATHS and len(before) == 1:
+            outcome[name] = f"{name}: its process died without an error (out of memory?); the launcher says: {crash}"
         elif name in begun and state in (State.failed, State.interrupted):
             outcome[name] = f"{name}: {state.value} ({Record(outputs, name).status().get('error', 'cancelled')})"
         else:
@@ -283,7 +285,7 @@ def _after_crash(
 
 
 AGAIN = "again"
-"""The outcome of a job that is to be launched again: another process was quicker, or its launcher broke."""
+"""The outcome of a job that must be launched again, because another process took it first or the launcher broke."""
 
 
 def _launch(
@@ -292,7 +294,7 @@ def _launch(
     """Launches jobs and returns how each ended (None: well), or the exception with which the launcher broke.
 
     Raises:
-        RunFailedError: If Slurm takes no jobs; those that it has go on.
+        RunFailedError: If Slurm takes no jobs; those in its queue go on.
     """
     if launcher.one_by_one:
         returns = launcher.launch([job.overrides for job in batch], initial_job_idx=initial)
@@ -315,7 +317,7 @@ def _outcome(batch: Sequence[Job], returns: Sequence[JobReturn]) -> dict[str, st
 
 
 def _reason(run_id: str, returned: JobReturn) -> str | None:
-    """Returns why a job did not finish; only words, as the error would hold on to the model."""
+    """Returns why a job did not finish, as text: the error itself would keep the model in memory."""
     if returned.status is JobStatus.COMPLETED:
         return None
     error = returned._return_value

@@ -1,7 +1,7 @@
-"""How long runs will take, by what finished runs of their model took, or the first steps of those under way. No torch.
+"""Estimates how long runs take from finished runs of the same model, or from the first steps of a run. No torch.
 
-Time grows with the examples that are trained and scored; what a run takes beside, for loading, stays. The timings that
-resemble a run most decide, and of several the median.
+The time grows with the examples that are trained and scored; loading takes a fixed time beside. An estimate uses the
+timings that resemble the run most, and of several their median.
 """
 
 import socket
@@ -17,11 +17,11 @@ from lora_repro.store.result import read_result
 from lora_repro.store.status import read_status
 
 SCORED = 1 / 3
-"""What scoring an example costs, in trained ones: a pass forward, where training goes forward and twice as far back."""
+"""Scoring an example costs a third of training on it: a forward pass without the backward pass, which costs two."""
 
 
 class Timing(NamedTuple):
-    """What a run, or a part of one, took."""
+    """How long a run, or a part of one, took."""
 
     model: tuple[str, str]
     """Name and digest."""
@@ -29,15 +29,15 @@ class Timing(NamedTuple):
     method: str
     dtype: str
     is_here: bool
-    """It was this machine."""
+    """It ran on this machine."""
     is_whole: bool
     trains: bool
     rate: float
-    """Seconds for an example trained."""
+    """Seconds for each trained example."""
     beside: float
     """Seconds that do not grow with the examples."""
     seconds: float
-    """All that it took."""
+    """Seconds in all."""
 
 
 class Work(NamedTuple):
@@ -48,12 +48,12 @@ class Work(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All of it, in examples trained."""
+        """All of the work, in trained examples."""
         return self.trained + SCORED * self.scored
 
 
 def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str, int]) -> Work:
-    """Returns what a run computes.
+    """Returns how many examples a run trains and scores.
 
     Args:
         epochs: As configured; 0 scores once.
@@ -69,16 +69,16 @@ def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str
 
 
 def expected(runs: Sequence[Run], timings: Sequence[Timing]) -> float | None:
-    """Returns the seconds that runs will take, one after another; None where nothing tells.
+    """Returns the seconds that runs will take, one after another; None where no timing is known.
 
-    Runs of a model that nothing is known of count as the mean of the others.
+    Runs of a model without timings count as the mean of the others.
     """
     known = [seconds for run in runs if (seconds := _expected(run, timings)) is not None]
     return statistics.mean(known) * len(runs) if known else None
 
 
 def _expected(run: Run, timings: Iterable[Timing]) -> float | None:
-    """Returns the median of what the timings say that resemble the run most."""
+    """Returns the median over the timings that resemble the run most."""
     of_model = [timing for timing in timings if timing.model == (run.model.name, run.model.digest)]
     sizes = sizes_of(run)
     if sizes is None:
@@ -113,7 +113,7 @@ def sizes_of(run: Run) -> dict[str, int] | None:
 
 
 class Timings:
-    """What the runs of a store took; each finished one is read once.
+    """How long the runs of a store took; each finished run is read once.
 
     Args:
         outputs: The store.
@@ -127,7 +127,7 @@ class Timings:
         """Returns the timings of all finished runs of these runs' models, and of the steps of those that are begun.
 
         Args:
-            runs: What an estimate is wanted for.
+            runs: The runs to estimate.
             begun: Runs that are under way or were interrupted, by id.
         """
         for model in {run.model.name for run in runs}:
@@ -158,7 +158,7 @@ def _of_result(folder: Path, result: Mapping[str, Any]) -> Timing | None:
 
 
 def _of_steps(folder: Path, run: Run) -> Timing | None:
-    """Returns what the last steps that a run has written down took, from its first."""
+    """Returns how long the steps took that a run has logged."""
     try:
         rows = read_lines(folder / "metrics.jsonl").rows
     except (OSError, ValueError):

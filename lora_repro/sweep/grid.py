@@ -1,4 +1,4 @@
-"""Grids become runs: the one expansion that the sweeper, plan, status, fetch and the tables share. No torch."""
+"""Expands grids to runs, for the sweeper, plan, status, fetch and the tables alike. No torch."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ Compose = Callable[[list[str]], DictConfig]
 """Composes a configuration from override strings: Hydra's, however it was started."""
 
 Point = dict[str, Any]
-"""One run of a grid: keys and values, in the words of the command line."""
+"""One run of a grid: keys and values as on the command line."""
 
 PLANNED = "planned"
 """The key of a grid that cannot run here; its value is the reason."""
@@ -36,7 +36,7 @@ COMMON = "common"
 
 
 class Job(NamedTuple):
-    """One run that a sweep asks for."""
+    """One run of a sweep."""
 
     overrides: list[str]
     run_id: str
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a sweep comes to at one scale."""
+    """The runs of a sweep at one scale."""
 
     jobs: list[Job]
     planned: list[tuple[Point, str]]
@@ -125,7 +125,7 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
 
 
 def refuse_idle_scale(given: Iterable[Override]) -> None:
-    """Refuses the choice of a scale where no sweep is chosen: nothing would follow from it.
+    """Refuses a scale without a sweep, on which it would have no effect.
 
     Raises:
         InputError: With a sweep.
@@ -149,7 +149,7 @@ def _grids(cfg: DictConfig) -> list[dict[str, Any]]:
                 f"sweeps/{name}.yaml: {key!r} is no scale.{did_you_mean(key, scales)}\nScales: {', '.join(scales)}."
             )
     if scale not in sweep:
-        raise InputError(f"sweeps/{name}.yaml: nothing stands there for scale={scale}. It has: {', '.join(sweep)}.")
+        raise InputError(f"sweeps/{name}.yaml: has no grids for scale={scale}. It has: {', '.join(sweep)}.")
     grids = sweep[scale]
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
         raise InputError(f"sweeps/{name}.yaml: {scale} must be a list of grids, '- {{seed: [0], model: ...}}'.")
@@ -181,7 +181,7 @@ def _with_axes(
             first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items()}
             try:
                 compose(passed + overrides(first | {key: axis[0]}))
-            except Exception as error:  # which exception says "no such key" is Hydra's business; it is raised below
+            except Exception as error:  # Hydra has several exceptions for a missing key; the last one is raised below
                 refusal = error
             else:
                 grid[key], fits = axis, True
@@ -199,7 +199,7 @@ def _compose_points(compose: Compose, passed: list[str], points: list[Point]) ->
         choice = (*passed, *overrides(groups))
         if choice not in bases:
             bases[choice] = compose(list(choice))
-            bases[choice].sweep = None  # only its name would matter to a job, and copying it costs
+            bases[choice].sweep = None  # a job does not need it, and copying it takes time
         cfg = deepcopy(bases[choice])
         try:
             budget.refuse_both(point)

@@ -1,8 +1,8 @@
-"""Runs a sweep's jobs on Ray, its own or a cluster that runs already, with what hydra-ray-launcher lacks. No torch.
+"""Runs a sweep's jobs on Ray, in a new instance or on a running cluster. No torch.
 
-The plugin gives `object_store_memory` to each Ray, which a running cluster refuses; it waits in one call, so that a
-request to end reaches no run on another machine; and it gives all up when one worker dies. Here each job is a task of
-Ray's that is cancelled where it runs, on whatever host, and a dead worker costs its own run only.
+hydra-ray-launcher passes `object_store_memory` to every Ray, which a running cluster refuses. It waits in one call, so
+that a request to end does not reach runs on other machines, and it gives up all jobs when one worker dies. Here each
+job is a task of Ray's: it is cancelled on the host where it runs, and a dead worker loses only its own run.
 """
 
 import importlib
@@ -22,9 +22,9 @@ from lora_repro.errors import RunInterruptedError
 from lora_repro.sweep.watch import failed
 from lora_repro.training import interrupt
 
-LOOK_S = 0.5
+POLL_S = 0.5
 STORE_BYTES = 75 * 2**20
-"""The object store of a Ray of our own, as the plugin has it: jobs exchange a configuration and a few numbers."""
+"""Size of the object store of a new Ray, as in the plugin: jobs exchange a configuration and a few numbers."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class RayLauncher(Protocol):
 
 
 class OnRay:
-    """Launches jobs with the plugin's settings; stands in the place of its `launch`.
+    """Launches jobs with the plugin's settings, in place of its `launch`.
 
     Args:
         launcher: The plugin's.
@@ -53,7 +53,7 @@ class OnRay:
         """Runs the jobs and returns how each ended.
 
         Raises:
-            ray.exceptions.RayError: If workers died; the store says whose.
+            ray.exceptions.RayError: If workers died; the store shows whose.
         """
         self._start()
         ray = importlib.import_module("ray")
@@ -63,7 +63,7 @@ class OnRay:
         crash: Exception | None = None
         is_ending = False
         while waiting := [task for i, task in enumerate(tasks) if i not in ended]:
-            for task in ray.wait(waiting, timeout=LOOK_S)[0]:
+            for task in ray.wait(waiting, timeout=POLL_S)[0]:
                 i = tasks.index(task)
                 try:
                     ended[i] = ray.get(task)
@@ -75,13 +75,13 @@ class OnRay:
             if interrupt.requested() and not is_ending:
                 is_ending = True
                 for task in waiting:
-                    ray.cancel(task, force=False)  # a waiting one never begins, a running one hears Ctrl-C
+                    ray.cancel(task, force=False)  # a waiting task never begins, a running one receives Ctrl-C
         if crash is not None:
             raise crash
         return [ended[i] for i in range(len(tasks))]
 
     def _start(self) -> None:
-        """Starts a Ray, or joins the one that `address` names; signals stay ours."""
+        """Starts a Ray, or joins the one that `address` names, and keeps our own handlers of signals."""
         ray = importlib.import_module("ray")
         if ray.is_initialized():
             return

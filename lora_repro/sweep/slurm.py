@@ -1,6 +1,6 @@
-"""Slurm's own words: how jobs stand, what a job was granted, whether it is to be requeued. No torch.
+"""Asks Slurm for the states of jobs, for the CPUs that a job was granted, and whether it is requeued. No torch.
 
-Jobs are looked up by squeue and scontrol, which every cluster has; sacct needs an accounting database.
+squeue and scontrol answer, which every cluster has; sacct would need an accounting database.
 """
 
 import logging
@@ -17,7 +17,7 @@ OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT",
 }  # fmt: skip
-"""States in which a job has left the queue (man squeue, JOB STATE CODES)."""
+"""States of jobs that have left the queue (man squeue, JOB STATE CODES)."""
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def granted_cpus() -> int | None:
     """Returns the CPUs that Slurm has granted to this process; None outside of a job.
 
-    Where Slurm does not bind processes to CPUs (TaskPlugin without task/affinity and task/cgroup), nothing else tells.
+    Nothing else says it where Slurm binds no processes to CPUs (TaskPlugin without task/affinity and task/cgroup).
     """
     is_step = "SLURM_STEP_ID" in os.environ  # begun by srun; a batch script itself has the CPUs of all its tasks
     granted = os.environ.get("SLURM_CPUS_PER_TASK" if is_step else "SLURM_CPUS_ON_NODE", "")
@@ -33,10 +33,10 @@ def granted_cpus() -> int | None:
 
 
 def shall_requeue(warned: bool) -> bool:
-    """Tells whether this job, which was asked to end, is to be requeued by itself.
+    """Tells whether this job, which was asked to end, must requeue itself.
 
-    A preempted job is told by SIGTERM and has a while (GraceTime) until Slurm requeues it; one that ends before then
-    has ended for good. Once it is COMPLETING, Slurm itself has decided: it was cancelled, or is in the queue again.
+    A preempted job gets SIGTERM and some time (GraceTime) until Slurm requeues it; if it ends earlier it has ended for
+    good. Once its state is COMPLETING, Slurm has decided already: it was cancelled, or is in the queue again.
 
     Args:
         warned: Slurm has sent SIGUSR2, which it does not send to a job that is cancelled.
@@ -54,7 +54,7 @@ def shall_requeue(warned: bool) -> bool:
 
 
 def states(jobs: Iterable[str]) -> dict[str, str]:
-    """Returns the states of jobs (12, or in an array 12_3) by their names; of one that Slurm has forgotten, none.
+    """Returns the states of jobs (12, or in an array 12_3) by their names, without those that Slurm no longer knows.
 
     Raises:
         RunFailedError: If Slurm does not answer.
@@ -74,9 +74,9 @@ def number(job: str) -> str:
 
 @contextmanager
 def outside_of_job() -> Iterator[None]:
-    """Hides the variables of the Slurm job that this process runs in, which sbatch and srun take for options.
+    """Hides the variables of the Slurm job that this process runs in, because sbatch and srun read them as options.
 
-    Settings of the user's stay: SLURM_CONF and its kin, and SBATCH_ACCOUNT or others that no job sets.
+    The user's own settings stay: SLURM_CONF and its like, and SBATCH_ACCOUNT and others that no job sets.
     """
     hidden = {}
     if "SLURM_JOB_ID" in os.environ:
@@ -91,8 +91,8 @@ def outside_of_job() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _ask(command: list[str], unless: str = "no such words") -> str:
-    """Returns what a command of Slurm's prints, or nothing where its error has the words of `unless`.
+def _ask(command: list[str], unless: str = "no such text") -> str:
+    """Returns what a command of Slurm's prints, or nothing if its error contains `unless`.
 
     Raises:
         RunFailedError: If it fails otherwise.

@@ -1,4 +1,4 @@
-"""A sweep's jobs in Slurm's queue: submitted as one array, remembered in the store, waited for. No torch."""
+"""Submits a sweep's jobs to Slurm as one array, notes them in the store, and waits for them. No torch."""
 
 import fcntl
 import json
@@ -22,11 +22,11 @@ from lora_repro.sweep.watch import failed
 from lora_repro.training import interrupt
 
 EARLY_S = 60
-"""Slurm may send the signal of --signal that much earlier than asked (man sbatch)."""
+"""Slurm may send the signal of --signal this much earlier than asked (man sbatch)."""
 POLL_S = 1.0
-LOOK_EVERY_S = 30.0
+ASK_EVERY_S = 30.0
 LATE_S = 15.0
-"""A job's last file may reach this machine so long after its job has left the queue."""
+"""A job's last file may reach this machine this long after the job has left the queue."""
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +51,16 @@ class JobFunction(Protocol):
 
 
 class Task(NamedTuple):
-    """A run's job."""
+    """The job of a run."""
 
     job: str
     """Slurm's name for it: 12, or in an array 12_3."""
     folder: str
-    """Where submitit writes what becomes of it (hydra.launcher.submitit_folder)."""
+    """Where submitit writes the job's result (hydra.launcher.submitit_folder)."""
 
 
 class Queue:
-    """The jobs of a store that Slurm has not ended.
+    """Slurm's queue, as far as it holds the jobs of a store.
 
     Args:
         launcher: Hydra's.
@@ -75,7 +75,7 @@ class Queue:
         if 0 < limit_s <= warned_s + EARLY_S:
             raise InputError(
                 f"hydra.launcher.signal_delay_s={warned_s}: with hydra.launcher.timeout_min={limit_s // 60} a job\n"
-                f"would be told to end as it begins (Slurm tells it up to {EARLY_S} s early), requeued for ever.\n"
+                f"would be asked to end as it begins (Slurm may ask {EARLY_S} s early), and be requeued for ever.\n"
                 f"Give more time: hydra.launcher.timeout_min={(warned_s + EARLY_S) // 60 + 10}, or a shorter delay."
             )
 
@@ -93,8 +93,8 @@ class Queue:
         """
         tasks: dict[str, Task] = {}
         try:
-            with _alone(outputs):
-                tasks |= {name: task for name, task in standing(outputs).items() if name in lines}
+            with _locked(outputs):
+                tasks |= {name: task for name, task in jobs_in_queue(outputs).items() if name in lines}
                 if tasks:
                     log.info("In Slurm's queue already: %d runs (job %s).", len(tasks), _numbers(tasks.values()))
                 if new := {name: line for name, line in lines.items() if name not in tasks}:
@@ -133,7 +133,7 @@ class Queue:
             with interrupt.deferred(), slurm.outside_of_job():  # no signal between the submission and its note
                 jobs = executor.map_array(self._launcher, *zip(*calls, strict=True))
                 tasks = {name: Task(job.job_id, folder) for name, job in zip(lines, jobs, strict=True)}
-                _remember(tasks, outputs)
+                _note(tasks, outputs)
         except Exception as error:  # of any kind: submitit's, Slurm's
             if interrupt.requested():  # Ctrl-C has ended sbatch too
                 raise KeyboardInterrupt from None
@@ -141,13 +141,13 @@ class Queue:
         return tasks
 
 
-def standing(outputs: str) -> dict[str, Task]:
-    """Returns the jobs of a store that are in Slurm's queue, by run id; arrays of which none is are forgotten.
+def jobs_in_queue(outputs: str) -> dict[str, Task]:
+    """Returns the jobs of a store that are in Slurm's queue, by run id; the notes of finished arrays are removed.
 
     Raises:
         RunFailedError: If Slurm does not answer.
     """
-    arrays = {path: _read(path) for path in sorted(_memory(outputs).glob("*.json"))}
+    arrays = {path: _read_note(path) for path in sorted(_notes(outputs).glob("*.json"))}
     states = slurm.states(task.job for tasks in arrays.values() for task in tasks.values())
     found: dict[str, Task] = {}
     for path, tasks in arrays.items():
@@ -159,11 +159,11 @@ def standing(outputs: str) -> dict[str, Task]:
 
 
 def _wait(tasks: Mapping[str, Task], outputs: str) -> dict[str, JobReturn]:
-    """Waits until every job has left its result, or the queue without one."""
+    """Waits until every job has written its result, or has left the queue without one."""
     ended: dict[str, JobReturn] = {}
     left: dict[str, tuple[float, str]] = {}
     """When jobs were first seen to be out of the queue, and their last state."""
-    began = looked = time.monotonic()
+    began = asked = time.monotonic()
     while True:
         for name, task in tasks.items():
             if name not in ended and (returned := _returned(name, task, outputs, left.get(name))) is not None:
@@ -172,8 +172,8 @@ def _wait(tasks: Mapping[str, Task], outputs: str) -> dict[str, JobReturn]:
             return ended
         time.sleep(POLL_S)
         now = time.monotonic()
-        if now - looked > min(LOOK_EVERY_S, (now - began) / 4):
-            looked = now
+        if now - asked > min(ASK_EVERY_S, (now - began) / 4):
+            asked = now
             waiting = {name: task for name, task in tasks.items() if name not in ended}
             try:
                 states = slurm.states(task.job for task in waiting.values())
@@ -216,7 +216,7 @@ def _returned(name: str, task: Task, outputs: str, left: tuple[float, str] | Non
         return _failed(f"{name}: its job {task.job} was {state.lower()}; the same command submits it again.")
     if time.monotonic() - since < LATE_S:
         return None
-    return _failed(f"{name}: its job {task.job} ended without a word (Slurm says: {state}). See {paths.stdout}")
+    return _failed(f"{name}: its job {task.job} ended without a result (Slurm says: {state}). See {paths.stdout}")
 
 
 def _failed(reason: str) -> JobReturn:
@@ -224,26 +224,26 @@ def _failed(reason: str) -> JobReturn:
 
 
 @contextmanager
-def _alone(outputs: str) -> Iterator[None]:
-    """Lets one process at a time look at the queue and submit what is not in it, where the file system can lock."""
-    _memory(outputs).mkdir(parents=True, exist_ok=True)
-    with (_memory(outputs) / "lock").open("a") as file:
+def _locked(outputs: str) -> Iterator[None]:
+    """Lets one process at a time read the queue and submit to it, where the file system has locks."""
+    _notes(outputs).mkdir(parents=True, exist_ok=True)
+    with (_notes(outputs) / "lock").open("a") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _memory(outputs: str) -> Path:
+def _notes(outputs: str) -> Path:
     return Path(outputs) / ".slurm"
 
 
-def _remember(tasks: Mapping[str, Task], outputs: str) -> None:
-    path = _memory(outputs) / f"{_numbers(tasks.values())}.json"
+def _note(tasks: Mapping[str, Task], outputs: str) -> None:
+    path = _notes(outputs) / f"{_numbers(tasks.values())}.json"
     files.write_atomically(path, json.dumps(tasks, indent=1) + "\n")
 
 
-def _read(path: Path) -> dict[str, Task]:
-    """Reads a remembered array; one that another process has just forgotten is none."""
+def _read_note(path: Path) -> dict[str, Task]:
+    """Reads the note of an array; an empty one if another process has just removed it."""
     try:
         return {name: Task(str(job), str(folder)) for name, (job, folder) in read_json(path).items()}
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the program sees of its workers while a launcher runs them: how far they are, which of them died. No torch."""
+"""Watches the workers of a launcher: how many runs are finished, and which worker died. No torch."""
 
 import logging
 import os
@@ -16,13 +16,13 @@ from lora_repro.store.record import Record
 from lora_repro.training import interrupt
 
 WATCH_S = 0.5
-SAY_EVERY_S = 30.0
+LOG_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
 
 
 def failed(error: Exception) -> JobReturn:
-    """Returns what Hydra's launchers return of a job that failed."""
+    """Returns what Hydra's launchers return for a failed job."""
     returned = JobReturn()
     returned.status = JobStatus.FAILED
     returned.return_value = error
@@ -30,7 +30,7 @@ def failed(error: Exception) -> JobReturn:
 
 
 class Watch:
-    """Watches the workers of a batch in a thread of its own, and has them end their runs when the program shall end.
+    """Watches the workers of a batch in a thread, and asks them to end their runs when the program is asked to end.
 
     Args:
         run_ids: The batch.
@@ -39,7 +39,7 @@ class Watch:
 
     def __init__(self, run_ids: Sequence[str], outputs: str) -> None:
         self.died: set[str] = set()
-        """The runs whose process ended first. joblib kills all other workers then, so theirs say nothing about them."""
+        """The runs whose process ended first. joblib then kills the other workers, so their deaths say nothing."""
         self._records = [Record(outputs, run_id) for run_id in run_ids]
         self._over = threading.Event()
 
@@ -54,14 +54,14 @@ class Watch:
             self._over.set()
 
     def _watch(self, on_cluster: bool) -> None:
-        began = told = time.monotonic()
+        began = logged = time.monotonic()
         is_ending = False
         children = _Children()
         try:
             while not self._over.is_set():
                 ended = children.wait(WATCH_S)
                 if ended and not self.died and not interrupt.requested():
-                    self._tell_deaths(ended)
+                    self._log_deaths(ended)
                 if self._over.is_set():
                     return
                 if interrupt.requested() and not on_cluster:
@@ -72,21 +72,21 @@ class Watch:
                     is_ending = True
                     owners = [record.holder() for record in self._records]
                     interrupt.send_to_descendants({owner.pid for owner in owners if owner is not None})
-                elif time.monotonic() - told > SAY_EVERY_S:
-                    told = time.monotonic()
-                    self._tell_progress(told - began)
+                elif time.monotonic() - logged > LOG_EVERY_S:
+                    logged = time.monotonic()
+                    self._log_progress(logged - began)
         finally:
             children.close()
 
-    def _tell_deaths(self, pids: set[int]) -> None:
-        """Names the runs of workers that have ended, if they had not ended their runs before."""
+    def _log_deaths(self, pids: set[int]) -> None:
+        """Logs the runs of workers that died before their runs had ended."""
         for record in self._records:
             owner = read_owner(record.folder / "lock")
             if owner is not None and owner.pid in pids and not owner.is_elsewhere:
                 self.died.add(record.run_id)
                 log.warning("The worker of %s died (process %d): killed, or out of memory?", record.run_id, owner.pid)
 
-    def _tell_progress(self, passed: float) -> None:
+    def _log_progress(self, passed: float) -> None:
         total = len(self._records)
         done = sum(record.read().result is not None for record in self._records)
         left = f"about {duration(passed / done * (total - done))} to go" if done else "none finished yet"
@@ -94,7 +94,7 @@ class Watch:
 
 
 class _Children:
-    """The processes that this one has started, and which of them end: at once where the system tells (Linux)."""
+    """The processes that this one has started, and which of them end; Linux reports an end at once."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -113,7 +113,7 @@ class _Children:
         return pids
 
     def close(self) -> None:
-        """Gives the descriptors back."""
+        """Closes the descriptors."""
         for descriptor in self._pids:
             os.close(descriptor)
         self._pids.clear()

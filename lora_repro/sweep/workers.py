@@ -13,7 +13,7 @@ from lora_repro.sweep import slurm
 
 
 def register() -> None:
-    """Makes the numbers known to conf/, whose launchers bear the names of their plugins' schemas, and mean to."""
+    """Registers the numbers for conf/, whose launchers have the names of their plugins' schemas on purpose."""
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     OmegaConf.register_new_resolver("lora_repro_workers", workers, replace=True)
     OmegaConf.register_new_resolver("lora_repro_gpus_a_run", lambda: min(1, gpus()), replace=True)
@@ -25,7 +25,7 @@ def workers() -> int:
 
 
 def limit_joblib() -> None:
-    """Has joblib divide the cores among its workers that this process may use; it does not know of Slurm's grant."""
+    """Lets joblib divide among its workers only the cores that Slurm granted, which it does not ask for itself."""
     os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(cores()))
 
 
@@ -33,7 +33,7 @@ def cores() -> int:
     """Returns the number of cores that this process may use; where nothing limits it, those of the machine.
 
     Slurm's grant counts although its processes may be bound to no cores, and a container's share of processor time
-    (docker run --cpus) although it sees all of the machine's: with more threads than that they stand in line.
+    (docker run --cpus) although it sees all of the machine's: more threads than that would only wait for each other.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([bound, *(limit for limit in (slurm.granted_cpus(), quota()) if limit is not None)])

@@ -50,15 +50,15 @@ def check(outputs: Path | str, name: str, *arguments: str) -> Check:
 def test_all_is_well_with_a_tiny_job(tmp_path: Path) -> None:
     checks = examine(tmp_path)
     assert [each.name for each in checks] == [rule.name for rule in doctor.RULES]
-    assert {each.verdict for each in checks} == {Verdict.ok}, [each.words() for each in checks]
+    assert {each.verdict for each in checks} == {Verdict.ok}, [each.describe() for each in checks]
     assert list(tmp_path.iterdir()) == []
     named = {each.name: each.found for each in checks}
     assert named["targets"] == "tiny_bert: 4 matrices (q, v), 32 x 32"
     assert named["data"].endswith("400 / 100 / 100 examples (train / dev / test)")
     assert "what is trained moves, the rest does not, merged equals unmerged" in named["one step"]
     for each in checks:
-        assert "\n" not in each.words()
-        assert each.words(verbose=True).splitlines()[1:] == [
+        assert "\n" not in each.describe()
+        assert each.describe(verbose=True).splitlines()[1:] == [
             f"     protects from: {each.protects}",
             f"     do: {each.remedy}",
         ]

@@ -167,7 +167,7 @@ def test_a_whole_result_that_cannot_be_read_is_left_and_told(
             run_job(tiny())
         sweep = Sweep([Job([], record.run_id, resolve(tiny()), {})], [])
         begun = plan(sweep, tiny().paths.outputs)
-        assert begun.to_run == [] and "1 blocked by a result.json that does not count" in begun.words()
+        assert begun.to_run == [] and "1 blocked by a result.json that does not count" in begun.describe()
         with pytest.raises(SystemExit):
             campaign.run(
                 sweep, tiny().paths.outputs, LogConfig(), Launcher(lambda *_, **__: pytest.fail("launched"), True)

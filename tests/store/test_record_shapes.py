@@ -102,7 +102,7 @@ def inspected(folder: Path) -> str:
 
 LOOKS: dict[str, Callable[[Path], object]] = {
     "status": lambda folder: run_status(folder.parent.parent, folder.name),
-    "plan": lambda folder: campaign.plan(Sweep(list(jobs()), []), str(folder.parent.parent)).words(),
+    "plan": lambda folder: campaign.plan(Sweep(list(jobs()), []), str(folder.parent.parent)).describe(),
     "load_runs": lambda folder: load_runs(folder.parent.parent).to_string(),
     "table": lambda folder: table(folder.parent.parent),
     "diff": compared,

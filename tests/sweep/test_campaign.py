@@ -216,7 +216,7 @@ def test_a_run_that_kills_its_worker_twice_is_launched_by_itself_and_the_others_
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 3
     assert caplog.text.count(f"The worker of {deadly} died") == 3 and f"The worker of {innocent}" not in caplog.text
     assert "The launcher broke (BrokenError); launching 4 runs again" in caplog.text
-    assert f"{deadly}: its process died without a word (out of memory?)" in caplog.text
+    assert f"{deadly}: its process died without an error (out of memory?)" in caplog.text
 
 
 def test_where_nobody_sees_which_worker_died_first_all_that_died_twice_are_launched_one_by_one(tmp_path: Path) -> None:
@@ -273,9 +273,9 @@ def test_finished_runs_that_lack_something_are_listed_and_rebuilt_when_asked(tmp
         write_run(tmp_path, job, [(0.5, 0.5)])
     wants = ("log.snapshots=[0,1]",)
     plan = campaign.plan(sweep(*wants), str(tmp_path))
-    assert len(plan.lacking) == 4 and plan.to_run == []
-    assert set(plan.lacking.values().__iter__().__next__()) == {"snapshots/0.safetensors", "snapshots/1.safetensors"}
-    assert "4 finished lack what log asks to keep (made again with log.rebuild=true)" in plan.words()
+    assert len(plan.missing) == 4 and plan.to_run == []
+    assert set(plan.missing.values().__iter__().__next__()) == {"snapshots/0.safetensors", "snapshots/1.safetensors"}
+    assert "4 finished without outputs that log asks for (log.rebuild=true computes them)" in plan.describe()
     assert len(campaign.plan(sweep(*wants, "log.rebuild=true"), str(tmp_path)).to_run) == 4
     launches = Launches(tmp_path)
     assert run(sweep(*wants), tmp_path, launches) == 1 and launches.batches == []

@@ -108,7 +108,7 @@ class Cluster:
             (folder / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
             (folder / "bin" / name).chmod(0o755)
         monkeypatch.setattr(slurm_queue, "POLL_S", 0.0)
-        monkeypatch.setattr(slurm_queue, "LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr(slurm_queue, "ASK_EVERY_S", 0.0)
         monkeypatch.setattr(slurm_queue, "LATE_S", 0.0)
 
     @property
@@ -152,7 +152,7 @@ def test_jobs_that_wait_in_the_queue_are_not_submitted_again(
     with pytest.raises(KeyboardInterrupt):  # another sweep shares one run with it
         cluster.compute(["1", "2"], "1_0|RUNNING\n1_1|PENDING\n")
     assert cluster.submissions == 2 and "array=" not in (cluster.folder / "scripts").read_text().split("#!/bin/bash")[2]
-    assert set(slurm_queue.standing(cluster.store)) == {"0", "1"}  # the queue names no job 2
+    assert set(slurm_queue.jobs_in_queue(cluster.store)) == {"0", "1"}  # the queue names no job 2
 
 
 def test_a_cancelled_job_is_over_and_only_the_next_command_submits_it_again(cluster: Cluster) -> None:
@@ -160,7 +160,7 @@ def test_a_cancelled_job_is_over_and_only_the_next_command_submits_it_again(clus
         ["0", "1"], "1_0|RUNNING\n1_1|PENDING\n", "1_0|COMPLETING\n1_1|CANCELLED\n", "1_0|CANCELLED\n1_1|CANCELLED\n"
     )
     assert reasons(ended) == [f"{i}: its job 1_{i} was cancelled; the same command submits it again." for i in range(2)]
-    assert cluster.submissions == 1 and slurm_queue.standing(cluster.store) == {}
+    assert cluster.submissions == 1 and slurm_queue.jobs_in_queue(cluster.store) == {}
     with pytest.raises(KeyboardInterrupt):
         cluster.compute(["0", "1"], "1_0|CANCELLED\n1_1|CANCELLED\n")
     assert cluster.submissions == 2
@@ -170,7 +170,7 @@ def test_what_slurm_says_against_a_submission_is_told(cluster: Cluster) -> None:
     answers(cluster.patch, cluster.folder / "bin", "sbatch", "error: invalid partition specified: gpu")
     with pytest.raises(RunFailedError, match=r"(?s)Slurm takes no jobs: .*invalid partition specified: gpu"):
         cluster.compute(["0", "1"], "")
-    assert slurm_queue.standing(cluster.store) == {}
+    assert slurm_queue.jobs_in_queue(cluster.store) == {}
 
 
 def test_a_requeued_job_is_waited_for(cluster: Cluster) -> None:
@@ -184,7 +184,7 @@ def test_a_job_that_ended_without_a_word_is_told_with_its_state_and_its_log(
     queue: str, state: str, cluster: Cluster
 ) -> None:
     (reason,) = reasons(cluster.compute(["0"], "1|RUNNING\n", queue, queue))
-    assert reason == (f"0: its job 1 ended without a word (Slurm says: {state}). See {cluster.folder}/1/1_0_log.out")
+    assert reason == (f"0: its job 1 ended without a result (Slurm says: {state}). See {cluster.folder}/1/1_0_log.out")
 
 
 def test_a_queue_that_is_out_of_reach_for_a_while_is_waited_for(

@@ -137,7 +137,7 @@ BASE = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora"
     ("sweep", "message"),
     [
         ({"name": "table6", "smok": [BASE]}, "'smok' is no scale. Did you mean 'smoke'"),
-        ({"name": "table6", "demo": [BASE]}, "nothing stands there for scale=smoke. It has: demo"),
+        ({"name": "table6", "demo": [BASE]}, "has no grids for scale=smoke. It has: demo"),
         ([BASE | {"method.r": []}], "the axis method.r is empty"),
         ([BASE | {"method.targets": ["q", "v"]}], r"method.targets is an axis of lists \(given: \[q,v\]\)"),
         ([BASE | {"method.targets": "q"}], "One fixed set of matrices is written"),
