@@ -24,11 +24,11 @@ from lora_repro.training.precision import Products, computing_as, products_of, s
 GIB = 2**30
 FP32 = 4
 PROCESS = 650 * 2**20
-"""On a CPU: Python, torch, tokenizer and data (440 to 480 MiB before a model is loaded), and what oneDNN keeps of the
+"""On a CPU: Python, torch, tokenizer and data (440 to 480 MiB before a model is loaded), and what oneDNN stores of the
 kernels that it compiles for every length. Measured with torch 2.13 on x86-64: python -m lora_repro.bench.memory."""
 HEAP = 1.8
-"""On a CPU: what activations take of the heap, over their size, measured likewise. Blocks that were freed are not filled
-again exactly (glibc before 2.38, whose memalign asks for more than the hole that it left)."""
+"""On a CPU: what activations take of the heap, over their size, measured likewise. Freed blocks are not filled again
+exactly (glibc before 2.38, whose memalign asks for more than the hole that it left)."""
 CPU = torch.device("cpu")
 LAYERS = ("num_hidden_layers", "n_layer")
 """The keys of config.json that hold the number of blocks."""

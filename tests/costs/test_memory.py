@@ -185,7 +185,7 @@ def test_few_blocks_say_what_many_hold(name: str, method: str) -> None:
 def test_ranks_of_single_layers_are_traced_block_by_block() -> None:
     config, _ = tiny("gpt2", n_layer=6)
     arch = arch_of(config, None)
-    method = LoRAConfig("lora", ["q"], 4, 8.0, 0.0, r_pattern={"layers.5": 32})
+    method = LoRAConfig("lora", ["q"], 4, 8.0, 0.0, r_pattern={"layers.5": 16})
     found = memory._extrapolated(Case(method, arch, config, BATCH))
     assert found == memory._traced(Case(method, arch, config, BATCH))
 
