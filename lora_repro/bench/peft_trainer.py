@@ -67,7 +67,7 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
     assert isinstance(run.method, LoRAConfig)
     model = AutoModelForSequenceClassification.from_pretrained(
         find_model(run.model, paths.model, paths.cache),
-        num_labels=run.task.num_labels,
+        num_labels=run.task.head_width,
         hidden_dropout_prob=run.model.dropout,
         attention_probs_dropout_prob=run.model.dropout,
     )
