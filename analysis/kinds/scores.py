@@ -38,7 +38,7 @@ class ScoreTable(Item):
     columns: Axis
     metric: str
     """As metric keys spell it, without the split: accuracy."""
-    settings: list[str]
+    settings: list[str] = field(default_factory=list)
     """Keys of the configuration that are printed beside the numbers."""
     fluctuation: dict[str, str] = field(default_factory=dict)
     """For a task, the key among the facts' metrics that holds the paper's fluctuation."""

@@ -56,7 +56,6 @@ sweep: table6
 rows: {key: method.r, label: r, values: {1: 1, 2: 2}}
 columns: {key: method.targets, label: targets, values: {"q": q, "q,v": qv}}
 metric: accuracy
-aggregate: mean
 settings: [method.alpha]
 """
     )

@@ -1,11 +1,9 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-import analysis
+from analysis.items import facts_of
 from analysis.section7 import projection
 from analysis.section7.projection import (
     amplification,
@@ -21,7 +19,7 @@ from analysis.section7.subspace import Svd, svd
 from analysis.section7.update import Update
 from lora_repro.errors import InputError
 
-PAPER = yaml.safe_load((Path(analysis.__file__).parent / "paper" / "table_07_frobenius.yaml").read_text())
+PAPER = facts_of("table7")
 D = 12288
 """d_model of GPT-3 175B."""
 

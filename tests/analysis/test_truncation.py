@@ -13,7 +13,7 @@ from helpers.fixture_types import Captured
 from torch import nn
 
 from analysis.__main__ import main
-from analysis.section7.truncation import _added, _changes, _check, _places, _projected, truncate
+from analysis.section7.truncation import _added, _changes, _check, _indices, _projected, truncate
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
@@ -163,7 +163,7 @@ def test_a_cut_is_the_best_of_its_rank_on_either_side() -> None:
 
 def test_the_matrices_of_a_fused_layer_are_cut_apart() -> None:
     gpt2 = arch_of({"model_type": "gpt2", "vocab_size": 8, "n_embd": 4, "n_layer": 1, "n_head": 2, "n_positions": 8}, 2)
-    places = _places(gpt2, "transformer.h.0.attn.c_attn.weight")
+    places = _indices(gpt2, "transformer.h.0.attn.c_attn.weight")
     columns = [place[1] for place in places]
     assert [list(each) for each in columns if not isinstance(each, slice)] == [
         [0, 1, 2, 3],
@@ -171,7 +171,7 @@ def test_the_matrices_of_a_fused_layer_are_cut_apart() -> None:
         [8, 9, 10, 11],
     ]
     assert all(place[0] == slice(None) for place in places)
-    assert len(_places(gpt2, "transformer.h.0.attn.c_proj.weight")) == 1
+    assert len(_indices(gpt2, "transformer.h.0.attn.c_proj.weight")) == 1
 
 
 def test_a_rescored_model_is_put_back_as_it_was(trained: dict[str, Resolved]) -> None:
