@@ -1,6 +1,7 @@
 """Imports point one way, and what is typed daily never waits for torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,21 @@ def test_the_walk_sees_imports_at_the_top_in_functions_and_by_from() -> None:
 )
 def test_no_import_points_back(folder: str, target: str) -> None:
     assert importers(folder, target) == set()
+
+
+def test_lora_is_known_in_its_own_folder_and_nowhere_else() -> None:
+    imported = importers("lora_repro", "lora_repro.methods.lora")
+    imported |= importers("lora_repro", "lora_repro.methods.LoRAConfig")
+    word = re.compile(r"lora_?(config|update|a\b|b\b|layers)|isinstance\(.*LoRA", re.IGNORECASE)
+    files = (ROOT / "lora_repro").rglob("*.py")
+    named = {path.relative_to(ROOT).as_posix() for path in files if word.search(path.read_text(encoding="utf-8"))}
+    own = {name for name in imported & named if name.startswith("lora_repro/methods/lora/")}
+    assert {"lora_repro/methods/lora/layers.py", "lora_repro/methods/lora/files.py"} <= own
+    assert {name for name in imported | named if not name.startswith("lora_repro/methods/lora/")} == {
+        "lora_repro/methods/__init__.py",  # the registry
+        "lora_repro/library.py",  # attach_lora
+        "lora_repro/bench/peft_trainer.py",  # which measures PEFT's LoRA beside ours
+    }
 
 
 def test_only_the_mirror_imports_wandb() -> None:

@@ -1,8 +1,9 @@
 """A method that nothing knows but its own class and the registry: it trains, resumes, saves, scores, merges, counts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ class PromptConfig(MethodConfig):
         assert isinstance(body, nn.Module)
         model.prompt = nn.Parameter(torch.full((self.tokens, arch.d_model), 0.01))
 
-        def put_in(_: object, args: tuple[torch.Tensor, ...], given: dict[str, torch.Tensor]) -> object:
+        def put_in(_: object, args: tuple[torch.Tensor, ...], given: dict[str, torch.Tensor]) -> tuple[tuple[()], dict]:
             tokens, mask = args[0] if args else given.pop("input_ids"), given["attention_mask"]
             table = body.get_input_embeddings()(tokens)  # pyright: ignore[reportCallIssue]
             front = model.prompt.to(table.dtype).expand(len(tokens), -1, -1)  # pyright: ignore
@@ -95,8 +96,8 @@ class PromptConfig(MethodConfig):
             given["attention_mask"] = torch.cat([mask.new_ones(len(tokens), self.tokens), mask], 1)
             return (), given
 
-        def take_off(_: object, __: object, output: nn.Module) -> object:
-            output.last_hidden_state = output.last_hidden_state[:, self.tokens :]  # pyright: ignore
+        def take_off(_: object, __: object, output: Any) -> Any:
+            output.last_hidden_state = output.last_hidden_state[:, self.tokens :]
             return output
 
         body.register_forward_pre_hook(put_in, with_kwargs=True)
@@ -104,11 +105,15 @@ class PromptConfig(MethodConfig):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a new method takes beside its class: a line of the registry, and its file in conf/method."""
-    for name, method in {"scale": ScaleConfig, "prompt": PromptConfig}.items():
+    store = ConfigStore.instance()
+    for name, method in (toys := {"scale": ScaleConfig, "prompt": PromptConfig}).items():
         monkeypatch.setitem(METHODS, name, method)
-        ConfigStore.instance().store(group="method", name=name, node=method(name=name))
+        store.store(group="method", name=name, node=method(name=name))
+    yield
+    for name in toys:
+        del store.repo["method"][f"{name}.yaml"]
 
 
 def computed(cfg: DictConfig) -> tuple[Record, dict]:
