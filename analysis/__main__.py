@@ -1,4 +1,7 @@
-"""`python -m analysis`: tables of the paper beside ours, and how a sweep stands. Data to stdout, words to stderr."""
+"""`python -m analysis`: tables of the paper beside ours, any sweep as a table, runs and their status.
+
+Data go to stdout, messages to stderr.
+"""
 
 import os
 import sys
@@ -79,19 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(command=_plan)
     plan.add_argument("--memory", action="store_true", help="what the largest runs hold; this needs some seconds")
     status = commands.add_parser(
-        "status", help="how a sweep stands, and why runs failed: status +sweeps=table6; without one, the whole store"
+        "status",
+        help="states of a sweep's runs, and why they failed: status +sweeps=table6; without one, of the whole store",
     )
     status.set_defaults(command=_status)
-    runs = commands.add_parser(
-        "runs", help="all runs of a store: how each stands, in what they differ, what they scored"
-    )
+    runs = commands.add_parser("runs", help="all runs of a store: their states, their differences and their scores")
     runs.set_defaults(command=_runs)
     runs.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
     runs.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
     doctor = commands.add_parser("doctor", help="before a sweep: is everything there and sound? doctor +sweeps=table6")
     doctor.set_defaults(command=_doctor)
     doctor.add_argument(
-        "--verbose", action="store_true", help="say of each check what it protects from, and what to do"
+        "--verbose", action="store_true", help="print for each check what it protects from, and what to do"
     )
     diff = commands.add_parser("diff", help="what differs between two runs: diff RUN RUN")
     diff.set_defaults(command=_diff, overrides=[])
@@ -164,7 +166,7 @@ def _budget(options: argparse.Namespace) -> str:
 
 
 def _plan(options: argparse.Namespace) -> str:
-    from analysis.budgets import memory_of, told
+    from analysis.budgets import memory_of, utilisation_lines
     from lora_repro.config.compose import compose
     from lora_repro.errors import RunFailedError
     from lora_repro.sweep import campaign
@@ -184,7 +186,7 @@ def _plan(options: argparse.Namespace) -> str:
         note = f"  without {', '.join(missing)}" if missing else ""
         lines.append(f"{label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
     lines += [f"{label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
-    lines += told(sweep.jobs)
+    lines += utilisation_lines(sweep.jobs)
     lines += memory_of(sweep.jobs) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"

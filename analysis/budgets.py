@@ -203,7 +203,7 @@ def unequal_widths(arch: Arch) -> str | None:
     )
 
 
-def told(jobs: Sequence[Job]) -> list[str]:
+def utilisation_lines(jobs: Sequence[Job]) -> list[str]:
     """Says which matrices were found in models that no function counts, and how runs use each model's budgets."""
     groups: dict[tuple[str, str], dict[str, tuple[int, float]]] = {}
     notes: dict[str, str] = {}

@@ -9,6 +9,7 @@ import yaml
 from analysis.runs import flat, run_status, runs_folder
 from lora_repro.config.identity import RUN_ID
 from lora_repro.store.reading import read_bytes
+from lora_repro.tasks import Unit
 from lora_repro.tasks.recorded import task_of
 
 FOLLOWS = ("model.", "task.digest", "task.num_labels", "task.split_sizes", "task.member")
@@ -26,6 +27,8 @@ class Listed(NamedTuple):
     """Its configuration by dotted key; empty where the record does not say."""
     metrics: dict[str, float]
     """The last epoch's, without baselines and the loss."""
+    percent: frozenset[str] = frozenset()
+    """Which of them are shares, printed in percent."""
 
 
 def listed(store: str | Path) -> list[Listed]:
@@ -43,11 +46,12 @@ def _listed(store: str | Path, run_id: str) -> Listed:
     status = run_status(store, run_id)
     result = status.result if status.result is not None else {}
     config = result.get("config") or _configured(Path(store) / "runs" / run_id / "config.yaml")
-    metrics = result.get("metrics", {})
+    metrics, percent = result.get("metrics", {}), frozenset()
     if result and (task := task_of(config)) is not None:
-        names = [metric.name for metric in task.targets.shown]
-        metrics = {key: value for key, value in metrics.items() if key.rpartition("/")[2] in names}
-    return Listed(run_id, status.state, status.reason, flat(config), metrics)
+        units = {metric.name: metric.unit for metric in task.targets.shown}
+        metrics = {key: value for key, value in metrics.items() if key.rpartition("/")[2] in units}
+        percent = frozenset(key for key in metrics if units[key.rpartition("/")[2]] is Unit.percent)
+    return Listed(run_id, status.state, status.reason, flat(config), metrics, percent)
 
 
 def _configured(path: Path) -> dict[str, Any]:

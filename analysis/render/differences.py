@@ -26,14 +26,14 @@ def verdict(first: Recorded, second: Recorded, found: list[Difference]) -> str:
     """Says in a sentence whether two runs are equal, or what differs first and why, as far as the record tells."""
     science = ", ".join(f"{d.key} {word(d.first)} | {word(d.second)}" for d in found if d.kind is Kind.science)
     changes = sorted((d for d in found if d.kind is Kind.provenance), key=_likelihood)
-    told = ", ".join(f"{d.key} ({word(d.first)}, {word(d.second)})" for d in changes)
+    changed = ", ".join(f"{d.key} ({word(d.first)}, {word(d.second)})" for d in changes)
     result = next((d.key for d in found if d.kind is Kind.result), None)
     if science:
-        return f"Other runs: {science}{f'; they differ in {told} too' if told else ''}."
+        return f"Other runs: {science}{f'; they differ in {changed} too' if changed else ''}."
     if result is None:
-        return f"Bit-equal: {_equal(first, second)}{f', although they differ in {told}' if told else ''}."
+        return f"Bit-equal: {_equal(first, second)}{f', although they differ in {changed}' if changed else ''}."
     if changes:
-        return f"They differ in {told}: {REASONS.get(_cause(changes[0]), OTHERWISE)}; first seen in {result}."
+        return f"They differ in {changed}: {REASONS.get(_cause(changes[0]), OTHERWISE)}; first seen in {result}."
     if first.result.get("provenance", {}).get("dirty"):
         return f"They differ first in {result}, and both ran code that no commit holds: it may not be the same code."
     return (
@@ -80,9 +80,9 @@ def _equal(first: Recorded, second: Recorded) -> str:
         "weights": first.tensors is not None and second.tensors is not None,
     }
     *some, last = ["metrics", *(name for name, kept in files.items() if kept)]
-    lacking = " and ".join(name for name, kept in files.items() if not kept)
+    missing = " and ".join(name for name, kept in files.items() if not kept)
     equal = f"{', '.join(some)} and {last}" if some else last
-    return f"{equal} ({lacking} not kept by both)" if lacking else equal
+    return f"{equal} ({missing} not kept by both)" if missing else equal
 
 
 def _cause(difference: Difference) -> str:

@@ -26,16 +26,24 @@ def to_csv(runs: Sequence[Listed]) -> str:
 
 
 def markdown(runs: Sequence[Listed], store: str) -> str:
-    """Writes a table, a line a run, scores in percent; below it how many runs are in each state."""
+    """Writes a table, a line a run, scores in their unit; below it how many runs are in each state."""
     keys, metrics = varying(runs), _metrics(runs)
-    header = ["run", *(key.removesuffix(".name") for key in keys), "state", *(f"{name}, %" for name in metrics)]
+    percent = {name for run in runs for name in run.percent}
+    scored = [f"{name}, %" if name in percent else name for name in metrics]
+    header = ["run", *(key.removesuffix(".name") for key in keys), "state", *scored]
     body = []
     for run in runs:
         settings = [_word(run.config[key]) if key in run.config else "" for key in keys]
-        scores = [f"{100 * run.metrics[name]:.2f}" if name in run.metrics else "" for name in metrics]
+        scores = [_score(run.metrics.get(name), name in percent) for name in metrics]
         body.append([run.run_id, *settings, label(run.state), *scores])
     table = ["\n".join(lines.aligned([header, *body]))] if runs else []
     return "\n\n".join([*table, summary(runs, store)])
+
+
+def _score(value: float | None, is_percent: bool) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.2f}" if is_percent else f"{value:.4f}"
 
 
 def summary(runs: Sequence[Listed], store: str) -> str:

@@ -43,6 +43,8 @@ def draw(table: Table, names: Names) -> Figure:
     for number, metric in enumerate(metrics, 1):
         axes = figure.add_subplot(len(metrics), 1, number)
         _panel(axes, table, [cell for cell in drawn if cell.metric == metric], metric, names)
+        if table.columns and number == 1 and len(axes.containers) > 1:
+            axes.legend()
     style.put_caption(figure, text)
     return figure
 
@@ -113,8 +115,6 @@ def _panel(axes: Axes, table: Table, cells: Sequence[Cell], metric: Metric, name
         axes.set_ylim(max(bottom, 0), min(top, 100))
     axes.set_xlabel(table.columns)
     axes.set_ylabel(f"{metric.name}, %" if metric.unit is Unit.percent else metric.name)
-    if table.columns and len(series) > 1 and axes.get_subplotspec().is_first_row():
-        axes.legend()
 
 
 def _series(table: Table, cells: Sequence[Cell], names: Names) -> list[Series]:

@@ -8,7 +8,7 @@ import pytest
 from helpers.architectures import PAPER_ARCHS
 from omegaconf import DictConfig
 
-from analysis.budgets import told
+from analysis.budgets import utilisation_lines
 from lora_repro.cli import normalise
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
@@ -207,14 +207,14 @@ def test_the_record_remembers_the_budget(tiny: Callable[..., DictConfig]) -> Non
 
 def test_plan_says_how_runs_use_their_budget() -> None:
     jobs = load(compose, ["+sweeps=table5", "scale=smoke"]).jobs
-    assert told(jobs) == [
+    assert utilisation_lines(jobs) == [
         "Budget 1024 on tiny_bert: lora-r8-q 1,024 (100.0 %), lora-r4-qv 1,024 (100.0 %), lora-r2-qkvo 1,024 (100.0 %)."
     ]
     grid = ["model=smollm2", "task=movies", "method.budget=0.5M", "method.targets=[q],[k],[q,k,v,o]"]
-    line, note = told(load(compose, grid).jobs)
+    line, note = utilisation_lines(load(compose, grid).jobs)
     assert line == (
         "Budget 0.5M on smollm2: lora-r14-q 483,840 (96.8 % (!)), lora-r22-k 506,880 (101.4 %), "
         "lora-r4-qkvo 460,800 (92.2 % (!))."
     )
     assert "outside 97 to 105 % of the budget" in note and "k, v of this llama are narrower" in note
-    assert told(load(compose, SMOKE).jobs) == []
+    assert utilisation_lines(load(compose, SMOKE).jobs) == []
