@@ -20,7 +20,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def to_json(records: Iterable[Mapping[str, Any]]) -> str:
-    """Writes a list of objects; nan, which JSON lacks, is null."""
+    """Writes a list of objects; nan and infinity, which JSON lacks, are null."""
     return json.dumps([_plain(entry) for entry in records], indent=1, allow_nan=False)
 
 
@@ -36,4 +36,4 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

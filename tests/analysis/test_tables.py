@@ -162,3 +162,9 @@ def test_columns_stand_in_line() -> None:
 @pytest.mark.parametrize("scale", ["smoke", "demo", "proxy", "paper"])
 def test_table6_prints_at_every_scale(tmp_path: Path, scale: str) -> None:
     assert f"(scale={scale})" in printed(read_cells(TABLE6, scale, tmp_path))
+
+
+def test_json_holds_null_for_what_is_no_number() -> None:
+    assert json.loads(to_json([{"a": float("nan"), "b": [float("inf"), 1.5], "c": None}])) == [
+        {"a": None, "b": [None, 1.5], "c": None}
+    ]
