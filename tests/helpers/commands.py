@@ -54,7 +54,8 @@ def run_here(
     _forget_streams()
     code = ended.value.code
     assert code is None or isinstance(code, int)
-    return Done(code or 0, *capsys.readouterr())
+    out, err = capsys.readouterr()
+    return Done(code or 0, out, err)
 
 
 def _forget_streams() -> None:
