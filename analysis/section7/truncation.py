@@ -56,7 +56,7 @@ class CuttableMatrix(NamedTuple):
 
     parameter: str
     """The parameter that is replaced."""
-    index: tuple[np.ndarray | slice, np.ndarray | slice]
+    entries: tuple[np.ndarray | slice, np.ndarray | slice]
     """The rows and columns of the parameter that are this matrix."""
     squares: Float[np.ndarray, " r"]
     """The squared singular values of what training added, in falling order."""
@@ -184,7 +184,7 @@ def _cut(matrices: Sequence[CuttableMatrix], k: int, parameter: Callable[[str], 
     replaced: dict[str, np.ndarray] = {}
     for matrix in matrices:
         if k < len(matrix.squares):
-            replaced.setdefault(matrix.parameter, parameter(matrix.parameter).copy())[matrix.index] = matrix.first(k)
+            replaced.setdefault(matrix.parameter, parameter(matrix.parameter).copy())[matrix.entries] = matrix.first(k)
     return replaced
 
 
