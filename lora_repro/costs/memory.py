@@ -199,7 +199,7 @@ def _traced(case: Case) -> _Found:
         model = without_weights(case.config, arch, _head_width(arch), case.dropout, batch.attention)
         method.attach(model, arch, seed=0)
         if batch.products is not Products.fp32:
-            store_in_bf16(model, method, arch.is_decoder)
+            store_in_bf16(model, method, arch.has_bare_embeddings)
         return model.train()
 
     model = build(assemble)
