@@ -230,7 +230,9 @@ def _notes(table: Table, names: Names) -> list[str]:
     notes = list(table.notes)
     if any(cell.paper is not None for cell in ours):
         notes.append("Where a cell holds two numbers: the paper's / ours.")
-    if ours and len(ours) < len(list(_lines(ours))) * len({(c.place.row, c.place.column) for c in table.cells}):
+    blocks = _groups(table.cells, lambda cell: cell.place.row).values()
+    lines = [line for block in blocks for line in _lines(block) if any(cell.runs for cell in line)]
+    if any(len(line) < len(table.column_values) for line in lines):
         notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
     if any(cell.missing for cell in ours):
         notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")

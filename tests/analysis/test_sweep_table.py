@@ -226,6 +226,12 @@ def test_an_interval_beyond_all_shares_is_cut_and_the_caption_says_so(tmp_path: 
     assert drawn(table).axes[0].get_ylim()[1] <= 100 and "cut at 0 and 100 %" in plots.caption(table, names())[1]
 
 
+def test_a_note_on_empty_cells_stands_only_below_a_table_that_has_some() -> None:
+    tasks = ["model=minilm", "task=movies", "task.target=label,rating", "method.r=1,2"]
+    assert "Empty cell" not in markdown(read_sweep(tasks, "nowhere"), names())
+    assert "Empty cell" in markdown(read_sweep(["+sweeps=section7", "scale=smoke"], "nowhere"), names())
+
+
 def test_planned_runs_are_left_out_and_counted() -> None:
     with pytest.raises(InputError, match="all 30 runs of the sweep are planned"):
         read_sweep(["+sweeps=table6", "scale=paper"], "nowhere")
