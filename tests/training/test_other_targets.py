@@ -9,6 +9,11 @@ import pytest
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
 
+from analysis.items import names
+from analysis.listing import listed
+from analysis.render.listing import markdown as runs_markdown
+from analysis.render.tables import markdown
+from analysis.sweep_table import read_sweep
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.store.finished_runs import run_of
@@ -97,6 +102,35 @@ def test_the_record_holds_targets_predictions_and_declared_metrics(
     if task == "reverse":
         found = np.mean([p in list(r) for p, r in zip(rows["prediction"], rows["references"], strict=True)][:32])
         assert found == result["metrics"]["eval/exact_match"]
+
+
+@pytest.mark.parametrize(
+    ("task", "shown"),
+    [
+        (
+            "rating",
+            ["mse, on dev after", "lower is better", "scores (mean ± standard", "variance: the mse of"],
+        ),
+        ("reverse", ["exact_match in percent, on dev after", "characters to be written"]),
+    ],
+)
+def test_a_sweep_is_printed_in_the_unit_of_its_metric(small: Compose, task: str, shown: list[str]) -> None:
+    found = []
+    for seed in (0, 1):
+        cfg = small(*TASKS[task], "train.epochs=0", f"seed={seed}")
+        found.append(next(iter(run_job(cfg).values())))
+    sizes = [f"task.{split}_size={size}" for split, size in (("train", 64), ("eval", 32), ("test", 32))]
+    given = dict(override.split("=", 1) for override in ("model=tiny_bert", *sizes, *TASKS[task]))
+    sweep = [*(f"{key}={value}" for key, value in given.items()), "train.epochs=0", "seed=0,1"]
+    table = read_sweep(sweep, cfg.paths.outputs)
+    text = markdown(table, names())
+    assert [run.score for cell in table.cells for run in cell.runs] == found
+    mean = np.mean(found)
+    assert (f"| {mean:.3f} [" if task == "rating" else f"| {100 * mean:.1f} [") in text
+    assert all(words in text for words in shown), text
+    listing = runs_markdown(listed(cfg.paths.outputs), cfg.paths.outputs)
+    header, score = ("eval/mse ", f"{found[0]:.4f}") if task == "rating" else ("eval/exact_match, %", f"{found[0]:.2f}")
+    assert header in listing and score in listing
 
 
 @pytest.mark.long

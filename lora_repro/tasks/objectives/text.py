@@ -102,7 +102,8 @@ class TextToWrite(Objective):
 
     def answers(self, predictions: Float[Tensor, "n width"]) -> list[Answer]:
         """Turns the tokens that were written into text."""
-        return [Answer(self._text(tokens), [score]) for score, *tokens in predictions.tolist()]
+        rows = predictions[:, 1:].long().tolist()
+        return [Answer(self._text(row), [score]) for row, score in zip(rows, predictions[:, 0].tolist(), strict=True)]
 
     def _write(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
@@ -122,10 +123,10 @@ class TextToWrite(Objective):
                 break
         return written
 
-    def _text(self, tokens: list[float]) -> str:
+    def _text(self, tokens: list[int]) -> str:
         assert self.tokenizer is not None
-        kept = [int(token) for token in tokens if token != NO_TOKEN]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        row = [token for token in tokens if token != NO_TOKEN]
+        return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
     def _refuse(self, run: Run, examples: list[Example], targets: list[list[int]]) -> None:
         """Refuses targets that cannot be written, and warns of those that come back as another text."""
@@ -137,7 +138,7 @@ class TextToWrite(Objective):
                 )
             if self.tokenizer is not None and max(tokens) >= run.model.config["vocab_size"]:
                 raise too_large(self.tokenizer, run.model, max(tokens))
-        read = [self._text(list(tokens)) for tokens in targets]
+        read = [self._text(tokens) for tokens in targets]
         pairs = zip(examples, read, strict=True)
         if other := [(example.target[0], text) for example, text in pairs if not exact_match([text], [example.target])]:
             log.warning(
