@@ -117,7 +117,7 @@ def _other(**changes: Any) -> PreTrainedModel:
     [
         (lambda: AutoModel.from_config(_other().config), {}, "BertModel: neither a classifier of texts nor"),
         (lambda: base("bloom"), {}, "BloomForCausalLM: its config.json does not say how long"),
-        (lambda: _other().half(), {}, "kept as torch.float16, and LoRA's in fp32.\nLoad it with dtype=torch.float32"),
+        (lambda: _other().half(), {}, "stored as torch.float16, and LoRA's in fp32.\nLoad it with dtype=torch.float32"),
         (lambda: attach_lora(_other(), "q", r=1, alpha=1).model, {}, "has LoRA already"),
         (_other, {"targets": ["gate"]}, "no matrix 'gate' in bert"),
         (_other, {"r": 99}, "must be from 1 to 32"),
