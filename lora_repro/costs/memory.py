@@ -33,7 +33,8 @@ CPU = torch.device("cpu")
 LAYERS = ("num_hidden_layers", "n_layer")
 """The keys of config.json that hold the number of blocks."""
 FEW = (2, 4)
-"""Of more blocks than the last, these are traced: every further one adds as much as the one before."""
+"""Of more blocks than the last, these are traced: every further one saves as much as the one before. The peak's
+temporaries may differ by a hundredth."""
 
 
 class Batch(NamedTuple):

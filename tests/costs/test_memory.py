@@ -179,7 +179,7 @@ def test_few_blocks_say_what_many_hold(name: str, method: str) -> None:
         whole.step.saved,
         whole.checkpoint,
     )
-    assert max(found.step.early, found.step.late) == max(whole.step.early, whole.step.late)
+    assert max(found.step.early, found.step.late) == pytest.approx(max(whole.step.early, whole.step.late), rel=0.01)
 
 
 def test_ranks_of_single_layers_are_traced_block_by_block() -> None:
