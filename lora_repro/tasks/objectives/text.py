@@ -46,16 +46,17 @@ class TextToWrite(Objective):
         """Tokenises prompts, cut so that task.max_new_tokens fit behind, and the first reference of each example.
 
         Raises:
-            InputError: If a reference with its end is longer, or the tokenizer has no token that ends a text; and what
+            InputError: If a reference with its end is longer, or no token is known that ends a text; and what
                 `Prompts` refuses.
         """
         task = cast(TextConfig, run.task)
         prompts = Prompts(tokenizer, task.prompt, run.train.max_length)
-        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-        if not isinstance(end, int):
+        known = (tokenizer.eos_token_id, tokenizer.sep_token_id, run.model.config.get("eos_token_id"))
+        end = next((token for token in known if isinstance(token, int)), None)
+        if end is None:
             raise InputError(
-                f"task {task.name}: the tokenizer of {run.model.name} has no token that ends a text.\n"
-                "Give a tokenizer with an eos_token."
+                f"task {task.name}: neither tokenizer nor config.json of {run.model.name} names the end of a text."
+                "\nGive a tokenizer with an eos_token."
             )
         encoded, objective = {}, cls(tokenizer, end, task.max_new_tokens)
         for name, examples in splits.items():
@@ -125,7 +126,7 @@ class TextToWrite(Objective):
 
     def _text(self, tokens: list[int]) -> str:
         assert self.tokenizer is not None
-        row = [token for token in tokens if token != NO_TOKEN]
+        row = [token for token in tokens if token not in (NO_TOKEN, self.end)]
         return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
     def _refuse(self, run: Run, examples: list[Example], targets: list[list[int]]) -> None:
