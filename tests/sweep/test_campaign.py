@@ -124,7 +124,7 @@ def test_runs_in_slurms_queue_are_no_runs_to_make_and_are_waited_for_though_they
     lock = Lock(tmp_path / "runs" / running.run_id / "lock")
     lock.acquire()
     tasks = {job.run_id: Task("12", "x") for job in (running, pending)}
-    monkeypatch.setattr(campaign, "standing", lambda outputs: tasks)
+    monkeypatch.setattr(campaign, "jobs_in_queue", lambda outputs: tasks)
 
     def finish(job: Job) -> None:
         lock.release()
