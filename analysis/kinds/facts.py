@@ -18,13 +18,13 @@ NOT_ABOUT = ("title", "paper", "data", "digitisation")
 @register("facts")
 @dataclass(kw_only=True)
 class FactsAlone(Item):
-    """An item that is not reproduced here yet. Its facts hold `rows`, or `points` that were read off a figure."""
+    """An item that is not reproduced here. Its facts hold `rows`, or `points` that were read off a figure."""
 
     takes = ("protocol", "side")
 
     def text(self, request: Request) -> str:
         """Writes title, numbers, and what they are; says on stderr that nothing of ours stands beside them."""
-        print(f"{self._name} is not reproduced here yet: these are the paper's numbers alone.", file=sys.stderr)
+        print(f"{self._name} is not reproduced here: these are the paper's numbers alone.", file=sys.stderr)
         return json.dumps(self._json(), indent=1) if request.format == "json" else self._markdown()
 
     @property

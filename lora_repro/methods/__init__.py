@@ -43,7 +43,7 @@ def refuse_untrainable(name: str) -> None:
     """
     if name in METHODS and name not in trainable():
         raise InputError(
-            f"method={name} is counted here, not trained yet.\n"
+            f"method={name} can be counted here and not trained.\n"
             "Count it: python -m analysis budget --model MODEL --budget NUMBER; "
             f"train one of these: {', '.join(trainable())}."
         )

@@ -1,7 +1,7 @@
 """Adapter layers (paper, Section 5.1): a bottleneck with biases and a nonlinearity behind parts of a block.
 
 x + W_up f(W_down x + b_down) + b_up, 2 d b + b + d weights an adapter of bottleneck b. The backbone's own LayerNorms
-stay frozen, as in the authors' code (Houlsby et al. train them). Counted here, not trained yet.
+stay frozen, as in the authors' code (Houlsby et al. train them). Counted, not trained.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Prefix tuning (paper, Section 5.1): trained vectors of tokens that are put in.
 
-l_p of them stand before the input and l_i behind it. Counted by the paper's formulas, not trained yet.
+l_p of them stand before the input and l_i behind it. Counted by the paper's formulas, not trained.
 """
 
 from dataclasses import dataclass

@@ -15,9 +15,10 @@ from lora_repro.methods import MethodConfig
 from lora_repro.models.arch import Arch
 from lora_repro.models.load import label_order, put_labels_in_order
 from lora_repro.models.pickled import PLAIN
-from lora_repro.store.adapter_identity import adapter_folder, identify_adapter
+from lora_repro.store.adapter_identity import identify_adapter
 from lora_repro.store.digests import sha256_of
 from lora_repro.store.files import write_atomically
+from lora_repro.store.finished_runs import find_run
 from lora_repro.store.result import read_result
 
 log = logging.getLogger(__name__)
@@ -108,10 +109,8 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         InputError: If it is of another method, rank or scale, or a run on other weights, or was changed; or if the
             run trains nothing, and the head would be one that nobody trained.
     """
-    folder = adapter_folder(given)
-    if not folder.is_dir():
-        folder = Path(outputs) / "runs" / given
-    if not folder.is_dir():
+    folder = find_run(given, outputs)
+    if folder is None:
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )

@@ -74,7 +74,7 @@ def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epo
 
 @torch.inference_mode()
 def merge_max_abs_error(
-    model: nn.Module, method: MethodConfig, split: Encoded, where: torch.device, examples: int = 32
+    model: nn.Module, method: MethodConfig, split: Encoded, device: torch.device, examples: int = 32
 ) -> float | None:
     """Returns the largest change of a logit when the method is merged; None of a method that is not.
 
@@ -84,6 +84,6 @@ def merge_max_abs_error(
         return None
     copy = deepcopy(model).float().eval()
     first = list(range(min(examples, len(split.examples))))
-    unmerged = split.outputs(copy, first, Dtype.fp32, where)
+    unmerged = split.outputs(copy, first, Dtype.fp32, device)
     method.merge(copy)
-    return (split.outputs(copy, first, Dtype.fp32, where) - unmerged).abs().max().item()
+    return (split.outputs(copy, first, Dtype.fp32, device) - unmerged).abs().max().item()

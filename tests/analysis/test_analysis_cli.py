@@ -286,7 +286,7 @@ def test_a_scale_may_be_an_option_everywhere(command: str, tmp_path: Path, capsy
 
 def test_what_is_not_reproduced_prints_the_papers_numbers_alone(capsys: Captured) -> None:
     code, out, err = call(capsys, "table", "2")
-    assert code == 0 and err == "Table 2 is not reproduced here yet: these are the paper's numbers alone.\n"
+    assert code == 0 and err == "Table 2 is not reproduced here: these are the paper's numbers alone.\n"
     lora = next(line for line in out.splitlines() if line.startswith("| roberta_base") and " lora " in line)
     assert "| 300,000 " in lora and "| 87.5 ± 0.3 " in lora and "| 86.6 ± 0.7 " in lora
     code, out, _ = call(capsys, "table", "4", "--format", "json")

@@ -138,7 +138,7 @@ def test_training_a_method_that_is_only_counted_is_refused_in_words(name: str) -
         compose([f"method={name}"])
     words = explain(refused.value)
     assert (
-        words.startswith(f"method={name} is counted here, not trained yet.\n")
+        words.startswith(f"method={name} can be counted here and not trained.\n")
         and "lora, full, head_only, ft_top2, bitfit" in words
     )
 

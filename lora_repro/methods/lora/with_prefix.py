@@ -1,4 +1,4 @@
-"""LoRA beside trained vectors of tokens (paper, Appendix E). Counted here, not trained yet."""
+"""LoRA beside trained vectors of tokens (paper, Appendix E). Counted, not trained."""
 
 from dataclasses import dataclass
 from typing import ClassVar
