@@ -34,8 +34,9 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_launcher import BasicLauncher
         from hydra.core.plugins import Plugins
 
+        from lora_repro import machine as workers
         from lora_repro.errors import InputError
-        from lora_repro.sweep import campaign, workers
+        from lora_repro.sweep import campaign
         from lora_repro.sweep.on_ray import OnRay, RayLauncher
         from lora_repro.sweep.slurm_queue import JobFunction, Queue
 

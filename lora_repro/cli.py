@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from lora_repro import interrupt
 from lora_repro.config.catalogue import HOME, group_names, refuse_bare_sweep, refuse_no_choice
 from lora_repro.config.compose import refuse_repeated_keys
 from lora_repro.config.declared_types import as_declared
@@ -22,7 +23,6 @@ from lora_repro.costs import budget
 from lora_repro.errors import InputError, RunFailedError, describe_os_error, did_you_mean
 from lora_repro.sweep.grid import refuse_idle_scale
 from lora_repro.terminal import clean_streams
-from lora_repro.training import interrupt
 
 LONGEST_NAME = 255
 """The longest file name that file systems take; no key or choice is longer."""

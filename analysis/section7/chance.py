@@ -87,7 +87,7 @@ def inputs_of(run: Run, settings: Settings, sites: Sequence[Site]) -> list[Princ
     Raises:
         MissingInputError: If weights or data are missing.
     """
-    from lora_repro.models.second_moments import second_moments
+    from lora_repro.training.second_moments import second_moments
 
     found = second_moments(run, settings, sites)
     return [principal(found[site.name]) for site in sites]

@@ -18,8 +18,8 @@ from analysis.section7.rounding import Rounded, above_rounding, describe_roundin
 from analysis.section7.sides import Side, all_directions, nonzero, singular_values_of
 from analysis.section7.subspace import Directions, above_start, phi_grid, principal_angles, rho
 from lora_repro.errors import InputError
+from lora_repro.machine import cores
 from lora_repro.models.arch import ROLES
-from lora_repro.sweep.workers import cores
 
 MatrixPair = tuple[Matrix, Matrix]
 

@@ -43,9 +43,10 @@ def measure(resolved: Resolved, steps: int, rounded: bool = False) -> Measured:
     from torch import nn
 
     from lora_repro.costs.memory import GIB, estimate_run
+    from lora_repro.models import precision
     from lora_repro.tasks.encoding import encode
     from lora_repro.training import device as devices
-    from lora_repro.training import precision, train
+    from lora_repro.training import train
     from lora_repro.training.batches import batches, padded_length
 
     run = resolved.run

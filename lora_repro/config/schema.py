@@ -8,13 +8,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from lora_repro import machine as workers
 from lora_repro.config.catalogue import HOME, SCALES, group_names, preset
 from lora_repro.config.settings import ScaleConfig, Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, no_such_choice
 from lora_repro.methods import METHODS, MethodConfig
 from lora_repro.models.arch import Arch, ModelConfig
-from lora_repro.sweep import workers
 from lora_repro.tasks import FAMILIES, TaskConfig
 
 

@@ -15,11 +15,11 @@ from lora_repro.errors import InputError
 from lora_repro.methods import MethodConfig
 from lora_repro.models.arch import Arch, arch_of, is_counted
 from lora_repro.models.load import COPIED_UP_TO, is_eager_on_cpu, without_weights
+from lora_repro.models.precision import Products, computing_as, products_of, store_in_bf16
 from lora_repro.store.adapter import trained_tensors
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.heads import HeadWithClasses
 from lora_repro.tasks.objectives.label_words import LabelWords
-from lora_repro.training.precision import Products, computing_as, products_of, store_in_bf16
 
 GIB = 2**30
 FP32 = 4

@@ -19,8 +19,8 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.doctor.base import Finding, Subject, Verdict, device_of, rule, together
 from lora_repro.errors import cannot_write
+from lora_repro.machine import cores
 from lora_repro.store.files import write_atomically
-from lora_repro.sweep.workers import cores
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def dtype_speeds(subject: Subject) -> Finding:
     """Measures products of 1024 rows with a square matrix in both dtypes."""
     import torch
 
-    from lora_repro.training import precision
+    from lora_repro.models import precision
 
     device = device_of(subject)
     widths = dict.fromkeys([1024, *(job.resolved.run.arch.d_model for job in subject.jobs)])

@@ -35,9 +35,9 @@ from lora_repro.models.json_files import read_keys
 from lora_repro.models.meta import Unreadable, class_for
 from lora_repro.models.pickled import refuse_more_than_tensors
 from lora_repro.models.pooling import read_first_position, read_last_token
+from lora_repro.models.precision import Products, products_of
 from lora_repro.models.probe import refuse_other_scores
 from lora_repro.models.weights import weight_files
-from lora_repro.training.precision import Products, products_of
 
 DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
@@ -214,8 +214,8 @@ def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) 
     """
     folder = _folder(config, model_path, cache_dir)
     if folder is None:
-        roles = string.ascii_lowercase
-        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *roles, *(f"##{role}" for role in roles)]
+        letters = string.ascii_lowercase
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
         return BertTokenizer(vocab={token: position for position, token in enumerate(vocabulary)})
     only_spm = (folder / "spm.model").is_file() and not (folder / "tokenizer.json").is_file()
     if only_spm and find_spec("sentencepiece") is None:

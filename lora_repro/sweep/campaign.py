@@ -10,16 +10,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from lora_repro import interrupt
 from lora_repro.config.grammar import quoted
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
-from lora_repro.mirror import run_names
 from lora_repro.store.record import Record, State
+from lora_repro.sweep import run_names
 from lora_repro.sweep.estimate import Timings, expected
 from lora_repro.sweep.grid import Job, Sweep
 from lora_repro.sweep.slurm_queue import Queue, jobs_in_queue
 from lora_repro.sweep.watch import Watch, duration
-from lora_repro.training import interrupt
 from lora_repro.training.job import set_up_logging
 
 MOST_DEATHS = 2

@@ -16,11 +16,11 @@ from hydra.core.utils import JobReturn, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunInterruptedError
 from lora_repro.sweep.watch import failed
-from lora_repro.training import interrupt
 
 POLL_S = 0.5
 STORE_BYTES = 75 * 2**20

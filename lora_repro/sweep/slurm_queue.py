@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 
+from lora_repro import interrupt
 from lora_repro.errors import InputError, RunFailedError
 from lora_repro.store import files
 from lora_repro.store.reading import read_json
 from lora_repro.store.result import read_result
 from lora_repro.sweep import slurm
 from lora_repro.sweep.watch import failed
-from lora_repro.training import interrupt
 
 EARLY_S = 60
 """Slurm may send the signal of --signal this much earlier than asked (man sbatch)."""

@@ -11,9 +11,9 @@ from contextlib import contextmanager, nullcontext, suppress
 import psutil
 from hydra.core.utils import JobReturn, JobStatus
 
+from lora_repro import interrupt
 from lora_repro.store.lock import read_owner
 from lora_repro.store.record import Record
-from lora_repro.training import interrupt
 
 WATCH_S = 0.5
 LOG_EVERY_S = 30.0

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
+from lora_repro import interrupt
 from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import LogConfig, Resume
 from lora_repro.store import files
 from lora_repro.store.adapter import save_snapshot
 from lora_repro.store.record import Record
-from lora_repro.training import interrupt
 
 SCHEMA = 1
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.settings import LogConfig
@@ -16,7 +17,6 @@ from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, R
 from lora_repro.mirror import notify
 from lora_repro.store.files import leaving_none_empty
 from lora_repro.store.record import Record, State
-from lora_repro.training import interrupt
 
 log = logging.getLogger(__name__)
 

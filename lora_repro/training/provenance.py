@@ -12,7 +12,7 @@ import torch
 from lora_repro import __version__
 from lora_repro.config.catalogue import HOME
 from lora_repro.config.schema import Dtype
-from lora_repro.training.precision import has_fast_bf16
+from lora_repro.models.precision import has_fast_bf16
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 SETTINGS = (

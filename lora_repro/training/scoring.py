@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lora_repro import interrupt
 from lora_repro.config.schema import Dtype
 from lora_repro.tasks import LOSS, TaskConfig
 from lora_repro.tasks.encoding import Encoded
-from lora_repro.training import interrupt
 
 BATCH = 64
 

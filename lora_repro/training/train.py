@@ -12,20 +12,20 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
 
-from lora_repro import draw
+from lora_repro import draw, interrupt
 from lora_repro.config.resolve import Resolved
 from lora_repro.config.schema import Dtype, Run, Schedule
 from lora_repro.errors import DivergedError
 from lora_repro.mirror import notify
 from lora_repro.models.load import load
+from lora_repro.models.precision import store_in_bf16
 from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
 from lora_repro.tasks.encoding import Encoded, encode
-from lora_repro.training import checks, interrupt, provenance, scoring
+from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.batches import batches
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory
-from lora_repro.training.precision import store_in_bf16
 
 SCORED = ("eval", "test")
 SAY_EVERY_S = 30

@@ -31,8 +31,8 @@ from lora_repro.methods import (
 )
 from lora_repro.models.arch import Arch, arch_of
 from lora_repro.models.load import without_weights
+from lora_repro.models.precision import Products, store_in_bf16
 from lora_repro.store.adapter import save_adapter
-from lora_repro.training.precision import Products, store_in_bf16
 from lora_repro.training.train import build as build_run
 
 CPU = torch.device("cpu")

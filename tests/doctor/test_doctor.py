@@ -17,7 +17,8 @@ from lora_repro import doctor
 from lora_repro.doctor import Check, Verdict, machine
 from lora_repro.methods.lora.layers import LoRAUpdate
 from lora_repro.models import load as models
-from lora_repro.training import precision, train
+from lora_repro.models import precision
+from lora_repro.training import train
 
 TINY = ("model=tiny_bert", "task=generated", "compute.device=cpu", "compute.threads=1")
 Patch = pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from torch import nn
 
 from analysis.adapters import read
 from analysis.adapters.base import Options
+from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.doctor.base import Subject, Verdict
@@ -28,7 +29,6 @@ from lora_repro.models.arch import Arch, Site
 from lora_repro.store.finished_runs import run_of
 from lora_repro.store.record import Record
 from lora_repro.sweep.grid import Job
-from lora_repro.training import interrupt
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
 

@@ -13,12 +13,13 @@ from omegaconf import DictConfig
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.methods.lora.layers import merge
 from lora_repro.store.record import Record
 from lora_repro.tasks.encoding import encode
-from lora_repro.training import checkpoint, interrupt
+from lora_repro.training import checkpoint
 from lora_repro.training.checkpoint import Checkpointer
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build

@@ -28,8 +28,8 @@ from helpers.launched_sweeps import (
 from helpers.waiting import PATIENCE_S, wait_for
 from hydra import compose, initialize_config_dir
 
+from lora_repro import machine as workers
 from lora_repro.config.catalogue import HOME
-from lora_repro.sweep import workers
 
 
 def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path) -> None:

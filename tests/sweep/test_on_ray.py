@@ -9,10 +9,10 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from lora_repro import interrupt
 from lora_repro.config.compose import compose
 from lora_repro.errors import RunInterruptedError
 from lora_repro.sweep import on_ray
-from lora_repro.training import interrupt
 
 Task = dict[str, Any]
 """A job: its number, and how it ends."""

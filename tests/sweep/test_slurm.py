@@ -10,8 +10,9 @@ import joblib
 import pytest
 from hydra.core.utils import JobReturn
 
+from lora_repro import machine as workers
 from lora_repro.errors import InputError, RunFailedError
-from lora_repro.sweep import slurm, slurm_queue, workers
+from lora_repro.sweep import slurm, slurm_queue
 
 SHOWN = """JobId=12 JobName=lora_repro
    JobState={} Reason=None Dependency=(null)

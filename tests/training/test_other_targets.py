@@ -14,6 +14,7 @@ from analysis.listing import listed
 from analysis.render.listing import markdown as runs_markdown
 from analysis.render.tables import markdown
 from analysis.sweep_table import read_sweep
+from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.store.finished_runs import run_of
@@ -21,7 +22,6 @@ from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.recorded import task_of
-from lora_repro.training import interrupt
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.job import run_job
 

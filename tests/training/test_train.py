@@ -18,12 +18,12 @@ from lora_repro.errors import RunFailedError
 from lora_repro.methods import METHODS, trainable
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate, merge
 from lora_repro.models.load import _template
+from lora_repro.models.precision import products
 from lora_repro.store.record import Record, State
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, train
 from lora_repro.training.batches import batches
 from lora_repro.training.job import run_job
-from lora_repro.training.precision import products
 from lora_repro.training.train import build
 
 CPU = torch.device("cpu")

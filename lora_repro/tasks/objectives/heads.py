@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from lora_repro.config.schema import Dtype, Run
+from lora_repro.models.precision import products
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.base import Answer, Objective, padded, unpadded
-from lora_repro.training.precision import products
 
 
 class Head(Objective):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_repro.config.schema import Dtype
+from lora_repro.models.precision import products
 from lora_repro.tasks.encoding import Encoded
-from lora_repro.training.precision import products
 
 NO_TOKEN = -1
 """Pads rows of tokens that follow a prompt. No tokenizer has it, while a padding token may also end a text."""

@@ -4,8 +4,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lora_repro.config.compose import compose
-from lora_repro.mirror.run_names import overrides
 from lora_repro.sweep.grid import load
+from lora_repro.sweep.run_names import overrides
 
 TINY = ("model=tiny_bert", "task=generated")
 

@@ -53,7 +53,7 @@ def second_moments(
     folder = Path(settings.paths.cache).expanduser() / "second_moments" / _key(run, examples)
     found = {site.name: _cached(folder / f"{site.name}.npy", site) for site in sites}
     if absent := [site for site in sites if found[site.name] is None]:
-        from lora_repro.models import activations
+        from lora_repro.training import activations
 
         for name, matrix in activations.measure(run, settings, absent, examples, VECTORS).items():
             found[name] = matrix

@@ -13,10 +13,10 @@ from helpers.fixture_types import Compose
 
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.errors import InputError
-from lora_repro.models import activations
 from lora_repro.models.load import load_model
-from lora_repro.models.second_moments import VECTORS, _key, second_moments
 from lora_repro.tasks.encoding import encode
+from lora_repro.training import activations
+from lora_repro.training.second_moments import VECTORS, _key, second_moments
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,7 +111,7 @@ def test_what_is_kept_is_read_without_torch(tiny: Compose, tmp_path: Path) -> No
     code = f"""
 import pickle, sys
 sys.modules["torch"] = None
-from lora_repro.models.second_moments import second_moments
+from lora_repro.training.second_moments import second_moments
 print(sum(float(matrix.sum()) for matrix in second_moments(*pickle.load(open({str(given)!r}, "rb"))).values()))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lora_repro.config.schema import Dtype
-from lora_repro.training.precision import RoundedProducts, products
+from lora_repro.models.precision import RoundedProducts, products
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def test_rounded_products_are_those_of_autocast(monkeypatch: pytest.MonkeyPatch)
 
     assert max(errors()) < 1e-3
     monkeypatch.setattr(
-        "lora_repro.training.precision._rounded",
+        "lora_repro.models.precision._rounded",
         lambda value: value.float() if isinstance(value, torch.Tensor) else value,
     )
     assert min(errors()) > 2e-3
@@ -56,5 +56,5 @@ def test_fp32_leaves_products_alone() -> None:
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_bf16_is_autocast_where_the_hardware_has_it(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_repro.training.precision.has_fast_bf16", lambda device: fast)
+    monkeypatch.setattr("lora_repro.models.precision.has_fast_bf16", lambda device: fast)
     assert isinstance(products(Dtype.bf16, CPU), torch.autocast if fast else RoundedProducts)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from lora_repro import interrupt
 from lora_repro.errors import RunInterruptedError
-from lora_repro.training import interrupt
 
 
 @pytest.fixture
