@@ -197,7 +197,7 @@ def test_inspect_needs_no_torch_and_no_pandas_for_safetensors(tmp_path: Path) ->
 
     write_peft(tmp_path / "a", factors(r=2, seed=0))
     command = [sys.executable, "-X", "importtime", "-m", "analysis", "inspect", str(tmp_path / "a")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "analysis.adapters" in imported and not imported & {"torch", "pandas", "transformers", "matplotlib"}
     assert load_file(tmp_path / "a" / "adapter_model.safetensors")

@@ -207,7 +207,7 @@ def test_an_adapter_of_gpt3s_size_takes_seconds_and_little_memory(
     command += ["--html", str(tmp_path / "page.html")] * html
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     finally:
         for file in files:
             file.unlink()
