@@ -22,10 +22,11 @@ from pathlib import Path
 
 from analysis.commands import adapters as explore
 from analysis.commands import items, section7, tables
-from analysis.commands.options import DEFAULT_STORE, taken
-from analysis.commands.output import refuse_outputs, write_output
-from analysis.render.words import paragraph
+from analysis.commands.options import taken
+from analysis.foreign_text import paragraph
+from analysis.output import refuse_outputs, write_output
 from analysis.states import PLANNED, counts, label
+from analysis.store import DEFAULT_STORE
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
 

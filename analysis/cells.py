@@ -9,18 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cell import Cell, PaperFact, Place, Table, label, records, value_of
-from analysis.commands.options import DEFAULT_STORE
 from analysis.join import Commands, planned_runs, refuse_mixed, seed_runs
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
+from analysis.store import DEFAULT_STORE
+from analysis.verdicts import verdict_of
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job, Point, Sweep, load
 from lora_repro.tasks import Metric, TaskConfig, Unit
-
-VERDICTS = {"smoke": "smoke: plumbing, not judged", "demo": "demo, not judged"}
-"""What is said of our cells by scale, before any claim is judged."""
-NOT_JUDGED_YET = "not judged yet"
 
 
 def cells(
@@ -78,7 +75,7 @@ def read_cells(
     found = []
     for place in _places(item, [*jobs, *planned], paper):
         fact = paper.get((place.task, place.row, place.column))
-        verdict = VERDICTS.get(scale, NOT_JUDGED_YET) if place in jobs or place in planned else None
+        verdict = verdict_of(scale) if place in jobs or place in planned else None
         if place in jobs:
             run = jobs[place][0].resolved.run
             metric = _metric(item, run.task)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from analysis.cell import SeedRun
 from analysis.protocol import Protocol, pick
-from analysis.runs import elsewhere, flat, run_status
+from analysis.runs import flat, run_status
 from analysis.states import NOT_COUNTED, PLANNED
+from analysis.store import elsewhere
 from lora_repro.config.grammar import quoted
 from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError

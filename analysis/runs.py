@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.commands.options import DEFAULT_STORE
 from analysis.states import NOT_COUNTED
 from lora_repro.errors import InputError
 from lora_repro.store.lock import GRACE_S, Owner
 from lora_repro.store.record import Record
 from lora_repro.store.result import read_result
 from lora_repro.store.status import State, last_written
-from lora_repro.sweep.grid import overrides
 from lora_repro.sweep.watch import duration
 
 WHOLE = ("metrics_by_epoch", "params.by_module")
@@ -33,11 +31,6 @@ class RunStatus(NamedTuple):
     """Who computes it, or why it failed, diverged, was interrupted or is not counted, as far as the record says."""
     result: dict[str, Any] | None
     """What result.json holds, when the run is finished."""
-
-
-def elsewhere(store: str | Path) -> list[str]:
-    """Returns the overrides that make a run write into this store."""
-    return [] if str(store) == DEFAULT_STORE else overrides({"paths.outputs": str(store)})
 
 
 def run_status(store: str | Path, run_id: str) -> RunStatus:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.cell import Cell, Place, Table, label, value_of
-from analysis.commands.options import DEFAULT_STORE
 from analysis.join import Commands, refuse_mixed, seed_runs
 from analysis.protocol import Protocol
 from analysis.runs import flat
+from analysis.store import DEFAULT_STORE
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.store.record import plain

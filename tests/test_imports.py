@@ -49,10 +49,18 @@ def test_the_walk_sees_imports_at_the_top_in_functions_and_by_from() -> None:
         ("hydra_plugins", "analysis"),
         ("lora_repro/methods", "lora_repro.tasks"),
         ("lora_repro/tasks", "lora_repro.methods"),
+        ("analysis/section7", "analysis.render"),
+        ("analysis/adapters", "analysis.render"),
     ],
 )
 def test_no_import_points_back(folder: str, target: str) -> None:
     assert importers(folder, target) == set()
+
+
+def test_only_the_command_line_imports_its_commands() -> None:
+    imported = importers("analysis", "analysis.commands")
+    assert "analysis/__main__.py" in imported
+    assert {name for name in imported if not name.startswith("analysis/commands/")} == {"analysis/__main__.py"}
 
 
 def test_lora_is_known_in_its_own_folder_and_nowhere_else() -> None:

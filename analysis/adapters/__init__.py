@@ -15,8 +15,7 @@ from analysis.adapters.peft import is_peft
 from analysis.adapters.runs import is_run, read_run
 from analysis.adapters.tensors import open_folder, open_tensors
 from analysis.adapters.toolkits import read_settings_folder
-from analysis.render.words import shown
-from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.errors import InputError, MissingInputError, did_you_mean, shown
 from lora_repro.store.adapter_identity import adapter_folder
 from lora_repro.store.digests import as_written
 from lora_repro.store.finished_runs import find_run

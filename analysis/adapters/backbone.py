@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.adapters.tensors import Tensors, open_folder, open_tensors
-from analysis.render.words import shown
 from lora_repro.config.catalogue import group_names
 from lora_repro.config.schema import load_group
 from lora_repro.draw import random_weight
-from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.errors import InputError, MissingInputError, did_you_mean, shown
 from lora_repro.models.arch import Arch, ModelConfig, Site, Source, arch_of, is_counted
 from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import default_cache, find_model

@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
-from analysis.commands.options import DEFAULT_STORE
-from analysis.render.words import grouped, shown
+from analysis.foreign_text import grouped
 from analysis.section7.rounding import Rounding
 from analysis.section7.update import Update
-from lora_repro.errors import InputError
+from analysis.store import DEFAULT_STORE
+from lora_repro.errors import InputError, shown
 from lora_repro.models.arch import ROLES, Part
 
 _LAST = 10**9

@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from analysis.render.words import grouped, shown
-from lora_repro.errors import InputError
+from analysis.foreign_text import grouped
+from lora_repro.errors import InputError, shown
 
 _LEARNED_INPUTS = "learned inputs to the model, which change no weight"
 

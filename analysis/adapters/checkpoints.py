@@ -8,9 +8,9 @@ from jaxtyping import Float
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Matrix, Options, is_transposed, rows_of, sites_in
 from analysis.adapters.tensors import Shape, Tensors
-from analysis.render.words import grouped, shown
+from analysis.foreign_text import grouped
 from analysis.section7.rounding import rounding_of
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, shown
 from lora_repro.models.arch import Part
 
 _DENSE_UP_TO = 1024

@@ -12,8 +12,8 @@ from analysis.adapters.base import Factors
 from analysis.adapters.beside import refuse_other_method, sort_out
 from analysis.adapters.products import Product, products_in
 from analysis.adapters.tensors import Tensors
-from analysis.render.words import grouped, shown
-from lora_repro.errors import InputError
+from analysis.foreign_text import grouped
+from lora_repro.errors import InputError, shown
 
 _COMPONENT = r"(?P<module>(?:unet|text_encoder(?:_2)?|transformer(?=\.(?:single_)?transformer_blocks))\..+)"
 """Of a pipeline: `transformer` alone begins GPT-2's names too."""

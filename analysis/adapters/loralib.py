@@ -16,8 +16,8 @@ from analysis.adapters.beside import vector_note
 from analysis.adapters.layouts import FactorNames, FileContents, alpha_of, factors, refuse_misfits, widths
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.tensors import Shape, Tensors
-from analysis.render.words import grouped, shown
-from lora_repro.errors import InputError, MissingInputError
+from analysis.foreign_text import grouped
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.models.arch import ROLES, Part
 
 _AUTHORS = ("q", "v")

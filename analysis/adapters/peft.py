@@ -16,8 +16,7 @@ from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, 
 from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.replication import replicated, replication_note
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.render.words import shown
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from analysis.adapters.beside import METHODS
-from analysis.render.words import listed, shown
-from lora_repro.errors import InputError
+from analysis.foreign_text import listed
+from lora_repro.errors import InputError, shown
 from lora_repro.methods.lora.peft_settings import MORE_THAN_BA, PeftLoRA, other_settings
 
 _STARTS_IN_W0 = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from analysis.adapters.tensors import Tensors
-from analysis.render.words import shown
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.models.pickled import PLAIN
 
 _NESTS = ("model_state_dict", "state_dict", "model", "module")

@@ -17,8 +17,7 @@ from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Factors, Matrix, rows_of, sites_in
 from analysis.adapters.checkpoints import first_directions
 from analysis.adapters.tensors import Tensors
-from analysis.render.words import shown
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, shown
 from lora_repro.models.arch import Part
 
 _PART = re.compile(

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.adapters.backbone import Backbone
-from analysis.render.words import shown
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.models.arch import Site
 
 _NUMBER = re.compile(r"((?:^|\.)(?:layers|encoder\.layer|h)\.)(\d{1,6})(?=\.)")

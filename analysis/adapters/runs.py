@@ -9,11 +9,10 @@ from analysis.adapters.base import Adapter, Factors, Matrix, MatrixSite, Options
 from analysis.adapters.checkpoints import first_directions, read_checkpoint
 from analysis.adapters.layouts import FactorNames, factors, refuse_misfits, widths
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.render.words import shown
 from analysis.section7.starts import start_of
 from lora_repro.config.identity import run_name
 from lora_repro.config.schema import Run
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
 from lora_repro.methods.lora.names import FACTORS, factor_name

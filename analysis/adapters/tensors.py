@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from analysis.render.words import grouped, shown
-from lora_repro.errors import InputError, MissingInputError
+from analysis.foreign_text import grouped
+from lora_repro.errors import InputError, MissingInputError, shown
 
 Shape = tuple[int, ...]
 

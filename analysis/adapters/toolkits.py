@@ -15,8 +15,7 @@ from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import FUSED
 from analysis.adapters.peft import read_peft
 from analysis.adapters.tensors import Tensors, open_tensors
-from analysis.render.words import shown
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods.lora.peft_settings import lora_settings, settings_of
 from lora_repro.store.adapter_identity import PEFT_CONFIG
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.commands.options import SIDES
-from analysis.commands.output import write_output
+from analysis.output import write_output
 from lora_repro.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, SIDES, request_of, store_arguments
+from analysis.commands.options import PROTOCOLS, SIDES, request_of
+from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
 if TYPE_CHECKING:

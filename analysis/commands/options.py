@@ -9,19 +9,11 @@ from lora_repro.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from analysis.items import Item, Request
 
-DEFAULT_STORE = "outputs"
-"""The folder that holds runs/, where none is given."""
-
 SIDES = ("A", "B", "dW-right", "dW-left")
 """analysis.section7.sides.Side, spelt out so that --help imports no numpy; a test holds the two equal."""
 
 PROTOCOLS = ("last_epoch", "best_epoch_on_dev", "held_out")
 """analysis.protocol.Protocol, spelt out so that --help imports no pandas; a test holds the two equal."""
-
-
-def store_arguments(store: str) -> list[str]:
-    """Returns the option that names a store, where it is not the one that is read anyway."""
-    return [] if store == DEFAULT_STORE else ["--runs", store]
 
 
 def taken(options: argparse.Namespace, key: str, option: str | None, flag: str) -> str | None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from analysis.cells import NOT_JUDGED_YET, VERDICTS
 from analysis.items import Item, Picture, Request, facts_of, names, register
 from analysis.protocol import Protocol
 from analysis.render.scatter import Point, draw_points
 from analysis.stats import half_width_in_standard_errors, summarise
+from analysis.verdicts import verdict_sentence
 from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job
@@ -126,7 +126,7 @@ class ScatterData(NamedTuple):
 
 def read_scatter(item: Scatter, request: Request) -> ScatterData:
     """Reads the sweep's cells from the store."""
-    from analysis.runs import elsewhere
+    from analysis.store import elsewhere
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
@@ -298,6 +298,4 @@ def _states(cell: Cell) -> str:
 def _verdict(data: ScatterData) -> list[str]:
     if not data.ours:
         return []
-    footnotes = names()["footnotes"]
-    known = dict.fromkeys(name for cell in data.ours for name in (cell.model, cell.task) if name in footnotes)
-    return [" ".join([f"Verdict: {VERDICTS.get(data.scale, NOT_JUDGED_YET)}.", *(footnotes[name] for name in known)])]
+    return [verdict_sentence(data.scale, (name for cell in data.ours for name in (cell.model, cell.task)))]

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.cells import NOT_JUDGED_YET, VERDICTS
-from analysis.items import names
 from analysis.section7.chance import GAUSSIAN, INPUTS, NULLS, START, keeps_B
 from analysis.section7.compared_runs import Permuted
 from analysis.section7.control import Control
@@ -13,6 +11,7 @@ from analysis.section7.grid import Grid
 from analysis.section7.item import PAPER_DEPTH, UpdateItem, layer_at
 from analysis.section7.nulls import Band, outside
 from analysis.section7.sides import Side
+from analysis.verdicts import verdict_sentence
 from lora_repro.config.schema import Run
 from lora_repro.methods import LoRAConfig
 
@@ -44,9 +43,7 @@ def about(run: Run) -> str:
 
 def verdict(run: Run, scale: str) -> str:
     """Says whether the result is judged, and what a reader must know about model and task."""
-    footnotes = names()["footnotes"]
-    known = [footnotes[name] for name in (run.model.name, run.task.name) if name in footnotes]
-    return " ".join([f"Verdict: {VERDICTS.get(scale, NOT_JUDGED_YET)}.", *known])
+    return verdict_sentence(scale, (run.model.name, run.task.name))
 
 
 def describe_layers(item: UpdateItem, run: Run) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 
 from analysis.adapters import Adapter
 from analysis.adapters.names import holder
-from analysis.render.words import shown
 from analysis.section7.comparison import Compared, Comparison
 from analysis.section7.inspection import Inspected
 from analysis.section7.subspace import near_equal
+from lora_repro.errors import shown
 
 _PAGE = Path(__file__).parent / "page"
 

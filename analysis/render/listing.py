@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Sequence
 
-from analysis.commands.options import DEFAULT_STORE
+from analysis.foreign_text import paragraph
 from analysis.listing import Listed, row, varying
 from analysis.render import lines
 from analysis.render.differences import word
-from analysis.render.words import paragraph, shown
 from analysis.states import counts, label
+from analysis.store import store_arguments
+from lora_repro.errors import shown
 
 
 def to_json(runs: Sequence[Listed]) -> str:
@@ -61,8 +62,7 @@ def overview(runs: Sequence[Listed], store: str) -> str:
         for kind, some in kinds.items()
     ]
     reasons = [f"{label(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None]
-    elsewhere = [] if store == DEFAULT_STORE else ["--runs", store]
-    each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *elsewhere])}"] if runs else []
+    each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *store_arguments(store)])}"] if runs else []
     return "\n".join([*overall, summary(runs, store), *reasons, *each])
 
 

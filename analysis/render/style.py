@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from analysis.commands.output import write_output
+from analysis.output import write_output
 from analysis.section7.chance import GAUSSIAN, INPUTS, START
 from lora_repro.errors import InputError
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from analysis.adapters import Adapter
+from analysis.foreign_text import markdown
 from analysis.render.lines import aligned
-from analysis.render.words import markdown, shown
 from analysis.section7.comparison import Compared, Comparison
 from analysis.section7.inspection import Inspected, Inspection
 from analysis.section7.subspace import near_equal, shared_dimensions
+from lora_repro.errors import shown
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Characters with which a formula begins in a spreadsheet (OWASP, CSV Injection), in full width too."""

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from analysis.runs import elsewhere, flat, run_status
+from analysis.runs import flat, run_status
 from analysis.section7.item import UpdateItem
 from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.section7.update import Update
 from analysis.states import label
+from analysis.store import elsewhere
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Run

@@ -10,14 +10,14 @@ from jaxtyping import Float
 
 from analysis.adapters import Adapter, Loaded, Matrix
 from analysis.adapters.names import canonical, stack_of
-from analysis.render.words import grouped, shown
+from analysis.foreign_text import grouped
 from analysis.section7.alike import Alike, alike, describe_alike
 from analysis.section7.inspection import Inspected, figures, notes_on, since_start
 from analysis.section7.nulls import expected_phi
 from analysis.section7.rounding import Rounded, above_rounding, describe_rounding
 from analysis.section7.sides import Side, all_directions, nonzero, singular_values_of
 from analysis.section7.subspace import Directions, above_start, phi_grid, principal_angles, rho
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, shown
 from lora_repro.machine import cores
 from lora_repro.models.arch import ROLES
 

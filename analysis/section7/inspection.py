@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters import Adapter, Loaded, Matrix, Origin
-from analysis.render.words import grouped, listed, shown
+from analysis.foreign_text import grouped, listed
 from analysis.section7.projection import squared_norm
 from analysis.section7.rounding import Rounded, above_rounding, describe_rounding
 from analysis.section7.sides import singular_values_of
 from analysis.section7.subspace import above_edge, effective_rank, energy, moved, norm, stable_rank, variance_of
-from lora_repro.errors import InputError, MissingInputError
+from lora_repro.errors import InputError, MissingInputError, shown
 
 ROUNDING = 1e-6
 """Part of ||dW||_F^2 that may be missing although all singular values are there."""

@@ -15,8 +15,8 @@ from analysis.adapters import Options, read
 from analysis.adapters.backbone import Backbone, _endings, _without_first_names
 from analysis.adapters.names import named
 from analysis.adapters.tensors import open_tensors
+from analysis.foreign_text import grouped, listed
 from analysis.render import updates
-from analysis.render.words import grouped, listed
 from analysis.section7.comparison import compare
 from analysis.section7.inspection import Inspected, inspect
 from analysis.section7.sides import Side

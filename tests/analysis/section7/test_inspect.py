@@ -13,9 +13,10 @@ from helpers.handmade_adapters import factors, write_loralib, write_peft
 from safetensors.numpy import load_file, save_file
 
 from analysis.adapters import Loaded, Matrix
-from analysis.render.words import grouped, markdown, shown
+from analysis.foreign_text import grouped, markdown
 from analysis.section7.inspection import figures
 from analysis.section7.update import Update
+from lora_repro.errors import shown
 
 
 def test_the_figures_are_those_of_the_dense_update(tmp_path: Path, capsys: Captured) -> None:

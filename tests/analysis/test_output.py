@@ -10,7 +10,7 @@ from helpers.fixture_types import Captured
 from helpers.handmade_adapters import factors, write_peft
 from matplotlib.figure import Figure
 
-from analysis.commands.output import write_output
+from analysis.output import write_output
 from analysis.render import style
 from lora_repro.errors import InputError
 
