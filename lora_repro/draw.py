@@ -7,21 +7,22 @@ method, rank or dtype changes the order of the examples.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
-_only_shapes: list[bool] = []
-"""Holds something while `only_shapes` is in force."""
+_only_shapes: ContextVar[bool] = ContextVar("only_shapes", default=False)
+"""True while `only_shapes` is in force, in its thread alone."""
 
 
 @contextmanager
 def only_shapes() -> Iterator[None]:
     """Lets `uniform` and `normal` return arrays without values, at no cost, for a model whose sizes alone matter."""
-    _only_shapes.append(True)
+    before = _only_shapes.set(True)
     try:
         yield
     finally:
-        _only_shapes.pop()
+        _only_shapes.reset(before)
 
 
 def generator(*key: str | int | tuple[int, ...]) -> np.random.Generator:
@@ -39,7 +40,7 @@ def uniform(seed: int, name: str, shape: tuple[int, ...], bound: float) -> np.nd
     The shape is a part of the key, so A at r = 8 is not the first rows of A at r = 64: otherwise an untrained
     phi(A_8, A_64) would be 1, and Figure 3 of the paper would seem to hold without any training.
     """
-    if _only_shapes:
+    if _only_shapes.get():
         return np.empty(shape, np.float32)
     draws = generator("parameter", seed, name, shape).random(shape, dtype=np.float32)
     return (2 * draws - 1) * np.float32(bound)
@@ -47,7 +48,7 @@ def uniform(seed: int, name: str, shape: tuple[int, ...], bound: float) -> np.nd
 
 def normal(seed: int, name: str, shape: tuple[int, ...], std: float) -> np.ndarray:
     """Draws a float32 array from N(0, std), keyed as `uniform` is."""
-    if _only_shapes:
+    if _only_shapes.get():
         return np.empty(shape, np.float32)
     return (generator("parameter", seed, name, shape).standard_normal(shape) * std).astype(np.float32)
 

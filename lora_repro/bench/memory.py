@@ -66,7 +66,7 @@ def measure(resolved: Resolved, steps: int, rounded: bool = False) -> Measured:
             state.optimizer.step()
             state.optimizer.zero_grad()
         peak = devices.peak_memory_gib(device)
-        length = padded_length(max(lengths[index] for index in longest))
+        length = padded_length(max(lengths[index] for index in longest)) + split.objective.reserved
         found = estimate_run(run, device, length)
     total = found.on(device) or 0
     dtype = f"{run.train.dtype.value}{' rounded' * rounded}"

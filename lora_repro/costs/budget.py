@@ -111,8 +111,8 @@ class Line(NamedTuple):
         one, two = (count_at(method, arch, size) for size in (1, 2))
         if one == two:
             raise InputError(
-                f"method.budget: method.{method.size_key} changes no count, as method.r_pattern sets the rank of every "
-                f"adapted matrix (given: {method.budget}).\nLeave one of the two out."
+                f"method.budget: method.{method.size_key} changes no count, as other settings of the method set it for "
+                f"every part (given: {method.budget}).\nLeave method.budget out, or those settings."
             )
         return cls(2 * one - two, two - one, method.largest(arch))
 

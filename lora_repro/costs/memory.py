@@ -1,4 +1,4 @@
-"""Bytes that a run holds while it trains: a step is taken without data (trace.py), on the model and with the method.
+"""Bytes that a run holds while it trains, by one training step on tensors that have shapes and no data (trace.py).
 
 What a CPU adds, the process and what its heap wastes, is measured: python -m lora_repro.bench.memory.
 """
@@ -14,12 +14,12 @@ from lora_repro.costs.trace import Trace, build, trace
 from lora_repro.errors import InputError
 from lora_repro.methods import MethodConfig
 from lora_repro.models.arch import Arch, arch_of, is_counted
+from lora_repro.models.attached import attach
 from lora_repro.models.load import COPIED_UP_TO, is_eager_on_cpu, without_weights
-from lora_repro.models.precision import Products, computing_as, products_of, store_in_bf16
+from lora_repro.models.precision import Products, computing_as, products_of
 from lora_repro.store.adapter import trained_tensors
 from lora_repro.tasks.encoding import Encoded
-from lora_repro.tasks.objectives.heads import HeadWithClasses
-from lora_repro.tasks.objectives.label_words import LabelWords
+from lora_repro.tasks.objectives.without_task import made_up_for
 
 GIB = 2**30
 FP32 = 4
@@ -137,7 +137,7 @@ def estimate_run(run: Run, device: torch.device, length: int | None = None) -> M
     Args:
         run: The run.
         device: Where it is trained.
-        length: Tokens of its longest batch (None: as many as an input may have).
+        length: Tokens of its longest batch, with what is written behind it (None: as many as train.max_length).
     """
     length = min(length or run.train.max_length, run.train.max_length)
     products = products_of(run.train.dtype, device)
@@ -147,11 +147,16 @@ def estimate_run(run: Run, device: torch.device, length: int | None = None) -> M
 
 
 def heaviest(runs: Iterable[Run]) -> list[Run]:
-    """Returns of each model, method, dtype and shape of batches the run that trains most: few need to be estimated."""
+    """Returns the runs whose memory is worth an estimate: one of each model, task, method, dtype and shape of batches.
+
+    It is the one that trains the most weights. That need not be the one that holds most, as other targets hold other
+    activations; the difference is small beside what the groups differ in.
+    """
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
         train = run.train
-        key = (run.model.name, run.task.head_width, run.method.name, train.dtype, train.batch_size, train.max_length)
+        task = (run.task.name, run.task.head_width)
+        key = (run.model.name, *task, run.method.name, train.dtype, train.batch_size, train.max_length)
         other = found.setdefault(key, run)
         if run.trained_by_method > other.trained_by_method:
             found[key] = run
@@ -198,9 +203,7 @@ def _traced(case: Case) -> _Found:
 
     def assemble() -> nn.Module:
         model = without_weights(case.config, arch, _head_width(arch), case.dropout, batch.attention)
-        method.attach(model, arch, seed=0)
-        if batch.products is not Products.fp32:
-            store_in_bf16(model, method, arch.has_bare_embeddings)
+        attach(model, method, arch, seed=0, in_bf16=batch.products is not Products.fp32)
         return model.train()
 
     model = build(assemble)
@@ -211,18 +214,10 @@ def _traced(case: Case) -> _Found:
 def loss(model: nn.Module, case: Case) -> Tensor:
     """Computes the loss of a batch in which one example is shorter than the others, so that there is a mask."""
     batch = case.batch
-    split = case.split if case.split is not None else _made_up(case)
+    split = case.split if case.split is not None else made_up_for(case.arch, batch.size, batch.length)
     mask, lengths = split.inputs["attention_mask"].clone(), split.lengths.clone()
-    if batch.length > 1:
-        mask[0, -1], lengths[0] = 0, batch.length - 1
+    if (longest := mask.shape[1]) > 1:
+        mask[0, -1], lengths[0] = 0, longest - 1
     split = split._replace(inputs={**split.inputs, "attention_mask": mask}, lengths=lengths)
     with computing_as(batch.products):
         return split.loss(model, list(range(batch.size)), Dtype.bf16, CPU)
-
-
-def _made_up(case: Case) -> Encoded:
-    size, length = case.batch.size, case.batch.length
-    tokens, targets = torch.full((size, length), 5), torch.zeros(size, dtype=torch.long)
-    objective = HeadWithClasses() if case.arch.head_modules else LabelWords([[7], [8]])
-    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    return Encoded([], inputs, torch.full((size,), length), targets, objective)

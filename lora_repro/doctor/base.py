@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lora_repro.config.resolve import Resolved
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
+from lora_repro.methods import SizedConfig
 from lora_repro.sweep.grid import Job, Sweep
 
 if TYPE_CHECKING:
@@ -57,11 +58,9 @@ class Subject(NamedTuple):
 
     @property
     def largest(self) -> Resolved:
-        """The job with the largest r, and among those the one that trains most."""
+        """The job whose method has the largest size (LoRA's r), and among those the one that trains most."""
         jobs = (job.resolved for job in self.jobs)
-        return max(
-            jobs, key=lambda job: (getattr(job.run.method, "r", 0), job.run.method.count(job.run.arch).trainable)
-        )
+        return max(jobs, key=lambda job: (_size(job.run), job.run.method.count(job.run.arch).trainable))
 
     def by(self, key: Callable[[Run], str]) -> "list[Subject]":
         """Returns a subject for each group of jobs."""
@@ -69,6 +68,11 @@ class Subject(NamedTuple):
         for job in self.jobs:
             groups.setdefault(key(job.resolved.run), []).append(job)
         return [self._replace(jobs=jobs) for jobs in groups.values()]
+
+
+def _size(run: Run) -> int:
+    method = run.method
+    return getattr(method, method.size_key) if isinstance(method, SizedConfig) else 0
 
 
 class Rule(NamedTuple):

@@ -9,7 +9,7 @@ from lora_repro.models.inputs import find_model
 
 EXAMPLES = 8
 MERGE_TOLERANCE = 1e-4
-"""Of a logit after one step: rounding in fp32 makes 2e-7 (minilm), a scale wrong by a tenth 2e-4 and more."""
+"""Of an output after one step: rounding in fp32 makes 2e-7 (minilm), a scale wrong by a tenth 2e-4 and more."""
 
 
 @rule(
@@ -119,6 +119,6 @@ def one_step(subject: Subject) -> Finding:
             Verdict.fail, f"{name}: {len(still)} of {len(trained)} trained tensors do not move, first {still[0]}"
         )
     if error is not None and not error < MERGE_TOLERANCE:
-        return Finding(Verdict.fail, f"{name}: merged and unmerged differ by {error:.1e} in a logit")
+        return Finding(Verdict.fail, f"{name}: merged and unmerged differ by {error:.1e} in an output")
     merged = "" if error is None else f", merged equals unmerged within {error:.0e}"
-    return Finding(Verdict.ok, f"{name}: loss {loss.item():.3f}, what is trained moves, the rest does not{merged}")
+    return Finding(Verdict.ok, f"{name}: loss {loss.item():.3f}, every trained tensor changed, no other did{merged}")

@@ -7,6 +7,7 @@ in bf16 than in fp32; there the same rounding is done around fp32 products, at a
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -31,18 +32,18 @@ class Products(str, Enum):
     """In fp32, with operands and result rounded to bf16, where the hardware does not."""
 
 
-_assumed: list[Products] = []
-"""How other hardware than this one computes, while `computing_as` asks for it."""
+_assumed: ContextVar[Products | None] = ContextVar("assumed", default=None)
+"""How other hardware than this one computes, while `computing_as` is in force, in its thread alone."""
 
 
 @contextmanager
 def computing_as(products: Products) -> Iterator[None]:
-    """Computes as hardware does that computes products so, whatever this machine is: to measure memory."""
-    _assumed.append(products)
+    """Pretends that this machine computes products in the given way, to estimate another machine's memory."""
+    before = _assumed.set(products)
     try:
         yield
     finally:
-        _assumed.pop()
+        _assumed.reset(before)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -92,8 +93,8 @@ def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:
 
 def products_of(dtype: Dtype, device: torch.device) -> Products:
     """Returns how products are computed here."""
-    if _assumed:
-        return _assumed[-1]
+    if (assumed := _assumed.get()) is not None:
+        return assumed
     if dtype is Dtype.fp32:
         return Products.fp32
     return Products.bf16 if has_fast_bf16(device) else Products.rounded

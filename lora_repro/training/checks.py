@@ -76,7 +76,7 @@ def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epo
 def merge_max_abs_error(
     model: nn.Module, method: MethodConfig, split: Encoded, device: torch.device, examples: int = 32
 ) -> float | None:
-    """Returns the largest change of a logit when the method is merged; None of a method that is not.
+    """Returns the largest change of an output when the method is merged; None if it is not.
 
     Measured in fp32 on the first examples of a split: merging is exact but for rounding (paper, Section 4.1).
     """

@@ -1,4 +1,4 @@
-"""Trains and scores one run. Only here does a method meet a task."""
+"""Trains and scores one run: its method on its task."""
 
 import logging
 import math
@@ -17,8 +17,8 @@ from lora_repro.config.resolve import Resolved
 from lora_repro.config.schema import Dtype, Run, Schedule
 from lora_repro.errors import DivergedError
 from lora_repro.mirror import notify
+from lora_repro.models.attached import attach
 from lora_repro.models.load import load
-from lora_repro.models.precision import store_in_bf16
 from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
 from lora_repro.tasks.encoding import Encoded, encode
@@ -124,12 +124,14 @@ def assemble(resolved: Resolved, device: torch.device) -> Assembled:
     """
     run, paths = resolved.run, resolved.settings.paths
     model, drawn = load(run, paths.model, paths.cache, device)
-    run.method.attach(model, run.arch, run.seed)
-    origin = None
-    if resolved.init_from is not None:
-        origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
-    if run.train.dtype is Dtype.bf16:
-        store_in_bf16(model, run.method, run.arch.has_bare_embeddings)
+    origin: TakenOver | None = None
+
+    def fill(model: nn.Module) -> None:
+        nonlocal origin
+        if resolved.init_from is not None:
+            origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
+
+    attach(model, run.method, run.arch, run.seed, run.train.dtype is Dtype.bf16, fill)
     model.to(device)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return Assembled(model, origin)

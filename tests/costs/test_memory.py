@@ -33,6 +33,8 @@ from lora_repro.models.arch import Arch, arch_of
 from lora_repro.models.load import without_weights
 from lora_repro.models.precision import Products, store_in_bf16
 from lora_repro.store.adapter import save_adapter
+from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.objectives import language
 from lora_repro.training.train import build as build_run
 
 CPU = torch.device("cpu")
@@ -293,6 +295,30 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte(name: str, method
     assert found.optimizer == sum(moment.nbytes for moment in moments)
     assert found.weights == sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
     assert found.source == 4 * arch.size()
+
+
+def test_two_text_tasks_on_one_model_are_both_estimated(tiny: Callable[..., Any]) -> None:
+    shared = ("model=tiny_llama", "preset@train=tiny_llama")
+    tasks = (("task=reverse",), ("task=generated", "task.form=text"), ("task=generated", "task.form=text", "seed=1"))
+    runs = [resolve(tiny(*shared, *task)).run for task in tasks]
+    assert memory.heaviest(runs) == runs[:2]
+
+
+def test_prompt_and_text_together_are_as_long_as_an_input_may_be(
+    tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[int] = []
+    states = language.states
+
+    def seen(model: nn.Module, split: Encoded, *arguments: Any) -> Tensor:
+        found = states(model, split, *arguments)
+        widths.append(split.inputs["input_ids"].shape[1] + found.shape[1])
+        return found
+
+    monkeypatch.setattr(language, "states", seen)
+    run = resolve(tiny("model=tiny_llama", "preset@train=tiny_llama", "task=reverse", "train.max_length=32")).run
+    memory.estimate_run(run, CPU)
+    assert set(widths) == {32}
 
 
 def test_of_a_method_that_is_only_counted_the_step_is_unknown() -> None:

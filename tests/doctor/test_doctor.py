@@ -56,7 +56,7 @@ def test_all_is_well_with_a_tiny_job(tmp_path: Path) -> None:
     named = {each.name: each.found for each in checks}
     assert named["targets"] == "tiny_bert: 4 matrices (q, v), 32 x 32"
     assert named["data"].endswith("400 / 100 / 100 examples (train / dev / test)")
-    assert "what is trained moves, the rest does not, merged equals unmerged" in named["one step"]
+    assert "every trained tensor changed, no other did, merged equals unmerged" in named["one step"]
     for each in checks:
         assert "\n" not in each.describe()
         assert each.describe(verbose=True).splitlines()[1:] == [

@@ -8,6 +8,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.tasks import Example, encoding
 from lora_repro.tasks.encoding import encode
+from lora_repro.tasks.objectives.made_up import has_token_types
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.training.train import build
 
@@ -16,16 +17,16 @@ LLAMA = ("model=tiny_llama", "preset@train=tiny_llama")
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "written"),
     [
-        (),
-        ("task=movies", "task.target=rating"),
-        (*LLAMA, "task.form=text"),
-        (*LLAMA, "task=reverse"),
+        ((), 0),
+        (("task=movies", "task.target=rating"), 0),
+        ((*LLAMA, "task.form=text"), 1),
+        ((*LLAMA, "task=reverse"), 8),
     ],
 )
 def test_made_up_examples_are_like_those_of_the_data(
-    overrides: tuple[str, ...], tiny: Compose, monkeypatch: pytest.MonkeyPatch
+    overrides: tuple[str, ...], written: int, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rated = [Example(str(i), "sad joy", 1.5, str(i)) for i in range(64)]
     monkeypatch.setattr(RatingsConfig, "load", lambda *_: {"train": rated, "eval": rated, "test": rated})
@@ -33,9 +34,23 @@ def test_made_up_examples_are_like_those_of_the_data(
     resolved = resolve(tiny(*overrides, "train.dtype=fp32"))
     real, made_up = (
         encode(resolved.run, resolved.settings)["train"],
-        resolved.run.task.objective.made_up(resolved.run, 3, 7),
+        resolved.run.task.objective.made_up(resolved.run, 3, 27),
     )
     assert made_up.inputs.keys() == real.inputs.keys() and type(made_up.objective) is type(real.objective)
     assert (made_up.targets.dtype, made_up.targets.dim()) == (real.targets.dtype, real.targets.dim())
-    assert made_up.lengths.tolist() == [7, 7, 7] and len(made_up.examples) == 3
+    assert made_up.lengths.tolist() == [27 - written] * 3 and len(made_up.examples) == 3
+    assert made_up.objective.reserved == written
     assert made_up.loss(build(resolved, CPU), [0, 1, 2], Dtype.fp32, CPU).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        *((name, True) for name in ("bert", "electra", "deberta-v2")),
+        *((name, False) for name in ("roberta", "mpnet", "gpt2", "llama", "unknown")),
+    ],
+)
+def test_token_types_are_made_up_where_the_architectures_tokenizer_makes_them(
+    architecture: str, expected: bool
+) -> None:
+    assert has_token_types(architecture) is expected

@@ -42,7 +42,18 @@ class Objective(ABC):
     @classmethod
     @abstractmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
-        """Returns n examples of arbitrary tokens, all of one length: for measurements, which need no data."""
+        """Returns n examples of arbitrary tokens: for measurements, which need no data.
+
+        Args:
+            run: The run.
+            n: How many.
+            length: Tokens of each, with what the model writes behind it.
+        """
+
+    @property
+    def reserved(self) -> int:
+        """How many tokens the model writes behind an input, which train.max_length has to hold too."""
+        return 0
 
     @abstractmethod
     def loss(
@@ -102,12 +113,3 @@ def padded(
         for name, rows in tokens.items()
     }
     return Encoded(examples, inputs, torch.tensor(lengths), targets, objective)
-
-
-def unpadded(run: Run, n: int, length: int, targets: Tensor, objective: Objective) -> Encoded:
-    """Returns n examples of arbitrary tokens, all of one length, as `Objective.made_up` does."""
-    tokens = torch.randint(5, 60, (n, length), generator=torch.Generator().manual_seed(0))
-    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    if run.arch.model_type == "bert":
-        inputs["token_type_ids"] = torch.zeros_like(tokens)
-    return Encoded([Example("", "", None, "")] * n, inputs, torch.full((n,), length), targets, objective)

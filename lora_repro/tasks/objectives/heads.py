@@ -12,7 +12,8 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.models.precision import products
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
-from lora_repro.tasks.objectives.base import Answer, Objective, padded, unpadded
+from lora_repro.tasks.objectives.base import Answer, Objective, padded
+from lora_repro.tasks.objectives.made_up import made_up
 
 
 class Head(Objective):
@@ -36,7 +37,7 @@ class Head(Objective):
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
         """Returns n examples of arbitrary tokens whose target is 0."""
-        return unpadded(run, n, length, torch.zeros(n, dtype=cls.dtype), cls())
+        return made_up(run, n, length, torch.zeros(n, dtype=cls.dtype), cls())
 
     def loss(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device

@@ -14,9 +14,10 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.classes import ClassConfig
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives import language
-from lora_repro.tasks.objectives.base import Answer, Objective, padded, unpadded
+from lora_repro.tasks.objectives.base import Answer, Objective, padded
 from lora_repro.tasks.objectives.heads import likeliest
 from lora_repro.tasks.objectives.language import log_likelihood, rows_of, states
+from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
 
 
@@ -47,10 +48,10 @@ class LabelWords(Objective):
             )
         encoded, objective = {}, cls(words)
         for name, examples in splits.items():
-            asked = prompts.cut(examples, reserved=max(map(len, words)))
+            cut = prompts.cut(examples, reserved=objective.reserved)
             for word, expected in zip(task.label_words, words, strict=True):
-                prompts.continuations(asked, [word] * len(asked), expected)
-            rows = prompts.opened(asked)
+                prompts.continuations(cut, [word] * len(cut), expected)
+            rows = prompts.opened(cut)
             tokens = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
             targets = torch.tensor([example.target for example in examples])
             encoded[name] = padded(examples, tokens, targets, objective, tokenizer, run)
@@ -58,8 +59,19 @@ class LabelWords(Objective):
 
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
-        """Returns n arbitrary prompts, all with the first of two words of one token."""
-        return unpadded(run, n, length, torch.zeros(n, dtype=torch.long), cls([[7], [8]]))
+        """Returns n arbitrary prompts, all with the first of two words of one token.
+
+        How many tokens the task's words have, the tokenizer alone knows. Words of several tokens need a little more
+        memory: the vocabulary is multiplied out at each of them.
+        """
+        objective = cls([[7], [8]])
+        targets = torch.zeros(n, dtype=torch.long)
+        return made_up(run, n, max(1, length - objective.reserved), targets, objective)
+
+    @property
+    def reserved(self) -> int:
+        """The tokens of the longest label's words."""
+        return max(map(len, self.words))
 
     def loss(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device

@@ -15,8 +15,9 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.metrics import exact_match
 from lora_repro.tasks.objectives import language
-from lora_repro.tasks.objectives.base import Answer, Objective, padded, unpadded
+from lora_repro.tasks.objectives.base import Answer, Objective, padded
 from lora_repro.tasks.objectives.language import NO_TOKEN, log_likelihood, rows_of
+from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
 from lora_repro.tasks.targets import Example
 from lora_repro.tasks.texts import TextConfig
@@ -60,21 +61,26 @@ class TextToWrite(Objective):
             )
         encoded, objective = {}, cls(tokenizer, end, task.max_new_tokens)
         for name, examples in splits.items():
-            asked = prompts.cut(examples, reserved=task.max_new_tokens)
-            written = prompts.continuations(asked, [f" {example.target[0]}" for example in examples])
+            cut = prompts.cut(examples, reserved=objective.reserved)
+            written = prompts.continuations(cut, [f" {example.target[0]}" for example in examples])
             targets = [[*tokens, end] for tokens in written]
             objective._refuse(run, examples, targets)
-            rows = prompts.opened(asked)
+            rows = prompts.opened(cut)
             tokens = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
             encoded[name] = padded(examples, tokens, rows_of(targets, CPU), objective, tokenizer, run)
         return encoded
 
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
-        """Returns n arbitrary prompts, each with a target of task.max_new_tokens tokens."""
+        """Returns n arbitrary prompts, each with a target of task.max_new_tokens tokens behind it."""
         longest = cast(TextConfig, run.task).max_new_tokens
         targets = torch.full((n, longest), 7)
-        return unpadded(run, n, length, targets, cls(None, 3, longest))
+        return made_up(run, n, max(1, length - longest), targets, cls(None, 3, longest))
+
+    @property
+    def reserved(self) -> int:
+        """The most tokens that decoding writes."""
+        return self.max_new_tokens
 
     def loss(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
