@@ -71,9 +71,12 @@ def refuse_lost_keys(given: Any, typed: Any, path: str = "") -> None:
 def unknown_key(full_key: str, keys: list[str]) -> str:
     """Says that a dotted key does not exist, and which do."""
     parent, _, key = full_key.rpartition(".")
+    if parent == "model.sites" and not keys:
+        return f"{full_key}: is only for model=local; the matrices of this model are known here.\nLeave it out."
+    listed = f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
     return (
         f"{full_key}: there is no such key.{did_you_mean(key, keys)}\n"
-        f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
+        f"{listed if keys else f'{parent} has no keys: leave it out.'}"
     )
 
 

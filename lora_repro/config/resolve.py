@@ -61,8 +61,8 @@ def resolve(cfg: DictConfig) -> Resolved:
         run.model.config, run.model.digest = identify_local(settings.paths.model)
         run.model.blueprint = read_blueprint(folder, run.model.config, run.task.head_width)
         refuse_impossible_weights(folder, run.arch)
-    run.model.sites = dict(run.model.given_sites)
     run.model.check()
+    run.model.sites = _whole_patterns(run)
     run.task.check()
     run.train.check(run.arch, run.method.added_tokens)
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
@@ -74,6 +74,12 @@ def resolve(cfg: DictConfig) -> Resolved:
     if init_from is not None:
         run.train.init_from = identify_adapter(init_from)
     return Resolved(run, settings, init_from)
+
+
+def _whole_patterns(run: Run) -> dict[str, str | None]:
+    """Returns the given sites with the whole names of their modules, so that two spellings of one site are one run."""
+    reading = run.arch.reading if run.model.given_sites else None
+    return {key: reading.given[key] for key in run.model.given_sites} if reading is not None else {}
 
 
 def _check_scale(name: str) -> None:

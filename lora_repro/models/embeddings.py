@@ -20,8 +20,8 @@ def scale_of(table: nn.Embedding) -> Tensor | float | None:
         return None
     if not is_look_up(table):
         raise InputError(
-            f"method.targets: the token embedding here, {type(table).__name__}, computes more than a look-up and a "
-            "scale.\nLeave embed out of method.targets."
+            f"the token embedding of this model, {type(table).__name__}, computes more than a look-up and a scale, so "
+            "it cannot be changed by a method.\nLeave out embed."
         )
     return _scale(table)
 

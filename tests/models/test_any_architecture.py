@@ -166,6 +166,15 @@ def test_a_site_that_is_given_is_adapted_and_enters_the_id(tiny: Compose, tmp_pa
     assert plain.model.sites == {} and run_id(plain) != run_id(named) and plain.arch.sites == named.arch.sites
 
 
+def test_two_spellings_of_one_site_are_one_run(tiny: Compose, tmp_path: Path) -> None:
+    folder = written(tmp_path / "m", "modernbert")
+    short, whole = (
+        resolved(tiny, folder, f"model.sites.o={given}", "method=lora", "method.r=2", "method.targets=[o]").run
+        for given in ("*.attn.Wo", "model.layers.*.attn.Wo")
+    )
+    assert short.model.sites == whole.model.sites == {"o": "model.layers.*.attn.Wo"} and run_id(short) == run_id(whole)
+
+
 @pytest.mark.parametrize("role", ["q", "k", "v"])
 def test_the_parts_of_a_fused_module_are_the_matrices_they_are_said_to_be(
     role: str, tiny: Compose, tmp_path: Path

@@ -92,7 +92,7 @@ def test_an_impossible_architecture_is_refused(config: dict[str, Any], message: 
 
 
 def test_an_unknown_role_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"no matrix 'x'.*\nMatrices here: q, k, v, o, up, down, embed"):
+    with pytest.raises(InputError, match=r"no matrix 'x' in roberta\.\nMatrices here: q, k, v, o, up, down, embed"):
         arch_of(ROBERTA_BASE, 2).select(["q", "x"])
 
 

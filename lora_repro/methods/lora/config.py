@@ -154,7 +154,7 @@ class LoRAConfig(SizedConfig):
                 f"method.targets: {', '.join(repeated)} is named more than once (given: [{', '.join(self.targets)}]).\n"
                 "Name each matrix once. Example: method.targets=[q,v]"
             )
-        arch.select(self.targets)
+        arch.select(self.targets, key="method.targets")
 
     def _check_pattern(self, arch: Arch) -> None:
         sites = arch.select(self.targets)

@@ -127,18 +127,24 @@ class Arch(NamedTuple):
         """The matrices that there are."""
         return [role for role in ROLES if any(site.role == role for site in self.sites)]
 
-    def select(self, roles: list[str]) -> list[Site]:
+    def select(self, roles: list[str], key: str | None = None) -> list[Site]:
         """Returns the sites of these roles, layer by layer.
+
+        Args:
+            roles: Names of matrices.
+            key: The key of the configuration that names them, for the message.
 
         Raises:
             InputError: If this architecture has no matrix of a role.
         """
         for role in roles:
             if role not in self.roles:
-                advice = "Example: method.targets=[q,v]" if self.reading is None else f"\n{self.reading.advice()}"
+                named = f" (given: [{', '.join(roles)}])" if key is not None else ""
+                advice = f"Example: {key}=[q,v]" if key is not None else "Choose another method or model."
                 raise InputError(
-                    f"method.targets: no matrix {role!r} in {self.model_type} (given: [{', '.join(roles)}]).\n"
-                    f"Matrices here: {', '.join(self.roles) or 'none'}. {advice}"
+                    f"{key or 'model'}: no matrix {role!r} in {self.model_type}{named}.\n"
+                    f"Matrices here: {', '.join(self.roles) or 'none'}. "
+                    f"{advice if self.reading is None else chr(10) + self.reading.advice()}"
                 )
         return [site for site in self.sites if site.role in roles]
 

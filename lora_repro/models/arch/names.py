@@ -51,11 +51,13 @@ class Reading(NamedTuple):
     """By role the patterns of which each could be it, so that none was taken."""
     rest: tuple[str, ...]
     """The matrices that have no role, one line for those that differ in a number."""
+    given: Mapping[str, str]
+    """By key of `model.sites` the whole pattern that was meant, whatever of its beginning was left out."""
 
     def describe(self) -> str:
         """Says what was taken for which matrix."""
         taken = [f"{role} = {found}" for role, found in self.taken.items()]
-        doubtful = [f"{role} is one of {' or '.join(those)}, none taken" for role, those in self.doubtful.items()]
+        doubtful = [f"{role} could be {' or '.join(those)}, so it is not adapted" for role, those in self.doubtful.items()]
         return "; ".join([*taken, *doubtful]) or "no matrix is known by its name"
 
     def advice(self) -> str:
@@ -98,12 +100,13 @@ def find_sites(
         InputError: If what is given means no matrix, or more than one.
     """
     modules = _by_pattern(parameters)
-    chosen: dict[str, str] = {key: _meant(key, pattern, modules, parameters) for key, pattern in given.items()}
-    said = {role for key in chosen for role in (FUSED[key][0] if key in FUSED else (key,))}
-    if len(said) < sum(len(FUSED[key][0]) if key in FUSED else 1 for key in chosen):
+    meant = {key: _meant(key, pattern, modules, parameters) for key, pattern in given.items()}
+    chosen = dict(meant)
+    given_roles = {role for key in chosen for role in (FUSED[key][0] if key in FUSED else (key,))}
+    if len(given_roles) < sum(len(FUSED[key][0]) if key in FUSED else 1 for key in chosen):
         raise InputError(f"model.sites: a matrix is given twice (given: {', '.join(chosen)}).\nGive each once.")
     doubtful: dict[str, tuple[str, ...]] = {}
-    for role in (role for role in ROLES if role not in said):
+    for role in (role for role in ROLES if role not in given_roles):
         found = [pattern for pattern in modules if _is_called(role, pattern, modules[pattern], vocabulary)]
         found = [pattern for pattern in found if pattern not in chosen.values()]
         if len(found) == 1:
@@ -111,7 +114,7 @@ def find_sites(
         elif found:
             doubtful[role] = tuple(found)
     stacks = {_stack(pattern) for key, pattern in chosen.items() if key not in given and key != "embed"}
-    if len(stacks) > 1:  # an encoder and a decoder, a text and a vision model: nobody says which is adapted
+    if len(stacks) > 1:  # an encoder and a decoder, a text and a vision model: it is not known which is meant
         for key in [key for key in chosen if key not in given and key != "embed"]:
             doubtful[key] = (chosen.pop(key),)
     flipped = frozenset(transposed)
@@ -124,7 +127,7 @@ def find_sites(
     taken = {key: f"{chosen[key]} ({len(modules[chosen[key]])})" for key in KEYS if key in chosen}
     used = {f"{module.name}.weight" for pattern in chosen.values() for module in modules[pattern]}
     rest = matrices({name: shape for name, shape in parameters.items() if name not in used})
-    return tuple(sites), Reading(taken, doubtful, tuple(rest))
+    return tuple(sites), Reading(taken, doubtful, tuple(rest), meant)
 
 
 def _by_pattern(parameters: Mapping[str, Shape]) -> dict[str, list[_Module]]:
@@ -192,7 +195,7 @@ def _sites(
             raise InputError(
                 f"model.sites.{key}: {module.name} has {features} outputs, which are not {len(roles)} equal parts"
                 f"{f' of {attention_width}' if 'q' in roles else ''}. Matrices of different widths in one module "
-                "cannot be told apart here.\nLeave it out, and adapt the matrices that stand alone."
+                "are not supported.\nLeave it out, and adapt the matrices that have a module of their own."
             )
         for position, role in enumerate(roles):
             part = Part(position, len(roles), groups) if len(roles) > 1 else None
