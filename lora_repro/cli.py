@@ -99,7 +99,9 @@ def refuse_impossible_names(argv: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             readable = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            raise InputError(f"{readable[:80]}: not UTF-8 text.") from error
+            raise InputError(
+                f"{readable[:80]}: not UTF-8 text. Set the terminal's encoding to UTF-8, or type it again."
+            ) from error
         for name in re.split(r"[/,=\[\]{} ]", argument):
             if len(name.encode()) > LONGEST_NAME:
                 raise InputError(

@@ -117,4 +117,4 @@ def _may_mean(given: str, name: str) -> bool:
 
 def no_such_choice(group: str, given: str, choices: Sequence[str]) -> str:
     """Says that a group has no such choice, and which choices it has."""
-    return f"{group}: no {given!r} here.{did_you_mean(given, choices)}\nChoices: {', '.join(choices)}."
+    return f"{group}: there is no {given!r}.{did_you_mean(given, choices)}\nChoices: {', '.join(choices)}."

@@ -60,7 +60,7 @@ def theirs(resolved: Resolved, seconds: float) -> dict[str, float]:
 
     from lora_repro.methods import LoRAConfig
     from lora_repro.models.inputs import find_model
-    from lora_repro.models.load import load_tokenizer
+    from lora_repro.models.tokenizer import load_tokenizer
     from lora_repro.tasks import subset
 
     run, paths = resolved.run, resolved.settings.paths

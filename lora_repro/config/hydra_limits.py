@@ -34,7 +34,7 @@ def refuse_flags(argv: Sequence[str]) -> None:
     Raises:
         InputError: With what to do instead.
     """
-    asked = set()
+    given: set[str] = set()
     for argument in argv:
         flag = argument.partition("=")[0]
         if not flag.startswith("-"):
@@ -42,17 +42,17 @@ def refuse_flags(argv: Sequence[str]) -> None:
         meant = [SHORT[flag]] if flag in SHORT else [name for name in REFUSED if _abbreviates(flag, name)]
         if len(meant) == 1:  # argparse refuses an abbreviation of several flags
             raise InputError(f"{flag}: refused, {REFUSED[meant[0]]}")
-        asked |= {name for name, short in MODES if flag == short or _abbreviates(flag, name)}
+        given |= {name for name, short in MODES if flag == short or _abbreviates(flag, name)}
         if not flag.startswith("--") and len(flag) > 2 and flag != "-sc":
             raise InputError(f"{flag}: give each flag by itself, as in -m -c job.")
         if _abbreviates(flag, "--resolve") and not any(_shows(other) for other in argv):
             raise InputError(f"{flag}: works only with --cfg. Give: --cfg job --resolve")
-    if asked >= {"--multirun", "--cfg"}:
+    if given >= {"--multirun", "--cfg"}:
         raise InputError(
             "-m with --cfg: a sweep has many configurations.\nSee its runs: python -m analysis plan +sweeps=NAME"
         )
-    if len(asked) > 1:
-        raise InputError(f"{' with '.join(sorted(asked))}: give one of them.")
+    if len(given) > 1:
+        raise InputError(f"{' with '.join(sorted(given))}: give one of them.")
 
 
 def refuse_setting(override: Override) -> None:

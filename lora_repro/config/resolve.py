@@ -85,16 +85,16 @@ def _whole_patterns(run: Run) -> dict[str, str | None]:
 def _check_scale(name: str) -> None:
     """Refuses a name of a scale that was set past the choice."""
     if name not in group_names("scale"):
-        raise InputError(f"scale: follows from the choice of the scale (given: scale.name={name}).")
+        raise InputError(f"scale.name cannot be set by itself (given: {name}). Choose a scale: scale=demo")
 
 
 def _refuse_changed_choices(run: Run) -> None:
     """Refuses overrides of what describes a chosen model or task: numbers would change, but the id would not."""
-    for part in (run.model, run.task, run.method):
+    for group, part in (("model", run.model), ("task", run.task), ("method", run.method)):
         if not NAME.fullmatch(part.name):
-            raise InputError(f"A name is made of a-z, 0-9 and _ (given: {part.name!r}).")
+            raise InputError(f"{group}.name: may hold only a-z, 0-9 and _ (given: {part.name!r}).")
     if METHODS.get(run.method.name) is not type(run.method):
-        raise InputError(f"method.name: follows from the choice of the method (given: {run.method.name}).")
+        raise InputError(_set_by_itself("method", run.method.name, "lora"))
     refuse_untrainable(run.method.name)
     described = [f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)]
     read_there = {"config", "digest"} if run.model.name == "local" else set()
@@ -103,7 +103,7 @@ def _refuse_changed_choices(run: Run) -> None:
         ("task", run.task, set(run.task.fixed)),
     ):
         if part.name not in group_names(group):
-            raise InputError(f"{group}.name: follows from the choice of the {group} (given: {part.name}).")
+            raise InputError(_set_by_itself(group, part.name, group_names(group)[0]))
         declared = _declared(group, part.name)
         for key in sorted(keys):
             if getattr(part, key) != getattr(declared, key, None):
@@ -111,6 +111,10 @@ def _refuse_changed_choices(run: Run) -> None:
                     f"{group}.{key}: belongs to {group}={part.name} and cannot be overridden.\n"
                     f"Choose another {group}, or write a file of its own in conf/{group}."
                 )
+
+
+def _set_by_itself(group: str, given: str, example: str) -> str:
+    return f"{group}.name cannot be set by itself (given: {given}). Choose a {group}: {group}={example}"
 
 
 @cache

@@ -86,8 +86,8 @@ def the_device(subject: Subject) -> Finding:
 @rule(
     "speeds",
     protects="bf16 that is slower than fp32, as on CPUs without bf16 instructions",
-    remedy="nothing: bf16 is then rounded around fp32 products, a tenth slower (README, What a run is); or "
-    "train.dtype=fp32, which makes other runs",
+    remedy="nothing: bf16 is then rounded around fp32 products, a tenth slower (docs/records_and_resuming.md, "
+    "What a run is); or train.dtype=fp32, which makes other runs",
 )
 def dtype_speeds(subject: Subject) -> Finding:
     """Measures products of 1024 rows with a square matrix in both dtypes."""

@@ -62,13 +62,13 @@ def download_source(spec: str, digest: str, folder: Path) -> Path:
     Raises:
         MissingInputError: If there is no pip, or it fails, or what it finds is another file.
     """
-    asked = folder / "requirements.txt"
-    asked.write_text(f"{spec} --hash=sha256:{digest}\n")
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{spec} --hash=sha256:{digest}\n")
     source = ["--no-build-isolation", "--require-hashes", f"--no-binary={spec.partition('==')[0]}"]
     try:
-        return _download(spec, folder, [*source, "--requirement", str(asked)])
+        return _download(spec, folder, [*source, "--requirement", str(requirements)])
     finally:
-        asked.unlink()
+        requirements.unlink()
 
 
 def _download(spec: str, folder: Path, what: list[str]) -> Path:

@@ -190,7 +190,9 @@ def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
     line = [sys.executable, "-m", "lora_repro.fetch.dequantise", str(path), str(files)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MissingInputError(f"{config.gguf} could not be read: {(done.stderr.splitlines() or ['no word'])[-1]}")
+        raise MissingInputError(
+            f"{config.gguf} could not be read ({(done.stderr.splitlines() or ['no error message'])[-1]})."
+        )
 
 
 def fetch_data(source: DataFile, cache: str) -> Path:

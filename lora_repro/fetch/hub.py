@@ -44,7 +44,7 @@ def download(config: ModelConfig) -> None:
         snapshot_download(repository, revision=config.revision, allow_patterns=names)
     except (HTTPError, OSError, ValueError) as error:  # the connection broke, or a file is not what the hub said
         raise MissingInputError(
-            f"{repository} did not arrive whole ({_first_line(error)}).\nThe same command goes on with what is there."
+            f"the download of {repository} broke off ({_first_line(error)}).\nThe same command continues it."
         ) from error
 
 
@@ -67,11 +67,11 @@ def _listing(config: ModelConfig) -> dict[str, int]:
     try:
         found = HfApi().model_info(repository, revision=config.revision, files_metadata=True, timeout=TIMEOUT_S)
     except OfflineModeIsEnabled:
-        why = f"{constants.ENDPOINT} is not asked, as HF_HUB_OFFLINE is set"
+        why = f"HF_HUB_OFFLINE is set, so {constants.ENDPOINT} is not contacted"
     except RevisionNotFoundError:
         why = f"{repository} has no commit {config.revision} at {constants.ENDPOINT}"
     except RepositoryNotFoundError:
-        why = f"{constants.ENDPOINT} has no repository {repository}, or not for everyone"
+        why = f"{constants.ENDPOINT} has no repository {repository}, or access to it is restricted"
     except HfHubHTTPError as error:
         why = f"{constants.ENDPOINT} refuses ({_first_line(error)})"
     except (HTTPError, OSError, ValueError) as error:

@@ -72,7 +72,7 @@ class HeadOnlyConfig(UnfreezeConfig):
         if not arch.head_modules:
             raise InputError(
                 "method=head_only: the task is answered in words, so there is no head to train.\n"
-                "Choose task.form=label, or score without training: method=lora train.epochs=0"
+                "Choose a task with a head, or score without training: method=lora train.epochs=0"
             )
 
     def unfrozen(self, arch: Arch) -> list[str]:

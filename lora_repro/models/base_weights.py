@@ -1,4 +1,4 @@
-"""The weights that a run starts from, as arrays: W_0 of each matrix, for what is asked of it without training."""
+"""The weights that a run starts from, as arrays: W_0 of each matrix, for analyses without training."""
 
 from collections.abc import Iterable, Sequence
 

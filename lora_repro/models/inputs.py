@@ -40,6 +40,11 @@ def default_cache() -> str:
     return str(Path(os.environ.get("LORA_REPRO_CACHE", "~/.cache/lora_repro")).expanduser())
 
 
+def folder_of(config: ModelConfig, model_path: str | None, cache_dir: str) -> Path | None:
+    """Returns the folder of a model's files; None of a model whose weights are drawn."""
+    return None if config.source is Source.random else find_model(config, model_path, cache_dir)
+
+
 def find_model(config: ModelConfig, model: str | None, cache: str) -> Path:
     """Returns the folder that holds a model's verified weights.
 
@@ -100,7 +105,7 @@ def identify_local(model: str | None) -> tuple[dict[str, Any], str]:
     The digest is over weights, configuration and tokenizer: the same weights with other files give other numbers.
 
     Raises:
-        MissingInputError: If no folder is given, or it lacks one of the two files.
+        MissingInputError: If no folder is given, or one of the two files is not in it.
     """
     config = read_config(model)
     with _readable(Path(model or "").expanduser()):
@@ -196,7 +201,7 @@ def refuse_impossible_weights(folder: Path, arch: Arch) -> None:
 
     Args:
         folder: A folder of the user's, already identified.
-        arch: The shapes that its config.json says.
+        arch: The shapes that follow from its config.json.
 
     Raises:
         MissingInputError: If a file is damaged, or they have less than a byte for each weight of the backbone.
@@ -227,7 +232,10 @@ def is_commit(digest: str) -> bool:
 def _problem_of_commit(commit: str, folder: Path) -> str | None:
     """Says what is missing in a snapshot of a pinned commit, in which the hub's client has checked what it loaded."""
     if commit not in (folder.name, folder.resolve().name):
-        return f"{folder} is no snapshot of commit {commit} (its folder would be called so, as in the hub's cache)"
+        return (
+            f"{folder} is no snapshot of commit {commit} (the folder must be named after the commit, as in the hub's "
+            "cache)"
+        )
     if not (folder / "config.json").is_file():
         return f"{folder / 'config.json'} is missing"
     try:

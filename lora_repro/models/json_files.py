@@ -1,4 +1,4 @@
-"""The JSON files of a model's folder, and what is said when one cannot be read. No torch."""
+"""The JSON files of a model's folder, and the message when one cannot be read. No torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ def read_keys(path: Path, parse: Callable[[bytes], Any] = parse_foreign_json) ->
     except ValueError as error:
         raise MissingInputError(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict):
-        raise MissingInputError(f"{path} holds no keys (found: {str(found)[:80]})")
+        raise MissingInputError(f"{path} is not a JSON object (found: {str(found)[:80]})")
     return found
 
 

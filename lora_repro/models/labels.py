@@ -26,9 +26,9 @@ def names_in(id2label: object) -> list[str] | None:
 
 
 def order(found: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """Returns at which output of the head each label of the task stands; None where the names do not tell.
+    """Returns for each label of the task its output in the head; None if they cannot be matched by name.
 
-    `LABEL_0` and `0` are the task's first label, wherever they stand.
+    `LABEL_0` and `0` are the task's first label, at whatever output.
 
     Args:
         found: What the checkpoint calls the outputs of its head.

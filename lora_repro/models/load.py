@@ -1,12 +1,10 @@
-"""Loads a backbone with its classification head, frozen but for the head, and checks it against its shapes."""
+"""Loads a backbone with the head of its task, or a language model; freezes all but the head; checks the shapes."""
 
 import json
 import logging
-import string
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
-    BertTokenizer,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers import logging as transformers_logging
 from transformers.activations import ACT2FN
@@ -28,9 +22,9 @@ from lora_repro import draw
 from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import labels
-from lora_repro.models.arch import Arch, ModelConfig, Source, is_counted
-from lora_repro.models.declared import only, read_config, reading, tokenizer_names, weight_names
-from lora_repro.models.inputs import find_model, sha256_of_bytes
+from lora_repro.models.arch import Arch, is_counted
+from lora_repro.models.declared import only, read_config, reading, weight_names
+from lora_repro.models.inputs import folder_of, sha256_of_bytes
 from lora_repro.models.json_files import read_keys
 from lora_repro.models.meta import Unreadable, class_for
 from lora_repro.models.pickled import refuse_more_than_tensors
@@ -51,10 +45,7 @@ INITIALIZER_RANGE = 0.02
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 COPIED_UP_TO = 5 * 10**8
-"""Weights up to which a model, once read, stays in memory for the next run and is copied; a larger one is read anew."""
-
-GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
-"""What tokenizer_config.json names where tokenizer.json says all."""
+"""Weights up to which a model stays in memory and is copied for the next run; a larger one is read again."""
 
 log = logging.getLogger(__name__)
 
@@ -68,21 +59,21 @@ class Loaded(NamedTuple):
 
 
 def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
-    """Returns the model that `load` loads."""
+    """Loads a run's model as `load` does, for callers that need not know which weights of the head were drawn."""
     return load(run, model_path, cache_dir, device).model
 
 
 def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> Loaded:
     """Loads a run's model in fp32 into the host's memory, every weight frozen but the head's.
 
-    The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What the
-    checkpoint lacks of it is drawn from (seed, name, shape) with the distribution of transformers, so it starts alike
-    for all methods and ranks.
+    The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What is
+    missing in the checkpoint is drawn from (seed, name, shape) with the distribution of transformers, so it starts
+    alike for all methods and ranks.
 
     Raises:
-        MissingInputError: If weights are missing, damaged, or of other shapes than conf/model says.
+        MissingInputError: If weights are missing, damaged, or not of the shapes in conf/model.
     """
-    folder = _folder(run.model, model_path, cache_dir)
+    folder = folder_of(run.model, model_path, cache_dir)
     if folder is None:
         return _load(run, "", device)
     with reading(f"the model in {folder}"):
@@ -134,7 +125,7 @@ def _prepare(model: PreTrainedModel, arch: Arch) -> None:
 def without_weights(
     keys: Mapping[str, Any], arch: Arch, head_width: int | None, dropout: float, attention: str
 ) -> nn.Module:
-    """Builds a model as `load` does, with the weights that its class begins with: for whoever asks for sizes alone.
+    """Builds a model as `load` does, with the weights that its class begins with, to learn its sizes.
 
     Args:
         keys: The keys of its config.json.
@@ -156,13 +147,13 @@ def _align_labels(model: nn.Module, run: Run, missing: Collection[str], misfits:
         put_labels_in_order(model, run, "model=local")
     elif output is not None and f"{output}.weight" in misfits:
         log.warning(
-            "model=local: the head in the weights is not as wide as task %s needs (%d outputs); it starts anew.",
+            "model=local: the head in the weights is not as wide as task %s needs (%d outputs), so a new one is drawn.",
             run.task.name, run.task.head_width,
         )  # fmt: skip
 
 
 def label_order(run: Run) -> list[int] | None:
-    """Returns at which output of a head in its base's order each label of the task stands; None where unknown."""
+    """Returns for each label of the task its output in a head of the base's order; None if unknown."""
     found = _labels_of_base(run)
     return None if found is None else labels.order(found, run.task.label_names)
 
@@ -180,9 +171,10 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
         return
     if order is None:
         log.warning(
-            "%s: config.json calls the labels %s, the task %s; which is which is not known, so the head's "
-            "are taken in this order. If it is another, correct id2label there.",
+            "%s: config.json names the labels %s and the task %s. They cannot be matched by name, so %s. "
+            "If that is wrong, correct id2label in config.json.",
             whose, ", ".join(found), ", ".join(run.task.label_names),
+            ", ".join(f"output {index} is taken as {name}" for index, name in enumerate(run.task.label_names)),
         )  # fmt: skip
     elif order != sorted(order):
         log.info("%s: the head's labels are %s; put into the task's order.", whose, ", ".join(found))
@@ -206,60 +198,6 @@ def is_eager_on_cpu(products: Products, max_length: int) -> bool:
     return products is Products.rounded or max_length <= EAGER_UP_TO
 
 
-def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:
-    """Loads the model's own tokenizer; the random tiny one has a vocabulary of letters.
-
-    Raises:
-        MissingInputError: If weights are missing, or the package that reads this kind of tokenizer.
-    """
-    folder = _folder(config, model_path, cache_dir)
-    if folder is None:
-        letters = string.ascii_lowercase
-        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-        return BertTokenizer(vocab={token: position for position, token in enumerate(vocabulary)})
-    only_spm = (folder / "spm.model").is_file() and not (folder / "tokenizer.json").is_file()
-    if only_spm and find_spec("sentencepiece") is None:
-        raise MissingInputError(
-            f"{folder / 'spm.model'} is read by a package that is not here: sentencepiece.\n"
-            "Install it: pip install 'lora_repro[deberta]'"
-        )
-    names = tokenizer_names(config, folder)
-    read_config(folder / "config.json", config.config)  # the tokenizer's class reads it too: report its faults first
-    with reading(f"the tokenizer in {folder}"), only(folder, names, config.config) as files:
-        tokenizer = _tokenizer_class(files, config.config).from_pretrained(files, padding_side="right")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # never read: the mask leaves padding out
-    if tokenizer.vocab_size > config.config["vocab_size"]:  # tokens added to it may lie beyond, if no text has them
-        raise too_large(tokenizer, config, tokenizer.vocab_size - 1)
-    return tokenizer
-
-
-def _tokenizer_class(folder: Path, config: Mapping[str, Any]) -> Any:
-    """Returns what reads a tokenizer: of a folder that names no class of its own, tokenizer.json as it is.
-
-    transformers would take the class that it knows for the architecture, Qwen2's for any Qwen 2, whose splitting need
-    not be that of tokenizer.json: its tokens would be other ones, or none.
-    """
-    path = folder / "tokenizer_config.json"
-    named = read_keys(path).get("tokenizer_class") if path.is_file() else None
-    is_generic = named in GENERIC_TOKENIZERS and (folder / "tokenizer.json").is_file()
-    return PreTrainedTokenizerFast if is_generic and not is_counted(config) else AutoTokenizer
-
-
-def too_large(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, token: int) -> MissingInputError:
-    """Says that a tokenizer has tokens for which the model's embedding has no row."""
-    return MissingInputError(
-        f"model={config.name}: the tokenizer knows {len(tokenizer)} tokens, the model's embedding has "
-        f"{config.config['vocab_size']} rows: none for {tokenizer.convert_ids_to_tokens(token)!r}, token {token}.\n"
-        "Give the tokenizer that was saved with these weights; if tokens were added to it, save the weights after "
-        f"model.resize_token_embeddings({len(tokenizer)})."
-    )
-
-
-def _folder(config: ModelConfig, model_path: str | None, cache_dir: str) -> Path | None:
-    return None if config.source is Source.random else find_model(config, model_path, cache_dir)
-
-
 class _Template(NamedTuple):
     model: PreTrainedModel
     missing: frozenset[str]
@@ -273,7 +211,7 @@ class _Template(NamedTuple):
 def _template(
     folder: str, config_json: str, digest: str, dropout: float, head_width: int | None, attention: str
 ) -> _Template:
-    """Reads the weights, once per process; `load_model` hands out copies."""
+    """Reads the weights, once per process; `load` returns copies."""
     keys = json.loads(config_json)
     if folder:
         _check_config(Path(folder) / "config.json", keys)
@@ -313,7 +251,7 @@ def _configure(
 
 
 def _from_folder(folder: Path, auto: Any, config: PretrainedConfig, attention: str) -> _Template:
-    """Reads a model's weights from its folder, and nothing else that lies there."""
+    """Reads a model's weights from its folder, and no other file there."""
     activation = next((getattr(config, key) for key in ACTIVATIONS if hasattr(config, key)), None)
     if is_counted(config.to_dict()) and activation not in ACT2FN:
         raise MissingInputError(
@@ -391,7 +329,7 @@ def _check_config(path: Path, declared: Mapping[str, Any]) -> None:
     for key, value in declared.items():
         if found.get(key, value) != value:
             raise MissingInputError(
-                f"{path}: {key} is {found[key]}, conf/model says {value}.\n"
+                f"{path}: {key} is {found[key]}, but {value} in conf/model.\n"
                 "Give the folder of this model, or take it as your own: model=local paths.model=DIR"
             )
 
@@ -399,7 +337,7 @@ def _check_config(path: Path, declared: Mapping[str, Any]) -> None:
 def _check_shapes(model: nn.Module, arch: Arch, name: str) -> None:
     if wrong := arch.misfits({key: tuple(parameter.shape) for key, parameter in model.named_parameters()}):
         raise MissingInputError(
-            f"model={name}: {len(wrong)} weights do not have the shape that its configuration says. First: "
+            f"model={name}: {len(wrong)} weights do not have the shape of its configuration. First: "
             f"{wrong[0]}.\n"
-            f"Fetch the weights anew (python -m lora_repro.fetch {name}) or correct conf/model/{name}.yaml."
+            f"Fetch the weights again (python -m lora_repro.fetch {name}) or correct conf/model/{name}.yaml."
         )

@@ -69,8 +69,12 @@ def class_for(config: PretrainedConfig, num_labels: int | None) -> Any:
     if num_labels is not None:
         config.num_labels = num_labels
     if type(config) not in auto._model_mapping:
-        lacks = "an output layer (task.form=text)" if num_labels is None else "a classification head (task.form=label)"
-        raise Unreadable(f"transformers has no class of it with {lacks}. Choose the other form, or another model.")
+        top, other = ("an output layer", "a task with a head")
+        if num_labels is not None:
+            top, other = ("a classification head", "a task that is answered in words")
+        raise Unreadable(
+            f"transformers has no class of this architecture with {top}. Choose {other}, or another model."
+        )
     forget_pad_outside_vocabulary(config)
     return auto
 
@@ -115,7 +119,7 @@ def longest_input(model: PreTrainedModel) -> int:
     """Returns the longest input in tokens: RoBERTa and its kin count positions from behind the token for padding.
 
     Raises:
-        Unreadable: If the configuration does not say it.
+        Unreadable: If it is not in the configuration.
     """
     positions = getattr(model.config, POSITIONS, None)
     if not isinstance(positions, int) or positions < 1:

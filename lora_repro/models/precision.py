@@ -59,7 +59,7 @@ def store_in_bf16(model: nn.Module, method: MethodConfig, bare_embeddings: bool 
     """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
 
     LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
-    methods differ in what they train, not in how they round. Where no LayerNorm stands behind the embeddings, as in
+    methods differ in what they train, not in how they round. Where no LayerNorm follows the embeddings, as in
     decoders, these are raised to fp32. A language model's output layer (with its tied embedding) stays in fp32 too, and
     what the method says.
 

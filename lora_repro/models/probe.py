@@ -37,13 +37,13 @@ def _refuse_reading_of_padding(model: nn.Module, run: Run, name: str) -> None:
     length = min(8, run.arch.max_length)
     ids, mask = _tokens(model, length), torch.ones(2, length, dtype=torch.long)
     mask[1, length // 2 :] = 0
-    together, alone = _said(model, ids, mask), _said(model, ids[1:, : length // 2], mask[1:, : length // 2])
+    together, alone = _logits(model, ids, mask), _logits(model, ids[1:, : length // 2], mask[1:, : length // 2])
     if not run.arch.head_modules:
         together = together[:, : length // 2]
     if _differ(together[1:], alone):
         raise InputError(
-            f"model: {name}: what it says of a text changes with the padding beside it, so that scores would depend on "
-            "the batch. Which position its head reads is not known here.\nGive another model."
+            f"model: {name}: its scores of a text change when padding is added, so they would depend on the batch. Its "
+            "head seems to read a padded position.\nGive another model."
         )
 
 
@@ -52,10 +52,10 @@ def _refuse_changed_logits(model: nn.Module, name: str) -> None:
     body: Any = model.base_model
     output: Any = model.lm_head
     states = body(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
-    if _differ(_said(model, ids, torch.ones_like(ids)), F.linear(states, output.weight, output.bias)):
+    if _differ(_logits(model, ids, torch.ones_like(ids)), F.linear(states, output.weight, output.bias)):
         raise InputError(
-            f"model: {name}: changes the products of its output layer (a cap or a scale), which is not done here.\n"
-            "Choose task.form=label, or another model."
+            f"model: {name}: caps or scales its logits, which is not supported for tasks that are answered in words.\n"
+            "Choose a task with a head, or another model."
         )
 
 
@@ -64,7 +64,7 @@ def _tokens(model: Any, length: int) -> Tensor:
     return rows % model.config.vocab_size
 
 
-def _said(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+def _logits(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     return model(input_ids=ids, attention_mask=mask).logits
 
 

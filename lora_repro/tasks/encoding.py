@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
-from lora_repro.models.load import load_tokenizer
+from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.tasks.base import permuted, subset
 from lora_repro.tasks.targets import Example
 from lora_repro.training.batches import padded_length

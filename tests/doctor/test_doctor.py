@@ -185,7 +185,7 @@ def test_a_sweep_that_does_not_compose_fails_and_the_machine_is_examined_all_the
 
 def test_a_choice_that_does_not_exist_is_told_in_words(tmp_path: Path) -> None:
     found = check(tmp_path, "jobs", "task=moveis")
-    assert found.verdict is Verdict.fail and "no 'moveis' here" in found.found and "Choices" in found.remedy
+    assert found.verdict is Verdict.fail and "there is no 'moveis'" in found.found and "Choices" in found.remedy
 
 
 def test_a_sweep_that_is_planned_for_later_is_a_warning(tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_a_local_model_is_what_its_folder_holds(tmp_path: Path) -> None:
         ({"config": None}, r"config\.json is missing\.\nGive a folder"),
         ({"model": None}, r"model\.safetensors is missing \(.*\)\.\nGive a folder"),
         ({"config": b"{"}, "config.json is no JSON"),
-        ({"config": b"[]"}, "config.json holds no keys"),
+        ({"config": b"[]"}, "config.json is not a JSON object"),
     ],
 )
 def test_a_local_folder_that_lacks_something_is_refused(

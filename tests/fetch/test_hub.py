@@ -51,9 +51,9 @@ def test_a_fetched_model_has_what_a_run_reads_once_and_what_it_takes_is_said_fir
 @pytest.mark.parametrize(
     ("repositories", "variables", "words"),
     [
-        ({}, {"HF_HUB_OFFLINE": "1"}, "is not asked, as HF_HUB_OFFLINE is set"),
+        ({}, {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set, so"),
         ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer ("),
-        ({}, {}, f"has no repository {REPOSITORY}, or not for everyone"),
+        ({}, {}, f"has no repository {REPOSITORY}, or access to it is restricted"),
         ({REPOSITORY: {"0" * 40: "whole"}}, {}, f"{REPOSITORY} has no commit {COMMIT}"),
         ({REPOSITORY: {COMMIT: "bare"}}, {}, f"{REPOSITORY} holds no weights at {COMMIT}"),
     ],

@@ -18,9 +18,10 @@ from lora_repro.errors import InputError
 from lora_repro.models.arch import Blueprint
 from lora_repro.models.arch.names import find_sites
 from lora_repro.models.architecture import from_headers
-from lora_repro.models.load import load_model, load_tokenizer
+from lora_repro.models.load import load_model
 from lora_repro.models.meta import build
 from lora_repro.models.parts import features_of
+from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.models.weights import shapes_in, weight_files
 
 CLASSIFIER, LANGUAGE = AutoModelForSequenceClassification, AutoModelForCausalLM
@@ -119,7 +120,7 @@ def test_a_decoder_is_read_without_torch(tiny: Compose, tmp_path: Path) -> None:
     ("family", "form", "why"),
     [
         ("t5", "label", "an encoder with a decoder: which of the two is adapted"),
-        ("distilbert", "text", "transformers has no class of it with an output layer"),
+        ("distilbert", "text", "transformers has no class of this architecture with an output layer"),
         ("electra", "text", "its output layer is not called lm_head"),
         ("bloom", "label", "does not say how long an input may be. Add the key max_position_embeddings"),
     ],
@@ -262,7 +263,7 @@ def test_a_model_scores_as_transformers_does_alone_and_in_a_batch(family: str, t
 
 def test_a_head_that_reads_padding_is_refused(tiny: Compose, tmp_path: Path) -> None:
     folder = written(tmp_path / "m", "ctrl")
-    with pytest.raises(InputError, match="ctrl: what it says of a text changes with the padding beside it"):
+    with pytest.raises(InputError, match="ctrl: its scores of a text change when padding is added"):
         load_model(resolved(tiny, folder).run, str(folder), "", torch.device("cpu"))
 
 

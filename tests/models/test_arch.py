@@ -82,7 +82,7 @@ def test_minilm_counts() -> None:
             r"architecture 't5' .* is not counted here.\nCounted: bert, .*\nmodel=local .* with Plan in .*FAMILIES",
         ),
         ({}, "architecture 'None' .* is not counted"),
-        ({"model_type": "bert", "hidden_size": 8}, "lacks the key"),
+        ({"model_type": "bert", "hidden_size": 8}, "has no key"),
         (ROBERTA_BASE | {"num_attention_heads": 7}, "no multiple of 7"),
     ],
 )

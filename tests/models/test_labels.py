@@ -77,7 +77,7 @@ def test_a_trained_head_says_of_a_label_what_its_checkpoint_says(
     assert torch.equal(logits(tiny, named["POSITIVE NEGATIVE"]), plain.flip(1))
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert torch.equal(logits(tiny, named["glad sorry"]), plain)
-    assert "calls the labels glad, sorry, the task negative, positive; which is which is not known" in caplog.text
+    assert "names the labels glad, sorry and the task negative, positive. They cannot be matched by name" in caplog.text
 
 
 def test_a_head_of_other_width_starts_anew_and_it_is_said(
@@ -85,4 +85,4 @@ def test_a_head_of_other_width_starts_anew_and_it_is_said(
 ) -> None:
     folder = write(tmp_path / "m", "llama", words_tokenizer(), num_labels=3)
     run_job(tiny("model=local", f"paths.model={folder}", "preset@train=tiny_llama", "train.epochs=0"))
-    assert "is not as wide as task generated needs (2 outputs); it starts anew" in caplog.text
+    assert "is not as wide as task generated needs (2 outputs), so a new one is drawn" in caplog.text

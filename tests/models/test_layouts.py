@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Run
 from lora_repro.errors import MissingInputError
-from lora_repro.models import inputs
+from lora_repro.models import inputs, tokenizer
 from lora_repro.models import load as models
 from lora_repro.models.arch import ModelConfig
 from lora_repro.models.weights import one_form
@@ -158,9 +158,9 @@ def test_a_sentencepiece_tokenizer_names_the_package_that_reads_it(
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
     (folder / "spm.model").write_bytes(b"\n\x0e")
-    monkeypatch.setattr(models, "find_spec", lambda _: None)
+    monkeypatch.setattr(tokenizer, "find_spec", lambda _: None)
     with pytest.raises(MissingInputError, match=r"spm\.model is read by .* sentencepiece\.\n.*lora_repro\[deberta\]"):
-        models.load_tokenizer(pinned("deberta-v2"), None, "")
+        tokenizer.load_tokenizer(pinned("deberta-v2"), None, "")
 
 
 def test_the_weights_of_a_repository_are_taken_in_one_form() -> None:

@@ -13,7 +13,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.models.load import _check_config, load_model, load_tokenizer
+from lora_repro.models.load import _check_config, load_model
+from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.training.job import run_job
 
 CPU = torch.device("cpu")
@@ -118,7 +119,7 @@ def test_a_named_model_whose_config_says_otherwise_is_refused(tmp_path: Path) ->
     path.write_text(json.dumps(declared | {"architectures": ["BertModel"]}))
     _check_config(path, declared)
     edit(path, num_attention_heads=6)
-    with pytest.raises(MissingInputError, match="num_attention_heads is 6, conf/model says 12"):
+    with pytest.raises(MissingInputError, match="num_attention_heads is 6, but 12 in conf/model"):
         _check_config(path, declared)
 
 

@@ -141,7 +141,7 @@ BASE = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora"
         ([BASE | {"method.r": []}], "the axis method.r is empty"),
         ([BASE | {"method.targets": ["q", "v"]}], r"method.targets is an axis of lists \(given: \[q,v\]\)"),
         ([BASE | {"method.targets": "q"}], "One fixed set of matrices is written"),
-        ([{"common": "dem"}], "sweeps/common: no 'dem' here. Did you mean 'demo'"),
+        ([{"common": "dem"}], "sweeps/common: there is no 'dem'. Did you mean 'demo'"),
         ([], "must be a list of grids"),
         (["method.r"], "must be a list of grids"),
         ([BASE | {"method.r": [1, 99]}], "from 1 to 32.*\nIn the job: .*method.r=99"),

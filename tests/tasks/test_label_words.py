@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError
-from lora_repro.models.load import load_tokenizer
+from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.tasks.objectives import language
 from lora_repro.tasks.objectives.label_words import LabelWords

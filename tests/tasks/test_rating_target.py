@@ -127,4 +127,4 @@ def test_a_trained_head_with_one_output_is_taken_over_and_one_with_classes_is_no
         with caplog.at_level(logging.WARNING, "lora_repro"):
             model = load_model(resolve(cfg).run, str(folder), "", CPU)
         heads[width] = (model.classifier.weight.std().item(), caplog.text)  # pyright: ignore
-    assert "labels" not in heads[1][1] and "starts anew" in heads[2][1]
+    assert "labels" not in heads[1][1] and "a new one is drawn" in heads[2][1]

@@ -32,7 +32,8 @@ __all__ = [
 HOW_TO_ADD = (
     "model=local paths.model=DIR reads the architecture of any classifier or language model of transformers from its "
     "folder. To count one from config.json alone: a function with Plan in lora_repro/models/arch/families.py, its line "
-    "in FAMILIES there, and a row in tests/models/test_arch.py, which holds it against the class of transformers."
+    "in FAMILIES there, conf/model/NAME.yaml, and a row in tests/helpers/architectures.py, which is compared with the "
+    "class of transformers."
 )
 
 
@@ -140,7 +141,7 @@ def _arch(config_json: str, num_labels: int | None) -> Arch:
         return FAMILIES[family](config, num_labels)
     except KeyError as error:
         raise InputError(
-            f"model: config.json of this {family} lacks the key {error}.\nGive the one that belongs to the weights."
+            f"model: config.json of this {family} has no key {error}.\nGive the one that belongs to the weights."
         ) from None
     except InputError:
         raise

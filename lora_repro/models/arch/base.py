@@ -36,7 +36,7 @@ class Site(NamedTuple):
     """One weight matrix that can be adapted: W of shape (d_out, d_in), in `module` or in a part of it."""
 
     layer: int | None
-    """None for the token embedding, which stands before the layers."""
+    """None for the token embedding, which is before the layers."""
     role: str
     module: str
     d_in: int

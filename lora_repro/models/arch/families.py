@@ -1,7 +1,7 @@
 """The architectures that are counted: one function each, from the keys of a config.json to shapes and sites.
 
-To add one, write a function with `Plan` and give it a line in FAMILIES; a row of tests/models/test_arch.py holds it
-against the class of transformers.
+To add one, write a function with `Plan` and give it a line in FAMILIES and a row in tests/helpers/architectures.py,
+which is compared with the class of transformers. Write conf/model/NAME.yaml to choose it.
 """
 
 from collections.abc import Callable, Mapping
@@ -323,12 +323,12 @@ def _labels(plan: Plan) -> int:
     """Returns the number of labels of an encoder's head.
 
     Raises:
-        InputError: If the task is asked as text.
+        InputError: If the task is answered in words.
     """
     if plan.num_labels is None:
         raise InputError(
-            f"model: {plan.config['model_type']} is an encoder and writes no text, which the task asks for.\n"
-            "Choose a decoder (model=smollm2), or a task that a head answers (of classes: task.form=label)."
+            f"model: {plan.config['model_type']} is an encoder and writes no text, which the task needs.\n"
+            "Choose a decoder (model=smollm2), or a task with a head, as classes with task.form=label."
         )
     return plan.num_labels
 

@@ -57,7 +57,9 @@ class Reading(NamedTuple):
     def describe(self) -> str:
         """Says what was taken for which matrix."""
         taken = [f"{role} = {found}" for role, found in self.taken.items()]
-        doubtful = [f"{role} could be {' or '.join(those)}, so it is not adapted" for role, those in self.doubtful.items()]
+        doubtful = [
+            f"{role} could be {' or '.join(those)}, so it is not adapted" for role, those in self.doubtful.items()
+        ]
         return "; ".join([*taken, *doubtful]) or "no matrix is known by its name"
 
     def advice(self) -> str:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.errors import InputError
-from lora_repro.models.load import too_large
+from lora_repro.models.tokenizer import too_large
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.metrics import exact_match

@@ -23,7 +23,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.models.load import load_model, load_tokenizer
+from lora_repro.models.load import load_model
+from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.training.job import run_job
 
 pytestmark = [

@@ -105,7 +105,7 @@ def test_a_folder_of_the_users_is_counted_by_its_config(tmp_path: Path, capsys: 
     [
         (["--model", "gpt3_175b"], ["needs a model and a budget", "--budget 18M"]),
         (["--budget", "18M"], ["needs a model and a budget"]),
-        (["--model", "gpt3", "--budget", "18M"], ["model: no 'gpt3' here", "Did you mean 'gpt3_175b'?"]),
+        (["--model", "gpt3", "--budget", "18M"], ["model: there is no 'gpt3'", "Did you mean 'gpt3_175b'?"]),
         (["--model", "minilm", "--budget", "0,35M"], ["method.budget", "given: 0,35M"]),
         (["--model", "minilm", "--budget", "1M", "method.budget=2M"], ["method.budget: given as 2M and 1M"]),
         (["--model", "minilm", "--budget", "1M", "--targets", "q,x"], ["no matrix 'x' in bert", "Matrices here"]),

@@ -170,9 +170,9 @@ def test_records_of_other_versions_are_refused_in_words() -> None:
     def changed(group: str, **values: object) -> dict[str, object]:
         return result | {"config": result["config"] | {group: result["config"][group] | values}}
 
-    with pytest.raises(InputError, match=r"no 'lorax' here\. Did you mean 'lora'"):
+    with pytest.raises(InputError, match=r"there is no 'lorax'\. Did you mean 'lora'"):
         run_of(changed("method", name="lorax"))
-    with pytest.raises(InputError, match=r"no 'moviez' here\. Did you mean 'movies'"):
+    with pytest.raises(InputError, match=r"there is no 'moviez'\. Did you mean 'movies'"):
         run_of(changed("task", name="moviez"))
     with pytest.raises(InputError, match="does not fit this version"):
         run_of(changed("method", magic=1))

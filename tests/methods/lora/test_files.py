@@ -34,7 +34,7 @@ FAMILIES = {"bert": {"pad_token_id": 0}, "roberta": {"pad_token_id": 1, "type_vo
 def local(request: pytest.FixtureRequest, tmp_path: Path, tiny: Compose) -> Callable[..., DictConfig]:
     """A tiny BERT or RoBERTa on disk, as a user of model=local has it, with the tiny tokenizer."""
     from lora_repro.config.schema import load_group
-    from lora_repro.models.load import load_tokenizer
+    from lora_repro.models.tokenizer import load_tokenizer
 
     torch.manual_seed(0)
     sizes = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
@@ -190,7 +190,7 @@ DECODERS: dict[str, dict[str, object]] = {
 def decoder(family: str, folder: Path, tiny: Compose) -> Compose:
     """A tiny language model on disk, trained and scored in words."""
     from lora_repro.config.schema import load_group
-    from lora_repro.models.load import load_tokenizer
+    from lora_repro.models.tokenizer import load_tokenizer
 
     torch.manual_seed(0)
     tokens = dict(vocab_size=64, bos_token_id=2, eos_token_id=3, pad_token_id=0)

@@ -20,7 +20,7 @@ from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError
 from lora_repro.methods import HeadOnlyConfig
 from lora_repro.methods.lora import peft, peft_settings
-from lora_repro.models.load import load_tokenizer
+from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.store.adapter import fill
 from lora_repro.store.adapter_identity import identify_adapter
 from lora_repro.store.digests import sha256_of
