@@ -25,7 +25,7 @@ def test_an_interrupted_analysis_does_not_promise_to_go_on(monkeypatch: pytest.M
     def interrupted(_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("analysis.commands.items._figure", interrupted)
+    monkeypatch.setattr("analysis.commands.figures._figure", interrupted)
     with pytest.raises(SystemExit) as ended:
         program.main(["figure", "3"])
     assert ended.value.code == 130

@@ -22,10 +22,10 @@ _ADAPTER = (
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the two commands to the program's."""
     inspect = commands.add_parser("inspect", help="what an adapter adds to each matrix: inspect ADAPTER")
-    inspect.set_defaults(command=_inspect)
+    inspect.set_defaults(command=_inspect, writes={"--out": "out"})
     inspect.add_argument("adapter", nargs=1, metavar="ADAPTER", help=_ADAPTER)
     compare = commands.add_parser("compare", help="what two adapters share (Section 7): compare ADAPTER ADAPTER")
-    compare.set_defaults(command=_compare)
+    compare.set_defaults(command=_compare, writes={"--html": "html", "--out": "out"})
     compare.add_argument("adapter", nargs=2, metavar="ADAPTER", help=_ADAPTER)
     compare.add_argument(
         "--side",
@@ -37,7 +37,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     compare.add_argument("--html", metavar="FILE", help="write a page to look through, which needs no network")
     for command in (inspect, compare):
-        command.set_defaults(overrides=[])
         command.add_argument(
             "--base", metavar="MODEL", help="what was adapted: a folder, a file, or a model of conf/model"
         )

@@ -31,6 +31,12 @@ def taken(options: argparse.Namespace, key: str, option: str | None, flag: str) 
     return values[0] if values else None
 
 
+def add_scale(options: argparse.Namespace) -> None:
+    """Adds --scale, where it is given, to the overrides of a sweep."""
+    if (scale := taken(options, "scale", options.scale, "--scale")) is not None:
+        options.overrides.append(f"scale={scale}")
+
+
 def scale_of(options: argparse.Namespace, what: str) -> str:
     """Returns the scale that is asked for, of an item that has a sweep of its own.
 

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, request_of, taken
+from analysis.commands.options import PROTOCOLS, add_scale, request_of
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -20,7 +20,7 @@ OWN = ("rows", "columns", "metric")
 """Options that a table of the paper does not take."""
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command to the program's."""
     table = commands.add_parser(
         "table",
@@ -28,7 +28,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description=f"Prints a table of the paper beside ours, or any sweep.\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    table.set_defaults(command=_table, side=None)
+    table.set_defaults(command=_table, side=None, writes={"--out": "out", "--plot": "plots"})
     table.add_argument(
         "overrides",
         nargs="*",
@@ -105,8 +105,7 @@ def _own(options: argparse.Namespace) -> "Table":
     from analysis.protocol import Protocol
     from analysis.sweep_table import read_sweep
 
-    if (scale := taken(options, "scale", options.scale, "--scale")) is not None:
-        options.overrides.append(f"scale={scale}")
+    add_scale(options)
     if not options.overrides:
         raise InputError(f"table: needs a number of the paper, or a sweep.\n{EXAMPLES}")
     rows, columns, metrics = (_list(getattr(options, name), name) for name in OWN)

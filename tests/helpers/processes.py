@@ -24,7 +24,7 @@ CONTEXT.set_forkserver_preload(
         "lora_repro.training.job",
         "lora_repro.training.train",
         "analysis.cells",
-        "analysis.commands.section7",
+        "analysis.commands.truncate",
         "analysis.section7.comparison",
     ]
 )  # not what `python -m` runs: that is executed anew

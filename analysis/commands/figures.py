@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from analysis.items import Item, Picture, Request
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command to the program's."""
     figure = commands.add_parser("figure", help="a figure of the paper, from our runs: figure 3 --scale demo")
-    figure.set_defaults(command=_figure)
+    figure.set_defaults(command=_figure, writes={"--out": "images"})
     figure.add_argument("number", metavar="N", help="the figure's number in the paper, or shared_directions")
     figure.add_argument(
         "--out",

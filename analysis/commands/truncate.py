@@ -1,4 +1,4 @@
-"""The command `truncate` of Section 7: what is left of a run when its update is cut to a few directions."""
+"""The command `truncate`: what is left of a run when its update is cut to a few directions."""
 
 import argparse
 import shlex
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the commands to the program's."""
+    """Adds the command to the program's."""
     truncate = commands.add_parser(
         "truncate", help="what is left of a run when its update is cut: truncate RUN --keep 0,1,2"
     )
-    truncate.set_defaults(command=_truncate)
+    truncate.set_defaults(command=_truncate, writes={"--out": "image"})
     truncate.add_argument("run", metavar="RUN", help="a run's id, or its directory")
     truncate.add_argument("--keep", metavar="LIST", help="directions kept in every matrix (default: 0,1,2,4 ... all)")
     truncate.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")

@@ -1,0 +1,132 @@
+"""The commands on the runs of a sweep or a store: plan, status, runs, doctor and diff."""
+
+import argparse
+import sys
+
+from analysis.commands.options import add_scale
+from analysis.foreign_text import paragraph
+from analysis.states import PLANNED, counts, label
+from lora_repro.errors import InputError
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the commands to the program's."""
+    plan = commands.add_parser("plan", help="what a sweep would run: plan +sweeps=table6 scale=demo")
+    plan.set_defaults(command=_plan)
+    plan.add_argument("--memory", action="store_true", help="what the largest runs hold; this needs some seconds")
+    status = commands.add_parser(
+        "status",
+        help="states of a sweep's runs, and why they failed: status +sweeps=table6; without one, of the whole store",
+    )
+    status.set_defaults(command=_status)
+    runs = commands.add_parser("runs", help="all runs of a store: their states, their differences and their scores")
+    runs.set_defaults(command=_runs, writes={"--out": "out"})
+    runs.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
+    runs.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
+    doctor = commands.add_parser("doctor", help="before a sweep: is everything there and sound? doctor +sweeps=table6")
+    doctor.set_defaults(command=_doctor, reads_runs=False)
+    doctor.add_argument(
+        "--verbose", action="store_true", help="print for each check what it protects from, and what to do"
+    )
+    diff = commands.add_parser("diff", help="what differs between two runs: diff RUN RUN")
+    diff.set_defaults(command=_diff)
+    diff.add_argument("run", nargs=2, metavar="RUN", help="a run's id, or its directory")
+    diff.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
+    for command in (plan, status, doctor):
+        command.add_argument("--scale", help="a scale of the sweep, as scale=demo (default: proxy)")
+    for command in (plan, status, doctor, runs):
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
+    for command in (plan, status, doctor, diff, runs):
+        command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+
+
+def _plan(options: argparse.Namespace) -> str:
+    from analysis.budgets import memory_of, utilisation_lines
+    from lora_repro.config.compose import compose
+    from lora_repro.errors import RunFailedError
+    from lora_repro.sweep import campaign
+    from lora_repro.sweep.grid import load, overrides
+    from lora_repro.sweep.slurm_queue import jobs_in_queue
+
+    add_scale(options)
+    sweep = load(compose, options.overrides)
+    try:
+        queued = jobs_in_queue(options.runs)
+    except RunFailedError as error:
+        print(f"Jobs in Slurm's queue are not shown: {error}", file=sys.stderr)
+        queued = {}
+    plan = campaign.plan(sweep, options.runs, queued)
+    lines = []
+    for job in sweep.jobs:
+        missing = plan.missing.get(job.run_id)
+        note = f"  without {', '.join(missing)}" if missing else ""
+        lines.append(f"{label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
+    lines += [f"{label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
+    lines += utilisation_lines(sweep.jobs)
+    lines += memory_of(sweep.jobs) if options.memory else []
+    known = plan.seconds is not None or not plan.to_run
+    unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
+    return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {options.runs}"])
+
+
+def _runs(options: argparse.Namespace) -> str:
+    from analysis.listing import listed
+    from analysis.render import listing
+
+    if options.overrides:
+        raise InputError(f"runs: lists a whole store, and takes no {options.overrides[0]}. Leave it out.")
+    found = listed(options.runs)
+    if options.format == "md":
+        return listing.markdown(found, options.runs)
+    return listing.to_json(found) if options.format == "json" else listing.to_csv(found)
+
+
+def _status(options: argparse.Namespace) -> str:
+    add_scale(options)
+    if not options.overrides:
+        from analysis.listing import listed
+        from analysis.render.listing import overview
+
+        return overview(listed(options.runs), options.runs)
+    from analysis.runs import run_status
+    from lora_repro.config.compose import compose
+    from lora_repro.sweep.grid import load
+
+    sweep = load(compose, options.overrides)
+    found = [(job.run_id, run_status(options.runs, job.run_id)) for job in sweep.jobs]
+    lines = [f"{n:>6} {label(state)}" for state, n in counts(status.state for _, status in found).items()]
+    lines += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
+    reasons = [
+        f"{label(status.state)}: {run_id}\n{paragraph(status.reason)}"
+        for run_id, status in found
+        if status.reason is not None
+    ]
+    return "\n".join([*lines, f"{len(found):>6} runs in all. Store: {options.runs}", *reasons])
+
+
+def _doctor(options: argparse.Namespace) -> str:
+    from lora_repro import doctor
+
+    add_scale(options)
+    checks = []
+    for check in doctor.examine(options.overrides, options.runs):
+        checks.append(check)
+        print(check.describe(options.verbose), flush=True)
+    if any(check.verdict is doctor.Verdict.fail for check in checks):
+        print(doctor.summary(checks))
+        raise SystemExit(1)
+    return doctor.summary(checks)
+
+
+def _diff(options: argparse.Namespace) -> str:
+    from analysis.diff import differences, recorded
+    from analysis.render.differences import markdown, to_json, verdict
+
+    if options.overrides:
+        raise InputError(f"diff: takes two runs, and no {options.overrides[0]}. Leave it out.")
+    first, second = (recorded(run, options.runs) for run in options.run)
+    found = differences(first, second)
+    if options.format == "md":
+        return markdown(options.run, found, verdict(first, second, found))
+    print(verdict(first, second, found), file=sys.stderr)
+    return to_json(found)
