@@ -171,7 +171,7 @@ def refuse_both(keys: Iterable[str]) -> None:
     """Refuses a size beside the budget that it follows from.
 
     Raises:
-        InputError: If both are among the keys that somebody gave.
+        InputError: If both are among the keys that were given.
     """
     given = set(keys)
     sizes = {f"method.{kind.size_key}" for kind in METHODS.values() if issubclass(kind, SizedConfig)}

@@ -84,14 +84,14 @@ def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -
     with held, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         with computing:
             value = loss(model)
-        kept = sum(held.sizes[storage] for storage in saved & held.sizes.keys() - own)
+        saved_bytes = sum(held.sizes[storage] for storage in saved & held.sizes.keys() - own)
         before = len(held.levels)
         value.backward()
     middle = (before + len(held.levels)) // 2
     return Trace(
         weights,
         sum(parameter.nbytes for parameter in parameters if parameter.requires_grad),
-        kept,
+        saved_bytes,
         max(held.levels[:middle], default=weights) - weights,
         max(held.levels[middle:], default=weights) - weights,
     )
@@ -158,7 +158,7 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Computes attention as CUDA's memory-efficient kernel, which takes masks: neither scores nor softmax are kept."""
+    """Computes attention as CUDA's memory-efficient kernel, which takes masks and stores neither scores nor softmax."""
     if torch.is_autocast_enabled("cpu"):
         q, k, v = (x.bfloat16() for x in (q, k, v))
     if enable_gqa:

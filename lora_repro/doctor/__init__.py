@@ -48,7 +48,9 @@ def examine(arguments: Sequence[str], outputs: str) -> Iterator[Check]:
                 found = _failure(error)
             if found.verdict is Verdict.fail and failed_in.setdefault(found.text, check.name) != check.name:
                 name = failed_in[found.text]
-                found = Finding(Verdict.fail, f"not examined, because {name} failed", f"what {name} says")
+                found = Finding(
+                    Verdict.fail, f"skipped, because {name} failed with the same error", f"mend {name} first"
+                )
             seconds = time.perf_counter() - began + (composing if check is every_job else 0)
             yield Check(check.name, found.verdict, found.text, check.protects, found.remedy or check.remedy, seconds)
 

@@ -141,7 +141,7 @@ class Timings:
 def _of_result(folder: Path, result: Mapping[str, Any]) -> Timing | None:
     """Returns what a finished run took; None where an old record does not say."""
     config, train = result["config"], result["config"]["train"]
-    sizes = {split: balance["n"] for split, balance in result.get("data", {}).items()}
+    sizes = {split: described["n"] for split, described in result.get("data", {}).items()}
     # run_seconds is the last attempt's, train_seconds those of all
     seconds = float(max(result.get("run_seconds") or 0, result.get("train_seconds") or 0))
     epochs, batch_size, max_steps = (train.get(key) for key in ("epochs", "batch_size", "max_steps"))

@@ -62,8 +62,8 @@ def states(jobs: Iterable[str]) -> dict[str, str]:
     numbers = sorted({number(job) for job in jobs})
     if not numbers:
         return {}
-    asked = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", f"--jobs={','.join(numbers)}"]
-    lines = _ask(asked, unless="Invalid job id").splitlines()
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", f"--jobs={','.join(numbers)}"]
+    lines = _ask(command, unless="Invalid job id").splitlines()
     return dict(line.strip().split("|", 1) for line in lines if "|" in line)
 
 
@@ -81,9 +81,9 @@ def outside_of_job() -> Iterator[None]:
     hidden = {}
     if "SLURM_JOB_ID" in os.environ:
         prefixes = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
-        kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_TIME_FORMAT")
+        needed = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_TIME_FORMAT")
         hidden = {
-            name: os.environ.pop(name) for name in [*os.environ] if name.startswith(prefixes) and name not in kept
+            name: os.environ.pop(name) for name in [*os.environ] if name.startswith(prefixes) and name not in needed
         }
     try:
         yield

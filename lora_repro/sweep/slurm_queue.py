@@ -163,7 +163,7 @@ def _wait(tasks: Mapping[str, Task], outputs: str) -> dict[str, JobReturn]:
     ended: dict[str, JobReturn] = {}
     left: dict[str, tuple[float, str]] = {}
     """When jobs were first seen to be out of the queue, and their last state."""
-    began = asked = time.monotonic()
+    began = last = time.monotonic()
     while True:
         for name, task in tasks.items():
             if name not in ended and (returned := _returned(name, task, outputs, left.get(name))) is not None:
@@ -172,8 +172,8 @@ def _wait(tasks: Mapping[str, Task], outputs: str) -> dict[str, JobReturn]:
             return ended
         time.sleep(POLL_S)
         now = time.monotonic()
-        if now - asked > min(ASK_EVERY_S, (now - began) / 4):
-            asked = now
+        if now - last > min(ASK_EVERY_S, (now - began) / 4):
+            last = now
             waiting = {name: task for name, task in tasks.items() if name not in ended}
             try:
                 states = slurm.states(task.job for task in waiting.values())

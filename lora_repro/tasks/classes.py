@@ -64,9 +64,7 @@ class ClassConfig(TaskConfig):
         if self.form is not Form.text:
             return
         if self.prompt.count("{text}") != 1:
-            raise InputError(
-                f"task.prompt: must hold {{text}} once, where the example stands (given: {self.prompt!r})."
-            )
+            raise InputError(f"task.prompt: must hold {{text}} once, where the example goes (given: {self.prompt!r}).")
         words = self.label_words
         if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
             raise InputError(

@@ -6,7 +6,7 @@ splash even greater than Arnold Schwarzenegger, Jean Claud Van Damme or Steven S
 Source: C.J. Hutto and E. Gilbert, "VADER" (ICWSM 2014), `hutto_ICWSM_2014.tar.gz`; at least 20 raters for each text,
 from -4 to 4. Texts whose mean rating is within `threshold` of 0 are left out. What remains is classified (label 1 is
 positive, 0 negative), or with `target=rating` the mean rating itself is predicted: on the same examples in the same
-splits and subsets, so that both can be compared. All ratings but 0 are kept by `threshold=0`; where split_sizes count
+splits and subsets, so that both can be compared. `threshold=0` drops none but ratings of 0; where split_sizes count
 examples they then have to be given too.
 
 Texts are as in the files, with their HTML entities (`&amp;`). Labels are as rated, each text on its own. Where the
@@ -46,7 +46,7 @@ ARCHIVE = DataFile(
     distribution_digest="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
     member=f"vaderSentiment-3.3.2/additional_resources/{FOLDER}.tar.gz",
 )
-"""The file of all four domains; its digest stands in conf/task."""
+"""The file of all four domains; its digest is in conf/task."""
 SPLITS = ("train", "eval", "test")
 
 
@@ -237,8 +237,9 @@ def split_documents(name: str, sizes: Mapping[str, int], capacities: Mapping[str
     total = sum(sizes.values())
     if sum(capacities.values()) != total:
         raise InputError(
-            f"task.split_sizes: {name} has {total} in all, the sizes add up to {sum(capacities.values())} "
-            f"(given: {dict(capacities)}).\nGive train, eval and test sizes that add up to {total}."
+            f"task.split_sizes: {name} has {total} examples (documents), and the sizes add up to "
+            f"{sum(capacities.values())} (given: {dict(capacities)}).\n"
+            f"Give train, eval and test sizes that add up to {total}."
         )
     left = {split: capacities[split] for split in SPLITS}
     split_of = {}

@@ -47,8 +47,6 @@ class TextConfig(TaskConfig):
         """
         super().check()
         if self.prompt.count("{text}") != 1:
-            raise InputError(
-                f"task.prompt: must hold {{text}} once, where the example stands (given: {self.prompt!r})."
-            )
+            raise InputError(f"task.prompt: must hold {{text}} once, where the example goes (given: {self.prompt!r}).")
         if self.max_new_tokens < 1:
             raise InputError(f"task.max_new_tokens: must be at least 1 (given: {self.max_new_tokens}).")

@@ -13,7 +13,7 @@ LENGTH_STEP = 4
 def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Groups all examples into batches of like length and puts the batches in random order.
 
-    Within a length (rounded up to LENGTH_STEP) the examples are shuffled anew in each epoch. All batches but one are
+    Within a length (rounded up to LENGTH_STEP) the examples are shuffled again in each epoch. All batches but one are
     full; which lengths meet in the short one is drawn, so that no examples weigh more in every epoch.
 
     Args:

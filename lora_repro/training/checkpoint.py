@@ -98,7 +98,7 @@ class TrainState:
             torch.cuda.set_rng_state(tensors["generator/cuda"], self.device)
 
 
-_PLAIN = {
+_PLAIN = {  # `examples_told`, like `logits/`, is an older name that stays so that old checkpoints can be resumed
     "step": "step",
     "examples": "examples",
     "examples_logged": "examples_told",

@@ -63,7 +63,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         record.run_id, examples, count.method, count.head, device,
     )  # fmt: skip
     if run.utilisation is not None:
-        log.info("%s: these are %.1f %% of its budget", record.run_id, 100 * run.utilisation)
+        log.info("%s: the method trains %.1f %% of its budget", record.run_id, 100 * run.utilisation)
     epochs = math.ceil(total / math.ceil(examples / run.train.batch_size))
     with interrupt.deferred():
         try:

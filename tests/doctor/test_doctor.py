@@ -88,7 +88,7 @@ def test_missing_weights_are_told_once_with_the_command_that_fetches_them(tmp_pa
     assert "python -m lora_repro.fetch minilm" in weights.remedy
     assert data.verdict is Verdict.ok
     for later in (targets, step):
-        assert (later.verdict, later.found) == (Verdict.fail, "not examined, because weights failed")
+        assert (later.verdict, later.found) == (Verdict.fail, "skipped, because weights failed with the same error")
 
 
 def test_missing_data_is_told_with_the_command_that_fetches_it(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_missing_data_is_told_with_the_command_that_fetches_it(tmp_path: Path) -
     data, step = examine(tmp_path, *arguments, only="data,one step")
     assert data.verdict is Verdict.fail and "no hutto_ICWSM_2014.tar.gz" in data.found
     assert f"python -m lora_repro.fetch movies --cache {tmp_path}/nowhere" in data.remedy
-    assert step.found == "not examined, because data failed"
+    assert step.found == "skipped, because data failed with the same error"
 
 
 @pytest.mark.parametrize("store", ["/proc/nothing", "/dev/null", "/dev/null/below"])
@@ -155,7 +155,7 @@ def test_a_device_that_is_not_there_fails_and_the_rest_goes_on(tmp_path: Path) -
     checks = {each.name: each for each in examine(tmp_path, "compute.device=gpu9")}
     assert checks["device"].verdict is Verdict.fail and "no device 'gpu9'" in checks["device"].found
     assert checks["device"].remedy == "Use auto, cpu, cuda or cuda:N."
-    assert checks["one step"].found == "not examined, because device failed"
+    assert checks["one step"].found == "skipped, because device failed with the same error"
     assert checks["data"].verdict is checks["store"].verdict is Verdict.ok
 
 

@@ -22,10 +22,18 @@ from lora_repro.config.catalogue import HOME
 from lora_repro.errors import InputError, RunFailedError
 from lora_repro.store.record import Record
 from lora_repro.store.result import read_result
+from lora_repro.tasks import Example, Splits, encoding
+from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.training.job import run_job
 
 SHORT = ("task.train_size=32", "log.checkpoint_every_s=0", "paths.outputs=store", "log.snapshots=[0,0.5,1]")
 """Four steps, each with a checkpoint, and four scored splits."""
+
+
+def rated(config: RatingsConfig, data: object, cache: object) -> Splits:
+    """Texts rated by how often they say joy."""
+    made = [Example(str(i), "joy " * (i % 5) + "sad", float(i % 5 - 2), str(i)) for i in range(128)]
+    return {"train": made[:64], "eval": made[64:96], "test": made[96:]}
 
 
 @pytest.fixture
@@ -42,6 +50,30 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder / "store"
+
+
+OTHER_TARGETS = {
+    "rating": ("task=movies", "task.target=rating"),
+    "text": ("model=tiny_llama", "preset@train=tiny_llama", "task=reverse"),
+}
+
+
+@pytest.mark.parametrize("task", OTHER_TARGETS)
+def test_a_killed_run_of_scores_or_texts_ends_as_the_undisturbed_one(
+    tiny: Compose, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RatingsConfig, "load", rated)
+    monkeypatch.setattr(encoding, "_encoded", {})
+    run = partial(run_job, tiny(*SHORT, *OTHER_TARGETS[task], "train.dtype=fp32"))
+    whole = in_folder(tmp_path / "whole", monkeypatch)
+    run()
+    in_folder(tmp_path / "count", monkeypatch)
+    total = count_calls(run, tmp_path / "calls")
+    killed = in_folder(tmp_path / "killed", monkeypatch)
+    assert in_a_child(run, total // 2) == -signal.SIGKILL
+    assert list(killed.glob("runs/*/checkpoint")) and not list(killed.glob("runs/*/result.json"))
+    assert in_a_child(run) == 0
+    assert contents(killed) == contents(whole)
 
 
 STRIDES = [pytest.param(7), pytest.param(1, marks=pytest.mark.long)]

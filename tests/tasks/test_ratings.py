@@ -124,7 +124,7 @@ def test_documents_stay_whole_and_fill_the_splits_exactly() -> None:
 
 
 def test_sizes_that_do_not_add_up_are_refused_with_the_total() -> None:
-    with pytest.raises(InputError, match=r"toy has 3 in all, the sizes add up to 4"):
+    with pytest.raises(InputError, match=r"toy has 3 examples \(documents\), and the sizes add up to 4"):
         split_documents("toy", {"a": 1, "b": 2}, {"train": 2, "eval": 1, "test": 1})
 
 

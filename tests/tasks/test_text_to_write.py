@@ -162,4 +162,4 @@ def test_texts_that_a_tokenizer_reads_back_as_others_are_told(
     resolved = resolve(tiny(*REVERSE, *sizes))
     with caplog.at_level(logging.WARNING, "lora_repro"):
         encode(resolved.run, resolved.settings)
-    assert "the tokenizer reads 1 of 2 texts back as others, first 'B a' as " in caplog.text
+    assert "1 of 2 target texts change when they are encoded and decoded ('B a' becomes " in caplog.text

@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 from lora_repro import draw
 from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.methods.lora.layers import Start, initial_A
+from lora_repro.tasks import Example, encoding
+from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.training.batches import batches
 from lora_repro.training.job import run_job
 
@@ -24,6 +26,13 @@ LOSSES = {
     ("head_only", "fp32"): [0.707059, 0.689463],
     ("head_only", "bf16"): [0.707054, 0.689493],
 }
+
+OTHER = {
+    "rating": ("task=movies", "task.target=rating"),
+    "text": ("model=tiny_llama", "preset@train=tiny_llama", "task=reverse"),
+    "label words": ("model=tiny_llama", "preset@train=tiny_llama", "task.form=text"),
+}
+OTHER_LOSSES = {"rating": [2.11898, 1.9038], "text": [4.0275, 4.03406], "label words": [2.08643, 1.3975]}
 
 
 def test_this_is_the_version_of_the_numbers_below() -> None:
@@ -57,3 +66,15 @@ def test_a_tiny_run(tiny: Callable[..., DictConfig], method: str, dtype: str) ->
     found = [metrics["eval/loss"], metrics["test/loss"]]
     assert found == pytest.approx(LOSSES[method, dtype], abs=2e-4 if dtype == "fp32" else 5e-3)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_a_tiny_run_of_another_kind_of_answer(
+    tiny: Callable[..., DictConfig], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [Example(str(i), "joy " * (i % 5) + "sad", float(i % 5 - 2), str(i)) for i in range(128)]
+    splits = {"train": made[:64], "eval": made[64:96], "test": made[96:]}
+    monkeypatch.setattr(RatingsConfig, "load", lambda *_: splits)
+    monkeypatch.setattr(encoding, "_encoded", {})
+    metrics = run_job(tiny(*OTHER[kind], "train.dtype=fp32"))
+    assert [metrics["eval/loss"], metrics["test/loss"]] == pytest.approx(OTHER_LOSSES[kind], abs=2e-4)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
+from safetensors.torch import load_file
 
 from analysis.items import names
 from analysis.listing import listed
@@ -24,7 +26,9 @@ from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.recorded import task_of
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.job import run_job
+from lora_repro.training.train import assemble
 
+CPU = torch.device("cpu")
 TASKS = {
     "rating": ("task=movies", "task.target=rating"),
     "reverse": ("model=tiny_llama", "preset@train=tiny_llama", "task=reverse", "train.dtype=fp32"),
@@ -78,6 +82,25 @@ def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
     for files in (expected, found):
         files.pop(next(name for name in files if name.endswith("config.yaml")))  # paths.outputs stands in it
     assert found == expected
+
+
+INIT = {**TASKS, "rating from classes": TASKS["rating"]}
+
+
+@pytest.mark.parametrize("task", INIT)
+def test_a_run_starts_from_what_another_one_trained(small: Compose, task: str) -> None:
+    first = small(*(() if task == "rating from classes" else INIT[task]), "train.epochs=1")
+    run_job(first)
+    name = run_id(resolve(first).run)
+    start = resolve(small(*INIT[task], f"train.init_from={name}", "train.epochs=1", "seed=1"))
+    model, origin = assemble(start, CPU)
+    saved = load_file(next((Record(first.paths.outputs, name).folder / "adapter").glob("*.safetensors")))
+    B = next(value for key, value in saved.items() if "lora_B" in key)
+    assert origin is not None and any(torch.equal(parameter, B) for parameter in model.parameters())
+    heads = [value for key, value in saved.items() if key.endswith(("classifier.weight", "score.weight"))]
+    found = [parameter for key, parameter in model.named_parameters() if "classifier.weight" in key]
+    assert len(found) == (0 if task == "reverse" else 1)
+    assert [torch.equal(a, b) for a, b in zip(found, heads, strict=False)] == [task == "rating"] * len(found)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def log_likelihood(
     device: torch.device,
 ) -> Float[Tensor, " batch"]:
     """Returns log p(targets | prompt) for each example, summed over the tokens of its row of targets."""
-    spoken = log_probabilities(model, states(model, split, indices, targets, dtype, device))
-    chosen = spoken.gather(2, targets.clamp(min=0)[:, :, None])[:, :, 0]
+    log_p = log_probabilities(model, states(model, split, indices, targets, dtype, device))
+    chosen = log_p.gather(2, targets.clamp(min=0)[:, :, None])[:, :, 0]
     return chosen.masked_fill(targets < 0, 0.0).sum(1)
 
 

@@ -117,7 +117,7 @@ class TextToWrite(Objective):
     ) -> Int[Tensor, "batch tokens"]:
         """Appends the likeliest token again and again, until every text of the batch has ended.
 
-        Prompts are padded on the right, and what is written stands right behind each prompt, as if it were alone.
+        Prompts are padded on the right, and what is written follows each prompt directly, as if it were alone.
         """
         written = torch.full((len(indices), self.max_new_tokens), NO_TOKEN, device=device)
         going = torch.ones(len(indices), dtype=torch.bool, device=device)
@@ -149,6 +149,6 @@ class TextToWrite(Objective):
         pairs = zip(examples, read, strict=True)
         if other := [(example.target[0], text) for example, text in pairs if not exact_match([text], [example.target])]:
             log.warning(
-                "task %s: the tokenizer reads %d of %d texts back as others, first %r as %r. No model can match them.",
-                run.task.name, len(other), len(examples), *other[0],
+                "task %s: %d of %d target texts change when they are encoded and decoded (%r becomes %r), so no model "
+                "can match them exactly.", run.task.name, len(other), len(examples), *other[0],
             )  # fmt: skip
