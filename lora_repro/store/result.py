@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lora_repro.config.catalogue import group_names
 from lora_repro.config.identity import run_name
 from lora_repro.store.reading import NoFileError, is_count, is_number, read_json
 from lora_repro.tasks.base import TaskConfig
 from lora_repro.tasks.recorded import task_of
+from lora_repro.tasks.targets import metric_of_any_kind
 
 SCHEMA = 1
 """Version of result.json; a reader refuses others."""
@@ -59,7 +61,7 @@ _SPLIT = _Kind(
 )
 
 REQUIRED = ("run_id", "config", "metrics", "metrics_by_epoch", "params")
-"""Keys of every result. Early results lack some of the others."""
+"""Keys of every result. Early results do not have all of the others."""
 
 _SHAPE = {
     "run_id": _Kind("a run's id", lambda value: isinstance(value, str) and len(value) <= 255),
@@ -130,17 +132,19 @@ def read_result(folder: Path) -> Result:
 def _wrong(result: dict[str, Any]) -> str | None:
     """Says what is wrong with a result, or returns None."""
     if missing := [key for key in REQUIRED if key not in result]:
-        return f"it lacks {', '.join(missing)}"
+        return f"it has no {', '.join(missing)}"
     for key, kind in _SHAPE.items():
         value: Any = result
         for part in key.split("."):
             value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
         if value is _ABSENT:
             if key.startswith("config.") or (key.startswith("data.") and "data" in result):
-                return f"it lacks {key}"
+                return f"it has no {key}"
         elif not kind.holds(value):
             return f"{key} must be {kind.description}"
-    task = task_of(result["config"])
+    task, name = task_of(result["config"]), result["config"]["task"]["name"]
+    if task is None and name in group_names("task"):
+        return f"config.task is no configuration of task={name}"
     if task is not None:
         for split, described in result.get("data", {}).items():
             if not task.targets.is_description(described):
@@ -164,7 +168,8 @@ def _wrong_metrics(metrics: dict[str, Any], task: TaskConfig | None) -> str | No
     if not metrics:
         return "there are none"
     for key, value in metrics.items():
-        declared = None if task is None else task.targets.metric(key.rpartition("/")[2])
+        name = key.rpartition("/")[2]
+        declared = metric_of_any_kind(name) if task is None else task.targets.metric(name)
         low, high = (-math.inf, math.inf) if declared is None else (declared.low, declared.high)
         if not is_number(value) or not low <= value <= high:
             bounds = (

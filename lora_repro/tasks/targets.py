@@ -185,6 +185,12 @@ class Texts(Targets):
         return {"one_text": _any_constant(predictions.values())}
 
 
+def metric_of_any_kind(name: str) -> Metric | None:
+    """Returns what is declared about a metric by this name, of whatever task: one that is not known here, too."""
+    kinds = (Classes(), Scores(), Texts())
+    return next((metric for kind in kinds if (metric := kind.metric(name)) is not None), None)
+
+
 NAMED = (("eval", "dev"), ("test", "test"))
 """The scored splits: how records spell them, and how tables print them."""
 

@@ -39,7 +39,7 @@ def test_a_finished_run_is_never_computed_twice(tiny: Compose, monkeypatch: pyte
         ('{"schema": 1, "run_id": "x"', "is damaged and does not count"),
         ("[]", "has schema None"),
         (json.dumps({"schema": 2, "run_id": "x"}), "has schema 2, this version reads 1"),
-        (json.dumps({"schema": 1, "run_id": "x", "config": {}}), "lacks metrics"),
+        (json.dumps({"schema": 1, "run_id": "x", "config": {}}), "has no metrics"),
     ],
 )
 def test_a_result_that_does_not_parse_or_belong_here_does_not_count(tmp_path: Path, text: str, problem: str) -> None:

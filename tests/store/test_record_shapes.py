@@ -36,8 +36,9 @@ from lora_repro.store.finished_runs import run_of
 from lora_repro.store.layout import FILES, FOLDERS
 from lora_repro.store.lock import holder, read_owner
 from lora_repro.store.reading import MOST_BYTES
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
 from lora_repro.store.result import read_result
+from lora_repro.store.status import State
 from lora_repro.sweep import campaign
 from lora_repro.sweep.grid import Sweep
 from lora_repro.training.job import run_job
@@ -198,9 +199,11 @@ def test_a_wrong_value_at_any_key_breaks_no_command(folder: Path, stride: int, m
         (("provenance",), "here", "provenance must be an object"),
         (("provenance", "threads"), 0, "provenance.threads must be a whole number, 1 or more"),
         (("flags",), ["one_class"], "flags must be an object of true and false"),
-        (("data",), {}, "it lacks data.train"),
+        (("data",), {}, "it has no data.train"),
         (("data", "eval", "n"), 0, "data.eval must be an object with n, 1 or more"),
         (("data", "eval", "labels"), ["0"], "data.eval must be an object with n and labels"),
+        (("config", "task", "form"), "lable", "config.task is no configuration of task=generated"),
+        (("config", "task", "unknown"), 1, "config.task is no configuration of task=generated"),
         (("run_seconds",), None, "run_seconds must be a number, 0 or more"),
         (("run_seconds",), "fast", "run_seconds must be a number, 0 or more"),
         (("params", "method"), 8.5, "params.method must be a whole number"),
@@ -215,6 +218,16 @@ def test_what_is_wrong_is_named(folder: Path, path: tuple[str | int, ...], wrong
     assert found.is_damaged and found.problem is not None and words in found.problem
     for name in ("diff", "truncate", "inspect", "load_runs"):
         assert "equal" not in str(look(name, folder)) and "exactly" not in str(look(name, folder))
+
+
+@pytest.mark.parametrize("key", ["eval/accuracy", "test/majority", "eval/loss"])
+def test_the_range_of_a_known_metric_is_held_whatever_the_task_is_called(folder: Path, key: str) -> None:
+    result = put(json.loads((folder / "result.json").read_text()), ("config", "task", "name"), "elsewhere")
+    (folder / "result.json").write_text(json.dumps(result))
+    assert read_result(folder).result is not None
+    (folder / "result.json").write_text(json.dumps(put(result, ("metrics_by_epoch", 0, key), -7.0)))
+    found = read_result(folder)
+    assert found.is_damaged and found.problem is not None and f"{key} must be a number, 0 " in found.problem
 
 
 def nested(path: Path) -> None:
@@ -243,6 +256,7 @@ THINGS: dict[str, Callable[[Path], object]] = {
     "no text": lambda path: path.write_bytes(b'{"state": "\xff\xfe"}'),
     "device": lambda path: path.symlink_to("/dev/zero"),
     "itself": lambda path: path.symlink_to(path.name),
+    "nowhere": to_nowhere,
 }
 """What has the name of a file of the record, and is none."""
 
@@ -260,7 +274,7 @@ def test_whatever_has_the_name_of_a_file_is_told_by_every_command(
     for command in LOOKS:
         if command != "truncate" or name == "result.json":
             look(command, folder)
-    blocks = name == "result.json" and thing in ("pipe", "folder", "device", "itself")
+    blocks = name == "result.json" and thing in ("pipe", "folder", "device", "itself", "nowhere")
     state = Record(folder.parent.parent, folder.name).state
     expected = State.finished if name == "status.json" else State.blocked if blocks else State.todo
     assert state is expected
