@@ -50,7 +50,7 @@ class MethodConfig:
     name: str = MISSING
 
     folder: ClassVar[str] = ""
-    """The folder inside a run's directory that `write` fills; empty: the directory itself."""
+    """The folder inside a run's directory that `write` fills, one name; empty: the directory itself."""
     is_saved_on_request: ClassVar[bool] = False
     """What is trained is as large as the model, so it is written only where log.save_full asks."""
     has_label_order_of_base: ClassVar[bool] = False
@@ -140,8 +140,8 @@ class MethodConfig:
         """
         return {name: name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> None:
-        """Writes what was trained.
+    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
+        """Writes what was trained, and returns the files: a run's result names them by their sha256.
 
         Args:
             tensors: The tensors by the names that `file_names` gives them in files.
@@ -151,7 +151,7 @@ class MethodConfig:
         """
         from lora_repro.store.tensors import write_plain
 
-        write_plain(tensors, folder)
+        return write_plain(tensors, folder)
 
     def read(self, arch: Arch, folder: Path) -> "Saved":
         """Reads what `write` wrote.

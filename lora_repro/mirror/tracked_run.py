@@ -16,8 +16,8 @@ import yaml
 
 from lora_repro.config.identity import run_name
 from lora_repro.config.settings import Mirror, Tracker
-from lora_repro.store.digests import as_written
-from lora_repro.store.layout import ADAPTER, TRAINED
+from lora_repro.store.digests import as_written, trained_files
+from lora_repro.store.layout import SETTINGS_KEY
 from lora_repro.store.reading import is_number, read_bytes, read_lines
 from lora_repro.store.result import read_result
 from lora_repro.store.status import State, read_status
@@ -31,7 +31,7 @@ class TrackedRun:
 
     def __init__(self, folder: Path, online: bool, project: str | None = None) -> None:
         config = yaml.safe_load(read_bytes(folder / "config.yaml"))
-        run, settings = config["run"], config["circumstances"]
+        run, settings = config["run"], config[SETTINGS_KEY]
         names = [run[part]["name"] for part in ("model", "task", "method")]
         scale = settings["scale"]["name"]
         self.folder, self.name = folder, run_name(folder)
@@ -126,19 +126,17 @@ class TrackedRun:
             self.run.summary.update(counts)
             seconds = {key: result[key] for key in ("run_seconds", "train_seconds") if key in result}
             self.run.summary.update(seconds)  # W&B's own runtime is that of the mirroring
-            self._add_adapter()
+            self._add_trained(result)
         self.run.finish(exit_code=0 if state == State.finished.value else 1)
 
-    def _add_adapter(self) -> None:
+    def _add_trained(self, result: dict[str, Any]) -> None:
         import wandb
 
-        trained = [path for path in (self.folder / ADAPTER, self.folder / TRAINED) if path.exists()]
+        trained = [as_written(path) for path in trained_files(self.folder, result) if path.exists()]
         if trained:
             artifact = wandb.Artifact(self.name, type="adapter")
             for path in trained:
-                for file in path.iterdir() if path.is_dir() else (path,):
-                    as_written(file)
-                artifact.add_dir(str(path)) if path.is_dir() else artifact.add_file(str(path))
+                artifact.add_file(str(path))
             self.run.log_artifact(artifact)
 
 
@@ -151,7 +149,7 @@ def state_of(folder: Path) -> str:
 
 def is_online(folder: Path) -> bool:
     """Tells whether the run was started with `log.wandb=online`."""
-    log_settings = yaml.safe_load(read_bytes(folder / "config.yaml"))["circumstances"]["log"]
+    log_settings = yaml.safe_load(read_bytes(folder / "config.yaml"))[SETTINGS_KEY]["log"]
     return log_settings["wandb"] == Mirror.online.value
 
 

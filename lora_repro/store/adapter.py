@@ -24,8 +24,8 @@ from lora_repro.store.result import read_result
 log = logging.getLogger(__name__)
 
 
-def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> None:
-    """Writes the trained tensors into a run's directory.
+def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> list[Path]:
+    """Writes the trained tensors into a run's directory, and returns the files.
 
     Args:
         model: The trained model.
@@ -33,17 +33,18 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> N
         folder: The run's directory.
         keep_full: Whether to write those that are as large as the model, too.
     """
-    if keep_full or not run.method.is_saved_on_request:
-        folder = folder / run.method.folder
-        folder.mkdir(exist_ok=True)
-        order = label_order(run) if run.method.has_label_order_of_base else None
-        write_adapter(model, run.arch, run.method, folder, run.model.hub or run.model.name, order)
+    if run.method.is_saved_on_request and not keep_full:
+        return []
+    folder = folder / run.method.folder
+    folder.mkdir(exist_ok=True)
+    order = label_order(run) if run.method.has_label_order_of_base else None
+    return write_adapter(model, run.arch, run.method, folder, run.model.hub or run.model.name, order)
 
 
 def write_adapter(
     model: nn.Module, arch: Arch, method: MethodConfig, folder: Path, base: str | None, order: list[int] | None = None
-) -> None:
-    """Writes the trained tensors in the method's layout.
+) -> list[Path]:
+    """Writes the trained tensors in the method's layout, and returns the files.
 
     Args:
         model: The model that has the method attached.
@@ -59,7 +60,7 @@ def write_adapter(
         rows = [order.index(output) for output in range(len(order))]
         for key in {names[name] for name in _output_names(arch)} & tensors.keys():
             tensors[key] = tensors[key][rows].contiguous()
-    method.write(tensors, arch, folder, base)
+    return method.write(tensors, arch, folder, base)
 
 
 def save_snapshot(model: nn.Module, run: Run, path: Path, step: int) -> None:

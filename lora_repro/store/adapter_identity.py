@@ -6,7 +6,10 @@ from pathlib import Path
 
 from lora_repro.config.identity import RUN_ID, run_name
 from lora_repro.errors import MissingInputError
+from lora_repro.store.digests import trained_files
+from lora_repro.store.layout import ADAPTER
 from lora_repro.store.reading import parse_foreign_json
+from lora_repro.store.result import read_result
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """The files of an adapter in PEFT's layout."""
@@ -44,6 +47,11 @@ def identify_adapter(given: str) -> str:
 
 
 def adapter_folder(given: str) -> Path:
-    """Returns the folder that is meant: of a run's `adapter/` the run's directory, else the one that is given."""
+    """Returns the folder that is meant: of a run's folder of trained weights the run's, else the one that is given."""
     folder = Path(given).expanduser()
-    return folder.parent if folder.name == "adapter" and (folder.parent / "config.yaml").is_file() else folder
+    run = folder.parent
+    if not (run / "config.yaml").is_file():
+        return folder
+    result = read_result(run).result
+    is_of_run = result is not None and folder in {path.parent for path in trained_files(run, result)} - {run}
+    return run if is_of_run or folder.name == ADAPTER else folder

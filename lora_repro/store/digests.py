@@ -3,20 +3,41 @@
 Without this check a file that was changed after its run finished would give other numbers under the same id.
 """
 
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lora_repro.errors import InputError
 from lora_repro.models.inputs import sha256_of
 from lora_repro.store.files import PARTIAL
-from lora_repro.store.layout import HASHED_FILES, HASHED_FOLDERS
+from lora_repro.store.layout import ADAPTER, HASHED_FILES, HASHED_FOLDERS, PREDICTIONS, SNAPSHOTS, TRAINED
 from lora_repro.store.result import read_result
 
 
-def digests_of(folder: Path) -> dict[str, str]:
-    """Returns the sha256 of each file of HASHED_FILES and HASHED_FOLDERS in a run's directory, by path."""
-    paths = [path for name in HASHED_FOLDERS for path in (folder / name).glob("*") if not path.name.endswith(PARTIAL)]
-    paths += [path for name in HASHED_FILES if (path := folder / name).is_file()]
+def digests_of(folder: Path, written: Iterable[Path] = ()) -> dict[str, str]:
+    """Returns the sha256 of each file of HASHED_FILES and HASHED_FOLDERS in a run's directory, by path.
+
+    Args:
+        folder: The directory.
+        written: The files of the run's method; all that lies beside one in a folder is hashed, too.
+    """
+    paths, folders = {*written}, {folder / name for name in HASHED_FOLDERS}
+    for place in folders | {path.parent for path in paths if path.parent != folder}:
+        paths |= {path for path in place.glob("*") if path.is_file() and not path.name.endswith(PARTIAL)}
+    paths |= {path for name in HASHED_FILES if (path := folder / name).is_file()}
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(paths)}
+
+
+def trained_files(folder: Path, result: Mapping[str, Any]) -> list[Path]:
+    """Returns the files of a finished run that hold what it trained, whether they are still there or not.
+
+    A result of an early version names none: then those that are there, under the names that it knew.
+    """
+    if "digests" not in result:
+        early = [*(folder / ADAPTER).glob("*"), folder / TRAINED]
+        return sorted(path for path in early if path.is_file())
+    names = [name for name in result["digests"] if name != PREDICTIONS and not name.startswith(f"{SNAPSHOTS}/")]
+    return [folder / name for name in names]
 
 
 def as_written(path: Path) -> Path:
@@ -27,20 +48,22 @@ def as_written(path: Path) -> Path:
     Raises:
         InputError: If the file was changed, or the run did not write it.
     """
-    for parent in dict.fromkeys((path.parent.absolute(), path.parent.resolve())):  # a run may be reached by a link
-        _refuse_changed(path, parent)
+    for absolute in dict.fromkeys((path.parent.absolute(), path.parent.resolve())):  # a run may be reached by a link
+        for folder in (absolute, *absolute.parents):
+            _refuse_changed(absolute / path.name, folder)
     return path
 
 
-def _refuse_changed(path: Path, parent: Path) -> None:
-    """Compares a file with the digests of the run that `parent`, or the folder above it, belongs to."""
-    folder = parent.parent if parent.name in HASHED_FOLDERS else parent
-    name = (parent / path.name).relative_to(folder).as_posix()
+def _refuse_changed(path: Path, folder: Path) -> None:
+    """Compares a file with the digests of the run whose directory is `folder`, if it is one."""
     result = read_result(folder).result
-    is_unhashed = parent == folder and name not in HASHED_FILES
-    if result is None or "digests" not in result or is_unhashed or not path.is_file():
+    if result is None or "digests" not in result or not path.is_file():
         return
-    written = result["digests"].get(name)
+    name, digests = path.relative_to(folder), result["digests"]
+    hashed = {*HASHED_FOLDERS, *(PurePosixPath(other).parts[0] for other in digests)}
+    if name.as_posix() not in HASHED_FILES and name.parts[0] not in hashed:
+        return
+    written = digests.get(name.as_posix())
     if written is None:
         problem = "is none of the files that the run wrote"
     elif (found := sha256_of(path)) != written:

@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -30,8 +30,8 @@ from lora_repro.errors import (
 )
 from lora_repro.methods import MethodConfig
 from lora_repro.store import files
-from lora_repro.store.digests import digests_of
-from lora_repro.store.layout import CHECKPOINT, FILES, FOLDERS, PREDICTIONS, SNAPSHOTS, TRAINED
+from lora_repro.store.digests import digests_of, trained_files
+from lora_repro.store.layout import CHECKPOINT, FILES, FOLDERS, PREDICTIONS, SETTINGS_KEY, SNAPSHOTS, TRAINED
 from lora_repro.store.lock import Lock, Owner, holder, remove_dead
 from lora_repro.store.result import SCHEMA, Result, first_difference, read_result
 from lora_repro.store.status import State, read_status
@@ -204,14 +204,18 @@ class Record:
         parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
         files.write_atomically(self.folder / PREDICTIONS, sink.getvalue().to_pybytes())
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: dict[str, Any], written: Iterable[Path]) -> None:
         """Writes result.json, last and atomically. From then on the run is finished.
+
+        Args:
+            result: What it holds beside the schema and the sha256 of files.
+            written: The files of the run's method.
 
         Raises:
             AlreadyFinishedError: As `refuse_to_write_over` does, and its other errors.
         """
         self.refuse_to_write_over(result["metrics_by_epoch"])
-        self._write_result({"schema": SCHEMA, **result, "digests": digests_of(self.folder)})
+        self._write_result({"schema": SCHEMA, **result, "digests": digests_of(self.folder, written)})
         self._write_status(State.finished)
         self._tidy()
 
@@ -242,32 +246,33 @@ class Record:
     def missing_outputs(self, settings: LogConfig, method: MethodConfig) -> list[str]:
         """Returns the files that `log` asks for and that a finished run's directory does not hold."""
         wanted = [self.snapshot_path(fraction) for fraction in settings.snapshots]
-        if settings.save_full and method.is_saved_on_request:
-            wanted.append(self.folder / TRAINED)
+        if settings.save_full and method.is_saved_on_request and (result := self.read().result) is not None:
+            wanted += trained_files(self.folder, result) or [self.folder / (method.folder or TRAINED)]
         return [path.relative_to(self.folder).as_posix() for path in wanted if not path.exists()]
 
     def snapshot_path(self, fraction: float) -> Path:
         """Returns the file of the snapshot after this fraction of training."""
         return self.folder / SNAPSHOTS / f"{fraction:g}.safetensors"
 
-    def adopt(self, other: "Record", names: list[str]) -> None:
-        """Moves files here from another record of the same run, after writing their digests into the result.
+    def adopt(self, other: "Record") -> None:
+        """Moves files that are missing here from another record of the same run, and adds their digests to the result.
 
-        A kill between the two leaves a digest without its file; the same command then makes the file again. A result
-        of an early version has no digests and gets none.
+        The digests are written first: a kill between the two leaves a digest without its file, and the same command
+        then makes the file again. A result of an early version has no digests and gets none.
         """
         ours, theirs = self.read().result, other.read().result
-        if ours is not None and theirs is not None and "digests" in ours:
-            adopted = {name: theirs["digests"][name] for name in names}
-            self._write_result(ours | {"digests": ours["digests"] | adopted})
-        for name in names:
+        assert ours is not None and theirs is not None
+        missing = {name: theirs["digests"][name] for name in theirs["digests"] if not (self.folder / name).exists()}
+        if "digests" in ours:
+            self._write_result(ours | {"digests": ours["digests"] | missing})
+        for name in missing:
             (self.folder / name).parent.mkdir(exist_ok=True)
             os.replace(other.folder / name, self.folder / name)
             files.sync_folder((self.folder / name).parent)
 
     def discard_checkpoint(self) -> None:
         """Removes the checkpoints."""
-        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+        shutil.rmtree(self.folder / CHECKPOINT, ignore_errors=True)
 
     def discard(self) -> None:
         """Removes the directory."""
@@ -317,16 +322,17 @@ class Record:
         log.warning("%s It is kept as %s, and the run is computed again.", found.problem, aside.name)
         os.replace(self.folder / "result.json", aside)
 
-    def _refuse_foreign_files(self) -> None:
+    def _refuse_foreign_files(self, method: MethodConfig) -> None:
         """Refuses links, and anything that is not a file (or folder), under the names that the run writes."""
-        kinds = {**dict.fromkeys(FILES, stat.S_ISREG), **dict.fromkeys(FOLDERS, stat.S_ISDIR)}
+        folders = [*FOLDERS, *filter(None, [method.folder])]
+        kinds = {**dict.fromkeys(FILES, stat.S_ISREG), **dict.fromkeys(folders, stat.S_ISDIR)}
         for name, is_ours in kinds.items():
             path = self.folder / name
             if os.path.lexists(path) and not is_ours(os.lstat(path).st_mode):
                 raise not_ours(path)
 
     def _begin(self, resolved: Resolved) -> None:
-        self._refuse_foreign_files()
+        self._refuse_foreign_files(resolved.run.method)
         self._make_way()
         for partial in self.folder.rglob(f".*{files.PARTIAL}"):
             files.remove(partial)
@@ -379,5 +385,5 @@ def plain(value: Any) -> Any:
 
 
 def _config_yaml(resolved: Resolved) -> str:
-    parts = {"run": plain(resolved.run), "circumstances": plain(resolved.settings)}
+    parts = {"run": plain(resolved.run), SETTINGS_KEY: plain(resolved.settings)}
     return yaml.safe_dump(parts, sort_keys=False)

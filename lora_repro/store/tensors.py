@@ -45,9 +45,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise MissingInputError(f"{path} is damaged ({error}).\nGive a whole copy of it.") from error
 
 
-def write_plain(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes all tensors into one file."""
+def write_plain(tensors: Mapping[str, Tensor], folder: Path) -> list[Path]:
+    """Writes all tensors into one file, and returns it."""
     write_atomically(folder / TRAINED, save(dict(tensors)))
+    return [folder / TRAINED]
 
 
 def read_plain(folder: Path) -> Saved:

@@ -16,7 +16,8 @@ from lora_repro.config.settings import LogConfig
 from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, describe_os_error
 from lora_repro.mirror import notify
 from lora_repro.store.files import leaving_none_empty
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _rebuild(resolved: Resolved, record: Record, missing: list[str], result: dic
             f"{record.run_id} was computed again with other metrics, so nothing is added; it stays as it was.\n"
             f"See why: python -m analysis diff {record.folder} {again.folder}"
         )
-    record.adopt(again, missing)
+    record.adopt(again)
     again.discard()
     log.info("%s was computed again with the same metrics; added: %s", record.run_id, ", ".join(missing))
 
@@ -87,9 +88,9 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
     try:
         try:
             with leaving_none_empty(record.folder), record.running(resolved):
-                result = train(resolved, record)
+                result, written = train(resolved, record)
                 result |= {"run_seconds": round(time.perf_counter() - began, 3)}
-                record.finish(result)
+                record.finish(result, written)
         finally:
             notify.end(record.folder, resolved.settings)
     except (InputError, RunFailedError):

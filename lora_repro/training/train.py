@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -34,8 +35,11 @@ REMEDY = "try a lower train.learning_rate"
 log = logging.getLogger(__name__)
 
 
-def train(resolved: Resolved, record: Record) -> dict[str, Any]:
-    """Computes a run, from its checkpoint if it has one, writes its record, and returns what result.json holds.
+def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path]]:
+    """Computes a run, from its checkpoint if it has one, and writes its files.
+
+    Returns:
+        What result.json holds, and the files of the method.
 
     Raises:
         MissingInputError: If weights or data are missing or damaged.
@@ -84,8 +88,8 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
     last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in SCORED}
     record.refuse_to_write_over(by_epoch)
     record.save_predictions(rows)
-    save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
-    return {
+    written = save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
+    result = {
         "run_id": record.run_id,
         "config": plain(run),
         "metrics": {key: value for key, value in by_epoch[-1].items() if "/" in key},
@@ -101,6 +105,7 @@ def train(resolved: Resolved, record: Record) -> dict[str, Any]:
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
+    return result, written
 
 
 def build(resolved: Resolved, device: torch.device) -> nn.Module:

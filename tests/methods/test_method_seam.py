@@ -1,6 +1,6 @@
 """A method that nothing knows but its own class and the registry: it trains, resumes, saves, scores, merges, counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from analysis.adapters import read
@@ -26,8 +26,10 @@ from lora_repro.errors import InputError
 from lora_repro.methods import METHODS, Count, MethodConfig, trainable
 from lora_repro.methods.base import Tensors
 from lora_repro.models.arch import Arch, Site
+from lora_repro.store.digests import as_written, trained_files
 from lora_repro.store.finished_runs import run_of
 from lora_repro.store.record import Record
+from lora_repro.store.tensors import Saved, read_tensors
 from lora_repro.sweep.grid import Job
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
@@ -104,11 +106,28 @@ class PromptConfig(MethodConfig):
         body.register_forward_hook(take_off)
 
 
+@dataclass
+class ApartConfig(ScaleConfig):
+    """The same with files of its own, in a folder of its own, and only where they are asked for."""
+
+    folder: ClassVar[str] = "mine"
+    is_saved_on_request: ClassVar[bool] = True
+
+    def write(self, tensors: Mapping[str, torch.Tensor], arch: Arch, folder: Path, base: str | None) -> list[Path]:
+        (folder / "about.txt").write_text("a number for each block")
+        save_file(dict(tensors), folder / "own.safetensors")
+        return [folder / "about.txt", folder / "own.safetensors"]
+
+    def read(self, arch: Arch, folder: Path) -> Saved:
+        path = folder / "own.safetensors"
+        return Saved(read_tensors(path), path, (path,))
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a new method takes beside its class: a line of the registry, and its file in conf/method."""
     store = ConfigStore.instance()
-    for name, method in (toys := {"scale": ScaleConfig, "prompt": PromptConfig}).items():
+    for name, method in (toys := {"scale": ScaleConfig, "prompt": PromptConfig, "apart": ApartConfig}).items():
         monkeypatch.setitem(METHODS, name, method)
         store.store(group="method", name=name, node=method(name=name))
     yield
@@ -146,6 +165,37 @@ def test_a_run_that_starts_from_anothers_files_scores_as_it_did(tiny: Compose, m
     record, result = computed(tiny(f"method={method}"))
     _, again = computed(tiny(f"method={method}", "train.epochs=0", f"train.init_from={record.run_id}"))
     assert again["metrics"] == result["metrics"] and again["flags"]["untrained"]
+
+
+def test_files_of_a_methods_own_are_asked_for_named_and_guarded(tiny: Compose) -> None:
+    record, result = computed(tiny("method=apart"))
+    asked = ("method=apart", "log.save_full=true")
+    assert list(result["digests"]) == ["predictions.parquet"]
+    assert record.missing_outputs(resolve(tiny(*asked)).settings.log, ApartConfig("apart")) == ["mine"]
+    record, result = computed(tiny(*asked, "log.rebuild=true"))
+    assert list(result["digests"]) == ["predictions.parquet", "mine/about.txt", "mine/own.safetensors"]
+    path = record.folder / "mine" / "own.safetensors"
+    assert path in trained_files(record.folder, result)
+    start = ("method=apart", "train.epochs=0")
+    _, again = computed(tiny(*start, f"train.init_from={path.parent}"))
+    assert again["metrics"] == result["metrics"] and again["config"]["train"]["init_from"] == record.run_id
+    save_file({name: 0 * tensor for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(InputError, match=r"mine/own\.safetensors: was changed after the run wrote it"):
+        build(resolve(tiny(*start, f"train.init_from={record.run_id}")), CPU)
+    path.rename(path.with_name("another.safetensors"))
+    assert record.missing_outputs(resolve(tiny(*asked)).settings.log, ApartConfig("apart")) == ["mine/own.safetensors"]
+    with pytest.raises(InputError, match="none of the files that the run wrote"):
+        as_written(path.with_name("another.safetensors"))
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_a_methods_folder(tiny: Compose, tmp_path: Path) -> None:
+    cfg = tiny("method=apart", "log.save_full=true")
+    folder = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder
+    folder.mkdir(parents=True)
+    (folder / "mine").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="left as it is"):
+        run_job(cfg)
+    assert not (tmp_path / "own.safetensors").exists()
 
 
 def test_a_method_is_resumed_after_it_was_stopped(

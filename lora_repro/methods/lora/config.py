@@ -16,6 +16,7 @@ from lora_repro import draw
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, Tensors, refuse_outside
 from lora_repro.models.arch import ROLES, Arch, Site
+from lora_repro.store.layout import ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +66,7 @@ class LoRAConfig(SizedConfig):
     """W_0 x + (alpha / r) B A x on the matrices that `targets` names."""
 
     size_key: ClassVar[str] = "r"
-    folder: ClassVar[str] = "adapter"
+    folder: ClassVar[str] = ADAPTER
     has_label_order_of_base: ClassVar[bool] = True
     why_not_merged: ClassVar[str | None] = None
 
@@ -238,11 +239,11 @@ class LoRAConfig(SizedConfig):
 
         return files.file_names(self, arch)
 
-    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> None:
+    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
         """Writes PEFT's layout."""
         from lora_repro.methods.lora import files
 
-        files.write(tensors, self, arch, folder, base)
+        return files.write(tensors, self, arch, folder, base)
 
     def read(self, arch: Arch, folder: Path) -> "Saved":
         """Reads PEFT's layout."""

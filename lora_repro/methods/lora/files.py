@@ -45,8 +45,8 @@ def file_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
     return names
 
 
-def write(tensors: Mapping[str, Tensor], method: LoRAConfig, arch: Arch, folder: Path, base: str | None) -> None:
-    """Writes a folder that PEFT opens on the same base, the head in its `modules_to_save`.
+def write(tensors: Mapping[str, Tensor], method: LoRAConfig, arch: Arch, folder: Path, base: str | None) -> list[Path]:
+    """Writes a folder that PEFT opens on the same base, the head in its `modules_to_save`, and returns its files.
 
     Args:
         tensors: All that is saved, by the names of `file_names`.
@@ -55,11 +55,14 @@ def write(tensors: Mapping[str, Tensor], method: LoRAConfig, arch: Arch, folder:
         folder: An existing folder.
         base: The base as the hub names it.
     """
+    written = [folder / PEFT_WEIGHTS, folder / PEFT_CONFIG]
     if fused := _fused(method, arch):
+        written.append(folder / FACTORS)
         write_atomically(folder / FACTORS, save(dict(tensors)))
         tensors = _stacked(tensors, fused, method)
     write_atomically(folder / PEFT_WEIGHTS, save(dict(tensors)))
     write_atomically(folder / PEFT_CONFIG, json.dumps(settings(arch, method, base), indent=2) + "\n")
+    return written
 
 
 def read(method: LoRAConfig, arch: Arch, folder: Path) -> Saved:
