@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from analysis.__main__ import _parser
-from analysis.items import Request
+from analysis.commands.options import request_of
+from analysis.items import Request, item_names
 from lora_repro.cli import normalise
 from lora_repro.config.catalogue import HOME, group_names
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
+from lora_repro.errors import InputError
 from lora_repro.sweep.grid import load
 from lora_repro.training.train import build
 
@@ -81,6 +84,26 @@ def test_pages_name_only_files_that_exist(page: Path) -> None:
         assert (HOME / name).exists() or PLACEHOLDER.search(name.replace("_", " ")) or PLACEHOLDER.search(name), name
 
 
+def test_code_refers_to_pages_and_headings_that_exist() -> None:
+    """As in a remedy: (docs/records_and_resuming.md, What a run is)."""
+    code = "\n".join(path.read_text() for name in ("lora_repro", "analysis") for path in (HOME / name).rglob("*.py"))
+    found = re.findall(r"(README|docs/\w+)(?:\.md)?,[\s\"]+([A-Z][\w ]+)\)", code)
+    assert found
+    for page, heading in found:
+        assert f"# {heading}\n" in (HOME / f"{page}.md").read_text(), (page, heading)
+
+
+def test_every_item_is_named_where_the_items_are_listed() -> None:
+    """A list by hand would age: each number of an item is in README and on the page of the tables."""
+    for page in (README, HOME / "docs" / "sweeps_and_tables.md"):
+        text = page.read_text()
+        for word, numbers in (("Table", set[int]()), ("Figure", set[int]())):
+            for listed in re.findall(rf"{word}s? ((?:\d+(?: \([^)]*\))?(?:, | and )?)+)", text):
+                numbers |= {int(number) for number in re.findall(r"\b\d+\b", re.sub(r"\([^)]*\)", "", listed))}
+            items = re.findall(rf"\b{word.lower()}(\d+)", " ".join(item_names()))
+            assert numbers == {int(number) for number in items}, (page.name, word)
+
+
 def test_the_map_has_every_folder() -> None:
     named = set(re.findall(r"^\| `([\w/]+)/` \|", README.read_text(), re.MULTILINE))
     packages = {f"lora_repro/{path.parent.name}" for path in (HOME / "lora_repro").glob("*/__init__.py")}
@@ -101,10 +124,40 @@ def test_commands_parse_and_compose(page: Path) -> None:
             given = normalise(arguments)
             load(compose, given[1:]) if given[0] == "-m" else resolve(compose(given))
         elif module == "analysis":
-            normalise(["-m", *getattr(options, "overrides", []), *more])
+            refuse_what_does_not_exist(arguments[0], options, more)
         elif module == "lora_repro.fetch":
             names = [argument for argument in arguments if "=" not in argument]
             assert set(names) <= {*group_names("model"), *group_names("task")}, command
+
+
+def refuse_what_does_not_exist(name: str, options: Any, more: list[str]) -> None:
+    """Finds the item and composes the runs that a command of analysis is given; reads no store."""
+    given = [*getattr(options, "overrides", []), *more]
+    options.overrides = normalise(["-m", *(word for word in given if "=" in word)])[1:]
+    number = getattr(options, "number", None) or next((word for word in given if "=" not in word), None)
+    if name in ("table", "figure") and number is not None:
+        item, request = request_of(name, number, options)
+        sweep = getattr(item, "sweep", None)
+        assert not sweep or load(compose, [f"+sweeps={sweep}", f"scale={request.scale}", *request.overrides]).jobs
+    elif name in ("table", "plan", "status", "doctor") and options.overrides:
+        scale = [f"scale={options.scale}"] if options.scale is not None else []
+        assert load(compose, [*options.overrides, *scale]).jobs
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "table 66",
+        "figure 99 --scale demo",
+        "figure 3 --scale huge",
+        "plan +sweeps=table6 scale=huge",
+        "table +sweeps=table6 method.rank=3",
+    ],
+)
+def test_a_command_of_what_does_not_exist_would_be_found(wrong: str) -> None:
+    options, more = _parser().parse_known_args(shlex.split(wrong))
+    with pytest.raises((InputError, HydraException)):
+        refuse_what_does_not_exist(wrong.split()[0], options, more)
 
 
 def test_the_pages_show_commands_of_every_kind() -> None:
@@ -187,6 +240,30 @@ def test_the_task_that_is_shown_is_read_described_and_scored() -> None:
     assert task.objective.__name__ == "HeadWithScore"
 
 
+def test_the_text_task_that_is_shown_is_scored_by_its_nearest_reference() -> None:
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example("extending.md", "python", "**A generated text with several references.**"), names)
+    twelve, six = {"12": ["twelve", "a dozen"]}, {"6": ["six", "half a dozen"], "1": ["one"]}
+    task = names["NumberNamesConfig"](name="shown", prompt="{text} is ", max_new_tokens=4, train_names=twelve)
+    task.dev_names = six
+    task.check()
+    splits = task.load(None, "")
+    assert [example.target for example in splits["train"]] == [["twelve"], ["a dozen"]]
+    assert task.targets.evaluate(splits["eval"], ["half a dozen"]) == {"bleu1": 1.0, "exact_match": 1.0}
+    assert task.targets.evaluate(splits["eval"], ["about half a dozen"]) == {"bleu1": 0.75, "exact_match": 0.0}
+    assert task.targets.shown[0].name == "bleu1"
+
+
+def test_the_kind_of_figure_that_is_shown_makes_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.items.KINDS", {})
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example("extending.md", "python", "**A new kind**"), names)
+    exec("draw_bar = print\n" + example("extending.md", "python", "A kind of figures sets"), names)
+    item = names["Bars"](name="bars6", title="Runs of Table 6", sweep="table6")
+    picture = item.picture(Request("demo", "outputs", ["seed=0"]))
+    assert picture.data == [{"runs": 3}] and len(picture.run_ids) == 3 and item.word == "figure"
+
+
 def test_the_kind_that_is_shown_prints_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.items.KINDS", {})
     names: dict[str, Any] = {"__name__": "example"}
@@ -210,7 +287,7 @@ def test_pages_hold_no_placeholder(page: Path) -> None:
 def test_readme_shows_the_papers_numbers_beside_ours_on_one_page() -> None:
     text = README.read_text()
     assert "demo, not judged" in text and "| 73.4 " in text and "n=2" in text
-    assert len(text.split()) < 1000
+    assert len(re.findall(r"[^\s|-]\S*", text)) < 810
 
 
 def test_the_id_that_the_pages_show_is_that_of_the_default_run() -> None:
