@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ATTENTION: tuple[str, ...] = ("q", "k", "v", "o")
 INFIX = 8
-"""Tokens behind the input, beside which l_p is solved: the paper's best of both methods (Section 5.5)."""
+"""l_i, tokens behind the input, at which l_p is solved: the best of both methods in the paper (Section 5.5)."""
 BESIDE_LORA = (8, 4)
 """l_p and l_i of Table 15's LoRA+PE and LoRA+PL."""
 SETTINGS = ("targets", "r", "bottleneck", "dropped", "l_p", "l_i")
@@ -43,17 +43,17 @@ class Offer(NamedTuple):
     group: str
     method: MethodConfig
     meeting: range | None
-    """All values of its size that meet it, of which it has the nearest; None where nothing can be sized."""
+    """All sizes that meet the budget; the method has the nearest. None if the method has no size."""
     ways: int
-    """How many settings beside the size meet it (AdapterDrop: how many blocks are dropped)."""
+    """How many settings other than the size meet it (AdapterDrop: numbers of dropped blocks)."""
     trained: int
     utilisation: float
     memory: "Memory | None" = None
-    """What training takes, where that was asked."""
+    """Memory of training, if it was asked for."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is set: targets, r, bottleneck ..."""
+        """The settings that it has: targets, r, bottleneck ..."""
         return {key: getattr(self.method, key) for key in SETTINGS if hasattr(self.method, key)}
 
 
@@ -64,7 +64,7 @@ class Offers(NamedTuple):
     offers: list[Offer]
     """Group by group, in each the nearest to the budget first."""
     missed: list[str]
-    """What comes nearest among the rest, in words."""
+    """Sentences on the methods that do not meet it, with the nearest sizes."""
 
 
 def model_of(

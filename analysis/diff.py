@@ -1,4 +1,7 @@
-"""What differs between two runs: the question, where they ran, what came out; times apart. Only `recorded` reads."""
+"""Compares two runs: configuration, provenance, results; times and memory are listed separately.
+
+Only `recorded` reads files.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,31 +27,29 @@ DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", 
 """Keys of `model` that its digest names."""
 
 RESULTS = ("data", "params", "flags", "merge_max_abs_error")
-"""Of result.json; times, memory and what else may stand there are circumstances."""
+"""Keys of result.json that hold results; others, as times and memory, are never a difference of results."""
 
 APART = ("schema", "run_id", "config", "metrics", "metrics_by_epoch", "provenance", "digests")
-"""Of result.json: compared key by key, or said by what is compared."""
-
+"""Keys of result.json that are compared in another way, or follow from what is compared."""
 
 COLUMNS = ["split", "epoch", "id", "prediction", "scores"]
-"""Of predictions.parquet."""
+"""The columns of predictions.parquet that are compared."""
 
 Losses = dict[tuple[int, int], float]
-"""Mean losses, of the steps after one step and up to another."""
-
+"""Mean losses by span: of the steps after the first number, up to and with the second."""
 
 Tensors = dict[str, np.ndarray]
 
 
 class Kind(str, Enum):
-    """What a difference is about."""
+    """What a difference is about; the values are those of the JSON."""
 
-    science = "science"
-    """Another question: these are two runs, not one run twice."""
+    configuration = "science"
+    """Another configuration: these are two runs, not one run twice."""
     provenance = "provenance"
     """Code, versions, hardware, threads."""
     result = "result"
-    circumstance = "circumstance"
+    other = "circumstance"
     """Times, memory and the like: never a difference of results."""
 
 
@@ -67,9 +68,9 @@ class Recorded(NamedTuple):
     result: dict[str, Any]
     losses: Losses
     predictions: pd.DataFrame | None
-    """None where there are none: of nothing, nothing is equal."""
+    """None if the run has no predictions, so that two empty ones are not reported as equal."""
     tensors: Tensors | None
-    """What was trained; None where it is not kept, as by full fine-tuning."""
+    """What was trained; None if it is not saved, as by full fine-tuning."""
 
 
 def recorded(run: str, store: str) -> Recorded:
@@ -86,9 +87,9 @@ def recorded(run: str, store: str) -> Recorded:
     result = finished(folder, "diff")
     weights = next((path for path in (folder / "adapter" / PEFT_WEIGHTS, folder / TRAINED) if path.is_file()), None)
     predictions, metrics = folder / "predictions.parquet", folder / "metrics.jsonl"
-    for kept in (predictions, weights):
-        if kept is not None:
-            as_written(kept)
+    for file in (predictions, weights):
+        if file is not None:
+            as_written(file)
     path = metrics
     try:
         rows, broken = read_lines(metrics) if metrics.is_file() else Lines([], [])
@@ -108,11 +109,11 @@ def recorded(run: str, store: str) -> Recorded:
 
 
 def differences(first: Recorded, second: Recorded) -> list[Difference]:
-    """Returns every key that differs: science, provenance, results in the order in which they arose, circumstances."""
+    """Returns every key that differs: configuration, provenance, results in the order in which they arose, all else."""
     a, b = first.result, second.result
     rest = (a.keys() | b.keys()) - {*APART, *RESULTS}
     return [
-        *_pairs(_science(a), _science(b), Kind.science),
+        *_pairs(_configuration(a), _configuration(b), Kind.configuration),
         *_pairs(flat(a.get("provenance", {})), flat(b.get("provenance", {})), Kind.provenance),
         *_pairs(_results(a, "data", "params"), _results(b, "data", "params"), Kind.result),
         *_first_loss(first.losses, second.losses),
@@ -124,20 +125,20 @@ def differences(first: Recorded, second: Recorded) -> list[Difference]:
     ]
 
 
-def _pairs(first: Mapping[str, Any], second: Mapping[str, Any], kind: Kind = Kind.circumstance) -> Iterator[Difference]:
+def _pairs(first: Mapping[str, Any], second: Mapping[str, Any], kind: Kind = Kind.other) -> Iterator[Difference]:
     for key in dict.fromkeys([*first, *second]):
         if first.get(key) != second.get(key):
             yield Difference(key, first.get(key), second.get(key), kind)
 
 
-def _science(result: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(result: Mapping[str, Any]) -> dict[str, Any]:
     model = {key: value for key, value in result["config"].get("model", {}).items() if key not in DESCRIBED}
     return flat({**result["config"], "model": model})
 
 
 def _results(result: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     found = flat({key: result[key] for key in keys if key in result})
-    return {key: value for key, value in found.items() if key != "params.by_module"}  # the totals say it
+    return {key: value for key, value in found.items() if key != "params.by_module"}  # follows from the totals
 
 
 def _by_epoch(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _by_epoch(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first_loss(first: Losses, second: Losses) -> Iterator[Difference]:
-    """Compares means over the same steps only: runs may log at other intervals."""
+    """Compares means over the same steps only: runs may log at different intervals."""
     differ = sorted(span for span in first.keys() & second.keys() if first[span] != second[span])
     if differ:
         yield Difference(f"loss at step {differ[0][1]}", first[differ[0]], second[differ[0]], Kind.result)
@@ -164,7 +165,7 @@ def _predictions(first: pd.DataFrame | None, second: pd.DataFrame | None) -> Ite
         a, b = ours[split], theirs[split]
         scores, others = np.array(a["scores"].tolist()), np.array(b["scores"].tolist())
         if a["id"].tolist() != b["id"].tolist() or scores.shape != others.shape:
-            yield Difference(f"{split}: other examples or classes", len(a), len(b), Kind.result)
+            yield Difference(f"{split}: other examples or outputs", len(a), len(b), Kind.result)
             continue
         if count := int((a["prediction"].to_numpy() != b["prediction"].to_numpy()).sum()):
             yield Difference(f"{split}: predictions that differ, of {len(a)}", None, count, Kind.result)

@@ -1,4 +1,4 @@
-"""Names from foreign files, made harmless: for terminals, Markdown and error messages."""
+"""Text from foreign files, made harmless for terminals, Markdown and error messages."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ _MOST = 24
 
 
 def paragraph(text: str) -> str:
-    """Writes a text whole, made harmless, its lines below each other and indented."""
+    """Writes a whole text, made harmless, with each line indented."""
     return "\n".join(f"  {printable(line)}" for line in text.splitlines())
 
 
@@ -22,8 +22,8 @@ def grouped(names: Iterable[str]) -> str:
     return _first([shown(m[0]) if len(m) == 1 else f"{shown(group)} ({len(m)})" for group, m in groups.items()])
 
 
-def listed(names: Iterable[object]) -> str:
-    """Lists names, and of many only the first and how many there are."""
+def first_names(names: Iterable[object]) -> str:
+    """Lists names; of many only the first, with how many there are."""
     return _first([shown(name) for name in names])
 
 
@@ -32,6 +32,6 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST]) + more
 
 
-def markdown(text: str) -> str:
+def escaped(text: str) -> str:
     """Writes a foreign text so that Markdown prints it as it is, HTML in it too; `aligned` sees to the bars."""
     return re.sub(r"([\\`*\[\]<>$&])", r"\\\1", printable(text))

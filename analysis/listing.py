@@ -13,7 +13,7 @@ from lora_repro.tasks import Unit
 from lora_repro.tasks.recorded import task_of
 
 FOLLOWS = ("model.", "task.digest", "task.num_labels", "task.split_sizes", "task.member")
-"""Keys that follow from the choice of a model or task; of a model its name is listed."""
+"""Keys that follow from the choice of a model or task and are not listed; a model's name is."""
 
 
 class Listed(NamedTuple):
@@ -24,14 +24,14 @@ class Listed(NamedTuple):
     """A key of analysis.states.STATES."""
     reason: str | None
     config: dict[str, Any]
-    """Its configuration by dotted key; empty where the record does not say."""
+    """Its configuration by dotted key; empty if the record has none."""
     metrics: dict[str, float]
     """The last epoch's, without baselines and the loss."""
     percent: frozenset[str] = frozenset()
     """Which of them are shares, printed in percent."""
 
 
-def listed(store: str | Path) -> list[Listed]:
+def read_listing(store: str | Path) -> list[Listed]:
     """Returns all runs of a store, sorted by id.
 
     Raises:
@@ -71,12 +71,12 @@ def varying(runs: Sequence[Listed]) -> list[str]:
     """Returns the keys in which runs differ, in the order of the configuration."""
     known = [run.config for run in runs if run.config]
     keys = dict.fromkeys(key for config in known for key in config)
-    listed = [key for key in keys if key == "model.name" or not key.startswith(FOLLOWS)]
-    return [key for key in listed if len({repr(config.get(key)) for config in known}) > 1]
+    chosen = [key for key in keys if key == "model.name" or not key.startswith(FOLLOWS)]
+    return [key for key in chosen if len({repr(config.get(key)) for config in known}) > 1]
 
 
 def row(run: Listed, keys: Sequence[str], metrics: Sequence[str]) -> Mapping[str, Any]:
-    """Returns what a line of the list holds: id, what varies, state, scores in [0, 1]."""
+    """Returns the values of a run's line: id, the keys that vary, state, scores as in the record."""
     return {
         "run_id": run.run_id,
         **{key: run.config.get(key) for key in keys},

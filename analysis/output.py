@@ -96,15 +96,15 @@ def _place(flag: str, path: str) -> Path:
             f"{flag}: {path} is a {what}, and only plain files are written.\nGive another file. Without --out, tables "
             "and data go to stdout."
         )
-    if kept := next(((each, what) for each in (folder, *folder.parents) if (what := _holds(each))), None):
+    if record := next(((each, what) for each in (folder, *folder.parents) if (what := _holds(each))), None):
         raise InputError(
-            f"{flag}: {path} lies in {kept[0]}, which is {kept[1]}. Nothing is written there.\nGive another folder."
+            f"{flag}: {path} lies in {record[0]}, which is {record[1]}. Nothing is written there.\nGive another folder."
         )
     return folder / place.name
 
 
 def _holds(folder: Path) -> str:
-    """Says what a folder is that belongs to somebody else's record; an empty string of any other."""
+    """Says what a folder is that nothing is written into; an empty string for any other."""
     if folder.parent.name == "runs" and RUN_ID.fullmatch(folder.name):
         return "a run's directory"
     if (folder / "config.yaml").is_file() and any((folder / name).is_file() for name in ("result.json", "status.json")):
@@ -128,7 +128,7 @@ def _is_ours(path: Path, new: bytes) -> bool:
 
 
 def _beginning(content: bytes) -> bytes:
-    """Returns what tells JSON or CSV of one kind from others: the bracket and the first keys, or the columns."""
+    """Returns what identifies a kind of JSON or CSV: the bracket and the first keys, or the columns."""
     if content[:1] in (b"[", b"{"):
         keys = re.findall(rb'"([^"\\]*)":', content)[:_KEYS]
         return content[:1] + b",".join(keys) if keys else b""

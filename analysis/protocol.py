@@ -1,4 +1,4 @@
-"""Which number is taken from a run: of which epoch, on which split. It changes no run, so a table chooses it."""
+"""Which score is taken from a run: of which epoch, on which split. A table chooses it; it changes no run."""
 
 import math
 from enum import Enum
@@ -8,7 +8,7 @@ from lora_repro.tasks import Metric
 
 
 class Protocol(Enum):
-    """How a run is scored."""
+    """Which of a run's scores counts."""
 
     last_epoch = "last_epoch"
     """Dev, after the last epoch."""
@@ -24,7 +24,7 @@ class Protocol(Enum):
 
     @property
     def description(self) -> str:
-        """What a table says of it."""
+        """How a table names it."""
         return {
             Protocol.last_epoch: "on dev after the last epoch",
             Protocol.best_epoch_on_dev: "on dev at the epoch best on dev (the paper's protocol)",
@@ -37,13 +37,13 @@ class Score(NamedTuple):
 
     value: float
     epoch: int | None
-    """Whose score it is, as the record counts epochs."""
+    """The epoch of the score, as the record counts epochs."""
     baseline: float | None
-    """What the metric's baseline scores on the same split, where the task declares one."""
+    """What the metric's baseline scores on the same split, if the task declares one."""
 
 
 def pick(metrics_by_epoch: list[dict[str, Any]], metric: Metric, protocol: Protocol) -> Score | None:
-    """Returns a run's score under a protocol (of equal epochs the first), or None where the record lacks it.
+    """Returns a run's score under a protocol (of equally good epochs the first), or None if the record has none.
 
     Args:
         metrics_by_epoch: The record's metrics, in the order of epochs.

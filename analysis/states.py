@@ -1,4 +1,4 @@
-"""The states of a run: how each is printed, and how a table says of a run in it why it has no number. One place."""
+"""The states of a run: how each is printed, and how a table says why a run in that state has no number."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,33 +9,33 @@ NOT_COUNTED = "not counted"
 """The state of a run whose result.json is damaged, of another schema, or another run's."""
 
 PLANNED = "planned"
-"""The state of a run whose model or task is not there yet."""
+"""The state of a run whose model or task is not built yet."""
 
 
-class Words(NamedTuple):
+class Printed(NamedTuple):
     """How a state is printed."""
 
     label: str
     missing: str
-    """What a table says: `3 runs ...`."""
+    """Behind a number in a table: `3 runs ...`."""
 
 
 STATES = {
-    State.finished.value: Words("finished", "finished"),
-    State.running.value: Words("running", "running"),
-    State.interrupted.value: Words("interrupted", "interrupted"),
-    State.stale.value: Words("stale", "stale (the process ended without a message)"),
-    State.failed.value: Words("failed", "failed"),
-    State.diverged.value: Words("diverged", "diverged (a diverged run is not repeated)"),
-    State.blocked.value: Words("blocked", "blocked"),
-    NOT_COUNTED: Words(NOT_COUNTED, NOT_COUNTED),
-    State.todo.value: Words("to do", "not run yet"),
-    PLANNED: Words(PLANNED, PLANNED),
+    State.finished.value: Printed("finished", "finished"),
+    State.running.value: Printed("running", "running"),
+    State.interrupted.value: Printed("interrupted", "interrupted"),
+    State.stale.value: Printed("stale", "stale (the process ended without a message)"),
+    State.failed.value: Printed("failed", "failed"),
+    State.diverged.value: Printed("diverged", "diverged (a diverged run is not repeated)"),
+    State.blocked.value: Printed("blocked", "blocked"),
+    NOT_COUNTED: Printed(NOT_COUNTED, NOT_COUNTED),
+    State.todo.value: Printed("to do", "not run yet"),
+    PLANNED: Printed(PLANNED, PLANNED),
 }
 """In the order in which they are listed."""
 
 
-def label(state: str) -> str:
+def state_label(state: str) -> str:
     """Returns how a state is printed."""
     return STATES[state].label
 

@@ -89,7 +89,7 @@ def _without_first_names(name: str) -> Iterator[str]:
 
 
 def _endings(names: Iterable[str]) -> dict[str, str | None]:
-    """Returns, by what stands behind one or more first names, the one name that ends so; None where several do."""
+    """Maps each suffix of a dotted name to the full name, or to None if several names end with it."""
     found: dict[str, str | None] = {}
     for name in names:
         rest = name
@@ -196,7 +196,7 @@ def _weights_of(config: ModelConfig) -> Tensors:
 
 
 def arch_in(folder: Path) -> Arch | None:
-    """Returns the shapes of a folder's model; None where it has no config.json, or the matrices cannot be told.
+    """Returns the shapes of a folder's model; None where it has no config.json, or its matrices cannot be found.
 
     Raises:
         MissingInputError: If it is damaged.
@@ -206,14 +206,14 @@ def arch_in(folder: Path) -> Arch | None:
         return None
     try:
         config = dict(json.loads(path.read_bytes()))
-        return arch_of(config, _LABELS) if is_counted(config) else _read(folder, config)
+        return arch_of(config, _LABELS) if is_counted(config) else _read_arch(folder, config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise MissingInputError(f"{path}: is damaged ({error}).\nCopy or download it again.") from None
 
 
-def _read(folder: Path, config: Mapping[str, Any]) -> Arch | None:
+def _read_arch(folder: Path, config: Mapping[str, Any]) -> Arch | None:
     """Returns the shapes that are read from a folder with weights, as a classifier or else as a language model."""
     for labels in (_LABELS, None):
         try:

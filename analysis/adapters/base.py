@@ -76,7 +76,7 @@ class Matrix(NamedTuple):
     d_out: int
     read: Callable[[], Factors]
     frozen: Callable[[], Float[np.ndarray, "d_out d_in"] | None]
-    """Reads W_0; None where no base is given, or where it lacks the module."""
+    """Reads W_0; None where no base is given, or if it has no such module."""
     origin: Origin = Origin()
 
     @property
@@ -199,7 +199,7 @@ def is_transposed(module: str, backbone: Backbone) -> bool:
 def frozen(
     backbone: Backbone, module: str, part: Part | None, shape: tuple[int, int]
 ) -> Float[np.ndarray, "d_out d_in"] | None:
-    """Reads the W_0 of a matrix; None where the base is not given, or lacks the module.
+    """Reads the W_0 of a matrix; None where the base is not given, or has no such module.
 
     Raises:
         InputError: If it is of another shape than the update.

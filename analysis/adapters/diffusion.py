@@ -1,7 +1,7 @@
 """Files of Stable Diffusion and its like: diffusers' and kohya's names, linear layers and convolutions.
 
 Modules of a U-Net stand in no numbered layer: down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q. So layer is
-None and the module tells. A convolution is taken as a matrix of (out, in x kernel height x kernel width).
+None and the module identifies it. A convolution is taken as a matrix of (out, in x kernel height x kernel width).
 """
 
 from functools import partial

@@ -99,8 +99,8 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> FileConte
     """Returns a file's pairs of factors; None where it has none.
 
     Raises:
-        InputError: If a factor lacks the other, the file is of a method that adds no B A, or a tensor's meaning is not
-            known that may change the update's.
+        InputError: If a factor is without the other, the file is of a method that adds no B A, or a tensor that is not
+            known may change the update.
     """
     refuse_other_method(tensors.path, tensors.shapes)
     products = products_in(tensors)
@@ -123,10 +123,10 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> FileConte
     if not modules and not products:
         refuse_other_method(tensors.path, tensors.shapes, alone=True)
         return None
-    for lacking, other in (("A", "B"), ("B", "A")):
-        if alone := [there[other] for there in modules.values() if lacking not in there]:
+    for missing, other in (("A", "B"), ("B", "A")):
+        if alone := [there[other] for there in modules.values() if missing not in there]:
             raise InputError(
-                f"{tensors.path}: {len(alone)} factors {other} stand without their {lacking}: {grouped(alone)}.\n"
+                f"{tensors.path}: {len(alone)} factors {other} stand without their {missing}: {grouped(alone)}.\n"
                 "Give a whole copy of the adapter."
             )
     if "loralib" in used and (len(used) > 1 or products):

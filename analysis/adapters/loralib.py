@@ -28,7 +28,7 @@ def read_loralib(tensors: Tensors, given: str, found: FileContents, backbone: Ba
     """Opens a state dict of loralib, which holds neither lora_alpha nor MergedLinear's enable_lora.
 
     Raises:
-        InputError: If factors do not fit, or grouped ones cannot be told apart.
+        InputError: If factors do not fit, or grouped ones cannot be assigned.
     """
     members: list[Matrix] = []
     takes, assumed, without, taken_as_linear = {"alpha"}, False, False, list[str]()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.adapters.beside import METHODS
-from analysis.foreign_text import listed
+from analysis.foreign_text import first_names
 from lora_repro.errors import InputError, shown
 from lora_repro.methods.lora.peft_settings import MORE_THAN_BA, PeftLoRA, other_settings
 
@@ -86,5 +86,5 @@ def notes_on(config: PeftLoRA, modules: Sequence[str]) -> list[str]:
         notes.append("alora_invocation_tokens: the update acts only on what follows these tokens in the input.")
     unknown = other_settings(config.given).keys() - MORE_THAN_BA.keys() - {"enable_lora"}
     if config.kind == "LORA" and unknown:
-        notes.append(f"{listed(sorted(unknown))}: not known here; it may change what the adapter computes.")
+        notes.append(f"{first_names(sorted(unknown))}: not known here; it may change what the adapter computes.")
     return notes

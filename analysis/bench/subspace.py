@@ -6,7 +6,7 @@
 
 `compare` takes 192 pairs of updates, r = 8 against r = 64: the decompositions of both dW and the directions of both A,
 and phi on A, and on both sides of dW. With `--deficient` half of the columns of B repeat the others: a factor that
-lacks rank is decomposed by reflections, which takes longer. `project` takes what Table 7 needs of one weight of
+is rank-deficient is decomposed by reflections, which takes longer. `project` takes what Table 7 needs of one weight of
 float32: its first 64 directions, and the projections of one update. The updates are Gaussian, drawn outside of the
 clock; the weight has 200 directions that fall like i^-0.5 out of a Gaussian bulk, with the norms that the paper prints
 for layer 48's W_q (61.95, of which 37.71 in 64 directions). Prints JSON.
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--d", type=int, default=D)
     parser.add_argument("--pairs", type=int, default=LAYERS * MATRICES)
     parser.add_argument("--workers", type=int, default=1, help="threads that compare (default: %(default)s)")
-    parser.add_argument("--deficient", action="store_true", help="compare updates whose B lacks rank")
+    parser.add_argument("--deficient", action="store_true", help="compare updates whose B is rank-deficient")
     options = parser.parse_args(arguments)
     run = (
         compare(options.d, options.pairs, options.workers, options.deficient)
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 _UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in which the system tells the peak."""
+"""Bytes in which the system reports the peak."""
 
 
 if __name__ == "__main__":

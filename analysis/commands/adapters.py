@@ -1,4 +1,4 @@
-"""The commands that look into adapters: inspect and compare."""
+"""The commands on adapters: inspect and compare."""
 
 import argparse
 import re
@@ -35,7 +35,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "(alpha/r) B A in the space of inputs (right) or of outputs (left). A and B alone are not unique: B G and "
         "G^-1 A make the same dW. Default: %(default)s",
     )
-    compare.add_argument("--html", metavar="FILE", help="write a page to look through, which needs no network")
+    compare.add_argument("--html", metavar="FILE", help="write a page that shows all grids and needs no network")
     for command in (inspect, compare):
         command.add_argument(
             "--base", metavar="MODEL", help="what was adapted: a folder, a file, or a model of conf/model"
@@ -56,12 +56,12 @@ def _inspect(options: argparse.Namespace) -> str:
     from analysis.render import updates
     from analysis.section7.inspection import inspect, select
 
-    (adapter,) = _read(options, "inspect")
-    chosen = select(adapter, _layers(options.layers), _words(options.weights))
+    (adapter,) = _read_adapters(options, "inspect")
+    chosen = select(adapter, _layers(options.layers), _names(options.weights))
     found = inspect(adapter, chosen, with_base=options.base is not None)
     if options.format == "md":
         return updates.inspection_markdown(adapter, found)
-    _tell(found.notes)
+    _print_notes(found.notes)
     return updates.inspection_json(found) if options.format == "json" else updates.inspection_csv(found)
 
 
@@ -71,8 +71,8 @@ def _compare(options: argparse.Namespace) -> str:
     from analysis.section7.inspection import select
     from analysis.section7.sides import Side
 
-    first, second = _read(options, "compare")
-    layers, weights = _layers(options.layers), _words(options.weights)
+    first, second = _read_adapters(options, "compare")
+    layers, weights = _layers(options.layers), _names(options.weights)
     chosen = select(first, layers, weights), select(second, layers, weights)
     found = compare(first, second, chosen, Side(options.side), with_figures=options.html is not None)
     if options.html is not None:
@@ -81,11 +81,11 @@ def _compare(options: argparse.Namespace) -> str:
         write_output("--html", options.html, page(first, second, found, options.line))
     if options.format == "md":
         return updates.comparison_markdown(first, second, found)
-    _tell(found.notes)
+    _print_notes(found.notes)
     return updates.comparison_json(found) if options.format == "json" else updates.comparison_csv(found)
 
 
-def _read(options: argparse.Namespace, command: str) -> list["Adapter"]:
+def _read_adapters(options: argparse.Namespace, command: str) -> list["Adapter"]:
     """Opens the adapters, and refuses options that say nothing about any of them."""
     from analysis.adapters import Options, read
 
@@ -96,7 +96,7 @@ def _read(options: argparse.Namespace, command: str) -> list["Adapter"]:
         raise InputError(f"--alpha: must be a finite number above 0 (given: {options.alpha:g}).")
     if options.top is not None and options.top < 1:
         raise InputError(f"--top: must be at least 1 (given: {options.top}).")
-    enabled = _words(options.enable_lora)
+    enabled = _names(options.enable_lora)
     if enabled is not None and (len(set(enabled)) < len(enabled) or not set(enabled) <= set("qkv")):
         raise InputError(
             f"--enable-lora: some of q, k and v (given: {options.enable_lora}). Example: --enable-lora q,v"
@@ -130,10 +130,10 @@ def _layers(given: str | None) -> list[int] | None:
     return layers
 
 
-def _words(given: str | None) -> list[str] | None:
+def _names(given: str | None) -> list[str] | None:
     return None if given is None else [word.strip() for word in given.split(",")]
 
 
-def _tell(notes: Sequence[str]) -> None:
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         print(note, file=sys.stderr)

@@ -5,7 +5,7 @@ import sys
 
 from analysis.commands.options import add_scale
 from analysis.foreign_text import paragraph
-from analysis.states import PLANNED, counts, label
+from analysis.states import PLANNED, counts, state_label
 from lora_repro.errors import InputError
 
 
@@ -60,8 +60,8 @@ def _plan(options: argparse.Namespace) -> str:
     for job in sweep.jobs:
         missing = plan.missing.get(job.run_id)
         note = f"  without {', '.join(missing)}" if missing else ""
-        lines.append(f"{label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
-    lines += [f"{label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
+        lines.append(f"{state_label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
+    lines += [f"{state_label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += utilisation_lines(sweep.jobs)
     lines += memory_of(sweep.jobs) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
@@ -70,12 +70,12 @@ def _plan(options: argparse.Namespace) -> str:
 
 
 def _runs(options: argparse.Namespace) -> str:
-    from analysis.listing import listed
+    from analysis.listing import read_listing
     from analysis.render import listing
 
     if options.overrides:
         raise InputError(f"runs: lists a whole store, and takes no {options.overrides[0]}. Leave it out.")
-    found = listed(options.runs)
+    found = read_listing(options.runs)
     if options.format == "md":
         return listing.markdown(found, options.runs)
     return listing.to_json(found) if options.format == "json" else listing.to_csv(found)
@@ -84,20 +84,20 @@ def _runs(options: argparse.Namespace) -> str:
 def _status(options: argparse.Namespace) -> str:
     add_scale(options)
     if not options.overrides:
-        from analysis.listing import listed
+        from analysis.listing import read_listing
         from analysis.render.listing import overview
 
-        return overview(listed(options.runs), options.runs)
+        return overview(read_listing(options.runs), options.runs)
     from analysis.runs import run_status
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
     sweep = load(compose, options.overrides)
     found = [(job.run_id, run_status(options.runs, job.run_id)) for job in sweep.jobs]
-    lines = [f"{n:>6} {label(state)}" for state, n in counts(status.state for _, status in found).items()]
+    lines = [f"{n:>6} {state_label(state)}" for state, n in counts(status.state for _, status in found).items()]
     lines += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
     reasons = [
-        f"{label(status.state)}: {run_id}\n{paragraph(status.reason)}"
+        f"{state_label(status.state)}: {run_id}\n{paragraph(status.reason)}"
         for run_id, status in found
         if status.reason is not None
     ]

@@ -1,11 +1,10 @@
 """What meets a budget, as a Markdown table or JSON."""
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 from analysis.budgets import BESIDE_LORA, INFIX, UNEQUAL, Offer, Offers, percent, unequal_widths
-from analysis.render.lines import aligned
+from analysis.render import lines
 from lora_repro.costs.budget import is_unequal
 from lora_repro.methods import METHODS, SizedConfig, trainable
 from lora_repro.models.arch import Arch
@@ -19,8 +18,8 @@ _BYTES = ["weights", "gradients", "optimizer", "activations", "training", "check
 
 
 def to_json(found: Offers, model: str) -> str:
-    """Writes a list of objects, an offer each; bytes, where they were asked for, are whole numbers."""
-    return json.dumps([_entry(offer, found, model) for offer in found.offers], indent=1)
+    """Writes a list of objects, one for each offer; bytes, if they were asked for, are whole numbers."""
+    return lines.to_json(_entry(offer, found, model) for offer in found.offers)
 
 
 def _entry(offer: Offer, found: Offers, model: str) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def markdown(found: Offers, model: str, arch: Arch, batch: "Batch | None" = None
         f"{model}: {size:,} weights, d = {arch.d_model}, {arch.num_layers} layers, {arch.num_heads} heads.",
     ]
     header = [*_HEADER, *([] if batch is None else _BYTES)]
-    table = aligned([header, *(_line(offer, batch) for offer in found.offers)]) if found.offers else []
+    table = lines.aligned([header, *(_line(offer, batch) for offer in found.offers)]) if found.offers else []
     parts = [[f"## Budget {asked.given} on {model}"], about, table, _notes(found, arch, batch)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -128,5 +127,5 @@ def _notes(found: Offers, arch: Arch, batch: "Batch | None") -> list[str]:
         notes.append(UNEQUAL)
     if grouped := unequal_widths(arch):
         notes.append(grouped)
-    lines = ["Notes:", *(f"- {note}" for note in notes)]
-    return [*lines, "- Not met:", *(f"  - {missed}" for missed in found.missed)] if found.missed else lines
+    written = ["Notes:", *(f"- {note}" for note in notes)]
+    return [*written, "- Not met:", *(f"  - {missed}" for missed in found.missed)] if found.missed else written

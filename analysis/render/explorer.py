@@ -51,7 +51,7 @@ def _data(first: Adapter, second: Adapter, comparison: Comparison, command: str)
     return {
         "command": command,
         "adapters": [{"name": shown(adapter.name), "format": adapter.format} for adapter in (first, second)],
-        "side": {"name": side.value, "of": side.of, "words": side.description},
+        "side": {"name": side.value, "of": side.of, "description": side.description},
         "scale": SCALE,
         "nulls": {_shape(row): [[_digits(x) for x in line] for line in row.null.tolist()] for row in rows},
         "grids": [_grid(row, place) for row, place in zip(rows, _places(rows), strict=True)],

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from analysis.foreign_text import paragraph
 from analysis.listing import Listed, row, varying
 from analysis.render import lines
-from analysis.render.differences import word
-from analysis.states import counts, label
+from analysis.render.differences import value_text
+from analysis.states import counts, state_label
 from analysis.store import store_arguments
 from lora_repro.errors import shown
 
@@ -22,7 +22,7 @@ def to_csv(runs: Sequence[Listed]) -> str:
     """Writes a line a run; scores as in the record."""
     keys, metrics = varying(runs), _metrics(runs)
     rows = [row(run, keys, metrics) for run in runs]
-    body = [[_word(value) if key in keys else value for key, value in each.items()] for each in rows]
+    body = [[_setting(value) if key in keys else value for key, value in each.items()] for each in rows]
     return lines.to_csv([["run_id", *keys, "state", *metrics], *body])
 
 
@@ -34,9 +34,9 @@ def markdown(runs: Sequence[Listed], store: str) -> str:
     header = ["run", *(key.removesuffix(".name") for key in keys), "state", *scored]
     body = []
     for run in runs:
-        settings = [_word(run.config[key]) if key in run.config else "" for key in keys]
+        settings = [_setting(run.config[key]) if key in run.config else "" for key in keys]
         scores = [_score(run.metrics.get(name), name in percent) for name in metrics]
-        body.append([run.run_id, *settings, label(run.state), *scores])
+        body.append([run.run_id, *settings, state_label(run.state), *scores])
     table = ["\n".join(lines.aligned([header, *body]))] if runs else []
     return "\n\n".join([*table, summary(runs, store)])
 
@@ -57,22 +57,21 @@ def overview(runs: Sequence[Listed], store: str) -> str:
     kinds: dict[str, list[Listed]] = {}
     for run in runs:
         kinds.setdefault(" ".join(run.run_id.split("-")[:2]), []).append(run)
-    overall = [
-        f"{kind}: {', '.join(f'{n} {label(state)}' for state, n in counts(run.state for run in some).items())}"
-        for kind, some in kinds.items()
+    overall = [f"{kind}: {_counted(some)}" for kind, some in kinds.items()]
+    reasons = [
+        f"{state_label(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None
     ]
-    reasons = [f"{label(run.state)}: {run.run_id}\n{paragraph(run.reason)}" for run in runs if run.reason is not None]
     each = [f"Each run: {shlex.join(['python', '-m', 'analysis', 'runs', *store_arguments(store)])}"] if runs else []
     return "\n".join([*overall, summary(runs, store), *reasons, *each])
 
 
 def _counted(runs: Sequence[Listed]) -> str:
-    return ", ".join(f"{number} {label(state)}" for state, number in counts(run.state for run in runs).items())
+    return ", ".join(f"{number} {state_label(state)}" for state, number in counts(run.state for run in runs).items())
 
 
 def _metrics(runs: Sequence[Listed]) -> list[str]:
     return sorted({name for run in runs for name in run.metrics})
 
 
-def _word(value: object) -> str:
-    return shown(word(value))
+def _setting(value: object) -> str:
+    return shown(value_text(value))

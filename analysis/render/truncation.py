@@ -1,15 +1,11 @@
 """A run's cuts as a table, and as a plot of score against k."""
 
-import csv
-import io
-import json
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.render import style
-from analysis.render.lines import aligned
+from analysis.render import lines, style
 from analysis.section7.truncation import Truncation
 from lora_repro.tasks import Unit
 
@@ -17,37 +13,33 @@ SPLITS = {"eval": ("dev", style.BEYOND), "test": ("test", style.SECOND)}
 
 
 def rows(truncation: Truncation) -> list[dict[str, Any]]:
-    """Returns an entry a cut: keep, the metrics of dev and test, and the energy that is kept."""
+    """Returns an entry for each cut: how many directions are kept, the metrics of dev and test, the energy kept."""
     return [{"keep": cut.keep, **cut.metrics, "energy": cut.energy} for cut in truncation.cuts]
 
 
 def to_json(truncation: Truncation) -> str:
     """Writes the cuts as a list of objects."""
-    return json.dumps(rows(truncation), indent=1)
+    return lines.to_json(rows(truncation))
 
 
 def to_csv(truncation: Truncation) -> str:
     """Writes the cuts as CSV."""
     found = rows(truncation)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found)
-    return text.getvalue().rstrip("\n")
+    return lines.to_csv([list(found[0]), *(list(row.values()) for row in found)])
 
 
 def markdown(truncation: Truncation) -> str:
     """Writes the cuts as a table, and what a reader must know of them."""
     metric = truncation.metric
     header = ["directions kept", "energy kept", *(f"{name} {metric.name}" for name, _ in SPLITS.values())]
-    lines = [header]
+    table = [header]
     for cut in truncation.cuts:
         all_of_it = " (all)" if cut.keep >= truncation.rank else ""
         scores = [metric.format(cut.metrics[f"{split}/{metric.name}"], 2) for split in SPLITS]
-        lines.append([f"{cut.keep}{all_of_it}", f"{100 * cut.energy:.1f}", *scores])
+        table.append([f"{cut.keep}{all_of_it}", f"{100 * cut.energy:.1f}", *scores])
     units = "In percent" if metric.unit is Unit.percent else f"{metric.name} as it is, energy in percent"
     notes = [f"- {note}" for note in [f"{units}; energy: of the sum of ||dW||_F^2.", *truncation.notes]]
-    return "\n".join([f"## {_title(truncation)}", "", *aligned(lines), "", *notes])
+    return "\n".join([f"## {_title(truncation)}", "", *lines.aligned(table), "", *notes])
 
 
 def draw(truncation: Truncation) -> Figure:

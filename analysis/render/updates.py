@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from analysis.adapters import Adapter
-from analysis.foreign_text import markdown
+from analysis.foreign_text import escaped
 from analysis.render.lines import aligned
 from analysis.section7.comparison import Compared, Comparison
 from analysis.section7.inspection import Inspected, Inspection
@@ -115,7 +115,7 @@ def inspection_markdown(adapter: Adapter, inspection: Inspection) -> str:
         ]
         for row in rows
     ]
-    about = f"{markdown(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices.{_from_zero(rows)}"
+    about = f"{escaped(shown(adapter.name))}: {adapter.format}, {len(rows)} matrices.{_from_zero(rows)}"
     legend = ["90 % in: how many directions hold 90 % of the squared norm of dW."]
     legend += ["A moved: norm of A - A_0 / norm of A_0."] * has_moved
     legend += [
@@ -155,7 +155,7 @@ def comparison_markdown(first: Adapter, second: Adapter, comparison: Comparison)
         for row in rows
     ]
     about = (
-        f"{markdown(shown(first.name))} (i) | {markdown(shown(second.name))} (j): {rows[0].side.description}.\n"
+        f"{escaped(shown(first.name))} (i) | {escaped(shown(second.name))} (j): {rows[0].side.description}.\n"
         "phi(i, j) of the first i and j directions (Section 7.2); in brackets what random ones give on average, "
         "max(i, j) / d."
         f"{_from_zero(rows)}"
@@ -201,12 +201,12 @@ def _names(rows: Sequence[Inspected] | Sequence[Compared]) -> list[str]:
 
 
 def _name(layer: int | None, weight: str, module: str, with_modules: bool) -> list[str]:
-    place = markdown(shown(module)) if with_modules else "" if layer is None else str(layer)
-    return [place, markdown(shown(weight))]
+    place = escaped(shown(module)) if with_modules else "" if layer is None else str(layer)
+    return [place, escaped(shown(weight))]
 
 
 def _notes(notes: Sequence[str]) -> list[str]:
-    return ["Notes:\n" + "\n".join(f"- {markdown(note)}" for note in notes)] if notes else []
+    return ["Notes:\n" + "\n".join(f"- {escaped(note)}" for note in notes)] if notes else []
 
 
 def _lines(entries: Iterable[dict[str, object]]) -> str:

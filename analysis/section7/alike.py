@@ -17,10 +17,10 @@ SAME = 0.9999
 """The cosine from which two factors are one: bf16 copies of fp32 values have 0.999999."""
 
 _CERTAIN = 5.0
-"""Standard deviations of the null, above which rows belong to each other."""
+"""Rows belong to each other above this many standard deviations of the null."""
 
 _NOTICEABLE = 0.1
-"""The mean cosine below which a common start is no longer a part of A to speak of: 1 % of its squared norm."""
+"""Below this mean cosine the common start makes up under 1 % of A's squared norm."""
 
 _SINGLE = 0.3
 """The same bound for r = 1, where there are no other rows to compare: three standard deviations at a width of 100."""
@@ -79,15 +79,15 @@ def describe_alike(found: Sequence[Alike], of_inputs: bool, side_of_dW: bool, mo
         yield (
             f"A of the two is the same in {len(of_A)} of {len(found)} matrices: frozen, or it never left their one "
             f"start.{moved} What they share here is that A and not what they learned, and chance is no measure of it. "
-            "B tells: --side B."
+            "Compare B instead: --side B."
         )
     elif of_inputs and known and _have_one_start(found):
         span = f"{min(known):.3f}" if len(known) == 1 else f"{min(known):.3f} to {max(known):.3f}"
         yield (
             f"Row by row A of the two is alike (cosine {span}, by chance about 0 +- {_chance(found):.3f}): they have "
             f"one start, or one was trained from the other, and A has kept much of it.{moved} What they share here is "
-            f"{'in part' if side_of_dW else 'first of all'} that start, and chance is no measure of it. B tells: "
-            "--side B."
+            f"{'in part' if side_of_dW else 'first of all'} that start, and chance is no measure of it. Compare "
+            "B instead: --side B."
         )
     elif of_inputs and known and all(min(each.ranks) == 1 for each in found) and _mean(known) > _SINGLE:
         yield (

@@ -30,7 +30,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models.arch import Site
 
 GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
-"""The nulls, the one that knows least of the runs first."""
+"""The nulls, from the weakest (knows only the shapes) to the strongest (knows the inputs)."""
 
 NULLS = {
     GAUSSIAN: "uniformly random directions",
@@ -73,7 +73,7 @@ def shared_numbers(pairs: Sequence[TwoRuns]) -> tuple[int, int]:
 
 
 def cropped(pair: TwoRuns, numbers: tuple[int, int]) -> list[tuple[Directions, Directions]] | None:
-    """Returns the first directions of a pair at each site, so many of each; None where it has fewer."""
+    """Returns the first `numbers` directions of both runs at each site, or None if a run has fewer."""
     i, j = numbers
     found = [
         (Directions(one.U[:, :i], one.s[:i]), Directions(other.U[:, :j], other.s[:j])) for one, other in pair.directions

@@ -12,7 +12,7 @@ from analysis.runs import flat, run_status
 from analysis.section7.item import UpdateItem
 from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.section7.update import Update
-from analysis.states import label
+from analysis.states import state_label
 from analysis.store import elsewhere
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import id_fields
@@ -119,7 +119,7 @@ class ComparedRuns:
             if state == State.finished.value:
                 found.append(self._trained(job))
             else:
-                missing.append(f"{job.run_id} ({label(state)})")
+                missing.append(f"{job.run_id} ({state_label(state)})")
         if missing:
             raise MissingInputError(
                 f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {self.store}: "
@@ -211,9 +211,11 @@ def _key(run: Run) -> tuple[int, int, bool]:
 
 def _refuse_mixed(jobs: Sequence[Job]) -> None:
     """Refuses a sweep whose runs differ in more than what an item compares."""
-    sciences = [flat(id_fields(job.resolved.run)) for job in jobs]
-    for key in sorted({key for values in sciences for key in values} - {"seed", "method.r", "task.permute_labels"}):
-        values = list(dict.fromkeys(str(found.get(key)) for found in sciences))
+    configurations = [flat(id_fields(job.resolved.run)) for job in jobs]
+    for key in sorted(
+        {key for values in configurations for key in values} - {"seed", "method.r", "task.permute_labels"}
+    ):
+        values = list(dict.fromkeys(str(found.get(key)) for found in configurations))
         if len(values) > 1:
             raise InputError(
                 f"{key}: the compared runs may differ in rank, seed and labels alone (given: {', '.join(values)}).\n"

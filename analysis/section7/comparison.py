@@ -69,9 +69,9 @@ class Comparison(NamedTuple):
 def paired(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[MatrixPair]:
     """Returns the matrices that two adapters share, in the first one's order.
 
-    Those of one name first; then those whose names are the same whatever layout writes them, where that tells one of
-    each (`m.a_b` and `m.a.b` are written alike); then those of the same layer and role, where each adapter has one
-    only: `encoder.layer.0...` of a bare model is `bert.encoder.layer.0...` of a classifier.
+    Matched first by name; then by name without regard to `.` and `_`, if that is unique on both sides; then by layer
+    and role, if each adapter has only one such matrix: `encoder.layer.0...` of a bare model is
+    `bert.encoder.layer.0...` of a classifier.
     """
     found: dict[Matrix, Matrix] = {}
     for key in (_exactly, _key, _site):

@@ -22,17 +22,17 @@ class Grid(NamedTuple):
     phi: Float[np.ndarray, "i j"]
     bands: dict[str, Band]
     permuted: Float[np.ndarray, "i j"] | None
-    """The same of the runs on permuted labels."""
+    """phi of the runs on permuted labels."""
     near_equal: tuple[list[range], list[range]]
     """Groups of directions of the two runs whose singular values are too near to order them."""
     other_seed: Float[np.ndarray, "i j"] | None = None
-    """Of two ranks: the same, where the second run is of another seed."""
+    """phi with the second rank's run from another seed; None if both ranks are equal."""
     other_labels: Float[np.ndarray, "i j"] | None = None
-    """The same, where the second run is on permuted labels and the first is not."""
+    """phi with the second run on permuted labels and the first on the true ones."""
 
     @property
     def curve(self) -> str:
-        """Which cells sum the grid up: the diagonal of a square one, else the last column."""
+        """Which cells summarise the grid: the diagonal of a square one, else the last column."""
         return "diagonal" if self.phi.shape[0] == self.phi.shape[1] else "whole"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters import Adapter, Loaded, Matrix, Origin
-from analysis.foreign_text import grouped, listed
+from analysis.foreign_text import first_names, grouped
 from analysis.section7.projection import squared_norm
 from analysis.section7.rounding import Rounded, above_rounding, describe_rounding
 from analysis.section7.sides import singular_values_of
@@ -57,7 +57,7 @@ class Inspected(NamedTuple):
 
     @property
     def directions_of_90(self) -> int | None:
-        """How many directions hold 90 % of ||dW||_F^2; None where so many are not kept."""
+        """How many directions hold 90 % of ||dW||_F^2; None if fewer are kept."""
         enough = np.flatnonzero(self.energy >= 0.9)
         return int(enough[0]) + 1 if len(enough) else None
 
@@ -82,8 +82,8 @@ def select(adapter: Adapter, layers: Sequence[int] | None, weights: Sequence[str
         known = dict.fromkeys(there)
         if absent := [each for each in wanted or () if each not in known]:
             raise InputError(
-                f"{flag}: {shown(adapter.name)} has no {shown(absent[0])} (given: {listed(wanted or ())}).\n"
-                f"There are: {listed(known) or 'none'}."
+                f"{flag}: {shown(adapter.name)} has no {shown(absent[0])} (given: {first_names(wanted or ())}).\n"
+                f"There are: {first_names(known) or 'none'}."
             )
     found = [
         matrix

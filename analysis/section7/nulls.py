@@ -23,14 +23,14 @@ DRAWS = 200
 """Pictures drawn for a null that has no closed form; 99 % needs 99 at the least."""
 
 PILOT, RARE = 1000, 40
-"""Draws that scale the Gaussian band, and how many of those that calibrate it are to fall outside."""
+"""Number of draws that set the band's width; of the draws that check it, this many may fall outside."""
 
 CHUNK = 2**21
 """Numbers drawn at once."""
 
 LEAST = 1e-9
-"""A deviation below which cells count as constant, as phi of a subspace with the whole space; no cell that is nearer to
-a band than this counts as outside."""
+"""Cells that deviate less than this count as constant, as phi of a subspace with the whole space. A cell counts as
+outside only if it is farther than this from the band."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """What is asked of two sets of directions: `phi_grid`, `rho`, or another with values in [0, 1]."""
@@ -147,7 +147,7 @@ def haar_blocks(i: int, j: int, d: int, draws: int, generator: np.random.Generat
 def rho_band(i: int, j: int, d: int, cells: int | None = None, confidence: float = CONFIDENCE) -> Band:
     """Returns the band of rho for i random directions and a random subspace of j, in closed form.
 
-    rho is Beta(j / 2, (d - j) / 2); the band is Bonferroni's, which holds whatever one cell tells of another.
+    rho is Beta(j / 2, (d - j) / 2); the band is Bonferroni's, which holds however the cells depend on each other.
 
     Args:
         i: How many directions.

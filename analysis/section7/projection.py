@@ -31,7 +31,7 @@ ROUNDING = 1e-14
 
 
 class Projections(NamedTuple):
-    """A weight projected on the first r directions of its update: a block of Table 7, and what the paper lacks."""
+    """A weight projected on the first r directions of its update: a block of Table 7, and further figures."""
 
     r: int
     weight_norm: float
@@ -114,7 +114,7 @@ def position(projected: float, random: float, own: float) -> float:
 def sign(W: Float[np.ndarray, "d_out d_in"], update: Update) -> float:
     """Returns <dW, W> / (||dW||_F ||W||_F), from tr(A W^T B): no dW is made. 0 where dW or W is zero.
 
-    A norm cannot tell amplifying (above 0) from cancelling (below 0).
+    A norm does not distinguish amplifying (above 0) from cancelling (below 0).
     """
     scaling = update.scaling if update.scaling is not None else 1.0
     inner = scaling * float((_transposed_times(W, update.B).T * update.A).sum())

@@ -127,7 +127,7 @@ def precision_of(values: Float[np.ndarray, "d_out d_in"]) -> Precision:
         return _F16 if np.array_equal(single.astype(np.float16), single) else _F32
 
 
-def _at(values: Float[np.ndarray, "d_out d_in"], kept: Precision) -> tuple[float, float]:
+def _at(values: Float[np.ndarray, "d_out d_in"], precision: Precision) -> tuple[float, float]:
     """Returns norm and edge of the rounding of these values.
 
     Source of the edge: Bandeira and van Handel (2016), Theorem 1.1, the largest row's and the largest column's norm;
@@ -138,8 +138,8 @@ def _at(values: Float[np.ndarray, "d_out d_in"], kept: Precision) -> tuple[float
     step = max(1, _BLOCK // max(1, values.shape[1]))
     for begin in range(0, len(values), step):
         mantissa, exponent = np.frexp(values[begin : begin + step])
-        exponent[mantissa == 0] = kept.smallest
-        variance = np.ldexp(1 / 12, 2 * (np.maximum(exponent - 1, kept.smallest) + 1 - kept.bits))
+        exponent[mantissa == 0] = precision.smallest
+        variance = np.ldexp(1 / 12, 2 * (np.maximum(exponent - 1, precision.smallest) + 1 - precision.bits))
         rows[begin : begin + step] = variance.sum(1)
         columns += variance.sum(0)
     largest = float(np.sqrt(rows.max()) + np.sqrt(columns.max()))

@@ -19,7 +19,7 @@ from analysis.section7.update import Update
 from lora_repro.errors import InputError
 
 MAX_CONDITION = 1e4
-"""Up to this condition a Gram matrix tells the directions: their error is eps times its square, 2e-8."""
+"""Up to this condition a Gram matrix gives the directions: their error is eps times its square, 2e-8."""
 
 NEAR = 1e-4
 """Singular values nearer than this part of the largest count as equal: there the rounding of float32 factors (6e-8)
@@ -91,8 +91,8 @@ def _reflected(X: Float[np.ndarray, "d r"]) -> _Thin:
     def rotated(u: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
         padded = np.zeros((len(X), u.shape[1]), order="F")
         padded[: len(u)] = u
-        room = int(ormqr("L", "N", reflections, tau, padded, -1)[1][0])
-        return ormqr("L", "N", reflections, tau, padded, room, overwrite_c=True)[0]
+        workspace = int(ormqr("L", "N", reflections, tau, padded, -1)[1][0])
+        return ormqr("L", "N", reflections, tau, padded, workspace, overwrite_c=True)[0]
 
     return _Thin(np.triu(reflections[: X.shape[1]]), rotated)
 
@@ -133,7 +133,7 @@ def directions(X: Float[np.ndarray, "d_1 d_2"], side: Literal["left", "right"] =
     return factor_directions(X, side).U
 
 
-def spectrum(X: Float[np.ndarray, "d_1 d_2"]) -> Float[np.ndarray, " r"]:
+def factor_singular_values(X: Float[np.ndarray, "d_1 d_2"]) -> Float[np.ndarray, " r"]:
     """Returns the singular values of a thin factor, in falling order: those of `directions`.
 
     Raises:
@@ -156,7 +156,7 @@ def svd(update: Update) -> Svd:
 
 
 def update_directions(update: Update, side: Literal["left", "right"]) -> Directions:
-    """Returns one side of `svd`: where a factor lacks rank, the other side's vectors would cost the most.
+    """Returns one side of `svd`: where a factor is rank-deficient, the other side's vectors would cost the most.
 
     Raises:
         InputError: If a value is not finite, or too large.
@@ -218,14 +218,14 @@ def shared_dimensions(phi: Float[np.ndarray, "i j"], d: int) -> Float[np.ndarray
 def principal_angles(U: Float[np.ndarray, "d i"], V: Float[np.ndarray, "d j"]) -> Float[np.ndarray, " angles"]:
     """Returns the min(i, j) principal angles of two subspaces, in radians, the smallest first.
 
-    From cosines and, below 45 degrees, from sines: a cosine cannot tell small angles (Bjorck and Golub 1973).
+    From cosines and, below 45 degrees, from sines: a cosine does not resolve small angles (Bjorck and Golub 1973).
     """
     if U.shape[1] < V.shape[1]:
         U, V = V, U
     U, V = U.astype(np.float64), V.astype(np.float64)
     inner = U.T @ V
     cosines = np.linalg.svd(inner, compute_uv=False).clip(0, 1)
-    sines = spectrum(V - U @ inner).clip(0, 1)[::-1]
+    sines = factor_singular_values(V - U @ inner).clip(0, 1)[::-1]
     return np.where(cosines**2 > 0.5, np.arcsin(sines), np.arccos(cosines))
 
 
@@ -305,7 +305,7 @@ def above_edge(A: Float[np.ndarray, "r d_in"], variance: float) -> int:
         A: The factor.
         variance: Of the entries of A_0: `variance_of` it, or of the law that it was drawn from.
     """
-    return above_start(spectrum(A), A.shape, variance)
+    return above_start(factor_singular_values(A), A.shape, variance)
 
 
 def above_start(s: Float[np.ndarray, " r"], shape: Sequence[int], variance: float) -> int:

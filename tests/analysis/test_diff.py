@@ -64,8 +64,8 @@ def compared(tmp_path: Path, **second: Any) -> tuple[list[Difference], str]:
 def test_the_same_bits_are_equal_whatever_time_they_took(tmp_path: Path) -> None:
     found, sentence = compared(tmp_path, run_seconds=99.0, peak_memory_gib=1.5)
     assert found == [
-        Difference("peak_memory_gib", None, 1.5, Kind.circumstance),
-        Difference("run_seconds", 2.0, 99.0, Kind.circumstance),
+        Difference("peak_memory_gib", None, 1.5, Kind.other),
+        Difference("run_seconds", 2.0, 99.0, Kind.other),
     ]
     assert sentence == "Bit-equal: metrics, predictions and weights."
 
@@ -106,7 +106,7 @@ def test_a_variable_that_chose_other_kernels_is_named(tmp_path: Path) -> None:
     assert sentence.startswith("They differ in settings.ONEDNN_MAX_CPU_ISA (null, AVX2): a variable of the environment")
 
 
-def test_equal_results_of_other_circumstances_are_equal(tmp_path: Path) -> None:
+def test_equal_results_with_other_provenance_are_equal(tmp_path: Path) -> None:
     _, sentence = compared(tmp_path, provenance=PROVENANCE | {"versions": {"torch": "2.14.0"}})
     assert sentence == (
         "Bit-equal: metrics, predictions and weights, although they differ in versions.torch (2.13.0, 2.14.0)."
@@ -125,10 +125,10 @@ def test_a_difference_that_nothing_explains_is_told_as_such(tmp_path: Path) -> N
     assert sentence.startswith("They differ first in loss at step 25, and both ran code that no commit holds")
 
 
-def test_other_science_makes_other_runs(tmp_path: Path) -> None:
+def test_another_configuration_makes_another_run(tmp_path: Path) -> None:
     found, sentence = compared(tmp_path, r=2, scores=((0.0, 0.0), (0.0, 0.0)))
-    assert found[0] == Difference("method.r", 1, 2, Kind.science)
-    assert sentence == "Other runs: method.r 1 | 2."
+    assert found[0] == Difference("method.r", 1, 2, Kind.configuration)
+    assert sentence == "Different configurations: method.r 1 | 2."
 
 
 def test_losses_are_compared_over_the_same_steps_only(tmp_path: Path) -> None:
@@ -142,17 +142,17 @@ def test_minus_zero_is_another_weight(tmp_path: Path) -> None:
     assert [(each.first, each.second) for each in found] == [(None, 0.0)]
 
 
-def test_what_is_not_kept_is_not_called_equal(tmp_path: Path) -> None:
+def test_what_is_not_saved_is_not_called_equal(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a"), write(tmp_path / "b")
     (second / "adapter" / "adapter_model.safetensors").unlink()
     runs: list[Recorded] = [recorded(str(folder), "") for folder in (first, second)]
     assert verdict(runs[0], runs[1], differences(*runs)) == (
-        "Bit-equal: metrics and predictions (weights not kept by both)."
+        "Bit-equal: metrics and predictions (weights not saved by both)."
     )
     for folder in (first, second):
         (folder / "predictions.parquet").unlink()
     runs = [recorded(str(folder), "") for folder in (first, second)]
-    assert verdict(runs[0], runs[1], []) == "Bit-equal: metrics (predictions and weights not kept by both)."
+    assert verdict(runs[0], runs[1], []) == "Bit-equal: metrics (predictions and weights not saved by both)."
 
 
 def test_of_nothing_nothing_is_equal(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_of_nothing_nothing_is_equal(tmp_path: Path) -> None:
         save_file({}, folder / "adapter" / "adapter_model.safetensors")
     runs = [recorded(str(folder), "") for folder in (first, second)]
     assert verdict(runs[0], runs[1], differences(runs[0], runs[1])) == (
-        "Bit-equal: metrics (predictions and weights not kept by both)."
+        "Bit-equal: metrics (predictions and weights not saved by both)."
     )
 
 
@@ -187,7 +187,7 @@ def test_other_examples_and_other_tensors_are_counted(tmp_path: Path) -> None:
     assert a.predictions is not None and a.tensors is not None
     fewer = a._replace(predictions=a.predictions[a.predictions["id"] != "e1"], tensors={A.format(0): np.ones((2, 2))})
     assert differences(a, fewer) == [
-        Difference("eval: other examples or classes", 2, 1, Kind.result),
+        Difference("eval: other examples or outputs", 2, 1, Kind.result),
         Difference("tensors of a name or shape that the other lacks", 4, 1, Kind.result),
     ]
 
@@ -202,13 +202,13 @@ def test_a_run_is_found_by_its_id_and_printed_as_a_table(tmp_path: Path, capsys:
     assert lines[0] == f"{first} | {second}"
     assert lines[2].split() == ["|", "key", "|", "first", "|", "second", "|"]
     assert lines[4].split() == ["|", "method.r", "|", "1", "|", "2", "|"]
-    assert lines[-1] == "Other runs: method.r 1 | 2."
+    assert lines[-1] == "Different configurations: method.r 1 | 2."
 
 
-def test_circumstances_stand_apart_and_json_is_a_list(tmp_path: Path, capsys: Captured) -> None:
+def test_times_are_listed_separately_and_json_is_a_list(tmp_path: Path, capsys: Captured) -> None:
     runs = [str(write(tmp_path / "a")), str(write(tmp_path / "b", run_seconds=3.5, lora_B=(0.0, 0.75)))]
     _, out, _ = call(capsys, "diff", *runs)
-    results, apart = out.split("Not of results:")
+    results, apart = out.split("Times and memory:")
     assert "run_seconds" not in results and "lora_B.weight |" in results
     assert "| run_seconds | 2.0   | 3.5    |" in apart
     code, out, err = call(capsys, "diff", *runs, "--format", "json")

@@ -12,7 +12,7 @@ from helpers.store_contents import contents
 from safetensors.torch import load_file
 
 from analysis.items import names
-from analysis.listing import listed
+from analysis.listing import read_listing
 from analysis.render.listing import markdown as runs_markdown
 from analysis.render.tables import markdown
 from analysis.sweep_table import read_sweep
@@ -151,7 +151,7 @@ def test_a_sweep_is_printed_in_the_unit_of_its_metric(small: Compose, task: str,
     mean = np.mean(found)
     assert (f"| {mean:.3f} [" if task == "rating" else f"| {100 * mean:.1f} [") in text
     assert all(words in text for words in shown), text
-    listing = runs_markdown(listed(cfg.paths.outputs), cfg.paths.outputs)
+    listing = runs_markdown(read_listing(cfg.paths.outputs), cfg.paths.outputs)
     header, score = ("eval/mse ", f"{found[0]:.4f}") if task == "rating" else ("eval/exact_match, %", f"{found[0]:.2f}")
     assert header in listing and score in listing
 

@@ -6,7 +6,7 @@ const RAMP = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", 
 const BEYOND = ["#2c5aa0", "#7fa6d6", "#d7d5d0", "#e08a5b", "#a63a0f"];
 const ordinal = (n) => n + (n % 10 === 1 && n % 100 !== 11 ? "st" : n % 10 === 2 && n % 100 !== 12 ? "nd" : n % 10 === 3 && n % 100 !== 13 ? "rd" : "th");
 
-// Places: layers, or what a matrix stands in where layer and letter do not say which is meant.
+// Places: layers, or the module of a matrix if layer and role do not identify it.
 const plain = data.grids.every((g) => g.place === null);
 const placeOf = (g) => g.place ?? (g.layer === null ? "no layer" : String(g.layer));
 const places = [...new Set(data.grids.map(placeOf))];
@@ -188,8 +188,8 @@ function drawSpectrum(id, which, index) {
     const points = f.dW.slice(0, n).map((value, k) => `${(k + 0.5) * step},${94 - (value / f.dW[0]) * high}`);
     put("polyline", { points: points.join(" "), class: "dW" });
   }
-  const letter = which === 0 ? "i" : "j";
-  const strength = index <= s.length ? `\u03c3(${letter} = ${index}) = ${digits(s[index - 1])} of ${data.side.of}` : "";
+  const axis = which === 0 ? "i" : "j";
+  const strength = index <= s.length ? `\u03c3(${axis} = ${index}) = ${digits(s[index - 1])} of ${data.side.of}` : "";
   const own = data.side.of !== "dW" && index <= f.dW.length ? `, ${digits(f.dW[index - 1])} of dW (line)` : "";
   text(section.querySelector(".value"), strength + own);
   const near = g.near[which].find(([low, high]) => low <= index && index <= high);
@@ -294,13 +294,13 @@ window.addEventListener("resize", draw);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 const [one, two] = data.adapters;
-text($("about"), `Of ${data.grids.length} matri${data.grids.length > 1 ? "ces" : "x"}, how much the first i ${data.side.words} of one adapter and the first j of the other share: of the smaller of the two spans, the part that lies in the larger.`);
+text($("about"), `Of ${data.grids.length} matri${data.grids.length > 1 ? "ces" : "x"}, how much the first i ${data.side.description} of one adapter and the first j of the other share: of the smaller of the two spans, the part that lies in the larger.`);
 const named = (adapter) => { const dd = make("dd", `${adapter.name} `); dd.append(make("small", adapter.format)); return dd; };
 $("adapters").append(make("dt", "i", "one"), named(one), make("dt", "j", "two"), named(two));
-for (const [id, adapter, letter] of [["first", one, "i"], ["second", two, "j"]]) text($(id).querySelector("h3"), `${letter}: ${adapter.name}`);
+for (const [id, adapter, axis] of [["first", one, "i"], ["second", two, "j"]]) text($(id).querySelector("h3"), `${axis}: ${adapter.name}`);
 text($("place-label"), plain ? "Layer" : "Module");
 $("place").append(...places.map((place) => { const option = make("option", place); option.value = place; return option; }));
-text($("words"), data.side.words);
+text($("description"), data.side.description);
 $("notes").append(...data.notes.map((note) => make("li", note)));
 text($("command"), data.command);
 choose(state.grid);

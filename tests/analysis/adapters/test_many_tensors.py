@@ -15,7 +15,7 @@ from analysis.adapters import Options, read
 from analysis.adapters.backbone import Backbone, _endings, _without_first_names
 from analysis.adapters.names import named
 from analysis.adapters.tensors import open_tensors
-from analysis.foreign_text import grouped, listed
+from analysis.foreign_text import first_names, grouped
 from analysis.render import updates
 from analysis.section7.comparison import compare
 from analysis.section7.inspection import Inspected, inspect
@@ -103,7 +103,7 @@ def test_lists_are_bounded_wherever_many_are_meant(tmp_path: Path, capsys: Captu
     assert (code, out) == (1, "") and "has no 60 (given: 0, 1, 2," in err and "(10000 in all)" in err and len(err) < 700
     code, out, err = call(capsys, "inspect", tmp_path / "a", "--weights", ",".join(f"w{n}" for n in range(2000)))
     assert code == 1 and len(err) < 700 and "(2000 in all)" in err
-    assert len(listed(range(10**5))) < 200 and listed([1, "a\n"]) == "1, a\\n"
+    assert len(first_names(range(10**5))) < 200 and first_names([1, "a\n"]) == "1, a\\n"
     assert grouped(f"{chr(97 + n % 26)}{n}x.bias" for n in range(500)).endswith("... (500 in all)")
 
 

@@ -1,5 +1,6 @@
 """`python -m analysis`: data to stdout, words to stderr, and the exit code."""
 
+import argparse
 import csv
 import json
 import os
@@ -14,6 +15,7 @@ from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import fill, job, jobs, write_run, write_status
 
+from analysis.__main__ import _parser
 from analysis.commands.options import PROTOCOLS
 from analysis.protocol import Protocol
 from lora_repro.config.catalogue import HOME
@@ -303,3 +305,13 @@ def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(
     assert f"table 9: there is no such item here.\nGive one of: {there}." in err
     _, _, err = call(capsys, "figure", "9")
     assert "Give one of: figure 1, figure 2, " in err and err.endswith("figure 8, figure shared_directions.\n")
+
+
+def test_every_option_that_names_a_file_is_checked_before_the_work() -> None:
+    commands = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    named = 0
+    for parser in commands.choices.values():
+        files = {action.option_strings[0]: action.dest for action in parser._actions if action.metavar == "FILE"}
+        assert files == (parser.get_default("writes") or {})
+        named += len(files)
+    assert named >= 8

@@ -13,7 +13,7 @@ from helpers.handmade_adapters import factors, write_loralib, write_peft
 from safetensors.numpy import load_file, save_file
 
 from analysis.adapters import Loaded, Matrix
-from analysis.foreign_text import grouped, markdown
+from analysis.foreign_text import escaped, grouped
 from analysis.section7.inspection import figures
 from analysis.section7.update import Update
 from lora_repro.errors import shown
@@ -188,7 +188,7 @@ def test_names_that_mean_harm_are_harmless(name: str, tmp_path: Path, capsys: Ca
 
 def test_words_are_cut_escaped_and_grouped() -> None:
     assert shown("a\nb\x1b[2J") == "a\\nb\\x1b[2J" and len(shown("x" * 500)) == 120
-    assert markdown("<b>*x*`") == "\\<b\\>\\*x\\*\\`"
+    assert escaped("<b>*x*`") == "\\<b\\>\\*x\\*\\`"
     assert grouped(["l.0.b", "l.1.b", "l.10.c", "x1"]) == "l.*.b (2), l.10.c, x1"
 
 

@@ -10,6 +10,7 @@ from analysis.section7.subspace import (
     directions,
     effective_rank,
     energy,
+    factor_singular_values,
     moved,
     near_equal,
     norm,
@@ -17,7 +18,6 @@ from analysis.section7.subspace import (
     principal_angles,
     rho,
     shared_dimensions,
-    spectrum,
     stable_rank,
     svd,
     update_directions,
@@ -83,7 +83,9 @@ def test_directions_equal_those_of_a_dense_decomposition(d_in: int, d_out: int, 
     assert_same_vectors(directions(of.A), np.linalg.svd(of.A.astype(np.float64), full_matrices=False)[2].T)
     assert_same_vectors(directions(of.B, "left"), np.linalg.svd(of.B.astype(np.float64), full_matrices=False)[0])
     for factor in (of.A, of.B):
-        np.testing.assert_allclose(spectrum(factor), np.linalg.svd(factor.astype(np.float64))[1], rtol=1e-6)
+        np.testing.assert_allclose(
+            factor_singular_values(factor), np.linalg.svd(factor.astype(np.float64))[1], rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("condition", [1.0, 10.0, 0.99e4, 1.01e4, 1e7, math.inf])
@@ -114,7 +116,7 @@ def test_both_ways_to_factor_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     directions(A)
     assert calls == []
     A[3] *= 0.5 / subspace.MAX_CONDITION
-    spectrum(A)
+    factor_singular_values(A)
     assert calls == [(60, 4)]
     update_directions(update(A, B), "left")
     assert calls == [(60, 4)] * 2
@@ -155,7 +157,7 @@ def test_factors_whose_squares_leave_float64_are_decomposed_exactly(size: float)
     plain, large = svd(of), svd(of._replace(A=of.A * size))
     np.testing.assert_allclose(large.s / size, plain.s, rtol=1e-12)
     np.testing.assert_allclose(phi_grid(large.V, plain.V), phi_grid(plain.V, plain.V), atol=1e-9)
-    np.testing.assert_allclose(spectrum(of.A * size) / size, spectrum(of.A), rtol=1e-12)
+    np.testing.assert_allclose(factor_singular_values(of.A * size) / size, factor_singular_values(of.A), rtol=1e-12)
     assert norm(large.s) / size == pytest.approx(norm(plain.s), rel=1e-12)
     assert stable_rank(large.s) == pytest.approx(stable_rank(plain.s), rel=1e-9)
     np.testing.assert_allclose(energy(large.s), energy(plain.s), rtol=1e-9)
