@@ -13,10 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "wandb", "pandas", "matplotlib", "scipy", "pyarrow"}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yields the dotted names that a file imports, wherever in it: `lora_repro.tasks`, `lora_repro.tasks.FAMILIES`."""
+def imports(path: Path, functions: bool = True) -> Iterator[str]:
+    """Yields the dotted names that a file imports: `lora_repro.tasks`, `lora_repro.tasks.FAMILIES`.
+
+    Args:
+        path: The file.
+        functions: Wherever in it, functions included; otherwise only at its top.
+    """
     package = list(path.relative_to(ROOT).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if functions else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -61,6 +67,42 @@ def test_only_the_command_line_imports_its_commands() -> None:
     imported = importers("analysis", "analysis.commands")
     assert "analysis/__main__.py" in imported
     assert {name for name in imported if not name.startswith("analysis/commands/")} == {"analysis/__main__.py"}
+
+
+ORDER = [
+    {"errors", "draw", "terminal", "environment", "config.identity"},
+    {"models.arch"},
+    {"config", "costs", "methods", "models", "store", "tasks"},
+    {"mirror"},
+    {"training", "machine", "interrupt", "library"},
+    {"sweep"},
+    {"cli", "doctor", "fetch", "bench", "__main__"},
+]
+"""What may import what is in its own set or in one before it, where a module is loaded; functions may import more."""
+AGAINST_THE_ORDER = {
+    ("config", "machine"),  # the cores that this process may use
+    ("tasks", "training"),  # the lengths to which batches are padded
+    ("machine", "sweep"),  # the cores that Slurm grants
+    ("interrupt", "sweep"),  # whether Slurm is to requeue
+}
+
+
+def test_packages_are_imported_in_their_order() -> None:
+    def part(name: str) -> str:
+        own = name.removeprefix("lora_repro.")
+        return next(
+            (two for two in ("config.identity", "models.arch") if f"{own}.".startswith(f"{two}.")), own.split(".")[0]
+        )
+
+    place = {name: number for number, names in enumerate(ORDER) for name in names}
+    pairs = set()
+    for path in (ROOT / "lora_repro").rglob("*.py"):
+        own = part(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        for name in imports(path, functions=False):
+            if name.startswith("lora_repro.") and (other := part(name)) in place and own in place:
+                pairs.add((own, other))
+    assert ("training", "tasks") in pairs and ("sweep", "training") in pairs
+    assert {(own, other) for own, other in pairs if place[other] > place[own]} <= AGAINST_THE_ORDER
 
 
 def test_lora_is_known_in_its_own_folder_and_nowhere_else() -> None:

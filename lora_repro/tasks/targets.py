@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from lora_repro.errors import InputError
 from lora_repro.store.reading import is_count, is_number
 from lora_repro.tasks import metrics
 from lora_repro.tasks.metrics import Metric, Unit
@@ -18,11 +19,26 @@ class Example(NamedTuple):
     """One input and what is expected of it."""
 
     id: str
-    text: str
+    input: str | tuple[str, str]
+    """A text, or a pair of sentences, which a head alone can take."""
     target: Any
     """A class (int), a score (float), or a list of reference texts of which each is right."""
     document: str
     """Groups examples that come from one source, which splits keep together."""
+
+    @property
+    def text(self) -> str:
+        """The input as one text, as prompts need it.
+
+        Raises:
+            InputError: If it is a pair of sentences.
+        """
+        if not isinstance(self.input, str):
+            raise InputError(
+                f"example {self.id}: its input is a pair of sentences, which fits into no prompt.\n"
+                "Choose a task with a head (task.form=label), or one whose inputs are single texts."
+            )
+        return self.input
 
 
 class Targets:

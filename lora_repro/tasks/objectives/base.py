@@ -102,7 +102,8 @@ def padded(
     for example, row in zip(examples, tokens["input_ids"], strict=True):
         if not row:
             raise InputError(
-                f"task {run.task.name}: the tokenizer makes no token of example {example.id} ({example.text[:40]!r}).\n"
+                f"task {run.task.name}: the tokenizer makes no token of example {example.id} "
+                f"({str(example.input)[:40]!r}).\n"
                 "Give the tokenizer that belongs to the weights, or leave the example out."
             )
         if (largest := max(row)) >= vocabulary:

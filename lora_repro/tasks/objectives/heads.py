@@ -17,18 +17,18 @@ from lora_repro.tasks.objectives.made_up import made_up
 
 
 class Head(Objective):
-    """What both heads share: the text alone is the input, and the outputs are the head's."""
+    """What both heads share: the input is a text or a pair of sentences, and the outputs are the head's."""
 
     dtype: torch.dtype
     """Of the targets."""
 
     @classmethod
     def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
-        """Tokenises the texts, cut to train.max_length."""
+        """Tokenises the inputs, cut to train.max_length."""
         encoded, objective = {}, cls()
         for name, examples in splits.items():
-            texts = [example.text for example in examples]
-            made = tokenizer(texts, truncation=True, max_length=run.train.max_length, return_attention_mask=True)
+            inputs = [example.input for example in examples]  # a pair of sentences is tokenised as one
+            made = tokenizer(inputs, truncation=True, max_length=run.train.max_length, return_attention_mask=True)
             targets = torch.tensor([example.target for example in examples], dtype=cls.dtype)
             tokens = {str(key): rows for key, rows in made.items()}
             encoded[name] = padded(examples, tokens, targets, objective, tokenizer, run)
