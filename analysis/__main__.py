@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in (tables, figures, runs, budget, adapters, truncate):
         module.add_commands(commands)
+    for listed in commands._choices_actions:  # each command's own --help begins with its line in the list
+        commands.choices[listed.dest].description = listed.help
     return parser
 
 

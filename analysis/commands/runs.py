@@ -34,8 +34,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     diff.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
     for command in (plan, status, doctor):
         command.add_argument("--scale", help="a scale of the sweep, as scale=demo (default: proxy)")
-    for command in (plan, status, doctor, runs):
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
+        what = "what is run: +sweeps=table6, or axes as in model=minilm method.r=1,2 seed=0,1"
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=what)
+    runs.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)  # paths.outputs=DIR is read, others are refused
     for command in (plan, status, doctor, diff, runs):
         command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
 
