@@ -27,17 +27,18 @@ from lora_repro.config.schema import Run
 from lora_repro.models.arch import Site
 
 ROWS = {
-    "on_update": "‖Uᵀ W_q V‖ on directions of ΔW_q",
-    "on_weight": "... on W_q's own",
+    "on_update": "‖Uᵀ W_{0} V‖ on directions of ΔW_{0}",
+    "on_weight": "... on W_{0}'s own",
     "on_random": "... on random ones, exactly",
-    "weight_norm": "‖W_q‖",
-    "update_norm": "‖ΔW_q‖",
-    "amplification": "amplification, ‖ΔW_q‖ / ‖Uᵀ W_q V‖",
+    "weight_norm": "‖W_{0}‖",
+    "update_norm": "‖ΔW_{0}‖",
+    "amplification": "amplification, ‖ΔW_{0}‖ / ‖Uᵀ W_{0} V‖",
     "random_amplification": "... of a random update of this norm",
-    "position": "position between random (0) and W_q's own (1)",
-    "sign": "sign, cosine of ΔW_q and W_q",
+    "position": "position between random (0) and W_{0}'s own (1)",
+    "sign": "sign, cosine of ΔW_{0} and W_{0}",
     "random_sign": "... of a random update, standard deviation",
 }
+"""Of each number, its line in the table; {0} stands for the matrix."""
 
 
 @register("projections")
@@ -99,29 +100,36 @@ def projection_table(compared: ComparedRuns) -> ProjectedTable:
         Projected(run.run_id, run.run.seed, projections(W, update, own))
         for run, update in zip(runs, updates, strict=True)
     ]
-    return ProjectedTable(item, compared.scale, compared.run, site, compared.ranks, paper_blocks(item), ours)
+    return ProjectedTable(item, compared.scale, compared.run, site, compared.ranks, paper_blocks(item, site.role), ours)
 
 
-def paper_blocks(item: ProjectionTable) -> list[dict[str, Any]]:
-    """Returns what the paper prints for each rank, and what follows from it: the random row exactly, the position."""
+def paper_blocks(item: ProjectionTable, role: str) -> list[dict[str, Any]]:
+    """Returns what the paper prints for each rank, and what follows from it: the random row exactly, the position.
+
+    Args:
+        item: The table.
+        role: Which matrix is projected. Of one that the paper does not show there is no block.
+    """
     blocks = []
-    for r in dict.fromkeys(row["r"] for row in item.facts["rows"]):
-        rows = {row["directions_of"]: row for row in item.facts["rows"] if row["r"] == r}
+    facts = [row for row in item.facts["rows"] if row["weight"] == role]
+    weight, update = f"w_{role}", f"delta_w_{role}"
+    for r in dict.fromkeys(row["r"] for row in facts):
+        rows = {row["directions_of"]: row for row in facts if row["r"] == r}
         printed = {name: row["projected_norm"] for name, row in rows.items()}
-        W_norm, dW_norm = rows["w_q"]["norm_w_q"], rows["w_q"]["norm_delta_w_q"]
+        W_norm, dW_norm = rows[weight][f"norm_{weight}"], rows[weight][f"norm_{update}"]
         random = random_projection(W_norm, r, item.width, item.width)
         blocks.append(
             {
                 "r": r,
                 "weight_norm": W_norm,
                 "update_norm": dW_norm,
-                "on_update": printed["delta_w_q"],
-                "on_weight": printed["w_q"],
+                "on_update": printed[update],
+                "on_weight": printed[weight],
                 "on_random": random,
                 "on_random_printed": printed["random"],
-                "amplification": amplification(dW_norm, printed["delta_w_q"]),
+                "amplification": amplification(dW_norm, printed[update]),
                 "random_amplification": amplification(dW_norm, random),
-                "position": position(printed["delta_w_q"], random, printed["w_q"]),
+                "position": position(printed[update], random, printed[weight]),
                 "sign": None,
                 "random_sign": random_sign(item.width, item.width),
             }
@@ -131,10 +139,8 @@ def paper_blocks(item: ProjectionTable) -> list[dict[str, Any]]:
 
 def projections_json(table: ProjectedTable) -> list[dict[str, Any]]:
     """Returns an entry a block: the paper's for each rank, ours for each rank and seed."""
-    facts = table.item.facts["rows"][0]
-    paper = [
-        {"source": "paper", "layer": facts["layer"] - 1, "weight": facts["weight"], **block} for block in table.paper
-    ]
+    layer = table.item.facts["rows"][0]["layer"] - 1
+    paper = [{"source": "paper", "layer": layer, "weight": table.site.role, **block} for block in table.paper]
     place = {"source": "ours", "layer": table.site.layer, "weight": table.site.role, "scale": table.scale}
     ours = [{**place, "run_id": each.run_id, "seed": each.seed, **each.found._asdict()} for each in table.ours]
     return [{key: _finite(value) for key, value in entry.items()} for entry in [*paper, *ours]]
@@ -153,8 +159,9 @@ def markdown(table: ProjectedTable) -> str:
     lines = [header]
     for key, words in ROWS.items():
         paper = [_number(block[key]) if block[key] is not None else DASH for block in table.paper]
-        lines.append([words, *paper, *(_cell(found, key) for found in ours.values())])
-    parts = [f"## Table {table.item.number}: {table.item.title}", "\n".join(aligned(lines)), "\n".join(_notes(table))]
+        lines.append([words.format(table.site.role), *paper, *(_cell(found, key) for found in ours.values())])
+    title = f"## Table {table.item.number}: {table.item.title.format(table.site.role)}"
+    parts = [title, "\n".join(aligned(lines)), "\n".join(_notes(table))]
     return "\n\n".join(parts)
 
 
@@ -174,15 +181,19 @@ def _number(value: float) -> str:
 
 def _notes(table: ProjectedTable) -> list[str]:
     seeds = list(dict.fromkeys(each.seed for each in table.ours))
-    notes = [
+    weight = f"W_{table.site.role}"
+    of_paper = [
         f"Paper: GPT-3 175B, layer {table.item.facts['rows'][0]['layer']}; it prints its random rows as "
         f"{' and '.join(_number(block['on_random_printed']) for block in table.paper)}. Amplification, position and "
         f"exact random values are computed from what it prints, at d = {table.item.width}; it does not print the sign.",
+    ]
+    notes = [
+        *(of_paper if table.paper else []),
         f"Ours (scale={table.scale}): {about(table.run)}, seeds {', '.join(map(str, seeds))}. "
         f"{describe_layers(table.item, table.run)}. Mean [two-sided 95 % t interval] over seeds.",
         "U and V hold as many singular directions as the update's rank. Amplification falls with r for random updates "
-        "too, whose projection is r ‖W_q‖ / sqrt(d_in d_out): compare it with theirs.",
-        "Sign: above 0 the update adds to W_q, below 0 it cancels W_q, which norms cannot tell.",
+        f"too, whose projection is r ‖{weight}‖ / sqrt(d_in d_out): compare it with theirs.",
+        f"Sign: above 0 the update adds to {weight}, below 0 it cancels {weight}, which norms do not show.",
     ]
     if len(seeds) in (2, 3):
         reach = half_width_in_standard_errors(len(seeds))

@@ -87,7 +87,7 @@ class WeightGrids(NamedTuple):
         """Returns what was read off the paper's figure for a rank, its i at the same part of our width."""
         points = self.item.points
         for fact in self.item.facts["points"]:
-            if fact["what"] == points.what.format(r):
+            if fact["weight"] == self.random.site.role and fact["what"] == points.what.format(r):
                 return [i / self.item.width * self.random.d for i in points.i], fact["values"]
         return None
 
@@ -181,14 +181,16 @@ def _chance(
 
 
 def title(data: WeightGrids) -> str:
-    """Returns the title of Figure 8."""
-    return f"Figure {data.item.number}: {data.item.title}; {about(data.runs[0].run)}, scale={data.scale}"
+    """Returns the figure's title."""
+    title = data.item.title.format(data.random.site.role)
+    return f"Figure {data.item.number}: {title}; {about(data.runs[0].run)}, scale={data.scale}"
 
 
 def caption(data: WeightGrids) -> list[str]:
     """Returns its caption's paragraphs."""
     low, high = data.item.colours
     top, columns = data.random.phi.shape
+    weight = f"W_{data.random.site.role}"
     circles = ""
     if any(data.paper_points(r) for r in data.ranks):
         circles = (
@@ -196,9 +198,9 @@ def caption(data: WeightGrids) -> list[str]:
             f"of d = {data.item.width})"
         )
     return [
-        f"phi(i, j) between the first i directions of W_q (its first {top}, {data.item.top} of all) and the first j "
+        f"phi(i, j) between the first i directions of {weight} (its first {top}, {data.item.top} of all) and the first j "
         f"of its update ({columns}): how much of the latter lies in the former. Seed "
-        f"{data.runs[0].run.seed}; {data.side.description}, and the same side of W_q. "
+        f"{data.runs[0].run.seed}; {data.side.description}, and the same side of {weight}. "
         f"{describe_layers(data.item, data.runs[0].run)}; d = {data.random.d}.",
         f"Above: phi, colours from {low:g} to {high:g} as in the paper, arrows for values beyond. {MIDDLE} Below: the "
         f"last column, over the means (dashed) and bands of the nulls{circles}.",

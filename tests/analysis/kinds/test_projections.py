@@ -1,6 +1,7 @@
 """Table 7: golden numbers of the paper, and ours from adapters made by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from helpers.fixture_types import Captured
 from helpers.section7_runs import fill, section7
 
 from analysis.__main__ import main
-from analysis.items import load_item
+from analysis.items import Request, load_item
 from analysis.kinds.projections import ProjectionTable, paper_blocks
 from analysis.section7.compared_runs import read_updates
 from lora_repro.methods import LoRAConfig
@@ -38,7 +39,7 @@ def table(capsys: Captured, store: Path, *arguments: str) -> tuple[int, str, str
 
 
 def test_what_random_directions_give_at_the_papers_shapes_is_what_it_prints() -> None:
-    four, sixty_four = paper_blocks(TABLE7)
+    four, sixty_four = paper_blocks(TABLE7, "q")
     assert (four["r"], sixty_four["r"]) == (4, 64)
     assert four["on_random"] == pytest.approx(0.0202, abs=5e-5) and four["on_random_printed"] == 0.02
     assert sixty_four["on_random"] == pytest.approx(0.3227, abs=5e-5) and sixty_four["on_random_printed"] == 0.33
@@ -91,7 +92,13 @@ def test_the_table_has_the_papers_numbers_beside_ours(store: Path, capsys: Captu
     )
 
 
-def test_missing_runs_and_a_protocol_are_told(tmp_path: Path, capsys: Captured) -> None:
+def test_another_matrix_is_named_and_has_no_numbers_of_the_papers_q(store: Path) -> None:
+    text = replace(TABLE7, weights=["v"]).text(Request("smoke", str(store)))
+    assert "W_v projected" in text and "‖W_v‖" in text and "ΔW_v" in text
+    assert "W_q" not in text and "paper, r" not in text and "Paper:" not in text
+
+
+def test_missing_runs_and_a_protocol_are_refused(tmp_path: Path, capsys: Captured) -> None:
     code, out, err = table(capsys, tmp_path)
     assert (
         code == 1 and out == "" and "table7: 4 of 4 runs are missing" in err and "+sweeps=section7 scale=smoke" in err

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from helpers.section7_runs import SECTION7, factors, item, section7, write_toy
 from safetensors.numpy import load_file, save_file
 
 from analysis.commands.options import SIDES
+from analysis.items import Request
 from analysis.kinds.phi import PhiFigure, PhiGrids
 from analysis.kinds.projections import ProjectionTable
 from analysis.kinds.weight import WeightFigure
@@ -226,6 +228,13 @@ def test_parts_of_the_depth_are_the_papers_layers_at_96_and_round_up_elsewhere()
     expected = {96: [0, 31, 47, 63, 95], 12: [0, 3, 5, 7, 11], 6: [0, 1, 2, 3, 5], 2: [0, 0, 0, 1, 1], 1: [0] * 5}
     for depth, layers in expected.items():
         assert [layer_at(part, depth) for part in parts] == layers
+
+
+def test_figure_8_of_another_weight_names_it_and_has_no_points_of_the_papers_q(store: Path) -> None:
+    picture = replace(cast(WeightFigure, item("8")), weights=["v"]).picture(Request("smoke", str(store)))
+    words = "\n".join(picture.caption)
+    assert "Figure 8: W_v against" in words and "directions of W_v" in words
+    assert "W_q" not in words and "circles" not in words
 
 
 def test_colours_and_ranks_are_the_papers() -> None:
