@@ -10,6 +10,8 @@ from analysis.protocol import Protocol
 from analysis.states import PLANNED
 from analysis.stats import Summary, summarise
 from lora_repro.config.schema import Run
+from lora_repro.errors import InputError
+from lora_repro.sweep.grid import reasons
 from lora_repro.tasks import Metric, Targets
 
 
@@ -22,7 +24,7 @@ class Place(NamedTuple):
     row: str
     column: str | int | float
     metric: str | None = None
-    """Named where a table shows several, or a task's own."""
+    """Set only if the table shows several metrics."""
 
 
 class PaperFact(NamedTuple):
@@ -86,8 +88,8 @@ class Cell:
 
     @property
     def planned(self) -> str | None:
-        """Why its runs cannot run yet."""
-        return next((run.reason for run in self.runs if run.state == PLANNED), None)
+        """Why its runs cannot run yet; None if all can."""
+        return reasons(run.reason or "" for run in self.runs if run.state == PLANNED) or None
 
     @property
     def missing(self) -> tuple[SeedRun, ...]:
@@ -110,13 +112,29 @@ class Cell:
 
     @property
     def baseline(self) -> float | None:
-        """The highest baseline of its runs."""
-        return max((run.baseline for run in self.runs if run.baseline is not None), default=None)
+        """The best baseline of its runs, which is the hardest to beat."""
+        found = [run.baseline for run in self.runs if run.baseline is not None]
+        return found[self.metric.best(found)] if found else None
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
         """The records of its runs that count."""
         return [run.result for run in self.runs if run.result is not None]
+
+    @property
+    def trained(self) -> int | None:
+        """How many weights its method trains, the head not counted, as its runs recorded it; None before one is done.
+
+        Raises:
+            InputError: If its runs recorded different numbers.
+        """
+        counts = sorted({result["params"]["method"] for result in self.results})
+        if len(counts) > 1:
+            raise InputError(
+                f"{self.runs[0].run_id}: runs that differ in their seed alone record {' and '.join(map(str, counts))} "
+                "trained weights.\nCompute them again with one version."
+            )
+        return counts[0] if counts else None
 
     @property
     def data(self) -> Mapping[str, Any] | None:

@@ -82,7 +82,7 @@ def read_cells(
             runs = seed_runs(jobs[place], store, metric, protocol)
             found.append(Cell(place, metric, fact, runs, run, commands.of(jobs[place]), verdict))
         else:
-            runs = planned_runs(*planned[place]) if place in planned else ()
+            runs = planned_runs(planned.get(place, ()))
             found.append(Cell(place, Metric(item.metric, Unit.percent), fact, runs, verdict=verdict))
     return Table(
         title=f"Table {item.number}: {item.title}",
@@ -124,13 +124,13 @@ def _by_place(item: ScoreTable, jobs: Iterable[Job]) -> tuple[dict[Place, list[J
     return places, outside
 
 
-def _planned_by_place(item: ScoreTable, sweep: Sweep) -> dict[Place, tuple[list[Point], str]]:
-    places: dict[Place, tuple[list[Point], str]] = {}
+def _planned_by_place(item: ScoreTable, sweep: Sweep) -> dict[Place, list[tuple[Point, str]]]:
+    places: dict[Place, list[tuple[Point, str]]] = {}
     for point, reason in sweep.planned:
         row, column = point.get(item.rows.key), point.get(item.columns.key)
         if row is not None and column is not None:
             place = Place(point["task"], point["model"], str(label(row)), label(column))
-            places.setdefault(place, ([], reason))[0].append(point)
+            places.setdefault(place, []).append((point, reason))
     return places
 
 

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from analysis.cell import SeedRun
@@ -33,9 +33,9 @@ def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -
     return SeedRun(seed, job.run_id, status.state, None, *score, status.result)
 
 
-def planned_runs(points: Sequence[Point], reason: str) -> tuple[SeedRun, ...]:
-    """Returns the runs of a cell whose model or task is not there yet."""
-    return tuple(SeedRun(point.get("seed"), None, PLANNED, reason) for point in points)
+def planned_runs(points: Iterable[tuple[Point, str]]) -> tuple[SeedRun, ...]:
+    """Returns the runs of a cell whose model or task is not there yet, each with its reason."""
+    return tuple(SeedRun(point.get("seed"), None, PLANNED, reason) for point, reason in points)
 
 
 def refuse_mixed(where: str, jobs: Sequence[Job], remedy: str = "") -> None:
@@ -84,8 +84,8 @@ class Commands:
         point = jobs[0].point
         if self.is_product:
             pins = {key: point[key] for key in self.pinned}
-            kept = [override for override in self.given if override.partition("=")[0] not in pins]
-            return self._line([*self.base, *kept, *overrides(pins)])
+            others = [override for override in self.given if override.partition("=")[0] not in pins]
+            return self._line([*self.base, *others, *overrides(pins)])
         seeds = ",".join(str(job.resolved.run.seed) for job in jobs)
         return self._line([*overrides({key: value for key, value in point.items() if key != "seed"}), f"seed={seeds}"])
 

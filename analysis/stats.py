@@ -2,12 +2,15 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+
+FEW_SEEDS = 4
+"""Below it a text says how wide a t interval is."""
 
 
 class Summary(NamedTuple):
@@ -40,3 +43,13 @@ def half_width_in_standard_errors(n: int) -> float:
     if n < 2:
         raise ValueError(f"half_width_in_standard_errors: needs at least two seeds (given: {n}).")
     return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+
+
+def few_seeds(counts: Iterable[int]) -> list[str]:
+    """Says of each number of seeds how wide a t interval over it is, if that is few."""
+    return [
+        f"An interval over {n} seeds reaches {half_width_in_standard_errors(n):.1f} standard errors of the mean to "
+        "each side: it says little."
+        for n in sorted(set(counts))
+        if 2 <= n < FEW_SEEDS
+    ]

@@ -59,7 +59,10 @@ def read_sweep(
     """
     sweep = load(compose, given)
     if not sweep.jobs:
-        raise InputError(f"table: all {len(sweep.planned)} runs of the sweep are planned: {sweep.planned[0][1]}.")
+        raise InputError(
+            f"table: all {len(sweep.planned)} runs of the sweep are planned: {sweep.why_planned}.\n"
+            "Give another scale: scale=demo."
+        )
     axes = _axes(sweep.jobs, rows, columns)
     scored = [(job, metric) for job in sweep.jobs for metric in _metrics(job.resolved.run.task, metrics)]
     are_several = len({metric.name for _, metric in scored}) > 1
@@ -87,7 +90,7 @@ def read_sweep(
         command=commands.whole(),
         outside=[],
         settings=[key for key in SETTINGS if key not in axes.rows + axes.columns],
-        notes=[f"{len(sweep.planned)} planned runs are left out: {reason}." for _, reason in sweep.planned[:1]],
+        notes=[f"{len(sweep.planned)} planned runs are left out: {sweep.why_planned}."] if sweep.planned else [],
         is_item=False,
         keys=(*axes.rows, *axes.columns),
         about=(_described(axes, rows is None or columns is None),),
@@ -123,7 +126,7 @@ def _metrics(task: TaskConfig, names: Sequence[str] | None) -> list[Metric]:
 def _axes(jobs: Sequence[Job], rows: Sequence[str] | None, columns: Sequence[str] | None) -> Axes:
     """Returns the axes that are given, and finds those that are not.
 
-    Of what varies the key with the most values makes the columns (of equals one of numbers, then the last), all others
+    The key with the most values makes the columns; in a tie a numeric key wins, then the later one. All others make
     the rows. Where only one axis is given, the other takes all keys that the given one leaves open.
     """
     varying = _varying(jobs)
@@ -152,17 +155,20 @@ def _varying(jobs: Sequence[Job]) -> list[str]:
 
 
 def _needed(jobs: Sequence[Job], keys: Sequence[str], beside: Sequence[str] = ()) -> list[str]:
-    """Returns keys without those that tell no runs apart which the others do not; names of groups are kept."""
+    """Drops keys that add nothing: runs that differ in such a key differ in another key too.
+
+    The names of model, task and method stay.
+    """
 
     def groups(some: Sequence[str]) -> int:
         return len({tuple(repr(_value(job, key)) for key in some) for job in jobs})
 
-    kept, whole = list(keys), groups([*keys, *beside])
+    needed, whole = list(keys), groups([*keys, *beside])
     for key in reversed(keys):
-        rest = [other for other in kept if other != key]
+        rest = [other for other in needed if other != key]
         if (key not in NAMED.values() or beside) and groups([*rest, *beside]) == whole:
-            kept = rest
-    return kept
+            needed = rest
+    return needed
 
 
 def _named(key: str, flag: str, jobs: Sequence[Job], varying: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ def _status(options: argparse.Namespace) -> str:
     sweep = load(compose, options.overrides)
     found = [(job.run_id, run_status(options.runs, job.run_id)) for job in sweep.jobs]
     lines = [f"{n:>6} {state_label(state)}" for state, n in counts(status.state for _, status in found).items()]
-    lines += [f"{len(sweep.planned):>6} planned: {sweep.planned[0][1]}"] if sweep.planned else []
+    lines += [f"{len(sweep.planned):>6} planned: {sweep.why_planned}"] if sweep.planned else []
     reasons = [
         f"{state_label(status.state)}: {run_id}\n{paragraph(status.reason)}"
         for run_id, status in found

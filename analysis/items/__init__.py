@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from analysis import kinds
 from analysis.items.entry import build, read_yaml
+from lora_repro.config.catalogue import group_names
 from lora_repro.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class Item:
         """The item's number in the paper; of one that the paper lacks, its name."""
         return self.name.removeprefix("table").removeprefix("figure")
 
+    def check(self) -> None:
+        """Refuses fields that do not fit each other, the facts or the sweep.
+
+        Raises:
+            InputError: Naming the field.
+        """
+
     def text(self, request: Request) -> str:
         """Returns the item in Markdown or JSON."""
         raise NotImplementedError
@@ -125,14 +133,28 @@ def read_item(name: str) -> Item:
     """Reads an item from its file.
 
     Raises:
-        InputError: If a field is unknown, missing or of another type, or there is no such kind.
+        InputError: If a field is unknown, missing, of another type or does not fit the rest, or there is no such kind.
     """
     path = ITEMS / f"{name}.yaml"
     entry = read_yaml(path)
     kind = _kind(entry.pop("kind", None), path)
     if isinstance(facts := entry.get("facts"), str):
         entry["facts"] = facts_of(facts)
-    return build(kind, {"name": name, **entry}, path.name)
+    item = build(kind, {"name": name, **entry}, path.name)
+    item.check()
+    return item
+
+
+def refuse_unknown_sweep(name: str, sweep: str) -> None:
+    """Refuses a sweep of an item that is not there.
+
+    Raises:
+        InputError: With the sweeps that are.
+    """
+    if sweep not in (sweeps := group_names("sweeps")):
+        raise InputError(
+            f"{name}.yaml: sweep: no sweep {sweep!r}.{did_you_mean(sweep, sweeps)}\nSweeps: {', '.join(sweeps)}."
+        )
 
 
 def facts_of(name: str) -> dict[str, Any]:

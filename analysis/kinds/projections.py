@@ -21,7 +21,7 @@ from analysis.section7.projection import (
     random_sign,
     top_directions,
 )
-from analysis.stats import half_width_in_standard_errors, summarise
+from analysis.stats import few_seeds, summarise
 from lora_repro import draw
 from lora_repro.config.schema import Run
 from lora_repro.models.arch import Site
@@ -195,11 +195,6 @@ def _notes(table: ProjectedTable) -> list[str]:
         f"too, whose projection is r ‖{weight}‖ / sqrt(d_in d_out): compare it with theirs.",
         f"Sign: above 0 the update adds to {weight}, below 0 it cancels {weight}, which norms do not show.",
     ]
-    if len(seeds) in (2, 3):
-        reach = half_width_in_standard_errors(len(seeds))
-        notes.append(
-            f"An interval over {len(seeds)} seeds reaches {reach:.1f} standard errors of the mean to each side: it "
-            "says little."
-        )
+    notes += few_seeds([len(seeds)])
     notes.append(verdict(table.run, table.scale))
     return ["Notes:", *(f"- {note}" for note in notes)]

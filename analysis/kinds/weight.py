@@ -198,8 +198,8 @@ def caption(data: WeightGrids) -> list[str]:
             f"of d = {data.item.width})"
         )
     return [
-        f"phi(i, j) between the first i directions of {weight} (its first {top}, {data.item.top} of all) and the first j "
-        f"of its update ({columns}): how much of the latter lies in the former. Seed "
+        f"phi(i, j) between the first i directions of {weight} (its first {top}, {data.item.top} of all) and the "
+        f"first j of its update ({columns}): how much of the latter lies in the former. Seed "
         f"{data.runs[0].run.seed}; {data.side.description}, and the same side of {weight}. "
         f"{describe_layers(data.item, data.runs[0].run)}; d = {data.random.d}.",
         f"Above: phi, colours from {low:g} to {high:g} as in the paper, arrows for values beyond. {MIDDLE} Below: the "

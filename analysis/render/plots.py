@@ -56,7 +56,7 @@ def caption(table: Table, names: Names) -> list[str]:
     scores = " and ".join(dict.fromkeys(cell.metric.title for cell in drawn))
     lines = list(dict.fromkeys(line_name(cell.place, names) for cell in drawn))
     against = f" against {table.columns}" if table.columns else ""
-    each = f", a colour for each {table.rows}" if table.rows and table.columns else ""
+    each = f", one colour per value of {table.rows}" if table.rows and table.columns else ""
     whose = f": {lines[0]}" if len(lines) == 1 and lines[0] else ""
     counts = sorted({cell.n for cell in drawn})
     seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -66,7 +66,7 @@ def caption(table: Table, names: Names) -> list[str]:
     panels = {metric: [cell for cell in drawn if cell.metric == metric] for metric in (cell.metric for cell in drawn)}
     baselines = [metric.baseline for metric, cells in panels.items() if _common_baseline(cells) is not None]
     dotted = f"; the dotted line is {' and '.join(filter(None, baselines))}" if baselines else ""
-    cut = ", cut at 0 and 100 %" if _is_cut(drawn) else ""
+    cut = cut_words(drawn)
     return [
         f"{scores[0].upper()}{scores[1:]}{against}{each}{whose}.",
         f"Points are means over n = {seeds} {'seed' if seeds == '1' else 'seeds'} {table.protocol.description}; "
@@ -77,7 +77,7 @@ def caption(table: Table, names: Names) -> list[str]:
 def _panel(axes: Axes, table: Table, cells: Sequence[Cell], metric: Metric, names: Names) -> None:
     columns = [column for column in table.column_values if any(cell.place.column == column for cell in cells)]
     series = _series(table, cells, names)
-    factor = 100.0 if metric.unit is Unit.percent else 1.0
+    factor = style.factor(metric)
     colours = [style.SECOND, style.BEYOND, *style.COLOURS.values(), style.PERMUTED, style.PAPER]
     numbers = [column for column in columns if isinstance(column, int | float)]
     is_line = len(numbers) == len(columns) > 1
@@ -110,11 +110,11 @@ def _panel(axes: Axes, table: Table, cells: Sequence[Cell], metric: Metric, name
     axes.minorticks_off()
     if (baseline := _common_baseline(cells)) is not None:
         axes.axhline(factor * baseline, color=style.PAPER, linestyle=":", linewidth=0.8)
-    if _is_cut(cells):
+    if cut_words(cells):
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, 0), min(top, 100))
     axes.set_xlabel(table.columns)
-    axes.set_ylabel(f"{metric.name}, %" if metric.unit is Unit.percent else metric.name)
+    axes.set_ylabel(style.axis_label(metric))
 
 
 def _series(table: Table, cells: Sequence[Cell], names: Names) -> list[Series]:
@@ -147,7 +147,7 @@ def _common_baseline(cells: Sequence[Cell]) -> float | None:
     return baselines.pop() if len(baselines) == 1 else None
 
 
-def _is_cut(cells: Sequence[Cell]) -> bool:
-    """Tells whether an interval of a share reaches beyond 0 or 1."""
+def cut_words(cells: Sequence[Cell]) -> str:
+    """Says that intervals are cut if one of a share reaches beyond 0 or 1; else nothing."""
     ends = [end for cell in cells if cell.metric.unit is Unit.percent for end in cell.summary[1:3] if end is not None]
-    return bool(ends) and (min(ends) < 0 or max(ends) > 1)
+    return ", cut at 0 and 100 %" if ends and (min(ends) < 0 or max(ends) > 1) else ""

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.render import style
+from lora_repro.tasks import Metric, Unit
 
 WIDTH, HEIGHT, AROUND = 2.15, 1.95, 0.5
 """Of a panel, and what stands around all, in inches."""
@@ -22,7 +23,7 @@ LEGEND_COLUMNS, LEGEND_LINE = 6, 0.17
 
 
 class Point(NamedTuple):
-    """A point of the figure; scores in [0, 1]."""
+    """A point of the figure; shares in [0, 1]."""
 
     task: str
     model: str
@@ -36,7 +37,7 @@ class Point(NamedTuple):
 
 
 def draw_points(
-    points: Sequence[Point], metric: str, printed: Mapping[str, Mapping[str, str]], words: Sequence[str]
+    points: Sequence[Point], metric: Metric, printed: Mapping[str, Mapping[str, str]], words: Sequence[str]
 ) -> Figure:
     """Draws a panel for each task and model, in the order of the points.
 
@@ -59,11 +60,11 @@ def draw_points(
     above = figure.add_subplot(grid[0, :])
     axes: Any = [figure.add_subplot(grid[1 + at // columns, at % columns]) for at in range(len(panels))]
     for number, (ax, ((task, model), some)) in enumerate(zip(axes, panels.items(), strict=True)):
-        draw_panel(ax, some, styles)
+        draw_panel(ax, some, metric, styles)
         where = f"{printed['models'].get(model, model)}, {printed['tasks'].get(task, task)}"
         ax.set_title(f"{'ours' if some[0].is_ours else 'paper'}: {where}")
         ax.set_xlabel("trained weights")
-        ax.set_ylabel(f"{metric}, %" if number % columns == 0 else "")
+        ax.set_ylabel(style.axis_label(metric) if number % columns == 0 else "")
     handles = [
         Line2D([], [], linestyle="", marker=marker, color=colour, label=method)
         for method, (marker, colour) in styles.items()
@@ -75,8 +76,12 @@ def draw_points(
     return figure
 
 
-def draw_panel(ax: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> Axes:
-    """Draws a task's points over a logarithmic axis. It has no 0: what trains none stands left of a dotted line."""
+def draw_panel(ax: Axes, points: Sequence[Point], metric: Metric, styles: Mapping[str, tuple[str, str]]) -> Axes:
+    """Draws a task's points over a logarithmic axis.
+
+    A log axis has no 0, so methods that train no weight stand left of a dotted line.
+    """
+    factor = style.factor(metric)
     counts = [point.trained for point in points if point.trained > 0]
     low, high = (min(counts), max(counts)) if counts else (1, 10)
     margin = max((high / low) ** 0.08, 1.5)
@@ -86,7 +91,7 @@ def draw_panel(ax: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str
         some = sorted((point for point in points if point.method == method), key=lambda point: point.trained)
         marker, colour = styles[method]
         x = [point.trained if point.trained > 0 else zero for point in some]
-        y = [100 * point.mean for point in some]
+        y = [factor * point.mean for point in some]
         is_ours = some[0].is_ours
         ax.plot(
             x,
@@ -101,7 +106,7 @@ def draw_panel(ax: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str
         )
         for at, point in zip(x, some, strict=True):
             if point.low is not None and point.high is not None:
-                ax.plot([at, at], [100 * point.low, 100 * point.high], color=colour, linewidth=0.9)
+                ax.plot([at, at], [factor * point.low, factor * point.high], color=colour, linewidth=0.9)
     ax.set_xlim(zero / margin if is_broken else low / margin, high * margin)
     decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high * margin) + 1e-9) + 1)
     step = max(1, math.ceil(len(decades) / 4))
@@ -112,8 +117,10 @@ def draw_panel(ax: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str
     ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(list(ticks), labels=list(ticks.values()))
-    ends = [100 * end for point in points for end in (point.mean, point.low, point.high) if end is not None]
-    bottom, top = max(0.0, min(ends)), min(100.0, max(ends))
-    pad = max(0.06 * (top - bottom), 0.5)
+    ends = [factor * end for point in points for end in (point.mean, point.low, point.high) if end is not None]
+    bottom, top = min(ends), max(ends)
+    if metric.unit is Unit.percent:
+        bottom, top = max(0.0, bottom), min(100.0, top)
+    pad = max(0.06 * (top - bottom), 0.005 * (factor if metric.unit is Unit.percent else abs(top)), 1e-6)
     ax.set_ylim(bottom - pad, top + pad)
     return ax

@@ -17,6 +17,7 @@ from matplotlib.textpath import text_to_path
 from analysis.output import write_output
 from analysis.section7.chance import GAUSSIAN, INPUTS, START
 from lora_repro.errors import InputError
+from lora_repro.tasks import Metric, Unit
 
 FORMATS = ("svg", "pdf", "png")
 
@@ -178,3 +179,13 @@ def save(figure: Figure, path: str, about: str, flag: str = "--out") -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format=form, metadata=metadata[form])
     write_output(flag, path, drawn.getvalue())
+
+
+def factor(metric: Metric) -> float:
+    """Returns what a score is multiplied by where it is drawn."""
+    return 100.0 if metric.unit is Unit.percent else 1.0
+
+
+def axis_label(metric: Metric) -> str:
+    """Labels an axis of scores."""
+    return f"{metric.name}, %" if metric.unit is Unit.percent else metric.name

@@ -6,13 +6,10 @@ from typing import Any
 from analysis.cell import Cell, Place, SeedRun, Table, records
 from analysis.render.lines import aligned, to_csv, to_json
 from analysis.states import STATES
-from analysis.stats import half_width_in_standard_errors
+from analysis.stats import few_seeds
 from lora_repro.store.status import State
 
 DASH = "—"
-FEW_SEEDS = 4
-"""Below it the table says how wide a t interval is."""
-
 NESTED = ("data", "flags", "settings", "commits", "computed_on")
 """Of a cell's record, what CSV leaves out."""
 
@@ -164,13 +161,18 @@ def _our_cell(cell: Cell) -> str:
     """Writes `83.4 [82.1, 84.7] n=2`, or a dash with what is missing; never a mean over a part of the seeds."""
     mean, low, high, n = cell.summary
     if cell.missing:
-        states = [run.state for run in cell.missing]
-        named = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != State.todo.value]
-        return f"{DASH} ({', '.join([f'{cell.n}/{len(cell.runs)} seeds', *named])})"
+        return f"{DASH} ({states_of(cell)})"
     if mean is None:
         return DASH
     interval = f" [{_score(cell, low)}, {_score(cell, high)}]" if low is not None and high is not None else ""
     return f"{_score(cell, mean)}{interval} n={n}"
+
+
+def states_of(cell: Cell) -> str:
+    """Writes `1/2 seeds, 1 failed`: how many runs have a score, and what is with the others that were begun."""
+    states = [run.state for run in cell.missing]
+    named = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != State.todo.value]
+    return ", ".join([f"{cell.n}/{len(cell.runs)} seeds", *named])
 
 
 def _missing(table: Table, names: Names) -> list[str]:
@@ -236,11 +238,7 @@ def _notes(table: Table, names: Names) -> list[str]:
         notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
     if any(cell.missing for cell in ours):
         notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")
-    for n in sorted({cell.n for cell in ours if 2 <= cell.n < FEW_SEEDS and not cell.missing}):
-        notes.append(
-            f"An interval over {n} seeds reaches {half_width_in_standard_errors(n):.1f} standard errors of the mean to "
-            "each side: it says little."
-        )
+    notes += few_seeds(cell.n for cell in ours if not cell.missing)
     notes += _about_metrics(ours)
     for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
         cells = [cell for cell in ours if flag in cell.flags]

@@ -79,7 +79,7 @@ class ComparedRuns:
         sweep = load(compose, arguments)
         if not sweep.jobs:
             raise InputError(
-                f"scale={scale}: nothing of this sweep can be run yet: {sweep.planned[0][1]}.\n"
+                f"scale={scale}: nothing of this sweep can be run yet: {sweep.why_planned}.\n"
                 "Give another: --scale proxy"
             )
         self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(store)])

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from analysis.items import Item
+from analysis.items import Item, refuse_unknown_sweep
 from lora_repro.models.arch import Arch, Site
 
 PAPER_DEPTH = 96
@@ -25,6 +25,10 @@ class UpdateItem(Item):
     """Of the runs: [8, 64] compares two ranks of one seed, [64, 64] two seeds of one rank."""
     ranks_at: dict[str, list[int]] = field(default_factory=dict)
     """Other ranks, at scales whose sweep does not have these."""
+
+    def check(self) -> None:
+        """Refuses a sweep that is not there."""
+        refuse_unknown_sweep(self.name, self.sweep)
 
     def ranks_for(self, scale: str) -> list[int]:
         """Returns the ranks that are compared at a scale."""

@@ -64,7 +64,7 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
     if overrides := [argument for argument in arguments if "=" in argument]:
         sweep = load(compose, normalise(["-m", *overrides])[1:])
         if not sweep.jobs:
-            raise InputError(f"fetch: nothing can be fetched yet, all is planned: {sweep.planned[0][1]}.")
+            raise InputError(f"fetch: nothing can be fetched yet, all is planned: {sweep.why_planned}.")
         for job in sweep.jobs:
             run = job.resolved.run
             configs |= {run.model.name: run.model, run.task.name: run.task}

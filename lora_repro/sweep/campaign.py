@@ -75,7 +75,7 @@ class SweepPlan(NamedTuple):
         if missing := len(self.missing.keys() - waiting):
             parts.append(f"{missing} finished without outputs that log asks for (log.rebuild=true computes them)")
         if planned := self.sweep.planned:
-            parts.append(f"{len(planned)} planned for later: {'; '.join(sorted({why for _, why in planned}))}")
+            parts.append(f"{len(planned)} planned for later: {self.sweep.why_planned}")
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
         return ", ".join(parts)
@@ -150,7 +150,7 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
         SystemExit: With code 1, if a run did not finish, or outputs are missing that `log` asks for.
     """
     if not sweep.jobs:
-        raise InputError(f"Nothing of this sweep can be run yet: {sweep.planned[0][1]}.")
+        raise InputError(f"Nothing of this sweep can be run yet: {sweep.why_planned}.")
     set_up_logging(settings)
     timings = Timings(outputs)
     begun = plan(sweep, outputs, jobs_in_queue(outputs) if launcher.queue is not None else (), timings)

@@ -51,6 +51,16 @@ class Sweep(NamedTuple):
     planned: list[tuple[Point, str]]
     """Points that cannot run yet, each with the reason."""
 
+    @property
+    def why_planned(self) -> str:
+        """The reasons of the planned points, each once."""
+        return reasons(why for _, why in self.planned)
+
+
+def reasons(each: Iterable[str]) -> str:
+    """Writes reasons, each once, in the order of their first appearance."""
+    return "; ".join(dict.fromkeys(each))
+
 
 def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
     """Multiplies out each grid's axes, first axis outermost, and orders all points by seed.

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from helpers.handmade_runs import SMOKE, fill, job, jobs, write_run, write_status
 
+from analysis.cell import Cell, Place, SeedRun
 from analysis.cells import _by_place, cells
 from analysis.items import item_names, load_item, read_item
-from analysis.join import Commands
+from analysis.join import Commands, planned_runs
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol, pick
 from analysis.stats import summarise
@@ -165,7 +166,7 @@ def test_a_mean_over_more_than_seeds_is_refused(tmp_path: Path) -> None:
         cells(TABLE6, "smoke", tmp_path, ["train.learning_rate=1e-3,1e-2"])
 
 
-def test_runs_without_a_row_are_told_apart() -> None:
+def test_runs_without_a_row_are_outside() -> None:
     full = jobs("model=tiny_bert", "task=generated", "method=full")
     places, outside = _by_place(TABLE6, [*jobs(), *full])
     assert outside == [full[0].run_id]
@@ -211,6 +212,17 @@ def test_planned_runs_are_cells_with_their_reason(tmp_path: Path) -> None:
     assert (got["paper"], got["n"], got["n_expected"]) == (0.688, 0, 1)
     assert "no tasks wikisql and mnli" in got["reason"]
     assert (got["command"], got["verdict"]) == (None, "not judged yet")
+
+
+def test_a_cell_says_all_reasons_why_its_runs_are_planned() -> None:
+    runs = planned_runs([({"seed": 0}, "no data"), ({"seed": 1}, "no weights"), ({"seed": 2}, "no data")])
+    assert Cell(Place("t", "m", "q", 1), ACCURACY, runs=runs).planned == "no data; no weights"
+
+
+def test_of_several_baselines_a_cell_shows_the_hardest_to_beat() -> None:
+    runs = tuple(SeedRun(seed, "id", "finished", None, 0.5, 1, baseline) for seed, baseline in enumerate((0.6, 0.4)))
+    assert Cell(Place("t", "m", "q", 1), ACCURACY, runs=runs).baseline == 0.6
+    assert Cell(Place("t", "m", "q", 1), ERROR, runs=runs).baseline == 0.4
 
 
 def test_an_item_that_is_not_there_is_refused_with_those_that_are() -> None:

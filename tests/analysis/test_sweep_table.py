@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.handmade_runs import SMOKE, fill, jobs, write_run, write_status
 
+from analysis import sweep_table
 from analysis.cell import Table, records
 from analysis.items import names
 from analysis.protocol import Protocol
@@ -17,6 +18,7 @@ from analysis.render.tables import csv as to_csv
 from analysis.render.tables import markdown
 from analysis.sweep_table import read_sweep
 from lora_repro.errors import InputError
+from lora_repro.sweep.grid import Sweep
 
 BASE = ("model=tiny_bert", "task=generated")
 
@@ -198,7 +200,7 @@ def test_a_plot_draws_means_and_intervals_on_a_log_axis_where_columns_span_a_dec
     half = 100 * 12.7062047 * 0.005
     assert high.get_ydata()[0] - low.get_ydata()[0] == pytest.approx(2 * half)
     assert plots.caption(table, names()) == [
-        "Accuracy in percent against r, a colour for each targets: generated (tiny_bert).",
+        "Accuracy in percent against r, one colour per value of targets: generated (tiny_bert).",
         "Points are means over n = 2 seeds on dev after the last epoch; bars are two-sided 95 % t intervals; the "
         "dotted line is majority.",
     ]
@@ -232,9 +234,17 @@ def test_a_note_on_empty_cells_stands_only_below_a_table_that_has_some() -> None
     assert "Empty cell" in markdown(read_sweep(["+sweeps=section7", "scale=smoke"], "nowhere"), names())
 
 
-def test_planned_runs_are_left_out_and_counted() -> None:
-    with pytest.raises(InputError, match="all 30 runs of the sweep are planned"):
+def test_a_sweep_that_is_planned_is_refused_with_a_remedy() -> None:
+    with pytest.raises(InputError, match=r"(?s)all 30 runs of the sweep are planned.*Give another scale"):
         read_sweep(["+sweeps=table6", "scale=paper"], "nowhere")
+
+
+def test_planned_runs_are_left_out_and_counted_with_all_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = {"seed": 0}
+    sweep = Sweep(jobs(*SMOKE), [(point, "reason one"), (point, "reason two"), (point, "reason one")])
+    monkeypatch.setattr(sweep_table, "load", lambda *_: sweep)
+    table = read_sweep(SMOKE, "nowhere")
+    assert len(table.cells) == 4 and "3 planned runs are left out: reason one; reason two." in table.notes
 
 
 def test_records_are_json(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Figure 2: the paper's points are those it plots, ours are means with their intervals, and no point is lost."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +13,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.items import Request, facts_of, load_item, names
-from analysis.kinds.scatter import PaperPoints, Scatter, paper_points
+from analysis.kinds import scatter
+from analysis.kinds.scatter import Scatter, paper_points
 from analysis.render import style
 from analysis.render.scatter import Point, draw_panel, draw_points
 from analysis.stats import summarise
-from lora_repro.sweep.grid import Job
+from lora_repro.sweep.grid import Job, Sweep
+from lora_repro.tasks import Metric, Unit
 
 FIGURE2 = cast(Scatter, load_item("figure", "2"))
+ACCURACY = Metric("accuracy", Unit.percent)
 TRAINED = {"full": 23_360, "ft_top2": 9000, "bitfit": 300, "head_only": 0, 1: 128, 4: 512, 16: 2048}
 
 
@@ -48,9 +52,8 @@ def full_store(tmp_path: Path) -> Path:
 
 def test_the_papers_points_are_those_it_plots() -> None:
     """Table 15's rows, but for what the facts of the figure say of them."""
-    assert isinstance(FIGURE2.paper, PaperPoints)
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for point in paper_points(FIGURE2.paper):
+    for point in paper_points(FIGURE2):
         found.setdefault((point.task, point.method), {})[point.trained] = round(100 * point.mean, 4)
     budgets = [4_700_000, 9_400_000, 18_800_000, 37_700_000, 301_900_000, 603_800_000]
     assert found["wikisql", "lora"] == dict(zip(budgets, [73.4, 74.1, 73.7, 74.0, 73.6, 73.9], strict=True))
@@ -61,18 +64,11 @@ def test_the_papers_points_are_those_it_plots() -> None:
     assert {method for _, method in found} == {"full", "prefix_embed", "prefix_layer", "adapter_h", "lora"}
 
 
-def test_the_facts_of_the_figure_say_the_same_of_its_points() -> None:
-    assert FIGURE2.paper is not None
-    facts = {(row["task"], row["method"]): row for row in FIGURE2.facts["points"]}
-    names = {"wikisql": "wikisql", "mnli": "mnli_m"}
-    for absent in FIGURE2.paper.not_plotted:
-        assert "not plotted" in facts[names[absent.task], absent.method]["status"]
-    for more in FIGURE2.paper.read_off:
-        fact = facts[names[more.task], more.method]
-        assert (fact["trainable_params_about"], fact["accuracy_about"]) == (more.trained, more.percent)
-        assert fact["status"] == "plotted, not in table 15"
+def test_points_that_the_figure_lacks_are_in_the_table_and_the_others_are_not() -> None:
     rows = {(row["method"], row["trainable_params"]) for row in facts_of("table15")["rows"]}
-    assert all((each.method, each.trained) in rows for each in FIGURE2.paper.not_plotted)
+    for point in FIGURE2.facts["points"]:
+        assert ((point["method"], point["trained"]) in rows) is not point["plotted"]
+        assert ("percent" in point) is point["plotted"]
 
 
 def test_ours_are_means_over_seeds_with_t_intervals_at_the_counts_that_runs_recorded(
@@ -116,6 +112,16 @@ def test_a_scale_that_is_planned_shows_the_papers_points_alone(tmp_path: Path, c
     assert "Ours are planned and cannot run yet" in drawn.err
 
 
+def test_planned_runs_beside_others_are_counted_with_all_their_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = {"seed": 0, "method": "lora"}
+    sweep = Sweep(runs(), [(point, "no weights"), (point, "no data"), (point, "no data")])
+    monkeypatch.setattr(scatter, "load", lambda *_: sweep)
+    caption = FIGURE2.picture(Request("smoke", str(tmp_path))).caption
+    assert "3 more of our runs are planned and cannot run yet: no weights; no data." in caption
+
+
 def test_it_takes_no_side(tmp_path: Path, capsys: Captured) -> None:
     drawn = smoke(capsys, tmp_path, "2", "--side", "B")
     assert drawn.code == 1 and "--side B: figure2 takes no --side" in drawn.err
@@ -129,9 +135,9 @@ POINTS = [
 ]
 
 
-def panel(points: list[Point]) -> Any:
+def panel(points: list[Point], metric: Metric = ACCURACY) -> Any:
     ax = Figure().add_subplot()
-    return draw_panel(ax, points, style.method_styles([point.method for point in points]))
+    return draw_panel(ax, points, metric, style.method_styles([point.method for point in points]))
 
 
 def test_a_method_that_trains_no_weight_is_drawn_left_of_all_others_and_called_0() -> None:
@@ -156,6 +162,31 @@ def test_bars_reach_from_the_lower_to_the_upper_end_of_each_interval() -> None:
     np.testing.assert_allclose(bars, [(100, 30, 60), (10_000, 60, 85), (1_000_000, 75, 85)])
 
 
+def test_an_error_is_drawn_as_it_is_and_lower_is_better(tmp_path: Path) -> None:
+    mse = Metric("mse", higher_is_better=False)
+    points = [
+        Point("t", "m", "lora", 100, 1.25, 1.1, 1.4, True),
+        Point("t", "m", "full", 1000, 150.0, None, None, True),
+    ]
+    ax = panel(points, mse)
+    bottom, top = ax.get_ylim()
+    drawn = [float(line.get_ydata()[0]) for line in ax.lines if line.get_marker() != "None"]
+    assert drawn == [1.25, 150.0] and bottom < 1.1 and top > 150
+    assert draw_points(points, mse, names(), ["title", "caption"]).axes[1].get_ylabel() == "mse"
+    ratings = Request("smoke", str(tmp_path), ("model=minilm", "task=movies", "task.target=rating"))
+    item = replace(FIGURE2, metric="mse", paper=None)
+    assert "where it stands below those to its left" in item.picture(ratings).caption[2]
+
+
+def test_an_interval_beyond_all_shares_is_cut_and_the_caption_says_so(full_store: Path) -> None:
+    assert "t intervals, cut at 0 and 100 %." in FIGURE2.picture(Request("smoke", str(full_store))).caption[1]
+    even = full_store / "even"
+    for job in runs():
+        params = {"trainable": 30, "method": TRAINED[setting(job)], "head": 20, "total": 100, "by_module": {}}
+        write_run(even, job, [(0.5, 0.5)], params=params)
+    assert "cut at" not in FIGURE2.picture(Request("smoke", str(even))).caption[1]
+
+
 def test_each_method_has_its_own_marker_and_the_legend_shows_it() -> None:
     """A legend that takes markers by position gives them to other methods (xarray issue 4126, seaborn issue 472)."""
     points = [
@@ -163,7 +194,7 @@ def test_each_method_has_its_own_marker_and_the_legend_shows_it() -> None:
         Point("p", "m", "lora", 5, 0.5),
         *(Point("p", "m", f"new_{i}", 9, 0.5) for i in (1, 2)),
     ]
-    drawn = draw_points(points, "accuracy", names(), ["title", "caption"])
+    drawn = draw_points(points, ACCURACY, names(), ["title", "caption"])
     legend = drawn.axes[0].get_legend()
     assert legend is not None
     shown = {
