@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.protocol import Protocol
 from analysis.states import PLANNED
@@ -13,6 +13,9 @@ from lora_repro.config.schema import Run
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import reasons
 from lora_repro.tasks import Metric, Targets
+
+if TYPE_CHECKING:
+    from analysis.kinds.scores import Beneath
 
 
 class Place(NamedTuple):
@@ -185,8 +188,8 @@ class Table(NamedTuple):
     """Whether it is an item of the paper or an ablation of ours, and no sweep of a user's own."""
     unit: str | None = None
     """What the paper's numbers are; None where the paper has no such table."""
-    beneath: tuple[str, str] | None = None
-    """What stands under each column, as the paper's facts and as the configuration call it: r, method.r."""
+    beneath: "Beneath | None" = None
+    """What stands under each column."""
     about: tuple[str, ...] = ()
     """Further lines about our runs, above the table."""
     keys: tuple[str, ...] = ()

@@ -12,10 +12,12 @@ from analysis.cell import Cell, PaperFact, Place, Table, label, records, value_o
 from analysis.join import Commands, planned_runs, refuse_mixed, seed_runs
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
+from analysis.runs import flat
 from analysis.store import DEFAULT_STORE
 from analysis.verdicts import verdict_of
 from lora_repro.config.compose import compose
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, did_you_mean
+from lora_repro.store.record import plain
 from lora_repro.sweep.grid import Job, Point, Sweep, load
 from lora_repro.tasks import Metric, TaskConfig, Unit
 
@@ -64,10 +66,12 @@ def read_cells(
         protocol: Which number is taken from a run.
 
     Raises:
-        InputError: If the sweep is impossible, or runs of a cell differ in more than their seed.
+        InputError: If the sweep is impossible, no run has a key of the item, or runs of a cell differ in more than
+            their seed.
     """
     base = [f"+sweeps={item.sweep}", f"scale={scale}"]
     sweep = load(compose, [*base, *given])
+    _refuse_unknown_keys(item, sweep)
     jobs, outside = _by_place(item, sweep.jobs)
     planned = _planned_by_place(item, sweep)
     paper = _paper(item)
@@ -96,8 +100,29 @@ def read_cells(
         settings=item.settings,
         notes=item.notes,
         unit=item.facts.get("unit"),
-        beneath=(item.beneath[0], item.beneath[1]) if item.beneath else None,
+        beneath=item.beneath,
     )
+
+
+def _refuse_unknown_keys(item: ScoreTable, sweep: Sweep) -> None:
+    """Refuses a key of the item that no run has, planned ones included.
+
+    Raises:
+        InputError: With the keys that runs have.
+    """
+    runs = [job.resolved.run for job in sweep.jobs]
+    known = dict.fromkeys(key for run in runs for key in flat(plain(run)))
+    points = [*(job.point for job in sweep.jobs), *(point for point, _ in sweep.planned)]
+    known |= dict.fromkeys(key for point in points for key in point)
+    asked = [("rows: key", item.rows.key), ("columns: key", item.columns.key)]
+    if runs:
+        asked += [] if item.beneath is None else [("beneath: key", item.beneath.key)]
+        asked += [("settings", key) for key in item.settings]
+    for where, key in asked:
+        if key not in known and all(value_of(run, key) is None for run in runs):
+            raise InputError(
+                f"{item.name}.yaml: {where}: no run of the sweep has a key {key!r}.{did_you_mean(key, known)}"
+            )
 
 
 def _metric(item: ScoreTable, task: TaskConfig) -> Metric:

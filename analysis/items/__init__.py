@@ -121,10 +121,13 @@ def load_item(word: str, number: str) -> Item:
     known = {name for name in item_names() if _word(name) == word}
     name = f"{word}{number}" if number[:1].isdigit() else number
     if name not in known:
-        named = sorted((name.removeprefix(word) for name in known), key=lambda n: (not n.isdigit(), n.zfill(2)))
+        ordered = sorted(known, key=lambda n: (not n[-1].isdigit(), n.removeprefix(word).zfill(2)))
+        alone = [each for each in ordered if read_yaml(ITEMS / f"{each}.yaml").get("kind") == "facts"]
+        from_runs = [each for each in ordered if each not in alone]
+        listed = [", ".join(f"{word} {each.removeprefix(word)}" for each in some) for some in (from_runs, alone)]
         raise InputError(
             f"{word} {number}: there is no such item here.{did_you_mean(name, known)}\n"
-            f"Give one of: {', '.join(f'{word} {each}' for each in named)}."
+            f"Give one of: {listed[0]}. The paper's numbers alone: {listed[1]}."
         )
     return read_item(name)
 

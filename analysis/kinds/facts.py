@@ -20,8 +20,6 @@ NOT_ABOUT = ("title", "paper", "data", "digitisation")
 class FactsAlone(Item):
     """An item that is not reproduced here. Its facts hold `rows`, or `points` that were read off a figure."""
 
-    takes = ("protocol", "side")
-
     def text(self, request: Request) -> str:
         """Writes title, numbers, and what they are; says on stderr that nothing of ours stands beside them."""
         print(f"{self._name} is not reproduced here: these are the paper's numbers alone.", file=sys.stderr)
@@ -39,7 +37,9 @@ class FactsAlone(Item):
     def _about(self) -> dict[str, str]:
         """Returns what the numbers are, and what they show."""
         texts = self.facts | self.facts.get("metrics", {})
-        return {key: value for key, value in texts.items() if isinstance(value, str) and key not in NOT_ABOUT}
+        return {
+            key: value for key, value in texts.items() if isinstance(value, str) and key not in (SPREAD, *NOT_ABOUT)
+        }
 
     def _json(self) -> dict[str, Any]:
         return {"name": self._name, "title": self.title, "about": self._about(), "rows": self._rows}

@@ -1,11 +1,13 @@
 """The kind `scores`: a table of scores, rows by columns, a line for each task and model; ours beside the paper's."""
 
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analysis.items import Item, Request, names, register
+from analysis.items import Item, Request, names, refuse_unknown_sweep, register
 from analysis.states import NOT_COUNTED
+from lora_repro.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from analysis.cell import Table
@@ -23,6 +25,16 @@ class Axis:
     """Our values in their order, and how the paper's facts write each."""
     facts: str | None = None
     """The key of the facts' rows that holds it; None where the values are themselves such keys (columns of scores)."""
+
+
+@dataclass
+class Beneath:
+    """A number that stands under each column: the paper's and ours."""
+
+    facts: str
+    """The key of the facts' rows that holds it: r."""
+    key: str
+    """The configuration's key: method.r."""
 
 
 @register("scores")
@@ -46,8 +58,44 @@ class ScoreTable(Item):
     """The keys of the facts' rows that hold a task's score, where columns are no such keys."""
     notes: list[str] = field(default_factory=list)
     """Sentences below the table."""
-    beneath: list[str] = field(default_factory=list)
-    """What stands under each column: a key of the facts' rows and the configuration's, such as r and method.r."""
+    beneath: Beneath | None = None
+    """What stands under each column."""
+
+    def check(self) -> None:
+        """Refuses a sweep that is not there, and fields that do not fit the facts.
+
+        Raises:
+            InputError: Naming the field.
+        """
+        refuse_unknown_sweep(self.name, self.sweep)
+        rows: list[dict[str, Any]] = self.facts.get("rows", [])
+        for name, axis in (("rows", self.rows), ("columns", self.columns)):
+            if not rows and axis.facts is not None:
+                raise InputError(f"{self.name}.yaml: {name}: facts: the item has no facts. Leave it out.")
+            if rows and axis.facts is not None:
+                self._refuse_unknown(f"{name}: facts", [axis.facts], _keys(rows))
+                self._refuse_unknown(f"{name}: values", axis.values.values(), [row.get(axis.facts) for row in rows])
+        if not rows:
+            return
+        if self.rows.facts is None:
+            raise InputError(f"{self.name}.yaml: rows: facts: it is missing. Keys: {', '.join(_keys(rows))}.")
+        if self.columns.facts is None:
+            self._refuse_unknown("columns: values", self.columns.values.values(), _keys(rows))
+            self._refuse_unknown("columns: facts is missing, so facts: rows", ["task"], _keys(rows))
+        else:
+            self._refuse_unknown("tasks", self.tasks, _keys(rows))
+        self._refuse_unknown("fluctuation", self.fluctuation.values(), self.facts.get("metrics", {}))
+        if self.beneath is not None:
+            self._refuse_unknown("beneath: facts", [self.beneath.facts], _keys(rows))
+
+    def _refuse_unknown(self, where: str, given: Iterable[Any], known: Iterable[Any]) -> None:
+        there = [str(each) for each in dict.fromkeys(known)]
+        for each in given:
+            if str(each) not in there:
+                raise InputError(
+                    f"{self.name}.yaml: {where}: the facts have no {each!r}.{did_you_mean(str(each), there)}\n"
+                    f"They have: {', '.join(there)}."
+                )
 
     def read(self, request: Request) -> "Table":
         """Returns its cells; says on stderr which runs of the sweep are not in it."""
@@ -63,6 +111,11 @@ class ScoreTable(Item):
         from analysis.render import tables
 
         return tables.write(self.read(request), request.format, names())
+
+
+def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys that occur in rows."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def report(table: "Table") -> None:

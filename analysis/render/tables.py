@@ -80,14 +80,13 @@ def _about_ours(table: Table, names: Names) -> list[str]:
         f"({', '.join(map(str, seeds))}).",
         *table.about,
     ]
-    hidden = {table.beneath[1]} if table.beneath is not None else set()
     for cells in _by_model_and_task(ours):
         first = cells[0]
         known = [cell.settings(table.settings) for cell in cells if cell.config is not None]
         settings = {
             key: _joined(values[key] for values in known if values[key] is not None)
             for key in table.settings
-            if key not in hidden
+            if table.beneath is None or key != table.beneath.key
         }
         described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if value)
         data = next((cell.data for cell in cells if cell.data is not None), None)
@@ -102,7 +101,9 @@ def _grid(table: Table, names: Names) -> list[str]:
     """Lays out the cells: a block of lines for each row, in it a line for each task, model and metric."""
     cells = table.cells
     columns = table.column_values
-    baselines = _joined(cell.metric.baseline or "" for cell in cells if cell.baseline is not None)
+    named = dict.fromkeys(cell.metric.baseline or "" for cell in cells if cell.baseline is not None)
+    are_several = len(named) > 1
+    baselines = "baseline" if are_several else _joined(named)
     units = _joined(cell.metric.unit.value for cell in cells) if table.is_item else "task (model)"
     header = [units, *(f"{table.columns} = {column}" if table.columns else str(column) for column in columns)]
     header += [baselines] if baselines else []
@@ -114,14 +115,19 @@ def _grid(table: Table, names: Names) -> list[str]:
             at = {cell.place.column: cell for cell in line}
             settings = [_beneath(table, at[column]) if column in at else "" for column in columns]
             if table.beneath is not None and settings != beneath:
-                body.append([table.beneath[0], *settings, *([""] if baselines else [])])
+                body.append([table.beneath.facts, *settings, *([""] if baselines else [])])
                 beneath = settings
             baseline = next((cell for cell in line if cell.baseline is not None), None)
             scores = [_cell(at[column]) if column in at else "" for column in columns]
-            end = [_score(baseline, baseline.baseline) if baseline is not None else ""] if baselines else []
+            end = [_baseline(baseline, are_several) if baseline is not None else ""] if baselines else []
             body.append([_whose(line, table, names), *scores, *end])
         lines += [[str(row) if number == 0 else "", *line] for number, line in enumerate(body)]
     return aligned(lines if table.rows else [line[1:] for line in lines])
+
+
+def _baseline(cell: Cell, is_named: bool) -> str:
+    """Writes a cell's baseline, with its name if the table has several."""
+    return f"{_score(cell, cell.baseline)}{f' ({cell.metric.baseline})' if is_named else ''}"
 
 
 def _whose(line: Sequence[Cell], table: Table, names: Names) -> str:
@@ -145,7 +151,7 @@ def _beneath(table: Table, cell: Cell) -> str:
     """Writes what stands under a column: the paper's value and ours, once where they are equal."""
     if table.beneath is None:
         return ""
-    fact, key = table.beneath
+    fact, key = table.beneath.facts, table.beneath.key
     paper = [cell.paper.settings[fact]] if cell.paper is not None and fact in cell.paper.settings else []
     ours = [value for value in cell.settings([key]).values() if value is not None]
     return " / ".join(dict.fromkeys(map(str, paper + ours)))
@@ -236,6 +242,9 @@ def _notes(table: Table, names: Names) -> list[str]:
     lines = [line for block in blocks for line in _lines(block) if any(cell.runs for cell in line)]
     if any(len(line) < len(table.column_values) for line in lines):
         notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
+    both = [(any(cell.runs for cell in block), any(cell.paper is not None for cell in block)) for block in blocks]
+    if (True, True) in both and (False, True) in both:
+        notes.append("Missing line: this scale has no such run.")
     if any(cell.missing for cell in ours):
         notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")
     notes += few_seeds(cell.n for cell in ours if not cell.missing)

@@ -89,7 +89,11 @@ def test_a_whole_cell_holds_mean_interval_and_runs(tmp_path: Path) -> None:
     assert (got["mean"], got["n"], got["n_expected"], got["missing"]) == (pytest.approx(0.85), 2, 2, ())
     assert (got["low"], got["high"]) == (pytest.approx(0.85 - 0.6353102), pytest.approx(0.85 + 0.6353102))
     assert got["run_ids"] == tuple(job("qv", 2, seed).run_id for seed in (0, 1))
-    assert (got["model"], got["majority"], got["verdict"]) == ("tiny_bert", 0.6, "smoke: plumbing, not judged")
+    assert (got["model"], got["majority"], got["verdict"]) == (
+        "tiny_bert",
+        0.6,
+        "smoke, not judged (it tests the plumbing)",
+    )
     assert got["commits"] == ("0123456789",) and got["computed_on"] == ("a CPU, 2 CPU thread(s), torch 2.13.0",)
     assert math.isnan(got["paper"])
 

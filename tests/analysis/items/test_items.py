@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 from helpers.commands import call
@@ -11,7 +13,7 @@ from helpers.fixture_types import Captured
 from helpers.handmade_runs import fill
 
 from analysis import items, kinds
-from analysis.items import Item, Request, item_names, load_item, read_item, register
+from analysis.items import Request, item_names, load_item, read_item
 from analysis.items.entry import build, read_yaml
 from analysis.kinds.scores import ScoreTable
 from lora_repro.config.catalogue import group_names
@@ -67,17 +69,30 @@ settings: [method.alpha]
     assert "Did you mean 'by_targets'?" in err
 
 
-def test_a_kind_is_one_class(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+TOY = """
+import json
+from dataclasses import dataclass
+
+from analysis.items import Item, Request, register
+
+
+@register("toy")
+@dataclass(kw_only=True)
+class Toy(Item):
+    weights: list[str]
+
+    def text(self, request: Request) -> str:
+        return json.dumps([self.title, *self.weights, request.scale, request.overrides])
+"""
+
+
+def test_a_kind_is_one_module(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setattr(items, "KINDS", dict(items.KINDS))
-
-    @register("toy")
-    @dataclass(kw_only=True)
-    class Toy(Item):
-        weights: list[str]
-
-        def text(self, request: Request) -> str:
-            return json.dumps([self.title, *self.weights, request.scale, request.overrides])
-
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path / "kinds")])
+    monkeypatch.setitem(sys.modules, "analysis.kinds.toy", None)  # which is taken out again afterwards
+    del sys.modules["analysis.kinds.toy"]
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "toy.py").write_text(TOY)
     (folder / "toy_item.yaml").write_text("kind: toy\ntitle: A toy\nweights: [q, v]\n")
     code, out, _ = call(capsys, "table", "toy_item", "--scale", "demo", "seed=3")
     assert code == 0 and json.loads(out) == ["A toy", "q", "v", "demo", ["seed=3"]]
@@ -103,6 +118,22 @@ def test_facts_may_be_another_items(folder: Path) -> None:
         ("metric: accuracy\n", "metric: accuracy\nmetric: f1\n", ["the key 'metric' stands there twice"]),
         ("facts:\n", "facts: table66\nfact:\n", ["table66: there is no such item.", "Items: figure1, "]),
         ("kind: scores\n", "kind: scores\n  x: [\n", ["table6.yaml: this is no YAML"]),
+        (
+            "{1: r1,",
+            "{1: r11,",
+            ["table6.yaml: columns: values: the facts have no 'r11'. Did you mean 'r1'", "They have:"],
+        ),
+        ('{"q": q,', '{"q": qq,', ["table6.yaml: rows: values: the facts have no 'qq'", "They have: q, qv, qkvo."]),
+        ("  facts: adapted_weights\n", "", ["table6.yaml: rows: facts: it is missing. Keys: model, method, task"]),
+        ("facts: adapted_weights", "facts: adapted", ["rows: facts: the facts have no 'adapted'", "'adapted_weights'"]),
+        ("sweep: table6", "sweep: table66", ["table6.yaml: sweep: no sweep 'table66'. Did you mean", "Sweeps: "]),
+        ("mnli: fluctuation_mnli", "mnli: spread", ["table6.yaml: fluctuation: the facts have no 'spread'"]),
+        ("metric: accuracy\n", "metric: accuracy\nbeneath: [r]\n", ["table6.yaml: beneath: must be"]),
+        (
+            "metric: accuracy\n",
+            "metric: accuracy\nbeneath: {facts: rank, key: method.r}\n",
+            ["table6.yaml: beneath: facts: the facts have no 'rank'"],
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_it_may_hold(folder: Path, old: str, new: str, words: list[str]) -> None:
@@ -114,6 +145,58 @@ def test_a_wrong_file_is_refused_with_what_it_may_hold(folder: Path, old: str, n
         load_item("table", "6")
     for each in words:
         assert each in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("scale", "old", "new", "words"),
+    [
+        (
+            "smoke",
+            "key: method.r\n",
+            "key: method.rank\n",
+            r"columns: key: no run of the sweep has a key 'method\.rank'",
+        ),
+        (
+            "paper",
+            "key: method.r\n",
+            "key: method.rank\n",
+            r"columns: key: no run of the sweep has a key 'method\.rank'",
+        ),
+        (
+            "smoke",
+            "[method.alpha,",
+            "[method.alfa,",
+            r"settings: no run of the sweep has a key 'method\.alfa'\. Did you",
+        ),
+    ],
+)
+def test_a_key_that_no_run_has_is_refused(folder: Path, scale: str, old: str, new: str, words: str) -> None:
+    path = folder / "table6.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"table6\.yaml: {words}"):
+        cast(ScoreTable, load_item("table", "6")).read(Request(scale, "nowhere"))
+
+
+def test_items_without_facts_name_none(folder: Path) -> None:
+    path = folder / "freeze_a.yaml"
+    path.write_text(path.read_text().replace("  label: freeze_A\n", "  label: freeze_A\n  facts: r\n", 1))
+    with pytest.raises(InputError, match=r"freeze_a\.yaml: columns: facts: the item has no facts"):
+        read_item("freeze_a")
+
+
+def test_an_unknown_item_is_refused_with_those_from_runs_and_those_of_the_papers_numbers_alone() -> None:
+    with pytest.raises(InputError, match=r"Give one of: table 5, table 6, table 7, .*alone: table 2, table 3, .*15\."):
+        load_item("table", "99")
+    with pytest.raises(InputError, match=r"Give one of: figure 2, .*alone: figure 1, figure 5\."):
+        load_item("figure", "9")
+
+
+def test_items_of_the_papers_numbers_alone_take_no_options_and_point_at_no_file(capsys: Captured) -> None:
+    code, _, err = call(capsys, "figure", "1", "--side", "B")
+    assert code == 1 and "--side B: figure1 takes no --side. Leave it out." in err
+    code, out, _ = call(capsys, "table", "2")
+    assert code == 0 and "_std" not in out and "overall would be about 87.2" in out
+    assert not [path for path in items.ITEMS.glob("*.yaml") if "discrepancies.yaml" in path.read_text()]
 
 
 def test_numbers_keep_their_type() -> None:
