@@ -244,7 +244,7 @@ def _notes(table: Table, names: Names) -> list[str]:
         notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
     both = [(any(cell.runs for cell in block), any(cell.paper is not None for cell in block)) for block in blocks]
     if (True, True) in both and (False, True) in both:
-        notes.append("Missing line: this scale has no such run.")
+        notes.append("A line that is not there: this scale has no such run.")
     if any(cell.missing for cell in ours):
         notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")
     notes += few_seeds(cell.n for cell in ours if not cell.missing)

@@ -43,6 +43,7 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
     assert "12.7 standard errors" in text
     assert "commit 0123456789" in text
     assert "Missing" not in text
+    assert "A line that is not there: this scale has no such run." in text  # q,k,v,o
 
 
 def test_runs_of_different_machines_are_told(tmp_path: Path) -> None:
