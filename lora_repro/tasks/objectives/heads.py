@@ -1,6 +1,7 @@
 """A head on the model answers: with a class, or with a score."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ class Head(Objective):
         """Tokenises the inputs, cut to train.max_length."""
         encoded, objective = {}, cls()
         for name, examples in splits.items():
-            inputs = [example.input for example in examples]  # a pair of sentences is tokenised as one
+            inputs: Any = [example.input for example in examples]  # a pair of sentences is tokenised as one
             made = tokenizer(inputs, truncation=True, max_length=run.train.max_length, return_attention_mask=True)
             targets = torch.tensor([example.target for example in examples], dtype=cls.dtype)
             tokens = {str(key): rows for key, rows in made.items()}
