@@ -23,7 +23,7 @@ from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora.names import factor_name
 from lora_repro.models.arch import Site
 from lora_repro.store.digests import as_written
-from lora_repro.store.record import State
+from lora_repro.store.status import State
 from lora_repro.sweep.grid import Job, load
 
 FAR = 1.5

@@ -18,7 +18,7 @@ class AdapterConfig(SizedConfig):
     """Adapters behind the sublayers that `places` names, in all blocks."""
 
     size_key: ClassVar[str] = "bottleneck"
-    why_not_merged: ClassVar[str | None] = "a nonlinearity stands between its two matrices"
+    why_not_merged: ClassVar[str | None] = "a nonlinearity is between its two matrices"
     places: ClassVar[tuple[str, ...]] = ("mlp",)
     """Behind which sublayers of a block."""
     has_norm: ClassVar[bool] = False

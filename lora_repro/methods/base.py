@@ -28,7 +28,7 @@ class Count(NamedTuple):
     method: int
     """Trained by the method, the head apart: what the paper's tables print."""
     head: int
-    """The classification head, trained by every method."""
+    """The head, trained by every method."""
     total: int
     """All weights of the model in training, with what the method adds."""
     by_module: dict[str, int]
@@ -109,7 +109,10 @@ class MethodConfig:
         return []
 
     def has_no_gradient_at_first(self, parameter: str) -> bool:
-        """Tells whether a trained parameter cannot move in the first step, as it is multiplied by one that is zero."""
+        """Tells whether a trained parameter has a zero gradient in the first step.
+
+        It has where it is multiplied by a factor that starts at zero.
+        """
         return False
 
     def flags(self, model: "nn.Module") -> dict[str, bool]:
@@ -154,7 +157,7 @@ class MethodConfig:
         return write_plain(tensors, folder)
 
     def read(self, arch: Arch, folder: Path) -> "Saved":
-        """Reads what `write` wrote.
+        """Reads what `write` wrote into the folder of a run: outside the store, only PEFT folders can be a start.
 
         Raises:
             MissingInputError: If files are missing or damaged.

@@ -95,7 +95,7 @@ class FTTop2Config(UnfreezeConfig):
             )
 
     def unfrozen(self, arch: Arch) -> list[str]:
-        """Returns what lies in the last two blocks."""
+        """Returns what is in the last two blocks."""
         last = range(arch.num_layers - self.BLOCKS, arch.num_layers)
         return [name for name in arch.backbone if arch.layer_of(name) in last]
 

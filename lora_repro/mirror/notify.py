@@ -74,7 +74,7 @@ class _MirroringProcess:
         if self.open:
             one = len(self.open) == 1
             log.warning(
-                "%s whole, but not mirrored (%s).\nMirror %s: python -m lora_repro.mirror %s",
+                "%s recorded completely, but not mirrored (%s).\nMirror %s: python -m lora_repro.mirror %s",
                 "1 run is" if one else f"{len(self.open)} runs are",
                 not_installed(self.tracker) or f"see {self.log_file}",
                 "it" if one else "them", shlex.join(sorted(self.open)),

@@ -1,1 +1,1 @@
-"""The record of a run on disk: written, read and locked. Only adapter.py imports torch."""
+"""The record of a run on disk: written, read and locked. Only adapter.py and tensors.py import torch."""

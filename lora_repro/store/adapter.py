@@ -16,7 +16,7 @@ from lora_repro.models.arch import Arch
 from lora_repro.models.load import label_order, put_labels_in_order
 from lora_repro.models.pickled import PLAIN
 from lora_repro.store.adapter_identity import identify_adapter
-from lora_repro.store.digests import sha256_of
+from lora_repro.store.digests import sha256_of, trained_files
 from lora_repro.store.files import write_atomically
 from lora_repro.store.finished_runs import find_run
 from lora_repro.store.result import read_result
@@ -52,7 +52,7 @@ def write_adapter(
         method: What is attached.
         folder: An existing folder.
         base: The base as the hub names it.
-        order: At which output of the base's head each label stands, so that the file's head counts as the base does;
+        order: At which output of the base's head each label is, so that the file's head counts as the base does;
             None leaves the head as it is.
     """
     tensors, names = trained_tensors(model, arch, method), method.file_names(model, arch)
@@ -131,8 +131,13 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         theirs = result["config"]["method"]["name"]
         if theirs != run.method.name:
             raise InputError(
-                f"train.init_from: the run {folder.name} is one of method={theirs}, from which method="
-                f"{run.method.name} cannot start.\nGive the run's own method, or the run of another."
+                f"train.init_from: the run {folder.name} was trained with method={theirs}, and this run has method="
+                f"{run.method.name}.\nGive method={theirs}, or a run of method={run.method.name}."
+            )
+        if run.method.is_saved_on_request and "digests" in result and not trained_files(folder, result):
+            raise MissingInputError(
+                f"train.init_from: the run {folder.name} saved no weights: method={theirs} does only with "
+                "log.save_full=true.\nAdd them: the run's own command with log.save_full=true log.rebuild=true"
             )
         folder = folder / run.method.folder
     elif identify_adapter(given) != run.train.init_from:
@@ -163,7 +168,7 @@ def fill(
         method: The method that is attached.
         folder: A folder in the method's layout.
         drawn: The parameters of the model's head that were drawn.
-        is_trained: Whether the model will be trained, so that a head that nobody trained may stand in it.
+        is_trained: Whether the model will be trained, so that a head that nobody trained may be in it.
 
     Raises:
         MissingInputError: If files are missing or damaged.
@@ -227,8 +232,8 @@ def _take_head(
             "all of the head in modules_to_save."
         )
     if anew:
-        kept = f"; {', '.join(held)} are the adapter's" if held else ""
-        log.warning("%s: %s, so %s start anew%s.", path, what, ", ".join(anew), kept)
+        others = f"; {', '.join(held)} are the adapter's" if held else ""
+        log.warning("%s: %s, so %s start anew%s.", path, what, ", ".join(anew), others)
         return f"drawn anew: {', '.join(anew)} ({what})"
     if absent:
         log.info("%s: %s; %s are the base's.", path, what, ", ".join(absent))
@@ -241,7 +246,7 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
     absent = [name for name in names if name not in tensors and not arch.is_head(name)]
     if absent:
         raise InputError(
-            f"{path}: the adapter lacks {len(absent)} tensors, first {names[absent[0]]}.\n"
+            f"{path}: the adapter does not hold {len(absent)} tensors, first {names[absent[0]]}.\n"
             "Give the method's settings that it was trained with, or a whole copy of it."
         )
     for name, tensor in tensors.items():

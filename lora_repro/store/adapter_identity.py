@@ -37,8 +37,8 @@ def identify_adapter(given: str) -> str:
         )
     try:
         config = parse_foreign_json(settings.read_bytes())
-        science_of_it = {key: value for key, value in config.items() if key != "base_model_name_or_path"}
-        text = json.dumps(science_of_it, sort_keys=True).encode()
+        settings_that_count = {key: value for key, value in config.items() if key != "base_model_name_or_path"}
+        text = json.dumps(settings_that_count, sort_keys=True).encode()
     except (ValueError, AttributeError, RecursionError) as error:
         raise MissingInputError(
             f"train.init_from: {settings} is damaged ({error}).\nGive it as PEFT's save_pretrained writes it."

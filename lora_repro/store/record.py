@@ -32,7 +32,7 @@ from lora_repro.methods import MethodConfig
 from lora_repro.store import files
 from lora_repro.store.digests import digests_of, trained_files
 from lora_repro.store.layout import CHECKPOINT, FILES, FOLDERS, PREDICTIONS, SETTINGS_KEY, SNAPSHOTS, TRAINED
-from lora_repro.store.lock import Lock, Owner, holder, remove_dead
+from lora_repro.store.lock import GRACE_S, Lock, Owner, holder, remove_dead
 from lora_repro.store.result import SCHEMA, Result, first_difference, read_result
 from lora_repro.store.status import State, read_status
 
@@ -157,7 +157,8 @@ class Record:
         """
         if not self._lock.is_ours():
             raise RunFailedError(
-                f"{self.run_id} was taken over by another process: this one was not heard for too long."
+                f"{self.run_id}: another process took this run over, because this one had not renewed its lock for "
+                f"{GRACE_S / 60:g} minutes."
             )
 
     def refuse_to_write_over(self, metrics_by_epoch: list[dict[str, Any]]) -> None:
@@ -178,8 +179,8 @@ class Record:
             other = first_difference(error.result["metrics_by_epoch"], metrics_by_epoch)
             log.warning(
                 "%s was finished by another process meanwhile. Its result is kept, and the one computed here is not; "
-                "its metrics are %s.",
-                self.run_id, f"others: {other}" if other else "the same",
+                "its metrics %s.",
+                self.run_id, f"differ: {other}" if other else "are the same",
             )  # fmt: skip
             raise
 

@@ -36,8 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingInputError(
-            f"{path.parent} holds no {path.name}, from which the run would start.\n"
-            "Give a whole copy of the folder. Full fine-tuning keeps no weights unless log.save_full=true."
+            f"{path.parent} holds no {path.name}, which holds what was trained.\nGive a whole copy of the folder."
         )
     try:
         return load_file(as_written(path))

@@ -14,7 +14,8 @@ from lora_repro import interrupt
 from lora_repro.config.grammar import quoted
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
 from lora_repro.sweep import run_names
 from lora_repro.sweep.estimate import Timings, expected
 from lora_repro.sweep.grid import Job, Sweep

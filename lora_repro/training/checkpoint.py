@@ -22,6 +22,7 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import LogConfig, Resume
 from lora_repro.store import files
 from lora_repro.store.adapter import save_snapshot
+from lora_repro.store.layout import CHECKPOINT, SNAPSHOTS
 from lora_repro.store.record import Record
 
 SCHEMA = 1
@@ -227,11 +228,11 @@ class Checkpointer:
     def resume(self, state: TrainState) -> None:
         """Restores the state in place from a checkpoint that fits; without one, removes the old snapshots."""
         absent = [step for of, step in self.snapshots.items() if not self.record.snapshot_path(of).exists()]
-        folder, up_to = self.record.folder / "checkpoint", min(absent, default=None)
+        folder, up_to = self.record.folder / CHECKPOINT, min(absent, default=None)
         if restore(state, folder, self.record.run_id, self.machine, self.settings.resume, up_to):
             log.info("%s goes on from step %d.", self.record.run_id, state.step)
         else:
-            shutil.rmtree(self.record.folder / "snapshots", ignore_errors=True)
+            shutil.rmtree(self.record.folder / SNAPSHOTS, ignore_errors=True)
 
     def log(self, state: TrainState, line: dict[str, Any]) -> None:
         """Writes a line of metrics.jsonl."""
@@ -256,7 +257,7 @@ class Checkpointer:
         """Writes a checkpoint. If the disk is full, only the checkpoint is lost and the run continues."""
         self.record.refuse_loss_of_lock()
         try:
-            write(state, self.record.folder / "checkpoint", self.record.run_id, self.machine)
+            write(state, self.record.folder / CHECKPOINT, self.record.run_id, self.machine)
         except OSError as error:
             log.warning("%s: no checkpoint could be written (%s); the run goes on.", self.record.run_id, error.strerror)
         self.written_at = time.monotonic()

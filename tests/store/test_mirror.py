@@ -188,8 +188,8 @@ def test_a_tracker_that_is_not_installed_is_told_with_the_command_that_installs_
     notify.close()
     words = "trackio is not installed. Install it: pip install trackio"
     assert (
-        f"2 runs are whole, but not mirrored ({words}).\nMirror them: python -m lora_repro.mirror {tmp_path}"
-        in caplog.text
+        f"2 runs are recorded completely, but not mirrored ({words}).\n"
+        f"Mirror them: python -m lora_repro.mirror {tmp_path}" in caplog.text
     )
     done = mirrored_again(str(folder))
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
@@ -220,7 +220,7 @@ def test_a_tracker_that_fails_or_hangs_blocks_nothing_and_is_told(
             notify.end(folder, settings)
         notify.close()
         assert time.monotonic() - began < HANGS_S / 4
-    assert "1 run is whole, but not mirrored" in caplog.text
+    assert "1 run is recorded completely, but not mirrored" in caplog.text
     assert f"python -m lora_repro.mirror {folder}" in caplog.text
 
 
@@ -252,7 +252,7 @@ def test_online_without_network_ends_in_time(
         notify.end(folder, settings)
         notify.close()
         assert time.monotonic() - began < HANGS_S / 4
-    assert "1 run is whole, but not mirrored" in caplog.text
+    assert "1 run is recorded completely, but not mirrored" in caplog.text
 
 
 def test_online_a_run_is_followed_and_no_step_is_logged_twice_when_it_resumes(
@@ -295,7 +295,7 @@ def test_a_line_that_cannot_be_read_is_told_and_the_others_are_mirrored(
     assert done.returncode == 1
     assert f"{folder.name}: mirrored except for line 3 of {folder}/metrics.jsonl, which cannot be read" in done.stderr
     assert [word[1] for word in words if word[0] == "log"] == [2, 2, 4, 4]
-    assert "1 run is whole, but not mirrored" in caplog.text
+    assert "1 run is recorded completely, but not mirrored" in caplog.text
     assert "mirrored except for line 3 of" in (tmp_path / "wandb" / "mirror.log").read_text()
 
 

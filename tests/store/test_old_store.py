@@ -16,7 +16,8 @@ from analysis.runs import flat, load_runs
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.store.finished_runs import finished, run_of
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
 from lora_repro.training.job import run_job
 
 OLD = Path(__file__).parents[1] / "data" / "old_store"

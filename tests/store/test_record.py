@@ -13,8 +13,9 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
 from lora_repro.store.result import SCHEMA, read_result
+from lora_repro.store.status import State
 from lora_repro.sweep import campaign
 from lora_repro.sweep.campaign import Launcher, plan
 from lora_repro.sweep.grid import Job, Sweep
@@ -180,7 +181,7 @@ def test_a_whole_result_that_cannot_be_read_is_left_and_told(
     assert run_job(tiny()) == metrics
 
 
-@pytest.mark.parametrize(("other", "words"), [(0.0, "the same"), (0.25, "others: eval/accuracy after epoch 1 is")])
+@pytest.mark.parametrize(("other", "words"), [(0.0, "the same"), (0.25, "differ: eval/accuracy after epoch 1 is")])
 def test_a_result_that_another_process_wrote_meanwhile_stays(
     other: float, words: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

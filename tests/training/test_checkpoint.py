@@ -17,7 +17,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunFailedError
 from lora_repro.methods import trainable
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
 from lora_repro.training import checkpoint
 from lora_repro.training.checkpoint import Checkpointer
 from lora_repro.training.job import run_job

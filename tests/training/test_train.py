@@ -19,7 +19,8 @@ from lora_repro.methods import METHODS, trainable
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate, merge
 from lora_repro.models.load import _template
 from lora_repro.models.precision import products
-from lora_repro.store.record import Record, State
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, train
 from lora_repro.training.batches import batches

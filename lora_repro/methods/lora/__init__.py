@@ -1,6 +1,7 @@
 """LoRA: its configuration and count, its layers, and PEFT's layout of its files.
 
-Nothing outside this folder knows LoRA but the registry, `lora_repro.library` and Section 7's analyses. No torch here.
+Outside this folder only the registry, `lora_repro.library`, the benchmark beside PEFT and Section 7's analyses know
+LoRA. Importing this package needs no torch.
 """
 
 from lora_repro.methods.lora.config import Bias, Init, LoRAConfig, Start

@@ -71,7 +71,7 @@ class LoRAConfig(SizedConfig):
     why_not_merged: ClassVar[str | None] = None
 
     targets: list[str] = field(default=MISSING)
-    """The adapted matrices; a set, kept in the order q, k, v, o, up, down, gate, embed."""
+    """The adapted matrices; a set, in the order q, k, v, o, up, down, gate, embed."""
     r: int = MISSING
     alpha: float = MISSING
     dropout: float = MISSING

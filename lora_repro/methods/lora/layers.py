@@ -1,6 +1,6 @@
 """The LoRA layers: a frozen layer and its low-rank updates (paper, Section 4.1)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
@@ -160,16 +160,6 @@ def attach_update(model: nn.Module, site: Site, update: LoRAUpdate) -> None:
     else:
         assert isinstance(module, nn.Linear | Conv1D), f"{site.module} is no linear layer"
         replace(model, site.module, LoRALinear(module, {site.role: update}, {site.role: site.part}))
-
-
-def updates_of(model: nn.Module, sites: Iterable[Site]) -> dict[Site, LoRAUpdate]:
-    """Returns the update of every adapted site."""
-    found = {}
-    for site in sites:
-        update = model.get_submodule(f"{site.module}.updates.{site.role}")
-        assert isinstance(update, LoRAUpdate)
-        found[site] = update
-    return found
 
 
 def merge(model: nn.Module) -> None:

@@ -89,7 +89,7 @@ _REMEDY = "Give it as PEFT's save_pretrained writes it."
 class PeftLoRA(NamedTuple):
     """The settings of a LoRA adapter, or of a method that has LoRA's settings."""
 
-    where: str
+    source: str
     """The file, as messages name it."""
     kind: str
     """peft_type."""
@@ -121,22 +121,22 @@ class PeftLoRA(NamedTuple):
 
         PEFT takes the first key that matches, but sorts the keys when it saves, so training may have used another one.
         """
-        said = []
+        problems = []
         for name, patterns in (("rank_pattern", self.ranks), ("alpha_pattern", self.alphas)):
             found = {module: self._all(name, patterns, module) for module in modules}
             unclear = {m: keys for m, keys in found.items() if len({patterns[key][1] for key in keys}) > 1}
             if unclear:
                 module, keys = next(iter(unclear.items()))
                 values = ", ".join(f"{shown(key)} = {patterns[key][1]:g}" for key in keys)
-                said.append(
+                problems.append(
                     f"{name}: several keys with other values match {len(unclear)} of {len(modules)} modules, first "
                     f"{shown(module)} ({values}). PEFT takes the first in the file and sorts the keys when it saves, "
                     "so the adapter may have been trained with another."
                 )
             used = {key for keys in found.values() for key in keys}
             if idle := [shown(key) for key in patterns if key not in used]:
-                said.append(f"{name}: {len(idle)} keys match no module of the adapter, first {idle[0]}.")
-        return said
+                problems.append(f"{name}: {len(idle)} keys match no module of the adapter, first {idle[0]}.")
+        return problems
 
     def _first(self, name: str, patterns: Mapping[str, tuple[Pattern, float]], module: str, default: float) -> float:
         keys = self._all(name, patterns, module)
@@ -149,33 +149,33 @@ class PeftLoRA(NamedTuple):
                 if pattern.matches(module):
                     found.append(key)
             except ValueError as error:
-                raise _unmatched(self.where, name, key, error) from None
+                raise _unmatched(self.source, name, key, error) from None
         return found
 
 
-def settings_of(content: str | bytes, where: str) -> dict[str, Any]:
+def settings_of(content: str | bytes, source: str) -> dict[str, Any]:
     """Reads JSON that holds settings by name, however it is damaged.
 
     Raises:
         MissingInputError: If it does not.
     """
     if content[:23] in ("version https://git-lfs", b"version https://git-lfs"):
-        raise MissingInputError(f"{where}: is a Git-LFS pointer: the file was not downloaded.\ngit lfs pull")
+        raise MissingInputError(f"{source}: is a Git-LFS pointer: the file was not downloaded.\ngit lfs pull")
     try:
         settings = parse_foreign_json(content if isinstance(content, bytes) else content.encode())
         if not isinstance(settings, dict):
             raise ValueError(f"holds a {type(settings).__name__}, no settings by name")
     except ValueError as error:
-        raise MissingInputError(f"{where}: is damaged ({shown(error)}).\n{_REMEDY}") from error
+        raise MissingInputError(f"{source}: is damaged ({shown(error)}).\n{_REMEDY}") from error
     return settings
 
 
-def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alpha: str = "lora_alpha") -> PeftLoRA:
+def lora_settings(settings: Mapping[str, Any], source: str, rank: str = "r", alpha: str = "lora_alpha") -> PeftLoRA:
     """Checks settings by name.
 
     Args:
         settings: What the file holds.
-        where: What is named when something is wrong.
+        source: What is named when something is wrong.
         rank: The name of the rank in it.
         alpha: The name of alpha in it.
 
@@ -189,10 +189,10 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
         if isinstance(value, list) and key in _ITEMS:
             fits = fits and all(type(item) is _ITEMS[key] for item in value)
         if value is not None and not fits:
-            raise MissingInputError(f"{where}: {key} must be {words} (given: {_given(value)}).\n{_REMEDY}")
+            raise MissingInputError(f"{source}: {key} must be {words} (given: {_given(value)}).\n{_REMEDY}")
     if setting := next((key for key in _NO_BA if settings.get(key)), None):
         raise InputError(
-            f"{where}: the adapter has {setting}, which {MORE_THAN_BA[setting]}.\n"
+            f"{source}: the adapter has {setting}, which {MORE_THAN_BA[setting]}.\n"
             "Give a LoRA adapter without it: dW = (alpha / r) B A."
         )
     budget = Budget()
@@ -203,13 +203,13 @@ def lora_settings(settings: Mapping[str, Any], where: str, rank: str = "r", alph
             try:
                 pattern = Pattern(key, budget)
             except ValueError as error:
-                raise _unmatched(where, name, key, error) from None
-            read[name][key] = pattern, float(number(value, f"{where}: {name} of {shown(key)}"))
+                raise _unmatched(source, name, key, error) from None
+            read[name][key] = pattern, float(number(value, f"{source}: {name} of {shown(key)}"))
     return PeftLoRA(
-        where,
+        source,
         str(settings.get("peft_type") or "LORA"),
-        _rank(settings.get(rank), f"{where}: {rank}"),
-        _alpha(settings.get(alpha), f"{where}: {alpha}"),
+        _rank(settings.get(rank), f"{source}: {rank}"),
+        _alpha(settings.get(alpha), f"{source}: {alpha}"),
         read["rank_pattern"],
         read["alpha_pattern"],
         settings,
@@ -226,8 +226,8 @@ def other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unmatched(where: str, name: str, key: str, error: ValueError) -> InputError:
-    return InputError(f"{where}: {name} holds {shown(key)}, which {error}.\nWrite the modules' names.")
+def _unmatched(source: str, name: str, key: str, error: ValueError) -> InputError:
+    return InputError(f"{source}: {name} holds {shown(key)}, which {error}.\nWrite the modules' names.")
 
 
 def _rank(value: object, name: str) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from lora_repro.methods.lora.layers import (
     Start,
     attach_update,
     merge,
-    updates_of,
 )
 from lora_repro.models.arch import Part, Site, arch_of
 from lora_repro.models.parts import features_of
@@ -36,6 +36,16 @@ def update(d_in: int, d_out: int, name: str = "layers.0.q") -> LoRAUpdate:
     nn.init.normal_(made.lora_A)
     nn.init.normal_(made.lora_B)
     return made
+
+
+def updates_of(model: nn.Module, sites: Iterable[Site]) -> dict[Site, LoRAUpdate]:
+    """Returns the update of every adapted site."""
+    found = {}
+    for site in sites:
+        update = model.get_submodule(f"{site.module}.updates.{site.role}")
+        assert isinstance(update, LoRAUpdate)
+        found[site] = update
+    return found
 
 
 @torch.no_grad()
