@@ -48,7 +48,7 @@ def scaling(config: PeftLoRA, module: str, r: int) -> float:
     said = config.rank(module)
     if said != r:
         raise InputError(
-            f"{config.where}: says r = {said:g} for {shown(module)}, whose factors have r = {r}.\n"
+            f"{config.source}: says r = {said:g} for {shown(module)}, whose factors have r = {r}.\n"
             "Give the configuration that belongs to the weights: its alpha / r is the scale."
         )
     return config.scaling(module)

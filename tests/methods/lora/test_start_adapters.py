@@ -218,7 +218,7 @@ def test_a_foreign_head_is_read_in_the_order_of_the_labels_of_its_base(
         assert torch.equal(ours(tiny, base, adapter)(**inputs).logits, plain.flip(1))
         change_json(base / "config.json", id2label={"0": "glad", "1": "sorry"})
         assert torch.equal(ours(tiny, base, adapter)(**inputs).logits, plain)
-    assert f"{adapter}: config.json calls the labels glad, sorry" in caplog.text
+    assert f"{adapter}: config.json names the labels glad, sorry" in caplog.text
 
 
 def test_a_saved_head_counts_labels_as_its_base_does_and_is_read_so_again(tiny: Compose, base: Path) -> None:
