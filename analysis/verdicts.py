@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from analysis.items import names
 
-VERDICTS = {"smoke": "smoke, not judged (it tests the plumbing)", "demo": "demo, not judged"}
+VERDICTS = {"smoke": "smoke: plumbing, not judged", "demo": "demo, not judged"}
 
 
 def verdict_of(scale: str) -> str:

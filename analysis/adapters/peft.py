@@ -104,8 +104,8 @@ def _grouped(
     flags = config.given["enable_lora"]
     if other := [pair.module for pair in found.pairs if named(pair.module).role != BLOCKS]:
         raise InputError(
-            f"{config.source}: has enable_lora, of PEFT before 0.2, and {shown(other[0])} is no known layer of q, k and "
-            "v.\nMerge it with that PEFT, and give the whole checkpoint with --base."
+            f"{config.source}: has enable_lora, of PEFT before 0.2, and {shown(other[0])} is no known layer of q, "
+            "k and v.\nMerge it with that PEFT, and give the whole checkpoint with --base."
         )
     roles = [role for role, on in zip(FUSED, flags, strict=False) if on]
     options = options._replace(alpha=config.alpha, enable_lora=roles)

@@ -92,7 +92,7 @@ def test_a_whole_cell_holds_mean_interval_and_runs(tmp_path: Path) -> None:
     assert (got["model"], got["majority"], got["verdict"]) == (
         "tiny_bert",
         0.6,
-        "smoke, not judged (it tests the plumbing)",
+        "smoke: plumbing, not judged",
     )
     assert got["commits"] == ("0123456789",) and got["computed_on"] == ("a CPU, 2 CPU thread(s), torch 2.13.0",)
     assert math.isnan(got["paper"])

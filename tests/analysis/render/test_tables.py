@@ -39,7 +39,7 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
     assert len(lines_of(text, "paper, MNLI")) == 3
     assert "±0.5 (WikiSQL), ±0.1 (MNLI)" in text
     assert "10 / 10 / 10 examples (train / dev / test), classes 0 / 1: dev 40.0 / 60.0 %" in text
-    assert "Verdict: smoke, not judged (it tests the plumbing)." in text
+    assert "Verdict: smoke: plumbing, not judged." in text
     assert "12.7 standard errors" in text
     assert "commit 0123456789" in text
     assert "Missing" not in text
