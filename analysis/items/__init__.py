@@ -118,9 +118,9 @@ def load_item(word: str, number: str) -> Item:
     Raises:
         InputError: If there is no such item, or its file is wrong.
     """
-    known = {name for name in item_names() if _word(name) == word}
     name = f"{word}{number}" if number[:1].isdigit() else number
-    if name not in known:
+    if name not in item_names() or _word(name) != word:
+        known = {each for each in item_names() if _word(each) == word}
         ordered = sorted(known, key=lambda n: (not n[-1].isdigit(), n.removeprefix(word).zfill(2)))
         alone = [each for each in ordered if read_yaml(ITEMS / f"{each}.yaml").get("kind") == "facts"]
         from_runs = [each for each in ordered if each not in alone]
