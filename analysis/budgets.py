@@ -10,6 +10,7 @@ from lora_repro.config.schema import load_group
 from lora_repro.costs import budget
 from lora_repro.costs.budget import Budget, Line
 from lora_repro.errors import InputError
+from lora_repro.machine import GIB
 from lora_repro.methods import (
     METHODS,
     AdapterDConfig,
@@ -227,12 +228,13 @@ def utilisation_lines(jobs: Sequence[Job]) -> list[str]:
 
 def memory_of(jobs: Sequence[Job]) -> list[str]:
     """Says what the largest runs of a sweep hold at most on this machine, a line for each kind of run."""
-    from lora_repro.costs.memory import GIB, estimate_run, heaviest
+    from lora_repro.costs.memory import estimate_run, heaviest
     from lora_repro.training import device
 
-    lines = []
+    if not jobs:
+        return []
+    where, lines = device.prepare(jobs[0].resolved.settings.compute), []
     for run in heaviest(job.resolved.run for job in jobs):
-        where = device.prepare(jobs[0].resolved.settings.compute)
         most = estimate_run(run, where).on(where)
         amount = "unknown" if most is None else f"{most / GIB:.2f} GiB"
         shape = f"{run.train.batch_size} x {run.train.max_length} tokens in {run.train.dtype.value}"

@@ -1,4 +1,4 @@
-"""How many runs this machine can compute at a time, for conf/hydra/launcher. No torch."""
+"""How many runs this machine can compute at a time, for conf/hydra/launcher, and its unit of memory. No torch."""
 
 import os
 import shutil
@@ -10,6 +10,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from lora_repro.sweep import slurm
+
+GIB = 2**30
+"""Bytes."""
 
 
 def register() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import SIDES
+from analysis.commands.options import SIDES, add_store_option
 from analysis.output import write_output
 from lora_repro.errors import InputError
 
@@ -49,7 +49,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         command.add_argument("--top", type=int, help="directions kept of dW between full checkpoints (default: 64)")
         command.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
         command.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
-        command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+        add_store_option(command)
 
 
 def _inspect(options: argparse.Namespace) -> str:

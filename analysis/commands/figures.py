@@ -6,7 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, SIDES, request_of
+from analysis.commands.options import PROTOCOLS, SIDES, add_scale_option, add_store_option, request_of
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -35,9 +35,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     figure.add_argument(
         "--format", choices=("json",), help="write what is drawn to stdout; a file only where --out is given"
     )
-    figure.add_argument("--scale", help="a scale of the sweep (default: proxy)")
+    add_scale_option(figure)
     figure.add_argument("--protocol", choices=PROTOCOLS, help=f"of scores. Default: {PROTOCOLS[0]}")
-    figure.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+    add_store_option(figure)
     figure.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the sweep's own overrides: seed=0,1,2")
 
 

@@ -16,6 +16,16 @@ PROTOCOLS = ("last_epoch", "best_epoch_on_dev", "held_out")
 """analysis.protocol.Protocol, spelt out so that --help imports no pandas; a test holds the two equal."""
 
 
+def add_scale_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --scale to a command's options."""
+    parser.add_argument("--scale", help="a scale of the sweep, as scale=demo (default: proxy)")
+
+
+def add_store_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --runs to a command's options."""
+    parser.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+
+
 def taken(options: argparse.Namespace, key: str, option: str | None, flag: str) -> str | None:
     """Takes an override out of the list that says the same as an option, and returns the value of the two.
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from analysis.commands.options import add_scale
+from analysis.commands.options import add_scale, add_scale_option, add_store_option
 from analysis.foreign_text import paragraph
 from analysis.states import PLANNED, counts, state_label
 from lora_repro.errors import InputError
@@ -33,12 +33,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     diff.add_argument("run", nargs=2, metavar="RUN", help="a run's id, or its directory")
     diff.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
     for command in (plan, status, doctor):
-        command.add_argument("--scale", help="a scale of the sweep, as scale=demo (default: proxy)")
+        add_scale_option(command)
         what = "what is run: +sweeps=table6, or axes as in model=minilm method.r=1,2 seed=0,1"
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=what)
     runs.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)  # paths.outputs=DIR is read, others are refused
     for command in (plan, status, doctor, diff, runs):
-        command.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+        add_store_option(command)
 
 
 def _plan(options: argparse.Namespace) -> str:

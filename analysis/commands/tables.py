@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, add_scale, request_of
+from analysis.commands.options import PROTOCOLS, add_scale, add_scale_option, add_store_option, request_of
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -43,7 +43,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     table.add_argument("--columns", metavar="KEYS", help="of a sweep: keys that make the columns, as --rows")
     table.add_argument("--metric", metavar="NAMES", help="of a sweep: metrics of its task (default: the task's first)")
     table.add_argument("--protocol", choices=PROTOCOLS, help=f"which score of a run. Default: {PROTOCOLS[0]}")
-    table.add_argument("--scale", help="a scale of the sweep (default: proxy)")
+    add_scale_option(table)
     table.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
     table.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
     table.add_argument(
@@ -53,7 +53,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         help="draw the table to this file too, .svg, .pdf or .png; may be given several times",
     )
-    table.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+    add_store_option(table)
 
 
 def _table(options: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from analysis.commands.options import add_store_option
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -28,7 +29,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     truncate.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="of compute and paths: compute.threads=1, paths.data=DIR"
     )
-    truncate.add_argument("--runs", metavar="DIR", help="the store, which holds runs/ (default: outputs)")
+    add_store_option(truncate)
 
 
 def _truncate(options: argparse.Namespace) -> str:

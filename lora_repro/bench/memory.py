@@ -42,7 +42,8 @@ def measure(resolved: Resolved, steps: int, rounded: bool = False) -> Measured:
     """Trains some batches, which must be the first of the process, and returns the peak beside its estimate."""
     from torch import nn
 
-    from lora_repro.costs.memory import GIB, estimate_run
+    from lora_repro.costs.memory import estimate_run
+    from lora_repro.machine import GIB
     from lora_repro.models import precision
     from lora_repro.tasks.encoding import encode
     from lora_repro.training import device as devices

@@ -21,7 +21,6 @@ from lora_repro.store.adapter import trained_tensors
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.without_task import made_up_for
 
-GIB = 2**30
 FP32 = 4
 PROCESS = 650 * 2**20
 """On a CPU: Python, torch, tokenizer and data (440 to 480 MiB before a model is loaded), and what oneDNN stores of the

@@ -19,13 +19,12 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.doctor.base import Finding, Subject, Verdict, device_of, rule, together
 from lora_repro.errors import cannot_write
-from lora_repro.machine import cores
+from lora_repro.machine import GIB, cores
 from lora_repro.store.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
 
-GIB = 2**30
 MODULES = {"hydra-core": "hydra", "pyyaml": "yaml"}
 """Packages whose module has another name."""
 BINARY = ("torch", "transformers", "pyarrow", "safetensors")

@@ -118,6 +118,16 @@ class TaskConfig:
         return None
 
 
+def refuse_prompt(prompt: str) -> None:
+    """Refuses a prompt that does not say where the example goes.
+
+    Raises:
+        InputError: If it does not hold {text} once.
+    """
+    if prompt.count("{text}") != 1:
+        raise InputError(f"task.prompt: must hold {{text}} once, where the example goes (given: {prompt!r}).")
+
+
 def subset(splits: Splits, config: TaskConfig) -> Splits:
     """Draws train_size, eval_size and test_size examples of the three splits.
 

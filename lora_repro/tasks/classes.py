@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from lora_repro.errors import InputError
-from lora_repro.tasks.base import TaskConfig
+from lora_repro.tasks.base import TaskConfig, refuse_prompt
 from lora_repro.tasks.targets import Classes, Targets
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class ClassConfig(TaskConfig):
         super().check()
         if self.form is not Form.text:
             return
-        if self.prompt.count("{text}") != 1:
-            raise InputError(f"task.prompt: must hold {{text}} once, where the example goes (given: {self.prompt!r}).")
+        refuse_prompt(self.prompt)
         words = self.label_words
         if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
             raise InputError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from lora_repro.errors import InputError
-from lora_repro.tasks.base import TaskConfig
+from lora_repro.tasks.base import TaskConfig, refuse_prompt
 from lora_repro.tasks.targets import Targets, Texts
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class TextConfig(TaskConfig):
             InputError: If a size, the subset seed, the prompt or the number of tokens is impossible.
         """
         super().check()
-        if self.prompt.count("{text}") != 1:
-            raise InputError(f"task.prompt: must hold {{text}} once, where the example goes (given: {self.prompt!r}).")
+        refuse_prompt(self.prompt)
         if self.max_new_tokens < 1:
             raise InputError(f"task.max_new_tokens: must be at least 1 (given: {self.max_new_tokens}).")

@@ -14,11 +14,10 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.arch import Site
 from lora_repro.models.load import load_model
-from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.encoding import encode
 from lora_repro.terminal import progress
 from lora_repro.training import device
-
-BATCH = 64
+from lora_repro.training.batches import scoring_batches
 
 
 def measure(
@@ -44,21 +43,15 @@ def measure(
     with torch.inference_mode():
         while unmet and begin < len(split.lengths):
             with moments.of(model, unmet):
-                batches = list(_by_length(split, begin, end))
-                for indices in progress(batches, "reading the inputs of each matrix", len(batches)):
-                    inputs, _ = split.batch(indices, on)
+                batches = scoring_batches(split.lengths[begin:end].tolist())
+                for positions in progress(batches, "reading the inputs of each matrix", len(batches)):
+                    inputs, _ = split.batch([begin + position for position in positions], on)
                     moments.mask = inputs["attention_mask"].bool()
                     body: Any = model.base_model
                     body(**inputs, **({"use_cache": False} if run.arch.is_decoder else {}))
             unmet = {site.module for site in sites if moments.tokens[site.module] < vectors * site.d_in}
             begin, end = end, end + examples
     return {site.name: moments.mean(site.module) for site in sites}
-
-
-def _by_length(split: Encoded, begin: int, end: int) -> Iterator[list[int]]:
-    """Yields some of the examples in batches of like length."""
-    order = (begin + split.lengths[begin:end].argsort(stable=True)).tolist()
-    yield from (order[start : start + BATCH] for start in range(0, len(order), BATCH))
 
 
 class _Moments:

@@ -6,6 +6,8 @@ import numpy as np
 
 from lora_repro import draw
 
+SCORED_AT_ONCE = 64
+"""Examples in a batch that is not trained on."""
 LENGTH_STEP = 4
 """Batches are padded to a multiple of this many tokens, so that few shapes occur."""
 
@@ -35,6 +37,16 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
         sizes.insert(random.integers(full + 1), rest)
     groups = [group.tolist() for group in np.split(by_length, np.cumsum(sizes)[:-1])]
     return [groups[position] for position in random.permutation(len(groups))]
+
+
+def scoring_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Groups all examples into batches of like length, the shortest first: for passes that train nothing.
+
+    Returns:
+        Positions into `lengths`, each exactly once, SCORED_AT_ONCE in a batch.
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable").tolist()
+    return [order[start : start + SCORED_AT_ONCE] for start in range(0, len(order), SCORED_AT_ONCE)]
 
 
 def padded_length(length: int) -> int:

@@ -12,9 +12,8 @@ import torch
 
 from lora_repro.config.settings import ComputeConfig
 from lora_repro.errors import InputError
-from lora_repro.machine import cores
+from lora_repro.machine import GIB, cores
 
-GIB = 2**30
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """Scores a split: predictions, metrics, and the rows that the record stores."""
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,8 +11,7 @@ from lora_repro import interrupt
 from lora_repro.config.schema import Dtype
 from lora_repro.tasks import LOSS, TaskConfig
 from lora_repro.tasks.encoding import Encoded
-
-BATCH = 64
+from lora_repro.training.batches import scoring_batches
 
 
 def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device) -> Float[Tensor, "n width"]:
@@ -20,15 +20,15 @@ def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device
     Raises:
         AskedToEndError: If the process was asked to end.
     """
-    order = split.lengths.argsort(stable=True).tolist()
+    batches = scoring_batches(split.lengths.tolist())
     rows: list[Tensor] = []
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
+        for indices in batches:
             interrupt.refuse_to_go_on()
-            rows.append(split.predict(model, order[start : start + BATCH], dtype, device))
-    in_order = torch.empty(len(order), rows[0].shape[1])
-    in_order[order] = torch.cat(rows).float().cpu()
+            rows.append(split.predict(model, indices, dtype, device))
+    in_order = torch.empty(len(split.lengths), rows[0].shape[1])
+    in_order[list(chain(*batches))] = torch.cat(rows).float().cpu()
     return in_order
 
 

@@ -150,13 +150,13 @@ def total_steps(run: Run, train_examples: int) -> int:
 
 def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     """Prepares AdamW, its schedule, and torch's generator, which only dropout draws from."""
-    settings = run.train
+    settings, arch = run.train, run.arch
     head_rate = settings.head_learning_rate if settings.head_learning_rate is not None else settings.learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = settings.learning_rate * run.method.rate_factor(name)
-            rate = head_rate if run.arch.is_head(name) else rate
+            rate = head_rate if arch.is_head(name) else rate
             decay = settings.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     optimizer = AdamW(
