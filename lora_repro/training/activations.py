@@ -43,7 +43,7 @@ def measure(
     with torch.inference_mode():
         while unmet and begin < len(split.lengths):
             with moments.of(model, unmet):
-                batches = scoring_batches(split.lengths[begin:end].tolist())
+                batches = scoring_batches(split.lengths[begin:end].tolist(), on.type == "cpu")
                 for positions in progress(batches, "reading the inputs of each matrix", len(batches)):
                     inputs, _ = split.batch([begin + position for position in positions], on)
                     moments.mask = inputs["attention_mask"].bool()

@@ -20,7 +20,7 @@ def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device
     Raises:
         AskedToEndError: If the process was asked to end.
     """
-    batches = scoring_batches(split.lengths.tolist())
+    batches = scoring_batches(split.lengths.tolist(), device.type == "cpu", split.objective.reserved)
     rows: list[Tensor] = []
     model.eval()
     with torch.inference_mode():

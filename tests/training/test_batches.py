@@ -3,7 +3,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lora_repro.training.batches import LENGTH_STEP, batches, padded_length
+from lora_repro.training.batches import (
+    LENGTH_STEP,
+    TOKENS_AT_ONCE,
+    WRITTEN_AT_ONCE,
+    batches,
+    padded_length,
+    scoring_batches,
+)
 
 LENGTHS = np.random.default_rng(0).integers(5, 90, size=203).tolist()
 
@@ -48,3 +55,20 @@ def test_examples_of_one_length_meet_anew_in_each_epoch() -> None:
 @pytest.mark.parametrize(("length", "padded"), [(1, LENGTH_STEP), (LENGTH_STEP, LENGTH_STEP), (9, 12)])
 def test_lengths_are_rounded_up(length: int, padded: int) -> None:
     assert padded_length(length) == padded
+
+
+@pytest.mark.parametrize("reserved", [0, 3])
+def test_every_example_is_scored_once_in_batches_of_like_length_that_hold_few_tokens(reserved: int) -> None:
+    lengths = [*LENGTHS, *LENGTHS, 3000]
+    grouped = scoring_batches(lengths, True, reserved)
+    assert sorted(position for batch in grouped for position in batch) == list(range(len(lengths)))
+    assert [lengths[position] for batch in grouped for position in batch] == sorted(lengths)
+    assert grouped[-1] == [len(lengths) - 1]  # longer than a batch may be, so alone
+    sizes = [(padded_length(max(lengths[i] for i in batch)) + reserved) * len(batch) for batch in grouped[:-1]]
+    assert max(sizes) <= TOKENS_AT_ONCE and sum(sizes) / len(sizes) > 0.8 * TOKENS_AT_ONCE
+
+
+def test_short_texts_are_scored_in_larger_batches_but_where_the_vocabulary_is_multiplied_out() -> None:
+    assert len(scoring_batches([8] * 256, on_cpu=True)) == 1
+    assert [len(batch) for batch in scoring_batches([8] * 256, on_cpu=True, reserved=1)] == [WRITTEN_AT_ONCE] * 4
+    assert len(scoring_batches([8] * 1000, on_cpu=False)) == 1
