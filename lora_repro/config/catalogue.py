@@ -28,6 +28,11 @@ def group_names(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def is_choice(group: str, name: str) -> bool:
+    """Tells whether a name is a choice of model, task or method, without a look at the others."""
+    return NAME.fullmatch(name) is not None and Path(f"{HOME}/conf/{group}/{name}.yaml").exists()
+
+
 def preset(model: str, method: str) -> str:
     """Names the settings of a model and a method in conf/preset: those of both, or else those of the model alone."""
     both = f"{model}_{method}"

@@ -6,9 +6,10 @@ import re
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from lora_repro.config.schema import Run
@@ -22,20 +23,28 @@ NOT_IN_ID = {"in_id": False}
 """Metadata of a field that never changes a number, so that it stays out of the run's id."""
 
 
+_PLAIN = {bool, int, float, str, list, dict, type(None)}
+"""Types of values that enter ids as they are."""
+
+
 def id_fields(value: Any) -> Any:
     """Reduces a configuration to what enters the run's id: names, and values that differ from their default.
 
     A field at its default is left out. So a field that is added later, with a default that changes nothing, changes no
     old id.
     """
+    if type(value) in _PLAIN:
+        return value
     if not is_dataclass(value):
         return value.value if isinstance(value, Enum) else value
-    return {
-        f.name: typed
-        for f in fields(value)
-        if f.metadata.get("in_id", True)
-        and ((typed := _to_declared_type(id_fields(getattr(value, f.name)), f)) != _default(f) or f.name == "name")
-    }
+    entering = {}
+    for name, number, default in _declared(type(value)):
+        typed = id_fields(getattr(value, name))
+        if number is not None and type(typed) in (int, float) and typed == number(typed):
+            typed = number(typed) + 0  # 8 and 8.0, or 0.0 and -0.0, give one id
+        if typed != default or name == "name":
+            entering[name] = typed
+    return entering
 
 
 def fingerprint(value: Any) -> str:
@@ -44,16 +53,29 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+class _Declared(NamedTuple):
+    """A field that enters ids."""
+
+    name: str
+    number: type[int] | type[float] | None
+    """The type that the field declares, where it is a number's."""
+    default: Any
+
+
+@cache
+def _declared(kind: type) -> tuple[_Declared, ...]:
+    """Returns the fields of a dataclass that enter ids."""
+    return tuple(_Declared(f.name, _number(f), _default(f)) for f in fields(kind) if f.metadata.get("in_id", True))
+
+
 def _default(declared: Field) -> Any:
     default = declared.default_factory() if declared.default_factory is not NO_DEFAULT else declared.default
     return default.value if isinstance(default, Enum) else default
 
 
-def _to_declared_type(value: Any, declared: Field) -> Any:
-    """Converts a number to the type that the field declares, so that 8 and 8.0, or 0.0 and -0.0, give one id."""
+def _number(declared: Field) -> type[int] | type[float] | None:
     options = get_args(declared.type) if isinstance(declared.type, UnionType) else (declared.type,)
-    number = next((option for option in options if option in (int, float)), None)
-    return number(value) + 0 if number and type(value) in (int, float) and value == number(value) else value
+    return next((option for option in options if option in (int, float)), None)
 
 
 def run_id(run: "Run") -> str:

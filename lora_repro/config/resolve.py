@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from lora_repro.config.catalogue import NAME, group_names
+from lora_repro.config.catalogue import NAME, SCALES, group_names, is_choice
 from lora_repro.config.declared_types import refuse_lost_keys, refuse_other_types
 from lora_repro.config.schema import Config, Run, load_group
 from lora_repro.config.settings import Settings
@@ -30,6 +30,13 @@ class Resolved(NamedTuple):
     """train.init_from as it was given: a path or a run id."""
 
 
+SETTINGS, RUN = (tuple(f.name for f in fields(part)) for part in (Settings, Run))
+"""The keys of the configuration that change no number, and those that do."""
+
+DESCRIBED = {"digest", *(f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True))}
+"""What belongs to the choice of a model."""
+
+
 def resolve(cfg: DictConfig) -> Resolved:
     """Turns a composed configuration into a checked Run and its settings.
 
@@ -39,20 +46,46 @@ def resolve(cfg: DictConfig) -> Resolved:
         InputError: If a key is unknown or missing, or a value impossible.
     """
     try:
-        given = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        config = typed(cfg)
     except MissingMandatoryValue:
         missing = sorted(OmegaConf.missing_keys(cfg))
         raise InputError(
             f"{missing[0]}: no value is given, and conf/ has none for this model and method.\n"
             f"Give it: {missing[0]}=VALUE" + (f" (missing too: {', '.join(missing[1:])})" if missing[1:] else "")
         ) from None
-    assert isinstance(given, dict)
-    refuse_other_types(cfg, {str(key): value for key, value in given.items()})
-    config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
-    refuse_lost_keys(given, asdict(config))
-    settings = Settings(**{f.name: getattr(config, f.name) for f in fields(Settings)})
-    run = Run(**{f.name: getattr(config, f.name) for f in fields(Run)})
+    return check(config)
+
+
+def typed(cfg: DictConfig, path: str = "") -> Any:
+    """Returns the dataclass that a composed configuration, or a section of it, stands for.
+
+    Args:
+        cfg: The configuration, or the section.
+        path: The key of the section; empty for the whole.
+
+    Raises:
+        InputError: If a key is unknown, or a value of another type than declared.
+        MissingMandatoryValue: If a value is missing.
+    """
+    given = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(given, dict)
+    refuse_other_types(cfg, {str(key): value for key, value in given.items()}, f"{path}." if path else "")
+    found: Any = OmegaConf.to_object(cfg)
+    refuse_lost_keys(given, asdict(found), path)
+    return found
+
+
+def check(config: Config) -> Resolved:
+    """Refuses impossible values, and turns a typed configuration into a Run and its settings.
+
+    It sets fields of the sections of `config`: a method's size from its budget, what is read of a folder.
+
+    Raises:
+        InputError: If a value is impossible.
+    """
+    settings = Settings(**{name: getattr(config, name) for name in SETTINGS})
+    run = Run(**{name: getattr(config, name) for name in RUN})
     _refuse_changed_choices(run)
     _check_scale(settings.scale.name)
     settings.check()
@@ -64,10 +97,11 @@ def resolve(cfg: DictConfig) -> Resolved:
     run.model.check()
     run.model.sites = _whole_patterns(run)
     run.task.check()
-    run.train.check(run.arch, run.method.added_tokens)
+    arch = run.arch
+    run.train.check(arch, run.method.added_tokens)
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
-        setattr(run.method, run.method.size_key, budget.solve(run.method, run.arch))
-    run.method.check(run.arch)
+        setattr(run.method, run.method.size_key, budget.solve(run.method, arch))
+    run.method.check(arch)
     if not 0 <= run.seed < 2**32:
         raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")
     init_from = run.train.init_from
@@ -84,7 +118,7 @@ def _whole_patterns(run: Run) -> dict[str, str | None]:
 
 def _check_scale(name: str) -> None:
     """Refuses a name of a scale that was set past the choice."""
-    if name not in group_names("scale"):
+    if name not in SCALES:
         raise InputError(f"scale.name cannot be set by itself (given: {name}). Choose a scale: scale=demo")
 
 
@@ -96,13 +130,12 @@ def _refuse_changed_choices(run: Run) -> None:
     if METHODS.get(run.method.name) is not type(run.method):
         raise InputError(_set_by_itself("method", run.method.name, "lora"))
     refuse_untrainable(run.method.name)
-    described = [f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)]
     read_there = {"config", "digest"} if run.model.name == "local" else set()
     for group, part, keys in (
-        ("model", run.model, {"digest", *described} - read_there),
+        ("model", run.model, DESCRIBED - read_there),
         ("task", run.task, set(run.task.fixed)),
     ):
-        if part.name not in group_names(group):
+        if not is_choice(group, part.name):
             raise InputError(_set_by_itself(group, part.name, group_names(group)[0]))
         declared = _declared(group, part.name)
         for key in sorted(keys):

@@ -75,6 +75,26 @@ def test_the_quick_composition_equals_hydras() -> None:
             assert replace(slow.settings, sweep=None) == job.resolved.settings
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [
+        ["method.r_pattern={v:2},{q:1},null", "seed=0"],
+        ["method.alpha=${method.r},${seed}", "method.r=1,2", "seed=3"],
+        ["task=movies", "task.split_sizes={train:4000},{test:3957}", "train.max_steps=null,5"],
+        ["method=lora,full", "train.init_from=null,tiny_bert-generated-lora-r2-qv-s0-0123456789"],
+        ["method.budget=1K,3000", "method.targets=[v,q],[q]", "log.snapshots=[0,1]"],
+    ],
+)
+def test_a_job_is_the_run_that_its_overrides_compose(axes: list[str]) -> None:
+    """A dictionary too: it is merged into the one of the files, as Hydra merges it for a single run."""
+    jobs = load(compose, [*SMOKE, *axes]).jobs
+    assert len(jobs) >= 2
+    for job in jobs:
+        alone = resolve(compose(job.overrides))
+        assert repr(alone.run) == repr(job.resolved.run) and run_id(alone.run) == job.run_id
+        assert repr(alone.settings) == repr(job.resolved.settings)
+
+
 def test_an_axis_of_the_command_line_replaces_the_grids() -> None:
     grid = {"seed": [0, 1], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [1, 2]}
     points = loaded([grid], "seed=5,6,7", "method.r=4")

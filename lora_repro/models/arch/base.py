@@ -125,7 +125,8 @@ class Arch(NamedTuple):
     @property
     def roles(self) -> list[str]:
         """The matrices that there are."""
-        return [role for role in ROLES if any(site.role == role for site in self.sites)]
+        here = {site.role for site in self.sites}
+        return [role for role in ROLES if role in here]
 
     def select(self, roles: list[str], key: str | None = None) -> list[Site]:
         """Returns the sites of these roles, layer by layer.
@@ -137,13 +138,14 @@ class Arch(NamedTuple):
         Raises:
             InputError: If this architecture has no matrix of a role.
         """
+        here = self.roles
         for role in roles:
-            if role not in self.roles:
+            if role not in here:
                 named = f" (given: [{', '.join(roles)}])" if key is not None else ""
                 advice = f"Example: {key}=[q,v]" if key is not None else "Choose another method or model."
                 raise InputError(
                     f"{key or 'model'}: no matrix {role!r} in {self.model_type}{named}.\n"
-                    f"Matrices here: {', '.join(self.roles) or 'none'}. "
+                    f"Matrices here: {', '.join(here) or 'none'}. "
                     f"{advice if self.reading is None else chr(10) + self.reading.advice()}"
                 )
         return [site for site in self.sites if site.role in roles]
