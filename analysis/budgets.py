@@ -208,12 +208,18 @@ def utilisation_lines(jobs: Sequence[Job]) -> list[str]:
     """Says which matrices were found in models that no function counts, and how runs use each model's budgets."""
     groups: dict[tuple[str, str], dict[str, tuple[int, float]]] = {}
     notes: dict[str, str] = {}
+    counted: dict[tuple[str, int | None, str], tuple[int, float | None]] = {}
     for run in (job.resolved.run for job in jobs):
-        if (used := run.utilisation) is not None:
-            key = (run.model.name, str(getattr(run.method, "budget", None)))
-            groups.setdefault(key, {})[run.method.label] = (run.trained_by_method, used)
+        if (given := getattr(run.method, "budget", None)) is None:
+            continue
+        kind = (run.model.name, run.task.head_width, repr(run.method))
+        if kind not in counted:
+            counted[kind] = (run.trained_by_method, run.utilisation)
             if note := unequal_widths(run.arch):
                 notes[run.model.name] = note
+        count, used = counted[kind]
+        if used is not None:
+            groups.setdefault((run.model.name, str(given)), {})[run.method.label] = (count, used)
     archs = {job.resolved.run.model.name: job.resolved.run.arch for job in jobs}
     lines = [
         f"Matrices of {name}: {arch.reading.describe()}" for name, arch in archs.items() if arch.reading is not None

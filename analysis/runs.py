@@ -1,7 +1,8 @@
 """Reads a store: all its finished runs as a frame, and the status of one run."""
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from analysis.states import NOT_COUNTED
 from lora_repro.errors import InputError
+from lora_repro.store.listing import Listing
 from lora_repro.store.lock import GRACE_S, Owner
 from lora_repro.store.record import Record
 from lora_repro.store.result import read_result
@@ -52,6 +54,16 @@ def run_status(store: str | Path, run_id: str) -> RunStatus:
         return RunStatus(state.value, reason, None)
     error = status.get("error")
     return RunStatus(state.value, str(error) if error is not None else None, None)
+
+
+def run_states(store: str | Path, run_ids: Iterable[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Yields the id, state and reason of runs; a look at the store tells which of them have a directory."""
+    listing = Listing(store)
+    for run_id in run_ids:
+        if listing.may_have(run_id):
+            yield (run_id, *run_status(store, run_id)[:2])
+        else:
+            yield run_id, State.todo.value, None
 
 
 def _running(owner: Owner | None, folder: Path) -> str:
@@ -104,8 +116,8 @@ def load_runs(store: str | Path) -> pd.DataFrame:
     """
     folder = runs_folder(store)
     rows, problems = [], []
-    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
-        result, problem, _ = read_result(directory)
+    for name in sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry)):
+        result, problem, _ = read_result(folder / name)
         if result is not None:
             rows.append(_row(result))
         elif problem is not None:
@@ -115,15 +127,29 @@ def load_runs(store: str | Path) -> pd.DataFrame:
     return frame
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir())
+
+
 def _row(result: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in result.items() if key not in NOT_COLUMNS}
-    return {"run_id": result["run_id"], **flat(result["config"]), **result["metrics"], **flat(rest)}
+    row = {"run_id": result["run_id"]}
+    _flatten(result["config"], "", row)
+    row |= result["metrics"]
+    _flatten({key: value for key, value in result.items() if key not in NOT_COLUMNS}, "", row)
+    return row
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Joins nested keys by dots."""
     joined: dict[str, Any] = {}
+    _flatten(values, "", joined)
+    return joined
+
+
+def _flatten(values: Mapping[str, Any], prefix: str, joined: dict[str, Any]) -> None:
     for key, value in values.items():
         name = f"{prefix}{key}"
-        joined |= flat(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else {name: value}
-    return joined
+        if isinstance(value, dict) and name not in WHOLE:
+            _flatten(value, f"{name}.", joined)
+        else:
+            joined[name] = value

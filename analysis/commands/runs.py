@@ -89,18 +89,16 @@ def _status(options: argparse.Namespace) -> str:
         from analysis.render.listing import overview
 
         return overview(read_listing(options.runs), options.runs)
-    from analysis.runs import run_status
+    from analysis.runs import run_states
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
     sweep = load(compose, options.overrides)
-    found = [(job.run_id, run_status(options.runs, job.run_id)) for job in sweep.jobs]
-    lines = [f"{n:>6} {state_label(state)}" for state, n in counts(status.state for _, status in found).items()]
+    found = list(run_states(options.runs, (job.run_id for job in sweep.jobs)))
+    lines = [f"{n:>6} {state_label(state)}" for state, n in counts(state for _, state, _ in found).items()]
     lines += [f"{len(sweep.planned):>6} planned: {sweep.why_planned}"] if sweep.planned else []
     reasons = [
-        f"{state_label(status.state)}: {run_id}\n{paragraph(status.reason)}"
-        for run_id, status in found
-        if status.reason is not None
+        f"{state_label(state)}: {run_id}\n{paragraph(reason)}" for run_id, state, reason in found if reason is not None
     ]
     return "\n".join([*lines, f"{len(found):>6} runs in all. Store: {options.runs}", *reasons])
 

@@ -85,5 +85,5 @@ def run_id(run: "Run") -> str:
 
 def run_name(folder: Path) -> str:
     """Returns the id of the run in a folder: the folder's name, or the name of the folder that a link leads to."""
-    name = folder.absolute().name
+    name = folder.name or folder.absolute().name
     return name if RUN_ID.fullmatch(name) else folder.resolve().name

@@ -94,6 +94,8 @@ _SHAPE = {
 }
 """The values that are read, by dotted key, and what each must be if it is there."""
 
+_PATHS = [(key, key.split("."), kind) for key, kind in _SHAPE.items()]
+
 _ABSENT = object()
 
 
@@ -133,9 +135,9 @@ def _wrong(result: dict[str, Any]) -> str | None:
     """Says what is wrong with a result, or returns None."""
     if missing := [key for key in REQUIRED if key not in result]:
         return f"it has no {', '.join(missing)}"
-    for key, kind in _SHAPE.items():
+    for key, path, kind in _PATHS:
         value: Any = result
-        for part in key.split("."):
+        for part in path:
             value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
         if value is _ABSENT:
             if key.startswith("config.") or (key.startswith("data.") and "data" in result):
@@ -149,33 +151,35 @@ def _wrong(result: dict[str, Any]) -> str | None:
         for split, described in result.get("data", {}).items():
             if not task.targets.is_description(described):
                 return f"data.{split} must be {task.targets.description}"
-    rows = result["metrics_by_epoch"]
+    rows, bounds, metrics = result["metrics_by_epoch"], dict[str, tuple[float, float]](), {}
     for row in rows:
         if not isinstance(row, dict) or not is_count(row.get("epoch")):
             return "each of metrics_by_epoch must be an object with its epoch"
-        if (wrong := _wrong_metrics(_metrics(row), task)) is not None:
+        metrics = {key: value for key, value in row.items() if "/" in key}
+        if (wrong := _wrong_metrics(metrics, task, bounds)) is not None:
             return f"metrics_by_epoch: {wrong}"
-    if result["metrics"] != _metrics(rows[-1]):
+    if result["metrics"] != metrics:
         return "its metrics are not those of its last epoch"
     return None
 
 
-def _metrics(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if "/" in key}
-
-
-def _wrong_metrics(metrics: dict[str, Any], task: TaskConfig | None) -> str | None:
+def _wrong_metrics(
+    metrics: dict[str, Any], task: TaskConfig | None, bounds: dict[str, tuple[float, float]]
+) -> str | None:
+    """Says what is wrong with the metrics of an epoch; `bounds` holds those of metrics that were met before."""
     if not metrics:
         return "there are none"
     for key, value in metrics.items():
-        name = key.rpartition("/")[2]
-        declared = metric_of_any_kind(name) if task is None else task.targets.metric(name)
-        low, high = (-math.inf, math.inf) if declared is None else (declared.low, declared.high)
+        if key not in bounds:
+            name = key.rpartition("/")[2]
+            declared = metric_of_any_kind(name) if task is None else task.targets.metric(name)
+            bounds[key] = (-math.inf, math.inf) if declared is None else (declared.low, declared.high)
+        low, high = bounds[key]
         if not is_number(value) or not low <= value <= high:
-            bounds = (
+            limits = (
                 "finite" if low == -math.inf else f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
             )
-            return f"{key} must be a number, {bounds} (it is {str(value)[:40]})"
+            return f"{key} must be a number, {limits} (it is {str(value)[:40]})"
     return None
 
 

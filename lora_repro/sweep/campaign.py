@@ -14,6 +14,7 @@ from lora_repro import interrupt
 from lora_repro.config.grammar import quoted
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import InputError, RunBusyError, RunFailedError
+from lora_repro.store.listing import Listing
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.sweep import run_names
@@ -100,11 +101,15 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
     to_run: list[Job] = []
     last: list[Job] = []
     in_queue: list[Job] = []
+    timings = timings if timings is not None else Timings(outputs)
+    listing = Listing(outputs)
     for job in sweep.jobs:
         record, settings = Record(outputs, job.run_id), job.resolved.settings
-        state, result = record.read_state()
+        is_new = not listing.may_have(job.run_id)
+        state, result = (State.todo, None) if is_new else record.read_state()
         states[job.run_id] = state
         if result is not None:
+            timings.note(record.folder, result)
             if absent := record.missing_outputs(settings.log, job.resolved.run.method):
                 missing[job.run_id] = absent
                 to_run += [job] if settings.log.rebuild else []
@@ -113,15 +118,14 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
         elif state not in (State.running, State.diverged, State.blocked) and (
             state is not State.failed or settings.compute.retry_failed
         ):
-            died = record.status().get("deaths", 0) + (state is State.stale)
+            died = 0 if is_new else record.status().get("deaths", 0) + (state is State.stale)
             (last if died >= MOST_DEATHS else to_run).append(job)
     to_run += last
     begun = {
         job.run_id: job.resolved.run for job in sweep.jobs if states[job.run_id] in (State.running, State.interrupted)
     }
     runs = [job.resolved.run for job in to_run]
-    known = (timings if timings is not None else Timings(outputs)).of(runs, begun)
-    return SweepPlan(sweep, states, missing, to_run, expected(runs, known), in_queue)
+    return SweepPlan(sweep, states, missing, to_run, expected(runs, timings.of(runs, begun)), in_queue)
 
 
 class Launcher(NamedTuple):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_repro.config.schema import Run
+from lora_repro.store.listing import Listing
 from lora_repro.store.reading import is_count, is_number, read_lines
 from lora_repro.store.record import plain
 from lora_repro.store.result import read_result
@@ -68,38 +69,66 @@ def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str
     return Work(trained, scorings * (sizes["eval"] + sizes["test"]))
 
 
+class _Kind(NamedTuple):
+    """What of a run decides which timings resemble it."""
+
+    model: tuple[str, str]
+    task: str
+    method: str
+    dtype: str
+    trains: bool
+    has_sizes: bool
+
+
 def expected(runs: Sequence[Run], timings: Sequence[Timing]) -> float | None:
     """Returns the seconds that runs will take, one after another; None where no timing is known.
 
     Runs of a model without timings count as the mean of the others.
     """
-    known = [seconds for run in runs if (seconds := _expected(run, timings)) is not None]
+    nearest: dict[_Kind, list[Timing]] = {}
+    found: dict[tuple[_Kind, float], float | None] = {}
+    each = []
+    for run in runs:
+        sizes, train = sizes_of(run), run.train
+        model, trains = (run.model.name, run.model.digest), train.epochs > 0
+        kind = _Kind(model, run.task.name, run.method.name, train.dtype.value, trains, sizes is not None)
+        total = work(train.epochs, train.batch_size, train.max_steps, sizes).total if sizes is not None else 0.0
+        if kind not in nearest:
+            nearest[kind] = _nearest(kind, timings)
+        if (kind, total) not in found:
+            found[kind, total] = _expected(kind, total, nearest[kind])
+        each.append(found[kind, total])
+    known = [seconds for seconds in each if seconds is not None]
     return statistics.mean(known) * len(runs) if known else None
 
 
-def _expected(run: Run, timings: Iterable[Timing]) -> float | None:
-    """Returns the median over the timings that resemble the run most."""
-    of_model = [timing for timing in timings if timing.model == (run.model.name, run.model.digest)]
-    sizes = sizes_of(run)
-    if sizes is None:
-        of_model = [timing for timing in of_model if timing.task == run.task.name and timing.is_whole]
-    if not of_model:
+def _expected(kind: _Kind, total: float, nearest: Sequence[Timing]) -> float | None:
+    """Returns the median over the timings that resemble a run most; None if there are none."""
+    if not nearest:
         return None
-    likeness = {timing: _likeness(timing, run) for timing in of_model}
-    nearest = [timing for timing in of_model if likeness[timing] == max(likeness.values())]
-    if sizes is None:
+    if not kind.has_sizes:
         return statistics.median(timing.seconds for timing in nearest)
-    mine = work(run.train.epochs, run.train.batch_size, run.train.max_steps, sizes)
-    return statistics.median(timing.rate * mine.total + timing.beside for timing in nearest)
+    return statistics.median(timing.rate * total + timing.beside for timing in nearest)
 
 
-def _likeness(timing: Timing, run: Run) -> tuple[bool, ...]:
+def _nearest(kind: _Kind, timings: Iterable[Timing]) -> list[Timing]:
+    """Returns the timings that resemble a kind of run most. Without sizes only whole runs of its task tell anything."""
+    of_model = [
+        (_likeness(timing, kind), timing)
+        for timing in timings
+        if timing.model == kind.model and (kind.has_sizes or (timing.task == kind.task and timing.is_whole))
+    ]
+    most = max((likeness for likeness, _ in of_model), default=())
+    return [timing for likeness, timing in of_model if likeness == most]
+
+
+def _likeness(timing: Timing, kind: _Kind) -> tuple[bool, ...]:
     return (
-        timing.trains or not run.train.epochs,
+        timing.trains or not kind.trains,
         timing.is_here,
-        timing.task == run.task.name,
-        timing.dtype == run.train.dtype.value,
-        timing.method == run.method.name,
+        timing.task == kind.task,
+        timing.dtype == kind.dtype,
+        timing.method == kind.method,
         timing.is_whole,
     )
 
@@ -122,6 +151,13 @@ class Timings:
     def __init__(self, outputs: str | Path) -> None:
         self.runs = Path(outputs) / "runs"
         self._finished: dict[Path, Timing | None] = {}
+        self._noted: dict[Path, Timing | None] = {}
+        """Of results that others have read; on which machine they ran is not known yet."""
+
+    def note(self, folder: Path, result: Mapping[str, Any]) -> None:
+        """Takes note of a result that has been read, so that it is not read again."""
+        if folder not in self._finished:
+            self._noted[folder] = _of_result(result)
 
     def of(self, runs: Iterable[Run], begun: Mapping[str, Run]) -> list[Timing]:
         """Returns the timings of all finished runs of these runs' models, and of the steps of those that are begun.
@@ -130,16 +166,24 @@ class Timings:
             runs: The runs to estimate.
             begun: Runs that are under way or were interrupted, by id.
         """
+        listing = Listing(self.runs.parent)
         for model in {run.model.name for run in runs}:
-            for folder in sorted(self.runs.glob(f"{model}-*")):
-                if folder not in self._finished and (result := read_result(folder).result) is not None:
-                    self._finished[folder] = _of_result(folder, result)
+            for folder in (self.runs / name for name in listing.names(f"{model}-")):
+                if folder in self._finished:
+                    continue
+                if folder in self._noted:
+                    timing = self._noted.pop(folder)
+                elif (result := read_result(folder).result) is not None:
+                    timing = _of_result(result)
+                else:
+                    continue
+                self._finished[folder] = None if timing is None else timing._replace(is_here=_ran_here(folder))
         found = [*self._finished.values(), *(_of_steps(self.runs / name, run) for name, run in begun.items())]
         return [timing for timing in found if timing is not None]
 
 
-def _of_result(folder: Path, result: Mapping[str, Any]) -> Timing | None:
-    """Returns what a finished run took; None where an old record does not say."""
+def _of_result(result: Mapping[str, Any]) -> Timing | None:
+    """Returns what a finished run took, as if on another machine; None where an old record does not say."""
     config, train = result["config"], result["config"]["train"]
     sizes = {split: described["n"] for split, described in result.get("data", {}).items()}
     # run_seconds is the last attempt's, train_seconds those of all
@@ -154,7 +198,7 @@ def _of_result(folder: Path, result: Mapping[str, Any]) -> Timing | None:
     beside = seconds - rate * done.total
     if not rate or beside < 0:
         rate, beside = seconds / done.total, 0.0
-    return _timing(folder, config, is_whole=True, trains=done.trained > 0, rate=rate, beside=beside, seconds=seconds)
+    return _timing(config, is_whole=True, trains=done.trained > 0, rate=rate, beside=beside, seconds=seconds)
 
 
 def _of_steps(folder: Path, run: Run) -> Timing | None:
@@ -167,20 +211,25 @@ def _of_steps(folder: Path, run: Run) -> Timing | None:
     examples, seconds = last.get("examples", 0), last.get("wall_time_s", 0)
     if not is_number(examples) or not is_number(seconds) or min(examples, seconds) <= 0:
         return None
-    return _timing(
-        folder, plain(run), is_whole=False, trains=True, rate=seconds / examples, beside=0.0, seconds=float(seconds)
+    timing = _timing(
+        plain(run), is_whole=False, trains=True, rate=seconds / examples, beside=0.0, seconds=float(seconds)
     )
+    return timing._replace(is_here=_ran_here(folder))
+
+
+def _ran_here(folder: Path) -> bool:
+    return read_status(folder).get("host") == socket.gethostname()
 
 
 def _timing(
-    folder: Path, config: Mapping[str, Any], *, is_whole: bool, trains: bool, rate: float, beside: float, seconds: float
+    config: Mapping[str, Any], *, is_whole: bool, trains: bool, rate: float, beside: float, seconds: float
 ) -> Timing:
     return Timing(
         model=(config["model"]["name"], config["model"]["digest"]),
         task=config["task"]["name"],
         method=config["method"]["name"],
         dtype=str(config["train"].get("dtype")),
-        is_here=read_status(folder).get("host") == socket.gethostname(),
+        is_here=False,
         is_whole=is_whole,
         trains=trains,
         rate=rate,
