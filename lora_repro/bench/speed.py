@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -146,9 +147,10 @@ def notes(windows: Sequence[Window]) -> str:
     for window in windows:
         losses.setdefault(window["model"], []).append(window["first_loss"])
     spread = ", ".join(f"{model} {min(found):.4f} to {max(found):.4f}" for model, found in losses.items())
-    lines.append(
-        f"\nMeasured on {machine(windows)}. Loss of the first batch before training, over all sides: {spread}."
-    )
+    cases = Counter((window["model"], window["method"], window["threads"], window["side"]) for window in windows)
+    shortest = min(window["seconds"] for window in windows)
+    lines.append(f"\nWindows of each side: {min(cases.values())}, the shortest of {shortest:.1f} s.")
+    lines.append(f"Measured on {machine(windows)}. Loss of the first batch before training, over all sides: {spread}.")
     if alone := [window for window in windows if window["threads"] == 1 and window["device"] == "cpu"]:
         least = min(window["cpu_seconds"] / window["seconds"] for window in alone)
         lines.append(

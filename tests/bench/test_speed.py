@@ -199,6 +199,7 @@ def test_the_notes_describe_each_side_and_the_machine(monkeypatch: pytest.Monkey
     text = speed.notes([measured("ours", 8), measured("authors", 2, first_loss=0.71)])
     assert "- **the authors' way** is loralib" in text and "PEFT at its best" not in text
     assert "A CPU (amx_bf16, avx2)" in text and f"torch {torch.__version__}" in text
+    assert "Windows of each side: 1, the shortest of 4.0 s." in text
     assert "minilm 0.7000 to 0.7100" in text and "at least 75 % of a core" in text
 
 
