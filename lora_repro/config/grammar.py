@@ -11,7 +11,7 @@ from lora_repro.config.catalogue import group_names
 from lora_repro.errors import InputError
 
 MOST_RUNS = 10_000
-"""The most runs of one sweep. All are composed before the first starts, some thousands a minute."""
+"""The most runs of one sweep. All are composed before the first starts, some thousands a second."""
 
 PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_/][a-z0-9_./:-]*", re.ASCII | re.IGNORECASE)
 """Text that needs no quotes: Hydra's parser does not take it for a number or a keyword."""
