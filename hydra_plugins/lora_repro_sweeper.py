@@ -57,7 +57,8 @@ class GridSweeper(Sweeper):
         on_cluster = "submitit" in type(launcher).__module__
         queue = Queue(cast(JobFunction, launcher)) if type(launcher).__name__ == "SlurmLauncher" else None
         launch = OnRay(cast(RayLauncher, launcher)) if type(launcher).__name__ == "RayLauncher" else launcher.launch
-        self.engine = campaign.Launcher(launch, isinstance(launcher, BasicLauncher), on_cluster, queue)
+        compute = self._compute if isinstance(launcher, BasicLauncher) else None
+        self.engine = campaign.Launcher(launch, compute, on_cluster, queue)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep that the arguments ask for.
@@ -74,6 +75,17 @@ class GridSweeper(Sweeper):
         log = OmegaConf.to_object(self.settings.log)
         assert isinstance(log, LogConfig)
         campaign.run(jobs, self.settings.paths.outputs, log, self.engine)
+
+    def _compute(self, job: Any) -> None:
+        """Computes a job in this process, as it was resolved when the sweep was planned.
+
+        Weights of a user's may have changed since, so those are looked at again.
+        """
+        from lora_repro.config.resolve import resolve
+        from lora_repro.training.job import compute
+
+        is_local = job.resolved.run.model.name == "local"
+        compute(resolve(self._compose(job.overrides)) if is_local else job.resolved)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.loader.load_configuration(self.settings.hydra.job.config_name, overrides, RunMode.RUN)

@@ -15,7 +15,7 @@ from lora_repro.errors import InputError
 from lora_repro.methods import MethodConfig
 from lora_repro.models.arch import Arch, arch_of, is_counted
 from lora_repro.models.attached import attach
-from lora_repro.models.load import COPIED_UP_TO, is_eager_on_cpu, without_weights
+from lora_repro.models.load import SHARED_UP_TO, is_eager_on_cpu, without_weights
 from lora_repro.models.precision import Products, computing_as, products_of
 from lora_repro.store.adapter import trained_tensors
 from lora_repro.tasks.encoding import Encoded
@@ -120,7 +120,7 @@ def estimate(case: Case) -> Memory:
         weights, checkpoint = found.step.weights, found.checkpoint
     return Memory(
         weights=weights,
-        source=source if arch.size() <= COPIED_UP_TO else 0,
+        source=source if arch.size() <= SHARED_UP_TO else 0,
         loaded=source,
         gradients=trained,
         optimizer=2 * trained,

@@ -3,8 +3,6 @@
 import json
 import logging
 from collections.abc import Collection, Mapping
-from copy import deepcopy
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +29,7 @@ from lora_repro.models.pickled import refuse_more_than_tensors
 from lora_repro.models.pooling import read_first_position, read_last_token
 from lora_repro.models.precision import Products, products_of
 from lora_repro.models.probe import refuse_other_scores
+from lora_repro.models.shared import Shared
 from lora_repro.models.weights import weight_files
 
 DROPOUTS = (
@@ -44,8 +43,10 @@ INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
-COPIED_UP_TO = 5 * 10**8
-"""Weights up to which a model stays in memory and is copied for the next run; a larger one is read again."""
+SHARED_UP_TO = 5 * 10**8
+"""Weights up to which a model stays in memory for the next runs; a larger one is read again."""
+KEPT = 2
+"""Models that stay in memory: of a sweep over two tasks or two dropouts both do."""
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,16 @@ class Loaded(NamedTuple):
     model: nn.Module
     drawn: frozenset[str]
     """The head's parameters that the checkpoint does not hold."""
+    shared: Shared | None
+    """What owns the memory of its parameters; None where they are the model's own."""
 
 
 def load_model(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> nn.Module:
-    """Loads a run's model as `load` does, for callers that need not know which weights of the head were drawn."""
-    return load(run, model_path, cache_dir, device).model
+    """Loads a run's model as `load` does, with all weights its own."""
+    model, _, shared = load(run, model_path, cache_dir, device)
+    if shared is not None:
+        shared.own(model.parameters())
+    return model
 
 
 def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device) -> Loaded:
@@ -69,6 +75,8 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
     The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What is
     missing in the checkpoint is drawn from (seed, name, shape) with the distribution of transformers, so it starts
     alike for all methods and ranks.
+
+    The runs of a process share what is read: nobody may write to a parameter before `shared.own` has copied it.
 
     Raises:
         MissingInputError: If weights are missing, damaged, or not of the shapes in conf/model.
@@ -82,9 +90,7 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
 
 def _load(run: Run, folder: str, device: torch.device) -> Loaded:
     arch = run.arch
-    is_copied = arch.size() <= COPIED_UP_TO
-    read = _template if is_copied else _template.__wrapped__
-    template, missing, misfits = read(
+    key = _Key(
         folder,
         json.dumps(run.model.config, sort_keys=True),
         run.model.digest,
@@ -92,13 +98,15 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
         run.task.head_width,
         "eager" if is_eager(run, device) else "sdpa",
     )
+    is_shared = arch.size() <= SHARED_UP_TO
+    (template, missing, misfits), shared = _kept(key) if is_shared else (_template(*key), None)
     _check_shapes(template, arch, run.model.name)
     if absent := sorted(name for name in missing if not arch.is_head(name)):
         raise MissingInputError(
             f"model={run.model.name}: {len(absent)} of the backbone's tensors are not in the weights, or not in this "
             f"shape. First: {absent[0]}.\nGive weights that belong to the config.json beside them."
         )
-    model = deepcopy(template) if is_copied else template
+    model: Any = template if shared is None else shared.lend()
     std = getattr(model.config, "initializer_range", INITIALIZER_RANGE)
     for name, parameter in model.named_parameters():
         if name in missing:
@@ -109,7 +117,42 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
     if arch.reading is not None:
         log.info("model=%s: %s", run.model.name, arch.reading.describe())
         refuse_other_scores(model, run)
-    return Loaded(model, missing)
+    return Loaded(model, missing, shared)
+
+
+class _Key(NamedTuple):
+    """What decides which weights are read, and how they are computed with."""
+
+    folder: str
+    config_json: str
+    digest: str
+    dropout: float
+    head_width: int | None
+    attention: str
+
+
+_all_kept: dict[_Key, tuple["_Template", Shared]] = {}
+"""The models that stay in memory, the one that was asked for last at the end."""
+
+
+def _kept(key: _Key) -> tuple["_Template", Shared]:
+    """Returns a model that stays in memory, read if it is not there, or if somebody has written to it."""
+    found = _all_kept.pop(key, None)
+    if found is not None and (changed := found[1].changed()):
+        log.warning(
+            "Frozen weights in memory were changed since they were read (%s, %d in all): they are read again.",
+            changed[0], len(changed),
+        )  # fmt: skip
+        found = None
+    if found is None:
+        for oldest in [*_all_kept][: len(_all_kept) + 1 - KEPT]:
+            del _all_kept[oldest]
+        template = _template(*key)
+        found = template, Shared(template.model)
+    for _, other in _all_kept.values():
+        other.keep_in_bf16({})
+    _all_kept[key] = found
+    return found
 
 
 def _prepare(model: PreTrainedModel, arch: Arch) -> None:
@@ -206,12 +249,11 @@ class _Template(NamedTuple):
     """Those of them that it holds in another shape."""
 
 
-@lru_cache(maxsize=2)
 @torch.inference_mode(False)
 def _template(
     folder: str, config_json: str, digest: str, dropout: float, head_width: int | None, attention: str
 ) -> _Template:
-    """Reads the weights, once per process; `load` returns copies."""
+    """Reads the weights."""
     keys = json.loads(config_json)
     if folder:
         _check_config(Path(folder) / "config.json", keys)

@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -132,8 +132,9 @@ class Launcher(NamedTuple):
     """Hydra's launcher, and how it runs jobs."""
 
     launch: Launch
-    one_by_one: bool
-    """Each job is launched by itself in this process; otherwise one call launches all of them in other processes."""
+    """One call launches all jobs, in other processes."""
+    compute: Callable[[Job], object] | None = None
+    """Computes one job in this process. Where it is there, it computes every job, and nothing is launched."""
     on_cluster: bool = False
     """Jobs go on when this process ends, because a cluster runs them."""
     queue: Queue | None = None
@@ -167,9 +168,8 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
     began = time.perf_counter()
     queued = {job.run_id for job in begun.queued}
     elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running and job.run_id not in queued]
-    named = run_names.overrides(sweep.jobs)
-    to_do = [*begun.to_run, *begun.queued, *elsewhere]
-    to_do = [job._replace(overrides=[*job.overrides, *named[job.run_id]]) for job in to_do]
+    named = {job.run_id: job for job in run_names.named(sweep.jobs)}
+    to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere)]
     wrong = _run_all(to_do, outputs, launcher, timings)
     ended = plan(sweep, outputs, timings=timings)
     log.info("Sum: %s, in %s.", ended.describe(), duration(time.perf_counter() - began))
@@ -217,7 +217,7 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
         if ended:
             done, passed = len(jobs) - len(waiting), time.perf_counter() - began
             runs = [job.resolved.run for job in waiting]
-            left = expected(runs, timings.of(runs, {})) if launcher.one_by_one else None
+            left = expected(runs, timings.of(runs, {})) if launcher.compute is not None else None
             log.info(
                 "[%d/%d] about %s to go, %s so far%s",
                 done, len(jobs), duration(left if left is not None else passed / done * len(waiting)), duration(passed),
@@ -234,7 +234,7 @@ def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, deaths
     """
     queued = jobs_in_queue(outputs) if launcher.queue is not None else ()
     free = (job for job in waiting if job.run_id in queued or Record(outputs, job.run_id).is_free())
-    if launcher.one_by_one:
+    if launcher.compute is not None:
         return list(itertools.islice(free, 1))
     ready = list(free)
     return [job for job in ready if deaths[job.run_id] < MOST_DEATHS] or ready[:1]
@@ -301,9 +301,8 @@ def _launch(
     Raises:
         RunFailedError: If Slurm takes no jobs; those in its queue go on.
     """
-    if launcher.one_by_one:
-        returns = launcher.launch([job.overrides for job in batch], initial_job_idx=initial)
-        return _outcome(batch, returns), None
+    if launcher.compute is not None:
+        return {job.run_id: _computed(job, launcher.compute) for job in batch}, None
     lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
     if launcher.queue is not None:
         named = {job.run_id: line for job, line in zip(batch, lines, strict=True)}
@@ -322,10 +321,20 @@ def _outcome(batch: Sequence[Job], returns: Sequence[JobReturn]) -> dict[str, st
 
 
 def _reason(run_id: str, returned: JobReturn) -> str | None:
-    """Returns why a job did not finish, as text: the error itself would keep the model in memory."""
-    if returned.status is JobStatus.COMPLETED:
-        return None
-    error = returned._return_value
+    """Returns why a job did not finish; None if it did."""
+    return None if returned.status is JobStatus.COMPLETED else _why(run_id, returned._return_value)
+
+
+def _computed(job: Job, compute: Callable[[Job], object]) -> str | None:
+    """Computes a job here, and returns why it did not finish, as text: the error would keep the model in memory."""
+    try:
+        compute(job)
+    except Exception as error:
+        return _why(job.run_id, error)
+    return None
+
+
+def _why(run_id: str, error: Exception) -> str:
     if isinstance(error, RunBusyError):
         return AGAIN
     known = isinstance(error, InputError | RunFailedError)

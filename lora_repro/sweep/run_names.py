@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lora_repro.config.grammar import quoted
@@ -11,15 +12,15 @@ LONGEST = 100
 """Letters of a name or a group; W&B takes 128."""
 
 
-def overrides(jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """Returns what to add to each job's overrides, by run id: `log.name='r=8 seed=0'`, and the group of an own sweep.
+def named(jobs: Sequence[Job]) -> list[Job]:
+    """Returns jobs that set log.name, as in `r=8 seed=0`, and of a sweep that is typed log.group.
 
     A sweep of sweeps/ is its runs' group already; a name or group that is given stays.
     """
     keys = list(dict.fromkeys(key for job in jobs for key in job.point))
     axes = [key for key in keys if len({_text(job.point.get(key)) for job in jobs}) > 1]
     short = {key: _short(key, keys) for key in keys}
-    added: dict[str, list[str]] = {}
+    found = []
     for job in jobs:
         run, settings = job.resolved.run, job.resolved.settings.log
         values = {key: f"{short[key]}={_text(value)}" for key, value in job.point.items()}
@@ -28,15 +29,19 @@ def overrides(jobs: Sequence[Job]) -> dict[str, list[str]]:
         shared = [text for key, text in (groups | values | groups).items() if key not in (*axes, "seed")]
         group = f"{' '.join(shared)}: {' '.join(short[key] for key in axes)}"
         is_own = not any(line.startswith("+sweeps=") for line in job.overrides)
-        added[job.run_id] = [
-            f"log.{key}={quoted(text[:LONGEST])}"
+        added = {
+            key: text[:LONGEST]
             for key, text, is_wanted in (
                 ("name", name, settings.name is None and axes),
                 ("group", group, settings.group is None and axes and is_own),
             )
             if is_wanted
-        ]
-    return added
+        }
+        lines = [f"log.{key}={quoted(text)}" for key, text in added.items()]
+        resolved = job.resolved
+        resolved = resolved._replace(settings=replace(resolved.settings, log=replace(settings, **added)))
+        found.append(job._replace(overrides=[*job.overrides, *lines], resolved=resolved))
+    return found
 
 
 def _short(key: str, keys: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """What stops a run, or flags it: nothing may be trained but what the method says, and that must have moved."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 
@@ -10,6 +9,7 @@ from torch import nn
 from lora_repro.config.schema import Dtype
 from lora_repro.methods import Count, MethodConfig
 from lora_repro.models.arch import Arch
+from lora_repro.models.shared import digest
 from lora_repro.tasks.encoding import Encoded
 
 
@@ -28,13 +28,9 @@ def refuse_wrong_counts(model: nn.Module, arch: Arch, count: Count) -> None:
 
 
 def digests(model: nn.Module, without: Collection[str] = ()) -> dict[str, str]:
-    """Returns the sha256 over the bytes of every parameter and buffer but those left out, by name."""
+    """Returns the digest of every parameter and buffer but those left out, by name."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
-        for name, tensor in tensors.items()
-        if name not in without
-    }
+    return {name: digest(tensor) for name, tensor in tensors.items() if name not in without}
 
 
 def refuse_changed_weights(model: nn.Module, before: Mapping[str, str]) -> None:
@@ -74,7 +70,7 @@ def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epo
 
 @torch.inference_mode()
 def merge_max_abs_error(
-    model: nn.Module, method: MethodConfig, split: Encoded, device: torch.device, examples: int = 32
+    model: nn.Module, method: MethodConfig, split: Encoded, device: torch.device, examples: int = 4
 ) -> float | None:
     """Returns the largest change of an output when the method is merged; None if it is not.
 
@@ -82,7 +78,8 @@ def merge_max_abs_error(
     """
     if method.why_not_merged is not None:
         return None
-    copy = deepcopy(model).float().eval()
+    in_fp32 = {id(p): nn.Parameter(p.data.to(torch.float32, copy=True), False) for p in model.parameters()}
+    copy = deepcopy(model, in_fp32).float().eval()
     first = list(range(min(examples, len(split.examples))))
     unmerged = split.outputs(copy, first, Dtype.fp32, device)
     method.merge(copy)

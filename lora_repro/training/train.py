@@ -52,8 +52,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     device = prepare(settings.compute)
     splits = encode(run, settings)
     reset_peak_memory(device)
-    model, origin = assemble(resolved, device)
-    before = checks.digests(model)
+    assembled = assemble(resolved, device)
+    model, origin = assembled.model, assembled.origin
+    before = assembled.pristine | checks.digests(model, without=assembled.pristine)
     examples = len(splits["train"].examples)
     total = total_steps(run, examples)
     checkpointer = Checkpointer(record, settings.log, provenance.machine(device, run.train.dtype), run, total)
@@ -88,6 +89,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in SCORED}
     record.refuse_to_write_over(by_epoch)
     record.save_predictions(rows)
+    checks.refuse_changed_weights(model, before)
     written = save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
     result = {
         "run_id": record.run_id,
@@ -119,6 +121,8 @@ class Assembled(NamedTuple):
     model: nn.Module
     origin: TakenOver | None
     """What was loaded from `train.init_from`."""
+    pristine: dict[str, str]
+    """The digests of the weights that other runs of this process use too, as they were read."""
 
 
 def assemble(resolved: Resolved, device: torch.device) -> Assembled:
@@ -128,18 +132,24 @@ def assemble(resolved: Resolved, device: torch.device) -> Assembled:
         RuntimeError: If the number of trainable weights is not what the method counts.
     """
     run, paths = resolved.run, resolved.settings.paths
-    model, drawn = load(run, paths.model, paths.cache, device)
+    model, drawn, shared = load(run, paths.model, paths.cache, device)
     origin: TakenOver | None = None
+    frozen: dict[nn.Parameter, str] = {}
 
     def fill(model: nn.Module) -> None:
-        nonlocal origin
+        nonlocal origin, frozen
+        if shared is not None:
+            shared.own(parameter for parameter in model.parameters() if parameter.requires_grad)
+            frozen = shared.names(model)
         if resolved.init_from is not None:
             origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
 
     attach(model, run.method, run.arch, run.seed, run.train.dtype is Dtype.bf16, fill)
+    if shared is not None and device.type == "cpu":
+        shared.keep_in_bf16(frozen)
     model.to(device)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
-    return Assembled(model, origin)
+    return Assembled(model, origin, shared.digests(model) if shared is not None else {})
 
 
 def total_steps(run: Run, train_examples: int) -> int:

@@ -53,8 +53,14 @@ def write_result(store: Path, job: Job) -> None:
 
 
 def run(asked: Sweep, store: Path, launches: Any, one_by_one: bool = True) -> int:
+    def compute(job: Job) -> None:
+        (returned,) = launches([job.overrides], 0)
+        if returned.status is not JobStatus.COMPLETED:
+            raise returned._return_value
+
+    launcher = campaign.Launcher(launches, compute if one_by_one else None)
     try:
-        campaign.run(asked, str(store), LogConfig(), campaign.Launcher(launches, one_by_one))
+        campaign.run(asked, str(store), LogConfig(), launcher)
     except SystemExit as error:
         return int(str(error.code))
     return 0

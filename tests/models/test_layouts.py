@@ -136,8 +136,8 @@ def test_a_large_model_is_not_copied_and_training_it_leaves_its_file_as_it_is(
     run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tensors lie in the mapped file; what is written to them stays in memory."""
-    monkeypatch.setattr(models, "COPIED_UP_TO", 0)
-    monkeypatch.setattr(models, "deepcopy", lambda _: pytest.fail("copied"))
+    monkeypatch.setattr(models, "SHARED_UP_TO", 0)
+    monkeypatch.setattr(models, "Shared", lambda _: pytest.fail("copied"))
     folder = in_cache(cache)
     written = snapshot(folder, "gpt2", "whole")
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

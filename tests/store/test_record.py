@@ -170,9 +170,8 @@ def test_a_whole_result_that_cannot_be_read_is_left_and_told(
         begun = plan(sweep, tiny().paths.outputs)
         assert begun.to_run == [] and "1 blocked by a result.json that does not count" in begun.describe()
         with pytest.raises(SystemExit):
-            campaign.run(
-                sweep, tiny().paths.outputs, LogConfig(), Launcher(lambda *_, **__: pytest.fail("launched"), True)
-            )
+            launcher = Launcher(lambda *_, **__: pytest.fail("launched"), lambda _: pytest.fail("computed"))
+            campaign.run(sweep, tiny().paths.outputs, LogConfig(), launcher)
         assert "Not finished" in caplog.text
         assert sorted(record.folder.iterdir()) == before
     if how == "link":

@@ -1,20 +1,30 @@
 """A tracker calls a run by what differs in its sweep, and the sweep of one's own by what its runs share."""
 
+from dataclasses import replace
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lora_repro.config.compose import compose
 from lora_repro.sweep.grid import load
-from lora_repro.sweep.run_names import overrides
+from lora_repro.sweep.run_names import named
 
 TINY = ("model=tiny_bert", "task=generated")
 
 
 def names_of(*arguments: str) -> list[dict[str, str]]:
-    """Returns what is added to each job of a sweep, as Hydra reads it."""
-    added = overrides(load(compose, arguments).jobs).values()
-    parsed = [OverridesParser.create().parse_overrides(lines) for lines in added]
-    return [{override.key_or_group: str(override.value()) for override in each} for each in parsed]
+    """Returns what is added to each job of a sweep: as Hydra reads it, and the same in its settings."""
+    jobs = load(compose, arguments).jobs
+    found = []
+    for job, after in zip(jobs, named(jobs), strict=True):
+        lines = after.overrides[len(job.overrides) :]
+        assert after == job._replace(overrides=[*job.overrides, *lines], resolved=after.resolved)
+        added = {o.key_or_group: str(o.value()) for o in OverridesParser.create().parse_overrides(lines)}
+        log = job.resolved.settings.log
+        expected = replace(log, **{key.removeprefix("log."): value for key, value in added.items()})
+        assert after.resolved.settings.log == expected and after.resolved.run is job.resolved.run
+        found.append(added)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,6 @@ def test_what_is_given_stays_and_a_single_run_has_its_id() -> None:
 def test_a_long_value_with_quotes_and_backslashes_is_cut_and_reaches_hydra_in_one_piece() -> None:
     one, other = load(compose, (*TINY, "seed=0,1")).jobs
     odd = one._replace(point={"task.prompt": 'It\'s "{sentence}" [x], ${y}\\' + 100 * "z" + "\\"})
-    (line,) = (line for line in overrides([odd, other])[one.run_id] if line.startswith("log.name"))
+    (line,) = (line for line in named([odd, other])[0].overrides if line.startswith("log.name"))
     (parsed,) = OverridesParser.create().parse_overrides([line])
     assert parsed.value() == "prompt=It_s_sentence_x_,_y_" + 20 * "z"
