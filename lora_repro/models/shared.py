@@ -41,6 +41,7 @@ class Shared:
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()  # it may lie in a mapped file, which others can write to
         self.model = model
+        self._is_lent = False
         self._in_bf16: dict[str, Tensor] = {}
         self._digests = {key: digest(tensor) for key, tensor in self._tensors().items()}
 
@@ -49,11 +50,18 @@ class Shared:
 
         Nobody may write to them: what a run trains or changes, `own` copies first.
         """
+        self._is_lent = True
         own = {id(old): nn.Parameter(old.data, old.requires_grad) for old in self.model.parameters()}
         return deepcopy(self.model, own)
 
+    def take_back(self) -> None:
+        """Ends a loan after which `digests` were found again: the next one need not look for them."""
+        self._is_lent = False
+
     def changed(self) -> list[str]:
-        """Returns the shared tensors that are not as they were read: somebody has written to them."""
+        """Returns the shared tensors that are not as they were read, unless the last loan was taken back."""
+        if not self._is_lent:
+            return []
         return [
             name for (name, dtype), tensor in self._tensors().items() if digest(tensor) != self._digests[name, dtype]
         ]

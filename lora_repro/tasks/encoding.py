@@ -1,4 +1,4 @@
-"""A task's splits as tensors of tokens, made once per process."""
+"""A task's splits as tensors of tokens, made once per process where they are small."""
 
 import json
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,8 +53,11 @@ class Encoded(NamedTuple):
         return self.objective.predict(model, self, indices, dtype, device)
 
 
+KEPT_BYTES = 64 * 2**20
+"""Up to so many bytes of tokens stay in memory beside those of the last task: `movies` has 16 MiB of a model."""
+
 _encoded: dict[str, dict[str, Encoded]] = {}
-"""The splits of the task that was asked for last: the runs of a sweep share them."""
+"""The splits of tasks, the one that was asked for last at the end: the runs of a sweep share them."""
 
 
 def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
@@ -69,11 +72,25 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     key = json.dumps(
         [id_fields(run.task), id_fields(run.model), run.train.max_length, seed, paths.data, paths.model, paths.cache]
     )
-    if key not in _encoded:
+    found = _encoded.pop(key, None)
+    if found is None:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)
         if seed is not None:
             splits["train"] = permuted(splits["train"], seed)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
-        _encoded.clear()
-        _encoded[key] = run.task.objective.encode(tokenizer, run, splits)
-    return _encoded[key]
+        _forget_all_but(KEPT_BYTES)
+        found = run.task.objective.encode(tokenizer, run, splits)
+    _encoded[key] = found
+    return found
+
+
+def _forget_all_but(size: int) -> None:
+    """Forgets the splits that were asked for longest ago until those left have at most so many bytes."""
+    sizes = {key: sum(map(_bytes, splits.values())) for key, splits in _encoded.items()}
+    for key in [*_encoded]:
+        if sum(sizes[left] for left in _encoded) > size:
+            del _encoded[key]
+
+
+def _bytes(split: Encoded) -> int:
+    return sum(tensor.nbytes for tensor in (*split.inputs.values(), split.lengths, split.targets))

@@ -20,6 +20,7 @@ from lora_repro.errors import DivergedError
 from lora_repro.mirror import notify
 from lora_repro.models.attached import attach
 from lora_repro.models.load import load
+from lora_repro.models.shared import Shared
 from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
 from lora_repro.tasks.encoding import Encoded, encode
@@ -54,7 +55,8 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     reset_peak_memory(device)
     assembled = assemble(resolved, device)
     model, origin = assembled.model, assembled.origin
-    before = assembled.pristine | checks.digests(model, without=assembled.pristine)
+    as_read = assembled.shared.digests(model) if assembled.shared is not None else {}
+    before = as_read | checks.digests(model, without=as_read)
     examples = len(splits["train"].examples)
     total = total_steps(run, examples)
     checkpointer = Checkpointer(record, settings.log, provenance.machine(device, run.train.dtype), run, total)
@@ -89,7 +91,6 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in SCORED}
     record.refuse_to_write_over(by_epoch)
     record.save_predictions(rows)
-    checks.refuse_changed_weights(model, before)
     written = save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
     result = {
         "run_id": record.run_id,
@@ -107,6 +108,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
+    checks.refuse_changed_weights(model, before)
+    if assembled.shared is not None:
+        assembled.shared.take_back()
     return result, written
 
 
@@ -121,8 +125,8 @@ class Assembled(NamedTuple):
     model: nn.Module
     origin: TakenOver | None
     """What was loaded from `train.init_from`."""
-    pristine: dict[str, str]
-    """The digests of the weights that other runs of this process use too, as they were read."""
+    shared: Shared | None
+    """What owns the memory of the frozen weights, if the runs of the process share them."""
 
 
 def assemble(resolved: Resolved, device: torch.device) -> Assembled:
@@ -149,7 +153,7 @@ def assemble(resolved: Resolved, device: torch.device) -> Assembled:
         shared.keep_in_bf16(frozen)
     model.to(device)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
-    return Assembled(model, origin, shared.digests(model) if shared is not None else {})
+    return Assembled(model, origin, shared)
 
 
 def total_steps(run: Run, train_examples: int) -> int:

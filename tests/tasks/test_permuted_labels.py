@@ -47,6 +47,18 @@ def test_only_training_labels_are_permuted_each_seed_anew(tiny: Compose, model: 
 
 def test_seeds_share_the_splits_where_nothing_is_permuted(tiny: Compose) -> None:
     assert splits(tiny("seed=0"))["train"] is splits(tiny("seed=1"))["train"]
+
+
+def test_two_tasks_in_turn_are_encoded_once_each_where_both_are_small(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "_encoded", {})
+    one, other = tiny(), tiny("train.max_length=8")
+    assert splits(one)["train"] is not splits(other)["train"]
+    first, second = splits(one)["train"], splits(other)["train"]
+    assert splits(one)["train"] is first and splits(other)["train"] is second
+    monkeypatch.setattr(encoding, "KEPT_BYTES", 0)
+    splits(tiny("train.max_length=12"))
     assert len(encoding._encoded) == 1
 
 
