@@ -37,6 +37,7 @@ class GridSweeper(Sweeper):
         from lora_repro import machine as workers
         from lora_repro.errors import InputError
         from lora_repro.sweep import campaign
+        from lora_repro.sweep.on_joblib import JoblibLauncher, Workers
         from lora_repro.sweep.on_ray import OnRay, RayLauncher
         from lora_repro.sweep.slurm_queue import JobFunction, Queue
 
@@ -52,13 +53,17 @@ class GridSweeper(Sweeper):
             raise InputError(
                 f"hydra/launcher={name}: it is not installed ({error}).\nInstall it: pip install {package}"
             ) from error
+        fit = None
         if "joblib" in type(launcher).__module__:
             workers.limit_joblib()
+            given = OmegaConf.to_container(config.hydra.overrides.hydra)
+            if not any(str(line).lstrip("+").startswith("hydra.launcher.n_jobs=") for line in cast(list[Any], given)):
+                fit = Workers(cast(JoblibLauncher, launcher)).fit
         on_cluster = "submitit" in type(launcher).__module__
         queue = Queue(cast(JobFunction, launcher)) if type(launcher).__name__ == "SlurmLauncher" else None
         launch = OnRay(cast(RayLauncher, launcher)) if type(launcher).__name__ == "RayLauncher" else launcher.launch
         compute = self._compute if isinstance(launcher, BasicLauncher) else None
-        self.engine = campaign.Launcher(launch, compute, on_cluster, queue)
+        self.engine = campaign.Launcher(launch, compute, on_cluster, fit, queue)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep that the arguments ask for.

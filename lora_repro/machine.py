@@ -27,6 +27,19 @@ def workers() -> int:
     return gpus() or cores()
 
 
+def free_memory() -> int | None:
+    """Returns the bytes that this machine and this process's control group leave; None where nothing says so."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+        if limit.is_file() and (most := limit.read_text().strip()).isdigit():
+            free = min(free, int(most) - int(used.read_text()))
+        return free
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
 def limit_joblib() -> None:
     """Lets joblib divide among its workers only the cores that Slurm granted, which it does not ask for itself."""
     os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(cores()))

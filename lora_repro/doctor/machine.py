@@ -19,7 +19,7 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.doctor.base import Finding, Subject, Verdict, device_of, rule, together
 from lora_repro.errors import cannot_write
-from lora_repro.machine import GIB, cores
+from lora_repro.machine import GIB, cores, free_memory
 from lora_repro.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -206,15 +206,7 @@ def _free_memory(device: "torch.device") -> int | None:
 
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
-        if limit.is_file() and (most := limit.read_text().strip()).isdigit():
-            free = min(free, int(most) - int(used.read_text()))
-        return free
-    except (OSError, StopIteration, ValueError):
-        return None
+    return free_memory()
 
 
 @rule(

@@ -137,6 +137,8 @@ class Launcher(NamedTuple):
     """Computes one job in this process. Where it is there, it computes every job, and nothing is launched."""
     on_cluster: bool = False
     """Jobs go on when this process ends, because a cluster runs them."""
+    fit: Callable[[Sequence[Job]], None] | None = None
+    """Prepares the next launch for its jobs: how many are computed at a time."""
     queue: Queue | None = None
     """Slurm's queue, where it is the one that launches the jobs."""
 
@@ -303,6 +305,8 @@ def _launch(
     """
     if launcher.compute is not None:
         return {job.run_id: _computed(job, launcher.compute) for job in batch}, None
+    if launcher.fit is not None:
+        launcher.fit(batch)
     lines = [[*job.overrides, f"paths.outputs={quoted(str(Path(outputs).absolute()))}"] for job in batch]
     if launcher.queue is not None:
         named = {job.run_id: line for job, line in zip(batch, lines, strict=True)}

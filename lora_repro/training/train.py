@@ -115,12 +115,16 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
 
 
 def build(resolved: Resolved, device: torch.device) -> nn.Module:
-    """Returns the model that `assemble` makes."""
-    return assemble(resolved, device).model
+    """Returns the model that `assemble` makes, with all weights its own."""
+    model, _, shared = assemble(resolved, device)
+    if shared is not None:
+        shared.own(model.parameters())
+        shared.keep_in_bf16({})
+    return model
 
 
 class Assembled(NamedTuple):
-    """A model that is ready to be trained or scored."""
+    """A model that is ready to be trained or scored; nobody may write to its frozen weights if they are shared."""
 
     model: nn.Module
     origin: TakenOver | None

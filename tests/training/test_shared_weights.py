@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from helpers.fixture_types import Compose
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from lora_repro.config.resolve import resolve
@@ -14,7 +15,7 @@ from lora_repro.models import load as models
 from lora_repro.models.shared import COLUMNS, digest
 from lora_repro.training import train
 from lora_repro.training.job import run_job
-from lora_repro.training.train import build
+from lora_repro.training.train import assemble
 
 CPU = torch.device("cpu")
 STEPS = ("train.max_steps=2", "train.learning_rate=0.1")
@@ -31,8 +32,12 @@ def nothing_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "_all_kept", {})
 
 
+def assembled(cfg: DictConfig) -> nn.Module:
+    return assemble(resolve(cfg), CPU).model
+
+
 def tensors(tiny: Compose, *overrides: str) -> dict[str, Tensor]:
-    model = build(resolve(tiny(*overrides)), CPU)
+    model = assembled(tiny(*overrides))
     return {name: tensor.clone() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
@@ -67,13 +72,13 @@ def test_a_head_of_another_width_and_another_dropout_start_as_in_a_fresh_process
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_frozen_weights_lie_in_one_memory_and_trained_ones_in_their_own(dtype: str, tiny: Compose) -> None:
-    one, other = (build(resolve(tiny("method=lora", f"method.r={r}", f"train.dtype={dtype}")), CPU) for r in (1, 4))
+    one, other = (assembled(tiny("method=lora", f"method.r={r}", f"train.dtype={dtype}")) for r in (1, 4))
     places = [{p.data_ptr(): p.requires_grad for p in model.parameters()} for model in (one, other)]
     frozen = [{place for place, is_trained in found.items() if not is_trained} for found in places]
     assert frozen[0] == frozen[1] and len(frozen[0]) > 20
     trained = [{place for place, is_trained in found.items() if is_trained} for found in places]
     assert trained[0].isdisjoint(trained[1])
-    full = build(resolve(tiny("method=full")), CPU)
+    full = assembled(tiny("method=full"))
     assert {p.data_ptr() for p in full.parameters()}.isdisjoint(frozen[0])
 
 
@@ -126,11 +131,17 @@ def test_weights_are_read_once_for_a_sweep_and_not_looked_at_again_between_runs_
 
 
 def test_only_the_last_runs_weights_in_bf16_are_kept(tiny: Compose) -> None:
-    build(resolve(tiny("method=lora", "train.dtype=bf16")), CPU)
+    assembled(tiny("method=lora", "train.dtype=bf16"))
     ((_, shared),) = models._all_kept.values()
     assert len(shared._in_bf16) > 20
-    build(resolve(tiny("method=full", "train.dtype=bf16")), CPU)
+    assembled(tiny("method=full", "train.dtype=bf16"))
     assert shared._in_bf16 == {}
+
+
+def test_a_model_that_is_built_apart_shares_nothing(tiny: Compose) -> None:
+    one, other = (train.build(resolve(tiny(f"seed={seed}")), CPU) for seed in (0, 1))
+    places = [{p.data_ptr() for p in model.parameters()} for model in (one, other, assembled(tiny()))]
+    assert places[0].isdisjoint(places[1] | places[2]) and places[1].isdisjoint(places[2])
 
 
 def changes() -> Iterator[tuple[str, Tensor]]:
