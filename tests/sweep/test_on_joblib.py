@@ -1,6 +1,6 @@
 """How many runs joblib computes at a time, where nobody says so."""
 
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,8 +13,15 @@ from lora_repro.sweep.on_joblib import Workers
 TINY = ("model=tiny_bert", "task=generated", "log.wandb=off")
 
 
+class Launcher:
+    """What is read and set of the plugin's."""
+
+    def __init__(self) -> None:
+        self.joblib: dict[str, Any] = {"n_jobs": 99}
+
+
 def at_once(*axes: str) -> int:
-    launcher = SimpleNamespace(joblib={"n_jobs": 99})
+    launcher = Launcher()
     Workers(launcher).fit(load(compose, [*TINY, *axes]).jobs)
     return launcher.joblib["n_jobs"]
 
