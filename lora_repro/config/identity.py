@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 if TYPE_CHECKING:
     from lora_repro.config.schema import Run
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raise it when a change of the code changes the numbers of an unchanged configuration. It enters every run's id."""
 
 RUN_ID = re.compile(r"[a-z0-9_]+-[a-z0-9_-]+-s\d+-[0-9a-f]{10}")

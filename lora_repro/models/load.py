@@ -22,6 +22,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import labels
 from lora_repro.models.arch import Arch, is_counted
 from lora_repro.models.declared import only, read_config, reading, weight_names
+from lora_repro.models.fused import fuse
 from lora_repro.models.inputs import folder_of, sha256_of_bytes
 from lora_repro.models.json_files import read_keys
 from lora_repro.models.meta import Unreadable, class_for
@@ -159,7 +160,8 @@ def _prepare(model: PreTrainedModel, arch: Arch) -> None:
     """Freezes every weight but the head's, and lets the model compute only the position that the head reads."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(arch.is_head(name))
-    if arch.model_type in ("bert", "roberta"):
+    fuse(model)
+    if arch.model_type in ("bert", "roberta", "mpnet"):
         read_first_position(model)
     if arch.is_decoder and arch.head_modules:
         read_last_token(model)

@@ -10,6 +10,8 @@ from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
+from lora_repro.models.fused import mpnet_attention
+
 
 def read_last_token(model: PreTrainedModel) -> None:
     """Lets the score of a decoder with a classification head be read at the last token of the attention mask.
@@ -40,7 +42,8 @@ def read_first_position(model: PreTrainedModel) -> None:
     """
     encoder: Any = model.base_model.encoder
     last = encoder.layer[-1].attention
-    last.forward = partial(_first_position_attention, last)
+    is_mpnet = model.config.model_type == "mpnet"
+    last.forward = partial(_first_position_of_mpnet if is_mpnet else _first_position_attention, last)
 
 
 def _first_position_attention(
@@ -64,3 +67,16 @@ def _first_position_attention(
         scaling=inner.scaling,
     )
     return attention.output(context.flatten(2), first), None
+
+
+def _first_position_of_mpnet(
+    attention: Any,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **_: object,
+) -> tuple[Tensor]:
+    """MPNetAttention.forward for a query of the first position only."""
+    first = hidden_states[:, :1]
+    (context,) = mpnet_attention(attention.attn, hidden_states, attention_mask, position_bias, queries=first)
+    return (attention.LayerNorm(attention.dropout(context) + first),)

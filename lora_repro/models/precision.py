@@ -1,5 +1,8 @@
 """What dtype=bf16 means: both sides of every product rounded to bf16, sums in fp32, the result rounded to bf16.
 
+What lies between products is bf16 too: the residual stream, and what norms, activations and softmax return, which
+compute in fp32 and round once. Trained weights, their gradients, AdamW and the loss are fp32.
+
 Where the hardware multiplies in bf16 that is torch's autocast. CPUs without such instructions are 7 to 70 times slower
 in bf16 than in fp32; there the same rounding is done around fp32 products, at a tenth more than the cost of fp32.
 """
@@ -15,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from lora_repro.config.schema import Dtype
 from lora_repro.methods import MethodConfig
@@ -58,10 +61,9 @@ def has_fast_bf16(device: torch.device) -> bool:
 def store_in_bf16(model: nn.Module, method: MethodConfig, bare_embeddings: bool = False) -> None:
     """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
 
-    LayerNorms compute in fp32 and so keep the residual stream in fp32, whether the embeddings are frozen or not:
-    methods differ in what they train, not in how they round. Where no LayerNorm follows the embeddings, as in
-    decoders, these are raised to fp32. A language model's output layer (with its tied embedding) stays in fp32 too, and
-    what the method says.
+    LayerNorms, and embeddings that begin the residual stream themselves, return bf16 whether they are trained or not:
+    methods differ in what they train, not in how they round. A language model's output layer (with its tied embedding)
+    stays in fp32, and what the method says.
 
     Args:
         model: The model, with its method attached.
@@ -76,19 +78,35 @@ def store_in_bf16(model: nn.Module, method: MethodConfig, bare_embeddings: bool 
             parameter.data = parameter.data.bfloat16()
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
-            module.forward = partial(_layer_norm_in_fp32, module)
+            module.forward = partial(_layer_norm, module)
         elif bare_embeddings and isinstance(module, nn.Embedding) and is_look_up(module):
-            module.forward = partial(_embedding_to_fp32, module)
+            module.forward = partial(_embedding_in_bf16, module)
 
 
-def _embedding_to_fp32(table: nn.Embedding, input: Tensor) -> Tensor:
-    rows, scale = F.embedding(input, table.weight, table.padding_idx).float(), scale_of(table)
-    return rows if scale is None else rows * scale
+def _embedding_in_bf16(table: nn.Embedding, input: Tensor) -> Tensor:
+    rows, scale = F.embedding(input, table.weight, table.padding_idx), scale_of(table)
+    return in_stream(rows if scale is None else rows * scale)
 
 
-def _layer_norm_in_fp32(norm: nn.LayerNorm, input: Tensor) -> Tensor:
-    bias = norm.bias.float() if norm.bias is not None else None
-    return F.layer_norm(input.float(), norm.normalized_shape, norm.weight.float(), bias, norm.eps)
+def _layer_norm(norm: nn.LayerNorm, input: Tensor) -> Tensor:
+    """Takes bf16 beside weights of either kind, which CPUs do in one pass; autocast on GPUs computes it in fp32."""
+    x, weight, bias = in_stream(input), norm.weight, norm.bias
+    if x.dtype is torch.float32:
+        weight, bias = weight.float(), bias.float() if bias is not None else None
+    return in_stream(F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps))
+
+
+def in_stream(x: Tensor) -> Tensor:
+    """Rounds an activation as the residual stream is."""
+    return x if dtype_of_products(x) is torch.float32 else x.bfloat16()
+
+
+def dtype_of_products(x: Tensor) -> torch.dtype | None:
+    """Returns the dtype in which x is multiplied; None within `RoundedProducts`."""
+    if any(isinstance(mode, RoundedProducts) for mode in _get_current_function_mode_stack()):
+        return None
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def products_of(dtype: Dtype, device: torch.device) -> Products:

@@ -27,7 +27,7 @@ from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.batches import batches
 from lora_repro.training.checkpoint import Checkpointer, TrainState
-from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory
+from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, use_huge_pages
 
 SCORED = ("eval", "test")
 SAY_EVERY_S = 30
@@ -198,6 +198,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
     trained = list(state.trained().values())
     spent, began = state.seconds, time.perf_counter()
     last_message = began
+    use_huge_pages()  # the heap may have grown
     state.model.train()
     title = f"{checkpointer.record.run_id} epoch {epoch}/{run.train.epochs}"
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:

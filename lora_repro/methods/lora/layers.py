@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,9 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_repro import draw
 from lora_repro.methods.lora.config import Start
+from lora_repro.methods.lora.product import Low, lora_product
 from lora_repro.models.arch import Part, Site
 from lora_repro.models.embeddings import scale_of
 from lora_repro.models.parts import features_of, rows_in
+from lora_repro.models.precision import dtype_of_products, in_stream
 
 
 class LoRAUpdate(nn.Module):
@@ -59,6 +62,11 @@ class LoRAUpdate(nn.Module):
         self.scaling = scaling
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
+    @property
+    def has_dropout(self) -> bool:
+        """Tells whether A reads another input than the frozen weight."""
+        return isinstance(self.dropout, nn.Dropout)
+
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns s B A x. The scale is applied to the r-wide vector, where it costs least."""
         return F.linear(F.linear(self.dropout(x), self.lora_A) * self.scaling, self.lora_B)
@@ -91,11 +99,20 @@ class LoRALinear(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base
-        self.updates = nn.ModuleDict(dict(updates))
+        self.updates: Any = nn.ModuleDict(dict(updates))
         self.parts = dict(parts)
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns W_0 x + b + s B A x, each update added to its own features."""
+        dtype = dtype_of_products(x)
+        if dtype is None or (self.training and any(update.has_dropout for update in self.updates.values())):
+            return self._in_steps(x)
+        weight = self.base.weight if isinstance(self.base, Conv1D) else self.base.weight.T
+        lows = [Low(u.lora_A, u.lora_B, u.scaling, self.parts[role]) for role, u in self.updates.items()]
+        return lora_product(x.to(dtype), weight, self.base.bias, lows)
+
+    def _in_steps(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """Returns the same where products are rounded one by one, or each update has a dropout of its own."""
         out = self.base(x)
         for role, update in self.updates.items():
             part = self.parts[role]
@@ -132,7 +149,7 @@ class LoRAEmbedding(nn.Module):
         update = self.updates["embed"]
         assert isinstance(update, LoRAUpdate)
         change, scale = update.look_up(tokens, self.base.padding_idx), scale_of(self.base)
-        return self.base(tokens) + (change if scale is None else change * scale)
+        return in_stream(self.base(tokens) + (change if scale is None else change * scale))
 
     @torch.no_grad()
     def merged(self) -> nn.Module:

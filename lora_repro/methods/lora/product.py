@@ -1,0 +1,85 @@
+"""The product of a LoRA layer as one step of autograd: what a frozen weight does not need is never computed."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lora_repro.models.arch import Part
+
+
+class Low(NamedTuple):
+    """One update s B A of a layer, as its product needs it."""
+
+    A: Float[Tensor, "r d_in"]
+    B: Float[Tensor, "d_part r"]
+    scaling: float
+    part: Part | None
+    """Where its output features lie; None: they are the whole output."""
+
+
+def lora_product(
+    x: Float[Tensor, "*batch d_in"],
+    W: Float[Tensor, "d_in d_out"],
+    bias: Float[Tensor, " d_out"] | None,
+    updates: list[Low],
+) -> Float[Tensor, "*batch d_out"]:
+    """Returns x W + b + s x A^T B^T, each update added to its own features.
+
+    Everything is multiplied in the dtype of x. A, with its scale, and B are rounded to it once. The update is added
+    before the sum is rounded, not after.
+
+    Args:
+        x: The layer's input, kept once for all updates.
+        W: The layer's weight, as it stands behind x.
+        bias: Its bias.
+        updates: The updates.
+    """
+    layout = [(low.scaling, low.part) for low in updates]
+    return _Product.apply(x, W, bias, layout, *(tensor for low in updates for tensor in (low.A, low.B)))  # pyright: ignore[reportReturnType]
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, bias: Tensor | None, layout: Any, *AB: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        W = W.to(x.dtype)
+        out = rows @ W if bias is None else torch.addmm(bias.to(x.dtype), rows, W)
+        kept = []
+        for (scaling, part), A, B in zip(layout, AB[::2], AB[1::2], strict=True):
+            A, B = (A * scaling).to(x.dtype), B.to(x.dtype)
+            low = rows @ A.t()
+            if part is None:
+                out.addmm_(low, B.t())
+            else:
+                _features(out, part).add_((low @ B.t()).view(len(out), part.groups, -1))
+            kept += [A, B, low]
+        ctx.save_for_backward(rows, W, *kept)
+        ctx.layout, ctx.shape, ctx.dtypes = layout, x.shape, [tensor.dtype for tensor in AB]
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        rows, W, *kept = ctx.saved_tensors
+        (g,) = gradients
+        g = g.reshape(-1, g.shape[-1])
+        needs_x, needs_W, needs_bias, _, *needs = ctx.needs_input_grad
+        dx = g @ W.t() if needs_x else None
+        found: list[Tensor | None] = []
+        for index, (scaling, part) in enumerate(ctx.layout):
+            A, B, low = kept[3 * index : 3 * index + 3]
+            mine = g if part is None else _features(g, part).reshape(len(g), -1)
+            g_low = mine @ B
+            if dx is not None:
+                dx.addmm_(g_low, A)
+            needs_A, needs_B = needs[2 * index : 2 * index + 2]
+            found.append((g_low.t() @ rows).to(ctx.dtypes[2 * index]).mul_(scaling) if needs_A else None)
+            found.append((low.t() @ mine).t().to(ctx.dtypes[2 * index + 1]) if needs_B else None)
+        dW = rows.t() @ g if needs_W else None
+        d_bias = g.sum(0) if needs_bias else None
+        return dx.view(ctx.shape) if dx is not None else None, dW, d_bias, None, *found
+
+
+def _features(out: Tensor, part: Part) -> Tensor:
+    return out.unflatten(-1, (part.groups, part.of, -1))[..., part.position, :]

@@ -1,0 +1,259 @@
+"""Attention, RMSNorm and SwiGLU as one step of autograd each, where products are in bf16 on a CPU.
+
+transformers makes them of many small operations, each of which reads and writes whole activations: on a CPU that costs
+as much as the products. Here sums, softmax and norms are computed in fp32 and their results rounded once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lora_repro.models.precision import dtype_of_products
+
+NAME = "lora_repro"
+"""By which transformers knows the attention of this module."""
+PLAIN_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama")
+"""Models that ask transformers' interface for their attention, and for nothing but a softmax of scaled products."""
+
+
+def fuse(model: nn.Module) -> None:
+    """Lets a model of transformers compute with this module what it has, in place.
+
+    Where products are not in bf16, or not on a CPU, everything but attention is still computed by transformers.
+    """
+    config: Any = model.config
+    if config.model_type in PLAIN_ATTENTION and config._attn_implementation == "eager":
+        config._attn_implementation = NAME
+    for module in model.modules():
+        if (forward := FORWARDS.get(type(module).__name__)) is not None:
+            module.forward = partial(_where_it_pays, forward, module)
+
+
+def is_fused(x: Tensor) -> bool:
+    """Tells whether what follows from x is computed by this module: in bf16 on a CPU."""
+    return x.device.type == "cpu" and dtype_of_products(x) is torch.bfloat16
+
+
+def _where_it_pays(forward: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    chosen = forward if is_fused(args[0] if args else kwargs["hidden_states"]) else type(module).forward
+    return chosen(module, *args, **kwargs)
+
+
+class _Attention(torch.autograd.Function):
+    """Queries of several heads that share keys and values are multiplied as one matrix."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Float[Tensor, "batch heads queries d"],
+        k: Float[Tensor, "batch kv_heads keys d"],
+        v: Float[Tensor, "batch kv_heads keys d"],
+        mask: Float[Tensor, "batch heads queries keys"] | None,
+        scaling: float,
+        dropout: float,
+        rotation: tuple[Tensor, Tensor] | None,
+    ) -> Float[Tensor, "batch queries heads d"]:
+        ctx.shape, ctx.kv_shape, ctx.scaling, ctx.rotation = q.shape, k.shape, scaling, rotation
+        if rotation is not None:
+            q, k = _rotated(q, *rotation), _rotated(k, *rotation)
+        pairs, (_, _, keys, width) = k.shape[0] * k.shape[1], k.shape
+        q, k, v = (tensor.reshape(pairs, -1, width) for tensor in (q, k, v))
+        if mask is not None:
+            scores = torch.baddbmm(mask.reshape(pairs, -1, keys), q, k.transpose(1, 2), alpha=scaling)
+        else:
+            scores = _scaled(q, k.transpose(1, 2), scaling)
+        p = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+        keep = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+        ctx.save_for_backward(q, k, v, p, keep)
+        return torch.bmm(p if keep is None else p * keep, v).view(ctx.shape).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        q, k, v, p, keep = ctx.saved_tensors
+        needs_q, needs_k, needs_v, needs_mask, *_ = ctx.needs_input_grad
+        g = gradients[0].transpose(1, 2).reshape(q.shape)
+        dq = dk = dv = d_mask = None
+        if needs_v:
+            dv = torch.bmm((p if keep is None else p * keep).transpose(1, 2), g).view(ctx.kv_shape)
+        if needs_q or needs_k or needs_mask:
+            dp = torch.bmm(g, v.transpose(1, 2))
+            dp = dp.float() if keep is None else dp.float().mul_(keep)
+            d_scores = torch._softmax_backward_data(dp, p.float(), -1, torch.float32)
+            d_mask = d_scores.view(*ctx.shape[:3], -1) if needs_mask else None
+            d_scores = d_scores.to(p.dtype)
+            dq = _scaled(d_scores, k, ctx.scaling).view(ctx.shape) if needs_q else None
+            dk = _scaled(d_scores.transpose(1, 2), q, ctx.scaling).view(ctx.kv_shape) if needs_k else None
+        if ctx.rotation is not None:
+            cos, sin = ctx.rotation
+            dq, dk = (d if d is None else _rotated(d, cos, -sin) for d in (dq, dk))
+        return dq, dk, dv, d_mask, None, None, None
+
+
+def _scaled(a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """Returns scaling a b, rounded once."""
+    return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scaling)
+
+
+def _rotated(x: Float[Tensor, "batch heads seq d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "batch heads seq d"]:
+    """Rotates the pairs (x_i, x_(i + d/2)), as Llama does."""
+    half = x.shape[-1] // 2
+    out = torch.mul(x, cos, out=torch.empty(x.shape, dtype=x.dtype))
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
+def attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads queries d"],
+    key: Float[Tensor, "batch kv_heads keys d"],
+    value: Float[Tensor, "batch kv_heads keys d"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    rotation: tuple[Tensor, Tensor] | None = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "batch queries heads d"], None]:
+    """Computes attention as transformers' functions of this interface do.
+
+    Args:
+        module: Not used.
+        query: The queries.
+        key: The keys; several heads may share one head of keys and values.
+        value: The values.
+        attention_mask: Added to the scores.
+        scaling: What the products are multiplied by (None: 1 / sqrt(d)).
+        dropout: Of the probabilities.
+        rotation: Cosine and sine of rotary positions, by which queries and keys are rotated first.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mask = attention_mask
+    if is_fused(query):
+        query, key, value = (tensor.bfloat16() for tensor in (query, key, value))
+        if mask is not None:
+            mask = mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
+        return _Attention.apply(query, key, value, mask, scaling, dropout, rotation), None  # pyright: ignore[reportReturnType]
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    scores = scores if mask is None else scores + mask
+    p = F.dropout(F.softmax(scores, -1, dtype=torch.float32).to(query.dtype), dropout)
+    return torch.matmul(p, value).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+
+
+def _heads(x: Tensor, width: int) -> Tensor:
+    return x.unflatten(-1, (-1, width)).transpose(1, 2)
+
+
+def _llama_attention(
+    module: Any,
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """LlamaAttention.forward with the rotation in the attention."""
+    if past_key_values is not None or module.config._attn_implementation != NAME:
+        given = (hidden_states, position_embeddings, attention_mask, past_key_values)
+        return type(module).forward(module, *given, **kwargs)
+    layers = (module.q_proj, module.k_proj, module.v_proj)
+    q, k, v = (_heads(layer(hidden_states), module.head_dim) for layer in layers)
+    dropout = module.attention_dropout if module.training else 0.0
+    cos, sin = (table.unsqueeze(1).to(q.dtype) for table in position_embeddings)
+    out, _ = attention(module, q, k, v, attention_mask, module.scaling, dropout, (cos, sin))
+    return module.o_proj(out.flatten(2)), None
+
+
+def mpnet_attention(
+    module: Any,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    queries: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor]:
+    """MPNetSelfAttention.forward; the queries may be those of fewer positions."""
+    width = module.attention_head_size
+    q = _heads(module.q(hidden_states if queries is None else queries), width)
+    k, v = (_heads(layer(hidden_states), width) for layer in (module.k, module.v))
+    assert position_bias is not None
+    mask = position_bias[..., : q.shape[2], :]
+    if attention_mask is not None:
+        mask = mask + attention_mask[..., : q.shape[2], :]
+    out, _ = attention(module, q, k, v, mask, dropout=module.dropout.p if module.training else 0.0)
+    return (module.o(out.flatten(2)),)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "*batch d"], weight: Float[Tensor, " d"], eps: float) -> Tensor:
+        normed = x.float()
+        mean_square = torch.linalg.vector_norm(normed, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        scale = mean_square.add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return normed.mul_(scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, weight, scale = ctx.saved_tensors
+        normed, g = x.float().mul_(scale), gradients[0].float()
+        d_weight = (g * normed).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        g.mul_(weight)
+        shared = torch.linalg.vecdot(g, normed).div_(x.shape[-1]).unsqueeze(-1)
+        return g.addcmul_(normed, shared, value=-1).mul_(scale).to(x.dtype), d_weight, None
+
+
+def _rms_norm(module: Any, x: Tensor) -> Tensor:
+    """LlamaRMSNorm.forward."""
+    return _RMSNorm.apply(x, module.weight, module.variance_epsilon)  # pyright: ignore[reportReturnType]
+
+
+class _SwiGLU(torch.autograd.Function):
+    """Nothing is done in place: on bf16 that takes twice as long here."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate) * up
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        gate, up = ctx.saved_tensors
+        (g,) = gradients
+        return torch.ops.aten.silu_backward(g * up, gate), F.silu(gate) * g
+
+
+def _gated_mlp(module: Any, x: Tensor) -> Tensor:
+    """LlamaMLP.forward."""
+    gate, up = module.gate_proj(x), module.up_proj(x)
+    is_silu = module.config.hidden_act in ("silu", "swish")
+    inner = _SwiGLU.apply(gate, up) if is_silu else module.act_fn(gate) * up
+    return module.down_proj(inner)
+
+
+def _new_gelu(module: nn.Module, x: Tensor) -> Tensor:
+    """NewGELUActivation.forward."""
+    return F.gelu(x, approximate="tanh")
+
+
+FORWARDS: dict[str, Callable[..., Any]] = {
+    "LlamaAttention": _llama_attention,
+    "LlamaMLP": _gated_mlp,
+    "LlamaRMSNorm": _rms_norm,
+    "MPNetSelfAttention": mpnet_attention,
+    "NewGELUActivation": _new_gelu,
+}
+"""By the names of transformers' classes."""
