@@ -31,7 +31,7 @@ exactly (glibc before 2.38, whose memalign asks for more than the hole that it l
 CPU = torch.device("cpu")
 LAYERS = ("num_hidden_layers", "n_layer")
 """The keys of config.json that hold the number of blocks."""
-FEW = (2, 4)
+FEW = (4, 6)
 """Of more blocks than the last, these are traced: every further one saves as much as the one before. The peak's
 temporaries may differ by a hundredth."""
 

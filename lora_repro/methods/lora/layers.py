@@ -107,7 +107,7 @@ class LoRALinear(nn.Module):
         dtype = dtype_of_products(x)
         if dtype is None or (self.training and any(update.has_dropout for update in self.updates.values())):
             return self._in_steps(x)
-        weight = self.base.weight if isinstance(self.base, Conv1D) else self.base.weight.T
+        weight = self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
         lows = [Low(u.lora_A, u.lora_B, u.scaling, self.parts[role]) for role, u in self.updates.items()]
         return lora_product(x.to(dtype), weight, self.base.bias, lows)
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from lora_repro.models.arch import Part
 
@@ -21,18 +22,18 @@ class Low(NamedTuple):
 
 def lora_product(
     x: Float[Tensor, "*batch d_in"],
-    W: Float[Tensor, "d_in d_out"],
+    W: Float[Tensor, "d_out d_in"],
     bias: Float[Tensor, " d_out"] | None,
     updates: list[Low],
 ) -> Float[Tensor, "*batch d_out"]:
-    """Returns x W + b + s x A^T B^T, each update added to its own features.
+    """Returns x W^T + b + s x A^T B^T, each update added to its own features.
 
     Everything is multiplied in the dtype of x. A, with its scale, and B are rounded to it once. The update is added
     before the sum is rounded, not after.
 
     Args:
         x: The layer's input, kept once for all updates.
-        W: The layer's weight, as it stands behind x.
+        W: The layer's weight.
         bias: Its bias.
         updates: The updates.
     """
@@ -43,9 +44,9 @@ def lora_product(
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, bias: Tensor | None, layout: Any, *AB: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        W = W.to(x.dtype)
-        out = rows @ W if bias is None else torch.addmm(bias.to(x.dtype), rows, W)
+        W, bias = W.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        whole = F.linear(x, W, bias)
+        rows, out = x.reshape(-1, x.shape[-1]), whole.view(-1, whole.shape[-1])
         kept = []
         for (scaling, part), A, B in zip(layout, AB[::2], AB[1::2], strict=True):
             A, B = (A * scaling).to(x.dtype), B.to(x.dtype)
@@ -57,7 +58,7 @@ class _Product(torch.autograd.Function):
             kept += [A, B, low]
         ctx.save_for_backward(rows, W, *kept)
         ctx.layout, ctx.shape, ctx.dtypes = layout, x.shape, [tensor.dtype for tensor in AB]
-        return out.view(*x.shape[:-1], -1)
+        return whole
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -65,7 +66,7 @@ class _Product(torch.autograd.Function):
         (g,) = gradients
         g = g.reshape(-1, g.shape[-1])
         needs_x, needs_W, needs_bias, _, *needs = ctx.needs_input_grad
-        dx = g @ W.t() if needs_x else None
+        dx = g @ W if needs_x else None
         found: list[Tensor | None] = []
         for index, (scaling, part) in enumerate(ctx.layout):
             A, B, low = kept[3 * index : 3 * index + 3]
@@ -76,7 +77,7 @@ class _Product(torch.autograd.Function):
             needs_A, needs_B = needs[2 * index : 2 * index + 2]
             found.append((g_low.t() @ rows).to(ctx.dtypes[2 * index]).mul_(scaling) if needs_A else None)
             found.append((low.t() @ mine).t().to(ctx.dtypes[2 * index + 1]) if needs_B else None)
-        dW = rows.t() @ g if needs_W else None
+        dW = g.t() @ rows if needs_W else None
         d_bias = g.sum(0) if needs_bias else None
         return dx.view(ctx.shape) if dx is not None else None, dW, d_bias, None, *found
 
