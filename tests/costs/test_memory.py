@@ -101,8 +101,10 @@ def saved_by_torch(model: nn.Module, arch: Arch, batch: Batch) -> int:
 
 
 def missed(model: nn.Module, arch: Arch, batch: Batch) -> int:
-    """Returns the bytes that fake tensors miss: torch takes the mean and the deviation that a LayerNorm keeps of each
-    position for bf16 if its input is; beside weights in fp32 they are fp32."""
+    """Returns the bytes of what a LayerNorm of bf16 with weights in fp32 keeps in fp32, and on fake tensors in bf16.
+
+    These are the mean and the deviation of each position.
+    """
     positions = []
     for module in model.modules():
         if isinstance(module, nn.LayerNorm) and torch.float32 in (module.weight.dtype, module.bias.dtype):
