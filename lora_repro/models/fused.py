@@ -96,6 +96,11 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv, d_mask, None, None, None
 
 
+def _rounded_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rounds a mask; fp32's lowest number would become -inf, and a row whose keys are all masked NaN."""
+    return mask if mask.dtype is dtype else mask.to(dtype).clamp(min=torch.finfo(dtype).min)
+
+
 def _scaled(a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """Returns scaling a b, rounded once."""
     return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scaling)
@@ -138,7 +143,7 @@ def attention(
     if is_fused(query):
         query, key, value = (tensor.bfloat16() for tensor in (query, key, value))
         if mask is not None:
-            mask = mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
+            mask = _rounded_mask(mask, query.dtype).expand(*query.shape[:3], key.shape[2])
         return _Attention.apply(query, key, value, mask, scaling, dropout, rotation), None  # pyright: ignore[reportReturnType]
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -200,7 +205,7 @@ def mpnet_attention(
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Float[Tensor, "*batch d"], weight: Float[Tensor, " d"], eps: float) -> Tensor:
-        normed = x.float()
+        normed = x.to(torch.float32, copy=True)
         mean_square = torch.linalg.vector_norm(normed, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean_square.add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
@@ -209,7 +214,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight, scale = ctx.saved_tensors
-        normed, g = x.float().mul_(scale), gradients[0].float()
+        normed, g = (tensor.to(torch.float32, copy=True) for tensor in (x, gradients[0]))
+        normed.mul_(scale)
         d_weight = (g * normed).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
         g.mul_(weight)
         shared = torch.linalg.vecdot(g, normed).div_(x.shape[-1]).unsqueeze(-1)

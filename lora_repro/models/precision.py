@@ -92,7 +92,7 @@ def _layer_norm(norm: nn.LayerNorm, input: Tensor) -> Tensor:
     """Takes bf16 beside weights in bf16 or fp32, which CPUs do in one pass; autocast on GPUs computes it in fp32."""
     x, weight, bias = in_stream(input), norm.weight, norm.bias
     if x.dtype is torch.float32 or (bias is not None and bias.dtype is not weight.dtype):
-        weight, bias = weight.float(), bias.float() if bias is not None else None
+        weight, bias = (tensor.float() if tensor is not None else None for tensor in (weight, bias))
     return in_stream(F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps))
 
 

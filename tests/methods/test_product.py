@@ -1,0 +1,202 @@
+"""LoRA's product as one step of autograd: its gradients, its roundings, and when it is not taken."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lora_repro.methods.lora.config import Start
+from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate
+from lora_repro.methods.lora.product import Low, lora_product
+from lora_repro.models.arch import Part
+
+PARTS: dict[str, list[Part | None]] = {
+    "whole": [None],
+    "two updates of the whole": [None, None],
+    "v of GPT-2's q, k and v": [Part(2, 3)],
+    "q and v, one after the other": [Part(0, 3), Part(2, 3)],
+    "q, k and v, interleaved by head": [Part(0, 3, 2), Part(1, 3, 2), Part(2, 3, 2)],
+}
+D_IN, D_OUT = 5, 12
+INPUTS: dict[str, Callable[[], Tensor]] = {
+    "matrix": lambda: torch.randn(4, D_IN, dtype=torch.float64),
+    "batch": lambda: torch.randn(2, 3, D_IN, dtype=torch.float64),
+    "transposed": lambda: torch.randn(3, 2, D_IN, dtype=torch.float64).transpose(0, 1),
+    "every other feature": lambda: torch.randn(2, 3, 2 * D_IN, dtype=torch.float64)[..., ::2],
+    "one position": lambda: torch.randn(2, 3, D_IN, dtype=torch.float64)[:, :1],
+    "one row": lambda: torch.randn(D_IN, dtype=torch.float64),
+}
+
+
+def width(part: Part | None) -> int:
+    return D_OUT if part is None else D_OUT // part.of
+
+
+def expected(x: Tensor, W: Tensor, bias: Tensor | None, lows: list[Low]) -> Tensor:
+    """The sum as the paper writes it: W + s B A, its rows at the features of each part."""
+    W = W.clone()
+    for low in lows:
+        dW = low.scaling * low.B @ low.A
+        if low.part is None:
+            W = W + dW
+        else:
+            rows = torch.arange(D_OUT).unflatten(0, (low.part.groups, low.part.of, -1))[:, low.part.position].flatten()
+            W = W.index_add(0, rows, dW)
+    return x @ W.T + (0 if bias is None else bias)
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("kind", INPUTS)
+def test_product_and_gradients_are_those_of_W_plus_s_B_A(kind: str, parts: str) -> None:
+    torch.manual_seed(0)
+    x = INPUTS[kind]().requires_grad_()
+    W, bias = torch.randn(D_OUT, D_IN, dtype=torch.float64), torch.randn(D_OUT, dtype=torch.float64)
+    given = [x, W.requires_grad_(), bias.requires_grad_()]
+    for part in PARTS[parts]:
+        given += [
+            torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, D_IN), (width(part), 2))
+        ]
+
+    def lows(AB: tuple[Tensor, ...]) -> list[Low]:
+        return [Low(A, B, 0.7, part) for A, B, part in zip(AB[::2], AB[1::2], PARTS[parts], strict=True)]
+
+    def ours(x: Tensor, W: Tensor, bias: Tensor, *AB: Tensor) -> Tensor:
+        return lora_product(x, W, bias, lows(AB))
+
+    found = ours(*given)
+    assert torch.allclose(found, expected(x, W, bias, lows(tuple(given[3:]))), rtol=1e-12)
+    assert torch.autograd.gradcheck(ours, given)
+
+
+@pytest.mark.parametrize("trained", ["x", "W", "bias", "A", "B"])
+def test_each_gradient_is_computed_alone_and_no_other(trained: str) -> None:
+    torch.manual_seed(0)
+    tensors = {"x": (3, D_IN), "W": (D_OUT, D_IN), "bias": (D_OUT,), "A": (2, D_IN), "B": (6, 2)}
+    made = {
+        name: torch.randn(shape, dtype=torch.float64, requires_grad=name == trained) for name, shape in tensors.items()
+    }
+
+    def ours(tensor: Tensor) -> Tensor:
+        now = made | {trained: tensor}
+        return lora_product(now["x"], now["W"], now["bias"], [Low(now["A"], now["B"], 2.0, Part(1, 2))])
+
+    assert torch.autograd.gradcheck(ours, made[trained])
+    ours(made[trained]).sum().backward()
+    assert [name for name, tensor in made.items() if tensor.grad is not None] == [trained]
+
+
+@pytest.mark.parametrize("gradient", ["expanded", "transposed", "every other"])
+def test_a_gradient_that_is_not_contiguous_counts_in_full(gradient: str) -> None:
+    """Such gradients come from sum(), transposes and slices; kernels that took them for contiguous were wrong."""
+    torch.manual_seed(0)
+    x, W = torch.randn(2, 3, D_IN, requires_grad=True), torch.randn(D_OUT, D_IN)
+    A, B = torch.randn(2, D_IN, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+    g = {
+        "expanded": torch.randn(()).expand(2, 3, D_OUT),
+        "transposed": torch.randn(3, 2, D_OUT).transpose(0, 1),
+        "every other": torch.randn(2, 3, 2 * D_OUT)[..., ::2],
+    }[gradient]
+    assert not g.is_contiguous()
+    lows = [Low(A, B, 0.5, Part(1, 3))]
+    ours = torch.autograd.grad(lora_product(x, W, None, lows), (x, A, B), g)
+    theirs = torch.autograd.grad(expected(x, W, None, lows), (x, A, B), g.contiguous())
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
+
+
+def layer(parts: list[Part | None], dropout: float = 0.0, conv: bool = False, freeze_A: bool = False) -> LoRALinear:
+    torch.manual_seed(1)
+    base = Conv1D(48, 32) if conv else nn.Linear(32, 48)
+    nn.init.normal_(base.bias)
+    base.requires_grad_(False)
+    updates = {}
+    for index, part in enumerate(parts):
+        d_out = 48 if part is None else 48 // part.of
+        update = LoRAUpdate(32, d_out, 4, 0.5, Start(0), f"layers.{index}.q", dropout, freeze_A)
+        nn.init.normal_(update.lora_B, std=0.2)
+        updates[f"m{index}"] = update
+    return LoRALinear(base, updates, {f"m{index}": part for index, part in enumerate(parts)})
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("freeze_A", [False, True])
+def test_in_fp32_the_layer_equals_its_single_steps(parts: str, conv: bool, freeze_A: bool) -> None:
+    lora = layer(PARTS[parts], conv=conv, freeze_A=freeze_A)
+    lora.base.bias.requires_grad_()
+    x = torch.randn(2, 7, 32, requires_grad=True)
+    trained = [x, *(parameter for parameter in lora.parameters() if parameter.requires_grad)]
+    outs = [lora(x), lora._in_steps(x)]
+    assert len(trained) == 2 + len(PARTS[parts]) * (1 if freeze_A else 2)
+    assert type(outs[0].grad_fn).__name__ == "_ProductBackward" != type(outs[1].grad_fn).__name__
+    ours, theirs = (torch.autograd.grad(out.square().sum(), trained) for out in outs)
+    assert torch.allclose(*outs, atol=1e-5)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("conv", [False, True])
+def test_in_bf16_results_are_within_bf16s_rounding_of_float64(parts: str, conv: bool) -> None:
+    """Operands and results are rounded by 2^-9 at most, sums are in fp32: under 1 % of the norm, every gradient."""
+    lora = layer(PARTS[parts], conv=conv)
+    lora.base.to(torch.bfloat16)
+    exact = deepcopy(lora).double()
+    x = torch.randn(4, 9, 32).bfloat16()
+    g = torch.randn(4, 9, 48).bfloat16()
+    results = []
+    for module, kind in ((lora, torch.bfloat16), (exact, torch.float64)):
+        inner = x.to(kind).requires_grad_()
+        trained = [inner, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=module is lora):
+            out = module(inner)
+        results.append([out, *torch.autograd.grad(out, trained, g.to(kind))])
+    assert {tensor.dtype for tensor in results[0][2:]} == {torch.float32}  # what is trained, and its gradients
+    for ours, true in zip(*results, strict=True):
+        assert (ours.double() - true).norm() < 0.01 * true.norm()
+
+
+@pytest.mark.parametrize("kind", [None, torch.bfloat16])
+def test_dropout_takes_single_steps_in_training_alone_each_update_with_a_mask_of_its_own(
+    kind: torch.dtype | None,
+) -> None:
+    """Two updates of the same A and B differ where their masks do; at p = 1/2 what is kept is doubled."""
+    lora = layer([Part(0, 2), Part(1, 2)], dropout=0.5)
+    first, second = lora.updates.values()
+    second.load_state_dict(first.state_dict())
+    lora.base.weight.data.zero_()
+    lora.base.bias.data.zero_()
+    x = torch.ones(64, 32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind is not None):
+        trained, scored = lora.train()(x), lora.eval()(x)
+    assert type(scored.grad_fn).__name__ == "_ProductBackward" != type(trained.grad_fn).__name__
+    assert torch.equal(scored[:, :24], scored[:, 24:])
+    assert not torch.isclose(trained[:, :24], trained[:, 24:]).all(1).any()
+    assert not torch.isclose(trained[0], trained[1]).all()
+    spread = trained.float().std(0) / 64**0.5
+    assert ((trained.float().mean(0) - scored[0].float()).abs() < 4 * spread + 0.02).all()
+
+
+def test_dropouts_gradient_passes_through_the_mask_of_the_forward_pass() -> None:
+    """An input that the mask sets to zero gets no gradient through A (a fused kernel once gave it one)."""
+    lora = layer([None], dropout=0.5).train()
+    lora.base.weight.data.zero_()
+    x = torch.ones(16, 32, requires_grad=True)
+    torch.manual_seed(3)
+    (dx,) = torch.autograd.grad(lora(x).sum(), x)
+    torch.manual_seed(3)
+    kept = nn.functional.dropout(torch.ones(16, 32), 0.5)
+    through_A = lora.updates["m0"].delta_W().sum(0)
+    assert 0.3 < (kept == 0).float().mean() < 0.7 and torch.allclose(dx, kept * through_A, atol=1e-5)
+
+
+def test_a_layer_stored_in_bf16_computes_in_fp32_what_it_computes_merged() -> None:
+    lora = layer([Part(0, 3), Part(2, 3)])
+    x = torch.randn(5, 32)
+    assert torch.allclose(lora(x), lora.merged()(x), atol=1e-5)
+    lora.base.to(torch.bfloat16)
+    assert lora(x).dtype is torch.float32
+    out = lora(x)
+    lora.base.float()
+    assert torch.allclose(out, lora._in_steps(x), atol=1e-5)
