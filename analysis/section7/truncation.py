@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from analysis.section7.subspace import svd
 from analysis.section7.update import Update
+from lora_repro.config.identity import NUMERICS_VERSION, numerics_of
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError, RunFailedError
@@ -79,7 +80,8 @@ def truncate(folder: Path, keep: Sequence[int] | None, settings: Settings) -> Tr
     Raises:
         MissingInputError: If the run is not finished, or did not keep its weights.
         InputError: If its method changes no matrix.
-        RunFailedError: If the whole run, scored again on the same machine, has other metrics than its record.
+        RunFailedError: If the whole run, scored again on the same machine by the same numerics, has other metrics than
+            its record.
     """
     result = finished(folder)
     run = run_of(result)
@@ -95,7 +97,7 @@ def truncate(folder: Path, keep: Sequence[int] | None, settings: Settings) -> Tr
         matrices = _changes(rescorer.parameter, rescorer.trained, run, settings)
     rank = max(len(matrix.squares) for matrix in matrices)
     whole = rescorer.score({})
-    notes = _check(result, whole, rescorer.machine)
+    notes = _check(result, whole, rescorer.machine, numerics_of(run, result["run_id"]))
     total = sum(matrix.squares.sum() for matrix in matrices)
     cuts = []
     keeps = sorted({min(k, rank) for k in keep}) if keep is not None else _default(rank)
@@ -192,8 +194,10 @@ def _default(rank: int) -> list[int]:
     return [0, *(2**power for power in range((rank - 1).bit_length())), rank]
 
 
-def _check(result: Mapping[str, Any], whole: Mapping[str, float], machine: Mapping[str, Any]) -> list[str]:
-    """Compares the whole run, scored again, with its record.
+def _check(
+    result: Mapping[str, Any], whole: Mapping[str, float], machine: Mapping[str, Any], numerics: int | None
+) -> list[str]:
+    """Compares the whole run, scored again here on `machine`, with its record, which `numerics` computed.
 
     Raises:
         RunFailedError: If they differ where they must be the same to the bit.
@@ -211,11 +215,13 @@ def _check(result: Mapping[str, Any], whole: Mapping[str, float], machine: Mappi
     differs = [f"{key} {then.get(key)}, here {value}" for key, value in machine.items() if then.get(key) != value]
     key = max(away, key=lambda key: away[key])
     what = f"{result['run_id']}, scored again without a cut, differs from its record by up to {away[key]:.2g} ({key})"
-    if not differs:
+    made = [] if numerics == NUMERICS_VERSION else [f"by earlier code (numerics {numerics}, here {NUMERICS_VERSION})"]
+    made += [f"elsewhere: {'; '.join(differs)}"] if differs else []
+    if not made:
         raise RunFailedError(
             f"{what}, on the machine that made it.\nSomebody changed its files, or the code: compute the run again."
         )
-    return [f"{what}; it was made elsewhere: {'; '.join(differs)}."]
+    return [f"{what}; it was made {' and '.join(made)}."]
 
 
 def _stays(run: Run) -> str:

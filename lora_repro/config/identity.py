@@ -47,9 +47,10 @@ def id_fields(value: Any) -> Any:
     return entering
 
 
-def fingerprint(value: Any) -> str:
-    """Returns the first ten hex digits of the sha256 over `id_fields` and NUMERICS_VERSION."""
-    text = json.dumps({"numerics_version": NUMERICS_VERSION, "run": id_fields(value)}, sort_keys=True)
+def fingerprint(value: Any, numerics: int | None = None) -> str:
+    """Returns the first ten hex digits of the sha256 over `id_fields` and the numerics version, else this code's."""
+    version = NUMERICS_VERSION if numerics is None else numerics
+    text = json.dumps({"numerics_version": version, "run": id_fields(value)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -78,9 +79,19 @@ def _number(declared: Field) -> type[int] | type[float] | None:
     return next((option for option in options if option in (int, float)), None)
 
 
-def run_id(run: "Run") -> str:
-    """Returns a readable prefix and the fingerprint. It needs no weights, no data and no path."""
-    return f"{run.model.name}-{run.task.name}-{run.method.label}-s{run.seed}-{fingerprint(run)}"
+def run_id(run: "Run", numerics: int | None = None) -> str:
+    """Returns a readable prefix and the fingerprint. It needs no weights, no data and no path.
+
+    Args:
+        run: The configuration.
+        numerics: The numerics version of the code that computes it; None: of this code.
+    """
+    return f"{run.model.name}-{run.task.name}-{run.method.label}-s{run.seed}-{fingerprint(run, numerics)}"
+
+
+def numerics_of(run: "Run", name: str) -> int | None:
+    """Returns the numerics version, this code's or an earlier one, under which a run has an id; None if under none."""
+    return next((version for version in range(NUMERICS_VERSION, 0, -1) if run_id(run, version) == name), None)
 
 
 def run_name(folder: Path) -> str:

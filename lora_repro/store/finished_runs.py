@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro.config.catalogue import group_names
-from lora_repro.config.identity import RUN_ID, run_id
+from lora_repro.config.identity import RUN_ID, numerics_of, run_id
 from lora_repro.config.schema import Run, TrainConfig, load_group
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, no_such_choice, shown
 from lora_repro.methods import METHODS
@@ -73,13 +73,16 @@ def finished(folder: Path, command: str = "") -> dict[str, Any]:
 
 
 def run_of(result: Mapping[str, Any]) -> Run:
-    """Returns the typed configuration in a result.json. Neither weights nor data are needed.
+    """Returns the typed configuration in a result.json, of an earlier numerics version too.
+
+    Neither weights nor data are needed.
 
     Args:
         result: What `read_result` found.
 
     Raises:
-        InputError: If this version has no such task, method or field, or the run would have another id here.
+        InputError: If this version has no such task, method or field, or the run has its id under no numerics version
+            up to this one.
     """
     name, config = result["run_id"], result["config"]
     task, method = (str(config.get(group, {}).get("name")) for group in ("task", "method"))
@@ -95,7 +98,7 @@ def run_of(result: Mapping[str, Any]) -> Run:
         }
         run = Run(seed=config["seed"], **parts)
         run.method.check(run.arch)  # the id holds the model's digest and not its shapes
-        found = run_id(run)
+        numerics, found = numerics_of(run, name), run_id(run)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except (OmegaConfBaseException, KeyError, TypeError, AttributeError, ArithmeticError) as error:
@@ -103,7 +106,7 @@ def run_of(result: Mapping[str, Any]) -> Run:
             f"{name}: its configuration does not fit this version ({str(error).splitlines()[0]}).\n"
             "Read it with the version that its provenance names, or compute the run again."
         ) from error
-    if found != name:
+    if numerics is None:
         raise InputError(
             f"{name}: its configuration has the id {found} here; another version wrote it.\n"
             "Read it with the version that its provenance names, or compute the run again."

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_repro.config.compose import compose
-from lora_repro.config.identity import fingerprint, run_id
+from lora_repro.config.identity import NUMERICS_VERSION, fingerprint, numerics_of, run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Run, TrainConfig
 from lora_repro.config.settings import ComputeConfig, LogConfig, PathsConfig
@@ -26,19 +26,28 @@ def id_of(*overrides: str) -> str:
 
 
 GOLDEN_IDS = {
-    "": "minilm-movies-lora-r8-qv-s0-39297d46f6",
-    "method.r=1 seed=3": "minilm-movies-lora-r1-qv-s3-32aa4e6fc1",
-    "method=full": "minilm-movies-full-s0-5658d13807",
-    "method=head_only": "minilm-movies-head_only-s0-82c6ec14eb",
-    "model=tiny_bert task=generated": "tiny_bert-generated-lora-r8-qv-s0-a94656a8e2",
-    "model=tiny_bert task=generated method=full train.dtype=bf16": "tiny_bert-generated-full-s0-38176fe246",
-    "task=amazon task.train_size=100 train.max_steps=7": "minilm-amazon-lora-r8-qv-s0-abfc3fda89",
+    "": "minilm-movies-lora-r8-qv-s0-94d04bfbc2",
+    "method.r=1 seed=3": "minilm-movies-lora-r1-qv-s3-0866e5c261",
+    "method=full": "minilm-movies-full-s0-401990fc9d",
+    "method=head_only": "minilm-movies-head_only-s0-264b120f04",
+    "model=tiny_bert task=generated": "tiny_bert-generated-lora-r8-qv-s0-e3a4c85f96",
+    "model=tiny_bert task=generated method=full train.dtype=bf16": "tiny_bert-generated-full-s0-cc00570602",
+    "task=amazon task.train_size=100 train.max_steps=7": "minilm-amazon-lora-r8-qv-s0-d2a26f4df1",
 }
 
 
 @pytest.mark.parametrize("line", GOLDEN_IDS)
 def test_ids_never_change(line: str) -> None:
     assert id_of(*line.split()) == GOLDEN_IDS[line]
+
+
+def test_an_id_tells_which_numerics_version_computed_its_run() -> None:
+    """Also one of before: records keep the id that they were written with."""
+    run = resolve(compose([])).run
+    assert numerics_of(run, GOLDEN_IDS[""]) == NUMERICS_VERSION == 2
+    assert numerics_of(run, "minilm-movies-lora-r8-qv-s0-39297d46f6") == 1
+    assert numerics_of(run, GOLDEN_IDS["method.r=1 seed=3"]) is None
+    assert numerics_of(run, run_id(run, NUMERICS_VERSION + 1)) is None
 
 
 LORA_DEFAULTS = {

@@ -15,7 +15,7 @@ from torch import nn
 from analysis.__main__ import main
 from analysis.section7.truncation import _added, _changes, _check, _indices, _projected, truncate
 from lora_repro.config.compose import compose
-from lora_repro.config.identity import run_id
+from lora_repro.config.identity import NUMERICS_VERSION, run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.settings import Settings
 from lora_repro.errors import RunFailedError
@@ -223,6 +223,18 @@ def test_a_record_that_its_files_do_not_bear_out_is_refused(trained: dict[str, R
         path.write_text(text)
 
 
+def test_a_record_of_an_earlier_numerics_version_may_differ_and_the_note_says_so() -> None:
+    """Even one made on this very machine; of the same version it is refused."""
+    record = {"run_id": "x", "metrics": {"eval/loss": 0.5}, "provenance": {"threads": 1}}
+    (note,) = _check(record, {"eval/loss": 0.75}, {"threads": 1}, NUMERICS_VERSION - 1)
+    before = f"it was made by earlier code (numerics {NUMERICS_VERSION - 1}, here {NUMERICS_VERSION})"
+    assert "by up to 0.25 (eval/loss)" in note and note.endswith(f"{before}.")
+    (note,) = _check(record, {"eval/loss": 0.75}, {"threads": 2}, NUMERICS_VERSION - 1)
+    assert note.endswith(f"{before} and elsewhere: threads 1, here 2.")
+    with pytest.raises(RunFailedError, match="on the machine that made it"):
+        _check(record, {"eval/loss": 0.75}, {"threads": 1}, NUMERICS_VERSION)
+
+
 @pytest.mark.parametrize(
     ("kept", "words"),
     [
@@ -232,7 +244,7 @@ def test_a_record_that_its_files_do_not_bear_out_is_refused(trained: dict[str, R
 )
 def test_of_what_the_record_lacks_nothing_is_said(kept: list[str], words: str) -> None:
     whole = {"eval/accuracy": 0.5, "eval/loss": 0.75}
-    assert _check({"metrics": {key: whole[key] for key in kept}}, whole, {}) == [words]
+    assert _check({"metrics": {key: whole[key] for key in kept}}, whole, {}, NUMERICS_VERSION) == [words]
 
 
 def test_what_cannot_be_cut_is_refused_in_words(trained: dict[str, Resolved], tmp_path: Path, capsys: Captured) -> None:
