@@ -20,11 +20,11 @@ BATCHES = [[6, 2, 0], [4, 8, 1], [7], [9, 5, 3]]
 SUBSET = [3, 4, 2, 0, 6, 8, 9, 5, 1, 7]
 LOSSES = {
     ("lora", "fp32"): [0.707339, 0.68921],
-    ("lora", "bf16"): [0.707372, 0.689206],
+    ("lora", "bf16"): [0.707619, 0.689127],
     ("full", "fp32"): [0.715, 0.687737],
-    ("full", "bf16"): [0.714908, 0.687767],
+    ("full", "bf16"): [0.714962, 0.687753],
     ("head_only", "fp32"): [0.707059, 0.689463],
-    ("head_only", "bf16"): [0.707054, 0.689493],
+    ("head_only", "bf16"): [0.707305, 0.689417],
 }
 
 OTHER = {
@@ -36,7 +36,7 @@ OTHER_LOSSES = {"rating": [2.11898, 1.9038], "text": [4.0275, 4.03406], "label w
 
 
 def test_this_is_the_version_of_the_numbers_below() -> None:
-    assert NUMERICS_VERSION == 1
+    assert NUMERICS_VERSION == 2
 
 
 def test_the_start_of_A() -> None:
