@@ -92,7 +92,7 @@ def write(
         config: More keys of the configuration.
     """
     torch.manual_seed(0)
-    sizes = DECODERS.get(family) or READ.get(family) or SIZES[family]
+    sizes = DECODERS.get(family) or READ.get(family) or SIZES.get(family, {})
     given = (
         dict(vocab_size=ROWS, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.5) | sizes | config
     )

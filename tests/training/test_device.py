@@ -1,5 +1,6 @@
 """Where a run is computed. There is no GPU here: what CUDA would say is put in its place."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -58,3 +59,22 @@ def test_a_gpu_that_another_process_has_taken_is_left_to_it(
 def test_a_single_gpu_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert device._own() == "cuda:0"
+
+
+def test_huge_pages_are_asked_for_without_changing_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where the system has no list of its memory, or no heap in it."""
+    held = torch.arange(3 * 2**20)
+    x = torch.randn(64, 64)
+    product = x @ x
+    device.use_huge_pages()
+    assert torch.equal(held, torch.arange(3 * 2**20)) and torch.equal(x @ x, product)
+    asked: list[object] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_: asked.append(1))
+    for content in (None, "", "7f00-7f01 rw-p 0 00:00 0 [stack]\n", "200000-200000 rw-p 0 00:00 0 [heap]\n"):
+        path = tmp_path / "maps"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        monkeypatch.setattr(device, "Path", lambda _, path=path: path)
+        device.use_huge_pages()
+    assert asked == []
