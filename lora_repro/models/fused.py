@@ -85,7 +85,7 @@ class _Attention(torch.autograd.Function):
         if needs_q or needs_k or needs_mask:
             dp = torch.bmm(g, v.transpose(1, 2))
             dp = dp.float() if keep is None else dp.float().mul_(keep)
-            d_scores = torch._softmax_backward_data(dp, p.float(), -1, torch.float32)
+            d_scores = torch.ops.aten._softmax_backward_data(dp, p.float(), -1, torch.float32)
             d_mask = d_scores.view(*ctx.shape[:3], -1) if needs_mask else None
             d_scores = d_scores.to(p.dtype)
             dq = _scaled(d_scores, k, ctx.scaling).view(ctx.shape) if needs_q else None
@@ -138,17 +138,17 @@ def attention(
         dropout: Of the probabilities.
         rotation: Cosine and sine of rotary positions, by which queries and keys are rotated first.
     """
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = attention_mask
     if is_fused(query):
         query, key, value = (tensor.bfloat16() for tensor in (query, key, value))
         if mask is not None:
             mask = _rounded_mask(mask, query.dtype).expand(*query.shape[:3], key.shape[2])
-        return _Attention.apply(query, key, value, mask, scaling, dropout, rotation), None  # pyright: ignore[reportReturnType]
+        return _Attention.apply(query, key, value, mask, scale, dropout, rotation), None  # pyright: ignore[reportReturnType]
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    scores = torch.matmul(query, key.transpose(2, 3)) * scale
     scores = scores if mask is None else scores + mask
     p = F.dropout(F.softmax(scores, -1, dtype=torch.float32).to(query.dtype), dropout)
     return torch.matmul(p, value).transpose(1, 2).contiguous(), None
@@ -198,7 +198,7 @@ def mpnet_attention(
     mask = position_bias[..., : q.shape[2], :]
     if attention_mask is not None:
         mask = mask + attention_mask[..., : q.shape[2], :]
-    out, _ = attention(module, q, k, v, mask, dropout=module.dropout.p if module.training else 0.0)
+    out = attention(module, q, k, v, mask, dropout=module.dropout.p if module.training else 0.0)[0]
     return (module.o(out.flatten(2)),)
 
 

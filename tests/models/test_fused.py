@@ -64,19 +64,20 @@ MASKS: dict[str, Tensor | None] = {
 @pytest.mark.parametrize("queries", [KEYS, 1])
 def test_attention_and_its_gradients_are_those_of_float64(queries: int, kv_heads: int, mask: str) -> None:
     torch.manual_seed(0)
-    q, k, v = in_bf16(2, HEADS, queries, WIDTH), *(in_bf16(2, kv_heads, KEYS, WIDTH) for _ in range(2))
+    q = in_bf16(2, HEADS, queries, WIDTH)
+    k, v = (in_bf16(2, kv_heads, KEYS, WIDTH) for _ in range(2))
     added = MASKS[mask]
     added = None if added is None else added[:, :, -queries:]
     g = in_bf16(2, queries, HEADS, WIDTH)
     compare(q, k, v, added, g)
 
 
-def compare(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, g: Tensor, **given: Any) -> None:
+def compare(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, g: Tensor, scaling: float = WIDTH**-0.5) -> None:
     ours = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
     true = [tensor.detach().double().requires_grad_() for tensor in (q, k, v)]
     with torch.autocast("cpu", torch.bfloat16):
-        out, _ = attention(nn.Module(), *ours, mask, **given)
-    expected = dense(*true, None if mask is None else mask.double(), given.get("scaling", WIDTH**-0.5))
+        out, _ = attention(nn.Module(), ours[0], ours[1], ours[2], mask, scaling)
+    expected = dense(true[0], true[1], true[2], None if mask is None else mask.double(), scaling)
     assert out.dtype is torch.bfloat16 and close(out, expected)
     found = torch.autograd.grad(out, ours, g)
     for a, b in zip(found, torch.autograd.grad(expected, true, g.double()), strict=True):
@@ -138,7 +139,8 @@ def test_a_trained_bias_of_positions_gets_its_gradient() -> None:
 def test_rotation_is_that_of_transformers_in_float64(kv_heads: int, start: int) -> None:
     """At positions of every size: angles are computed in fp32, and only their sines and cosines are rounded."""
     torch.manual_seed(0)
-    q, k, v = in_bf16(2, HEADS, KEYS, WIDTH), *(in_bf16(2, kv_heads, KEYS, WIDTH) for _ in range(2))
+    q = in_bf16(2, HEADS, KEYS, WIDTH)
+    k, v = (in_bf16(2, kv_heads, KEYS, WIDTH) for _ in range(2))
     g, positions = in_bf16(2, KEYS, HEADS, WIDTH), torch.arange(start, start + KEYS)[None]
     rotary = LlamaRotaryEmbedding(LlamaConfig(hidden_size=HEADS * WIDTH, num_attention_heads=HEADS))
     with torch.autocast("cpu", torch.bfloat16):
@@ -148,9 +150,11 @@ def test_rotation_is_that_of_transformers_in_float64(kv_heads: int, start: int) 
     ours = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
     true = [tensor.detach().double().requires_grad_() for tensor in (q, k, v)]
     with torch.autocast("cpu", torch.bfloat16):
-        out, _ = attention(nn.Module(), *ours, CAUSAL, rotation=(cos.unsqueeze(1), sin.unsqueeze(1)))
+        out, _ = attention(
+            nn.Module(), ours[0], ours[1], ours[2], CAUSAL, rotation=(cos.unsqueeze(1), sin.unsqueeze(1))
+        )
     rotated = apply_rotary_pos_emb(true[0], true[1], cos.double(), sin.double())
-    expected = dense(*rotated, true[2], CAUSAL.double(), WIDTH**-0.5)
+    expected = dense(rotated[0], rotated[1], true[2], CAUSAL.double(), WIDTH**-0.5)
     assert close(out, expected)
     for a, b in zip(torch.autograd.grad(out, ours, g), torch.autograd.grad(expected, true, g.double()), strict=True):
         assert close(a, b)

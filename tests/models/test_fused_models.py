@@ -21,7 +21,7 @@ from lora_repro.training.train import build
 CPU = torch.device("cpu")
 ROWS = list(range(16))
 SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
-FAMILIES: dict[str, dict[str, object]] = {
+FAMILIES: dict[str, dict[str, int]] = {
     "bert": {},
     "roberta": dict(max_position_embeddings=130),
     "mpnet": SIZES | dict(max_position_embeddings=130, relative_attention_num_buckets=32),
@@ -55,8 +55,14 @@ def prepare(request: pytest.FixtureRequest, tiny: Compose, tmp_path: Path, monke
     monkeypatch.setattr("lora_repro.models.precision.has_fast_bf16", lambda device: True)
     family: str = request.param
     folder = tmp_path / "base"
-    given = dict(initializer_range=0.1) | FAMILIES[family]
-    write(folder, family, words_tokenizer(pad_token="[PAD]"), {"pad_token_id": 0}, **given)
+    write(
+        folder,
+        family,
+        words_tokenizer(pad_token="[PAD]"),
+        {"pad_token_id": 0},
+        initializer_range=0.1,
+        **FAMILIES[family],
+    )
 
     def made(dtype: Dtype, *overrides: str) -> Prepared:
         local = ("model=local", f"paths.model={folder}", "preset@train=tiny_llama", f"train.dtype={dtype.value}")
