@@ -93,7 +93,7 @@ def test_a_run_starts_from_what_another_one_trained(small: Compose, task: str) -
     run_job(first)
     name = run_id(resolve(first).run)
     start = resolve(small(*INIT[task], f"train.init_from={name}", "train.epochs=1", "seed=1"))
-    model, origin = assemble(start, CPU)
+    model, origin, _ = assemble(start, CPU)
     saved = load_file(next((Record(first.paths.outputs, name).folder / "adapter").glob("*.safetensors")))
     B = next(value for key, value in saved.items() if "lora_B" in key)
     assert origin is not None and any(torch.equal(parameter, B) for parameter in model.parameters())
