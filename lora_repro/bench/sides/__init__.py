@@ -21,9 +21,9 @@ SIDES = {
     "best": Side(
         "PEFT at its best",
         "is PEFT in a plain loop with all that a clever user would do: frozen weights in bf16 and autocast where the "
-        "hardware multiplies in bf16 (else fp32), the same batches of like length and the same allocator settings as "
-        "lora_repro, eager attention on CPUs, no casts of PEFT's own, fused AdamW, foreach clipping, and a language "
-        "model's vocabulary multiplied out at the label's tokens only.",
+        "hardware multiplies in bf16 (else fp32), the same batches of like length as lora_repro, eager attention on "
+        "CPUs, no casts of PEFT's own, fused AdamW, foreach clipping, and a language model's vocabulary multiplied out "
+        "at the label's tokens only. lora_repro's settings of the allocator are not given to it.",
     ),
     "authors": Side(
         "the authors' way",

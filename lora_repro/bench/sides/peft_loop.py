@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from transformers import get_scheduler
 
 from lora_repro.bench.sides import adapters
+from lora_repro.bench.sides.trainer import device_of
 from lora_repro.bench.window import Clock, Found, Work
 from lora_repro.models.precision import has_fast_bf16
 from lora_repro.tasks.encoding import Encoded
@@ -28,8 +29,7 @@ def train(work: Work) -> Found:
     """Trains whole epochs, the first as warm-up."""
     run, split = work.resolved.run, work.split
     settings = run.train
-    device = devices.prepare(work.resolved.settings.compute)
-    torch.use_deterministic_algorithms(False)
+    device = device_of(work.resolved.settings.compute)
     is_bf16 = has_fast_bf16(device)
     devices.reset_peak_memory(device)
     model = prepared(work, torch.bfloat16 if is_bf16 and run.method.name != "full" else torch.float32, device)

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 def by_default(work: Work) -> Found:
     """Trains with Trainer and PEFT as they come; a language model learns all tokens of prompt and label."""
-    device = _device(work.resolved.settings.compute)
+    device = device_of(work.resolved.settings.compute)
     devices.reset_peak_memory(device)
     model = adapters.with_peft(adapters.load(work), work.resolved.run)
     rows = _rows(work.split)
@@ -34,14 +34,15 @@ def by_default(work: Work) -> Found:
 
 def authors(work: Work) -> Found:
     """Trains with loralib's layers on examples of one length; as every step costs the same, one is warm-up enough."""
-    device = _device(work.resolved.settings.compute)
+    device = device_of(work.resolved.settings.compute)
     devices.reset_peak_memory(device)
     model = adapters.with_loralib(adapters.load(work, attention="eager"), work.resolved.run)
     rows = _rows(work.split)
     return _train(work, model, rows, rows, work.resolved.run.train.max_length, 1, device)
 
 
-def _device(compute: ComputeConfig) -> torch.device:
+def device_of(compute: ComputeConfig) -> torch.device:
+    """Returns the device after setting threads, with the allocator as it is: lora_repro's settings are its own."""
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     return torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
