@@ -273,6 +273,7 @@ def _computed_on(result: Mapping[str, Any]) -> str:
         provenance.get("device_class"),
         f"{provenance.get('threads')} CPU thread(s)",
         f"bf16: {provenance['bf16']}" if provenance.get("bf16") else None,
+        "compiled" if provenance.get("compiled") else None,
         *(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions),
     ]
     return ", ".join(part for part in parts if part)

@@ -11,6 +11,7 @@ REASONS = {
     "device_class": "other hardware sums and rounds in another order",
     "settings": "a variable of the environment chose other kernels, which round in another way",
     "bf16": "products are rounded in another way",
+    "compiled": "compiled blocks round less often",
     "versions": "another version may sum, draw or tokenise in another way",
     "commit": "the code may differ",
     "machines_before": "one of them was begun on another machine",

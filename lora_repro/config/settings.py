@@ -74,6 +74,8 @@ class ComputeConfig:
     """auto (a GPU where there is one), cpu, or a torch device such as cuda:1."""
     threads: int | None = None
     """CPU threads (null: torch's choice)."""
+    compile: bool | None = None
+    """Compile the model's blocks with torch.compile (null: where a run is long enough to earn it)."""
     retry_failed: bool = False
     """Let a sweep compute failed runs again."""
 

@@ -5,7 +5,7 @@ as much as the products. Here sums, softmax and norms are computed in fp32 and t
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def fuse(model: nn.Module) -> None:
         config._attn_implementation = NAME
     for module in model.modules():
         if (forward := FORWARDS.get(type(module).__name__)) is not None:
-            module.forward = partial(_where_it_pays, forward, module)
+            module.__class__ = _with_forward(type(module), forward)
 
 
 def is_fused(x: Tensor) -> bool:
@@ -41,9 +41,15 @@ def is_fused(x: Tensor) -> bool:
     return x.device.type == "cpu" and dtype_of_products(x) is torch.bfloat16
 
 
-def _where_it_pays(forward: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    chosen = forward if is_fused(args[0] if args else kwargs["hidden_states"]) else type(module).forward
-    return chosen(module, *args, **kwargs)
+@cache
+def _with_forward(kind: type[nn.Module], fused: Callable[..., Any]) -> type[nn.Module]:
+    """Returns a subclass that computes with a function of this module where `is_fused` says so."""
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        chosen = fused if is_fused(args[0] if args else kwargs["hidden_states"]) else kind.forward
+        return chosen(self, *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"forward": forward})
 
 
 class _Attention(torch.autograd.Function):
@@ -64,7 +70,7 @@ class _Attention(torch.autograd.Function):
         if rotation is not None:
             q, k = _rotated(q, *rotation), _rotated(k, *rotation)
         pairs, (_, _, keys, width) = k.shape[0] * k.shape[1], k.shape
-        q, k, v = (tensor.reshape(pairs, -1, width) for tensor in (q, k, v))
+        q, k, v = (tensor.contiguous().view(pairs, -1, width) for tensor in (q, k, v))
         if mask is not None:
             scores = torch.baddbmm(mask.reshape(pairs, -1, keys), q, k.transpose(1, 2), alpha=scaling)
         else:
@@ -108,11 +114,8 @@ def _scaled(a: Tensor, b: Tensor, scaling: float) -> Tensor:
 
 def _rotated(x: Float[Tensor, "batch heads seq d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "batch heads seq d"]:
     """Rotates the pairs (x_i, x_(i + d/2)), as Llama does."""
-    half = x.shape[-1] // 2
-    out = torch.mul(x, cos, out=torch.empty(x.shape, dtype=x.dtype))
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
+    (a, b), (cos, _), (sin, _) = (tensor.chunk(2, -1) for tensor in (x, cos, sin))
+    return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), -1)
 
 
 def attention(
@@ -173,7 +176,7 @@ def _llama_attention(
     """LlamaAttention.forward with the rotation in the attention."""
     if past_key_values is not None or module.config._attn_implementation != NAME:
         given = (hidden_states, position_embeddings, attention_mask, past_key_values)
-        return type(module).forward(module, *given, **kwargs)
+        return type(module).__base__.forward(module, *given, **kwargs)
     layers = (module.q_proj, module.k_proj, module.v_proj)
     q, k, v = (_heads(layer(hidden_states), module.head_dim) for layer in layers)
     dropout = module.attention_dropout if module.training else 0.0

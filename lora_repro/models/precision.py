@@ -77,8 +77,8 @@ def store_in_bf16(model: nn.Module, method: MethodConfig, bare_embeddings: bool 
         if not parameter.requires_grad and id(parameter) not in fp32:
             parameter.data = parameter.data.bfloat16()
     for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.forward = partial(_layer_norm, module)
+        if type(module) is nn.LayerNorm:
+            module.__class__ = LayerNormInBf16
         elif bare_embeddings and isinstance(module, nn.Embedding) and is_look_up(module):
             module.forward = partial(_embedding_in_bf16, module)
 
@@ -88,12 +88,15 @@ def _embedding_in_bf16(table: nn.Embedding, input: Tensor) -> Tensor:
     return in_stream(rows if scale is None else rows * scale)
 
 
-def _layer_norm(norm: nn.LayerNorm, input: Tensor) -> Tensor:
+class LayerNormInBf16(nn.LayerNorm):
     """Takes bf16 beside weights in bf16 or fp32, which CPUs do in one pass; autocast on GPUs computes it in fp32."""
-    x, weight, bias = in_stream(input), norm.weight, norm.bias
-    if x.dtype is torch.float32 or (bias is not None and bias.dtype is not weight.dtype):
-        weight, bias = (tensor.float() if tensor is not None else None for tensor in (weight, bias))
-    return in_stream(F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns bf16 where products are in bf16."""
+        x, weight, bias = in_stream(input), self.weight, self.bias
+        if x.dtype is torch.float32 or (bias is not None and bias.dtype is not weight.dtype):
+            weight, bias = (tensor.float() if tensor is not None else None for tensor in (weight, bias))
+        return in_stream(F.layer_norm(x, self.normalized_shape, weight, bias, self.eps))
 
 
 def in_stream(x: Tensor) -> Tensor:

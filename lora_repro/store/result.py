@@ -86,6 +86,7 @@ _SHAPE = {
     "provenance.dirty": _or_null(_FLAG),
     "provenance.device_class": _TEXT,
     "provenance.bf16": _or_null(_TEXT),
+    "provenance.compiled": _FLAG,
     "provenance.threads": _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0),
     "provenance.versions": _of(_TEXT, "an object of text"),
     "provenance.machines_before": _Kind(

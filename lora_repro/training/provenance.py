@@ -29,30 +29,33 @@ number itself is recorded.
 """
 
 
-def machine(device: torch.device, dtype: Dtype) -> dict[str, Any]:
+def machine(device: torch.device, dtype: Dtype, compiled: bool = False) -> dict[str, Any]:
     """Returns what decides the exact bits of a run's numbers besides its configuration."""
     return {
         "device_class": _device_class(device),
         "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(device) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
+        "compiled": compiled,
         "torch": metadata.version("torch"),
         "settings": settings() or None,
     }
 
 
-def collect(device: torch.device, dtype: Dtype, budget: Any = None) -> dict[str, Any]:
+def collect(device: torch.device, dtype: Dtype, budget: Any = None, compiled: bool = False) -> dict[str, Any]:
     """Returns commit, versions, device class and threads. Compare times only between runs of one device class.
 
     Args:
         device: Where the run was computed.
         dtype: Precision of the products.
         budget: The number of weights that the user asked for, from which the size of the method was solved.
+        compiled: Whether the model's blocks were compiled.
     """
-    here = machine(device, dtype)
+    here = machine(device, dtype, compiled)
     return {
         **_commit(),
         "versions": _versions(),
         **{key: here[key] for key in ("device_class", "bf16", "threads")},
+        **({"compiled": True} if compiled else {}),
         "budget": budget,
         **({"settings": here["settings"]} if here["settings"] else {}),
     }

@@ -41,8 +41,9 @@ class Rescorer:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What decides the exact bits of the scores besides the run."""
-        return provenance.machine(self._device, self.run.train.dtype)
+        """What decides the exact bits of the scores besides the run; scoring is never compiled."""
+        found = provenance.machine(self._device, self.run.train.dtype)
+        return {key: value for key, value in found.items() if key != "compiled"}
 
     def parameter(self, name: str) -> np.ndarray:
         """Returns a parameter as the run ended with it, by its name in the model that the method is attached to."""

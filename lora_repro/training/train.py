@@ -27,6 +27,7 @@ from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.batches import batches
 from lora_repro.training.checkpoint import Checkpointer, TrainState
+from lora_repro.training.compiled import compile_blocks
 from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, use_huge_pages
 
 SCORED = ("eval", "test")
@@ -59,7 +60,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     before = as_read | checks.digests(model, without=as_read)
     examples = len(splits["train"].examples)
     total = total_steps(run, examples)
-    checkpointer = Checkpointer(record, settings.log, provenance.machine(device, run.train.dtype), run, total)
+    compiled = compile_blocks(model, run, settings, total, device)
+    machine = provenance.machine(device, run.train.dtype, compiled)
+    checkpointer = Checkpointer(record, settings.log, machine, run, total)
     state = start(model, run, examples)
     checkpointer.resume(state)
     record.reset_metrics(state.lines)
@@ -69,6 +72,8 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
         record.run_id, examples, count.method, count.head, device,
     )  # fmt: skip
+    if compiled:
+        log.info("%s: compiling the model's blocks in the first step, which takes up to a minute.", record.run_id)
     if run.utilisation is not None:
         log.info("%s: the method trains %.1f %% of its budget", record.run_id, 100 * run.utilisation)
     epochs = math.ceil(total / math.ceil(examples / run.train.batch_size))
@@ -104,7 +109,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": peak_memory_gib(device),
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
-        "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None))
+        "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }

@@ -1,0 +1,92 @@
+"""Compiles the blocks of a model with torch.compile for training, where a run is long enough to earn what that costs.
+
+Measured on CPUs with bf16 products: a step of smollm2 takes a third less time, as RMSNorm, rotary positions and SwiGLU
+are many small passes over memory; the first compilation takes a minute and a later process 15 s. For the encoders the
+gain is within 5 percent, so they are not compiled. Scoring is never compiled: it would have to be compiled again.
+"""
+
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_repro.config.schema import Run
+from lora_repro.config.settings import Settings
+from lora_repro.errors import InputError
+from lora_repro.models.precision import Products, products_of
+
+FAMILIES = ("llama",)
+"""Models that gain: all their blocks are alike and lie in `model.base_model.layers`."""
+STEPS = 200
+"""Steps of training from which on it pays even where nothing is cached."""
+
+
+def compile_blocks(model: nn.Module, run: Run, settings: Settings, steps: int, device: torch.device) -> bool:
+    """Lets the blocks of a model be compiled at their first training step, in place, if that pays or is asked for.
+
+    Args:
+        model: The model, with its method attached.
+        run: Its run.
+        settings: `compute.compile` and where the cache is.
+        steps: Optimizer steps of the whole run, and not only of what is left: a resumed run does as before.
+        device: Where the run is trained.
+
+    Returns:
+        Whether they will be compiled, which decides the bits of the results.
+
+    Raises:
+        InputError: If it is asked for and not possible.
+    """
+    asked = settings.compute.compile
+    if asked is False or (asked is None and (steps < STEPS or run.arch.model_type not in FAMILIES)):
+        return False
+    is_possible = run.arch.model_type in FAMILIES and _has_compiler()
+    if asked is None and not (is_possible and device.type == "cpu"):
+        return False
+    if asked is None and products_of(run.train.dtype, device) is not Products.bf16:
+        return False
+    if not is_possible:
+        raise InputError(
+            f"compute.compile: true, but model={run.model.name} cannot be compiled here: that needs a C++ compiler and "
+            f"a model of the kind {', '.join(FAMILIES)} (given: {run.arch.model_type}).\nLeave compute.compile out."
+        )
+    _set_up(Path(settings.paths.cache).expanduser() / "compiled")
+    body: Any = model.base_model
+    for block in body.layers:
+        block.__class__ = _compiled_kind(type(block))
+    return True
+
+
+@cache
+def _has_compiler() -> bool:
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        return bool(cpp_builder.get_cpp_compiler())
+    except exc.InvalidCxxCompiler:
+        return False
+
+
+def _set_up(folder: Path) -> None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    dynamo, inductor = (importlib.import_module(name) for name in ("torch._dynamo.config", "torch._inductor.config"))
+    inductor.compile_threads = 1  # no processes of its own, which would outlive an interrupted run
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 10**6  # beyond it, torch would silently not compile
+    dynamo.fail_on_recompile_limit_hit = True
+
+
+@cache
+def _compiled_kind(kind: type[nn.Module]) -> type[nn.Module]:
+    @cache
+    def compiled() -> Any:
+        return torch.compile(kind.forward, dynamic=True)  # which imports its compiler
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        chosen = compiled() if self.training and torch.is_grad_enabled() else kind.forward
+        return chosen(self, *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"forward": forward})
