@@ -32,8 +32,9 @@ def fuse(model: nn.Module) -> None:
     if config.model_type in PLAIN_ATTENTION and config._attn_implementation == "eager":
         config._attn_implementation = NAME
     for module in model.modules():
-        if (forward := FORWARDS.get(type(module).__name__)) is not None:
-            module.__class__ = _with_forward(type(module), forward)
+        kind = type(module)
+        if kind.__module__ != __name__ and (forward := FORWARDS.get(kind.__name__)) is not None:
+            module.__class__ = _with_forward(kind, forward)
 
 
 def is_fused(x: Tensor) -> bool:
@@ -49,7 +50,7 @@ def _with_forward(kind: type[nn.Module], fused: Callable[..., Any]) -> type[nn.M
         chosen = fused if is_fused(args[0] if args else kwargs["hidden_states"]) else kind.forward
         return chosen(self, *args, **kwargs)
 
-    return type(kind.__name__, (kind,), {"forward": forward})
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": __name__})
 
 
 class _Attention(torch.autograd.Function):

@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, Lla
 
 from lora_repro.models import fused
 from lora_repro.models.fused import attention
-from lora_repro.models.precision import _layer_norm
+from lora_repro.models.precision import LayerNormInBf16
 
 EXPLAINED = 0.01
 HEADS, WIDTH, KEYS = 4, 16, 9
@@ -243,8 +243,8 @@ def test_layer_norm_takes_every_mixture_of_dtypes(
         parameter.data = torch.randn(WIDTH).bfloat16().to(dtype)
     exact = deepcopy(norm).double()
     x = (3 + 2 * torch.randn(3, 5, WIDTH)).bfloat16().to(kind)
-    run(lambda given: _layer_norm(norm, given), exact, x, [norm, exact])
-    assert _layer_norm(norm.float(), x.float()).dtype is torch.float32  # where products are in fp32
+    run(lambda given: LayerNormInBf16.forward(norm, given), exact, x, [norm, exact])
+    assert LayerNormInBf16.forward(norm.float(), x.float()).dtype is torch.float32  # where products are in fp32
 
 
 def test_gelu_of_gpt2_is_that_of_float64() -> None:

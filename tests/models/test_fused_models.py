@@ -134,7 +134,7 @@ def changed(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("dtype", Dtype)
 def test_a_copy_computes_with_its_own_weights(prepare: Prepare, dtype: Dtype) -> None:
-    """A forward bound to its module by `partial` must be bound to the copy in the copy."""
+    """The copy computes with its own weights, and the original with its own."""
     ours = prepare(dtype, "method=lora")
     copy = ours._replace(model=deepcopy(ours.model))
     with torch.inference_mode():

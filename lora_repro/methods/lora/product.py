@@ -28,8 +28,8 @@ def lora_product(
 ) -> Float[Tensor, "*batch d_out"]:
     """Returns x W^T + b + s x A^T B^T, each update added to its own features.
 
-    Everything is multiplied in the dtype of x. A, with its scale, and B are rounded to it once. The update is added
-    before the sum is rounded, not after.
+    Everything is multiplied in the dtype of x. A, with its scale, and B are rounded to it once. An update of the whole
+    output is added to it before rounding; one of a fused layer's part is rounded first.
 
     Args:
         x: The layer's input, kept once for all updates.
