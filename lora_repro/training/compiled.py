@@ -5,7 +5,7 @@ are many small passes over memory; the first compilation takes a minute and a la
 gain is within 5 percent, so they are not compiled. Scoring is never compiled: it would have to be compiled again.
 """
 
-import importlib.util
+import importlib
 import os
 from functools import cache
 from pathlib import Path
@@ -73,7 +73,8 @@ def _has_compiler() -> bool:
 
 def _set_up(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    dynamo, inductor = (importlib.import_module(name) for name in ("torch._dynamo.config", "torch._inductor.config"))
+    dynamo: Any = importlib.import_module("torch._dynamo.config")
+    inductor: Any = importlib.import_module("torch._inductor.config")
     inductor.compile_threads = 1  # no processes of its own, which would outlive an interrupted run
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 10**6  # beyond it, torch would silently not compile
     dynamo.fail_on_recompile_limit_hit = True

@@ -6,7 +6,7 @@ lie scores and probabilities, rounded too: an error of 1 % of the norm, forward 
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -243,8 +243,10 @@ def test_layer_norm_takes_every_mixture_of_dtypes(
         parameter.data = torch.randn(WIDTH).bfloat16().to(dtype)
     exact = deepcopy(norm).double()
     x = (3 + 2 * torch.randn(3, 5, WIDTH)).bfloat16().to(kind)
-    run(lambda given: LayerNormInBf16.forward(norm, given), exact, x, [norm, exact])
-    assert LayerNormInBf16.forward(norm.float(), x.float()).dtype is torch.float32  # where products are in fp32
+    run(lambda given: LayerNormInBf16.forward(cast(Any, norm), given), exact, x, [norm, exact])
+    assert (
+        LayerNormInBf16.forward(cast(Any, norm.float()), x.float()).dtype is torch.float32
+    )  # where products are in fp32
 
 
 def test_gelu_of_gpt2_is_that_of_float64() -> None:
