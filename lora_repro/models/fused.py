@@ -177,7 +177,8 @@ def _llama_attention(
     """LlamaAttention.forward with the rotation in the attention."""
     if past_key_values is not None or module.config._attn_implementation != NAME:
         given = (hidden_states, position_embeddings, attention_mask, past_key_values)
-        return super(type(module), module).forward(*given, **kwargs)
+        plain: Any = super(type(module), module)
+        return plain.forward(*given, **kwargs)
     layers = (module.q_proj, module.k_proj, module.v_proj)
     q, k, v = (_heads(layer(hidden_states), module.head_dim) for layer in layers)
     dropout = module.attention_dropout if module.training else 0.0

@@ -12,7 +12,11 @@ class Side(NamedTuple):
 
 
 SIDES = {
-    "ours": Side("lora_repro", "trains as `python -m lora_repro` does, with its own batches, layers and loop."),
+    "ours": Side(
+        "lora_repro",
+        "trains as `python -m lora_repro` does in a run of 200 steps or more, with its own batches, layers and loop; the "
+        "time in which Llama models are compiled is warm-up.",
+    ),
     "default": Side(
         "Trainer + PEFT",
         "is transformers' Trainer with PEFT as a user gets them: fp32, random batches padded to their longest, and for "

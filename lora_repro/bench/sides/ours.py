@@ -8,15 +8,18 @@ from lora_repro.store.record import Record
 from lora_repro.training import device as devices
 from lora_repro.training import train as training
 from lora_repro.training.checkpoint import Checkpointer
+from lora_repro.training.compiled import STEPS, compile_blocks
 
 
 def train(work: Work) -> Found:
-    """Trains whole epochs, the first as warm-up."""
+    """Trains whole epochs, the first as warm-up; blocks are compiled if those of a long run are."""
     resolved, split = work.resolved, work.split
     run = resolved.run
     device = devices.prepare(resolved.settings.compute)
     devices.reset_peak_memory(device)
-    state = training.start(training.build(resolved, device), run, len(split.examples))
+    model = training.build(resolved, device)
+    compile_blocks(model, run, resolved.settings, STEPS, device)
+    state = training.start(model, run, len(split.examples))
     state.model.train()
     first_loss = split.loss(state.model, work.first_batch, run.train.dtype, device).item()
     with tempfile.TemporaryDirectory() as store:
