@@ -14,8 +14,8 @@ class Side(NamedTuple):
 SIDES = {
     "ours": Side(
         "lora_repro",
-        "trains as `python -m lora_repro` does in a run of 200 steps or more, with its own batches, layers and loop; the "
-        "time in which Llama models are compiled is warm-up.",
+        "trains as `python -m lora_repro` does in a run of 200 steps or more, with its own batches, layers and loop; "
+        "the time in which Llama models are compiled is warm-up.",
     ),
     "default": Side(
         "Trainer + PEFT",
