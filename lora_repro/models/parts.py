@@ -1,4 +1,4 @@
-"""Which rows of a fused layer's weight belong to one matrix, as views of tensors."""
+"""Which rows of a fused layer's weight, and which of its outputs, belong to one matrix, as views of tensors."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,3 +14,8 @@ def features_of(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
 def rows_in(W: Float[Tensor, "d_out ..."], part: Part | None) -> Tensor:
     """Brings the rows of one matrix into the shape of `features_of`."""
     return W if part is None else W.unflatten(0, (part.groups, -1))
+
+
+def outputs_of(out: Float[Tensor, "*batch d_out"], part: Part) -> Float[Tensor, "*batch groups width"]:
+    """Returns the view of a fused layer's output, or of its gradient, that holds the features of one matrix."""
+    return out.unflatten(-1, (part.groups, part.of, -1))[..., part.position, :]

@@ -41,15 +41,13 @@ def compile_blocks(model: nn.Module, run: Run, settings: Settings, steps: int, d
     Raises:
         InputError: If it is asked for and not possible.
     """
-    asked = settings.compute.compile
-    if asked is False or (asked is None and (steps < STEPS or run.arch.model_type not in FAMILIES)):
+    asked, gains = settings.compute.compile, run.arch.model_type in FAMILIES
+    if asked is None:
+        asked = gains and steps >= STEPS and device.type == "cpu"
+        asked = asked and products_of(run.train.dtype, device) is Products.bf16 and _has_compiler()
+    if not asked:
         return False
-    is_possible = run.arch.model_type in FAMILIES and _has_compiler()
-    if asked is None and not (is_possible and device.type == "cpu"):
-        return False
-    if asked is None and products_of(run.train.dtype, device) is not Products.bf16:
-        return False
-    if not is_possible:
+    if not (gains and _has_compiler()):
         raise InputError(
             f"compute.compile: true, but model={run.model.name} cannot be compiled here: that needs a C++ compiler and "
             f"a model of the kind {', '.join(FAMILIES)} (given: {run.arch.model_type}).\nLeave compute.compile out."

@@ -15,7 +15,7 @@ from lora_repro.methods.lora.config import Start
 from lora_repro.methods.lora.product import Low, lora_product
 from lora_repro.models.arch import Part, Site
 from lora_repro.models.embeddings import scale_of
-from lora_repro.models.parts import features_of, rows_in
+from lora_repro.models.parts import features_of, outputs_of, rows_in
 from lora_repro.models.precision import dtype_of_products, in_stream
 
 
@@ -162,7 +162,7 @@ class LoRAEmbedding(nn.Module):
 
 def _added(out: Float[Tensor, "*batch d"], change: Float[Tensor, "*batch part"], part: Part) -> Tensor:
     """Adds an update to its features of a fused layer's output, in place: the layer's product needs no second look."""
-    out.unflatten(-1, (part.groups, part.of, -1))[..., part.position, :].add_(change.unflatten(-1, (part.groups, -1)))
+    outputs_of(out, part).add_(change.unflatten(-1, (part.groups, -1)))
     return out
 
 

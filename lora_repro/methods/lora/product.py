@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_repro.models.arch import Part
+from lora_repro.models.parts import outputs_of
 
 
 class Low(NamedTuple):
@@ -54,7 +55,7 @@ class _Product(torch.autograd.Function):
             if part is None:
                 out.addmm_(low, B.t())
             else:
-                _features(out, part).add_((low @ B.t()).view(len(out), part.groups, -1))
+                outputs_of(out, part).add_((low @ B.t()).view(len(out), part.groups, -1))
             kept += [A, B, low]
         ctx.save_for_backward(rows, W, *kept)
         ctx.layout, ctx.shape, ctx.dtypes = layout, x.shape, [tensor.dtype for tensor in AB]
@@ -70,7 +71,7 @@ class _Product(torch.autograd.Function):
         found: list[Tensor | None] = []
         for index, (scaling, part) in enumerate(ctx.layout):
             A, B, low = kept[3 * index : 3 * index + 3]
-            mine = g if part is None else _features(g, part).reshape(len(g), -1)
+            mine = g if part is None else outputs_of(g, part).reshape(len(g), -1)
             g_low = mine @ B
             if dx is not None:
                 dx.addmm_(g_low, A)
@@ -80,7 +81,3 @@ class _Product(torch.autograd.Function):
         dW = g.t() @ rows if needs_W else None
         d_bias = g.sum(0) if needs_bias else None
         return dx.view(ctx.shape) if dx is not None else None, dW, d_bias, None, *found
-
-
-def _features(out: Tensor, part: Part) -> Tensor:
-    return out.unflatten(-1, (part.groups, part.of, -1))[..., part.position, :]
