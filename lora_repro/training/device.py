@@ -52,6 +52,11 @@ def prepare(compute: ComputeConfig) -> torch.device:
     return device
 
 
+def threads(device: torch.device) -> int:
+    """Returns how many threads compute a product together; on a GPU it is one that starts them all."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 def _own() -> str:
     """Returns a GPU that no other run on this machine uses, and locks it until this process ends."""
     count = torch.cuda.device_count()

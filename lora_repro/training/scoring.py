@@ -12,6 +12,8 @@ from lora_repro.config.schema import Dtype
 from lora_repro.tasks import LOSS, TaskConfig
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.training.batches import scoring_batches
+from lora_repro.training.device import threads
+from lora_repro.training.waiting import watched
 
 
 def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device) -> Float[Tensor, "n width"]:
@@ -24,7 +26,7 @@ def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device
     rows: list[Tensor] = []
     model.eval()
     with torch.inference_mode():
-        for indices in batches:
+        for indices in watched(batches, threads(device)):
             interrupt.refuse_to_go_on()
             rows.append(split.predict(model, indices, dtype, device))
     in_order = torch.empty(len(split.lengths), rows[0].shape[1])

@@ -28,7 +28,8 @@ from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.batches import batches
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.compiled import compile_blocks
-from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, use_huge_pages
+from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, threads, use_huge_pages
+from lora_repro.training.waiting import watched
 
 SCORED = ("eval", "test")
 SAY_EVERY_S = 30
@@ -207,7 +208,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
     state.model.train()
     title = f"{checkpointer.record.run_id} epoch {epoch}/{run.train.epochs}"
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
-        for indices in bar:
+        for indices in watched(bar, threads(state.device)):
             loss = split.loss(state.model, indices, run.train.dtype, state.device)
             loss.backward()
             if run.train.max_grad_norm is not None:
