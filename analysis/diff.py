@@ -19,7 +19,7 @@ from lora_repro.errors import InputError
 from lora_repro.models.arch import ModelConfig
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
-from lora_repro.store.finished_runs import finished, run_folder
+from lora_repro.store.finished_runs import finished, numerics_version, run_folder
 from lora_repro.store.layout import TRAINED
 from lora_repro.store.reading import Lines, read_lines
 
@@ -85,6 +85,7 @@ def recorded(run: str, store: str) -> Recorded:
     """
     folder = run_folder(run, store, "diff")
     result = finished(folder, "diff")
+    result["provenance"] = result.get("provenance", {}) | {"numerics_version": numerics_version(result)}
     weights = next((path for path in (folder / "adapter" / PEFT_WEIGHTS, folder / TRAINED) if path.is_file()), None)
     predictions, metrics = folder / "predictions.parquet", folder / "metrics.jsonl"
     for file in (predictions, weights):

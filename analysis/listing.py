@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from analysis.runs import flat, run_status, runs_folder
+from analysis.runs import NUMERICS, configured, flat, run_status, runs_folder
 from lora_repro.config.identity import RUN_ID
-from lora_repro.store.reading import read_bytes
+from lora_repro.store.finished_runs import numerics_version
 from lora_repro.tasks import Unit
 from lora_repro.tasks.recorded import task_of
 
@@ -24,7 +22,7 @@ class Listed(NamedTuple):
     """A key of analysis.states.STATES."""
     reason: str | None
     config: dict[str, Any]
-    """Its configuration by dotted key; empty if the record has none."""
+    """Its configuration by dotted key, and the numerics version of its code; empty if the record has none."""
     metrics: dict[str, float]
     """The last epoch's, without baselines and the loss."""
     percent: frozenset[str] = frozenset()
@@ -45,26 +43,16 @@ def read_listing(store: str | Path) -> list[Listed]:
 def _listed(store: str | Path, run_id: str) -> Listed:
     status = run_status(store, run_id)
     result = status.result if status.result is not None else {}
-    config = result.get("config") or _configured(Path(store) / "runs" / run_id / "config.yaml")
+    config = result.get("config") or configured(Path(store) / "runs" / run_id)
+    settings = flat(config)
+    if config:
+        settings[NUMERICS] = numerics_version(result or {"run_id": run_id, "config": config})
     metrics, percent = result.get("metrics", {}), frozenset()
     if result and (task := task_of(config)) is not None:
         units = {metric.name: metric.unit for metric in task.targets.shown}
         metrics = {key: value for key, value in metrics.items() if key.rpartition("/")[2] in units}
         percent = frozenset(key for key in metrics if units[key.rpartition("/")[2]] is Unit.percent)
-    return Listed(run_id, status.state, status.reason, flat(config), metrics, percent)
-
-
-def _configured(path: Path) -> dict[str, Any]:
-    """Returns the configuration of a run that has no result, as far as its config.yaml says."""
-    try:
-        text = read_bytes(path)
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            return {}  # records have no aliases, and nested aliases in a small file can fill the memory
-        content = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}
-    run = content.get("run") if isinstance(content, dict) else None
-    return run if isinstance(run, dict) else {}
+    return Listed(run_id, status.state, status.reason, settings, metrics, percent)
 
 
 def varying(runs: Sequence[Listed]) -> list[str]:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 from analysis.states import NOT_COUNTED
+from lora_repro.config.identity import run_id as id_of
 from lora_repro.errors import InputError
+from lora_repro.store.finished_runs import numerics_version, run_of
 from lora_repro.store.listing import Listing
 from lora_repro.store.lock import GRACE_S, Owner
+from lora_repro.store.reading import read_bytes
 from lora_repro.store.record import Record
 from lora_repro.store.result import read_result
 from lora_repro.store.status import State, last_written
@@ -22,6 +26,9 @@ WHOLE = ("metrics_by_epoch", "params.by_module")
 
 NOT_COLUMNS = ("schema", "run_id", "config", "metrics", "digests")
 """Keys of a result that are no columns, or are columns of their own."""
+
+NUMERICS = "provenance.numerics_version"
+"""The column that tells rows apart whose numbers cannot be compared."""
 
 
 class RunStatus(NamedTuple):
@@ -50,7 +57,8 @@ def run_status(store: str | Path, run_id: str) -> RunStatus:
         who = f"process {status.get('pid')} on {status.get('host')}"
         sign = last_written(record.folder)
         since = "" if sign is None else f"; it last wrote something {_when(sign)}"
-        reason = f"{who} ended without a message{since}; the sweep's command continues the run"
+        goes_on = _computed_anew(record.folder) or "the sweep's command continues the run"
+        reason = f"{who} ended without a message{since}; {goes_on}"
         return RunStatus(state.value, reason, None)
     error = status.get("error")
     return RunStatus(state.value, str(error) if error is not None else None, None)
@@ -75,10 +83,39 @@ def _running(owner: Owner | None, folder: Path) -> str:
         return who
     if owner is None or not owner.is_elsewhere:
         return who + (f"; it last touched its lock {_when(sign)}" if time.time() - sign > GRACE_S else "")
+    goes_on = f"the sweep's command takes the run over once the lock has not been touched for {GRACE_S:.0f} s"
     return (
-        f"{who}; its lock was last touched {_when(sign)}. If that machine is gone, the sweep's command takes the run "
-        f"over once the lock has not been touched for {GRACE_S:.0f} s"
+        f"{who}; its lock was last touched {_when(sign)}. If that machine is gone, {_computed_anew(folder) or goes_on}"
     )
+
+
+def _computed_anew(folder: Path) -> str | None:
+    """Says that no command continues a run, if its configuration has another id in this version; else None."""
+    config = configured(folder)
+    if not config:
+        return None
+    try:
+        now = id_of(run_of({"run_id": folder.name, "config": config}))
+    except InputError:
+        return "this version cannot continue the run, because its config.yaml does not fit"
+    if now == folder.name:
+        return None
+    return (
+        f"code of other numerics began it, and no command continues it: the sweep's command computes the run as {now}"
+    )
+
+
+def configured(folder: Path) -> dict[str, Any]:
+    """Returns the configuration of a run that has no result, as far as its config.yaml says."""
+    try:
+        text = read_bytes(folder / "config.yaml")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            return {}  # records have no aliases, and nested aliases in a small file can fill the memory
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    run = content.get("run") if isinstance(content, dict) else None
+    return run if isinstance(run, dict) else {}
 
 
 def _when(moment: float) -> str:
@@ -107,7 +144,8 @@ def load_runs(store: str | Path) -> pd.DataFrame:
 
     Columns: `run_id`; the configuration, dotted (`method.r`, `task.name`, `seed`); the last epoch's metrics
     (`eval/accuracy`, in [0, 1]); `metrics_by_epoch`; `params.method`, `flags.one_class`, `data.train.n`,
-    `provenance.commit`; times as the record names them (`run_seconds`).
+    `provenance.commit`; times as the record names them (`run_seconds`). Only rows of one `provenance.numerics_version`
+    are comparable; records from before it was recorded are told by their ids.
 
     Runs whose result does not count are no rows: `frame.attrs["problems"]` says which and why.
 
@@ -136,6 +174,7 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
     _flatten(result["config"], "", row)
     row |= result["metrics"]
     _flatten({key: value for key, value in result.items() if key not in NOT_COLUMNS}, "", row)
+    row[NUMERICS] = numerics_version(result)
     return row
 
 

@@ -7,6 +7,7 @@ from analysis.diff import Difference, Kind, Recorded
 from analysis.render import lines
 
 REASONS = {
+    "numerics_version": "the code computes in another way",
     "threads": "products are summed in another order",
     "device_class": "other hardware sums and rounds in another order",
     "settings": "a variable of the environment chose other kernels, which round in another way",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_repro.config.compose import compose
+from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.store.record import SCHEMA, plain
 from lora_repro.store.status import State
 from lora_repro.sweep.grid import Job, load
@@ -67,6 +68,7 @@ def result_of(job: Job, index: int) -> dict[str, Any]:
             "commit": "0123456789abcdef0123456789abcdef01234567",
             "dirty": False,
             "versions": {"torch": "2.13.0+cpu", "transformers": "5.23.0", "numpy": "2.4.6", "lora_repro": "0.1.0"},
+            "numerics_version": NUMERICS_VERSION,
             "device_class": "a CPU",
             "bf16": "native",
             "threads": 1,

@@ -1,6 +1,9 @@
 """Finished runs: found by id or directory, with their result and their typed configuration. No torch."""
 
+import json
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +88,8 @@ def run_of(result: Mapping[str, Any]) -> Run:
             up to this one.
     """
     name, config = result["run_id"], result["config"]
-    task, method = (str(config.get(group, {}).get("name")) for group in ("task", "method"))
+    named = (config.get(group) for group in ("task", "method"))
+    task, method = (str(part.get("name")) if isinstance(part, Mapping) else "" for part in named)
     if method not in METHODS:
         raise InputError(f"{name}: {no_such_choice('method', method, list(METHODS))}")
     if task not in group_names("task"):
@@ -93,7 +97,7 @@ def run_of(result: Mapping[str, Any]) -> Run:
     classes = {"model": ModelConfig, "task": type(load_group("task", task)), "method": METHODS[method]}
     try:
         parts: dict[str, Any] = {
-            group: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config[group]))
+            group: deepcopy(_typed(cls, json.dumps(config[group])))
             for group, cls in {**classes, "train": TrainConfig}.items()
         }
         run = Run(seed=config["seed"], **parts)
@@ -112,3 +116,24 @@ def run_of(result: Mapping[str, Any]) -> Run:
             "Read it with the version that its provenance names, or compute the run again."
         )
     return run
+
+
+@lru_cache(maxsize=1024)
+def _typed(kind: type, text: str) -> Any:
+    """Returns a part of a configuration, given as JSON. Many runs of a store have the same."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), json.loads(text)))
+
+
+def numerics_version(result: Mapping[str, Any]) -> int | None:
+    """Returns the numerics version of the code that computed a finished run; None if it cannot be told.
+
+    Args:
+        result: What `read_result` found. A record from before its provenance held the version is told by its id.
+    """
+    recorded = result.get("provenance", {}).get("numerics_version")
+    if recorded is not None:
+        return recorded
+    try:
+        return numerics_of(run_of(result), result["run_id"])
+    except InputError:
+        return None

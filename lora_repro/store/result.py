@@ -89,6 +89,7 @@ _SHAPE = {
     "provenance.compiled": _FLAG,
     "provenance.threads": _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0),
     "provenance.versions": _of(_TEXT, "an object of text"),
+    "provenance.numerics_version": _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0),
     "provenance.machines_before": _Kind(
         "a list of objects", lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value)
     ),

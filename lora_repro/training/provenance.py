@@ -11,6 +11,7 @@ import torch
 
 from lora_repro import __version__
 from lora_repro.config.catalogue import HOME
+from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.config.schema import Dtype
 from lora_repro.models.precision import has_fast_bf16
 
@@ -54,6 +55,7 @@ def collect(device: torch.device, dtype: Dtype, budget: Any = None, compiled: bo
     return {
         **_commit(),
         "versions": _versions(),
+        "numerics_version": NUMERICS_VERSION,
         **{key: here[key] for key in ("device_class", "bf16", "threads")},
         **({"compiled": True} if compiled else {}),
         "budget": budget,

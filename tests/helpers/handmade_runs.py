@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_repro.config.compose import compose
+from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.store.record import SCHEMA, plain
 from lora_repro.sweep.grid import Job, load
 
@@ -20,6 +21,7 @@ PROVENANCE = {
     "threads": 2,
     "bf16": None,
     "versions": {"torch": "2.13.0"},
+    "numerics_version": NUMERICS_VERSION,
 }
 
 

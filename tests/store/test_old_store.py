@@ -76,6 +76,33 @@ def test_every_run_keeps_its_id_and_its_typed_configuration() -> None:
     assert {run_of(finished(folder)).method.name for folder in folders} == {"lora", "full", "head_only"}
 
 
+def test_rows_of_other_numerics_are_told_apart(store: Path, capsys: Captured) -> None:
+    """Those of then, whose records do not say it, by their ids."""
+    one, *_ = jobs(*TABLE6)
+    write_run(store, one, [(0.5, 0.5)])
+    versions = load_runs(store).set_index("run_id")["provenance.numerics_version"].to_dict()
+    assert versions.pop(one.run_id) == identity.NUMERICS_VERSION and set(versions.values()) == {1}
+    code, out, _ = call(capsys, "runs", "--runs", store, "--format", "json")
+    assert code == 0 and {each["run_id"]: each["provenance.numerics_version"] for each in json.loads(out)} == {
+        one.run_id: identity.NUMERICS_VERSION,
+        **dict.fromkeys((path.name for path in (OLD / "runs").iterdir()), 1),
+    }
+    code, out, _ = call(capsys, "runs", "--runs", OLD, "--format", "json")
+    assert code == 0 and "numerics" not in out  # no column in which all rows are alike
+
+
+def test_status_says_that_no_command_continues_a_run_of_other_numerics(
+    tiny: Compose, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call(capsys, "status", "--runs", OLD)
+    now = run_id(resolve(tiny(*INTERRUPTED, "log.wandb=off")).run)
+    assert code == 0 and "the sweep's command continues" not in out
+    assert f"no command continues it: the sweep's command computes the run as {now}\n" in out
+    monkeypatch.setattr(identity, "NUMERICS_VERSION", 1)
+    code, out, _ = call(capsys, "status", "--runs", OLD)
+    assert code == 0 and "; the sweep's command continues the run\n" in out
+
+
 def test_load_runs_reads_it() -> None:
     frame = load_runs(OLD)
     assert frame.attrs["problems"] == [] and list(frame["run_id"]) == [folder.name for folder in finished_runs()]

@@ -198,6 +198,7 @@ def test_a_wrong_value_at_any_key_breaks_no_command(folder: Path, stride: int, m
         (("config", "seed"), "0", "config.seed must be a whole number"),
         (("provenance",), "here", "provenance must be an object"),
         (("provenance", "threads"), 0, "provenance.threads must be a whole number, 1 or more"),
+        (("provenance", "numerics_version"), "2", "provenance.numerics_version must be a whole number, 1 or more"),
         (("flags",), ["one_class"], "flags must be an object of true and false"),
         (("data",), {}, "it has no data.train"),
         (("data", "eval", "n"), 0, "data.eval must be an object with n, 1 or more"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.config.schema import Dtype
 from lora_repro.training import provenance
 
@@ -22,3 +23,7 @@ def test_variables_that_choose_kernels_are_recorded_and_only_those_that_are_set(
     expected = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     assert provenance.collect(CPU, Dtype.fp32)["settings"] == expected
     assert provenance.machine(CPU, Dtype.fp32)["settings"] == expected
+
+
+def test_the_numerics_version_is_recorded() -> None:
+    assert provenance.collect(CPU, Dtype.fp32)["numerics_version"] == NUMERICS_VERSION
