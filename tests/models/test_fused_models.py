@@ -126,6 +126,15 @@ def test_an_example_scores_in_a_padded_batch_as_alone(prepare: Prepare, dtype: D
     assert torch.allclose(batch, alone, atol=1e-5 if dtype is Dtype.fp32 else 0.02 * batch.abs().max().item())
 
 
+@pytest.mark.parametrize("prepare", ["bert", "llama", "mpnet"], indirect=True)
+def test_in_eval_mode_no_attention_is_dropped(prepare: Prepare) -> None:
+    without, ours = (prepare(Dtype.bf16, "method=lora", f"model.dropout={p}") for p in (0.0, 0.5))
+    with torch.inference_mode():
+        assert torch.equal(ours.logits(), without.logits())
+        ours.model.train()
+        assert error(ours.logits(), without.logits()) > 0.1
+
+
 def changed(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
