@@ -87,6 +87,10 @@ class Drawn(NamedTuple):
         return json.loads(self.out)
 
 
+Figures = Callable[[str], Drawn]
+"""`drawn`: draws a figure of the store that no test changes, each once."""
+
+
 def figure(capsys: Captured, store: Path, *arguments: str) -> Drawn:
     """Runs `analysis figure` on a store."""
     with pytest.raises(SystemExit) as ended:

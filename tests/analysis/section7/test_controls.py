@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.commands import smoke
+from helpers.commands import Figures, smoke
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import jobs
 from helpers.section7_runs import SECTION7, SHARED, factors, fill, item, section7, write_toy
@@ -20,51 +20,51 @@ from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 pytestmark = pytest.mark.usefixtures("one_cache")
 
 
-def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, capsys: Captured) -> None:
-    drawn = smoke(capsys, store, "3", "--format", "json")
+def test_permuted_labels_stand_beside_where_they_have_moved_as_far(store: Path, drawn: Figures) -> None:
+    figure = drawn("3")
     halfway = [
         load_file(store / "runs" / section7(r, 0, permuted=True).run_id / "snapshots" / "0.5.safetensors")
         for r in (8, 16)
     ]
     name = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
     expected = phi_grid(*(directions(tensors[name]) for tensors in halfway))
-    assert np.array(drawn.data[0]["permuted"]) == pytest.approx(expected)
-    high = np.array(drawn.data[0]["nulls"]["Gaussian"]["high"])
-    above = drawn.data[0]["permuted_outside"]["Gaussian"]["above"]
+    assert np.array(figure.data[0]["permuted"]) == pytest.approx(expected)
+    high = np.array(figure.data[0]["nulls"]["Gaussian"]["high"])
+    above = figure.data[0]["permuted_outside"]["Gaussian"]["above"]
     assert (
         above == (expected > high).sum()
-        and f"Crosses outside the bands: W_q of layer 0: {above} above Gaussian" in drawn.err
+        and f"Crosses outside the bands: W_q of layer 0: {above} above Gaussian" in figure.err
     )
-    assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(true labels: \1\)", drawn.err)
+    assert re.search(r"r = 8, seed 0: (\d+\.\d\d) after 0.5 of training \(true labels: \1\)", figure.err)
 
 
-def test_the_second_rank_of_another_seed_stands_beside(store: Path, tmp_path: Path, capsys: Captured) -> None:
-    drawn = smoke(capsys, store, "3", "--format", "json", "--out", str(tmp_path / "x.svg"))
+def test_the_second_rank_of_another_seed_stands_beside(store: Path, drawn: Figures, capsys: Captured) -> None:
+    figure = drawn("3")
     compared = ComparedRuns(item("3"), "smoke", store)
     one, other = compared.finished([(8, 0), (16, 1)])
     for entry, first, second in zip(
-        drawn.data, one.updates(compared.sites), other.updates(compared.sites), strict=True
+        figure.data, one.updates(compared.sites), other.updates(compared.sites), strict=True
     ):
         assert entry["other_seed"] == phi_grid(directions(first.A), directions(second.A)).tolist()
-    assert drawn.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: r = 16 of seed 1 instead;" in drawn.err
-    drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
+    assert figure.data[0]["other_seed_run_id"] == other.run_id and "Diamonds: r = 16 of seed 1 instead;" in figure.err
+    figure = drawn("shared_directions")
     for entry, first, second in zip(
-        drawn.data[:2], one.updates(compared.sites), other.updates(compared.sites), strict=True
+        figure.data[:2], one.updates(compared.sites), other.updates(compared.sites), strict=True
     ):
         assert entry["other_seed"][0] == rho(directions(first.A), directions(second.A)).tolist()
-    assert "Diamonds: r = 16 of the next seed instead;" in drawn.err
-    for more in (["4"], ["3", "seed=1"], ["shared_directions", "seed=1"]):
-        drawn = smoke(capsys, store, *more, "--format", "json")
-        assert drawn.data[0]["other_seed"] is None and "Diamonds" not in drawn.err
+    assert "Diamonds: r = 16 of the next seed instead;" in figure.err
+    of_one_seed = (smoke(capsys, store, number, "seed=1", "--format", "json") for number in ("3", "shared_directions"))
+    for figure in (drawn("4"), *of_one_seed):
+        assert figure.data[0]["other_seed"] is None and "Diamonds" not in figure.err
 
 
-def test_two_ranks_of_a_seed_had_one_permutation_and_two_seeds_have_two(store: Path, capsys: Captured) -> None:
+def test_two_ranks_of_a_seed_had_one_permutation_and_two_seeds_have_two(drawn: Figures) -> None:
     for number, words in (
         ("3", "by one permutation, so the two share labels that mean nothing"),
         ("4", "by two permutations, so labels teach the two nothing in common"),
         ("shared_directions", "by one permutation"),
     ):
-        assert words in smoke(capsys, store, number, "--format", "json").err
+        assert words in drawn(number).err
 
 
 def test_a_run_on_permuted_labels_that_moved_much_less_is_no_control(tmp_path: Path, capsys: Captured) -> None:
@@ -108,12 +108,13 @@ def test_runs_with_fewer_directions_than_ranks_are_compared_in_what_all_have(
     assert "has fewer directions than 8 and 16" in drawn.err
 
 
-def test_each_seed_has_bands_of_its_own_where_its_B_is_kept(store: Path, capsys: Captured) -> None:
-    for side, differ in (("A", False), ("dW-right", True)):
-        drawn = smoke(capsys, store, "shared_directions", "--side", side, "--format", "json")
-        first, second = (nulls[START]["high"] for nulls in drawn.data[0]["nulls"])
+def test_each_seed_has_bands_of_its_own_where_its_B_is_kept(store: Path, drawn: Figures, capsys: Captured) -> None:
+    of_A = drawn("shared_directions")
+    of_dW = smoke(capsys, store, "shared_directions", "--side", "dW-right", "--format", "json")
+    for figure, differ in ((of_A, False), (of_dW, True)):
+        first, second = (nulls[START]["high"] for nulls in figure.data[0]["nulls"])
         assert (first != second) is differ
-        assert ("Drawn are the nulls of seed 0; each seed is counted against its own." in drawn.err) is differ
+        assert ("Drawn are the nulls of seed 0; each seed is counted against its own." in figure.err) is differ
 
 
 def test_a_rank_as_large_as_the_space_holds_everything_and_is_no_finding(tmp_path: Path, capsys: Captured) -> None:
@@ -131,20 +132,18 @@ def test_a_rank_as_large_as_the_space_holds_everything_and_is_no_finding(tmp_pat
                 assert all(null["above"] == null["below"] == 0 for null in nulls.values())
 
 
-def test_runs_on_true_and_on_permuted_labels_stand_beside_each_other(
-    store: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    drawn = smoke(capsys, store, "3", "--format", "json", "--out", str(tmp_path / "x.svg"))
+def test_runs_on_true_and_on_permuted_labels_stand_beside_each_other(store: Path, drawn: Figures) -> None:
+    figure = drawn("3")
     compared = ComparedRuns(item("3"), "smoke", store)
     (one,) = compared.finished([(8, 0)])
     job = section7(16, 0, permuted=True)
     snapshot = store / "runs" / job.run_id / "snapshots" / "0.5.safetensors"
     others = read_updates(snapshot, job.resolved.run, compared.sites)
-    for entry, first, second in zip(drawn.data, one.updates(compared.sites), others, strict=True):
+    for entry, first, second in zip(figure.data, one.updates(compared.sites), others, strict=True):
         assert entry["other_labels"] == phi_grid(directions(first.A), directions(second.A)).tolist()
-    assert "which share inputs and no labels. Outside the bands: W_q of layer 0: " in drawn.err
-    drawn = smoke(capsys, store, "shared_directions", "--format", "json", "--out", str(tmp_path / "x.svg"))
-    for entry, first, second in zip(drawn.data[:2], one.updates(compared.sites), others, strict=True):
+    assert "which share inputs and no labels. Outside the bands: W_q of layer 0: " in figure.err
+    figure = drawn("shared_directions")
+    for entry, first, second in zip(figure.data[:2], one.updates(compared.sites), others, strict=True):
         assert entry["other_labels"][0] == rho(directions(first.A), directions(second.A)).tolist()
 
 

@@ -1,6 +1,7 @@
 """Figures of Section 7, drawn from adapters made by hand."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from helpers.commands import figure, smoke
+from helpers.commands import Figures, figure, smoke
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import jobs
 from helpers.section7_runs import SECTION7, factors, item, section7, write_toy
@@ -60,23 +61,19 @@ pytestmark = pytest.mark.usefixtures("one_cache")
     ],
 )
 def test_each_figure_is_drawn_and_its_caption_says_what_it_is(
-    number: str, entries: int, layers: set[int | None], words: str, store: Path, tmp_path: Path, capsys: Captured
+    number: str, entries: int, layers: set[int | None], words: str, drawn: Figures
 ) -> None:
-    drawn = smoke(capsys, store, number, "--out", str(tmp_path / "figure.svg"), "--format", "json")
-    assert drawn.code == 0, drawn.err
-    assert len(drawn.data) == entries and {entry["layer"] for entry in drawn.data} == layers
-    assert (
-        words in drawn.err
-        and "Nulls: Gaussian, uniformly random directions" in drawn.err
-        and f"Written: {tmp_path}" in drawn.err
-    )
-    nulls = [each for entry in drawn.data for each in (entry["nulls"] if "rho" in entry else [entry["nulls"]])]
+    figure = drawn(number)
+    assert len(figure.data) == entries and {entry["layer"] for entry in figure.data} == layers
+    assert words in figure.err and "Nulls: Gaussian, uniformly random directions" in figure.err
+    nulls = [each for entry in figure.data for each in (entry["nulls"] if "rho" in entry else [entry["nulls"]])]
     assert all(set(each) == {GAUSSIAN, START, INPUTS} for each in nulls)
-    assert (tmp_path / "figure.svg").read_text().count("<path") > 100
+    (file,) = re.findall("^Written: (.*)$", figure.err, re.MULTILINE)
+    assert Path(file).read_text().count("<path") > 100
 
 
-def test_phi_of_figure_3_is_that_of_the_tensors_and_so_are_the_counts(store: Path, capsys: Captured) -> None:
-    entries = smoke(capsys, store, "3", "--format", "json").data
+def test_phi_of_figure_3_is_that_of_the_tensors_and_so_are_the_counts(store: Path, drawn: Figures) -> None:
+    entries = drawn("3").data
     runs = [section7(8, 0), section7(16, 0)]
     assert [entry["run_ids"] for entry in entries] == [[run.run_id for run in runs]] * 2
     files = [load_file(store / "runs" / run.run_id / "adapter" / "adapter_model.safetensors") for run in runs]
@@ -91,15 +88,15 @@ def test_phi_of_figure_3_is_that_of_the_tensors_and_so_are_the_counts(store: Pat
             assert null["below"] == (phi < np.array(null["low"])).sum()
 
 
-def test_what_runs_share_is_found_and_what_they_do_not_share_is_not(store: Path, capsys: Captured) -> None:
+def test_what_runs_share_is_found_and_what_they_do_not_share_is_not(drawn: Figures) -> None:
     for number in ("3", "4"):
-        q, v = smoke(capsys, store, number, "--format", "json").data[:2]
+        q, v = drawn(number).data[:2]
         assert q["phi"][0][0] > 0.9 and q["nulls"][GAUSSIAN]["above"] > 5 and q["nulls"][START]["above"] > 5
         assert v["nulls"][GAUSSIAN]["above"] == v["nulls"][START]["above"] == 0
 
 
-def test_two_gaussian_matrices_lie_within_their_band(store: Path, capsys: Captured) -> None:
-    random = smoke(capsys, store, "4", "--format", "json").data[-1]
+def test_two_gaussian_matrices_lie_within_their_band(drawn: Figures) -> None:
+    random = drawn("4").data[-1]
     assert random["weight"] == "random" and random["nulls"][GAUSSIAN]["above"] == 0
     assert random["phi"][15][15] == pytest.approx(0.5, abs=0.15)
 
@@ -133,13 +130,17 @@ def test_side_names_are_those_of_the_command_line() -> None:
     assert tuple(side.value for side in Side) == SIDES
 
 
-def test_the_same_figure_has_the_same_bytes_in_every_format(store: Path, tmp_path: Path, capsys: Captured) -> None:
-    files = [tmp_path / f"{turn}.{form}" for turn in ("one", "two") for form in style.FORMATS]
-    for turn in (files[:3], files[3:]):
-        outs = [argument for file in turn for argument in ("--out", str(file))]
+def test_a_figure_has_the_same_bytes_in_every_format_whatever_is_written_beside_it(
+    store: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    files = {(turn, form): tmp_path / f"{turn}.{form}" for turn in ("one", "two") for form in style.FORMATS}
+    first, *others = style.FORMATS
+    for turn, forms in (("one", style.FORMATS), ("two", others[::-1]), ("two", [first])):
+        outs = [argument for form in forms for argument in ("--out", str(files[turn, form]))]
         assert smoke(capsys, store, "3", *outs).code == 0
-    for one, two in zip(files[:3], files[3:], strict=True):
-        assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 10_000
+    for form in style.FORMATS:
+        one, two = (files[turn, form].read_bytes() for turn in ("one", "two"))
+        assert one == two and len(one) > 10_000
 
 
 def test_without_out_it_is_written_under_its_own_name(
@@ -163,13 +164,6 @@ def test_without_weights_there_is_no_null_of_inputs_and_the_figure_says_so(
     drawn = smoke(capsys, store, "3", "--format", "json")
     assert drawn.code == 0 and set(drawn.data[0]["nulls"]) == {GAUSSIAN, START}
     assert "No null of inputs: model tiny_bert: no weights. Fetch it: python -m lora_repro.fetch tiny_bert" in drawn.err
-
-
-def test_a_file_is_the_same_whatever_is_written_beside_it(store: Path, tmp_path: Path, capsys: Captured) -> None:
-    alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
-    assert smoke(capsys, store, "3", "--out", str(alone)).code == 0
-    assert smoke(capsys, store, "3", "--out", str(tmp_path / "x.pdf"), "--out", str(beside)).code == 0
-    assert alone.read_bytes() == beside.read_bytes()
 
 
 def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path, capsys: Captured) -> None:
