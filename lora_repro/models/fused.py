@@ -1,10 +1,10 @@
-"""Attention, RMSNorm and SwiGLU as one step of autograd each, where products are in bf16 on a CPU.
+"""Attention, RMSNorm, SwiGLU and linear layers as one step of autograd each, where products are in bf16 on a CPU.
 
 transformers makes them of many small operations, each of which reads and writes whole activations: on a CPU that costs
 as much as the products. Here sums, softmax and norms are computed in fp32 and their results rounded once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bert.modeling_bert import eager_attention_forward
 
+from lora_repro.models.linears import Linear, products
 from lora_repro.models.precision import dtype_of_products
 
 NAME = "lora_repro"
@@ -51,6 +53,26 @@ def _with_forward(kind: type[nn.Module], fused: Callable[..., Any]) -> type[nn.M
         return chosen(self, *args, **kwargs)
 
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": __name__})
+
+
+def joined(x: Float[Tensor, "*batch d_in"], layers: Sequence[nn.Module]) -> Sequence[Tensor]:
+    """Applies linear layers to the same input: as one step of autograd where all of them can be, else one by one."""
+    linears = [_as_linear(layer) for layer in layers] if is_fused(x) else [None]
+    found = [linear for linear in linears if linear is not None]
+    return products(x.bfloat16(), found) if len(found) == len(layers) else [layer(x) for layer in layers]
+
+
+def _as_linear(layer: Any) -> Linear | None:
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return None  # hooks are only run where the layer itself is called
+    if type(layer) in (nn.Linear, _with_forward(nn.Linear, _linear)):
+        return Linear(layer.weight, layer.bias)
+    return layer.as_linear() if hasattr(layer, "as_linear") else None
+
+
+def _linear(module: Any, input: Tensor) -> Tensor:
+    """Linear.forward."""
+    return products(input.bfloat16(), [Linear(module.weight, module.bias)])[0]
 
 
 class _Attention(torch.autograd.Function):
@@ -180,11 +202,40 @@ def _llama_attention(
         plain: Any = super(type(module), module)
         return plain.forward(*given, **kwargs)
     layers = (module.q_proj, module.k_proj, module.v_proj)
-    q, k, v = (_heads(layer(hidden_states), module.head_dim) for layer in layers)
+    q, k, v = (_heads(states, module.head_dim) for states in joined(hidden_states, layers))
     dropout = module.attention_dropout if module.training else 0.0
     cos, sin = (table.unsqueeze(1).to(q.dtype) for table in position_embeddings)
     out, _ = attention(module, q, k, v, attention_mask, module.scaling, dropout, (cos, sin))
     return module.o_proj(out.flatten(2)), None
+
+
+def _projected(
+    x: Tensor, queries: Tensor | None, layers: tuple[nn.Module, nn.Module, nn.Module], width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns queries, keys and values by head; the queries may be those of fewer positions than x."""
+    if queries is None:
+        q, k, v = joined(x, layers)
+    else:
+        (q,), (k, v) = joined(queries.contiguous(), layers[:1]), joined(x, layers[1:])
+    return _heads(q, width), _heads(k, width), _heads(v, width)
+
+
+def bert_attention(
+    module: Any,
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+    queries: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Bert's and RobertaSelfAttention.forward; the queries may be those of fewer positions."""
+    assert past_key_values is None
+    layers = (module.query, module.key, module.value)
+    q, k, v = _projected(hidden_states, queries, layers, module.attention_head_size)
+    mask = attention_mask if attention_mask is None or queries is None else attention_mask[..., : q.shape[2], :]
+    interface = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    dropout = module.dropout.p if module.training else 0.0
+    return interface(module, q, k, v, mask, dropout=dropout, scaling=module.scaling)[0].flatten(2), None
 
 
 def mpnet_attention(
@@ -196,9 +247,7 @@ def mpnet_attention(
     **_: Any,
 ) -> tuple[Tensor]:
     """MPNetSelfAttention.forward; the queries may be those of fewer positions."""
-    width = module.attention_head_size
-    q = _heads(module.q(hidden_states if queries is None else queries), width)
-    k, v = (_heads(layer(hidden_states), width) for layer in (module.k, module.v))
+    q, k, v = _projected(hidden_states, queries, (module.q, module.k, module.v), module.attention_head_size)
     assert position_bias is not None
     mask = position_bias[..., : q.shape[2], :]
     if attention_mask is not None:
@@ -249,7 +298,7 @@ class _SwiGLU(torch.autograd.Function):
 
 def _gated_mlp(module: Any, x: Tensor) -> Tensor:
     """LlamaMLP.forward."""
-    gate, up = module.gate_proj(x), module.up_proj(x)
+    gate, up = joined(x, (module.gate_proj, module.up_proj))
     is_silu = module.config.hidden_act in ("silu", "swish")
     inner = _SwiGLU.apply(gate, up) if is_silu else module.act_fn(gate) * up
     return module.down_proj(inner)
@@ -261,10 +310,13 @@ def _new_gelu(module: nn.Module, x: Tensor) -> Tensor:
 
 
 FORWARDS: dict[str, Callable[..., Any]] = {
+    "BertSelfAttention": bert_attention,
+    "Linear": _linear,
     "LlamaAttention": _llama_attention,
     "LlamaMLP": _gated_mlp,
     "LlamaRMSNorm": _rms_norm,
     "MPNetSelfAttention": mpnet_attention,
     "NewGELUActivation": _new_gelu,
+    "RobertaSelfAttention": bert_attention,
 }
 """By the names of transformers' classes."""

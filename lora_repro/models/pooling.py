@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import eager_attention_forward
 
-from lora_repro.models.fused import mpnet_attention
+from lora_repro.models.fused import bert_attention, mpnet_attention
 
 
 def read_last_token(model: PreTrainedModel) -> None:
@@ -50,23 +48,9 @@ def _first_position_attention(
     attention: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object
 ) -> tuple[Tensor, None]:
     """BertAttention.forward and RobertaAttention.forward for a query of the first position only."""
-    inner = attention.self
     first = hidden_states[:, :1]
-
-    def heads(states: Tensor) -> Tensor:
-        return states.unflatten(-1, (inner.num_attention_heads, inner.attention_head_size)).transpose(1, 2)
-
-    interface = ALL_ATTENTION_FUNCTIONS.get_interface(inner.config._attn_implementation, eager_attention_forward)
-    context, _ = interface(
-        inner,
-        heads(inner.query(first)),
-        heads(inner.key(hidden_states)),
-        heads(inner.value(hidden_states)),
-        attention_mask[..., :1, :] if attention_mask is not None else None,
-        dropout=inner.dropout.p if inner.training else 0.0,
-        scaling=inner.scaling,
-    )
-    return attention.output(context.flatten(2), first), None
+    context, _ = bert_attention(attention.self, hidden_states, attention_mask, queries=first)
+    return attention.output(context, first), None
 
 
 def _first_position_of_mpnet(

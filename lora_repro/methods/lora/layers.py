@@ -12,9 +12,9 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_repro import draw
 from lora_repro.methods.lora.config import Start
-from lora_repro.methods.lora.product import Low, lora_product
 from lora_repro.models.arch import Part, Site
 from lora_repro.models.embeddings import scale_of
+from lora_repro.models.linears import Linear, Low, products
 from lora_repro.models.parts import features_of, outputs_of, rows_in
 from lora_repro.models.precision import dtype_of_products, in_stream
 
@@ -104,12 +104,18 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns W_0 x + b + s B A x, each update added to its own features."""
-        dtype = dtype_of_products(x)
-        if dtype is None or (self.training and any(update.has_dropout for update in self.updates.values())):
+        dtype, linear = dtype_of_products(x), self.as_linear()
+        if dtype is None or linear is None:
             return self._in_steps(x)
+        return products(x.to(dtype), [linear])[0]
+
+    def as_linear(self) -> Linear | None:
+        """Returns what the product needs; None where each update reads the input with a dropout of its own."""
+        if self.training and any(update.has_dropout for update in self.updates.values()):
+            return None
         weight = self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
         lows = [Low(u.lora_A, u.lora_B, u.scaling, self.parts[role]) for role, u in self.updates.items()]
-        return lora_product(x.to(dtype), weight, self.base.bias, lows)
+        return Linear(weight, self.base.bias, lows)
 
     def _in_steps(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns the same where products are rounded one by one, or each update has a dropout of its own."""

@@ -10,8 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_repro.methods.lora.config import Start
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate
-from lora_repro.methods.lora.product import Low, lora_product
 from lora_repro.models.arch import Part
+from lora_repro.models.linears import Linear, Low, products
 
 PARTS: dict[str, list[Part | None]] = {
     "whole": [None],
@@ -64,7 +64,7 @@ def test_product_and_gradients_are_those_of_W_plus_s_B_A(kind: str, parts: str) 
         return [Low(A, B, 0.7, part) for A, B, part in zip(AB[::2], AB[1::2], PARTS[parts], strict=True)]
 
     def ours(x: Tensor, W: Tensor, bias: Tensor, *AB: Tensor) -> Tensor:
-        return lora_product(x, W, bias, lows(AB))
+        return products(x, [Linear(W, bias, lows(AB))])[0]
 
     found = ours(*given)
     assert torch.allclose(found, expected(x, W, bias, lows(tuple(given[3:]))), rtol=1e-12)
@@ -81,7 +81,7 @@ def test_each_gradient_is_computed_alone_and_no_other(trained: str) -> None:
 
     def ours(tensor: Tensor) -> Tensor:
         now = made | {trained: tensor}
-        return lora_product(now["x"], now["W"], now["bias"], [Low(now["A"], now["B"], 2.0, Part(1, 2))])
+        return products(now["x"], [Linear(now["W"], now["bias"], [Low(now["A"], now["B"], 2.0, Part(1, 2))])])[0]
 
     assert torch.autograd.gradcheck(ours, made[trained])
     ours(made[trained]).sum().backward()
@@ -101,7 +101,7 @@ def test_a_gradient_that_is_not_contiguous_counts_in_full(gradient: str) -> None
     }[gradient]
     assert not g.is_contiguous()
     lows = [Low(A, B, 0.5, Part(1, 3))]
-    ours = torch.autograd.grad(lora_product(x, W, None, lows), (x, A, B), g)
+    ours = torch.autograd.grad(products(x, [Linear(W, None, lows)])[0], (x, A, B), g)
     theirs = torch.autograd.grad(expected(x, W, None, lows), (x, A, B), g.contiguous())
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
@@ -130,7 +130,7 @@ def test_in_fp32_the_layer_equals_its_single_steps(parts: str, conv: bool, freez
     trained = [x, *(parameter for parameter in lora.parameters() if parameter.requires_grad)]
     outs = [lora(x), lora._in_steps(x)]
     assert len(trained) == 2 + len(PARTS[parts]) * (1 if freeze_A else 2)
-    assert type(outs[0].grad_fn).__name__ == "_ProductBackward" != type(outs[1].grad_fn).__name__
+    assert type(outs[0].grad_fn).__name__ == "_ProductsBackward" != type(outs[1].grad_fn).__name__
     ours, theirs = (torch.autograd.grad(out.square().sum(), trained) for out in outs)
     assert torch.allclose(*outs, atol=1e-5)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
@@ -170,7 +170,7 @@ def test_dropout_takes_single_steps_in_training_alone_each_update_with_a_mask_of
     x = torch.ones(64, 32)
     with torch.autocast("cpu", torch.bfloat16, enabled=kind is not None):
         trained, scored = lora.train()(x), lora.eval()(x)
-    assert type(scored.grad_fn).__name__ == "_ProductBackward" != type(trained.grad_fn).__name__
+    assert type(scored.grad_fn).__name__ == "_ProductsBackward" != type(trained.grad_fn).__name__
     assert torch.equal(scored[:, :24], scored[:, 24:])
     assert not torch.isclose(trained[:, :24], trained[:, 24:]).all(1).any()
     assert not torch.isclose(trained[0], trained[1]).all()
