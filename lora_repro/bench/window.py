@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BATCHES = 10
 SECONDS = 8.0
+WARM_UP = 2
+"""Epochs before a window of a side that trains whole epochs: until then memory is asked of the system in each step."""
 EPOCHS = "train.epochs=1000"
 """A window ends long before the schedule of the learning rate does."""
 

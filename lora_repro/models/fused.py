@@ -33,6 +33,11 @@ def fuse(model: nn.Module) -> None:
     config: Any = model.config
     if config.model_type in PLAIN_ATTENTION and config._attn_implementation == "eager":
         config._attn_implementation = NAME
+    fuse_layers(model)
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Lets the layers compute with this module, in place; attention as its interface says."""
     for module in model.modules():
         kind = type(module)
         if kind.__module__ != __name__ and (forward := FORWARDS.get(kind.__name__)) is not None:
@@ -99,9 +104,10 @@ class _Attention(torch.autograd.Function):
         else:
             scores = _scaled(q, k.transpose(1, 2), scaling)
         p = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
-        keep = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+        keep = torch.empty_like(p).bernoulli_(1 - dropout) if dropout else None
         ctx.save_for_backward(q, k, v, p, keep)
-        return torch.bmm(p if keep is None else p * keep, v).view(ctx.shape).transpose(1, 2)
+        ctx.kept = 1 / (1 - dropout)  # applied to sums in fp32: bf16 would round it, by up to 0.2 %
+        return _scaled(p if keep is None else p * keep, v, ctx.kept).view(ctx.shape).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -110,9 +116,9 @@ class _Attention(torch.autograd.Function):
         g = gradients[0].transpose(1, 2).reshape(q.shape)
         dq = dk = dv = d_mask = None
         if needs_v:
-            dv = torch.bmm((p if keep is None else p * keep).transpose(1, 2), g).view(ctx.kv_shape)
+            dv = _scaled((p if keep is None else p * keep).transpose(1, 2), g, ctx.kept).view(ctx.kv_shape)
         if needs_q or needs_k or needs_mask:
-            dp = torch.bmm(g, v.transpose(1, 2))
+            dp = _scaled(g, v.transpose(1, 2), ctx.kept)
             dp = dp.float() if keep is None else dp.float().mul_(keep)
             d_scores = torch.ops.aten._softmax_backward_data(dp, p.float(), -1, torch.float32)
             d_mask = d_scores.view(*ctx.shape[:3], -1) if needs_mask else None

@@ -1,7 +1,8 @@
-"""LoRA's product as one step of autograd: its gradients, its roundings, and when it is not taken."""
+"""Linear layers and their updates as one step of autograd: gradients, roundings, and when it is not taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_repro.methods.lora.config import Start
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate
 from lora_repro.models.arch import Part
+from lora_repro.models.fused import fuse_layers, joined
 from lora_repro.models.linears import Linear, Low, products
 
 PARTS: dict[str, list[Part | None]] = {
@@ -69,6 +71,64 @@ def test_product_and_gradients_are_those_of_W_plus_s_B_A(kind: str, parts: str) 
     found = ours(*given)
     assert torch.allclose(found, expected(x, W, bias, lows(tuple(given[3:]))), rtol=1e-12)
     assert torch.autograd.gradcheck(ours, given)
+
+
+JOINED: dict[str, list[tuple[int, list[Part | None]]]] = {
+    "q, k and v with LoRA on q and v": [(D_OUT, [None]), (D_OUT, []), (D_OUT, [None])],
+    "fewer heads of keys and values": [(D_OUT, []), (6, [None]), (6, [])],
+    "one of them fused": [(D_OUT, [Part(0, 3), Part(2, 3)]), (4, [None, None])],
+    "all frozen": [(D_OUT, []), (8, [])],
+}
+
+
+@pytest.mark.parametrize("kind", ["batch", "one position", "transposed"])
+@pytest.mark.parametrize("layers", JOINED)
+def test_layers_that_read_one_input_give_the_sums_and_gradients_of_each(layers: str, kind: str) -> None:
+    """Ranks differ, every second layer has no bias, and one gradient reaches an output while another does not."""
+    torch.manual_seed(0)
+    x = INPUTS[kind]().requires_grad_()
+    linears = []
+    for index, (d_out, parts) in enumerate(JOINED[layers]):
+        widths = [d_out if part is None else d_out // part.of for part in parts]
+        lows = [
+            Low(drawn(2 + k, D_IN), drawn(width, 2 + k), 0.7 + k, part)
+            for k, (width, part) in enumerate(zip(widths, parts, strict=True))
+        ]
+        linears.append(Linear(drawn(d_out, D_IN), drawn(d_out) if index % 2 == 0 else None, lows))
+    given = [x, *(tensor for linear in linears for tensor in tensors_of(linear))]
+    ours = products(x, linears)
+    theirs = [expected(x, *linear) for linear in linears]
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
+    weights = [torch.randn_like(out) for out in ours]
+    for counted in (weights, [weights[0], *(torch.zeros_like(weight) for weight in weights[1:])]):
+        sums = (sum((out * weight).sum() for out, weight in zip(outs, counted, strict=True)) for outs in (ours, theirs))
+        found, true = (torch.autograd.grad(total, given, retain_graph=True) for total in sums)
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, true, strict=True))
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def tensors_of(linear: Linear) -> list[Tensor]:
+    bias = [] if linear.bias is None else [linear.bias]
+    return [linear.W, *bias, *(tensor for low in linear.updates for tensor in (low.A, low.B))]
+
+
+def test_only_what_the_gradients_need_is_kept() -> None:
+    """The input is needed for W and A, the weights for the gradient of the input; B alone needs neither."""
+    x, frozen = torch.randn(3, D_IN), Linear(torch.randn(D_OUT, D_IN), torch.randn(D_OUT))
+    A, B = torch.randn(2, D_IN), torch.randn(D_OUT, 2)
+    cases: list[tuple[str, Tensor, Linear, set[str]]] = [
+        ("only the input's gradient", x.clone().requires_grad_(), frozen, {"W"}),
+        ("W is trained", x, frozen._replace(W=frozen.W.clone().requires_grad_()), {"x"}),
+        ("A is trained", x, frozen._replace(updates=[Low(A.requires_grad_(), B, 1.0, None)]), {"x"}),
+        ("B is trained", x, frozen._replace(updates=[Low(A.detach(), B.requires_grad_(), 1.0, None)]), set()),
+    ]
+    for case, given, linear, needed in cases:
+        node: Any = products(given, [linear])[0].grad_fn
+        rows, _, _, W, *_ = node.saved_tensors
+        assert {name for name, kept in (("x", rows), ("W", W)) if kept is not None} == needed, case
 
 
 @pytest.mark.parametrize("trained", ["x", "W", "bias", "A", "B"])
@@ -136,22 +196,30 @@ def test_in_fp32_the_layer_equals_its_single_steps(parts: str, conv: bool, freez
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
 
 
+SLICES: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x[..., :32].contiguous(),
+    "half of the features": lambda x: x[..., :32],
+    "every other feature": lambda x: x[..., ::2],
+}
+
+
+@pytest.mark.parametrize("kind", SLICES)
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("conv", [False, True])
-def test_in_bf16_results_are_within_bf16s_rounding_of_float64(parts: str, conv: bool) -> None:
+def test_in_bf16_results_are_within_bf16s_rounding_of_float64(parts: str, conv: bool, kind: str) -> None:
     """Operands and results are rounded by 2^-9 at most, sums are in fp32: under 1 % of the norm, every gradient."""
     lora = layer(PARTS[parts], conv=conv)
     lora.base.to(torch.bfloat16)
     exact = deepcopy(lora).double()
-    x = torch.randn(4, 9, 32).bfloat16()
+    x = SLICES[kind](torch.randn(4, 9, 64).bfloat16())
     g = torch.randn(4, 9, 48).bfloat16()
     results = []
-    for module, kind in ((lora, torch.bfloat16), (exact, torch.float64)):
-        inner = x.to(kind).requires_grad_()
+    for module, dtype in ((lora, torch.bfloat16), (exact, torch.float64)):
+        inner = x.to(dtype).requires_grad_()
         trained = [inner, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
         with torch.autocast("cpu", torch.bfloat16, enabled=module is lora):
             out = module(inner)
-        results.append([out, *torch.autograd.grad(out, trained, g.to(kind))])
+        results.append([out, *torch.autograd.grad(out, trained, g.to(dtype))])
     assert {tensor.dtype for tensor in results[0][2:]} == {torch.float32}  # what is trained, and its gradients
     for ours, true in zip(*results, strict=True):
         assert (ours.double() - true).norm() < 0.01 * true.norm()
@@ -200,3 +268,61 @@ def test_a_layer_stored_in_bf16_computes_in_fp32_what_it_computes_merged() -> No
     out = lora(x)
     lora.base.float()
     assert torch.allclose(out, lora._in_steps(x), atol=1e-5)
+
+
+def three_layers() -> list[Any]:
+    """Two layers with LoRA and a frozen one between them, as attention has them in bf16."""
+    torch.manual_seed(2)
+    model = nn.Module()
+    model.k = nn.Linear(32, 48).requires_grad_(False)
+    fuse_layers(model)
+    found: list[Any] = [layer([None]), model.k, layer([None])]
+    for each in (found[0].base, found[1], found[2].base):
+        each.to(torch.bfloat16)
+    return found
+
+
+def outputs_and_gradient(apply: Callable[[Tensor, list[Any]], Sequence[Tensor]], layers: list[Any]) -> list[Tensor]:
+    torch.manual_seed(5)
+    x, g = torch.randn(2, 7, 32).bfloat16().requires_grad_(), torch.randn(2, 7, 48).bfloat16()
+    A = layers[0].updates["m0"].lora_A
+    with torch.autocast("cpu", torch.bfloat16):
+        outs = apply(x, layers)
+    return [*outs, *torch.autograd.grad(outs, (x, A), [g] * len(outs))]
+
+
+def one_by_one(x: Tensor, layers: list[Any]) -> list[Tensor]:
+    return [each(x) for each in layers]
+
+
+def test_joined_layers_give_what_each_gives_by_itself() -> None:
+    ours, theirs = (outputs_and_gradient(apply, three_layers()) for apply in (joined, one_by_one))
+    assert all(torch.equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
+    assert all((a.double() - b.double()).norm() < 0.01 * b.double().norm() for a, b in zip(ours, theirs, strict=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        outs = joined(torch.randn(2, 7, 32).bfloat16(), three_layers())
+    assert len({out.grad_fn for out in outs}) == 1  # one step of autograd
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_a_layer_with_a_hook_is_called_so_that_the_hook_runs(kind: str) -> None:
+    """Where fused code reads weights past the layer's own call, hooks are lost without a word."""
+    layers, seen = three_layers(), []
+    getattr(layers[1], f"register_{kind}_hook")(lambda *_: seen.append(kind))
+    outputs_and_gradient(joined, layers)
+    assert seen == [kind]
+
+
+def test_layers_of_another_kind_and_with_dropout_are_called_themselves() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    torch.manual_seed(0)
+    layers = [*three_layers()[:1], Doubled(32, 48), layer([None], dropout=0.5).train()]
+    with torch.autocast("cpu", torch.bfloat16):
+        x = torch.randn(2, 7, 32).bfloat16()
+        _, doubled, dropped = joined(x, layers)
+        plain = nn.functional.linear(x, layers[1].weight, layers[1].bias)
+        assert torch.equal(doubled, 2 * plain)
+        assert not torch.equal(dropped, layers[2].eval()(x))

@@ -2,8 +2,9 @@
 
 import tempfile
 from dataclasses import replace
+from itertools import count
 
-from lora_repro.bench.window import Clock, Found, Work
+from lora_repro.bench.window import WARM_UP, Clock, Found, Work
 from lora_repro.store.record import Record
 from lora_repro.training import device as devices
 from lora_repro.training import train as training
@@ -12,7 +13,7 @@ from lora_repro.training.compiled import STEPS, compile_blocks
 
 
 def train(work: Work) -> Found:
-    """Trains whole epochs, the first as warm-up; blocks are compiled if those of a long run are."""
+    """Trains whole epochs, the first ones as warm-up; blocks are compiled if those of a long run are."""
     resolved, split = work.resolved, work.split
     run = resolved.run
     device = devices.prepare(resolved.settings.compute)
@@ -26,9 +27,9 @@ def train(work: Work) -> Found:
         record = Record(store, "bench")
         record.folder.mkdir(parents=True)
         checkpointer = Checkpointer(record, replace(resolved.settings.log, checkpoint_every_s=None), {}, run, total=0)
-        clock, epoch = Clock(work.seconds, 1, device), 1
-        training.train_epoch(state, run, split, epoch, checkpointer)
-        while not clock.tick(state.examples):
-            epoch += 1
+        clock = Clock(work.seconds, WARM_UP, device)
+        for epoch in count(1):
             training.train_epoch(state, run, split, epoch, checkpointer)
+            if clock.tick(state.examples):
+                break
     return clock.found(first_loss, sum(parameter.numel() for parameter in state.trained().values()))

@@ -14,7 +14,7 @@ from transformers import get_scheduler
 
 from lora_repro.bench.sides import adapters
 from lora_repro.bench.sides.trainer import device_of
-from lora_repro.bench.window import Clock, Found, Work
+from lora_repro.bench.window import WARM_UP, Clock, Found, Work
 from lora_repro.models.precision import has_fast_bf16
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.label_words import LabelWords
@@ -26,7 +26,7 @@ IGNORED = -100
 
 
 def train(work: Work) -> Found:
-    """Trains whole epochs, the first as warm-up."""
+    """Trains whole epochs, the first ones as warm-up."""
     run, split = work.resolved.run, work.split
     settings = run.train
     device = device_of(work.resolved.settings.compute)
@@ -47,7 +47,7 @@ def train(work: Work) -> Found:
                 return loss_of(model, indices)
 
         first_loss = loss(work.first_batch).item()
-        clock = Clock(work.seconds, 1, device)
+        clock = Clock(work.seconds, WARM_UP, device)
         for order in _epochs(lengths, settings.batch_size, run.seed):
             for indices in order:
                 loss(indices).backward()
