@@ -40,7 +40,9 @@ def fuse_layers(model: nn.Module) -> None:
     """Lets the layers compute with this module, in place; attention as its interface says."""
     for module in model.modules():
         kind = type(module)
-        if kind.__module__ != __name__ and (forward := FORWARDS.get(kind.__name__)) is not None:
+        if kind is nn.Linear:
+            module.__class__ = FusedLinear
+        elif kind.__module__ != __name__ and (forward := FORWARDS.get(kind.__name__)) is not None:
             module.__class__ = _with_forward(kind, forward)
 
 
@@ -60,6 +62,16 @@ def _with_forward(kind: type[nn.Module], fused: Callable[..., Any]) -> type[nn.M
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": __name__})
 
 
+class FusedLinear(nn.Linear):
+    """A linear layer as `products` computes it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns x W^T + b."""
+        if not is_fused(input):
+            return super().forward(input)
+        return products(input.bfloat16(), [Linear(self.weight, self.bias)])[0]
+
+
 def joined(x: Float[Tensor, "*batch d_in"], layers: Sequence[nn.Module]) -> Sequence[Tensor]:
     """Applies linear layers to the same input: as one step of autograd where all of them can be, else one by one."""
     linears = [_as_linear(layer) for layer in layers] if is_fused(x) else [None]
@@ -70,14 +82,9 @@ def joined(x: Float[Tensor, "*batch d_in"], layers: Sequence[nn.Module]) -> Sequ
 def _as_linear(layer: Any) -> Linear | None:
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return None  # hooks are only run where the layer itself is called
-    if type(layer) in (nn.Linear, _with_forward(nn.Linear, _linear)):
+    if type(layer) in (nn.Linear, FusedLinear):
         return Linear(layer.weight, layer.bias)
     return layer.as_linear() if hasattr(layer, "as_linear") else None
-
-
-def _linear(module: Any, input: Tensor) -> Tensor:
-    """Linear.forward."""
-    return products(input.bfloat16(), [Linear(module.weight, module.bias)])[0]
 
 
 class _Attention(torch.autograd.Function):
@@ -317,7 +324,6 @@ def _new_gelu(module: nn.Module, x: Tensor) -> Tensor:
 
 FORWARDS: dict[str, Callable[..., Any]] = {
     "BertSelfAttention": bert_attention,
-    "Linear": _linear,
     "LlamaAttention": _llama_attention,
     "LlamaMLP": _gated_mlp,
     "LlamaRMSNorm": _rms_norm,
