@@ -63,11 +63,15 @@ def _with_forward(kind: type[nn.Module], fused: Callable[..., Any]) -> type[nn.M
 
 
 class FusedLinear(nn.Linear):
-    """A linear layer as `products` computes it."""
+    """A linear layer whose frozen weight is multiplied as `products` does.
+
+    A weight that is trained and used more than once in a step, as in DeBERTa, is rounded once by autocast, and by
+    `products` once for each use.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns x W^T + b."""
-        if not is_fused(input):
+        if self.weight.requires_grad or not is_fused(input):
             return super().forward(input)
         return products(input.bfloat16(), [Linear(self.weight, self.bias)])[0]
 
