@@ -101,8 +101,11 @@ def test_layers_that_read_one_input_give_the_sums_and_gradients_of_each(layers: 
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
     weights = [torch.randn_like(out) for out in ours]
     for counted in (weights, [weights[0], *(torch.zeros_like(weight) for weight in weights[1:])]):
-        sums = (sum((out * weight).sum() for out, weight in zip(outs, counted, strict=True)) for outs in (ours, theirs))
-        found, true = (torch.autograd.grad(total, given, retain_graph=True) for total in sums)
+        totals = [
+            torch.stack([(out * weight).sum() for out, weight in zip(outs, counted, strict=True)]).sum()
+            for outs in (ours, theirs)
+        ]
+        found, true = (torch.autograd.grad(total, given, retain_graph=True) for total in totals)
         assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, true, strict=True))
 
 
