@@ -45,7 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points = [job.point for job in jobs]
     axes = [] if options.runs is None else axes_of(points, options.runs)
     jobs = jobs[: options.runs]
-    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "0",
+        **os.environ,
+        "OMP_NUM_THREADS": str(options.threads),
+    }
     with tempfile.TemporaryDirectory() as folder:
         ours = [sys.executable, "-m", "lora_repro", "-m", *SWEEP, *axes, f"paths.outputs={folder}/outputs"]
         ours += ["log.wandb=off", f"compute.threads={options.threads}", *["compute.device=cpu"] * options.cpu]

@@ -90,7 +90,7 @@ def run_window(command: Sequence[str], threads: int) -> Window:
     Raises:
         RuntimeError: With what the process wrote, if it failed.
     """
-    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "0", **os.environ, "OMP_NUM_THREADS": str(threads)}
     line = [sys.executable, "-m", "lora_repro.bench.window", *command]
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:

@@ -128,6 +128,8 @@ def resolve_case(model: str, overrides: Sequence[str]) -> Resolved:
     """
     given = [f"model={model}", "log.wandb=off", EPOCHS, *overrides]
     resolved = resolve(compose(given))
+    if resolved.run.train.max_steps is not None:
+        raise InputError("train.max_steps: the length of a window is --seconds. Leave train.max_steps out.")
     if not resolved.run.task.label_names:
         raise InputError(f"task={resolved.run.task.name}: only tasks with classes are measured. Give task=movies.")
     if resolved.run.arch.is_decoder and not any(override.startswith("task.form=") for override in given):

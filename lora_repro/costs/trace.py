@@ -8,7 +8,7 @@ where that differs.
 
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from lora_repro import draw
+from lora_repro.models.precision import as_on_gpu
 
 IN_FP32_ON_GPUS = frozenset(
     ("softmax", "log_softmax", "pow", "__pow__", "rsqrt", "exp", "log", "sum", "cumsum", "prod", "norm", "layer_norm")
@@ -72,7 +73,6 @@ def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -
     parameters = list(model.parameters())
     held = _Storages()
     weights = held.add([*parameters, *model.buffers()])
-    computing: AbstractContextManager[Any] = _AsOnGPU() if on_gpu else nullcontext()
     own = {*held.sizes}
     saved: set[int] = set()
 
@@ -82,7 +82,10 @@ def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -
         return tensor
 
     with held, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with computing:
+        with ExitStack() as computing:
+            if on_gpu:
+                computing.enter_context(as_on_gpu())
+                computing.enter_context(_AsOnGPU())
             value = loss(model)
         saved_bytes = sum(held.sizes[storage] for storage in saved & held.sizes.keys() - own)
         before = len(held.levels)

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
-from lora_repro.models.linears import Linear, products
-from lora_repro.models.precision import dtype_of_products
+from lora_repro.models.linears import LinearWeights, multiply
+from lora_repro.models.precision import dtype_of_products, is_on_cpu
 
 NAME = "lora_repro"
 """By which transformers knows the attention of this module."""
@@ -42,13 +43,13 @@ def fuse_layers(model: nn.Module) -> None:
         kind = type(module)
         if kind is nn.Linear:
             module.__class__ = FusedLinear
-        elif kind.__module__ != __name__ and (forward := FORWARDS.get(kind.__name__)) is not None:
+        elif kind.__module__.startswith("transformers.") and (forward := FORWARDS.get(kind.__name__)) is not None:
             module.__class__ = _with_forward(kind, forward)
 
 
 def is_fused(x: Tensor) -> bool:
     """Tells whether what follows from x is computed by this module: in bf16 on a CPU."""
-    return x.device.type == "cpu" and dtype_of_products(x) is torch.bfloat16
+    return is_on_cpu(x) and dtype_of_products(x) is torch.bfloat16
 
 
 @cache
@@ -63,32 +64,38 @@ def _with_forward(kind: type[nn.Module], fused: Callable[..., Any]) -> type[nn.M
 
 
 class FusedLinear(nn.Linear):
-    """A linear layer whose frozen weight is multiplied as `products` does.
+    """A linear layer whose frozen weight is multiplied as `multiply` does.
 
     A weight that is trained and used more than once in a step, as in DeBERTa, is rounded once by autocast, and by
-    `products` once for each use.
+    `multiply` once for each use.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns x W^T + b."""
         if self.weight.requires_grad or not is_fused(input):
             return super().forward(input)
-        return products(input.bfloat16(), [Linear(self.weight, self.bias)])[0]
+        return multiply(input.bfloat16(), [LinearWeights(self.weight, self.bias)])[0]
 
 
 def joined(x: Float[Tensor, "*batch d_in"], layers: Sequence[nn.Module]) -> Sequence[Tensor]:
     """Applies linear layers to the same input: as one step of autograd where all of them can be, else one by one."""
     linears = [_as_linear(layer) for layer in layers] if is_fused(x) else [None]
     found = [linear for linear in linears if linear is not None]
-    return products(x.bfloat16(), found) if len(found) == len(layers) else [layer(x) for layer in layers]
+    return multiply(x.bfloat16(), found) if len(found) == len(layers) else [layer(x) for layer in layers]
 
 
-def _as_linear(layer: Any) -> Linear | None:
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return None  # hooks are only run where the layer itself is called
+def _as_linear(layer: Any) -> LinearWeights | None:
+    if not is_plain(layer):
+        return None
     if type(layer) in (nn.Linear, FusedLinear):
-        return Linear(layer.weight, layer.bias)
+        return LinearWeights(layer.weight, layer.bias)
     return layer.as_linear() if hasattr(layer, "as_linear") else None
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Tells whether a call of a module runs its class's forward and nothing else: no hook, no forward of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" not in vars(module) and not any(hooks)
 
 
 class _Attention(torch.autograd.Function):
@@ -121,7 +128,8 @@ class _Attention(torch.autograd.Function):
         return _scaled(p if keep is None else p * keep, v, ctx.kept).view(ctx.shape).transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, p, keep = ctx.saved_tensors
         needs_q, needs_k, needs_v, needs_mask, *_ = ctx.needs_input_grad
         g = gradients[0].transpose(1, 2).reshape(q.shape)
@@ -233,6 +241,7 @@ def _projected(
     if queries is None:
         q, k, v = joined(x, layers)
     else:
+        # of a slice, torch's linear layer would make a copy of W for each example
         (q,), (k, v) = joined(queries.contiguous(), layers[:1]), joined(x, layers[1:])
     return _heads(q, width), _heads(k, width), _heads(v, width)
 
@@ -283,7 +292,8 @@ class _RMSNorm(torch.autograd.Function):
         return normed.mul_(scale).mul_(weight).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, scale = ctx.saved_tensors
         normed, g = (tensor.to(torch.float32, copy=True) for tensor in (x, gradients[0]))
         normed.mul_(scale)
@@ -307,7 +317,8 @@ class _SwiGLU(torch.autograd.Function):
         return F.silu(gate) * up
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         gate, up = ctx.saved_tensors
         (g,) = gradients
         return torch.ops.aten.silu_backward(g * up, gate), F.silu(gate) * g

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lora_repro.models.arch import Part
 from lora_repro.models.parts import outputs_of
+from lora_repro.models.precision import is_on_cpu
 
 
-class Low(NamedTuple):
+class Update(NamedTuple):
     """One update s B A of a layer."""
 
     A: Float[Tensor, "r d_in"]
@@ -26,15 +28,15 @@ class Low(NamedTuple):
     """Where its output features lie; None: they are the whole output."""
 
 
-class Linear(NamedTuple):
-    """A linear layer, as its product needs it."""
+class LinearWeights(NamedTuple):
+    """What a linear layer is multiplied with."""
 
     W: Float[Tensor, "d_out d_in"]
     bias: Float[Tensor, " d_out"] | None
-    updates: Sequence[Low] = ()
+    updates: Sequence[Update] = ()
 
 
-def products(x: Float[Tensor, "*batch d_in"], linears: Sequence[Linear]) -> tuple[Tensor, ...]:
+def multiply(x: Float[Tensor, "*batch d_in"], linears: Sequence[LinearWeights]) -> tuple[Tensor, ...]:
     """Returns x W^T + b + s x A^T B^T for each layer, each update added to its own features.
 
     Everything is multiplied in the dtype of x. A, with its scale, and B are rounded to it once. An update of the whole
@@ -47,13 +49,13 @@ def products(x: Float[Tensor, "*batch d_in"], linears: Sequence[Linear]) -> tupl
     Returns:
         A tensor of shape (*batch, d_out) for each layer.
     """
-    layout = [[(low.scaling, low.part) for low in linear.updates] for linear in linears]
+    layout = [[(update.scaling, update.part) for update in linear.updates] for linear in linears]
     own = [tensor for linear in linears for tensor in (linear.W, linear.bias)]
-    AB = [tensor for linear in linears for low in linear.updates for tensor in (low.A, low.B)]
-    return _Products.apply(x, layout, *own, *AB)  # pyright: ignore[reportReturnType]
+    AB = [tensor for linear in linears for update in linear.updates for tensor in (update.A, update.B)]
+    return _Multiply.apply(x, layout, *own, *AB)  # pyright: ignore[reportReturnType]
 
 
-class _Products(torch.autograd.Function):
+class _Multiply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layout: list[list[tuple[float, Part | None]]], *given: Any) -> Any:
         own, AB = given[: 2 * len(layout)], given[2 * len(layout) :]
@@ -62,25 +64,28 @@ class _Products(torch.autograd.Function):
         outs = [_linear(rows, W, bias) for W, bias in zip(Ws, own[1::2], strict=True)]
         ctx.updates = [(index, *update) for index, updates in enumerate(layout) for update in updates]
         ctx.ranks = [len(A) for A in AB[::2]]
-        A = low = None
+        A = x_A = None
         Bs = [B.to(x.dtype) for B in AB[1::2]]
         if ctx.updates:
             A = torch.cat([A * scaling for A, (_, scaling, _) in zip(AB[::2], ctx.updates, strict=True)]).to(x.dtype)
-            low = rows @ A.t()
-            for (index, _, part), mine, B in zip(ctx.updates, low.split(ctx.ranks, 1), Bs, strict=True):
+            x_A = rows @ A.t()
+            for (index, _, part), own_x_A, B in zip(ctx.updates, x_A.split(ctx.ranks, 1), Bs, strict=True):
                 if part is None:
-                    outs[index].addmm_(mine, B.t())
+                    outs[index].addmm_(own_x_A, B.t())
                 else:
-                    outputs_of(outs[index], part).add_((mine @ B.t()).view(len(rows), part.groups, -1))
+                    changed = outputs_of(outs[index], part)
+                    changed.add_((own_x_A @ B.t()).view(changed.shape))
         needs_x, _, *needs = ctx.needs_input_grad
         multiplies_rows = any(needs[: len(own) : 2]) or any(needs[len(own) :: 2])
-        ctx.save_for_backward(rows if multiplies_rows else None, A, low, *(W if needs_x else None for W in Ws), *Bs)
+        ctx.save_for_backward(rows if multiplies_rows else None, A, x_A, *(W if needs_x else None for W in Ws), *Bs)
         ctx.shape, ctx.dtypes, ctx.count = x.shape, [tensor.dtype for tensor in AB], len(Ws)
-        return tuple(out.view(*x.shape[:-1], -1) for out in outs)
+        # a view of what was made here could not be written to in place, which some models do
+        return tuple(torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]]) for out in outs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        rows, A, low, *rest = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, A, x_A, *rest = ctx.saved_tensors
         Ws, Bs = rest[: ctx.count], rest[ctx.count :]
         needs_x, _, *needs = ctx.needs_input_grad
         needs_own, needs_AB = needs[: 2 * ctx.count], needs[2 * ctx.count :]
@@ -103,15 +108,15 @@ class _Products(torch.autograd.Function):
                     dAs = (g_low.t() @ rows).split(ctx.ranks)
                     for k, (dA, (_, scaling, _)) in enumerate(zip(dAs, ctx.updates, strict=True)):
                         d_AB[2 * k] = dA.to(ctx.dtypes[2 * k]).mul(scaling) if needs_AB[2 * k] else None
-            for k, (g, mine) in enumerate(zip(parts, low.split(ctx.ranks, 1), strict=True)):
-                d_AB[2 * k + 1] = (mine.t() @ g).t().to(ctx.dtypes[2 * k + 1]) if needs_AB[2 * k + 1] else None
+            for k, (g, own_x_A) in enumerate(zip(parts, x_A.split(ctx.ranks, 1), strict=True)):
+                d_AB[2 * k + 1] = (own_x_A.t() @ g).t().to(ctx.dtypes[2 * k + 1]) if needs_AB[2 * k + 1] else None
         return None if dx is None else dx.view(ctx.shape), None, *d_own, *d_AB
 
 
 def _linear(rows: Float[Tensor, "n d_in"], W: Tensor, bias: Tensor | None) -> Float[Tensor, "n d_out"]:
     """Returns x W^T + b. In bf16 on CPUs F.linear would first copy the bias into every row of the result."""
     bias = None if bias is None else bias.to(rows.dtype)
-    if bias is not None and rows.dtype is torch.bfloat16 and rows.device.type == "cpu" and _adds_bias_in_bf16():
+    if bias is not None and rows.dtype is torch.bfloat16 and is_on_cpu(rows) and _adds_bias_in_bf16():
         return torch.ops.mkldnn._linear_pointwise(rows, W, bias, "none", [], "")
     return F.linear(rows, W, bias)
 

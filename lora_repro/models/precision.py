@@ -39,6 +39,24 @@ _assumed: ContextVar[Products | None] = ContextVar("assumed", default=None)
 """How other hardware than this one computes, while `computing_as` is in force, in its thread alone."""
 
 
+_on_gpu: ContextVar[bool] = ContextVar("on_gpu", default=False)
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Pretends that tensors of the CPU lie on a GPU, to estimate a GPU's memory."""
+    before = _on_gpu.set(True)
+    try:
+        yield
+    finally:
+        _on_gpu.reset(before)
+
+
+def is_on_cpu(x: Tensor) -> bool:
+    """Tells whether what follows from x is computed as on a CPU."""
+    return x.device.type == "cpu" and not _on_gpu.get()
+
+
 @contextmanager
 def computing_as(products: Products) -> Iterator[None]:
     """Pretends that this machine computes products in the given way, to estimate another machine's memory."""

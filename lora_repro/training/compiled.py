@@ -7,6 +7,7 @@ gain is within 5 percent, so they are not compiled. Scoring is never compiled: i
 
 import importlib
 import os
+import sysconfig
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,17 @@ def compile_blocks(model: nn.Module, run: Run, settings: Settings, steps: int, d
     Raises:
         InputError: If it is asked for and not possible.
     """
-    asked, gains = settings.compute.compile, run.arch.model_type in FAMILIES
-    if asked is None:
-        asked = gains and steps >= STEPS and device.type == "cpu"
-        asked = asked and products_of(run.train.dtype, device) is Products.bf16 and _has_compiler()
-    if not asked:
+    asked = settings.compute.compile
+    if asked is False or (asked is None and steps < STEPS):
         return False
-    if not (gains and _has_compiler()):
+    in_bf16 = device.type == "cpu" and products_of(run.train.dtype, device) is Products.bf16
+    if not (run.arch.model_type in FAMILIES and in_bf16 and _has_compiler()):
+        if asked is None:
+            return False
         raise InputError(
-            f"compute.compile: true, but model={run.model.name} cannot be compiled here: that needs a C++ compiler and "
-            f"a model of the kind {', '.join(FAMILIES)} (given: {run.arch.model_type}).\nLeave compute.compile out."
+            f"compute.compile: true, but model={run.model.name} cannot be compiled here: that needs a model of the "
+            f"kind {', '.join(FAMILIES)} (given: {run.arch.model_type}), a CPU that multiplies in bf16, and a C++ "
+            f"compiler with Python's header files.\nLeave compute.compile out."
         )
     _set_up(Path(settings.paths.cache).expanduser() / "compiled")
     body: Any = model.base_model
@@ -64,7 +66,8 @@ def _has_compiler() -> bool:
     from torch._inductor import cpp_builder, exc
 
     try:
-        return bool(cpp_builder.get_cpp_compiler())
+        has_headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+        return has_headers and bool(cpp_builder.get_cpp_compiler())
     except exc.InvalidCxxCompiler:
         return False
 

@@ -84,9 +84,11 @@ class Gomp:
             self._team.join()
 
     def _hold(self, ready: threading.Event, end: threading.Event) -> None:
-        nothing = ctypes.cast(self._library.free, ctypes.c_void_p)  # free(NULL) is a function that does nothing
-        self._library.GOMP_parallel(nothing, None, ctypes.c_uint(self._extra), ctypes.c_uint(0))
-        ready.set()
+        try:
+            nothing = ctypes.cast(self._library.free, ctypes.c_void_p)  # free(NULL) is a function that does nothing
+            self._library.GOMP_parallel(nothing, None, ctypes.c_uint(self._extra), ctypes.c_uint(0))
+        finally:
+            ready.set()
         end.wait()
 
 
@@ -157,8 +159,8 @@ class Threads:
     def _say(self, share: float) -> None:
         if self._advice:
             log.warning(
-                "Other processes use this run's cores: one of its threads waited for a core %.0f %% of the time, "
-                "and the others for it. %s",
+                "One of this run's threads waited for a core %.0f %% of the time, and the others for it: other "
+                "processes use these cores, or it has more threads than cores. %s",
                 100 * share, self._advice,
             )  # fmt: skip
             self._advice = ""

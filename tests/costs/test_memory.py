@@ -29,6 +29,7 @@ from lora_repro.methods import (
     LoRAConfig,
     MethodConfig,
 )
+from lora_repro.models import load
 from lora_repro.models.arch import Arch, arch_of
 from lora_repro.models.load import without_weights
 from lora_repro.models.precision import Products, store_in_bf16
@@ -154,6 +155,16 @@ def test_a_gpu_keeps_no_scores() -> None:
     }
     assert sizes[True][1] == pytest.approx(2 * sizes[True][0], rel=0.1)  # but for the mask, linear in the length
     assert sizes[False][1] > 2.2 * sizes[False][0]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_a_gpu_computes_nothing_by_what_is_fused_for_cpus(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is traced on the CPU; counted with what is fused there, GPT-2 would seem to need half its memory."""
+    config, arch = tiny(name)
+    case = Case(LORA, arch, config, BATCH._replace(on_gpu=True))
+    found = memory._traced(case)
+    monkeypatch.setattr(load, "fuse", lambda model: None)
+    assert found == memory._traced(case)
 
 
 def test_a_gpu_computes_softmax_in_fp32() -> None:

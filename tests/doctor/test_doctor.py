@@ -214,7 +214,7 @@ def test_targets_of_another_shape_or_name_fail(tmp_path: Path, monkeypatch: Patc
 
 
 def test_b_that_does_not_move_fails(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(layers, "products", lambda x, linears: [linear(x, *linears[0][:2])])
+    monkeypatch.setattr(layers, "multiply", lambda x, linears: [linear(x, *linears[0][:2])])
     found = check(tmp_path, "one step")
     assert found.verdict is Verdict.fail and "4 of 12 trained tensors do not move, first bert" in found.found
     assert "lora_B" in found.found

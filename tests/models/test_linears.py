@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from lora_repro.methods.lora.config import Start
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate
 from lora_repro.models.arch import Part
-from lora_repro.models.fused import fuse_layers, joined
-from lora_repro.models.linears import Linear, Low, products
+from lora_repro.models.fused import FusedLinear, fuse_layers, joined
+from lora_repro.models.linears import LinearWeights, Update, multiply
 
 PARTS: dict[str, list[Part | None]] = {
     "whole": [None],
@@ -37,7 +37,7 @@ def width(part: Part | None) -> int:
     return D_OUT if part is None else D_OUT // part.of
 
 
-def expected(x: Tensor, W: Tensor, bias: Tensor | None, lows: list[Low]) -> Tensor:
+def expected(x: Tensor, W: Tensor, bias: Tensor | None, lows: list[Update]) -> Tensor:
     """The sum as the paper writes it: W + s B A, its rows at the features of each part."""
     W = W.clone()
     for low in lows:
@@ -62,11 +62,11 @@ def test_product_and_gradients_are_those_of_W_plus_s_B_A(kind: str, parts: str) 
             torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, D_IN), (width(part), 2))
         ]
 
-    def lows(AB: tuple[Tensor, ...]) -> list[Low]:
-        return [Low(A, B, 0.7, part) for A, B, part in zip(AB[::2], AB[1::2], PARTS[parts], strict=True)]
+    def lows(AB: tuple[Tensor, ...]) -> list[Update]:
+        return [Update(A, B, 0.7, part) for A, B, part in zip(AB[::2], AB[1::2], PARTS[parts], strict=True)]
 
     def ours(x: Tensor, W: Tensor, bias: Tensor, *AB: Tensor) -> Tensor:
-        return products(x, [Linear(W, bias, lows(AB))])[0]
+        return multiply(x, [LinearWeights(W, bias, lows(AB))])[0]
 
     found = ours(*given)
     assert torch.allclose(found, expected(x, W, bias, lows(tuple(given[3:]))), rtol=1e-12)
@@ -91,12 +91,12 @@ def test_layers_that_read_one_input_give_the_sums_and_gradients_of_each(layers: 
     for index, (d_out, parts) in enumerate(JOINED[layers]):
         widths = [d_out if part is None else d_out // part.of for part in parts]
         lows = [
-            Low(drawn(2 + k, D_IN), drawn(width, 2 + k), 0.7 + k, part)
+            Update(drawn(2 + k, D_IN), drawn(width, 2 + k), 0.7 + k, part)
             for k, (width, part) in enumerate(zip(widths, parts, strict=True))
         ]
-        linears.append(Linear(drawn(d_out, D_IN), drawn(d_out) if index % 2 == 0 else None, lows))
+        linears.append(LinearWeights(drawn(d_out, D_IN), drawn(d_out) if index % 2 == 0 else None, lows))
     given = [x, *(tensor for linear in linears for tensor in tensors_of(linear))]
-    ours = products(x, linears)
+    ours = multiply(x, linears)
     theirs = [expected(x, *linear) for linear in linears]
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(ours, theirs, strict=True))
     weights = [torch.randn_like(out) for out in ours]
@@ -113,25 +113,44 @@ def drawn(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
 
-def tensors_of(linear: Linear) -> list[Tensor]:
+def tensors_of(linear: LinearWeights) -> list[Tensor]:
     bias = [] if linear.bias is None else [linear.bias]
     return [linear.W, *bias, *(tensor for low in linear.updates for tensor in (low.A, low.B))]
 
 
 def test_only_what_the_gradients_need_is_kept() -> None:
     """The input is needed for W and A, the weights for the gradient of the input; B alone needs neither."""
-    x, frozen = torch.randn(3, D_IN), Linear(torch.randn(D_OUT, D_IN), torch.randn(D_OUT))
+    x, frozen = torch.randn(3, D_IN), LinearWeights(torch.randn(D_OUT, D_IN), torch.randn(D_OUT))
     A, B = torch.randn(2, D_IN), torch.randn(D_OUT, 2)
-    cases: list[tuple[str, Tensor, Linear, set[str]]] = [
+    cases: list[tuple[str, Tensor, LinearWeights, set[str]]] = [
         ("only the input's gradient", x.clone().requires_grad_(), frozen, {"W"}),
         ("W is trained", x, frozen._replace(W=frozen.W.clone().requires_grad_()), {"x"}),
-        ("A is trained", x, frozen._replace(updates=[Low(A.requires_grad_(), B, 1.0, None)]), {"x"}),
-        ("B is trained", x, frozen._replace(updates=[Low(A.detach(), B.requires_grad_(), 1.0, None)]), set()),
+        ("A is trained", x, frozen._replace(updates=[Update(A.requires_grad_(), B, 1.0, None)]), {"x"}),
+        ("B is trained", x, frozen._replace(updates=[Update(A.detach(), B.requires_grad_(), 1.0, None)]), set()),
     ]
     for case, given, linear, needed in cases:
-        node: Any = products(given, [linear])[0].grad_fn
+        node: Any = multiply(given, [linear])[0].grad_fn
         rows, _, _, W, *_ = node.saved_tensors
         assert {name for name, kept in (("x", rows), ("W", W)) if kept is not None} == needed, case
+
+
+@pytest.mark.parametrize("given", ["x", "A"])
+def test_a_result_may_be_written_to_in_place(given: str) -> None:
+    """Falcon adds to it, OLMo clamps it; a view made inside the step of autograd would refuse."""
+    torch.manual_seed(0)
+    x, A = (torch.randn(3, 2, D_IN, requires_grad=given == "x"), torch.randn(2, D_IN, requires_grad=given == "A"))
+    linear = LinearWeights(torch.randn(D_OUT, D_IN), None, [Update(A, torch.randn(D_OUT, 2), 1.0, None)])
+    wanted = x if given == "x" else A
+    plain = torch.autograd.grad((multiply(x, [linear])[0] + 1).square().sum(), wanted)
+    assert torch.equal(*plain, *torch.autograd.grad(multiply(x, [linear])[0].add_(1).square().sum(), wanted))
+
+
+def test_second_derivatives_are_refused() -> None:
+    """What is kept has no graph of its own, so they would be wrong without a word."""
+    x, W = torch.randn(3, D_IN, requires_grad=True), torch.randn(D_OUT, D_IN, requires_grad=True)
+    (dx,) = torch.autograd.grad(multiply(x, [LinearWeights(W, None)])[0].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
 
 
 @pytest.mark.parametrize("trained", ["x", "W", "bias", "A", "B"])
@@ -144,7 +163,9 @@ def test_each_gradient_is_computed_alone_and_no_other(trained: str) -> None:
 
     def ours(tensor: Tensor) -> Tensor:
         now = made | {trained: tensor}
-        return products(now["x"], [Linear(now["W"], now["bias"], [Low(now["A"], now["B"], 2.0, Part(1, 2))])])[0]
+        return multiply(
+            now["x"], [LinearWeights(now["W"], now["bias"], [Update(now["A"], now["B"], 2.0, Part(1, 2))])]
+        )[0]
 
     assert torch.autograd.gradcheck(ours, made[trained])
     ours(made[trained]).sum().backward()
@@ -163,8 +184,8 @@ def test_a_gradient_that_is_not_contiguous_counts_in_full(gradient: str) -> None
         "every other": torch.randn(2, 3, 2 * D_OUT)[..., ::2],
     }[gradient]
     assert not g.is_contiguous()
-    lows = [Low(A, B, 0.5, Part(1, 3))]
-    ours = torch.autograd.grad(products(x, [Linear(W, None, lows)])[0], (x, A, B), g)
+    lows = [Update(A, B, 0.5, Part(1, 3))]
+    ours = torch.autograd.grad(multiply(x, [LinearWeights(W, None, lows)])[0], (x, A, B), g)
     theirs = torch.autograd.grad(expected(x, W, None, lows), (x, A, B), g.contiguous())
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
 
@@ -193,7 +214,7 @@ def test_in_fp32_the_layer_equals_its_single_steps(parts: str, conv: bool, freez
     trained = [x, *(parameter for parameter in lora.parameters() if parameter.requires_grad)]
     outs = [lora(x), lora._in_steps(x)]
     assert len(trained) == 2 + len(PARTS[parts]) * (1 if freeze_A else 2)
-    assert type(outs[0].grad_fn).__name__ == "_ProductsBackward" != type(outs[1].grad_fn).__name__
+    assert type(outs[0].grad_fn).__name__ == "_MultiplyBackward" != type(outs[1].grad_fn).__name__
     ours, theirs = (torch.autograd.grad(out.square().sum(), trained) for out in outs)
     assert torch.allclose(*outs, atol=1e-5)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
@@ -241,7 +262,7 @@ def test_dropout_takes_single_steps_in_training_alone_each_update_with_a_mask_of
     x = torch.ones(64, 32)
     with torch.autocast("cpu", torch.bfloat16, enabled=kind is not None):
         trained, scored = lora.train()(x), lora.eval()(x)
-    assert type(scored.grad_fn).__name__ == "_ProductsBackward" != type(trained.grad_fn).__name__
+    assert type(scored.grad_fn).__name__ == "_MultiplyBackward" != type(trained.grad_fn).__name__
     assert torch.equal(scored[:, :24], scored[:, 24:])
     assert not torch.isclose(trained[:, :24], trained[:, 24:]).all(1).any()
     assert not torch.isclose(trained[0], trained[1]).all()
@@ -316,11 +337,45 @@ def test_a_layer_with_a_hook_is_called_so_that_the_hook_runs(kind: str) -> None:
     assert seen == [kind]
 
 
-def test_layers_of_another_kind_and_with_dropout_are_called_themselves() -> None:
-    class Doubled(nn.Linear):
-        def forward(self, input: Tensor) -> Tensor:
-            return 2 * super().forward(input)
+@pytest.mark.parametrize("where", ["frozen layer", "layer under LoRA"])
+def test_a_forward_that_was_set_on_a_layer_is_called(where: str) -> None:
+    layers = three_layers()
+    changed = layers[1] if where == "frozen layer" else layers[0].base
+    before, _ = (outputs_and_gradient(joined, layers)[index] for index in (1 if changed is layers[1] else 0, 1))
+    plain = changed.forward
+    changed.forward = lambda x: plain(x) + 100
+    after = outputs_and_gradient(joined, layers)[1 if changed is layers[1] else 0]
+    assert torch.allclose(after.float(), before.float() + 100, atol=0.5)
 
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * nn.functional.linear(input, self.weight, self.bias)
+
+
+def test_lora_on_a_layer_of_another_kind_starts_as_that_layer() -> None:
+    """B starts at zero: what a subclass or a hook does to the product must still be there."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 32)
+    for base in (Doubled(32, 48), nn.Linear(32, 48)):
+        if type(base) is nn.Linear:
+            base.register_forward_hook(lambda module, inputs, out: 2 * out)
+        lora = LoRALinear(base, {"q": LoRAUpdate(32, 48, 4, 0.5, Start(0), "layers.0.q")}, {"q": None})
+        assert torch.equal(lora(x), base(x)) and torch.allclose(lora(x), 2 * (x @ base.weight.T + base.bias), atol=1e-5)
+
+
+def test_a_fused_layer_in_a_model_of_ours_trains_with_dropout_on_its_parts() -> None:
+    """As gpt_neox has it: the updates are written into the frozen layer's result."""
+    lora = layer([Part(0, 3), Part(2, 3)], dropout=0.5).train()
+    lora.base.to(torch.bfloat16)
+    fuse_layers(lora)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = lora(torch.randn(2, 7, 32).bfloat16())
+    out.float().sum().backward()
+    assert type(lora.base) is FusedLinear and all(update.lora_A.grad.any() for update in lora.updates.values())
+
+
+def test_layers_of_another_kind_and_with_dropout_are_called_themselves() -> None:
     torch.manual_seed(0)
     layers = [*three_layers()[:1], Doubled(32, 48), layer([None], dropout=0.5).train()]
     with torch.autocast("cpu", torch.bfloat16):

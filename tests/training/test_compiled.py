@@ -65,8 +65,23 @@ def test_what_cannot_be_compiled_is_refused_if_it_is_asked_for(tiny: Compose, mo
     with pytest.raises(InputError, match=r"compute.compile: true, but model=tiny_bert .*llama \(given: bert\)"):
         decision(tiny, *BERT, "compute.compile=true")
     monkeypatch.setattr(compiled, "_has_compiler", lambda: False)
-    with pytest.raises(InputError, match="a C\\+\\+ compiler"):
+    with pytest.raises(InputError, match="compiler with Python"):
         decision(tiny, *LLAMA, "compute.compile=true")
+    monkeypatch.setattr(compiled, "_has_compiler", lambda: True)
+    with pytest.raises(InputError, match="a CPU that multiplies in bf16"):
+        decision(tiny, *LLAMA, "compute.compile=true", device=torch.device("cuda"))
+    monkeypatch.setattr(compiled, "products_of", lambda dtype, device: Products.fp32)
+    with pytest.raises(InputError, match="a CPU that multiplies in bf16"):
+        decision(tiny, *LLAMA, "compute.compile=true")
+
+
+def test_a_compiler_without_pythons_headers_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Debian has them in a package of their own; a run must not end in its first step for want of them."""
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda: "g++")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert not compiled._has_compiler.__wrapped__()
+    (tmp_path / "Python.h").touch()
+    assert compiled._has_compiler.__wrapped__()
 
 
 def test_compiling_is_no_part_of_the_id(tiny: Compose) -> None:

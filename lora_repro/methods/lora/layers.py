@@ -14,7 +14,8 @@ from lora_repro import draw
 from lora_repro.methods.lora.config import Start
 from lora_repro.models.arch import Part, Site
 from lora_repro.models.embeddings import scale_of
-from lora_repro.models.linears import Linear, Low, products
+from lora_repro.models.fused import FusedLinear, is_plain
+from lora_repro.models.linears import LinearWeights, Update, multiply
 from lora_repro.models.parts import features_of, outputs_of, rows_in
 from lora_repro.models.precision import dtype_of_products, in_stream
 
@@ -107,15 +108,19 @@ class LoRALinear(nn.Module):
         dtype, linear = dtype_of_products(x), self.as_linear()
         if dtype is None or linear is None:
             return self._in_steps(x)
-        return products(x.to(dtype), [linear])[0]
+        return multiply(x.to(dtype), [linear])[0]
 
-    def as_linear(self) -> Linear | None:
-        """Returns what the product needs; None where each update reads the input with a dropout of its own."""
+    def as_linear(self) -> LinearWeights | None:
+        """Returns what it multiplies with; None if its base must be called, or an update has a dropout of its own."""
         if self.training and any(update.has_dropout for update in self.updates.values()):
             return None
+        if type(self.base) not in (nn.Linear, FusedLinear, Conv1D) or not all(
+            map(is_plain, (self.base, *self.updates.values()))
+        ):
+            return None
         weight = self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
-        lows = [Low(u.lora_A, u.lora_B, u.scaling, self.parts[role]) for role, u in self.updates.items()]
-        return Linear(weight, self.base.bias, lows)
+        updates = [Update(u.lora_A, u.lora_B, u.scaling, self.parts[role]) for role, u in self.updates.items()]
+        return LinearWeights(weight, self.base.bias, updates)
 
     def _in_steps(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns the same where products are rounded one by one, or each update has a dropout of its own."""
