@@ -8,19 +8,18 @@ where that differs.
 
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from lora_repro import draw
-from lora_repro.models.precision import as_on_gpu
+from lora_repro.models.precision import AsOnGPU
 
 IN_FP32_ON_GPUS = frozenset(
     ("softmax", "log_softmax", "pow", "__pow__", "rsqrt", "exp", "log", "sum", "cumsum", "prod", "norm", "layer_norm")
@@ -73,6 +72,7 @@ def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -
     parameters = list(model.parameters())
     held = _Storages()
     weights = held.add([*parameters, *model.buffers()])
+    computing: AbstractContextManager[Any] = _AsCUDA() if on_gpu else nullcontext()
     own = {*held.sizes}
     saved: set[int] = set()
 
@@ -82,10 +82,7 @@ def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -
         return tensor
 
     with held, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with ExitStack() as computing:
-            if on_gpu:
-                computing.enter_context(as_on_gpu())
-                computing.enter_context(_AsOnGPU())
+        with computing:
             value = loss(model)
         saved_bytes = sum(held.sizes[storage] for storage in saved & held.sizes.keys() - own)
         before = len(held.levels)
@@ -135,7 +132,7 @@ class _Storages(TorchDispatchMode):
         self.total -= self.sizes.pop(key)
 
 
-class _AsOnGPU(TorchFunctionMode):
+class _AsCUDA(AsOnGPU):
     """Computes as CUDA does where CPUs do otherwise: some functions in fp32, and attention in its fused kernel."""
 
     def __torch_function__(

@@ -4,7 +4,6 @@ What a frozen weight does not need is never computed or kept. The gradients of t
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,9 @@ from torch.nn import functional as F
 from lora_repro.models.arch import Part
 from lora_repro.models.parts import outputs_of
 from lora_repro.models.precision import is_on_cpu
+
+HAS_LINEAR_IN_BF16 = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+"""Whether oneDNN computes a linear layer in bf16 on this CPU, which torch's compiler calls, too."""
 
 
 class Update(NamedTuple):
@@ -116,11 +118,6 @@ class _Multiply(torch.autograd.Function):
 def _linear(rows: Float[Tensor, "n d_in"], W: Tensor, bias: Tensor | None) -> Float[Tensor, "n d_out"]:
     """Returns x W^T + b. In bf16 on CPUs F.linear would first copy the bias into every row of the result."""
     bias = None if bias is None else bias.to(rows.dtype)
-    if bias is not None and rows.dtype is torch.bfloat16 and is_on_cpu(rows) and _adds_bias_in_bf16():
+    if bias is not None and rows.dtype is torch.bfloat16 and is_on_cpu(rows) and HAS_LINEAR_IN_BF16:
         return torch.ops.mkldnn._linear_pointwise(rows, W, bias, "none", [], "")
     return F.linear(rows, W, bias)
-
-
-@cache
-def _adds_bias_in_bf16() -> bool:
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

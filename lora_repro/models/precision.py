@@ -39,22 +39,17 @@ _assumed: ContextVar[Products | None] = ContextVar("assumed", default=None)
 """How other hardware than this one computes, while `computing_as` is in force, in its thread alone."""
 
 
-_on_gpu: ContextVar[bool] = ContextVar("on_gpu", default=False)
-
-
-@contextmanager
-def as_on_gpu() -> Iterator[None]:
-    """Pretends that tensors of the CPU lie on a GPU, to estimate a GPU's memory."""
-    before = _on_gpu.set(True)
-    try:
-        yield
-    finally:
-        _on_gpu.reset(before)
+class AsOnGPU(TorchFunctionMode):
+    """While it is in force, what lies on the CPU is computed as on a GPU, to estimate a GPU's memory."""
 
 
 def is_on_cpu(x: Tensor) -> bool:
     """Tells whether what follows from x is computed as on a CPU."""
-    return x.device.type == "cpu" and not _on_gpu.get()
+    return x.device.type == "cpu" and not _is_in_force(AsOnGPU)
+
+
+def _is_in_force(kind: type[TorchFunctionMode]) -> bool:
+    return any(isinstance(mode, kind) for mode in _get_current_function_mode_stack())
 
 
 @contextmanager
@@ -124,7 +119,7 @@ def in_stream(x: Tensor) -> Tensor:
 
 def dtype_of_products(x: Tensor) -> torch.dtype | None:
     """Returns the dtype in which x is multiplied; None within `RoundedProducts`."""
-    if any(isinstance(mode, RoundedProducts) for mode in _get_current_function_mode_stack()):
+    if _is_in_force(RoundedProducts):
         return None
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_repro.methods.lora.config import Start
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate
+from lora_repro.models import linears
 from lora_repro.models.arch import Part
 from lora_repro.models.fused import FusedLinear, fuse_layers, joined
 from lora_repro.models.linears import LinearWeights, Update, multiply
@@ -227,14 +228,19 @@ SLICES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("bias_in_product", [True, False])
 @pytest.mark.parametrize("kind", SLICES)
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("conv", [False, True])
-def test_in_bf16_results_are_within_bf16s_rounding_of_float64(parts: str, conv: bool, kind: str) -> None:
+def test_in_bf16_results_are_within_bf16s_rounding_of_float64(
+    parts: str, conv: bool, kind: str, bias_in_product: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Operands and results are rounded by 2^-9 at most, sums are in fp32: under 1 % of the norm, every gradient."""
     lora = layer(PARTS[parts], conv=conv)
     lora.base.to(torch.bfloat16)
     exact = deepcopy(lora).double()
+    if not bias_in_product:
+        monkeypatch.setattr(linears, "HAS_LINEAR_IN_BF16", False)
     x = SLICES[kind](torch.randn(4, 9, 64).bfloat16())
     g = torch.randn(4, 9, 48).bfloat16()
     results = []
@@ -353,13 +359,17 @@ class Doubled(nn.Linear):
         return 2 * nn.functional.linear(input, self.weight, self.bias)
 
 
+def doubled(module: nn.Module, inputs: Any, out: Tensor) -> Tensor:
+    return 2 * out
+
+
 def test_lora_on_a_layer_of_another_kind_starts_as_that_layer() -> None:
     """B starts at zero: what a subclass or a hook does to the product must still be there."""
     torch.manual_seed(0)
     x = torch.randn(5, 32)
     for base in (Doubled(32, 48), nn.Linear(32, 48)):
         if type(base) is nn.Linear:
-            base.register_forward_hook(lambda module, inputs, out: 2 * out)
+            base.register_forward_hook(doubled)
         lora = LoRALinear(base, {"q": LoRAUpdate(32, 48, 4, 0.5, Start(0), "layers.0.q")}, {"q": None})
         assert torch.equal(lora(x), base(x)) and torch.allclose(lora(x), 2 * (x @ base.weight.T + base.bias), atol=1e-5)
 
