@@ -116,8 +116,16 @@ class Clock:
             first_loss,
             trained,
             devices.peak_memory_gib(self._device),
-            str(self._device),
+            _name(self._device),
         )
+
+
+def _name(device: "torch.device") -> str:
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def resolve_case(model: str, overrides: Sequence[str]) -> Resolved:

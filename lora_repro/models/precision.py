@@ -4,7 +4,8 @@ What lies between products is bf16 too: the residual stream, and what norms, act
 compute in fp32 and round once. Trained weights, their gradients, AdamW and the loss are fp32.
 
 Where the hardware multiplies in bf16 that is torch's autocast. CPUs without such instructions are 7 to 70 times slower
-in bf16 than in fp32; there the same rounding is done around fp32 products, at a tenth more than the cost of fp32.
+in bf16 than in fp32; there operands and results of each product are rounded around fp32 products, at a tenth more than
+the cost of fp32. Within a layer with LoRA that rounds in a few more places, as its update is several products there.
 """
 
 import platform

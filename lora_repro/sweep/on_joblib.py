@@ -31,7 +31,8 @@ class Workers:
 
     def fit(self, jobs: Sequence[Job]) -> None:
         """Sets how many runs the next launch computes at a time, and says why."""
-        threads, gpus = jobs[0].resolved.settings.compute.threads, machine.gpus()
+        compute = jobs[0].resolved.settings.compute
+        threads, gpus = compute.threads, 0 if compute.device == "cpu" else machine.gpus()
         cores = machine.cores()
         most = min(len(jobs), gpus or max(1, cores // (threads or 1)))
         at_once, limit = most, ""

@@ -2,7 +2,7 @@
 
 Measured on CPUs with bf16 products: a step of smollm2 takes a third less time, as RMSNorm, rotary positions and SwiGLU
 are many small passes over memory; the first compilation takes a minute and a later process 15 s. For the encoders the
-gain is within 5 percent, so they are not compiled. Scoring is never compiled: it would have to be compiled again.
+gain is 2 to 10 percent, so they are not compiled. Scoring is never compiled: it would have to be compiled again.
 """
 
 import importlib

@@ -68,6 +68,12 @@ def test_the_largest_run_of_the_sweep_decides(monkeypatch: pytest.MonkeyPatch) -
     assert at_once("seed=range(0,20)", "model=tiny_bert,minilm", "method=full") < 8
 
 
+def test_runs_on_the_cpu_take_no_gpu(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    assert at_once("seed=range(0,20)", "compute.device=cpu") == 8
+    assert "GPU" not in caplog.text
+
+
 def test_each_gpu_has_a_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: 4)
     monkeypatch.setattr(machine, "free_memory", lambda: 0)
