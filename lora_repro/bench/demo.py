@@ -5,7 +5,8 @@
 
 Here it is one command, `python -m lora_repro -m +sweeps=table6 scale=demo`, with a store of its own. Beside it, every
 run is a new process of `one_run_with_peft.py`: it starts, loads, tokenises, trains and scores dev and test after each
-epoch. Both have the same runs, examples, settings and threads. Needs the extra `dev` (peft, accelerate).
+epoch. Both have the same runs, examples, settings and threads; with `--launcher joblib`, the launcher divides the cores
+among the runs that it computes at a time. Needs the extra `dev` (peft, accelerate).
 """
 
 import argparse
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, metavar="N", help="only the first N of the sweep")
     parser.add_argument("--threads", type=int, default=cores(), help="default: the cores, %(default)s")
+    parser.add_argument("--launcher", default="basic", help="of Hydra, for the sweep here; default: %(default)s")
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
     options = parser.parse_args(arguments)
     jobs = load(compose, [*SWEEP, "log.wandb=off", *["compute.device=cpu"] * options.cpu]).jobs
@@ -53,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         ours = [sys.executable, "-m", "lora_repro", "-m", *SWEEP, *axes, f"paths.outputs={folder}/outputs"]
-        ours += ["log.wandb=off", f"compute.threads={options.threads}", *["compute.device=cpu"] * options.cpu]
-        took = [_seconds(ours, environment)]
+        ours += ["log.wandb=off", f"hydra/launcher={options.launcher}", *["compute.device=cpu"] * options.cpu]
+        if options.launcher == "basic":
+            ours.append(f"compute.threads={options.threads}")
+        took = [_seconds(ours, environment if options.launcher == "basic" else {**os.environ, "HF_HUB_OFFLINE": "1"})]
         results = [json.loads(path.read_text()) for path in Path(folder).glob("outputs/runs/*/result.json")]
         if len(results) != len(jobs):
             raise RuntimeError(f"{len(results)} runs finished, not {len(jobs)}, so the times cannot be compared.")
