@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_repro.cli import guard
 from lora_repro.config.compose import compose
 from lora_repro.config.grammar import quoted
 from lora_repro.errors import InputError
@@ -160,4 +161,4 @@ def table(seconds: Sequence[float], runs: int, threads: int, accuracy: Sequence[
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guard(main, "nothing is kept"))

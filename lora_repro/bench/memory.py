@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+from lora_repro.cli import guard
 from lora_repro.config.resolve import Resolved
 
 STEPS = 40
@@ -121,4 +122,4 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guard(main, "nothing is kept"))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lora_repro.cli import guard
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.store.record import SCHEMA, plain
@@ -131,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guard(main, "nothing is kept"))

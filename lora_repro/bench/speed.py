@@ -23,6 +23,7 @@ from typing import Any
 
 from lora_repro.bench.sides import SIDES
 from lora_repro.bench.window import BATCHES, SECONDS, resolve_case, write_weights
+from lora_repro.cli import guard
 from lora_repro.errors import InputError
 from lora_repro.machine import cores, gpus
 
@@ -41,6 +42,8 @@ Window = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures the windows in turn and prints the table."""
     options = _parser().parse_intermixed_args(arguments)
+    if options.seconds <= 0:
+        raise InputError(f"--seconds: must be above 0 (given: {options.seconds:g}).")
     given = [f"compute.device={options.device}", *options.overrides]
     windows: list[Window] = []
     for model in options.models:
@@ -65,18 +68,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{table(windows)}\n\n{notes(windows)}")
 
 
+def at_least_1(text: str) -> int:
+    """Reads a number of the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is below 1, or none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more (given: {text})")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL", help="default: %(default)s")
     parser.add_argument("--methods", nargs="+", default=["lora"], choices=("lora", "full", "head_only"))
     parser.add_argument(
-        "--threads", nargs="+", type=int, default=[1] if gpus() else [1, 2], help="default: %(default)s"
+        "--threads", nargs="+", type=at_least_1, default=[1] if gpus() else [1, 2], help="default: %(default)s"
     )
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES, help="default: all, in this order")
-    parser.add_argument("--windows", type=int, default=WINDOWS, help="of each side; default: %(default)s")
+    parser.add_argument("--windows", type=at_least_1, default=WINDOWS, help="of each side; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="least length of one; default: %(default)s")
     parser.add_argument(
-        "--batches", type=int, default=BATCHES, help="batches of an epoch, spread over lengths; default: %(default)s"
+        "--batches",
+        type=at_least_1,
+        default=BATCHES,
+        help="batches of an epoch, spread over lengths; default: %(default)s",
     )
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one) or cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every window there, too")
@@ -183,4 +200,4 @@ def _median(windows: Sequence[Window]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guard(main, "nothing is kept"))

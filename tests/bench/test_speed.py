@@ -233,3 +233,27 @@ def test_windows_of_the_sides_alternate_and_are_written_as_json(
 def test_a_window_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match="unrecognized arguments"):
         speed.run_window(["ours", "--weights", "w", "--wrong", "model=tiny_bert"], 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--windows", "0"], "--windows: must be 1 or more"),
+        (["--threads", "1", "-2"], "-2"),
+        (["--batches", "few"], "--batches: must be 1 or more"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused_at_once(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        speed.main(given)
+    assert said in capsys.readouterr().err
+
+
+def test_a_window_has_a_length_of_its_own() -> None:
+    """Behind train.max_steps ours would train nothing until the window is over, and seem slow."""
+    with pytest.raises(InputError, match=r"--seconds: must be above 0 \(given: -1\)"):
+        speed.main(["--seconds", "-1"])
+    with pytest.raises(InputError, match=r"train\.max_steps: the length of a window is --seconds"):
+        resolve_case("tiny_bert", ["task=generated", "train.max_steps=10"])
