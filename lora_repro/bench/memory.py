@@ -87,8 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.models is None and options.methods is None:
         found = [_measured(overrides, options)._asdict()]
     else:
-        models = [f"model={name}" for name in options.models or ()] or [None]
-        methods = [f"method={name}" for name in options.methods or ()] or [None]
+        named = [*(options.models or ()), *(options.methods or ())]
+        overrides += [value for value in named if "=" in value]  # overrides may stand behind the names
+        models = [f"model={name}" for name in options.models or () if "=" not in name] or [None]
+        methods = [f"method={name}" for name in options.methods or () if "=" not in name] or [None]
         given = ["--steps", str(options.steps), *["--rounded"] * options.rounded, *overrides]
         found = [_in_a_process([*given, *filter(None, pair)]) for pair in ((a, b) for a in models for b in methods)]
     print("\n".join(map(json.dumps, found)) if options.json else table(found))
