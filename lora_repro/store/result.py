@@ -55,6 +55,7 @@ _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _TEXT = _Kind("text", lambda value: isinstance(value, str))
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _COUNT = _Kind("a whole number, 0 or more", is_count)
+_POSITIVE = _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0)
 _AMOUNT = _Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
 _SPLIT = _Kind(
     "an object with n, 1 or more", lambda value: isinstance(value, dict) and is_count(value.get("n")) and value["n"] > 0
@@ -87,9 +88,9 @@ _SHAPE = {
     "provenance.device_class": _TEXT,
     "provenance.bf16": _or_null(_TEXT),
     "provenance.compiled": _FLAG,
-    "provenance.threads": _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0),
+    "provenance.threads": _POSITIVE,
     "provenance.versions": _of(_TEXT, "an object of text"),
-    "provenance.numerics_version": _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0),
+    "provenance.numerics_version": _POSITIVE,
     "provenance.machines_before": _Kind(
         "a list of objects", lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value)
     ),
