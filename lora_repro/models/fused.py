@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
+from transformers.pytorch_utils import Conv1D
 
 from lora_repro.models.linears import LinearWeights, multiply
 from lora_repro.models.precision import dtype_of_products, is_on_cpu
@@ -79,16 +80,19 @@ class FusedLinear(nn.Linear):
 
 def joined(x: Float[Tensor, "*batch d_in"], layers: Sequence[nn.Module]) -> Sequence[Tensor]:
     """Applies linear layers to the same input: as one step of autograd where all of them can be, else one by one."""
-    linears = [_as_linear(layer) for layer in layers] if is_fused(x) else [None]
+    linears = [as_linear(layer) for layer in layers] if is_fused(x) else [None]
     found = [linear for linear in linears if linear is not None]
     return multiply(x.bfloat16(), found) if len(found) == len(layers) else [layer(x) for layer in layers]
 
 
-def _as_linear(layer: Any) -> LinearWeights | None:
+def as_linear(layer: Any) -> LinearWeights | None:
+    """Returns what a layer multiplies with; None if it is no linear layer, or does more and must be called."""
     if not is_plain(layer):
         return None
     if type(layer) in (nn.Linear, FusedLinear):
         return LinearWeights(layer.weight, layer.bias)
+    if type(layer) is Conv1D:
+        return LinearWeights(layer.weight.T, layer.bias)
     return layer.as_linear() if hasattr(layer, "as_linear") else None
 
 

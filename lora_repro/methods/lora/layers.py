@@ -14,7 +14,7 @@ from lora_repro import draw
 from lora_repro.methods.lora.config import Start
 from lora_repro.models.arch import Part, Site
 from lora_repro.models.embeddings import scale_of
-from lora_repro.models.fused import FusedLinear, is_plain
+from lora_repro.models.fused import as_linear, is_plain
 from lora_repro.models.linears import LinearWeights, Update, multiply
 from lora_repro.models.parts import features_of, outputs_of, rows_in
 from lora_repro.models.precision import dtype_of_products, in_stream
@@ -114,13 +114,11 @@ class LoRALinear(nn.Module):
         """Returns what it multiplies with; None if its base must be called, or an update has a dropout of its own."""
         if self.training and any(update.has_dropout for update in self.updates.values()):
             return None
-        if type(self.base) not in (nn.Linear, FusedLinear, Conv1D) or not all(
-            map(is_plain, (self.base, *self.updates.values()))
-        ):
+        linear = as_linear(self.base)
+        if linear is None or not all(map(is_plain, self.updates.values())):
             return None
-        weight = self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight
         updates = [Update(u.lora_A, u.lora_B, u.scaling, self.parts[role]) for role, u in self.updates.items()]
-        return LinearWeights(weight, self.base.bias, updates)
+        return linear._replace(updates=[*linear.updates, *updates])
 
     def _in_steps(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Returns the same where products are rounded one by one, or each update has a dropout of its own."""
