@@ -61,6 +61,7 @@ def measure(resolved: Resolved, steps: int, rounded: bool = False) -> Measured:
         longest = max(order, key=lambda indices: max(lengths[index] for index in indices))
         state = train.start(train.build(resolved, device), run, len(lengths))
         state.model.train()
+        devices.use_huge_pages()
         for indices in [*order[: steps // 2], longest, *order[steps // 2 : steps - 1]]:
             split.loss(state.model, indices, run.train.dtype, device).backward()
             if run.train.max_grad_norm is not None:
