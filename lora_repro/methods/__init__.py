@@ -5,7 +5,7 @@ in METHODS.
 """
 
 from lora_repro.errors import InputError
-from lora_repro.methods.adapter import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
+from lora_repro.methods.adapters import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
 from lora_repro.methods.lora.with_prefix import LoRAPrefixEmbedConfig, LoRAPrefixLayerConfig
