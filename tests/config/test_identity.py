@@ -60,6 +60,8 @@ LORA_DEFAULTS = {
     "bias": "none",
 }
 
+ADAPTER_DEFAULTS = {"init_std": 0.02, "train_norms": False}
+
 TASK_DEFAULTS = {
     "train_size": None,
     "eval_size": None,
@@ -86,6 +88,13 @@ GOLDEN_DEFAULTS = {
         for name in ("LoRAConfig", "LoRAPrefixEmbedConfig", "LoRAPrefixLayerConfig")
         for key, default in LORA_DEFAULTS.items()
     },
+    **{f"Adapter{kind}Config.{key}": default for kind in "HLPD" for key, default in ADAPTER_DEFAULTS.items()},
+    **{f"Adapter{kind}Config.nonlinearity": "relu" for kind in "LPD"},
+    "AdapterHConfig.nonlinearity": "swish",
+    "AdapterHConfig.reads": "output",
+    "AdapterLConfig.reads": "block",
+    "AdapterPConfig.reads": "sum",
+    "AdapterDConfig.reads": "sum",
 }
 
 

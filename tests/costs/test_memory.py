@@ -22,7 +22,10 @@ from lora_repro.costs.memory import Batch, Case, Memory, estimate
 from lora_repro.costs.trace import IN_FP32_ON_GPUS, build, trace
 from lora_repro.methods import (
     AdapterHConfig,
+    AdapterLConfig,
+    AdapterPConfig,
     BitFitConfig,
+    Count,
     FTTop2Config,
     FullConfig,
     HeadOnlyConfig,
@@ -51,6 +54,9 @@ METHODS: dict[str, MethodConfig] = {
     "bitfit": BitFitConfig("bitfit"),
     "ft_top2": FTTop2Config("ft_top2"),
     "head_only": HeadOnlyConfig("head_only"),
+    "adapter_h": AdapterHConfig("adapter_h", bottleneck=4),
+    "adapter_l": AdapterLConfig("adapter_l", bottleneck=4, train_norms=True),
+    "adapter_p": AdapterPConfig("adapter_p", bottleneck=4),
 }
 CASES = [
     *((name, "full", Products.bf16) for name in MODELS),
@@ -60,7 +66,17 @@ CASES = [
     *(("gpt2", method, Products.bf16) for method in ("bitfit", "ft_top2", "lora on the embedding")),
     ("bert", "lora on o, A frozen", Products.rounded),
     ("bert", "head_only", Products.fp32),
+    *((name, "adapter_h", Products.bf16) for name in ("bert", "gpt2", "llama", "gpt_neox")),
+    *(("bert", "adapter_p", products) for products in Products),
+    *((name, "adapter_l", Products.bf16) for name in ("mpnet", "opt")),
 ]
+
+
+class CountedConfig(MethodConfig):
+    """A method that is only counted."""
+
+    def count(self, arch: Arch) -> Count:
+        return Count(100, arch.head_size, arch.size() + 100, {"somewhere": 100})
 
 
 def tiny(name: str, **changes: Any) -> tuple[dict[str, Any], Arch]:
@@ -350,9 +366,9 @@ def test_prompt_and_text_together_are_as_long_as_an_input_may_be(
 
 def test_of_a_method_that_is_only_counted_the_step_is_unknown() -> None:
     config, arch = tiny("bert")
-    found = estimate(Case(AdapterHConfig("adapter_h", bottleneck=4), arch, config, BATCH))
+    found = estimate(Case(CountedConfig("counted"), arch, config, BATCH))
     assert found.activations is None and found.step is None and found.training is None and found.on_cpu is None
-    assert found.gradients == found.checkpoint == 4 * AdapterHConfig("adapter_h", bottleneck=4).count(arch).trainable
+    assert found.gradients == found.checkpoint == 4 * (100 + arch.head_size)
 
 
 @pytest.mark.parametrize("overrides", [["method=lora"], ["method=lora", "method.freeze_A=true"], ["method=head_only"]])
@@ -380,7 +396,7 @@ def test_a_model_too_large_to_be_copied_is_held_once() -> None:
     for name, copies in (("mpnet", 1), ("cerebras_13b", 0)):
         config = load_group("model", name).config
         arch = arch_of(config, 2)
-        found = estimate(Case(AdapterHConfig("adapter_h", bottleneck=4), arch, config, BATCH))
+        found = estimate(Case(CountedConfig("counted"), arch, config, BATCH))
         assert (found.source, found.loaded) == (copies * 4 * arch.size(), 4 * arch.size())
 
 

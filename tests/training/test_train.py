@@ -108,7 +108,7 @@ def test_the_residual_stream_is_bf16_for_every_method(tiny: Compose, method: str
     inputs, _ = encode(resolve(cfg).run, resolve(cfg).settings)["eval"].batch([0, 1], CPU)
     with products(Dtype.bf16, CPU):
         model(**inputs)
-    assert dtypes == [torch.bfloat16] * 5
+    assert {*dtypes} == {torch.bfloat16} and len(dtypes) >= 5
 
 
 @pytest.mark.parametrize("method", trainable())
