@@ -101,6 +101,7 @@ def attach_lora(
     rslora: bool = False,
     freeze_A: bool = False,
     bias: str = "none",
+    layers: Sequence[int] | str | None = None,
     seed: int = 0,
     sites: Mapping[str, str] | None = None,
 ) -> Adapted:
@@ -117,6 +118,7 @@ def attach_lora(
         rslora: Scale by alpha / sqrt(r).
         freeze_A: Train B alone.
         bias: Which biases are trained too: "none", "lora_only" (of the adapted layers) or "all".
+        layers: The layers whose matrices are adapted, counted from 0: [0, 1, 2] or "4-11"; None: all.
         seed: What A is drawn from, with the name and the shape of each matrix.
         sites: Where a matrix is, if the names of the modules do not tell: {"q": "layers.*.attn.q"}, as model.sites.
 
@@ -135,6 +137,7 @@ def attach_lora(
         rslora=rslora,
         freeze_A=freeze_A,
         bias=_choice(Bias, "bias", bias),
+        layers=layers if layers is None or isinstance(layers, str) else list(layers),
     )
     method.check(arch)
     model.requires_grad_(False)

@@ -132,7 +132,7 @@ def _lora(
         raise MissingInputError(f"{folder}: {path.name} is missing in its adapter/.\nCompute the run again.")
     tensors = open_tensors(as_written(path))
     start = start_of(run) if run.train.init_from is None else None
-    pairs = {site: _pair(site, tensors) for site in run.arch.select(method.targets)}
+    pairs = {site: _pair(site, tensors) for site in method.sites(run.arch)}
     refuse_misfits(tensors, list(pairs.values()))
     taken = {name for pair in pairs.values() for name in (pair.A, pair.B)}
     members = [_matrix(site, pair, tensors, method.scaling_of(site), start, backbone) for site, pair in pairs.items()]

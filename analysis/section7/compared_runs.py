@@ -20,6 +20,7 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import LoRAConfig
+from lora_repro.methods.chosen_layers import shown_layers
 from lora_repro.methods.lora.names import factor_name
 from lora_repro.models.arch import Site
 from lora_repro.store.digests import as_written
@@ -97,6 +98,11 @@ class ComparedRuns:
             raise InputError(
                 f"method.targets: {item.name} compares {', '.join(item.weights)}, and the runs do not adapt "
                 f"{', '.join(sorted(absent))} (given: [{', '.join(method.targets)}])."
+            )
+        if isinstance(method, LoRAConfig) and (absent := set(self.sites) - set(method.sites(self.run.arch))):
+            raise InputError(
+                f"method.layers: {item.name} compares {min(site.name for site in absent)}, and the runs do not adapt "
+                f"it (given: {shown_layers(method.layers)}).\nLeave method.layers out."
             )
         if isinstance(method, LoRAConfig) and method.r_pattern:
             raise InputError(

@@ -151,7 +151,7 @@ def _run(folder: Path) -> Run:
 def _moved(path: Path, run: Run) -> float:
     start, method = start_of(run), run.method
     assert isinstance(method, LoRAConfig)
-    sites = [site for site in run.arch.select(method.targets) if site.layer is not None]
+    sites = [site for site in method.sites(run.arch) if site.layer is not None]
     if not sites:
         raise InputError(f"{path}: only the embedding is adapted, whose A starts at zero.\nGive other targets.")
     names = [factor_name(site, "lora_A", own=site.part is not None) for site in sites]

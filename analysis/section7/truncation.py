@@ -128,7 +128,7 @@ def _refuse_without_matrices(folder: Path, run: Run) -> None:
 def _updates(parameter: Callable[[str], np.ndarray], run: Run, method: LoRAConfig) -> list[CuttableMatrix]:
     """Returns LoRA's updates: B A V_k V_k^T, for the right singular vectors V of dW, is dW cut to k directions."""
     matrices = []
-    for site in run.arch.select(method.targets):
+    for site in method.sites(run.arch):
         names = [f"{site.module}.updates.{site.role}.{factor}" for factor in ("lora_A", "lora_B")]
         A, B = map(parameter, names)
         found = svd(Update(site.layer, site.role, site.module, A, B, method.scaling_of(site)))

@@ -119,7 +119,7 @@ def script_arguments(job: Job, data: Path, output: Path) -> list[str]:
         "seed": run.seed,
     }
     pairs = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-    targets = [site.module for site in run.arch.select(method.targets)]
+    targets = [site.module for site in method.sites(run.arch)]
     return [*pairs, "--targets", *targets, "--head", *run.arch.head_modules]
 
 

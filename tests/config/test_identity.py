@@ -58,6 +58,7 @@ LORA_DEFAULTS = {
     "rslora": False,
     "loraplus_lr_ratio": 1.0,
     "bias": "none",
+    "layers": None,
 }
 
 ADAPTER_DEFAULTS = {"init_std": 0.02, "train_norms": False}
@@ -123,6 +124,9 @@ def test_ids_of_all_methods_differ() -> None:
         ("method.r=8", "method.r=8.0"),
         ("seed=1", "seed=1.0"),
         ("method.targets=[v,q]", "method.targets=[q,v]"),
+        ("method.layers=[1]", "method.layers=1"),
+        ("method.layers=[1]", "method.layers=1-1"),
+        ("method.layers=[1,0]", "method.layers=null"),
         ("log.level=info", "log.level=debug"),
         ("paths.outputs=here", "paths.outputs=/there"),
         ("compute.threads=1", "compute.threads=2"),
@@ -154,6 +158,7 @@ def test_what_means_the_same_has_one_id(one: str, other: str) -> None:
         "method.loraplus_lr_ratio=16",
         "method.bias=all",
         "method.r_pattern={v:2}",
+        "method.layers=[1]",
         "train.epochs=0",
     ],
 )

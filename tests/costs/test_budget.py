@@ -74,6 +74,12 @@ def test_a_budget_is_met_by_the_nearest_rank_and_a_bound_by_the_largest(
     assert budget.solve(method, arch) == r
 
 
+def test_a_budget_below_one_direction_a_layer_is_met_on_some_layers() -> None:
+    assert budget.solve(lora("q,v", 6_144, layers=[11]), BASE) == 2
+    with pytest.raises(InputError, match=r"r = 1 trains 36,864"):
+        budget.solve(lora("q,v", 6_144), BASE)
+
+
 def prints_so(count: int, text: str) -> bool:
     """Tells by writing it out whether a count prints as a text when it is rounded or cut."""
     unit = {"K": 10**3, "M": 10**6}[text[-1]]
@@ -91,6 +97,7 @@ def prints_so(count: int, text: str) -> bool:
         lora("q,v", None, bias=Bias.all),
         lora("q,k,v,o", None, r_pattern={"v": 16, "layers.0.q": 2}),
         lora("embed", None),
+        lora("q,v", None, layers=[1]),
         AdapterHConfig("adapter_h", bottleneck=1),
         AdapterLConfig("adapter_l", bottleneck=1),
         PrefixEmbedConfig("prefix_embed", l_p=1, l_i=3),
@@ -147,6 +154,8 @@ def test_a_budget_that_nothing_meets_names_the_neighbours() -> None:
         (lora("q", 1000), r"no r on q meets 1000 .*: r = 1 trains 18,432\."),
         (lora("q,v", "300K"), r"r = 8 trains 294,912 \(295K\) and r = 9 trains 331,776 \(332K\)"),
         (lora("q", "1K"), r"r = 1 trains 18,432 \(18K\)"),
+        (lora("q", "1K", layers="3-5"), r"no r on q, layers 3-5 meets .*: r = 1 trains 4,608 \(5K\)"),
+        (lora("q", "10K", layers=[12]), r"method\.layers: there is no layer 12 \(given: 12\)\.\n.* layers 0 to 11"),
         (lora("q,x", "1M"), r"no matrix 'x' in roberta"),
         (
             lora("q", "1M", r_pattern={"q": 3}),

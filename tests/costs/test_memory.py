@@ -227,10 +227,11 @@ def test_few_blocks_say_what_many_hold(name: str, method: str) -> None:
     assert max(found.step.early, found.step.late) == pytest.approx(max(whole.step.early, whole.step.late), rel=0.01)
 
 
-def test_ranks_of_single_layers_are_traced_block_by_block() -> None:
-    config, _ = tiny("gpt2", n_layer=6)
+@pytest.mark.parametrize("only", [{"r_pattern": {"layers.5": 16}}, {"layers": [4, 5, 6]}, {"layers": [0, 5]}])
+def test_what_is_of_single_layers_is_traced_block_by_block(only: dict[str, Any]) -> None:
+    config, _ = tiny("gpt2", n_layer=7)
     arch = arch_of(config, None)
-    method = LoRAConfig("lora", ["q"], 4, 8.0, 0.0, r_pattern={"layers.5": 16})
+    method = LoRAConfig("lora", ["q"], 4, 8.0, 0.0, **only)
     found = memory._extrapolated(Case(method, arch, config, BATCH))
     assert found == memory._traced(Case(method, arch, config, BATCH))
 

@@ -36,7 +36,7 @@ def with_peft(model: Any, run: Run) -> Any:
         r=method.r,
         lora_alpha=method.alpha,  # pyright: ignore[reportArgumentType]  (a float serves)
         lora_dropout=method.dropout,
-        target_modules=[site.module for site in run.arch.select(method.targets)],
+        target_modules=[site.module for site in method.sites(run.arch)],
         modules_to_save=list(run.arch.head_modules) or None,
     )
     return get_peft_model(model, config)
@@ -53,7 +53,7 @@ def with_loralib(model: Any, run: Run) -> Any:
         return _without_lora(model, run)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(run.arch.is_head(name))
-    for site in run.arch.select(method.targets):
+    for site in method.sites(run.arch):
         base = model.get_submodule(site.module)
         if type(base) is not nn.Linear:
             raise InputError(

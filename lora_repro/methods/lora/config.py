@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from lora_repro import draw
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, Tensors, refuse_outside
+from lora_repro.methods.chosen_layers import read_layers, refuse_other_layers, shown_layers
 from lora_repro.models.arch import ROLES, Arch, Site
 from lora_repro.store.layout import ADAPTER
 
@@ -88,9 +89,12 @@ class LoRAConfig(SizedConfig):
     loraplus_lr_ratio: float = 1.0
     """Learning rate of B over that of A (LoRA+, Hayou et al. 2024); of the token embedding the other way round."""
     bias: Bias = Bias.none
+    layers: Any = None
+    """The layers whose matrices are adapted, from 0: [0, 1, 2], 4-11, 5; None: all. PEFT's layers_to_transform."""
 
     def __post_init__(self) -> None:
-        """Orders the targets, so that [v, q] and [q, v] are one configuration."""
+        """Orders targets and layers, so that [v, q] and [q, v], or 0-2 and [0, 1, 2], are one configuration."""
+        self.layers = read_layers(self.layers)
         if isinstance(self.targets, list):
             self.targets = sorted(self.targets, key=lambda role: ROLES.index(role) if role in ROLES else 99)
 
@@ -102,7 +106,9 @@ class LoRAConfig(SizedConfig):
         return f"{self.name}-r{self.r}-{'_'.join(words)}"
 
     def check(self, arch: Arch) -> None:
-        """Refuses targets that are unknown, repeated or none, and numbers out of range."""
+        """Refuses targets and layers that are unknown, repeated or none, and numbers out of range."""
+        if self.layers == [*range(arch.num_layers)]:
+            self.layers = None  # all are all, however they are named: one id
         refuse_outside("r", self.r, 1, self.largest(arch), "the width of the narrowest target")
         self._check_pattern(arch)
         if self.freeze_A and "embed" in self.targets:
@@ -126,8 +132,8 @@ class LoRAConfig(SizedConfig):
 
     @property
     def scope(self) -> list[str]:
-        """The adapted matrices."""
-        return self.targets
+        """The adapted matrices, and in which layers."""
+        return self.targets if self.layers is None else [*self.targets, f"layers {shown_layers(self.layers)}"]
 
     def largest(self, arch: Arch) -> int:
         """Returns the width of the narrowest target.
@@ -136,7 +142,7 @@ class LoRAConfig(SizedConfig):
             InputError: If the targets are impossible.
         """
         self.check_targets(arch)
-        return min(min(site.d_in, site.d_out) for site in arch.select(self.targets))
+        return min(min(site.d_in, site.d_out) for site in self.sites(arch))
 
     def check_targets(self, arch: Arch) -> None:
         """Refuses targets that are unknown, repeated or none.
@@ -156,9 +162,15 @@ class LoRAConfig(SizedConfig):
                 "Name each matrix once. Example: method.targets=[q,v]"
             )
         arch.select(self.targets, key="method.targets")
+        refuse_other_layers(self.layers, arch.num_layers)
+        if self.layers is not None and "embed" in self.targets:
+            raise InputError(
+                "method.layers: the token embedding is in no layer (given: method.targets="
+                f"[{','.join(self.targets)}]).\nLeave embed out of method.targets, or leave method.layers out."
+            )
 
     def _check_pattern(self, arch: Arch) -> None:
-        sites = arch.select(self.targets)
+        sites = self.sites(arch)
         if not isinstance(self.r_pattern, dict | None) or not all(
             type(r) is int and isinstance(key, str) for key, r in (self.r_pattern or {}).items()
         ):
@@ -171,7 +183,8 @@ class LoRAConfig(SizedConfig):
             if not hit:
                 raise InputError(
                     f"method.r_pattern: {key!r} names none of the adapted matrices "
-                    f"({', '.join(self.targets)} of layers 0 to {arch.num_layers - 1}).\n"
+                    f"({', '.join(self.targets)} of layers "
+                    f"{shown_layers(self.layers if self.layers is not None else range(arch.num_layers))}).\n"
                     "Example: 'method.r_pattern={v:16,layers.0:2,layers.5.q:4}'"
                 )
             narrowest = min(min(site.d_in, site.d_out) for site in hit)
@@ -197,7 +210,7 @@ class LoRAConfig(SizedConfig):
         """Counts r (d_in + d_out) weights a site; for square matrices the paper's 2 n d_model r (Section 5.1)."""
         by_module: dict[str, int] = {}
         total = arch.size()
-        for site in arch.select(self.targets):
+        for site in self.sites(arch):
             A, B = self.r_of(site) * site.d_in, self.r_of(site) * site.d_out
             by_module[site.name] = B if self.freeze_A else A + B
             total += A + B
@@ -209,7 +222,7 @@ class LoRAConfig(SizedConfig):
         """Returns the biases that are trained."""
         if self.bias is Bias.none:
             return []
-        adapted = {f"{site.module}.bias" for site in arch.select(self.targets)}
+        adapted = {f"{site.module}.bias" for site in self.sites(arch)}
         return [name for name in arch.biases if self.bias is Bias.all or name in adapted]
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
@@ -219,14 +232,20 @@ class LoRAConfig(SizedConfig):
         for name in self.unfrozen(arch):
             model.get_parameter(name).requires_grad_(True)
         start = Start(seed, self.init, self.init_std)
-        for site in arch.select(self.targets):
+        for site in self.sites(arch):
             r, scaling = self.r_of(site), self.scaling_of(site)
             update = LoRAUpdate(site.d_in, site.d_out, r, scaling, start, site.name, self.dropout, self.freeze_A)
             attach_update(model, site, update)
 
     def sites(self, arch: Arch) -> list[Site]:
-        """Returns the adapted matrices."""
-        return arch.select(self.targets)
+        """Returns the adapted matrices.
+
+        Raises:
+            InputError: If this architecture has no such matrix or layer.
+        """
+        refuse_other_layers(self.layers, arch.num_layers)
+        sites = arch.select(self.targets)
+        return sites if self.layers is None else [site for site in sites if site.layer in self.layers]
 
     def delta_W(self, site: Site, after: Tensors, before: Tensors) -> Float[np.ndarray, "d_out d_in"]:
         """Returns s B A."""

@@ -32,7 +32,7 @@ def file_names(method: LoRAConfig, arch: Arch) -> dict[str, str]:
     """Returns what the files call the head, the factors and the trained biases, by our parameters' names."""
     names = {name: PEFT_PREFIX + name for name in arch.parameters if arch.is_head(name)}
     adapted = set()
-    for site in arch.select(method.targets):
+    for site in method.sites(arch):
         adapted.add(site.module)
         for matrix in ("lora_A", "lora_B"):
             names[f"{site.module}.updates.{site.role}.{matrix}"] = factor_name(site, matrix, site.part is not None)
@@ -92,7 +92,7 @@ def read(method: LoRAConfig, arch: Arch, folder: Path) -> Saved:
 def _fused(method: LoRAConfig, arch: Arch) -> dict[str, list[Site]]:
     """Returns the adapted sites of each layer that computes several matrices at once, by module."""
     fused: dict[str, list[Site]] = {}
-    for site in arch.select(method.targets):
+    for site in method.sites(arch):
         if site.part is not None:
             fused.setdefault(site.module, []).append(site)
     return fused

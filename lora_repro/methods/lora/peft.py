@@ -32,7 +32,7 @@ def settings(arch: Arch, method: LoRAConfig, base: str | None) -> dict[str, Any]
         method: The method.
         base: The base as the hub names it; never a path.
     """
-    sites = arch.select(method.targets)
+    sites = method.sites(arch)
     ranks: dict[str, int] = {}
     scalings: dict[str, float] = {}
     for site in sites:
@@ -50,6 +50,7 @@ def settings(arch: Arch, method: LoRAConfig, base: str | None) -> dict[str, Any]
         "alpha_pattern": {module: other for module, other in alphas.items() if other != alpha},
         "lora_dropout": method.dropout,
         "target_modules": list(ranks),
+        **({} if method.layers is None else {"layers_to_transform": method.layers}),
         "modules_to_save": list(arch.head_modules) or None,
         "bias": method.bias.value,
         "fan_in_fan_out": any(site.transposed for site in sites),
@@ -81,7 +82,7 @@ def check_settings(path: Path, arch: Arch, method: LoRAConfig, stacked: bool) ->
     _refuse_other_sums(config, path)
     _refuse_changed_base(config, path)
     theirs = lora_settings(config, str(path))
-    sites = arch.select(method.targets)
+    sites = method.sites(arch)
     _refuse_other_modules(config, sites, path)
     ours = lora_settings(settings(arch, method, None), "method")
     is_plain = not (theirs.ranks or theirs.alphas or ours.ranks or ours.alphas or theirs.rslora or method.rslora)
@@ -167,8 +168,8 @@ def _refuse_other_modules(config: Mapping[str, Any], sites: Sequence[Site], path
         if not chosen or (excluded and is_excluded(site.module)):
             raise InputError(
                 f"{path}: by its target_modules, exclude_modules or layers_to_transform the adapter leaves "
-                f"{site.module} as it is, and the method adapts it.\nGive method.targets as the adapter has them: "
-                "all of its matrices, in every layer."
+                f"{site.module} as it is, and the method adapts it.\nGive method.targets and method.layers as the "
+                "adapter has them."
             )
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from helpers.damaged_files import change_json
 from helpers.fixture_types import Compose
+from helpers.local_models import words_tokenizer, write
 from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -237,6 +239,31 @@ def test_peft_opens_adapters_of_language_models_and_ours_are_read_back(
         with theirs.disable_adapter():
             assert not torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-3)
     assert _metrics(local(*overrides, "train.epochs=0", f"train.init_from={record.run_id}")) == _last(record)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "gpt_neox", "llama"])
+def test_peft_opens_an_adapter_of_some_layers_and_changes_no_other(family: str, tiny: Compose, tmp_path: Path) -> None:
+    if family == "bert":
+        write(tmp_path / "base", "bert", words_tokenizer(pad_token="<unk>"), max_position_embeddings=80)
+        local = partial(tiny, "model=local", f"paths.model={tmp_path / 'base'}", "preset@train=tiny_bert")
+    else:
+        local = decoder(family, tmp_path / "base", tiny)
+    given = ("method.targets=[q,v,o]", "method.layers=[1]", "method.r=3", "method.alpha=12")
+    cfg = local(*given)
+    run_job(cfg)
+    resolved = resolve(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolved.run))
+    settings = json.loads((record.folder / "adapter" / "adapter_config.json").read_text())
+    assert settings["layers_to_transform"] == [1]
+    auto = AutoModelForSequenceClassification if family == "bert" else AutoModelForCausalLM
+    theirs = PeftModel.from_pretrained(auto.from_pretrained(cfg.paths.model), str(record.folder / "adapter")).eval()
+    adapted = {name.split(".lora_A")[0] for name, _ in theirs.named_parameters() if ".lora_A" in name}
+    assert adapted and all(".1." in name for name in adapted)
+    logits = scores(theirs.get_base_model(), cfg)
+    assert torch.allclose(logits, _stored_logits(record, "test"), atol=1e-5)
+    assert _metrics(local(*given, "train.epochs=0", f"train.init_from={record.run_id}")) == _last(record)
+    with pytest.raises(InputError, match=r"method\.layers as the adapter has them"):
+        run_job(local("method.targets=[q,v,o]", *given[2:], "train.epochs=0", f"train.init_from={record.run_id}"))
 
 
 def test_pefts_one_update_of_a_fused_layer_is_split_into_q_k_and_v(tiny: Compose, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""The layers that a method is limited to: how they are written, and which there are. No torch."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from lora_repro.errors import InputError
+
+EXAMPLE = "Example: 'method.layers=[0,1,2]' or method.layers=4-11"
+
+_RANGE = re.compile(r"(\d{1,6})-(\d{1,6})", re.ASCII)
+
+
+def read_layers(given: Any) -> Any:
+    """Returns the numbers of layers, in order, that 5, `4-11` or [0, 1, 4-11] name; what cannot be read stays as it is.
+
+    None, which names all, stays None.
+    """
+    found: list[int] = []
+    for item in given if isinstance(given, list) else [given]:
+        ends = _RANGE.fullmatch(item) if isinstance(item, str) else None
+        if ends is not None and int(ends[1]) <= int(ends[2]):
+            found += range(int(ends[1]), int(ends[2]) + 1)
+        elif type(item) is int:
+            found.append(item)
+        else:
+            return given
+    return sorted(found) or given
+
+
+def refuse_other_layers(layers: Any, num_layers: int) -> None:
+    """Refuses what names no layer, one twice, or one that does not exist.
+
+    Args:
+        layers: What `read_layers` returned.
+        num_layers: How many there are.
+
+    Raises:
+        InputError: With the layers that there are.
+    """
+    if layers is None:
+        return
+    if not isinstance(layers, list) or not layers or not all(type(layer) is int for layer in layers):
+        raise InputError(f"method.layers: numbers of layers, counted from 0 (given: {layers}).\n{EXAMPLE}")
+    if repeated := [layer for layer, times in Counter(layers).items() if times > 1]:
+        raise InputError(
+            f"method.layers: {', '.join(map(str, repeated))} is named more than once.\nName each layer once. {EXAMPLE}"
+        )
+    if absent := [layer for layer in layers if not 0 <= layer < num_layers]:
+        raise InputError(
+            f"method.layers: there is no layer {absent[0]} (given: {shown_layers(layers)}).\n"
+            f"This model has layers 0 to {num_layers - 1}. {EXAMPLE}"
+        )
+
+
+def shown_layers(layers: Sequence[int]) -> str:
+    """Writes layers in order shortly: `0, 4-11`."""
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][-1] + 1:
+            spans[-1][1:] = [layer]
+        else:
+            spans.append([layer])
+    return ", ".join("-".join(map(str, span)) for span in spans)
