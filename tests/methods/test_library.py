@@ -45,7 +45,7 @@ CASES: list[tuple[str, list[str], dict[str, Any]]] = [
     ("bert", ["q", "v"], {}),
     ("roberta", ["q", "k", "v", "o", "up", "down"], {"rslora": True}),
     ("gpt2", ["q", "v"], {"r_pattern": {"v": 2}}),
-    ("gpt_neox", ["q", "k", "v", "o"], {"bias": "lora_only"}),
+    ("gpt_neox", ["q", "k", "v", "o"], {"bias": "lora_only", "layers": (1,)}),
     ("llama", ["q", "gate", "embed"], {"init": "gaussian"}),
 ]
 

@@ -92,6 +92,12 @@ def test_inspect_says_how_far_each_A_of_a_run_has_moved(tiny: Compose) -> None:
     assert "one start" in compared.notes[0] and "has moved from it by 0 to" in compared.notes[0]
 
 
+def test_a_run_on_some_layers_has_updates_there_alone(tiny: Compose) -> None:
+    cfg = tiny("method.layers=[1]", "method.targets=[q,o]")
+    run_job(cfg)
+    assert [(matrix.layer, matrix.weight) for matrix in read(str(folder_of(cfg))).matrices] == [(1, "q"), (1, "o")]
+
+
 def test_what_was_not_drawn_has_not_moved_from_anywhere(tiny: Compose) -> None:
     cfg = tiny("model=tiny_llama", "preset@train=tiny_llama", "method.targets=[q,embed]", "method.r=2")
     run_job(cfg)

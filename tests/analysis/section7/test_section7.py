@@ -202,6 +202,10 @@ def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path
             ["3", "method.r_pattern={v:6}"],
             ["method.r_pattern: figure3 compares", "Leave it out"],
         ),
+        (
+            ["3", "method.layers=[1]"],
+            ["method.layers: figure3 compares layers.0.", "the runs do not adapt it (given: 1)"],
+        ),
         (["3", "--side", "C"], ["--side", "dW-right"]),
     ],
 )
