@@ -106,7 +106,10 @@ def test_a_runs_id_and_its_directory_are_one_identity(tiny: Compose) -> None:
         (["method.r=4"], "the adapter has r = 8 and alpha = 8.*\nGive the adapter's: method.r=8 method.alpha=8"),
         (["method.alpha=4"], "Give the adapter's"),
         (["method.targets=[q]"], "holds 4 tensors that method=lora-r8-q has no place for"),
-        (["method.targets=[q,k,v]"], "leaves .*key as it is, and the method adapts it.*\nGive method.targets as"),
+        (
+            ["method.targets=[q,k,v]"],
+            "leaves .*key as it is, and the method adapts it.*\nGive method.targets and method.layers as",
+        ),
         (["method=head_only"], "was trained with method=lora, and this run has method=head_only"),
     ],
 )
