@@ -76,10 +76,9 @@ class GridSweeper(Sweeper):
         from lora_repro.sweep import campaign
         from lora_repro.sweep import grid as sweep
 
-        jobs = sweep.load(self._compose, arguments)
-        log = OmegaConf.to_object(self.settings.log)
+        log, outputs = OmegaConf.to_object(self.settings.log), self.settings.paths.outputs
         assert isinstance(log, LogConfig)
-        campaign.run(jobs, self.settings.paths.outputs, log, self.engine)
+        campaign.run(lambda: sweep.load(self._compose, arguments, outputs), outputs, log, self.engine)
 
     def _compute(self, job: Any) -> None:
         """Computes a job in this process, as it was resolved when the sweep was planned.

@@ -125,6 +125,8 @@ class Settings:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     sweep: Any = None
     """The content of sweeps/<name>.yaml while its sweep runs."""
+    tune: Any = None
+    """What a sweep tunes before it computes its runs; see lora_repro/sweep/tuning.py."""
 
     def check(self) -> None:
         """Refuses impossible values.

@@ -32,10 +32,10 @@ def examine(arguments: Sequence[str], outputs: str) -> Iterator[Check]:
     """
     began = time.perf_counter()
     try:
-        sweep = load(compose, [*overrides({"paths.outputs": outputs}), *arguments])
+        sweep = load(compose, [*overrides({"paths.outputs": outputs}), *arguments], outputs)
     except (InputError, HydraException, OmegaConfBaseException, YAMLError) as error:
         sweep = error
-    jobs = [] if isinstance(sweep, Exception) else sweep.jobs
+    jobs = [] if isinstance(sweep, Exception) else sweep.every_kind
     given = jobs[0].resolved.settings if jobs else Settings(paths=PathsConfig(outputs=outputs))
     composing = time.perf_counter() - began
     failed_in: dict[str, str] = {}

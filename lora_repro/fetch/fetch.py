@@ -63,9 +63,9 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
         configs[name] = load_group(of[name], name)
     if overrides := [argument for argument in arguments if "=" in argument]:
         sweep = load(compose, normalise(["-m", *overrides])[1:])
-        if not sweep.jobs:
+        if not sweep.every_kind:
             raise InputError(f"fetch: nothing can be fetched yet, all is planned: {sweep.why_planned}.")
-        for job in sweep.jobs:
+        for job in sweep.every_kind:
             run = job.resolved.run
             configs |= {run.model.name: run.model, run.task.name: run.task}
     return list(configs.values())

@@ -55,6 +55,8 @@ class SweepPlan(NamedTuple):
     """Time that to_run is expected to take, one run after another; None where nothing is known."""
     queued: list[Job]
     """Runs whose jobs wait in Slurm's queue or run there."""
+    seconds_after: float | None = None
+    """Time that the runs are expected to take that wait for their tuning."""
 
     def count(self, state: State) -> int:
         """Returns the number of runs in a state."""
@@ -80,7 +82,23 @@ class SweepPlan(NamedTuple):
             parts.append(f"{len(planned)} planned for later: {self.sweep.why_planned}")
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
+        if waiting := self.sweep.waiting:
+            cost = "" if self.seconds_after is None else f", about {duration(self.seconds_after)}"
+            parts.append(f"then {len(waiting)} whose {waiting[0].tuning.tune.key} these decide{cost}")
         return ", ".join(parts)
+
+    @property
+    def of_tuning(self) -> str | None:
+        """Says in a sentence how far the tuning is; None where nothing is tuned."""
+        if not self.sweep.tuning_jobs:
+            return None
+        tunings = self.sweep.tunings
+        done = sum(self.states[job.run_id] in (State.finished, State.diverged) for job in self.sweep.tuning_jobs)
+        chosen = sum(tuning.chosen is not None for tuning in tunings)
+        return (
+            f"{done} of {len(self.sweep.tuning_jobs)} tuning runs are done; {chosen} of {len(tunings)} arms have their "
+            f"{tunings[0].tune.key}"
+        )
 
 
 def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timings | None = None) -> SweepPlan:
@@ -103,7 +121,7 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
     in_queue: list[Job] = []
     timings = timings if timings is not None else Timings(outputs)
     listing = Listing(outputs)
-    for job in sweep.jobs:
+    for job in sweep.to_compute:
         record, settings = Record(outputs, job.run_id), job.resolved.settings
         is_new = not listing.may_have(job.run_id)
         state, result = (State.todo, None) if is_new else record.read_state()
@@ -122,10 +140,13 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
             (last if died >= MOST_DEATHS else to_run).append(job)
     to_run += last
     begun = {
-        job.run_id: job.resolved.run for job in sweep.jobs if states[job.run_id] in (State.running, State.interrupted)
+        job.run_id: job.resolved.run
+        for job in sweep.to_compute
+        if states[job.run_id] in (State.running, State.interrupted)
     }
-    runs = [job.resolved.run for job in to_run]
-    return SweepPlan(sweep, states, missing, to_run, expected(runs, timings.of(runs, begun)), in_queue)
+    runs, later = [job.resolved.run for job in to_run], [wait.stand_in.resolved.run for wait in sweep.waiting]
+    known = timings.of([*runs, *later], begun)
+    return SweepPlan(sweep, states, missing, to_run, expected(runs, known), in_queue, expected(later, known))
 
 
 class Launcher(NamedTuple):
@@ -143,11 +164,13 @@ class Launcher(NamedTuple):
     """Slurm's queue, where it is the one that launches the jobs."""
 
 
-def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> None:
+def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: Launcher) -> None:
     """Runs what a sweep has not finished, and shares the work with other processes that run the same sweep.
 
+    Runs whose value is tuned follow once their tuning is finished, in waves: a wave's results decide the next one's.
+
     Args:
-        sweep: The jobs.
+        load: Returns the jobs as the store now decides them.
         outputs: The store.
         settings: What is logged.
         launcher: Hydra's.
@@ -157,31 +180,52 @@ def run(sweep: Sweep, outputs: str, settings: LogConfig, launcher: Launcher) -> 
         KeyboardInterrupt: If the process was asked to end.
         SystemExit: With code 1, if a run did not finish, or outputs are missing that `log` asks for.
     """
-    if not sweep.jobs:
+    sweep = load()
+    if not sweep.to_compute:
         raise InputError(f"Nothing of this sweep can be run yet: {sweep.why_planned}.")
     set_up_logging(settings)
     timings = Timings(outputs)
+    began = time.perf_counter()
+    tried: set[str] = set()
+    wrong: dict[str, str] = {}
+    while True:
+        wrong |= _run_wave(sweep, tried, outputs, launcher, timings)
+        sweep = load() if sweep.waiting else sweep
+        if tried.issuperset(job.run_id for job in sweep.to_compute):
+            break
+    ended = plan(sweep, outputs, timings=timings)
+    log.info("Sum: %s, in %s.", ended.describe(), duration(time.perf_counter() - began))
+    tuning = {job.run_id for job in sweep.tuning_jobs}
+    states = {name: state for name, state in ended.states.items() if name not in tuning or state is not State.diverged}
+    for name, state in states.items():
+        if state is State.blocked and name not in wrong:
+            wrong[name] = str(Record(outputs, name).read().problem)
+    wrong = {name: line for name, line in wrong.items() if name in states}  # a rate may diverge in tuning
+    for line in wrong.values():
+        log.error("Not finished: %s", line)
+    for why in dict.fromkeys(wait.tuning.why_not for wait in sweep.waiting):
+        log.error("Not run: %s.", why)
+    if wrong or ended.missing or sweep.waiting or any(state is not State.finished for state in states.values()):
+        raise SystemExit(1)
+
+
+def _run_wave(sweep: Sweep, tried: set[str], outputs: str, launcher: Launcher, timings: Timings) -> dict[str, str]:
+    """Runs what can be run now, but for jobs that an earlier wave had, and returns why runs did not finish."""
     begun = plan(sweep, outputs, jobs_in_queue(outputs) if launcher.queue is not None else (), timings)
+    if of_tuning := begun.of_tuning:
+        log.info("Tuning: %s.", of_tuning)
     log.info("Plan: %s. Store: %s", begun.describe(), outputs)
-    for job in sweep.jobs:
+    new = [job for job in sweep.to_compute if job.run_id not in tried]
+    for job in new:
         record = Record(outputs, job.run_id)
         if begun.states[job.run_id] is State.finished and not record.is_tidy:
             record.tidy()
-    began = time.perf_counter()
     queued = {job.run_id for job in begun.queued}
-    elsewhere = [job for job in sweep.jobs if begun.states[job.run_id] is State.running and job.run_id not in queued]
-    named = {job.run_id: job for job in run_names.named(sweep.jobs)}
-    to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere)]
-    wrong = _run_all(to_do, outputs, launcher, timings)
-    ended = plan(sweep, outputs, timings=timings)
-    log.info("Sum: %s, in %s.", ended.describe(), duration(time.perf_counter() - began))
-    for name, state in ended.states.items():
-        if state is State.blocked and name not in wrong:
-            wrong[name] = str(Record(outputs, name).read().problem)
-    for line in wrong.values():
-        log.error("Not finished: %s", line)
-    if wrong or ended.missing or any(state is not State.finished for state in ended.states.values()):
-        raise SystemExit(1)
+    elsewhere = [job for job in new if begun.states[job.run_id] is State.running and job.run_id not in queued]
+    named = {job.run_id: job for job in run_names.named(sweep.to_compute)}
+    to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere) if job.run_id not in tried]
+    tried.update(job.run_id for job in new)
+    return _run_all(to_do, outputs, launcher, timings)
 
 
 def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Timings) -> dict[str, str]:

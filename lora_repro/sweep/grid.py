@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +23,10 @@ from lora_repro.config.settings import Settings
 from lora_repro.config.variants import Variants
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, did_you_mean
+from lora_repro.store.listing import Listing
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
+from lora_repro.sweep.tuning import DEV, TUNE, Scored, Trial, Tune, Tuning, choose, parse
 
 Compose = Callable[[list[str]], DictConfig]
 """Composes a configuration from override strings: Hydra's, however it was started."""
@@ -42,14 +47,46 @@ class Job(NamedTuple):
     run_id: str
     resolved: Resolved
     point: Point
+    """As its grid says, without a tuned value."""
+    tuning: Tuning | None = None
+    """How its tuned value was chosen; None where nothing is tuned."""
+
+
+class Waiting(NamedTuple):
+    """A run whose tuned value is not chosen yet."""
+
+    stand_in: Job
+    """The run with the smallest value of the grid in place of the tuned one: all but that value holds."""
+    tuning: Tuning
 
 
 class Sweep(NamedTuple):
     """The runs of a sweep at one scale."""
 
     jobs: list[Job]
+    """The runs that are reported; of those that are tuned, the ones whose value is chosen."""
     planned: list[tuple[Point, str]]
     """Points that cannot run yet, each with the reason."""
+    tuning_jobs: Sequence[Job] = ()
+    """The runs by which values are chosen."""
+    waiting: Sequence[Waiting] = ()
+    """Runs whose tuning is not finished."""
+
+    @property
+    def to_compute(self) -> list[Job]:
+        """Everything that can be computed now, the tuning first."""
+        return [*self.tuning_jobs, *self.jobs]
+
+    @property
+    def every_kind(self) -> list[Job]:
+        """The jobs of `to_compute`, and of runs that wait their stand-ins: what is needed, and how large it is."""
+        return [*self.to_compute, *(wait.stand_in for wait in self.waiting)]
+
+    @property
+    def tunings(self) -> list[Tuning]:
+        """How each arm is tuned, each tuning once."""
+        each = [*(job.tuning for job in self.jobs if job.tuning is not None), *(wait.tuning for wait in self.waiting)]
+        return list({id(tuning): tuning for tuning in each}.values())
 
     @property
     def why_planned(self) -> str:
@@ -95,16 +132,23 @@ def overrides(point: Point) -> list[str]:
     return [f"{key}={quoted(value)}" for key, value in point.items()]
 
 
-def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
+def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = None) -> Sweep:
     """Turns the arguments of a sweep (`+sweeps=table6 scale=smoke seed=0,1`) into jobs; no job is run.
 
     An axis or value of the command line replaces the one of each grid that has its key, and joins the grids that can
-    take it. Every job is composed here, so that an impossible one is refused before the first starts.
+    take it. Every job is composed here, so that an impossible one is refused before the first starts. Tuned values are
+    chosen here, from the tuning runs that the store has: called again once those are finished, it returns more jobs.
+
+    Args:
+        compose: Composes a configuration.
+        arguments: As on the command line.
+        store: The folder that holds runs/; None: there are no runs, and nothing that is tuned is chosen.
 
     Raises:
         InputError: If an argument, a grid or one of its points is impossible.
     """
-    given = OverridesParser.create().parse_overrides(list(arguments))
+    every = OverridesParser.create().parse_overrides(list(arguments))
+    given, tunes = [o for o in every if _key(o) != TUNE], [o for o in every if _key(o) == TUNE]
     refuse_repeated_keys(arguments)
     sweeps = [o for o in given if o.key_or_group == "sweeps"]
     own = [o for o in given if _is_setting(o)]
@@ -119,9 +163,12 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
     axes = {_key(o): values(o) for o in given if o not in own}
     cfg = compose(passed)
     grids = _grids(cfg) if sweeps else [{}]
+    if tunes:
+        grids = [grid | {TUNE: _tune_of(tunes[0])} for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
+    jobs = _Jobs(compose, passed, store)
     try:
-        jobs = _compose_points(compose, passed, expand(_with_axes(compose, passed, runnable, axes)))
+        jobs.add(runnable, axes)
     except InputError as error:
         where = f"\nIn sweeps/{sweeps[0].value()}.yaml, scale={cfg.scale.name}." if sweeps else ""
         raise InputError(f"{error}{where}") from error
@@ -129,9 +176,9 @@ def load(compose: Compose, arguments: Sequence[str]) -> Sweep:
         (point, str(grid[PLANNED]))
         for grid in grids
         if PLANNED in grid
-        for point in expand([{k: axes.get(k, v) for k, v in grid.items() if k != PLANNED}])
+        for point in expand([{k: axes.get(k, v) for k, v in grid.items() if k not in (PLANNED, TUNE)}])
     ]
-    return Sweep(jobs, planned)
+    return jobs.sweep(planned)
 
 
 def refuse_idle_scale(given: Iterable[Override]) -> None:
@@ -200,24 +247,108 @@ def _with_axes(
     return merged
 
 
-def _compose_points(compose: Compose, passed: list[str], points: list[Point]) -> list[Job]:
-    """Resolves every point, composing once per choice of groups and setting the other keys."""
-    bases: dict[tuple[str, ...], Variants] = {}
-    jobs: dict[str, Job] = {}
-    for point in points:
+class _Jobs:
+    """Resolves points, composing once per choice of groups and setting the other keys; tunes those that are tuned."""
+
+    def __init__(self, compose: Compose, passed: list[str], store: str | Path | None) -> None:
+        self._compose, self._passed, self._store = compose, passed, store
+        self._listing = None if store is None else Listing(store)
+        self._bases: dict[tuple[str, ...], Variants] = {}
+        self._jobs: dict[str, Job] = {}
+        self._tuning_jobs: dict[str, Job] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._tunings: dict[str, Tuning] = {}
+
+    def add(self, grids: Sequence[Mapping[str, Any]], axes: Mapping[str, list[Any]]) -> None:
+        """Adds the points of grids, with the axes of the command line.
+
+        Raises:
+            InputError: If a point or a tuning is impossible.
+        """
+        tunes = [parse(grid.get(TUNE)) for grid in grids]
+        plain = _with_axes(
+            self._compose, self._passed, [{k: v for k, v in g.items() if k != TUNE} for g in grids], axes
+        )
+        for grid, tune in zip(plain, tunes, strict=True):
+            if tune is not None and tune.key in grid:
+                raise InputError(
+                    f"{tune.key}: is tuned by this sweep, and given too (given: {quoted(grid[tune.key])}).\n"
+                    "Leave it out; or give tune=null, which takes the value as it is given."
+                )
+        points = expand([grid | {TUNE: tune} for grid, tune in zip(plain, tunes, strict=True)])
+        for point in points:
+            tune = point.pop(TUNE)
+            if tune is None:
+                job = self._job(point)
+                self._jobs.setdefault(job.run_id, job)
+            else:
+                self._add_tuned(point, tune)
+        self._refuse_tuning_seeds({seed for tune in tunes if tune is not None for seed in tune.seeds})
+
+    def _refuse_tuning_seeds(self, seeds: set[int]) -> None:
+        jobs = [*self._jobs.values(), *(wait.stand_in for wait in self._waiting.values())]
+        reported = {job.resolved.run.seed for job in jobs}
+        if both := sorted(seeds & reported):
+            raise InputError(
+                f"tune: seed: {', '.join(map(str, both))} would be tuned with and reported too. Scores of seeds on "
+                "which a value was chosen are too good.\nTune with other seeds than the sweep's, as 100 and 101."
+            )
+
+    def sweep(self, planned: list[tuple[Point, str]]) -> Sweep:
+        """Returns what was added."""
+        tuning = sorted(self._tuning_jobs.values(), key=lambda job: job.resolved.run.seed)
+        return Sweep(list(self._jobs.values()), planned, tuning, list(self._waiting.values()))
+
+    def _add_tuned(self, point: Point, tune: Tune) -> None:
+        arm = {key: value for key, value in point.items() if key != "seed"} | dict(tune.at)
+        name = f"{tune} {quoted(arm)}"
+        if name not in self._tunings:
+            self._tunings[name] = self._tune(arm, tune)
+        tuning = self._tunings[name]
+        if tuning.chosen is None:
+            stand_in = self._job(point | {tune.key: tune.values[0]})._replace(point=point, tuning=tuning)
+            self._waiting.setdefault(stand_in.run_id, Waiting(stand_in, tuning))
+        else:
+            job = self._job(point | {tune.key: tuning.chosen})._replace(point=point, tuning=tuning)
+            self._jobs.setdefault(job.run_id, job)
+
+    def _tune(self, arm: Point, tune: Tune) -> Tuning:
+        metric = tune.metric(self._job(arm | {tune.key: tune.values[0], "seed": tune.seeds[0]}).resolved.run.task)
+
+        def trial_of(value: float) -> Trial:
+            jobs = [self._job(arm | {tune.key: value, "seed": seed}) for seed in tune.seeds]
+            self._tuning_jobs.update((job.run_id, job) for job in jobs)
+            return Trial(value, tuple(self._scored(job, f"{DEV}{metric.name}") for job in jobs))
+
+        return choose(tune, metric, trial_of)
+
+    def _scored(self, job: Job, key: str) -> Scored:
+        seed = job.resolved.run.seed
+        if self._store is None or self._listing is None or not self._listing.may_have(job.run_id):
+            return Scored(job.run_id, seed, State.todo, None)
+        state, result = Record(self._store, job.run_id).read_state()
+        return Scored(job.run_id, seed, state, None if result is None else result["metrics"].get(key))
+
+    def _job(self, point: Point) -> Job:
         groups = {key: value for key, value in point.items() if key in GROUPS}
-        choice = (*passed, *overrides(groups))
-        if choice not in bases:
-            bases[choice] = Variants(compose(list(choice)))
+        choice = (*self._passed, *overrides(groups))
+        if choice not in self._bases:
+            self._bases[choice] = Variants(self._compose(list(choice)))
         try:
             budget.refuse_both(point)
-            resolved = bases[choice].resolve({key: value for key, value in point.items() if key not in groups})
+            resolved = self._bases[choice].resolve({key: value for key, value in point.items() if key not in groups})
         except (InputError, OmegaConfBaseException) as error:
             reason = error if isinstance(error, InputError) else explain(error)
             raise InputError(f"{reason}\nIn the job: {' '.join(overrides(point))}") from error
-        name = run_id(resolved.run)
-        jobs.setdefault(name, Job([*passed, *overrides(point)], name, resolved, point))
-    return list(jobs.values())
+        return Job([*self._passed, *overrides(point)], run_id(resolved.run), resolved, point)
+
+
+def _tune_of(override: Override) -> Any:
+    """Returns what the command line tunes, or null."""
+    given = values(override)
+    if len(given) != 1:
+        raise InputError(f"{_line(override)}: a sweep is tuned in one way. Give one: tune=null, or 'tune={{...}}'.")
+    return given[0]
 
 
 def _is_setting(override: Override) -> bool:
