@@ -60,7 +60,7 @@ def run(asked: Sweep, store: Path, launches: Any, one_by_one: bool = True) -> in
 
     launcher = campaign.Launcher(launches, compute if one_by_one else None)
     try:
-        campaign.run(asked, str(store), LogConfig(), launcher)
+        campaign.run(lambda: asked, str(store), LogConfig(), launcher)
     except SystemExit as error:
         return int(str(error.code))
     return 0

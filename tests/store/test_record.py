@@ -171,7 +171,7 @@ def test_a_whole_result_that_cannot_be_read_is_left_and_told(
         assert begun.to_run == [] and "1 blocked by a result.json that does not count" in begun.describe()
         with pytest.raises(SystemExit):
             launcher = Launcher(lambda *_, **__: pytest.fail("launched"), lambda _: pytest.fail("computed"))
-            campaign.run(sweep, tiny().paths.outputs, LogConfig(), launcher)
+            campaign.run(lambda: sweep, tiny().paths.outputs, LogConfig(), launcher)
         assert "Not finished" in caplog.text
         assert sorted(record.folder.iterdir()) == before
     if how == "link":

@@ -132,7 +132,7 @@ def test_runs_in_slurms_queue_are_no_runs_to_make_and_are_waited_for_though_they
 
     launches = Launches(tmp_path, {running.run_id: finish})
     launcher = campaign.Launcher(launches, on_cluster=True, queue=Slurm(launches))
-    campaign.run(sweep(), str(tmp_path), LogConfig(), launcher)
+    campaign.run(sweep, str(tmp_path), LogConfig(), launcher)
     (batch,) = launches.batches
     assert batch == [*(job.run_id for job in rest), running.run_id, pending.run_id]
     assert "2 to run, 1 running elsewhere, 1 waiting in Slurm's queue" in caplog.text
