@@ -12,6 +12,7 @@ from analysis.stats import Summary, summarise
 from lora_repro.config.schema import Run
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import reasons
+from lora_repro.sweep.tuning import DEV, Tuning
 from lora_repro.tasks import Metric, Targets
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Cell:
     command: str | None = None
     """What a person types to get the cell's runs."""
     verdict: str | None = None
+    tuning: Tuning | None = None
+    """How the tuned value of its runs was chosen; None where nothing is tuned."""
 
     @property
     def task(self) -> str:
@@ -162,7 +165,10 @@ class Cell:
 
     def settings(self, keys: Iterable[str]) -> dict[str, Any]:
         """Returns the configuration's values of these keys; none where only the paper has the cell."""
-        return {} if self.config is None else {key: label(value_of(self.config, key)) for key in keys}
+        if self.config is None:
+            return {}
+        open_key = self.tuning.tune.key if self.tuning is not None and self.tuning.chosen is None else None
+        return {key: "tuned" if key == open_key else label(value_of(self.config, key)) for key in keys}
 
 
 class Table(NamedTuple):
@@ -245,9 +251,27 @@ def _record(cell: Cell, table: Table) -> dict[str, Any]:
         "missing": tuple(missing),
         **{"verdict": cell.verdict, "reason": cell.planned, "command": cell.command},
         "majority": math.nan if cell.baseline is None else cell.baseline,
+        **{"chosen": None if cell.tuning is None else cell.tuning.chosen, "tuning": _tuning(cell.tuning)},
         **{"data": cell.data, "flags": cell.flags, "settings": cell.settings(table.settings)},
         **{"commits": cell.commits, "computed_on": cell.computed_on},
         **{"scale": table.scale, "protocol": table.protocol.value, "metric": cell.metric.name},
+    }
+
+
+def _tuning(tuning: Tuning | None) -> dict[str, Any] | None:
+    """Returns what was tuned, and the dev scores of each value that was tried."""
+    if tuning is None:
+        return None
+    return {
+        **{"key": tuning.tune.key, "by": f"{DEV}{tuning.metric.name}", "seeds": tuning.tune.seeds},
+        **{"grid": tuning.tune.values, "chosen": tuning.chosen, "at_edge": tuning.at_edge, "runs": tuning.runs},
+        "tried": [
+            {
+                **{"value": trial.value, "mean": trial.mean, "scores": tuple(run.score for run in trial.runs)},
+                **{"run_ids": tuple(run.run_id for run in trial.runs), "diverged": trial.diverged},
+            }
+            for trial in tuning.trials
+        ],
     }
 
 

@@ -70,12 +70,12 @@ def read_cells(
             their seed.
     """
     base = [f"+sweeps={item.sweep}", f"scale={scale}"]
-    sweep = load(compose, [*base, *given])
+    sweep = load(compose, [*base, *given], store)
     _refuse_unknown_keys(item, sweep)
-    jobs, outside = _by_place(item, sweep.jobs)
+    jobs, outside = _by_place(item, sweep.reported)
     planned = _planned_by_place(item, sweep)
     paper = _paper(item)
-    commands = Commands(base, given, store, sweep.jobs)
+    commands = Commands(base, given, store, sweep.reported)
     found = []
     for place in _places(item, [*jobs, *planned], paper):
         fact = paper.get((place.task, place.row, place.column))
@@ -84,7 +84,7 @@ def read_cells(
             run = jobs[place][0].resolved.run
             metric = _metric(item, run.task)
             runs = seed_runs(jobs[place], store, metric, protocol)
-            found.append(Cell(place, metric, fact, runs, run, commands.of(jobs[place]), verdict))
+            found.append(Cell(place, metric, fact, runs, run, commands.of(jobs[place]), verdict, jobs[place][0].tuning))
         else:
             runs = planned_runs(planned.get(place, ()))
             found.append(Cell(place, Metric(item.metric, Unit.percent), fact, runs, verdict=verdict))
@@ -110,9 +110,9 @@ def _refuse_unknown_keys(item: ScoreTable, sweep: Sweep) -> None:
     Raises:
         InputError: With the keys that runs have.
     """
-    runs = [job.resolved.run for job in sweep.jobs]
+    runs = [job.resolved.run for job in sweep.reported]
     known = dict.fromkeys(key for run in runs for key in flat(plain(run)))
-    points = [*(job.point for job in sweep.jobs), *(point for point, _ in sweep.planned)]
+    points = [*(job.point for job in sweep.reported), *(point for point, _ in sweep.planned)]
     known |= dict.fromkeys(key for point in points for key in point)
     asked = [("rows: key", item.rows.key), ("columns: key", item.columns.key)]
     if runs:

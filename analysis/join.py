@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.cell import SeedRun
 from analysis.protocol import Protocol, pick
 from analysis.runs import flat, run_status
-from analysis.states import NOT_COUNTED, PLANNED
+from analysis.states import NOT_COUNTED, PLANNED, TUNING
 from analysis.store import elsewhere
 from lora_repro.config.grammar import quoted
 from lora_repro.config.identity import id_fields
@@ -23,7 +23,10 @@ def seed_runs(jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: 
 
 
 def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -> SeedRun:
-    seed, status = job.resolved.run.seed, run_status(store, job.run_id)
+    seed = job.resolved.run.seed
+    if job.tuning is not None and job.tuning.chosen is None:
+        return SeedRun(seed, None, TUNING, job.tuning.why_not)
+    status = run_status(store, job.run_id)
     if status.result is None:
         return SeedRun(seed, job.run_id, status.state, status.reason)
     score = pick(status.result["metrics_by_epoch"], metric, protocol)
@@ -87,7 +90,13 @@ class Commands:
             others = [override for override in self.given if override.partition("=")[0] not in pins]
             return self._line([*self.base, *others, *overrides(pins)])
         seeds = ",".join(str(job.resolved.run.seed) for job in jobs)
-        return self._line([*overrides({key: value for key, value in point.items() if key != "seed"}), f"seed={seeds}"])
+        spelt = {key: value for key, value in point.items() if key != "seed"}
+        tuning, how = jobs[0].tuning, []
+        if tuning is not None and tuning.chosen is None:
+            how = [tuning.tune.override()]
+        elif tuning is not None:
+            spelt[tuning.tune.key] = tuning.chosen
+        return self._line([*overrides(spelt), f"seed={seeds}", *how])
 
     def _line(self, arguments: Sequence[str]) -> str:
         return shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *self.store])

@@ -8,6 +8,9 @@ from lora_repro.store.status import State
 NOT_COUNTED = "not counted"
 """The state of a run whose result.json is damaged, of another schema, or another run's."""
 
+TUNING = "tuning"
+"""The state of a run whose tuned value is not chosen yet."""
+
 PLANNED = "planned"
 """The state of a run whose model or task is not built yet."""
 
@@ -30,6 +33,7 @@ STATES = {
     State.blocked.value: Printed("blocked", "blocked"),
     NOT_COUNTED: Printed(NOT_COUNTED, NOT_COUNTED),
     State.todo.value: Printed("to do", "not run yet"),
+    TUNING: Printed("tuning first", "waiting for their tuning"),
     PLANNED: Printed(PLANNED, PLANNED),
 }
 """In the order in which they are listed."""

@@ -57,27 +57,28 @@ def read_sweep(
         InputError: If the sweep is impossible, a key is unknown or does not vary, a task lacks a metric, or runs of a
             cell differ in more than their seed.
     """
-    sweep = load(compose, given)
-    if not sweep.jobs:
+    sweep = load(compose, given, store)
+    jobs = sweep.reported
+    if not jobs:
         raise InputError(
             f"table: all {len(sweep.planned)} runs of the sweep are planned: {sweep.why_planned}.\n"
             "Give another scale: scale=demo."
         )
-    axes = _axes(sweep.jobs, rows, columns)
-    scored = [(job, metric) for job in sweep.jobs for metric in _metrics(job.resolved.run.task, metrics)]
+    axes = _axes(jobs, rows, columns)
+    scored = [(job, metric) for job in jobs for metric in _metrics(job.resolved.run.task, metrics)]
     are_several = len({metric.name for _, metric in scored}) > 1
     cells: dict[Place, tuple[Metric, list[Job]]] = {}
     for job, metric in scored:
         place = _place(job, axes)._replace(metric=metric.name if are_several else None)
         cells.setdefault(place, (metric, []))[1].append(job)
-    commands = Commands([], given, store, sweep.jobs)
+    commands = Commands([], given, store, jobs)
     found = []
-    for place, (metric, jobs) in cells.items():
+    for place, (metric, members) in cells.items():
         parts = [(axes.rows, place.row), (axes.columns, place.column)]
         where = ", ".join(f"{_label(keys)} {value}" for keys, value in parts if keys)
-        refuse_mixed(where or "the table", jobs, ", or give the key to --rows or --columns")
-        runs = seed_runs(jobs, store, metric, protocol)
-        found.append(Cell(place, metric, None, runs, jobs[0].resolved.run, commands.of(jobs)))
+        refuse_mixed(where or "the table", members, ", or give the key to --rows or --columns")
+        runs, first = seed_runs(members, store, metric, protocol), members[0]
+        found.append(Cell(place, metric, None, runs, first.resolved.run, commands.of(members), None, first.tuning))
     order = {row: number for number, row in enumerate(_ordered([cell.place.row for cell in found]))}
     names = [word.partition("=")[2] for word in given if word.startswith("+sweeps=")]
     return Table(

@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from collections import Counter
 
 from analysis.commands.options import add_scale, add_scale_option, add_store_option
 from analysis.foreign_text import paragraph
-from analysis.states import PLANNED, counts, state_label
+from analysis.states import PLANNED, TUNING, counts, state_label
 from lora_repro.errors import InputError
 
 
@@ -50,7 +51,7 @@ def _plan(options: argparse.Namespace) -> str:
     from lora_repro.sweep.slurm_queue import jobs_in_queue
 
     add_scale(options)
-    sweep = load(compose, options.overrides)
+    sweep = load(compose, options.overrides, options.runs)
     try:
         queued = jobs_in_queue(options.runs)
     except RunFailedError as error:
@@ -58,15 +59,17 @@ def _plan(options: argparse.Namespace) -> str:
         queued = {}
     plan = campaign.plan(sweep, options.runs, queued)
     lines = []
-    for job in sweep.jobs:
+    for job in sweep.to_compute:
         missing = plan.missing.get(job.run_id)
         note = f"  without {', '.join(missing)}" if missing else ""
         lines.append(f"{state_label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
+    lines += [f"{state_label(TUNING):<12} {' '.join(overrides(wait.stand_in.point))}" for wait in sweep.waiting]
     lines += [f"{state_label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
-    lines += utilisation_lines(sweep.jobs)
-    lines += memory_of(sweep.jobs) if options.memory else []
+    lines += utilisation_lines(sweep.reported)
+    lines += memory_of(sweep.reported) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
+    lines += [f"Tuning: {plan.of_tuning}."] if plan.of_tuning is not None else []
     return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {options.runs}"])
 
 
@@ -93,14 +96,16 @@ def _status(options: argparse.Namespace) -> str:
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
-    sweep = load(compose, options.overrides)
-    found = list(run_states(options.runs, (job.run_id for job in sweep.jobs)))
+    sweep = load(compose, options.overrides, options.runs)
+    found = list(run_states(options.runs, (job.run_id for job in sweep.to_compute)))
     lines = [f"{n:>6} {state_label(state)}" for state, n in counts(state for _, state, _ in found).items()]
+    whys = Counter(wait.tuning.why_not for wait in sweep.waiting)
+    lines += [f"{n:>6} {state_label(TUNING)}: {why}" for why, n in whys.items()]
     lines += [f"{len(sweep.planned):>6} planned: {sweep.why_planned}"] if sweep.planned else []
     reasons = [
         f"{state_label(state)}: {run_id}\n{paragraph(reason)}" for run_id, state, reason in found if reason is not None
     ]
-    return "\n".join([*lines, f"{len(found):>6} runs in all. Store: {options.runs}", *reasons])
+    return "\n".join([*lines, f"{len(found) + len(sweep.waiting):>6} runs in all. Store: {options.runs}", *reasons])
 
 
 def _doctor(options: argparse.Namespace) -> str:

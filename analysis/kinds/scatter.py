@@ -102,9 +102,9 @@ class ScatterData(NamedTuple):
 def read_scatter(item: Scatter, request: Request) -> ScatterData:
     """Reads the sweep's cells from the store."""
     arguments = [f"+sweeps={item.sweep}", f"scale={request.scale}", *request.overrides]
-    sweep = load(compose, arguments)
+    sweep = load(compose, arguments, request.store)
     groups: dict[str, list[Job]] = {}
-    for job in sweep.jobs:
+    for job in sweep.reported:
         settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
     protocol = Protocol(request.protocol)
@@ -123,7 +123,7 @@ def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) ->
     if metric is None:
         raise InputError(f"task: {item.name} shows {item.metric}, which {run.task.name} has not.\nLeave task out.")
     place = Place(run.task.name, run.model.name, run.method.name, item.metric)
-    cell = Cell(place, metric, runs=seed_runs(jobs, store, metric, protocol), config=run)
+    cell = Cell(place, metric, runs=seed_runs(jobs, store, metric, protocol), config=run, tuning=jobs[0].tuning)
     _ = cell.trained  # refuses runs that record different numbers
     return cell
 

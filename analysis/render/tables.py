@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.cell import Cell, Place, SeedRun, Table, records
+from analysis.render import tuning
 from analysis.render.lines import aligned, to_csv, to_json
 from analysis.states import STATES
 from analysis.stats import few_seeds
 from lora_repro.store.status import State
 
 DASH = "—"
-NESTED = ("data", "flags", "settings", "commits", "computed_on")
+NESTED = ("tuning", "data", "flags", "settings", "commits", "computed_on")
 """Of a cell's record, what CSV leaves out."""
 
 Names = Mapping[str, Mapping[str, str]]
@@ -171,7 +172,7 @@ def _our_cell(cell: Cell) -> str:
     if mean is None:
         return DASH
     interval = f" [{_score(cell, low)}, {_score(cell, high)}]" if low is not None and high is not None else ""
-    return f"{_score(cell, mean)}{interval} n={n}"
+    return f"{_score(cell, mean)}{interval} n={n}{tuning.chosen(cell)}"
 
 
 def states_of(cell: Cell) -> str:
@@ -190,7 +191,7 @@ def _missing(table: Table, names: Names) -> list[str]:
             causes.setdefault((run.state, _one_line(run.reason or "")), []).append((cell, run))
     lines = []
     for (state, reason), found in causes.items():
-        runs = {run.run_id for _, run in found}
+        runs = {run.run_id or (cell.place, run.seed) for cell, run in found}
         cells = list({cell.place: cell for cell, _ in found}.values())
         what = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} {STATES[state].missing}"
         seed = f", seed {found[0][1].seed}" if len(runs) == 1 else ""
@@ -240,6 +241,7 @@ def _notes(table: Table, names: Names) -> list[str]:
         notes.append("Where a cell holds two numbers: the paper's / ours.")
     blocks = _groups(table.cells, lambda cell: cell.place.row).values()
     lines = [line for block in blocks for line in _lines(block) if any(cell.runs for cell in line)]
+    notes += tuning.sentences([(_where(table, [cell], names), cell) for cell in ours])
     if any(len(line) < len(table.column_values) for line in lines):
         notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
     both = [(any(cell.runs for cell in block), any(cell.paper is not None for cell in block)) for block in blocks]

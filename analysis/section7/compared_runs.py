@@ -77,7 +77,7 @@ class ComparedRuns:
     def __init__(self, item: UpdateItem, scale: str, store: str | Path, given: Sequence[str] = ()) -> None:
         self.item, self.scale, self.store = item, scale, store
         arguments = [f"+sweeps={item.sweep}", f"scale={scale}", *given]
-        sweep = load(compose, arguments)
+        sweep = load(compose, arguments, store)
         if not sweep.jobs:
             raise InputError(
                 f"scale={scale}: nothing of this sweep can be run yet: {sweep.why_planned}.\n"

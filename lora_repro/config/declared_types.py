@@ -59,7 +59,12 @@ def refuse_lost_keys(given: Any, typed: Any, path: str = "") -> None:
     Raises:
         InputError: With the keys that there are.
     """
-    if not (isinstance(given, dict) and isinstance(typed, dict)) or path in ("sweep", "tune", "model.config", "model.files"):
+    if not (isinstance(given, dict) and isinstance(typed, dict)) or path in (
+        "sweep",
+        "tune",
+        "model.config",
+        "model.files",
+    ):
         return
     for key, value in given.items():
         full_key = f"{path}.{key}" if path else str(key)

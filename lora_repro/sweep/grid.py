@@ -83,6 +83,11 @@ class Sweep(NamedTuple):
         return [*self.to_compute, *(wait.stand_in for wait in self.waiting)]
 
     @property
+    def reported(self) -> list[Job]:
+        """The jobs that a table shows; of runs whose tuned value is not chosen yet, their stand-ins."""
+        return [*self.jobs, *(wait.stand_in for wait in self.waiting)]
+
+    @property
     def tunings(self) -> list[Tuning]:
         """How each arm is tuned, each tuning once."""
         each = [*(job.tuning for job in self.jobs if job.tuning is not None), *(wait.tuning for wait in self.waiting)]

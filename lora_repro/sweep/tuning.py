@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from lora_repro.config.declared_types import as_declared
+from lora_repro.config.grammar import quoted
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.store.status import State
 from lora_repro.tasks import TaskConfig
@@ -57,6 +58,13 @@ class Tune:
                 f"Scores of {task.name}: {', '.join(known)}."
             )
         return metric
+
+    def override(self) -> str:
+        """Writes it as the command line takes it."""
+        given: dict[str, Any] = {self.key: list(self.values), "seed": list(self.seeds)}
+        given |= {"by": self.by} if self.by is not None else {}
+        given |= {"at": dict(self.at)} if self.at else {}
+        return f"{TUNE}={quoted(given)}"
 
 
 def parse(given: Any) -> Tune | None:
@@ -170,7 +178,7 @@ class Tuning(NamedTuple):
         return next((trial.mean for trial in self.trials if trial.value == self.chosen), None)
 
     @property
-    def beside(self) -> list[float]:
+    def neighbours(self) -> list[float]:
         """The mean dev scores at the values next to the chosen one."""
         values = [trial.value for trial in self.trials]
         if self.chosen is None:
@@ -244,7 +252,7 @@ def rank(tunings: Mapping[Any, Tuning]) -> dict[Any, Ranked]:
     found = {}
     for arm, score in best.items():
         metric, others = tunings[arm].metric, [other for name, other in best.items() if name != arm]
-        beside = tunings[arm].beside
+        beside = tunings[arm].neighbours
         neighbour = beside[metric.best(beside)] if beside else score
         found[arm] = Ranked(_place(score, others, metric), _place(neighbour, others, metric))
     return found

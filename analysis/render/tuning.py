@@ -1,0 +1,83 @@
+"""What a table says of tuned values: which was chosen where, from which grid, at what cost, and whether it matters."""
+
+from collections.abc import Iterable, Sequence
+
+from analysis.cell import Cell
+from lora_repro.sweep.tuning import FACTOR, Tuning, rank
+
+MOST_NAMED = 6
+"""Arms that a sentence names; the JSON form has all."""
+
+
+def chosen(cell: Cell) -> str:
+    """Writes ` @ 0.003` behind a score, with `(edge)` where the best value is the grid's end; empty if untuned."""
+    tuning = cell.tuning
+    if tuning is None or tuning.chosen is None:
+        return ""
+    return f" @ {tuning.chosen:g}{' (edge)' if tuning.at_edge else ''}"
+
+
+def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
+    """Says how values were chosen.
+
+    Args:
+        cells: The table's cells, each with its name.
+    """
+    tuned = [(name, cell.tuning) for name, cell in cells if cell.tuning is not None]
+    if not tuned:
+        return []
+    first = tuned[0][1]
+    key = first.tune.key.rpartition(".")[2]
+    grids = _listed(_values(tuning.tune.values) for _, tuning in tuned)
+    scores = _listed(tuning.metric.name for _, tuning in tuned)
+    seeds = _listed(", ".join(map(str, tuning.tune.seeds)) for _, tuning in tuned)
+    at = _listed(", ".join(f"{name}={value}" for name, value in tuning.tune.at) for _, tuning in tuned)
+    words = [
+        f"@: the {key} that was chosen by dev {scores}, the mean of the tuning seeds {seeds}, which are not reported. "
+        f"Grid: {grids}."
+    ]
+    if at:
+        words.append(f"Tuned at {at}; other settings take the {key} that was chosen there.")
+    distinct = list({id(tuning): (name, tuning) for name, tuning in tuned}.values())
+    if grown := [f"{name} by {_values(tuning.grown)}" for name, tuning in distinct if tuning.grown]:
+        words.append(f"A grid whose best value is its first or last grows by a factor {FACTOR}: {_named(grown)}.")
+    counts = [tuning.runs for _, tuning in distinct]
+    each = f"each arm took {counts[0]} tuning runs"
+    if len(set(counts)) > 1:
+        most = [f"{name} {tuning.runs}" for name, tuning in distinct if tuning.runs > min(counts)]
+        each = f"arms took {min(counts)} tuning runs, but for those whose grid grew: {_named(most)}"
+    words.append(f"{each[0].upper()}{each[1:]}, {sum(counts)} in all.")
+    if edges := [name for name, tuning in distinct if tuning.at_edge]:
+        words.append(
+            f"(edge): the best {key} is the last of the grown grid; a better one may lie beyond: {_named(edges)}."
+        )
+    return [*words, *_about_order(distinct, key)]
+
+
+def _about_order(tunings: Sequence[tuple[str, Tuning]], key: str) -> list[str]:
+    """Says which arms would have another place among the others, had the neighbouring value been chosen."""
+    ranked = rank(dict(tunings))
+    if len(ranked) < 2:
+        return []
+    moved = [
+        f"{name} ({each.place} to {each.with_neighbour})"
+        for name, each in ranked.items()
+        if each.place != each.with_neighbour
+    ]
+    start = f"By their tuning scores, the better {key} next to the chosen one"
+    if not moved:
+        return [f"{start} would change the place of none of {len(ranked)} arms."]
+    return [f"{start} would change the place of {len(moved)} of {len(ranked)} arms: {_named(moved)}."]
+
+
+def _values(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(filter(None, texts)))
+
+
+def _named(texts: Sequence[str]) -> str:
+    rest = len(texts) - MOST_NAMED
+    return "; ".join(texts[:MOST_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
