@@ -56,7 +56,7 @@ def test_a_point_is_written_in_hydras_grammar() -> None:
 @pytest.mark.parametrize("scale", group_names("scale"))
 def test_every_sweep_loads_at_every_scale(sweep: str, scale: str) -> None:
     found = load(compose, [f"+sweeps={sweep}", f"scale={scale}"])
-    assert found.jobs or found.planned
+    assert found.to_compute or found.planned
     assert len({job.run_id for job in found.jobs}) == len(found.jobs)
 
 
