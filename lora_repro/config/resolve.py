@@ -98,10 +98,10 @@ def check(config: Config) -> Resolved:
     run.model.sites = _whole_patterns(run)
     run.task.check()
     arch = run.arch
-    run.train.check(arch, run.method.added_tokens)
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
         setattr(run.method, run.method.size_key, budget.solve(run.method, arch))
     run.method.check(arch)
+    run.train.check(arch, run.method.added_tokens)
     if not 0 <= run.seed < 2**32:
         raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")
     init_from = run.train.init_from

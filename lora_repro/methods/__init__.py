@@ -9,7 +9,7 @@ from lora_repro.methods.adapters import AdapterConfig, AdapterDConfig, AdapterHC
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
 from lora_repro.methods.lora.with_prefix import LoRAPrefixEmbedConfig, LoRAPrefixLayerConfig
-from lora_repro.methods.prefix import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
+from lora_repro.methods.prefixes.config import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
 from lora_repro.methods.unfreeze import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig
 
 METHODS: dict[str, type[MethodConfig]] = {

@@ -27,7 +27,7 @@ from lora_repro.models.inputs import folder_of, sha256_of_bytes
 from lora_repro.models.json_files import read_keys
 from lora_repro.models.meta import Unreadable, class_for
 from lora_repro.models.pickled import refuse_more_than_tensors
-from lora_repro.models.pooling import read_first_position, read_last_token
+from lora_repro.models.pooling import ONE_POSITION, read_first_position, read_last_token
 from lora_repro.models.precision import Products, products_of
 from lora_repro.models.probe import refuse_other_scores
 from lora_repro.models.shared import Shared
@@ -161,7 +161,7 @@ def _prepare(model: PreTrainedModel, arch: Arch) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(arch.is_head(name))
     fuse(model)
-    if arch.model_type in ("bert", "roberta", "mpnet"):
+    if arch.model_type in ONE_POSITION:
         read_first_position(model)
     if arch.is_decoder and arch.head_modules:
         read_last_token(model)

@@ -1,14 +1,20 @@
 """Which position the head reads: the first one of an encoder, the last one that the mask shows of a decoder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Int
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from lora_repro.models.fused import bert_attention, mpnet_attention
+
+ONE_POSITION = ("bert", "roberta", "mpnet")
+"""Encoders whose last layer computes one position alone, as `read_first_position` lets it."""
 
 
 def read_last_token(model: PreTrainedModel) -> None:
@@ -44,11 +50,36 @@ def read_first_position(model: PreTrainedModel) -> None:
     last.forward = partial(_first_position_of_mpnet if is_mpnet else _first_position_attention, last)
 
 
+@contextmanager
+def reading_at(body: nn.Module, places: Int[Tensor, " batch"]) -> Iterator[None]:
+    """Lets the last layer compute another position than the first of each row, where tokens stand before the input.
+
+    Args:
+        body: The base model of one of `ONE_POSITION`.
+        places: The position of each row.
+    """
+    encoder: Any = body.encoder
+    attention = encoder.layer[-1].attention
+    attention.read_at = places
+    try:
+        yield
+    finally:
+        del attention.read_at
+
+
+def _read(attention: Any, rows: Tensor) -> Tensor:
+    """Returns of each row the position that the head reads."""
+    places = getattr(attention, "read_at", None)
+    if places is None:
+        return rows[:, :1]
+    return rows.gather(1, places[:, None, None].expand(-1, 1, rows.shape[-1]))
+
+
 def _first_position_attention(
     attention: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: object
 ) -> tuple[Tensor, None]:
-    """BertAttention.forward and RobertaAttention.forward for a query of the first position only."""
-    first = hidden_states[:, :1]
+    """BertAttention.forward and RobertaAttention.forward for a query of one position only."""
+    first = _read(attention, hidden_states)
     context, _ = bert_attention(attention.self, hidden_states, attention_mask, queries=first)
     return attention.output(context, first), None
 
@@ -60,7 +91,9 @@ def _first_position_of_mpnet(
     position_bias: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor]:
-    """MPNetAttention.forward for a query of the first position only."""
-    first = hidden_states[:, :1]
+    """MPNetAttention.forward for a query of one position only."""
+    first = _read(attention, hidden_states)
+    if position_bias is not None and (places := getattr(attention, "read_at", None)) is not None:
+        position_bias = position_bias[torch.arange(len(places), device=places.device), :, places].unsqueeze(2)
     (context,) = mpnet_attention(attention.attn, hidden_states, attention_mask, position_bias, queries=first)
     return (attention.LayerNorm(attention.dropout(context) + first),)

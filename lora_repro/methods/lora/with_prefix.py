@@ -1,14 +1,21 @@
-"""LoRA beside trained vectors of tokens (paper, Appendix E). Counted, not trained."""
+"""LoRA beside trained vectors of tokens, trained jointly (paper, Appendix E)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
 from lora_repro.methods.base import Count, MethodConfig
 from lora_repro.methods.lora.config import LoRAConfig
-from lora_repro.methods.prefix import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
+from lora_repro.methods.prefixes.config import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig, Start
 from lora_repro.models.arch import Arch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lora_repro.store.tensors import Saved
 
 
 @dataclass
@@ -16,16 +23,23 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
     """LoRA and trained embeddings of tokens (Appendix E)."""
 
     prefix_type: ClassVar[type[PrefixConfig]] = PrefixEmbedConfig
+    folder: ClassVar[str] = MethodConfig.folder  # PEFT has no layout for both
+    has_label_order_of_base: ClassVar[bool] = False
     why_not_merged: ClassVar[str | None] = PrefixConfig.why_not_merged
-    attach = MethodConfig.attach  # LoRA's alone would leave the tokens out
 
     l_p: int = MISSING
     l_i: int = MISSING
+    prefix_init: Start = Start.words
+    """What the vectors start as."""
+    prefix_init_std: float = 0.02
+    """Standard deviation of prefix_init=normal."""
 
     @property
     def prefix(self) -> PrefixConfig:
         """The tokens alone."""
-        return self.prefix_type(self.name, l_p=self.l_p, l_i=self.l_i)
+        return self.prefix_type(
+            self.name, l_p=self.l_p, l_i=self.l_i, init=self.prefix_init, init_std=self.prefix_init_std
+        )
 
     @property
     def added_tokens(self) -> int:
@@ -48,9 +62,30 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
         total = updates.total + tokens.method
         return Count(updates.method + tokens.method, updates.head, total, {**updates.by_module, **tokens.by_module})
 
+    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
+        """Puts an update on every target, and the tokens around the input."""
+        super().attach(model, arch, seed)
+        self.prefix.attach(model, arch, seed)
+
+    def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
+        """Returns what is trained, and a frozen A."""
+        return {
+            name: name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad or name.endswith(".lora_A")
+        }
+
+    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
+        """Writes trained.safetensors."""
+        return MethodConfig.write(self, tensors, arch, folder, base)
+
+    def read(self, arch: Arch, folder: Path) -> "Saved":
+        """Reads trained.safetensors."""
+        return MethodConfig.read(self, arch, folder)
+
 
 @dataclass
 class LoRAPrefixLayerConfig(LoRAPrefixEmbedConfig):
-    """LoRA and trained activations of tokens behind every block (Appendix E)."""
+    """LoRA and trained activations of tokens at every block (Appendix E)."""
 
     prefix_type: ClassVar[type[PrefixConfig]] = PrefixLayerConfig

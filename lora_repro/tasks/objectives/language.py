@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_repro.config.schema import Dtype
+from lora_repro.models.input_lengths import input_lengths
 from lora_repro.models.precision import products
 from lora_repro.tasks.encoding import Encoded
 
@@ -76,5 +77,7 @@ def states(
         mask = mask.scatter(1, at[:, 1:], (targets[:, :-1] >= 0).to(mask.dtype))
     body: Any = model.base_model
     with products(dtype, device):
-        hidden = body(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = body(
+            input_ids=tokens, attention_mask=mask, use_cache=False, **input_lengths(body, lengths)
+        ).last_hidden_state
     return hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))

@@ -1,0 +1,1 @@
+"""Trained vectors of tokens that are put before and behind the input: configuration, layout, layers."""

@@ -1,0 +1,149 @@
+"""Prefix tuning (paper, Section 5.1): trained vectors of tokens that are put before and behind the input."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from omegaconf import MISSING
+
+from lora_repro import draw
+from lora_repro.errors import InputError
+from lora_repro.methods.base import Count, SizedConfig, refuse_outside
+from lora_repro.models.arch import Arch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lora_repro.methods.prefixes.tokens import Prefix
+
+
+class Start(str, Enum):
+    """What the vectors start as. The paper does not say."""
+
+    words = "words"
+    """What the model computes for tokens of its vocabulary that are drawn: Li and Liang 2021 and Lester et al. 2021
+    found this better than random vectors, most of all where there is little data."""
+    normal = "normal"
+    """N(0, init_std^2)."""
+
+
+@dataclass
+class PrefixConfig(SizedConfig):
+    """Trained vectors of l_p prefix and l_i infix tokens."""
+
+    size_key: ClassVar[str] = "l_p"
+    why_not_merged: ClassVar[str | None] = "its vectors are inputs, not weights"
+
+    l_p: int = MISSING
+    """Tokens before the input."""
+    l_i: int = MISSING
+    """Tokens behind the input."""
+    init: Start = Start.words
+    init_std: float = 0.02
+    """Standard deviation of init=normal: that of the embeddings of BERT and GPT-2 when they were drawn."""
+
+    @property
+    def label(self) -> str:
+        """For example `prefix_embed-p256-i8`."""
+        return f"{self.name}-p{self.l_p}-i{self.l_i}"
+
+    @property
+    def added_tokens(self) -> int:
+        """l_p and l_i."""
+        return self.l_p + self.l_i
+
+    def largest(self, arch: Arch) -> int:
+        """Returns how many tokens fit in front of the infix and one token of input."""
+        return arch.max_length - 1 - self.l_i
+
+    def check(self, arch: Arch) -> None:
+        """Refuses numbers of tokens for which there is no room, none at all, and models that pool inside."""
+        refuse_outside("l_i", self.l_i, 0, arch.max_length - 1, "which leaves a token of input")
+        refuse_outside("l_p", self.l_p, 0, self.largest(arch), "which leaves a token of input")
+        if self.l_p + self.l_i == 0:
+            raise InputError("method.l_p: no token is trained (given: 0, with method.l_i=0). Example: method.l_p=8")
+        if not (math.isfinite(self.init_std) and self.init_std > 0):
+            raise InputError(f"method.init_std: must be a finite number above 0 (given: {self.init_std}).")
+        if arch.reading is not None and any("." in module for module in arch.head_modules):
+            raise InputError(
+                f"method={self.name}: this {arch.model_type} pools inside its base model, where a token before the "
+                "input would be taken for its first one.\nChoose another method, or another model."
+            )
+
+    def vectors(self, arch: Arch) -> dict[str, int]:
+        """Returns the number of weights by place."""
+        raise NotImplementedError
+
+    def count(self, arch: Arch) -> Count:
+        """Counts the vectors."""
+        by_module = self.vectors(arch)
+        added = sum(by_module.values())
+        return Count(added, arch.head_size, arch.size() + added, by_module)
+
+    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
+        """Puts the tokens around the input of the base model."""
+        from lora_repro.methods.prefixes.tokens import Surrounded, body_of, words
+
+        (table,) = arch.select(["embed"])
+        body = body_of(model, arch)
+        model.prefix = self.start(body, arch, seed, words(seed, self.l_p + self.l_i, table.d_in))
+        Surrounded(body, arch, model.prefix, self.l_p, self.l_i)
+
+    def start(self, body: "nn.Module", arch: Arch, seed: int, words: "Tensor") -> "Prefix":
+        """Returns the vectors as they start.
+
+        Args:
+            body: The base model.
+            arch: Its shapes.
+            seed: What they are drawn from.
+            words: Tokens of the vocabulary, for init=words.
+        """
+        raise NotImplementedError
+
+    def drawn(self, seed: int, name: str, width: int) -> "Tensor":
+        """Draws a vector for each token from N(0, init_std^2)."""
+        import torch
+
+        return torch.from_numpy(draw.normal(seed, name, (self.l_p + self.l_i, width), self.init_std))
+
+
+@dataclass
+class PrefixEmbedConfig(PrefixConfig):
+    """The tokens' embeddings are trained."""
+
+    def vectors(self, arch: Arch) -> dict[str, int]:
+        """Counts d (l_p + l_i) weights, d the width of the embeddings."""
+        (table,) = arch.select(["embed"])
+        return {"embed.prefix": table.d_out * (self.l_p + self.l_i)}
+
+    def start(self, body: "nn.Module", arch: Arch, seed: int, words: "Tensor") -> "Prefix":
+        """Returns the words' embeddings, or draws them."""
+        from lora_repro.methods.prefixes.tokens import Prefix
+
+        if self.init is Start.normal:
+            (table,) = arch.select(["embed"])
+            return Prefix(self.drawn(seed, "prefix.embed", table.d_out))
+        return Prefix(body.get_input_embeddings()(words).detach().clone())  # pyright: ignore[reportCallIssue]
+
+
+@dataclass
+class PrefixLayerConfig(PrefixConfig):
+    """The tokens' activations are trained: what enters the first block, and what leaves each block but the last.
+
+    So the input of each of the L blocks is trained, which makes the paper's L d (l_p + l_i) weights (Section 5.1), with
+    the embeddings among them, as Appendix E says. What leaves the last block is not replaced: no block reads it, and an
+    infix token whose state there were a constant could not answer.
+    """
+
+    def vectors(self, arch: Arch) -> dict[str, int]:
+        """Counts d (l_p + l_i) weights a block."""
+        return {f"layers.{layer}.prefix": arch.d_model * (self.l_p + self.l_i) for layer in range(arch.num_layers)}
+
+    def start(self, body: "nn.Module", arch: Arch, seed: int, words: "Tensor") -> "Prefix":
+        """Returns what enters the blocks for the words, or draws it."""
+        from lora_repro.methods.prefixes.tokens import Prefix, states_of
+
+        if self.init is Start.words:
+            return Prefix(None, states_of(body, arch, words))
+        return Prefix(None, [self.drawn(seed, f"prefix.layers.{i}", arch.d_model) for i in range(arch.num_layers)])
