@@ -70,6 +70,7 @@ TASK_DEFAULTS = {
     "subset_seed": 0,
     "permute_labels": False,
 }
+PREFIX_DEFAULTS = {"init": "words", "init_std": 0.02}
 GOLDEN_DEFAULTS = {
     "ModelConfig.sites": {},
     "TrainConfig.max_steps": None,
@@ -96,6 +97,16 @@ GOLDEN_DEFAULTS = {
     "AdapterLConfig.reads": "block",
     "AdapterPConfig.reads": "sum",
     "AdapterDConfig.reads": "sum",
+    **{
+        f"{name}.{key}": default
+        for name in ("PrefixEmbedConfig", "PrefixLayerConfig")
+        for key, default in PREFIX_DEFAULTS.items()
+    },
+    **{
+        f"{name}.prefix_{key}": default
+        for name in ("LoRAPrefixEmbedConfig", "LoRAPrefixLayerConfig")
+        for key, default in PREFIX_DEFAULTS.items()
+    },
 }
 
 
