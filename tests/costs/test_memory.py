@@ -31,6 +31,8 @@ from lora_repro.methods import (
     HeadOnlyConfig,
     LoRAConfig,
     MethodConfig,
+    PrefixEmbedConfig,
+    PrefixLayerConfig,
 )
 from lora_repro.models import load
 from lora_repro.models.arch import Arch, arch_of
@@ -57,6 +59,8 @@ METHODS: dict[str, MethodConfig] = {
     "adapter_h": AdapterHConfig("adapter_h", bottleneck=4),
     "adapter_l": AdapterLConfig("adapter_l", bottleneck=4, train_norms=True),
     "adapter_p": AdapterPConfig("adapter_p", bottleneck=4),
+    "prefix_embed": PrefixEmbedConfig("prefix_embed", l_p=4, l_i=2),
+    "prefix_layer": PrefixLayerConfig("prefix_layer", l_p=4, l_i=2),
 }
 CASES = [
     *((name, "full", Products.bf16) for name in MODELS),
@@ -69,6 +73,7 @@ CASES = [
     *((name, "adapter_h", Products.bf16) for name in ("bert", "gpt2", "llama", "gpt_neox")),
     *(("bert", "adapter_p", products) for products in Products),
     *((name, "adapter_l", Products.bf16) for name in ("mpnet", "opt")),
+    *((name, method, Products.bf16) for name in ("bert", "llama") for method in ("prefix_embed", "prefix_layer")),
 ]
 
 
