@@ -18,14 +18,16 @@ if sys.argv[1:2] in (["inspect"], ["compare"]):
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from analysis.commands import adapters, budget, figures, runs, tables, truncate
+from analysis.commands import adapters, budget, figures, ledger, runs, tables, truncate
 from analysis.commands.options import taken
 from analysis.output import refuse_outputs, write_output
-from analysis.store import DEFAULT_STORE
+from analysis.store import DEFAULT_STORE, opened
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
+from lora_repro.store.ledger import is_ledger
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +47,8 @@ def _run(arguments: list[str]) -> None:
     _settle_store(options)
     refuse_outputs(_outputs(options))
     command: Callable[[argparse.Namespace], str] = options.command
-    text = command(options)
+    with opened(options.runs) if options.reads_runs else nullcontext(options.runs) as options.runs:
+        text = command(options)
     if options.out is None:
         if text:
             print(text)
@@ -60,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     parser.set_defaults(overrides=[], out=None, writes={}, reads_runs=True)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (tables, figures, runs, budget, adapters, truncate):
+    for module in (tables, figures, runs, ledger, budget, adapters, truncate):
         module.add_commands(commands)
     for listed in commands._choices_actions:  # each command's own --help begins with its line in the list
         commands.choices[listed.dest].description = listed.help
@@ -80,7 +83,7 @@ def _settle_store(options: argparse.Namespace) -> None:
         raise InputError("--runs: no folder is given (is a variable of your shell empty?).\nGive it: --runs DIR")
     given = None if given is None else str(Path(given).expanduser())
     options.runs = given if given is not None else DEFAULT_STORE
-    if given is not None and options.reads_runs and not (Path(given) / "runs").is_dir():
+    if given is not None and options.reads_runs and not is_ledger(given) and not (Path(given) / "runs").is_dir():
         print(f"{given}: no run has been started there (it has no folder runs/).", file=sys.stderr)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from analysis.states import NOT_COUNTED
+from analysis.store import opened
 from lora_repro.config.identity import run_id as id_of
 from lora_repro.errors import InputError
 from lora_repro.store.finished_runs import numerics_version, run_of
@@ -140,7 +141,7 @@ def runs_folder(store: str | Path) -> Path:
 
 
 def load_runs(store: str | Path) -> pd.DataFrame:
-    """Returns one row for each finished run of a store, sorted by run id.
+    """Returns one row for each finished run of a store or of a ledger, sorted by run id.
 
     Columns: `run_id`; the configuration, dotted (`method.r`, `task.name`, `seed`); the last epoch's metrics
     (`eval/accuracy`, in [0, 1]); `metrics_by_epoch`; `params.method`, `flags.one_class`, `data.train.n`,
@@ -150,9 +151,13 @@ def load_runs(store: str | Path) -> pd.DataFrame:
     Runs whose result does not count are no rows: `frame.attrs["problems"]` says which and why.
 
     Raises:
-        InputError: If the folder is no store.
+        InputError: If it is no store and no ledger.
     """
-    folder = runs_folder(store)
+    with opened(str(store)) as folder:
+        return _load_runs(runs_folder(folder))
+
+
+def _load_runs(folder: Path) -> pd.DataFrame:
     rows, problems = [], []
     for name in sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry)):
         result, problem, _ = read_result(folder / name)

@@ -7,6 +7,7 @@ from collections import Counter
 from analysis.commands.options import add_scale, add_scale_option, add_store_option
 from analysis.foreign_text import paragraph
 from analysis.states import PLANNED, TUNING, counts, state_label
+from analysis.store import name_of
 from lora_repro.errors import InputError
 
 
@@ -70,7 +71,7 @@ def _plan(options: argparse.Namespace) -> str:
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
     lines += [f"Tuning: {plan.of_tuning}."] if plan.of_tuning is not None else []
-    return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {options.runs}"])
+    return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {name_of(options.runs)}"])
 
 
 def _runs(options: argparse.Namespace) -> str:
@@ -105,7 +106,8 @@ def _status(options: argparse.Namespace) -> str:
     reasons = [
         f"{state_label(state)}: {run_id}\n{paragraph(reason)}" for run_id, state, reason in found if reason is not None
     ]
-    return "\n".join([*lines, f"{len(found) + len(sweep.waiting):>6} runs in all. Store: {options.runs}", *reasons])
+    total = f"{len(found) + len(sweep.waiting):>6} runs in all. Store: {name_of(options.runs)}"
+    return "\n".join([*lines, total, *reasons])
 
 
 def _doctor(options: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ from analysis.listing import Listed, row, varying
 from analysis.render import lines
 from analysis.render.differences import value_text
 from analysis.states import counts, state_label
-from analysis.store import store_arguments
+from analysis.store import name_of, store_arguments
 from lora_repro.errors import shown
 
 
@@ -49,7 +49,7 @@ def _score(value: float | None, is_percent: bool) -> str:
 
 def summary(runs: Sequence[Listed], store: str) -> str:
     """Says in a line how many runs a store holds, and how many are in each state."""
-    return f"Runs in all: {len(runs)}{f' ({_counted(runs)})' if runs else ''}. Store: {store}"
+    return f"Runs in all: {len(runs)}{f' ({_counted(runs)})' if runs else ''}. Store: {name_of(store)}"
 
 
 def overview(runs: Sequence[Listed], store: str) -> str:

@@ -1,0 +1,67 @@
+"""The command `ledger`: keeps the runs of a sweep in one file, and makes a store of such a file."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.commands.options import add_scale, add_scale_option, add_store_option
+from lora_repro.errors import InputError
+
+EXAMPLES = """Examples:
+  python -m analysis ledger write study.parquet +sweeps=table6
+  python -m analysis ledger restore study.parquet --runs outputs
+Every command that reads runs takes a ledger too: python -m analysis table 6 --runs study.parquet"""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the program's."""
+    ledger = commands.add_parser(
+        "ledger",
+        help="keep the runs of a sweep in one small file: ledger write FILE +sweeps=table6; or a store made of one",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    ledger.set_defaults(command=_ledger, reads_runs=False)
+    ledger.add_argument("action", choices=("write", "restore"), help="write: the runs that ended are added to the file")
+    ledger.add_argument("file", metavar="FILE", help="the ledger, *.parquet")
+    what = "write: the sweep, as +sweeps=table6 or axes; without one, all runs of the store"
+    ledger.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=what)
+    add_scale_option(ledger)
+    add_store_option(ledger)
+
+
+def _ledger(options: argparse.Namespace) -> str:
+    from lora_repro.store import ledger
+
+    path = Path(options.file)
+    if path.suffix != ledger.SUFFIX:
+        raise InputError(f"ledger: its file must end in {ledger.SUFFIX} (given: {path}).")
+    if options.action == "restore":
+        if options.overrides or options.scale is not None:
+            raise InputError("ledger restore: takes the file alone, and --runs DIR. Leave the rest out.")
+        rows = ledger.read(path).rows
+        written = ledger.restore(rows, options.runs)
+        return f"{len(written)} of {len(rows)} runs written into {options.runs}; the others are there already."
+    add_scale(options)
+    new = ledger.collect(options.runs, _run_ids(options))
+    before = ledger.read(path).rows if path.exists() else []
+    rows = ledger.merge(new, before)
+    ledger.write(path, rows, {"command": options.line})
+    added = len(rows) - len(before)
+    diverged = sum(row.result is None for row in rows)
+    note = f", {diverged} of them diverged" if diverged else ""
+    return f"{path}: {len(rows)} runs that ended ({added} new{note}), {path.stat().st_size / 1024:,.0f} KiB."
+
+
+def _run_ids(options: argparse.Namespace) -> list[str]:
+    """Returns the runs of the sweep that is given, those of its tuning too; or all of the store."""
+    from analysis.listing import read_listing
+    from lora_repro.config.compose import compose
+    from lora_repro.sweep.grid import load
+
+    if not options.overrides:
+        return [run.run_id for run in read_listing(options.runs)]
+    sweep = load(compose, options.overrides, options.runs)
+    if sweep.waiting:
+        print(f"{len(sweep.waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
+    return [job.run_id for job in sweep.to_compute]

@@ -1,0 +1,167 @@
+"""A ledger: one Parquet file that keeps what tables and figures need of many runs, small enough to be committed.
+
+A row is a run that ended: its id, its state (finished or diverged), its result.json, and its last epoch's predictions
+for dev and test. Weights, logs and curves are not in it. `restore` makes a store of it, in which those runs count as
+finished, so a sweep goes on from a ledger as from its own store. No torch.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_repro.config.identity import RUN_ID
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.store import files
+from lora_repro.store.layout import PREDICTIONS
+from lora_repro.store.reading import parse_json
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
+
+SCHEMA = 1
+"""Version of the file; a reader refuses others."""
+ABOUT = b"lora_repro"
+"""The key of the file's metadata that holds its schema, and the command that wrote it."""
+SUFFIX = ".parquet"
+SPLITS = ("eval", "test")
+ENDED = (State.finished, State.diverged)
+
+
+class Row(NamedTuple):
+    """A run that ended."""
+
+    run_id: str
+    state: str
+    result: str | None
+    """What result.json holds; None of a run that diverged."""
+    error: str | None
+    """Why it diverged."""
+    eval: list[str] | None
+    """The predictions for dev after the last epoch, in the order of the examples; None where the store has none."""
+    test: list[str] | None
+
+
+class Ledger(NamedTuple):
+    """What a file holds."""
+
+    rows: list[Row]
+    about: dict[str, Any]
+    """The command that wrote it."""
+
+
+def is_ledger(path: str | Path) -> bool:
+    """Tells whether a store that is given is a ledger."""
+    return Path(path).suffix == SUFFIX and Path(path).is_file()
+
+
+def collect(store: str | Path, run_ids: Iterable[str]) -> list[Row]:
+    """Returns the runs of a store that ended, sorted by id."""
+    found = []
+    for run_id in sorted(set(run_ids)):
+        record = Record(store, run_id)
+        state, result = record.read_state()
+        if state is State.finished and result is not None:
+            text = json.dumps(result, indent=1, allow_nan=False) + "\n"  # as the record writes it
+            found.append(Row(run_id, state.value, text, None, *_predictions(record.folder / PREDICTIONS)))
+        elif state is State.diverged:
+            found.append(Row(run_id, state.value, None, str(record.status().get("error", "")), None, None))
+    return found
+
+
+def _predictions(path: Path) -> tuple[list[str] | None, list[str] | None]:
+    """Returns the last epoch's predictions for dev and test."""
+    from pyarrow import parquet
+
+    if not path.is_file():
+        return None, None
+    rows = parquet.read_table(path, columns=["split", "epoch", "prediction"]).to_pylist()
+    last = max(row["epoch"] for row in rows)
+    dev, test = ([str(row["prediction"]) for row in rows if row["split"] == s and row["epoch"] == last] for s in SPLITS)
+    return dev, test
+
+
+def write(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> None:
+    """Writes a ledger, atomically; the same rows give the same bytes.
+
+    Args:
+        path: The file, *.parquet.
+        rows: Its runs.
+        about: The command, for readers.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = pyarrow.list_(pyarrow.string())
+    kinds = {name: texts if name in SPLITS else pyarrow.string() for name in Row._fields}
+    schema = pyarrow.schema(list(kinds.items()), {ABOUT: json.dumps({"schema": SCHEMA, **about}).encode()})
+    ordered = sorted(rows, key=lambda row: row.run_id)
+    table = pyarrow.Table.from_pylist([row._asdict() for row in ordered], schema)
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd", compression_level=19, row_group_size=len(ordered) or 1)
+    files.write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read(path: str | Path) -> Ledger:
+    """Reads a ledger.
+
+    Raises:
+        MissingInputError: If there is no such file.
+        InputError: If it is no ledger, or of another version.
+    """
+    from pyarrow import ArrowException, parquet
+
+    if not Path(path).is_file():
+        raise MissingInputError(
+            f"{path}: there is no such ledger. Write it: python -m analysis ledger write {path} ..."
+        )
+    try:
+        table = parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: this is no Parquet file ({' '.join(str(error).split())[:120]}).") from error
+    given = (table.schema.metadata or {}).get(ABOUT)
+    about = parse_json(given) if given is not None else {}
+    if about.get("schema") != SCHEMA or set(table.column_names) != set(Row._fields):
+        raise InputError(
+            f"{path}: this is no ledger of version {SCHEMA} (its schema: {about.get('schema')}).\n"
+            "Give one that `python -m analysis ledger write` wrote."
+        )
+    rows = [Row(**row) for row in table.to_pylist()]
+    for row in rows:
+        if RUN_ID.fullmatch(row.run_id) is None or row.state not in {state.value for state in ENDED}:
+            raise InputError(f"{path}: {row.run_id[:80]!r} ({row.state[:20]}) is no run that ended.")
+    return Ledger(rows, {key: value for key, value in about.items() if key != "schema"})
+
+
+def merge(*ledgers: Iterable[Row]) -> list[Row]:
+    """Returns the runs of several ledgers; of a run that is in more than one the first counts, unless it diverged."""
+    found: dict[str, Row] = {}
+    for row in (row for rows in ledgers for row in rows):
+        if row.run_id not in found or found[row.run_id].result is None:
+            found[row.run_id] = row
+    return list(found.values())
+
+
+def restore(rows: Iterable[Row], store: str | Path) -> list[str]:
+    """Writes the runs of a ledger into a store, but for those that it has or that are being computed.
+
+    Returns:
+        The ids of the runs that were written.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    written = []
+    for row in rows:
+        record = Record(store, row.run_id)
+        if record.read_state()[0] in (*ENDED, State.running, State.blocked):
+            continue
+        record.folder.mkdir(parents=True, exist_ok=True)
+        status = {"run_id": row.run_id, "state": row.state} | ({} if row.error is None else {"error": row.error})
+        files.write_atomically(record.folder / "status.json", json.dumps(status, indent=1) + "\n")
+        if row.result is not None:
+            files.write_atomically(record.folder / "result.json", row.result)
+        written.append(row.run_id)
+    return written

@@ -1,0 +1,139 @@
+"""Ledgers: what they keep, that a store made of one is read as its own, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow
+import pytest
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import fill, jobs, write_run, write_status
+from pyarrow import parquet
+
+from analysis.runs import load_runs
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.store import ledger
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
+
+SWEEP = ("+sweeps=table6", "scale=smoke")
+
+
+def kept(store: Path) -> list[ledger.Row]:
+    return ledger.collect(store, [job.run_id for job in jobs()])
+
+
+def test_a_store_made_of_a_ledger_holds_the_same_results_to_the_byte(tmp_path: Path) -> None:
+    fill(tmp_path / "a")
+    Record(tmp_path / "a", jobs()[0].run_id).save_predictions(
+        [
+            {
+                "split": split,
+                "epoch": epoch,
+                "id": row,
+                "label": 0,
+                "prediction": (row + epoch) % 2,
+                "scores": [0.0, 1.0],
+            }
+            for split in ("eval", "test")
+            for epoch in (1, 2)
+            for row in range(3)
+        ]
+    )
+    path = tmp_path / "study.parquet"
+    ledger.write(path, kept(tmp_path / "a"), {"command": "a command"})
+    found = ledger.read(path)
+    assert found.about == {"command": "a command"} and len(found.rows) == len(jobs())
+    assert found.rows == kept(tmp_path / "a")
+    first = next(row for row in found.rows if row.run_id == jobs()[0].run_id)
+    assert first.eval == first.test == ["0", "1", "0"]  # of epoch 2, in the order of the examples
+    assert len(ledger.restore(found.rows, tmp_path / "b")) == len(jobs())
+    for job in jobs():
+        record = Record(tmp_path / "b", job.run_id)
+        assert record.state is State.finished and record.is_tidy
+        assert (
+            json.loads((record.folder / "result.json").read_text()) == Record(tmp_path / "a", job.run_id).read().result
+        )
+    assert kept(tmp_path / "b") == [row._replace(eval=None, test=None) for row in found.rows]
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for name in ("one", "two"):
+        ledger.write(tmp_path / f"{name}.parquet", reversed(kept(tmp_path)), {"command": "c"})
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_a_diverged_run_is_kept_and_one_that_is_missing_or_failed_is_not(tmp_path: Path) -> None:
+    diverged, failed, finished, *_ = jobs()
+    write_status(tmp_path, diverged, "diverged", "the loss is nan")
+    write_status(tmp_path, failed, "failed", "no")
+    write_run(tmp_path, finished, [(0.5, 0.5)])
+    rows = kept(tmp_path)
+    assert {(row.run_id, row.state) for row in rows} == {
+        (diverged.run_id, "diverged"), (finished.run_id, "finished"),
+    }  # fmt: skip
+    ledger.restore(rows, tmp_path / "other")
+    assert Record(tmp_path / "other", diverged.run_id).state is State.diverged
+    assert Record(tmp_path / "other", diverged.run_id).status()["error"] == "the loss is nan"
+
+
+def test_restoring_leaves_runs_alone_that_the_store_has(tmp_path: Path) -> None:
+    first, second, third, *_ = jobs()
+    for job in (first, second, third):
+        write_run(tmp_path / "a", job, [(0.5, 0.5)])
+    write_run(tmp_path / "b", first, [(0.7, 0.7)])
+    write_status(tmp_path / "b", second, "failed", "no")
+    assert set(ledger.restore(kept(tmp_path / "a"), tmp_path / "b")) == {second.run_id, third.run_id}
+    result = Record(tmp_path / "b", first.run_id).read().result
+    assert result is not None and result["metrics"]["eval/accuracy"] == 0.7
+
+
+def test_a_ledger_grows_and_a_finished_run_replaces_one_that_diverged(tmp_path: Path) -> None:
+    first, second, *_ = jobs()
+    old = ledger.Row(first.run_id, "diverged", None, "no", None, None)
+    write_run(tmp_path, first, [(0.5, 0.5)])
+    write_run(tmp_path, second, [(0.5, 0.5)])
+    merged = ledger.merge([old], kept(tmp_path))
+    assert {row.run_id: row.state for row in merged} == {first.run_id: "finished", second.run_id: "finished"}
+
+
+def test_commands_read_a_ledger_as_they_read_its_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def out(*arguments: str) -> str:
+        code, text, words = call(capsys, *arguments)
+        assert code == 0, words
+        return text
+
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "outputs")
+    assert "8 runs that ended (8 new)" in out("ledger", "write", "study.parquet", *SWEEP)
+    assert "8 runs that ended (0 new)" in out("ledger", "write", "study.parquet", *SWEEP)
+    table = ("table", "6", "--scale", "smoke")
+    own = out(*table)
+    frame = load_runs("outputs")
+    shutil.rmtree("outputs")
+    assert out(*table, "--runs", "study.parquet") == own
+    assert "Store: study.parquet" in out("plan", *SWEEP, "--runs", "study.parquet")
+    assert load_runs("study.parquet").equals(frame)
+    missing = out("table", "6", "--scale", "smoke", "seed=0,1,2", "--runs", "study.parquet")
+    assert "seed=0,1,2`" in missing and "paths.outputs" not in missing
+    assert "8 of 8 runs written into outputs" in out("ledger", "restore", "study.parquet")
+    assert out(*table) == own
+
+
+def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.parquet"
+    with pytest.raises(MissingInputError, match="no such ledger"):
+        ledger.read(path)
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match="no Parquet file"):
+        ledger.read(path)
+    parquet.write_table(pyarrow.table({"run_id": ["a"]}), path)
+    with pytest.raises(InputError, match="no ledger of version 1"):
+        ledger.read(path)
+    ledger.write(path, [ledger.Row("../../etc", "finished", "{}", None, None, None)], {})
+    with pytest.raises(InputError, match="no run that ended"):
+        ledger.read(path)
