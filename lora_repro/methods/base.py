@@ -72,6 +72,11 @@ class MethodConfig:
         """
         return 0
 
+    @property
+    def can_be_compiled(self) -> bool:
+        """Tells whether the blocks of a model with the method can be compiled (`compute.compile`)."""
+        return True
+
     def check(self, arch: Arch) -> None:
         """Refuses values that are impossible on this architecture.
 

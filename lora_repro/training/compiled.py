@@ -46,13 +46,15 @@ def compile_blocks(model: nn.Module, run: Run, settings: Settings, steps: int, d
     if asked is False or (asked is None and steps < STEPS):
         return False
     in_bf16 = device.type == "cpu" and products_of(run.train.dtype, device) is Products.bf16
-    if not (run.arch.model_type in FAMILIES and in_bf16 and _has_compiler()):
+    is_possible = run.arch.model_type in FAMILIES and run.method.can_be_compiled
+    if not (is_possible and in_bf16 and _has_compiler()):
         if asked is None:
             return False
         raise InputError(
             f"compute.compile: true, but model={run.model.name} cannot be compiled here: that needs a model of the "
-            f"kind {', '.join(FAMILIES)} (given: {run.arch.model_type}), a CPU that multiplies in bf16, and a C++ "
-            f"compiler with Python's header files.\nLeave compute.compile out."
+            f"kind {', '.join(FAMILIES)} (given: {run.arch.model_type}), a method that leaves its attention as it is "
+            f"(given: {run.method.label}), a CPU that multiplies in bf16, and a C++ compiler with Python's header "
+            "files.\nLeave compute.compile out."
         )
     _set_up(Path(settings.paths.cache).expanduser() / "compiled")
     body: Any = model.base_model

@@ -110,6 +110,10 @@ GOLDEN_DEFAULTS = {
 }
 
 
+for _name in ("PrefixLayerConfig", "LoRAPrefixLayerConfig"):
+    GOLDEN_DEFAULTS |= {f"{_name}.form": "activations", f"{_name}.shift_positions": True}
+
+
 def test_defaults_that_ids_leave_out_never_change() -> None:
     classes = [ModelConfig, TrainConfig, Run, *FAMILIES.values(), *METHODS.values()]
     found = {

@@ -34,6 +34,7 @@ from lora_repro.methods import (
     PrefixEmbedConfig,
     PrefixLayerConfig,
 )
+from lora_repro.methods.prefixes.config import Form
 from lora_repro.models import load
 from lora_repro.models.arch import Arch, arch_of
 from lora_repro.models.load import without_weights
@@ -61,6 +62,7 @@ METHODS: dict[str, MethodConfig] = {
     "adapter_p": AdapterPConfig("adapter_p", bottleneck=4),
     "prefix_embed": PrefixEmbedConfig("prefix_embed", l_p=4, l_i=2),
     "prefix_layer": PrefixLayerConfig("prefix_layer", l_p=4, l_i=2),
+    "keys and values": PrefixLayerConfig("prefix_layer", l_p=4, l_i=0, form=Form.key_value),
 }
 CASES = [
     *((name, "full", Products.bf16) for name in MODELS),
@@ -74,6 +76,7 @@ CASES = [
     *(("bert", "adapter_p", products) for products in Products),
     *((name, "adapter_l", Products.bf16) for name in ("mpnet", "opt")),
     *((name, method, Products.bf16) for name in ("bert", "llama") for method in ("prefix_embed", "prefix_layer")),
+    *((name, "keys and values", products) for name in ("roberta", "llama") for products in Products),
 ]
 
 

@@ -1,7 +1,7 @@
 """LoRA beside trained vectors of tokens, trained jointly (paper, Appendix E)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from lora_repro.methods.base import Count, MethodConfig
 from lora_repro.methods.lora.config import LoRAConfig
-from lora_repro.methods.prefixes.config import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig, Start
+from lora_repro.methods.prefixes.config import Form, PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig, Start
 from lora_repro.models.arch import Arch
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
     @property
     def label(self) -> str:
         """For example `lora_prefix_embed-r8-qv-p8-i4`."""
-        return f"{super().label}-p{self.l_p}-i{self.l_i}"
+        return f"{super().label}{self.prefix.label.removeprefix(self.name)}"
 
     def check(self, arch: Arch) -> None:
         """Refuses what either refuses."""
@@ -86,6 +86,21 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
 
 @dataclass
 class LoRAPrefixLayerConfig(LoRAPrefixEmbedConfig):
-    """LoRA and trained activations of tokens at every block (Appendix E)."""
+    """LoRA and trained vectors of tokens in every layer (Appendix E)."""
 
     prefix_type: ClassVar[type[PrefixConfig]] = PrefixLayerConfig
+
+    form: Form = Form.activations
+    shift_positions: bool = True
+    """Both as of prefix_layer."""
+
+    @property
+    def prefix(self) -> PrefixConfig:
+        """The tokens alone."""
+        given = {"form": self.form, "shift_positions": self.shift_positions}
+        return replace(super().prefix, **given)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def can_be_compiled(self) -> bool:
+        """As of prefix_layer."""
+        return self.prefix.can_be_compiled

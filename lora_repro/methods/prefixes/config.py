@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from lora_repro import draw
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, refuse_outside
-from lora_repro.models.arch import Arch
+from lora_repro.models.arch import Arch, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -127,18 +127,100 @@ class PrefixEmbedConfig(PrefixConfig):
         return Prefix(body.get_input_embeddings()(words).detach().clone())  # pyright: ignore[reportCallIssue]
 
 
+class Form(str, Enum):
+    """What of the tokens is trained in every layer."""
+
+    activations = "activations"
+    """What enters each block in their places (the LoRA paper, Section 5.1)."""
+    key_value = "key_value"
+    """Keys and values in each attention (Li and Liang 2021, whose numbers Tables 3, 13 and 14 print)."""
+
+
+ASKED_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama")
+"""Models that ask an interface of transformers for their attention, where keys and values can be put before theirs."""
+
+
 @dataclass
 class PrefixLayerConfig(PrefixConfig):
-    """The tokens' activations are trained: what enters the first block, and what leaves each block but the last.
+    """Vectors of the tokens are trained in every layer.
 
-    So the input of each of the L blocks is trained, which makes the paper's L d (l_p + l_i) weights (Section 5.1), with
-    the embeddings among them, as Appendix E says. What leaves the last block is not replaced: no block reads it, and an
-    infix token whose state there were a constant could not answer.
+    form=activations: what enters the first block, and what leaves each block but the last. So the input of each of the
+    L blocks is trained, which makes the paper's L d (l_p + l_i) weights (Section 5.1), with the embeddings among them,
+    as Appendix E says. What leaves the last block is not replaced: no block reads it, and an infix token whose state
+    there were a constant could not answer.
+
+    form=key_value: keys and values themselves, 2 L d l_p weights. Li and Liang compute them by an MLP while they train
+    and drop it afterwards; that is not offered, as the weights that are trained would then not be those that are
+    counted and kept. Infix tokens have no place in this form.
     """
 
+    form: Form = Form.activations
+    shift_positions: bool = True
+    """form=key_value: the positions of the input begin behind the prefix, as in Li and Liang's code and PEFT; false: at
+    0, as in AdapterHub's library."""
+
+    @property
+    def label(self) -> str:
+        """For example `prefix_layer-p8-i8`, `prefix_layer-kv-p8`."""
+        return super().label if self.form is Form.activations else f"{self.name}-kv-p{self.l_p}"
+
+    @property
+    def added_tokens(self) -> int:
+        """l_p and l_i; keys and values take positions only where those of the input are shifted."""
+        return super().added_tokens if self.form is Form.activations or self.shift_positions else 0
+
+    @property
+    def can_be_compiled(self) -> bool:
+        """Tells that attention with more keys and values is not compiled."""
+        return self.form is Form.activations
+
+    def check(self, arch: Arch) -> None:
+        """Refuses an infix of keys and values, and models whose attention is computed by themselves."""
+        super().check(arch)
+        if self.form is Form.activations:
+            return
+        if self.l_i:
+            raise InputError(
+                f"method.l_i: form=key_value has tokens before the input alone (given: {self.l_i}).\n"
+                "Leave them out: method.l_i=0"
+            )
+        if arch.model_type not in ASKED_ATTENTION:
+            raise InputError(
+                f"method.form: key_value needs attention in which keys may have no position, and {arch.model_type} "
+                f"has none here.\nModels that have: {', '.join(ASKED_ATTENTION)}. Or take method.form=activations"
+            )
+
     def vectors(self, arch: Arch) -> dict[str, int]:
-        """Counts d (l_p + l_i) weights a block."""
-        return {f"layers.{layer}.prefix": arch.d_model * (self.l_p + self.l_i) for layer in range(arch.num_layers)}
+        """Counts d (l_p + l_i) weights a block; keys and values have the widths of W_k and W_v, grouped or not."""
+        if self.form is Form.activations:
+            size = arch.d_model * (self.l_p + self.l_i)
+            return {f"layers.{layer}.prefix": size for layer in range(arch.num_layers)}
+        return {f"layers.{site.layer}.prefix": 2 * site.d_out * self.l_p for site in arch.select(["k"])}
+
+    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
+        """Puts the tokens around the input of the base model, or keys and values into every attention."""
+        if self.form is Form.activations:
+            return super().attach(model, arch, seed)
+        from lora_repro.methods.prefixes import key_value
+        from lora_repro.methods.prefixes.tokens import Prefix, Surrounded, body_of, words
+
+        (table,) = arch.select(["embed"])
+        body = body_of(model, arch)
+        if self.init is Start.words:
+            pairs = key_value.pairs_of(model, body, arch, words(seed, self.l_p, table.d_in))
+        else:
+            pairs = [self._drawn_pair(arch, seed, site) for site in arch.select(["k"])]
+        model.prefix = prefix = Prefix(None, pairs)
+        key_value.attach(model, arch, [*prefix.layers])
+        Surrounded(body, arch, Prefix(None), 0, 0, shift=self.l_p if self.shift_positions else 0)
+
+    def _drawn_pair(self, arch: Arch, seed: int, site: Site) -> "Tensor":
+        import torch
+
+        (q,) = (other for other in arch.select(["q"]) if other.layer == site.layer)
+        width = q.d_out // arch.num_heads
+        shape = (2, site.d_out // width, self.l_p, width)
+        return torch.from_numpy(draw.normal(seed, f"prefix.layers.{site.layer}", shape, self.init_std))
 
     def start(self, body: "nn.Module", arch: Arch, seed: int, words: "Tensor") -> "Prefix":
         """Returns what enters the blocks for the words, or draws it."""

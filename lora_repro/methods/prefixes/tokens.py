@@ -22,12 +22,11 @@ class Prefix(nn.Module):
 
     Args:
         embeddings: What the token embedding would return for them; None: the model's embedding of token 0.
-        layers: What enters each block in their places; none: what the model computes there.
+        layers: What enters each block in their places, (tokens, d), or keys and values in its attention, (2, heads,
+            tokens, d); none: what the model computes there.
     """
 
-    def __init__(
-        self, embeddings: Float[Tensor, "tokens d"] | None, layers: Sequence[Float[Tensor, "tokens d"]] = ()
-    ) -> None:
+    def __init__(self, embeddings: Float[Tensor, "tokens d"] | None, layers: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self.embed = None if embeddings is None else nn.Parameter(embeddings)
         self.layers = nn.ParameterList(map(nn.Parameter, layers))
@@ -55,15 +54,16 @@ class Surrounded:
         prefix: The vectors.
         l_p: How many of the tokens stand before the input.
         l_i: How many stand behind it.
+        shift: The number of positions that the input's are behind their own, for keys and values before it.
     """
 
-    def __init__(self, body: nn.Module, arch: Arch, prefix: Prefix, l_p: int, l_i: int) -> None:
+    def __init__(self, body: nn.Module, arch: Arch, prefix: Prefix, l_p: int, l_i: int, shift: int = 0) -> None:
         self.body: Any = body
         self.prefix, self.l_p, self.l_i = prefix, l_p, l_i
         self.is_decoder = arch.is_decoder
         self.must_know_lengths = l_i > 0 and not arch.head_modules
         self.computes_one_position = arch.model_type in ONE_POSITION
-        self.first_position = first_position(body)
+        self.first_position = first_position(body) + shift
         self.takes_positions = "position_ids" in inspect.signature(body.forward).parameters
         self._forward: Callable[..., Any] = body.forward
         self._layout: Layout | None = None

@@ -12,7 +12,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError
-from lora_repro.methods import LoRAPrefixLayerConfig, PrefixEmbedConfig
+from lora_repro.methods import LoRAPrefixLayerConfig, PrefixEmbedConfig, PrefixLayerConfig
+from lora_repro.methods.prefixes.config import ASKED_ATTENTION, Form
 from lora_repro.models.precision import Products, computing_as
 from lora_repro.models.precision import products as in_products
 from lora_repro.store.record import Record
@@ -22,7 +23,14 @@ from lora_repro.tasks.objectives.language import log_likelihood, rows_of
 from lora_repro.training.job import run_job
 
 CPU = torch.device("cpu")
-METHODS = ("prefix_embed", "prefix_layer", "lora_prefix_embed", "lora_prefix_layer")
+METHODS = (
+    "prefix_embed",
+    "prefix_layer",
+    "lora_prefix_embed",
+    "lora_prefix_layer",
+    "prefix_layer kv",
+    "lora_prefix_layer kv",
+)
 
 
 def computed(tiny: Compose, *overrides: str) -> tuple[str, dict]:
@@ -37,9 +45,11 @@ def computed(tiny: Compose, *overrides: str) -> tuple[str, dict]:
 @pytest.mark.parametrize("model", ["bert", "llama", "llama text", "llama reverse"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trained_run_is_scored_again_and_one_by_one_alike(tiny: Compose, method: str, model: str) -> None:
-    family, _, form = model.partition(" ")
-    task = {"text": ("task.form=text",), "reverse": ("task=reverse",)}.get(form, ())
-    same = (f"model=tiny_{family}", f"method={method}", *task, "task.eval_size=9", "task.test_size=8")
+    family, _, answer = model.partition(" ")
+    task = {"text": ("task.form=text",), "reverse": ("task=reverse",)}.get(answer, ())
+    name, _, is_kv = method.partition(" ")
+    form = ("method.form=key_value", "method.l_i=0") if is_kv else ()
+    same = (f"model=tiny_{family}", f"method={name}", *form, *task, "task.eval_size=9", "task.test_size=8")
     run, result = computed(tiny, *same)
     assert not result["flags"]["unmoved"] and result["merge_max_abs_error"] is None
     _, again = computed(tiny, *same, "train.epochs=0", f"train.init_from={run}")
@@ -74,11 +84,15 @@ def test_a_text_stands_behind_the_infix(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["bert", "roberta", "mpnet", "deberta-v2", "gpt2", "opt", "gpt_neox", "llama"])
-@pytest.mark.parametrize("method", ["prefix_embed", "lora_prefix_layer"])
+@pytest.mark.parametrize("method", ["prefix_embed", "lora_prefix_layer", "key_value"])
 def test_products_in_bf16_give_about_the_same(method: str, model: str) -> None:
-    config = PrefixEmbedConfig("prefix_embed", l_p=3, l_i=2) if method == "prefix_embed" else LoRAPrefixLayerConfig(
-        "lora_prefix_layer", ["q", "v"], 2, 2.0, 0.0, l_p=3, l_i=2
-    )  # fmt: skip
+    config = {
+        "prefix_embed": PrefixEmbedConfig("prefix_embed", l_p=3, l_i=2),
+        "lora_prefix_layer": LoRAPrefixLayerConfig("lora_prefix_layer", ["q", "v"], 2, 2.0, 0.0, l_p=3, l_i=2),
+        "key_value": PrefixLayerConfig("prefix_layer", l_p=3, l_i=0, form=Form.key_value),
+    }[method]
+    if method == "key_value" and model not in ASKED_ATTENTION:
+        return
     ours, _, _ = pair(model, config)
     ids, mask = batch()
     exact = ours(input_ids=ids, attention_mask=mask).logits
@@ -98,6 +112,11 @@ def test_a_budget_is_solved_before_room_is_made(tiny: Compose) -> None:
     resolve(tiny(*same, "train.max_length=108"))
     with pytest.raises(InputError, match="max_length: must be from 3 to 108 tokens"):
         resolve(tiny(*same, "train.max_length=109"))
+    kv = resolve(tiny("method=prefix_layer", "method.form=key_value", "method.l_i=0", "method.budget=1K")).run
+    assert kv.method.label == "prefix_layer-kv-p8" and kv.trained_by_method == 1024 and kv.method.added_tokens == 8
+    assert not kv.method.can_be_compiled
+    unshifted = ("method.shift_positions=false", "method.form=key_value", "method.l_i=0")
+    assert resolve(tiny("method=lora_prefix_layer", *unshifted)).run.method.added_tokens == 0
     with pytest.raises(InputError, match=r"no l_p meets 0\.1M .* l_p = 119 trains"):
         resolve(tiny("method=prefix_layer", "method.budget=0.1M"))
     with pytest.raises(InputError, match=r"l_p: must be from 0 to 119.*\(given: 200\)"):
