@@ -99,7 +99,7 @@ def check(config: Config) -> Resolved:
     run.task.check()
     arch = run.arch
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
-        setattr(run.method, run.method.size_key, budget.solve(run.method, arch))
+        run.method = run.method.with_size(budget.solve(run.method, arch))
     run.method.check(arch)
     run.train.check(arch, run.method.added_tokens)
     if not 0 <= run.seed < 2**32:

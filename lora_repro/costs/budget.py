@@ -8,7 +8,6 @@ below a bound the largest.
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -107,7 +106,7 @@ class Line(NamedTuple):
         Raises:
             InputError: If the method's other settings are impossible, or the count does not depend on the size.
         """
-        replace(method, **{method.size_key: 1}).check(arch)
+        method.with_size(1).check(arch)
         one, two = (count_at(method, arch, size) for size in (1, 2))
         if one == two:
             raise InputError(
@@ -140,7 +139,7 @@ class Line(NamedTuple):
 
 def count_at(method: SizedConfig, arch: Arch, size: int) -> int:
     """Returns how many weights the method trains at a size: at an r, a bottleneck, a number of tokens."""
-    return replace(method, **{method.size_key: size}).count(arch).method
+    return method.with_size(size).count(arch).method
 
 
 def solve(method: SizedConfig, arch: Arch) -> int:

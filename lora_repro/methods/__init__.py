@@ -9,6 +9,7 @@ from lora_repro.methods.adapters import AdapterConfig, AdapterDConfig, AdapterHC
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
 from lora_repro.methods.lora.with_prefix import LoRAPrefixEmbedConfig, LoRAPrefixLayerConfig
+from lora_repro.methods.peft import PeftConfig
 from lora_repro.methods.prefixes.config import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
 from lora_repro.methods.unfreeze import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig
 
@@ -26,6 +27,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "prefix_layer": PrefixLayerConfig,
     "lora_prefix_embed": LoRAPrefixEmbedConfig,
     "lora_prefix_layer": LoRAPrefixLayerConfig,
+    "peft": PeftConfig,
 }
 """All methods by name. Those that define `attach` are trained, `method=NAME`; the others are counted and planned."""
 
@@ -65,6 +67,7 @@ __all__ = [
     "LoRAPrefixEmbedConfig",
     "LoRAPrefixLayerConfig",
     "MethodConfig",
+    "PeftConfig",
     "PrefixConfig",
     "PrefixEmbedConfig",
     "PrefixLayerConfig",

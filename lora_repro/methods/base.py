@@ -1,7 +1,7 @@
 """What a method answers for, with defaults for one that trains plain tensors. No torch at import."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -105,6 +105,13 @@ class MethodConfig:
         """Adds what the method trains to a model, or unfreezes it, in place; before, only the head is trained."""
         raise NotImplementedError
 
+    def check_steps(self, total: int) -> None:
+        """Refuses values that are impossible in a run of so many optimizer steps, before the model is loaded.
+
+        Raises:
+            InputError: If a value is out of range.
+        """
+
     def rate_factor(self, parameter: str) -> float:
         """Returns what the learning rate is multiplied by for a parameter of the method."""
         return 1.0
@@ -119,6 +126,30 @@ class MethodConfig:
         It has where it is multiplied by a factor that starts at zero.
         """
         return False
+
+    def penalty(self, model: "nn.Module") -> "Tensor | None":
+        """Returns what the method adds to the loss of a training step; None: nothing. It is in no logged loss."""
+        return None
+
+    def after_step(self, model: "nn.Module", step: int, total: int) -> None:
+        """Runs after each step of the optimizer, before the gradients are cleared.
+
+        Args:
+            model: The model.
+            step: How many steps were taken.
+            total: How many the run has.
+        """
+
+    def state(self, model: "nn.Module") -> "dict[str, Tensor]":
+        """Returns what changes in training beside trained parameters: checkpoints keep it, by names of the method's."""
+        return {}
+
+    def restore(self, model: "nn.Module", tensors: "Mapping[str, Tensor]") -> None:
+        """Puts back what `state` returned."""
+
+    def provenance(self, arch: Arch) -> dict[str, Any]:
+        """Returns what a record must tell of the method beside its configuration: of a library that it is made of."""
+        return {}
 
     def flags(self, model: "nn.Module") -> dict[str, bool]:
         """Returns what a reader of result.json must know of the trained model.
@@ -142,7 +173,9 @@ class MethodConfig:
         raise NotImplementedError
 
     def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
-        """Returns what is saved: names of parameters, and what files call them. By default what is trained, as it is.
+        """Returns what is saved: names of parameters and buffers, and what files call them.
+
+        By default it is what is trained, under its own names.
 
         A method that freezes a part of what it adds names that part too, unless `attach` draws it again.
         """
@@ -192,6 +225,10 @@ class SizedConfig(MethodConfig):
     def largest(self, arch: Arch) -> int:
         """Returns the largest value that the field can have."""
         raise NotImplementedError
+
+    def with_size(self, size: int) -> "SizedConfig":
+        """Returns the method with another value of the field."""
+        return replace(self, **{self.size_key: size})
 
 
 def refuse_outside(key: str, value: int, least: int, most: int, why: str) -> None:

@@ -77,9 +77,14 @@ def trained_tensors(model: nn.Module, arch: Arch, method: MethodConfig) -> dict[
     names = method.file_names(model, arch)
     return {
         names[name]: parameter.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in _tensors(model).items()
         if name in names
     }
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Returns parameters and buffers by name: a method may save what it has drawn and does not train."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 class TakenOver(NamedTuple):
@@ -177,7 +182,7 @@ def fill(
     saved, names = method.read(arch, folder), method.file_names(model, arch)
     tensors, path = dict(saved.tensors), saved.path
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
-    head = _take_head(found, arch, names, dict(model.named_parameters()), drawn, path, is_trained)
+    head = _take_head(found, arch, names, _tensors(model), drawn, path, is_trained)
     _copy(model, found, arch, names, path)
     if tensors:
         raise InputError(
@@ -197,7 +202,7 @@ def _take_head(
     found: dict[str, Tensor],
     arch: Arch,
     names: Mapping[str, str],
-    parameters: Mapping[str, nn.Parameter],
+    parameters: Mapping[str, Tensor],
     drawn: Collection[str],
     path: Path,
     is_trained: bool,
@@ -242,7 +247,7 @@ def _take_head(
 
 
 def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Mapping[str, str], path: Path) -> None:
-    parameters = dict(model.named_parameters())
+    parameters = _tensors(model)
     absent = [name for name in names if name not in tensors and not arch.is_head(name)]
     if absent:
         raise InputError(
@@ -255,7 +260,7 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor], arch: Arch, names: Ma
                 f"{path}: {names[name]} has shape {tuple(tensor.shape)}, this model needs "
                 f"{tuple(parameters[name].shape)}. Choose the adapter's own base, task and method."
             )
-        if tensor.dtype not in PLAIN.values():
+        if tensor.dtype not in (*PLAIN.values(), parameters[name].dtype):
             raise InputError(
                 f"{path}: {names[name]} is stored as {str(tensor.dtype).removeprefix('torch.')}; only "
                 f"{', '.join(PLAIN)} are read.\nGive an adapter that is not quantised."

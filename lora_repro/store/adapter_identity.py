@@ -13,6 +13,8 @@ from lora_repro.store.result import read_result
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """The files of an adapter in PEFT's layout."""
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before the names of a model's tensors."""
 
 
 def identify_adapter(given: str) -> str:

@@ -20,6 +20,7 @@ from lora_repro import interrupt
 from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.config.schema import Run
 from lora_repro.config.settings import LogConfig, Resume
+from lora_repro.methods import MethodConfig
 from lora_repro.store import files
 from lora_repro.store.adapter import save_snapshot
 from lora_repro.store.layout import CHECKPOINT, SNAPSHOTS
@@ -36,6 +37,8 @@ class TrainState:
 
     model: nn.Module
     """A checkpoint holds its parameters that require a gradient."""
+    method: MethodConfig
+    """A checkpoint holds its `state`."""
     optimizer: AdamW
     schedule: LRScheduler
     loss_sum: Tensor
@@ -70,6 +73,7 @@ class TrainState:
         for name, parameter in self.trained().items():
             tensors[f"model/{name}"] = parameter
             tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()}
+        tensors |= {f"method/{key}": value for key, value in self.method.state(self.model).items()}
         tensors |= {f"logits/{key}": value for key, value in self.predictions.items()}
         values = {key: getattr(self, attribute) for attribute, key in _PLAIN.items()}
         rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -79,6 +83,8 @@ class TrainState:
     def put_together(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Restores in place the state that `take_apart` returned."""
         trained = self.trained()
+        own = {key.removeprefix("method/"): tensor for key, tensor in tensors.items() if key.startswith("method/")}
+        self.method.restore(self.model, own)
         for key, tensor in tensors.items():
             kind, _, name = key.partition("/")
             if kind == "model":

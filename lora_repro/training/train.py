@@ -53,14 +53,17 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     """
     run, settings = resolved.run, resolved.settings
     device = prepare(settings.compute)
+    count = run.method.count(run.arch)
     splits = encode(run, settings)
+    examples = len(splits["train"].examples)
+    total = total_steps(run, examples)
+    if total:
+        run.method.check_steps(total)
     reset_peak_memory(device)
     assembled = assemble(resolved, device)
     model, origin = assembled.model, assembled.origin
     as_read = assembled.shared.digests(model) if assembled.shared is not None else {}
     before = as_read | checks.digests(model, without=as_read)
-    examples = len(splits["train"].examples)
-    total = total_steps(run, examples)
     compiled = compile_blocks(model, run, settings, total, device)
     machine = provenance.machine(device, run.train.dtype, compiled)
     checkpointer = Checkpointer(record, settings.log, machine, run, total)
@@ -68,7 +71,6 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     checkpointer.resume(state)
     record.reset_metrics(state.lines)
     notify.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
-    count = run.method.count(run.arch)
     log.info(
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
         record.run_id, examples, count.method, count.head, device,
@@ -111,6 +113,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "peak_memory_gib": peak_memory_gib(device),
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
         "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
+        | run.method.provenance(run.arch)
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
@@ -191,7 +194,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     kind = "constant_with_warmup" if settings.schedule is Schedule.constant else settings.schedule.value
     schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
     torch.manual_seed(int(draw.generator("torch", run.seed).integers(2**62)))
-    return TrainState(model, optimizer, schedule, torch.zeros((), device=next(model.parameters()).device))
+    return TrainState(model, run.method, optimizer, schedule, torch.zeros((), device=next(model.parameters()).device))
 
 
 def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpointer: Checkpointer) -> None:
@@ -210,14 +213,16 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
     with logging_redirect_tqdm(), tqdm(order, desc=title, unit="step", disable=None, leave=False) as bar:
         for indices in watched(bar, threads(state.device)):
             loss = split.loss(state.model, indices, run.train.dtype, state.device)
-            loss.backward()
+            penalty = run.method.penalty(state.model)
+            (loss if penalty is None else loss + penalty).backward()
             if run.train.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)
             rate = float(state.schedule.get_last_lr()[0])
             state.optimizer.step()
             state.schedule.step()
-            state.optimizer.zero_grad()
             state.step += 1
+            run.method.after_step(state.model, state.step, total)
+            state.optimizer.zero_grad()
             state.examples += len(indices)
             state.loss_sum += loss.detach() * len(indices)
             state.seconds = spent + time.perf_counter() - began

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lora_repro.errors import InputError
 from lora_repro.methods.lora.config import LoRAConfig
-from lora_repro.methods.lora.names import FACTORS, PEFT_PREFIX, factor_name
+from lora_repro.methods.lora.names import FACTORS, factor_name
 from lora_repro.methods.lora.peft import check_settings, settings
 from lora_repro.models.arch import Arch, Site
 from lora_repro.models.parts import features_of, rows_in
-from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
+from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
 from lora_repro.store.files import write_atomically
 from lora_repro.store.tensors import Saved, read_tensors

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from lora_repro.models.arch import Site
+from lora_repro.store.adapter_identity import PEFT_PREFIX
 
-PEFT_PREFIX = "base_model.model."
 FACTORS = "factors.safetensors"
 """Beside an adapter of fused layers: the factors of q, k and v apart."""
 

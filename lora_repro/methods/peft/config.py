@@ -1,0 +1,342 @@
+"""A tuner of PEFT as a method: what is given, what is refused, and what is counted. No torch, no PEFT."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import MISSING
+
+from lora_repro.errors import InputError, did_you_mean
+from lora_repro.methods.base import Count, SizedConfig
+from lora_repro.methods.chosen_layers import read_layers, refuse_other_layers
+from lora_repro.methods.peft import declared
+from lora_repro.models.arch import ROLES, Arch, Site
+from lora_repro.store.layout import ADAPTER
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lora_repro.store.tensors import Saved
+
+FOLLOWS = {
+    "peft_type": "give method.peft_type",
+    "task_type": "it follows from the task",
+    "modules_to_save": "the head is trained by every method, and nothing else beside the tuner",
+    "fan_in_fan_out": "it follows from the layers",
+    "total_step": "it is the number of steps of the run",
+    "inference_mode": "it follows from train.epochs",
+    "base_model_name_or_path": "it follows from the model",
+    "revision": "it follows from the model",
+    "auto_mapping": "it follows from the model",
+    "peft_version": "it is in the record's provenance",
+    "token_dim": "it follows from the model",
+    "num_layers": "it follows from the model",
+    "num_attention_heads": "it follows from the model",
+    "num_transformer_submodules": "it follows from the model",
+}
+"""Keys of PEFT that are not given here, and why."""
+
+NOT_HERE = {
+    "XLORA": "it mixes adapters that were trained before",
+    "POLY": "it routes examples of several tasks",
+    "MULTITASK_PROMPT_TUNING": "it routes examples of several tasks",
+    "CPT": "it is made of a text of labelled examples and changes the loss",
+    "CARTRIDGE": "it is distilled from a text, and not trained on examples",
+    "SHADOW": "it runs a second model beside the first",
+    "ADAPTION_PROMPT": "its file names tensors by layers that it replaces whole: method=llama_adapter is this method",
+    "LILY": "its router averages over a batch, so that the score of an example would depend on its neighbours",
+    "FROD": "its file holds tables that are no tensors of the model",
+    "SHIRA": "its file holds indices that are no tensors of the model",
+}
+"""Types that are not trained here, and why."""
+
+REFUSED = {
+    "loftq_config": "it rounds the base with bitsandbytes, and here all methods train on the same base in fp32 or bf16",
+    "corda_config": "its start needs covariances of the inputs, which are not measured here",
+    "lora_ga_config": "its start needs gradients of the base, which are not measured here",
+    "eva_config": "its start needs the inputs of every layer, which are not measured here",
+    "layer_replication": "it repeats layers, so that the model is another one",
+    "megatron_config": "it is for Megatron's layers on several GPUs",
+    "alora_invocation_tokens": "it is switched on by tokens of a prompt",
+    "arrow_config": "it mixes adapters that were trained before",
+    "kasa_config": "PEFT leaves its term of the loss to the user",
+    "monteclora_config": "PEFT leaves its term of the loss to the user",
+    "target_parameters": "it adapts parameters and not layers",
+    "trainable_token_indices": "it trains rows of the embedding too: method.peft_type=TRAINABLE_TOKENS does",
+    "use_asa": "its scores are in no checkpoint",
+    "prompt_tuning_init_text": "it needs the tokenizer of a repository; a random start needs none",
+    "runtime_offload_base_weight": "the frozen weights are checked, and stay where they are",
+}
+"""Options of tuners that are not offered here, and why."""
+
+STARTS_REFUSED = {
+    "loftq": REFUSED["loftq_config"],
+    "corda": REFUSED["corda_config"],
+    "lora_ga": REFUSED["lora_ga_config"],
+    "eva": REFUSED["eva_config"],
+    "pissa_niter": "it is drawn at random, so that PEFT could not open the adapter on the same base: give pissa",
+}
+"""Starts of LoRA (init_lora_weights), by how they begin."""
+
+SIZES = ("init_r", "r", "n_frequency", "num_virtual_tokens")
+"""Keys with which the count of a tuner grows, the first that it has."""
+
+
+@dataclass
+class PeftConfig(SizedConfig):
+    """What a tuner of PEFT trains, given by its own configuration."""
+
+    folder: ClassVar[str] = ADAPTER
+    has_label_order_of_base: ClassVar[bool] = True
+    why_not_merged: ClassVar[str | None] = (
+        "PEFT merges its own tuners: PeftModel.from_pretrained(...).merge_and_unload()"
+    )
+
+    peft_type: str = MISSING
+    """A peft_type of the installed PEFT: LORA, VERA, ADALORA, IA3, LN_TUNING, OFT ..."""
+    config: Any = None
+    """Keys and values of the tuner's own configuration. The others are PEFT's defaults, which are in the record's
+    provenance."""
+    targets: list[str] | None = None
+    """The matrices by the paper's letters, as for LoRA, in the place of PEFT's target_modules; None: PEFT's own."""
+    layers: Any = None
+    """The layers of `targets`, as for LoRA."""
+
+    def __post_init__(self) -> None:
+        """Orders targets and layers, so that two spellings are one configuration."""
+        self.peft_type = self.peft_type.upper()
+        self.layers = read_layers(self.layers)
+        if isinstance(self.targets, list):
+            self.targets = sorted(self.targets, key=lambda role: ROLES.index(role) if role in ROLES else 99)
+
+    @property
+    def label(self) -> str:
+        """For example `peft-vera-qv`."""
+        return "-".join([self.name, self.peft_type.lower(), *(["".join(self.targets)] if self.targets else [])])
+
+    @property
+    def size_key(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The key of the configuration with which the count grows."""
+        keys = declared.tuners()[self.peft_type].keys
+        found = next((key for key in SIZES if key in keys), None)
+        if found is None:
+            raise InputError(
+                f"method.budget: no key of {self.peft_type} is known to change its size in equal steps.\n"
+                "Give its own keys: method.config={...}"
+            )
+        return f"config.{found}"
+
+    def with_size(self, size: int) -> "PeftConfig":
+        """Returns the method at another size."""
+        return replace(self, config={**self.keys, self.size_key.removeprefix("config."): size})
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of the tuner's configuration that are given."""
+        return self.config if isinstance(self.config, dict) else {}
+
+    @property
+    def scope(self) -> list[str]:
+        """The adapted matrices, where they are named."""
+        return self.targets or []
+
+    def largest(self, arch: Arch) -> int:
+        """Returns the width of the widest matrix, beyond which no size is looked for; of entries their number."""
+        matrices = [site for site in arch.sites if site.layer is not None]
+        if self.size_key == "config.n_frequency":
+            return min(site.d_in * site.d_out for site in matrices)
+        return max(max(site.d_in, site.d_out) for site in matrices)
+
+    @property
+    def added_tokens(self) -> int:
+        """The virtual tokens of a tuner that has some."""
+        given = self.keys.get("num_virtual_tokens")
+        return given if type(given) is int and given > 0 else 0
+
+    def given(self, key: str) -> Any:
+        """Returns a key's value: the one that is given, else PEFT's default where that is a plain value."""
+        return self.keys.get(key, declared.tuners()[self.peft_type].keys.get(key))
+
+    def check(self, arch: Arch) -> None:
+        """Refuses a type or key that the installed PEFT does not have, and what cannot work here.
+
+        What only PEFT's own code can tell is refused by `count`, before anything is loaded. Without PEFT nothing is
+        checked: then runs that were computed elsewhere can still be read.
+        """
+        refuse_other_layers(self.layers, arch.num_layers)
+        if self.layers == [*range(arch.num_layers)]:
+            self.layers = None
+        self._check_targets(arch)
+        if not isinstance(self.config, dict | None) or not all(isinstance(key, str) for key in self.keys):
+            raise InputError(
+                f"method.config: keys and values of the tuner's own configuration (given: {self.config}).\n"
+                "Example: 'method.config={r:64}'"
+            )
+        if declared.is_installed():
+            self._check_keys()
+            self._check_values()
+
+    def _check_keys(self) -> None:
+        known = declared.tuners()
+        if self.peft_type not in known:
+            raise InputError(
+                f"method.peft_type: PEFT {declared.version()} has no {self.peft_type}."
+                f"{did_you_mean(self.peft_type, list(known))}\n"
+                f"It has: {', '.join(name for name in known if name not in NOT_HERE)}."
+            )
+        if (why := NOT_HERE.get(self.peft_type)) is not None:
+            raise InputError(f"method.peft_type: {self.peft_type} is not trained here: {why}.\nGive another one.")
+        keys = known[self.peft_type].keys
+        for key, value in self.keys.items():
+            if key not in keys:
+                offered = [name for name in keys if name not in FOLLOWS and name not in REFUSED]
+                raise InputError(
+                    f"method.config: {self.peft_type} of PEFT {declared.version()} has no {key}."
+                    f"{did_you_mean(key, offered)}\nIts keys: {', '.join(offered)}."
+                )
+            if key in FOLLOWS:
+                raise InputError(f"method.config.{key}: is not given: {FOLLOWS[key]}.\nLeave it out.")
+            if key in REFUSED and value not in (None, False, {}, []):
+                raise InputError(f"method.config.{key}: is not offered here: {REFUSED[key]}.\nLeave it out.")
+        for ours, theirs in (("targets", "target_modules"), ("layers", "layers_to_transform")):
+            if getattr(self, ours) is None:
+                continue
+            if theirs not in keys:
+                raise InputError(
+                    f"method.{ours}: {self.peft_type} chooses no {'matrices' if ours == 'targets' else 'layers'} by "
+                    f"its configuration.\nLeave method.{ours} out."
+                )
+            if theirs in self.keys:
+                raise InputError(f"method.{ours}: says the same as method.config.{theirs}.\nGive one of the two.")
+
+    def _check_values(self) -> None:
+        start = str(self.keys.get("init_lora_weights"))
+        if (why := next((STARTS_REFUSED[kind] for kind in STARTS_REFUSED if start.startswith(kind)), None)) is not None:
+            raise InputError(
+                f"method.config.init_lora_weights: {start} is not offered here: {why}.\n"
+                "Others: true, gaussian, orthogonal, pissa, olora."
+            )
+        if self.keys.get("target_modules") == "all-linear":
+            raise InputError(
+                "method.config.target_modules: all-linear means other layers in each class of transformers.\n"
+                "Name them: method.targets=[q,k,v,o,up,down]"
+            )
+        if declared.tuners()[self.peft_type].is_prompt and not self.added_tokens:
+            raise InputError(
+                f"method.config.num_virtual_tokens: {self.peft_type} needs a number of tokens, 1 or more (given: "
+                f"{self.keys.get('num_virtual_tokens')}).\nExample: 'method.config={{num_virtual_tokens:8}}'"
+            )
+        if self.peft_type == "ADALORA" and not self.given("target_r") < self.given("init_r"):
+            raise InputError(
+                f"method.config.target_r: must be below init_r, from which AdaLoRA cuts down to it (given: "
+                f"{self.given('target_r')} and {self.given('init_r')}).\n"
+                "Example: 'method.config={init_r:12,target_r:8}'"
+            )
+
+    def _check_targets(self, arch: Arch) -> None:
+        if self.targets is None:
+            return
+        if not self.targets or len({*self.targets}) < len(self.targets):
+            raise InputError(
+                f"method.targets: names of matrices, each once (given: {self.targets}). Example: method.targets=[q,v]"
+            )
+        sites = arch.select(self.targets, key="method.targets")
+        for module in {site.module for site in sites if site.part is not None}:
+            parts = [site.role for site in arch.sites if site.module == module]
+            if absent := [role for role in parts if role not in self.targets]:
+                raise InputError(
+                    f"method.targets: {module} computes {', '.join(parts)} at once, and PEFT adapts all of it (given "
+                    f"without {', '.join(absent)}).\nName them all; method=lora adapts them one by one."
+                )
+
+    def check_steps(self, total: int) -> None:
+        """Refuses a schedule of AdaLoRA that the run is too short for."""
+        if self.peft_type != "ADALORA":
+            return
+        tinit, tfinal = self.given("tinit"), self.given("tfinal")
+        if tinit + tfinal >= total:
+            raise InputError(
+                f"method.config: AdaLoRA's tinit and tfinal are {tinit + tfinal} steps, and the run has {total} "
+                f"(given: tinit={tinit} and tfinal={tfinal}).\n"
+                "Give less, so that there are steps between them to cut ranks."
+            )
+
+    def sites_of_targets(self, arch: Arch) -> list[Site] | None:
+        """Returns the matrices that `targets` and `layers` name; None if they are PEFT's to choose."""
+        if self.targets is None:
+            return None
+        sites = arch.select(self.targets)
+        return sites if self.layers is None else [site for site in sites if site.layer in self.layers]
+
+    def count(self, arch: Arch) -> Count:
+        """Counts what PEFT trains on a model that has these shapes and no data: this imports torch and PEFT."""
+        from lora_repro.methods.peft.skeleton import attached_to_skeleton
+
+        return attached_to_skeleton(self, arch).counted
+
+    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
+        """Lets PEFT put its tuner on the model."""
+        from lora_repro.methods.peft.attach import attach
+
+        attach(self, model, arch, seed)
+
+    def in_fp32(self, model: "nn.Module") -> "list[nn.Module]":
+        """Returns what the tuner has added: what it keeps frozen stays in fp32 beside what it trains."""
+        from lora_repro.methods.peft.attach import added_modules
+
+        return added_modules(model)
+
+    def has_no_gradient_at_first(self, parameter: str) -> bool:
+        """Tells it of every parameter: which of a tuner's factors stands beside a zero is PEFT's to know."""
+        return True
+
+    def penalty(self, model: "nn.Module") -> "Tensor | None":
+        """Returns AdaLoRA's term of the loss."""
+        from lora_repro.methods.peft import adalora
+
+        return adalora.penalty(model) if self.peft_type == "ADALORA" else None
+
+    def after_step(self, model: "nn.Module", step: int, total: int) -> None:
+        """Lets AdaLoRA cut ranks."""
+        from lora_repro.methods.peft import adalora
+
+        if self.peft_type == "ADALORA":
+            adalora.allocate(model, step, total)
+
+    def state(self, model: "nn.Module") -> "dict[str, Tensor]":
+        """Returns what AdaLoRA knows of the importance of its directions."""
+        from lora_repro.methods.peft import adalora
+
+        return adalora.state(model) if self.peft_type == "ADALORA" else {}
+
+    def restore(self, model: "nn.Module", tensors: "Mapping[str, Tensor]") -> None:
+        """Gives it back to AdaLoRA."""
+        from lora_repro.methods.peft import adalora
+
+        if self.peft_type == "ADALORA":
+            adalora.restore(model, tensors)
+
+    def provenance(self, arch: Arch) -> dict[str, Any]:
+        """Returns PEFT's version and all keys of the tuner, with PEFT's defaults and the modules that it adapts."""
+        from lora_repro.methods.peft.files import settings
+
+        return {"peft": {"version": declared.version(), "config": settings(self, arch, None)}}
+
+    def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
+        """Returns PEFT's names of what it saves, and of the head."""
+        from lora_repro.methods.peft.attach import file_names
+
+        return file_names(model, arch)
+
+    def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
+        """Writes PEFT's layout."""
+        from lora_repro.methods.peft.files import write
+
+        return write(tensors, self, arch, folder, base)
+
+    def read(self, arch: Arch, folder: Path) -> "Saved":
+        """Reads PEFT's layout."""
+        from lora_repro.methods.peft.files import read
+
+        return read(self, arch, folder)

@@ -1,0 +1,296 @@
+"""Runs of method=peft: trained, saved, opened by PEFT, scored again, resumed; and what is refused before anything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.fixture_types import Compose
+from helpers.local_models import words_tokenizer, write
+from helpers.peft_tuners import CASES, EACH, TARGETS, TYPES, overrides
+from omegaconf import DictConfig
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from lora_repro import interrupt
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
+from lora_repro.errors import InputError
+from lora_repro.methods import PeftConfig
+from lora_repro.methods.peft import declared
+from lora_repro.methods.peft.attach import owner_of
+from lora_repro.store.record import Record
+from lora_repro.tasks.encoding import encode
+from lora_repro.training.job import run_job
+from lora_repro.training.train import build, train
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # what PEFT says of layers and defaults
+    pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning"),
+]
+
+CPU = torch.device("cpu")
+RATE = "train.learning_rate=0.02"
+
+
+def computed(cfg: DictConfig) -> tuple[Record, dict[str, Any]]:
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    result = record.read().result
+    assert result is not None
+    return record, result
+
+
+def peft(tiny: Compose, kind: str, *more: str) -> DictConfig:
+    return tiny(*overrides(kind, "tiny_bert"), RATE, *more)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("kind", EACH)
+def test_peft_opens_what_a_run_saves_and_a_run_scores_it_again(
+    kind: str, family: str, tiny: Compose, tmp_path: Path
+) -> None:
+    words = words_tokenizer(pad_token="<unk>")
+    base = write(tmp_path / "base", family, words, max_position_embeddings=80, initializer_range=0.1)
+    local = ["model=local", f"paths.model={base}", f"preset@train=tiny_{family}", *overrides(kind, "x")[2:], RATE]
+    record, result = computed(tiny(*local, "train.max_steps=3"))
+    resolved = resolve(again := tiny(*local, "train.epochs=0", f"train.init_from={record.run_id}"))
+    model: Any = AutoModelForSequenceClassification.from_pretrained(base)
+    theirs = PeftModel.from_pretrained(model, str(record.folder / "adapter")).eval()
+    ours, split = build(resolved, CPU).eval(), encode(*resolved[:2])["test"]
+    with torch.inference_mode():
+        for index in range(4):  # one by one: where there is no padding, transformers too reads a decoder's last token
+            inputs = {key: value[[index], : int(split.lengths[index])] for key, value in split.inputs.items()}
+            assert torch.allclose(theirs(**inputs).logits, ours(**inputs).logits, atol=1e-5)
+    assert computed(again)[1]["metrics"] == result["metrics"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["ADALORA", TARGETS, "method.config={init_r:6,target_r:2,tinit:1,tfinal:1}"],
+        ["LORA", TARGETS, "method.config={r:4,use_dora:true,lora_dropout:0.1}"],
+        ["LORA", TARGETS, "method.config={r:4,init_lora_weights:pissa}"],
+        ["VERA", TARGETS],
+        ["LN_TUNING"],
+    ],
+)
+@pytest.mark.parametrize("stop_at", [2, 4])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    given: list[str], stop_at: int, tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, *rest = given
+    same = [*overrides(kind, "tiny_bert", rest), RATE, "train.batch_size=8", "log.checkpoint_every_s=0"]
+    record, whole = computed(tiny(*same, f"paths.outputs={tmp_path}/whole"))
+    cfg, calls = tiny(*same, f"paths.outputs={tmp_path}/cut"), iter(range(100))
+
+    def stop() -> None:
+        if next(calls) == stop_at:
+            raise interrupt.AskedToEndError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(interrupt, "refuse_to_go_on", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(cfg)
+    other, resumed = computed(cfg)
+    assert resumed["metrics_by_epoch"] == whole["metrics_by_epoch"]
+    assert resumed["digests"] == whole["digests"]
+    name = "adapter/adapter_model.safetensors"
+    assert (record.folder / name).read_bytes() == (other.folder / name).read_bytes()
+
+
+def test_adaloras_allocator_ends_at_target_r_and_its_penalty_is_pefts(tiny: Compose) -> None:
+    given = overrides("ADALORA", "tiny_bert", [TARGETS, "method.config={init_r:6,target_r:2}"])
+    record, result = computed(tiny(*given, RATE, "train.batch_size=8"))
+    tensors = load_file(record.folder / "adapter" / "adapter_model.safetensors")
+    left = [int((tensor != 0).sum()) for name, tensor in tensors.items() if name.endswith("lora_E")]
+    assert len(left) == 4 and sum(left) == 4 * 2
+    assert result["provenance"]["peft"]["config"]["init_r"] == 6
+    resolved = resolve(tiny(*given))
+    model = build(resolved, CPU)
+    inputs, targets = encode(resolved.run, resolved.settings)["train"].batch([0, 1, 2], CPU)
+    plain = model(**inputs, labels=targets).loss
+    theirs = owner_of(model).base_model(**inputs, labels=targets).loss - plain
+    ours = resolved.run.method.penalty(model)
+    assert ours is not None and torch.allclose(ours, theirs, atol=1e-6) and ours > 0
+
+
+def test_the_same_run_starts_alike_whatever_ran_before(tiny: Compose) -> None:
+    resolved = resolve(peft(tiny, "LORA"))
+    torch.manual_seed(1)
+    one = build(resolved, CPU).state_dict()
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    other = build(resolved, CPU).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    seed = build(resolve(peft(tiny, "LORA", "seed=5")), CPU).state_dict()
+    assert any(not torch.equal(one[name], seed[name]) for name in one if ".default" in name)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_start_that_changes_the_base_leaves_the_shared_weights(start: str, tiny: Compose) -> None:
+    from lora_repro.models import load as models
+
+    given = f"method.config={{r:4,init_lora_weights:{start}}}"
+    computed(tiny(*overrides("LORA", "tiny_bert", [TARGETS, given]), RATE))
+    assert all(not shared.changed() for _, shared in models._all_kept.values())
+    one, _ = computed(tiny(*overrides("LORA", "tiny_bert", [TARGETS]), RATE))
+    models._all_kept.clear()
+    other = build(resolve(tiny(*overrides("LORA", "tiny_bert", [TARGETS]))), CPU)
+    assert other is not None and one.state.value == "finished"
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_a_tuner_trains_on_a_base_in_bf16(kind: str, tiny: Compose) -> None:
+    resolved = resolve(peft(tiny, kind, "train.dtype=bf16", "train.max_steps=2"))
+    model = build(resolved, CPU)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    _, result = computed(peft(tiny, kind, "train.dtype=bf16", "train.max_steps=2"))
+    assert result["metrics"]["eval/loss"] < 2
+
+
+REFUSED: list[tuple[list[str], str]] = [
+    (["method.peft_type=VEAR"], r"has no VEAR\. Did you mean 'VERA'\?\nIt has: .*VERA"),
+    (["method.peft_type=XLORA"], "mixes adapters"),
+    (["method.peft_type=LILY"], "averages over a batch"),
+    (["method.peft_type=VERA", "method.config={rank:4}"], r"VERA of PEFT [\d.]+ has no rank\..*\n?.*Its keys: r,"),
+    (["method.config={task_type:SEQ_CLS}"], "follows from the task"),
+    (["method.config={init_lora_weights:loftq}"], "rounds the base with bitsandbytes"),
+    (["method.config={loftq_config:{loftq_bits:4}}"], "rounds the base with bitsandbytes"),
+    (["method.config={init_lora_weights:eva}"], "needs the inputs of every layer"),
+    (["method.config={init_lora_weights:pissa_niter_4}"], "drawn at random"),
+    (["method.config=7"], r"method\.config: keys and values"),
+    (["method.targets=[q,x]"], "no matrix 'x'"),
+    (["method.targets=[q,q]"], "each once"),
+    (["method.layers=[7]"], "no layer 7"),
+    (
+        ["method.targets=[q]", "method.config={target_modules:[query]}"],
+        r"says the same as method\.config\.target_modules",
+    ),
+    (["method.peft_type=PROMPT_TUNING"], r"num_virtual_tokens: PROMPT_TUNING needs a number of tokens"),
+    (["method.peft_type=ADALORA", "method.config={target_r:12}"], "must be below init_r"),
+    (["method.peft_type=ADALORA", "method.config={total_step:100}"], "number of steps of the run"),
+    (["method.config={target_modules:all-linear}"], "Name them"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_what_cannot_work_is_refused_while_composing(given: list[str], message: str, tiny: Compose) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve(tiny("method=peft", *given))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["method.peft_type=ADALORA", "method.config={tinit:5,tfinal:5}", "train.max_steps=10"],
+            "10 steps, and the run",
+        ),
+        (["method.peft_type=C3A", "method.config={block_size:7}"], "C3A: PEFT [\\d.]+ refuses it on this bert"),
+        (["method.config={target_modules:[nowhere]}"], "refuses it on this bert: .*nowhere"),
+        (["method.config={r:0}"], "refuses it on this bert: .*positive"),
+    ],
+)
+def test_what_only_peft_or_the_data_can_tell_is_refused_before_the_model_is_loaded(
+    given: list[str], message: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_repro.training import train as training
+
+    monkeypatch.setattr(training, "assemble", lambda *_: pytest.fail("the model was loaded"))
+    resolved = resolve(tiny("method=peft", *given))
+    with pytest.raises(InputError, match=message):
+        train(resolved, Record(resolved.settings.paths.outputs, run_id(resolved.run)))
+
+
+def test_a_layer_of_several_matrices_is_adapted_whole_or_not_at_all() -> None:
+    from helpers.architectures import PAPER_ARCHS
+
+    method = PeftConfig("peft", peft_type="LORA", targets=["q", "v"])
+    with pytest.raises(InputError, match=r"computes q, k, v at once.*\(given without k\)"):
+        method.check(PAPER_ARCHS["gpt2_medium"])
+    method = PeftConfig("peft", peft_type="LORA", targets=["q", "k", "v"])
+    method.check(PAPER_ARCHS["gpt2_medium"])
+    assert method.count(PAPER_ARCHS["gpt2_medium"]).method == 24 * 8 * (1024 + 3 * 1024)
+
+
+def test_runs_are_composed_and_read_without_torch_and_without_peft() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'peft') : sys.modules[name] = None\n"
+        "from lora_repro.config.compose import compose\n"
+        "from lora_repro.config.identity import run_id\nfrom lora_repro.config.resolve import resolve\n"
+        "given = ['model=tiny_bert', 'task=generated', 'method=peft', 'method.peft_type=VERA']\n"
+        "print(run_id(resolve(compose(given)).run))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("tiny_bert-generated-peft-vera-s0-"), done.stderr
+
+
+def test_without_peft_it_is_said_how_to_install_it(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declared, "_folder", lambda: None)
+    declared.tuners.cache_clear()
+    try:
+        method = resolve(tiny("method=peft")).run.method
+        with pytest.raises(InputError, match=r"PEFT is not installed\.\nInstall it: pip install 'lora_repro\[peft\]'"):
+            declared.tuners()
+        assert isinstance(method, PeftConfig)
+    finally:
+        declared.tuners.cache_clear()
+
+
+def test_an_id_holds_what_was_given_and_the_record_the_rest(tiny: Compose) -> None:
+    ids = [
+        run_id(resolve(tiny("method=peft", *given)).run)
+        for given in (
+            [],
+            ["method.peft_type=lora"],
+            ["method.config={r:8}"],
+            ["method.targets=[q,v]"],
+            ["method.layers=1"],
+        )
+    ]
+    assert ids[0] == ids[1] and len({*ids}) == 4
+    record, result = computed(peft(tiny, "LORA"))
+    told = result["provenance"]["peft"]
+    assert told["version"] == declared.version() and told["config"]["r"] == 8 and told["config"]["lora_dropout"] == 0.0
+    assert told["config"]["target_modules"] == [
+        f"bert.encoder.layer.{layer}.attention.self.{name}" for layer in (0, 1) for name in ("query", "value")
+    ]
+    saved = json.loads((record.folder / "adapter" / "adapter_config.json").read_text())
+    assert {**saved, "base_model_name_or_path": None} == told["config"]
+
+
+def test_an_adapter_of_other_settings_is_refused(tiny: Compose) -> None:
+    record, _ = computed(peft(tiny, "VERA"))
+    given = ["train.epochs=0", f"train.init_from={record.run_id}"]
+    with pytest.raises(InputError, match=r"the adapter has r = 256, the run 64"):
+        build(resolve(tiny(*overrides("VERA", "tiny_bert", [TARGETS, "method.config={r:64}"]), *given)), CPU)
+    with pytest.raises(InputError, match=r"the adapter has .*\nGive the adapter's own"):
+        build(resolve(tiny(*overrides("IA3", "tiny_bert"), *given)), CPU)
+
+
+@pytest.mark.parametrize(
+    ("kind", "budget", "key", "size"),
+    [("LORA", 1024, "r", 4), ("VERA", 4 * 32 + 4 * 10, "r", 10), ("FOURIERFT", "0.4K", "n_frequency", 100)],
+)
+def test_a_size_is_solved_from_a_budget(kind: str, budget: Any, key: str, size: int, tiny: Compose) -> None:
+    run = resolve(tiny(*overrides(kind, "tiny_bert", [TARGETS]), f"method.budget={budget}")).run
+    assert isinstance(run.method, PeftConfig) and run.method.keys[key] == size
+    assert run.utilisation == pytest.approx(1, abs=0.01)
+
+
+def test_a_budget_that_a_tuner_cannot_meet_names_its_neighbours(tiny: Compose) -> None:
+    with pytest.raises(InputError, match=r"no config\.r on q, v meets 100 .*: config\.r = 1 trains 256"):
+        resolve(tiny(*overrides("LORA", "tiny_bert", [TARGETS]), "method.budget=100"))
+    with pytest.raises(InputError, match="no key of IA3 is known to change its size"):
+        resolve(tiny(*overrides("IA3", "tiny_bert", [TARGETS]), "method.budget=100"))
+
+
+def test_every_type_that_is_tried_has_settings() -> None:
+    assert {*CASES} <= {*TYPES}
