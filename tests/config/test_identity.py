@@ -73,6 +73,7 @@ TASK_DEFAULTS = {
 PREFIX_DEFAULTS = {"init": "words", "init_std": 0.02}
 GOLDEN_DEFAULTS = {
     "ModelConfig.sites": {},
+    **{f"PeftConfig.{key}": None for key in ("config", "targets", "layers")},
     "TrainConfig.max_steps": None,
     "TrainConfig.warmup_steps": None,
     "TrainConfig.head_learning_rate": None,
