@@ -161,7 +161,7 @@ class Cell:
     @property
     def computed_on(self) -> tuple[str, ...]:
         """Hardware and versions of its runs, which change numbers a little."""
-        return tuple(dict.fromkeys(_computed_on(result) for result in self.results if "provenance" in result))
+        return tuple(dict.fromkeys(computed_on(result) for result in self.results if "provenance" in result))
 
     def settings(self, keys: Iterable[str]) -> dict[str, Any]:
         """Returns the configuration's values of these keys; none where only the paper has the cell."""
@@ -251,14 +251,14 @@ def _record(cell: Cell, table: Table) -> dict[str, Any]:
         "missing": tuple(missing),
         **{"verdict": cell.verdict, "reason": cell.planned, "command": cell.command},
         "majority": math.nan if cell.baseline is None else cell.baseline,
-        **{"chosen": None if cell.tuning is None else cell.tuning.chosen, "tuning": _tuning(cell.tuning)},
+        **{"chosen": None if cell.tuning is None else cell.tuning.chosen, "tuning": tuning_record(cell.tuning)},
         **{"data": cell.data, "flags": cell.flags, "settings": cell.settings(table.settings)},
         **{"commits": cell.commits, "computed_on": cell.computed_on},
         **{"scale": table.scale, "protocol": table.protocol.value, "metric": cell.metric.name},
     }
 
 
-def _tuning(tuning: Tuning | None) -> dict[str, Any] | None:
+def tuning_record(tuning: Tuning | None) -> dict[str, Any] | None:
     """Returns what was tuned, and the dev scores of each value that was tried."""
     if tuning is None:
         return None
@@ -290,7 +290,8 @@ def label(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else getattr(value, "value", value)
 
 
-def _computed_on(result: Mapping[str, Any]) -> str:
+def computed_on(result: Mapping[str, Any]) -> str:
+    """Names the hardware and the versions that computed a run."""
     provenance = result["provenance"]
     versions = provenance.get("versions", {})
     parts = [

@@ -17,6 +17,11 @@ class Protocol(Enum):
     held_out = "held_out"
     """Test, at the epoch that is best on dev."""
 
+    @classmethod
+    def of(cls, name: str | None, default: str = "last_epoch") -> "Protocol":
+        """Returns the protocol of this name; None: the default."""
+        return cls(default if name is None else name)
+
     @property
     def split(self) -> str:
         """The split that is scored, as metric keys spell it: dev is `eval`."""

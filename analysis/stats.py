@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -32,6 +32,50 @@ def summarise(values: Sequence[float]) -> Summary:
         return Summary(mean, None, None, 1)
     half = half_width_in_standard_errors(n) * statistics.stdev(values) / math.sqrt(n)
     return Summary(mean, mean - half, mean + half, n)
+
+
+class Paired(NamedTuple):
+    """The mean of differences that were taken seed by seed."""
+
+    mean: float
+    low: float | None
+    """The ends of its two-sided 95 % t interval; None over a single seed."""
+    high: float | None
+    p: float | None
+    """How probable so large a mean is if seeds alone make it: the paired t test, two-sided; None over a single seed."""
+    n: int
+
+
+def paired(differences: Sequence[float]) -> Paired:
+    """Returns the mean of differences with its interval and its test.
+
+    Args:
+        differences: One score minus another with the same seed, at least one.
+    """
+    mean, low, high, n = summarise(differences)
+    assert mean is not None
+    if n == 1:
+        return Paired(mean, low, high, None, n)
+    error = statistics.stdev(differences) / math.sqrt(n)
+    if error == 0:
+        return Paired(mean, low, high, 1.0 if mean == 0 else 0.0, n)
+    return Paired(mean, low, high, float(2 * stdtr(n - 1, -abs(mean) / error)), n)
+
+
+def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:
+    """Tells which of several tests reject when all are made together (Holm 1979).
+
+    Args:
+        p_values: Of each test.
+        level: The probability that any rejects wrongly.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > level / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
 
 
 def half_width_in_standard_errors(n: int) -> float:

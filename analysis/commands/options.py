@@ -76,7 +76,9 @@ def request_of(word: str, number: str, options: argparse.Namespace) -> tuple["It
 
     scale = scale_of(options, word)
     item = load_item(word, number)
-    given = {name: value for name in ("protocol", "side") if (value := getattr(options, name)) is not None}
+    given = {
+        name: value for name in ("protocol", "side", "again") if (value := getattr(options, name, None)) is not None
+    }
     for name, value in given.items():
         if name not in item.takes:
             raise InputError(f"--{name} {value}: {item.name} takes no --{name}. Leave it out.")

@@ -43,6 +43,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     table.add_argument("--columns", metavar="KEYS", help="of a sweep: keys that make the columns, as --rows")
     table.add_argument("--metric", metavar="NAMES", help="of a sweep: metrics of its task (default: the task's first)")
     table.add_argument("--protocol", choices=PROTOCOLS, help=f"which score of a run. Default: {PROTOCOLS[0]}")
+    table.add_argument(
+        "--again",
+        metavar="DIR",
+        help="of the leaderboard: a store or ledger of the same runs, for the noise of a rerun",
+    )
     add_scale_option(table)
     table.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
     table.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")

@@ -37,8 +37,10 @@ class Request(NamedTuple):
     """The sweep's own: `seed=0,1,2`."""
     format: str | None = None
     """`md` or `json`; None asks for a picture alone."""
-    protocol: str = "last_epoch"
-    """Which number is taken from a run: a value of analysis.protocol.Protocol."""
+    protocol: str | None = None
+    """Which number is taken from a run: a value of analysis.protocol.Protocol; None: the item's own."""
+    again: str | None = None
+    """A second store, in which the same runs were computed again."""
     side: str = "A"
     """Which directions of an update are compared: a value of analysis.section7.sides.Side."""
 

@@ -1,6 +1,5 @@
 """The kind `scatter`: scores against numbers of trained weights, ours and the paper's (Figure 2)."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from analysis.cell import Cell, Place, label, value_of
+from analysis.arms import read_arms, settings_of
+from analysis.cell import Cell
 from analysis.items import Item, Picture, Request, facts_of, names, refuse_unknown_sweep, register
-from analysis.join import seed_runs
 from analysis.protocol import Protocol
 from analysis.render.plots import cut_words
 from analysis.render.scatter import Point, draw_points
@@ -20,9 +19,8 @@ from analysis.stats import few_seeds
 from analysis.store import elsewhere
 from analysis.verdicts import verdict_sentence
 from lora_repro.config.compose import compose
-from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
-from lora_repro.sweep.grid import Job, Sweep, load
+from lora_repro.sweep.grid import Sweep, load
 from lora_repro.tasks import Metric, Unit
 
 MOST_NAMED = 4
@@ -103,35 +101,14 @@ def read_scatter(item: Scatter, request: Request) -> ScatterData:
     """Reads the sweep's cells from the store."""
     arguments = [f"+sweeps={item.sweep}", f"scale={request.scale}", *request.overrides]
     sweep = load(compose, arguments, request.store)
-    groups: dict[str, list[Job]] = {}
-    for job in sweep.reported:
-        settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
-        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
-    protocol = Protocol(request.protocol)
-    ours = [_cell(item, jobs, request.store, protocol) for jobs in groups.values()]
+    protocol = Protocol.of(request.protocol)
+    ours = read_arms(sweep.reported, request.store, item.metric, protocol, item.name)
     command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(request.store)])
     paper = paper_points(item) if item.paper is not None else []
     metrics = list(dict.fromkeys(cell.metric for cell in ours)) or [Metric(item.metric, Unit.percent)]
     if len(metrics) > 1:
         raise InputError(f"task: {item.name} has one axis of {item.metric}, which these tasks measure in other ways.")
     return ScatterData(item, request.scale, protocol, metrics[0], paper, ours, sweep, command)
-
-
-def _cell(item: Scatter, jobs: Sequence[Job], store: str, protocol: Protocol) -> Cell:
-    run = jobs[0].resolved.run
-    metric = run.task.targets.metric(item.metric)
-    if metric is None:
-        raise InputError(f"task: {item.name} shows {item.metric}, which {run.task.name} has not.\nLeave task out.")
-    place = Place(run.task.name, run.model.name, run.method.name, item.metric)
-    cell = Cell(place, metric, runs=seed_runs(jobs, store, metric, protocol), config=run, tuning=jobs[0].tuning)
-    _ = cell.trained  # refuses runs that record different numbers
-    return cell
-
-
-def _settings(item: Scatter, cell: Cell) -> dict[str, Any]:
-    """Returns the settings that the cell's method has."""
-    assert cell.config is not None
-    return {key: label(value) for key in item.settings if (value := value_of(cell.config, key)) is not None}
 
 
 def paper_points(item: Scatter) -> list[Point]:
@@ -176,7 +153,7 @@ def _of_cell(item: Scatter, cell: Cell) -> dict[str, Any]:
         "task": cell.task,
         "model": cell.model,
         "method": cell.place.row,
-        "settings": _settings(item, cell),
+        "settings": settings_of(cell, item.settings),
         "trained": cell.trained,
         "scores": [run.score for run in cell.runs],
         "seeds": [run.seed for run in cell.runs],
@@ -277,7 +254,7 @@ def _missing(data: ScatterData) -> list[str]:
 
 def _label(item: Scatter, cell: Cell) -> str:
     """Names a cell: lora r = 4 targets = q,v."""
-    settings = _settings(item, cell).items()
+    settings = settings_of(cell, item.settings).items()
     return " ".join([cell.place.row, *(f"{key.rpartition('.')[2]} = {value}" for key, value in settings)])
 
 

@@ -102,7 +102,7 @@ class ScoreTable(Item):
         from analysis.cells import read_cells
         from analysis.protocol import Protocol
 
-        table = read_cells(self, request.scale, request.store, request.overrides, Protocol(request.protocol))
+        table = read_cells(self, request.scale, request.store, request.overrides, Protocol.of(request.protocol))
         report(table)
         return table
 

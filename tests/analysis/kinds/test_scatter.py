@@ -18,6 +18,7 @@ from analysis.kinds.scatter import Scatter, paper_points
 from analysis.render import style
 from analysis.render.scatter import Point, draw_panel, draw_points
 from analysis.stats import summarise
+from lora_repro.methods import LoRAConfig
 from lora_repro.sweep.grid import Job, Sweep
 from lora_repro.tasks import Metric, Unit
 
@@ -27,18 +28,19 @@ TRAINED = {"full": 23_360, "ft_top2": 9000, "bitfit": 300, "head_only": 0, 1: 12
 
 
 def runs() -> list[Job]:
-    return jobs("+sweeps=figure2", "scale=smoke")
+    return jobs("+sweeps=table15", "scale=smoke")
 
 
 def setting(job: Job) -> Any:
     """The method's name, or r of LoRA."""
-    return getattr(job.resolved.run.method, "r", job.resolved.run.method.name)
+    method = job.resolved.run.method
+    return method.r if isinstance(method, LoRAConfig) and method.name == "lora" else method.name
 
 
 def write(store: Path, job: Job, trained: int | None = None) -> None:
     """Finishes a run: 0.5 with seed 0 and 0.6 with seed 1; the number of weights is what the record says."""
     score = 0.5 + 0.1 * job.resolved.run.seed
-    known = TRAINED[setting(job)] if trained is None else trained
+    known = TRAINED.get(setting(job), 4096) if trained is None else trained
     params = {"trainable": known + 20, "method": known, "head": 20, "total": 100, "by_module": {}}
     write_run(store, job, [(score, score + 0.2)], params=params)
 
@@ -76,10 +78,10 @@ def test_ours_are_means_over_seeds_with_t_intervals_at_the_counts_that_runs_reco
 ) -> None:
     drawn = smoke(capsys, full_store, "2", "--format", "json")
     ours = [entry for entry in drawn.data if entry["source"] == "ours"]
-    assert drawn.code == 0 and len(ours) == 7 and "Not drawn" not in drawn.err
+    assert drawn.code == 0 and len(ours) == 15 and "Not drawn" not in drawn.err
     for entry in ours:
-        name = entry["settings"].get("method.r", entry["method"])
-        assert (entry["trained"], entry["scores"], entry["seeds"]) == (TRAINED[name], [0.5, 0.6], [0, 1])
+        name = entry["settings"]["method.r"] if entry["method"] == "lora" else entry["method"]
+        assert (entry["trained"], entry["scores"], entry["seeds"]) == (TRAINED.get(name, 4096), [0.5, 0.6], [0, 1])
         summary = summarise([0.5, 0.6])
         assert [entry["mean"], entry["low"], entry["high"]] == [summary.mean, summary.low, summary.high]
     drawn = smoke(capsys, full_store, "2", "--format", "json", "--protocol", "held_out")
@@ -95,8 +97,8 @@ def test_missing_cells_are_named_with_their_command_and_not_drawn(tmp_path: Path
     drawn = smoke(capsys, tmp_path, "2", "--format", "json")
     none = [entry for entry in drawn.data if entry["source"] == "ours" and entry["mean"] is None]
     assert [(entry["method"], entry["scores"]) for entry in none] == [("full", [0.5, None]), ("lora", [0.5, None])]
-    assert "Not drawn, 2 of 7 cells: full (1/2 seeds, 1 failed); lora r = 4 targets = q,v (1/2 seeds)." in drawn.err
-    assert f"python -m lora_repro -m +sweeps=figure2 scale=smoke paths.outputs={tmp_path}" in drawn.err
+    assert "Not drawn, 2 of 15 cells: full (1/2 seeds, 1 failed); lora r = 4 targets = q,v (1/2 seeds)." in drawn.err
+    assert f"python -m lora_repro -m +sweeps=table15 scale=smoke paths.outputs={tmp_path}" in drawn.err
 
 
 def test_runs_that_record_other_counts_are_refused(tmp_path: Path, capsys: Captured) -> None:
@@ -182,7 +184,7 @@ def test_an_interval_beyond_all_shares_is_cut_and_the_caption_says_so(full_store
     assert "t intervals, cut at 0 and 100 %." in FIGURE2.picture(Request("smoke", str(full_store))).caption[1]
     even = full_store / "even"
     for job in runs():
-        params = {"trainable": 30, "method": TRAINED[setting(job)], "head": 20, "total": 100, "by_module": {}}
+        params = {"trainable": 30, "method": TRAINED.get(setting(job), 4096), "head": 20, "total": 100, "by_module": {}}
         write_run(even, job, [(0.5, 0.5)], params=params)
     assert "cut at" not in FIGURE2.picture(Request("smoke", str(even))).caption[1]
 

@@ -1,0 +1,54 @@
+"""The arms of a sweep: cells of the runs that differ in nothing but their seed, whatever else varies."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.cell import Cell, Place, label, value_of
+from analysis.join import Commands, seed_runs
+from analysis.protocol import Protocol
+from lora_repro.config.identity import id_fields
+from lora_repro.errors import InputError
+from lora_repro.sweep.grid import Job
+
+
+def read_arms(
+    jobs: Sequence[Job], store: str, metric: str, protocol: Protocol, item: str, commands: Commands | None = None
+) -> list[Cell]:
+    """Returns an arm for each setting of the runs, in their order; its place is task, model and method.
+
+    Args:
+        jobs: The runs that are reported.
+        store: The folder that holds runs/.
+        metric: What is shown, as metric keys spell it without the split.
+        protocol: Which number is taken from a run.
+        item: Who shows it, for messages.
+        commands: Writes the command of an arm.
+
+    Raises:
+        InputError: If a task has no such metric, or runs of one arm record different numbers of trained weights.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
+    return [_arm(members, store, metric, protocol, item, commands) for members in groups.values()]
+
+
+def _arm(jobs: Sequence[Job], store: str, name: str, protocol: Protocol, item: str, commands: Commands | None) -> Cell:
+    run = jobs[0].resolved.run
+    metric = run.task.targets.metric(name)
+    if metric is None:
+        raise InputError(f"task: {item} shows {name}, which {run.task.name} has not.\nLeave task out.")
+    place = Place(run.task.name, run.model.name, run.method.name, name)
+    command = None if commands is None else commands.of(jobs)
+    runs = seed_runs(jobs, store, metric, protocol)
+    arm = Cell(place, metric, runs=runs, config=run, command=command, tuning=jobs[0].tuning)
+    _ = arm.trained  # refuses runs that record different numbers
+    return arm
+
+
+def settings_of(arm: Cell, keys: Sequence[str]) -> dict[str, Any]:
+    """Returns the settings that the arm's method has, but for those that are null."""
+    assert arm.config is not None
+    return {key: label(value) for key in keys if (value := value_of(arm.config, key)) is not None}

@@ -1,0 +1,236 @@
+"""The kind `methods`: a line for each setting of each method, with what it trains, scores and costs (Table 15)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from analysis.items import Item, Request, facts_of, names, refuse_unknown_sweep, register
+from lora_repro.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.cell import Cell
+    from analysis.protocol import Protocol
+    from analysis.stats import Paired
+
+
+@dataclass
+class PaperLines:
+    """What of the paper's rows is printed beside ours."""
+
+    trained: str
+    """The key of a row that holds the number of trained weights."""
+    scores: dict[str, str]
+    """For each task as the facts call it, the key of a row that holds its score in percent."""
+    methods: dict[str, str]
+    """How the rows call a method, and how we do."""
+    settings: dict[str, str]
+    """Keys of a row that are settings, and how they are printed."""
+
+
+@register("methods")
+@dataclass(kw_only=True)
+class MethodTable(Item):
+    """Methods by their scores."""
+
+    takes = ("protocol", "again")
+
+    sweep: str
+    """Which runs make the lines."""
+    metric: str
+    """As metric keys spell it, without the split: accuracy."""
+    settings: list[str]
+    """Keys of the configuration that are printed where a method has them and they are not at their default."""
+    protocol: str = "last_epoch"
+    """Which number is taken from a run if the command line does not say."""
+    baseline: dict[str, Any] = field(default_factory=dict)
+    """Values of keys by which the arm is found whose score is taken off all others, seed by seed; one for each budget.
+    Empty: no differences."""
+    paper: PaperLines | None = None
+    """The paper's lines; their rows are the facts'."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences below the table."""
+
+    def check(self) -> None:
+        """Refuses a sweep that is not there."""
+        refuse_unknown_sweep(self.name, self.sweep)
+
+    def text(self, request: Request) -> str:
+        """Writes the table."""
+        from analysis.render import methods
+
+        table = read_methods(self, request)
+        return methods.to_json(table) if request.format == "json" else methods.markdown(table, names())
+
+
+class Line(NamedTuple):
+    """An arm in its table."""
+
+    arm: "Cell"
+    settings: dict[str, str]
+    """The settings that say which arm it is."""
+    budget: str | None
+    """What its size was solved from; None of a method that has one size."""
+    difference: "Paired | None"
+    """Its score minus the baseline's of the same budget, seed by seed; None without a baseline, and of one."""
+    is_baseline: bool
+    time: float | None
+    """Seconds of training over the baseline's, on machines that computed both."""
+
+
+class Methods(NamedTuple):
+    """All lines of the table."""
+
+    item: MethodTable
+    scale: str
+    protocol: "Protocol"
+    lines: list[Line]
+    planned: list[str]
+    """Why runs of the sweep cannot run yet."""
+    command: str
+    again: "Noise | None"
+    paper: Sequence[Mapping[str, Any]]
+
+
+class Noise(NamedTuple):
+    """How far the scores of equal runs differ that were computed twice."""
+
+    runs: int
+    sd: float
+    """Of one run: the standard deviation of the differences over the root of 2."""
+    largest: float
+    computed_on: tuple[str, ...]
+    """The machines of the second store."""
+
+
+def read_methods(item: MethodTable, request: Request) -> Methods:
+    """Joins the sweep to the store.
+
+    Raises:
+        InputError: If the sweep is impossible, or the baseline is no arm of it.
+    """
+    from analysis.arms import read_arms
+    from analysis.join import Commands
+    from analysis.protocol import Protocol
+    from lora_repro.config.compose import compose
+    from lora_repro.sweep.grid import load
+
+    base = [f"+sweeps={item.sweep}", f"scale={request.scale}"]
+    sweep = load(compose, [*base, *request.overrides], request.store)
+    protocol = Protocol.of(request.protocol, item.protocol)
+    commands = Commands(base, request.overrides, request.store, sweep.reported)
+    arms = read_arms(sweep.reported, request.store, item.metric, protocol, item.name, commands)
+    return Methods(
+        item=item,
+        scale=request.scale,
+        protocol=protocol,
+        lines=_lines(item, arms),
+        planned=list(dict.fromkeys(reason for _, reason in sweep.planned)),
+        command=commands.whole(),
+        again=None if request.again is None else _noise(arms, item, request.again, protocol),
+        paper=facts_of(item.name).get("rows", []) if item.paper is not None else [],
+    )
+
+
+def _lines(item: MethodTable, arms: Sequence["Cell"]) -> list[Line]:
+    baselines = {_budget(arm): arm for arm in arms if _is(arm, item.baseline)} if item.baseline else {}
+    if item.baseline and arms and not baselines:
+        raise InputError(f"{item.name}: none of the arms is its baseline {item.baseline}. Leave overrides out.")
+    found = []
+    for arm in arms:
+        budget = _budget(arm)
+        own = baselines.get(budget, list(baselines.values())[-1] if baselines else None)
+        difference = None if own is None or own is arm else _paired(arm, own)
+        time = None if own is None else _time(arm, own)
+        found.append(Line(arm, _settings(item, arm), budget, difference, own is arm, time))
+    return found
+
+
+def _budget(arm: "Cell") -> str | None:
+    assert arm.config is not None
+    given = getattr(arm.config.method, "budget", None)
+    return None if given is None else f"{given:,}" if isinstance(given, int) else str(given)
+
+
+def _is(arm: "Cell", values: Mapping[str, Any]) -> bool:
+    from analysis.cell import label, value_of
+
+    return arm.config is not None and all(
+        str(label(value_of(arm.config, key))) == str(value) for key, value in values.items()
+    )
+
+
+def _settings(item: MethodTable, arm: "Cell") -> dict[str, str]:
+    """Returns the settings that are printed: those of the method that are not at the default of its class."""
+    from analysis.arms import settings_of
+
+    assert arm.config is not None
+    method = arm.config.method
+    defaults = {f"method.{each.name}": each.default for each in fields(method)}
+    found = settings_of(arm, item.settings)
+    shown = {
+        key: value
+        for key, value in found.items()
+        if getattr(defaults.get(key), "value", defaults.get(key)) != getattr(value, "value", value) and value != "false"
+    }
+    return {key.rpartition(".")[2]: str(value) for key, value in shown.items()}
+
+
+def _paired(arm: "Cell", baseline: "Cell") -> "Paired | None":
+    """Returns the difference of two arms over their seeds; None while a run of either is missing."""
+    from analysis.stats import paired
+
+    ours, theirs = ({run.seed: run.score for run in each.runs} for each in (arm, baseline))
+    if ours.keys() != theirs.keys() or None in (*ours.values(), *theirs.values()):
+        return None
+    return paired([score - theirs[seed] for seed, score in ours.items()])  # pyright: ignore[reportOperatorIssue]
+
+
+def _time(arm: "Cell", baseline: "Cell") -> float | None:
+    """Returns how long training takes over the baseline's: the mean ratio over the machines that computed both."""
+    from statistics import fmean
+
+    ours, theirs = (_seconds(each) for each in (arm, baseline))
+    ratios = [fmean(ours[machine]) / fmean(theirs[machine]) for machine in ours.keys() & theirs.keys()]
+    return fmean(ratios) if ratios else None
+
+
+def _seconds(arm: "Cell") -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for result in arm.results:
+        provenance = result.get("provenance", {})
+        if seconds := result.get("train_seconds"):
+            machine = f"{provenance.get('device_class')}, {provenance.get('bf16')}, {provenance.get('threads')}"
+            found.setdefault(machine, []).append(seconds)
+    return found
+
+
+def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Protocol") -> Noise:
+    """Compares the scores of runs with those of the same runs in another store.
+
+    Raises:
+        InputError: If no run is in both.
+    """
+    from analysis.cell import computed_on
+    from analysis.protocol import pick
+    from analysis.runs import run_status
+    from analysis.store import opened
+
+    differences, machines = [], []
+    with opened(again) as store:
+        for arm in arms:
+            for run in arm.runs:
+                if run.score is None or run.run_id is None:
+                    continue
+                result = run_status(store, run.run_id).result
+                score = None if result is None else pick(result["metrics_by_epoch"], arm.metric, protocol)
+                if result is not None and score is not None:
+                    differences.append(score.value - run.score)
+                    machines.append(computed_on(result))
+    if not differences:
+        raise InputError(
+            f"--again {again}: it has none of the runs of {item.name}.\n"
+            "Compute some again: the sweep's command with compute.threads=2 paths.outputs=DIR"
+        )
+    sd = math.sqrt(sum(value**2 for value in differences) / len(differences) / 2)
+    return Noise(len(differences), sd, max(map(abs, differences)), tuple(dict.fromkeys(machines)))

@@ -1,0 +1,241 @@
+"""A table of methods in Markdown and JSON."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.cell import Cell, tuning_record
+from analysis.kinds.methods import Line, Methods
+from analysis.render import tuning
+from analysis.render.lines import aligned
+from analysis.render.lines import to_json as json_of
+from analysis.render.tables import DASH, Names, line_name, states_of
+from analysis.stats import CONFIDENCE, Paired, few_seeds, holm
+from analysis.verdicts import verdict_of
+
+ONE_SIZE = "own size"
+ALPHA = 1 - CONFIDENCE
+
+
+def markdown(table: Methods, names: Names) -> str:
+    """Writes title, what is compared, the lines, and what they can tell apart."""
+    parts = [[f"## {_title(table)}"], _about(table, names), _grid(table, names), _apart(table), _missing(table)]
+    verdict = [f"Verdict: {verdict_of(table.scale)}."] if table.lines else []
+    return "\n\n".join("\n".join(part) for part in [*parts, verdict, _notes(table, names)] if part)
+
+
+def to_json(table: Methods) -> str:
+    """Writes a list of objects, the paper's rows first; scores as records hold them, what is missing is null."""
+    paper = [{"source": "paper", **row} for row in table.paper]
+    return json_of([*paper, *(_record(table, line) for line in table.lines)])
+
+
+def _title(table: Methods) -> str:
+    item = table.item
+    return f"Table {item.number}: {item.title}" if item.facts else item.title
+
+
+def _record(table: Methods, line: Line) -> dict[str, Any]:
+    arm, summary, difference = line.arm, line.arm.summary, line.difference
+    return {
+        **{"source": "ours", "task": arm.task, "model": arm.model, "method": arm.place.row},
+        **{"settings": line.settings, "budget": line.budget, "trained": arm.trained, "share": _share(arm)},
+        **{"metric": arm.metric.name, "protocol": table.protocol.value, "scale": table.scale},
+        **{"seeds": [run.seed for run in arm.runs], "scores": [run.score for run in arm.runs]},
+        **{"run_ids": [run.run_id for run in arm.runs], "states": [run.state for run in arm.runs]},
+        **{"mean": summary.mean, "low": summary.low, "high": summary.high},
+        "is_baseline": line.is_baseline,
+        "difference": None if difference is None else difference._asdict(),
+        **{"time": line.time, "peak_memory_gib": _memory(arm)},
+        **{"tuning": tuning_record(arm.tuning), "command": arm.command},
+    }
+
+
+def _about(table: Methods, names: Names) -> list[str]:
+    if not table.lines:
+        return [f"Ours is planned and cannot run yet: {'; '.join(table.planned)}."] if table.planned else []
+    first, arms = table.lines[0].arm, [line.arm for line in table.lines]
+    seeds = sorted({run.seed for arm in arms for run in arm.runs if run.seed is not None})
+    where = " and ".join(dict.fromkeys(_where(arm, names) for arm in arms))
+    data = next((arm.data for arm in arms if arm.data is not None), None)
+    described = f" {first.targets.summary(data)}." if data is not None and first.targets is not None else ""
+    return [
+        f"Ours (scale={table.scale}): {first.metric.title} of {where}, {table.protocol.description}; mean [two-sided "
+        f"95 % t interval] over n seeds ({', '.join(map(str, seeds))}).{described}"
+    ]
+
+
+def _where(arm: Cell, names: Names) -> str:
+    return f"{names['models'].get(arm.model, arm.model)} on {names['tasks'].get(arm.task, arm.task)}"
+
+
+def _grid(table: Methods, names: Names) -> list[str]:
+    paper, has_baseline = table.item.paper, bool(table.item.baseline)
+    scores = [] if paper is None else [f"{_task(task, names)}, paper" for task in paper.scores]
+    budgets = [] if paper is not None else ["budget"]
+    whose = dict.fromkeys(line_name(line.arm.place, names) for line in table.lines)
+    ours = [
+        f"{next(iter(whose))}, ours" if len(whose) == 1 else "ours",
+        *(["minus LoRA", "time", "GiB"] if has_baseline else []),
+    ]
+    lines = [[*budgets, "method", "settings", "trained", "of the model", *scores, *ours]]
+    if paper is not None:
+        for method in dict.fromkeys(paper.methods.values()):
+            lines += [_paper_line(table, row, has_baseline) for row in table.paper if _method(table, row) == method]
+            own = [line for line in table.lines if line.arm.place.row == method]
+            lines += [_our_line(table, line, len(scores)) for line in own]
+        rest = [line for line in table.lines if line.arm.place.row not in paper.methods.values()]
+        return aligned([*lines, *(_our_line(table, line, len(scores)) for line in rest)])
+    for budget in dict.fromkeys(line.budget for line in table.lines):
+        group = sorted((line for line in table.lines if line.budget == budget), key=_by_score)
+        lines += [[budget or ONE_SIZE, *_our_line(table, line, 0)] for line in group]
+    return aligned(lines)
+
+
+def _by_score(line: Line) -> float:
+    mean = line.arm.summary.mean
+    best_first = -1 if line.arm.metric.higher_is_better else 1
+    return math.inf if mean is None else best_first * mean
+
+
+def _method(table: Methods, row: Mapping[str, Any]) -> str | None:
+    assert table.item.paper is not None
+    return table.item.paper.methods.get(row["method"])
+
+
+def _paper_line(table: Methods, row: Mapping[str, Any], has_baseline: bool) -> list[str]:
+    paper = table.item.paper
+    assert paper is not None
+    settings = " ".join(f"{name}={row[key]}" for key, name in paper.settings.items() if key in row)
+    scores = [str(row.get(key, "")) for key in paper.scores.values()]
+    size = row[paper.trained]
+    return [str(_method(table, row)), settings, _number(size), "", *scores, "", *([""] * 3 * has_baseline)]
+
+
+def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
+    arm = line.arm
+    settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
+    share = _share(arm)
+    size = ["" if arm.trained is None else f"{arm.trained:,}", "" if share is None else f"{100 * share:.2g} %"]
+    cells = [arm.place.row, settings, *size, *[""] * paper_scores, _score(arm)]
+    if not table.item.baseline:
+        return cells
+    memory = _memory(arm)
+    costs = ["" if line.time is None else f"{line.time:.2f}", "" if memory is None else f"{memory:.2f}"]
+    return [*cells, "the baseline" if line.is_baseline else _difference(arm, line.difference), *costs]
+
+
+def _score(arm: Cell) -> str:
+    mean, low, high, n = arm.summary
+    if arm.missing or mean is None:
+        return f"{DASH} ({states_of(arm)})"
+    interval = "" if low is None or high is None else f" [{arm.metric.format(low)}, {arm.metric.format(high)}]"
+    return f"{arm.metric.format(mean)}{interval} n={n}{tuning.chosen(arm)}"
+
+
+def _difference(arm: Cell, difference: Paired | None) -> str:
+    if difference is None:
+        return ""
+    mean, low, high = (None if value is None else _signed(arm, value) for value in difference[:3])
+    return f"{mean}" if low is None else f"{mean} [{low}, {high}]"
+
+
+def _signed(arm: Cell, value: float) -> str:
+    text = arm.metric.format(abs(value), 2)
+    return text if not float(text) else f"{'-' if value < 0 else '+'}{text}"
+
+
+def _share(arm: Cell) -> float | None:
+    """Returns the trained weights as a share of the model's own, the head apart."""
+    return None if arm.trained is None or arm.config is None else arm.trained / arm.config.arch.size()
+
+
+def _memory(arm: Cell) -> float | None:
+    found = [result["peak_memory_gib"] for result in arm.results if result.get("peak_memory_gib") is not None]
+    return statistics.fmean(found) if found else None
+
+
+def _number(value: int) -> str:
+    return f"{value / 1e6:,.1f}M" if value >= 100_000 else f"{value:,}"
+
+
+def _task(name: str, names: Names) -> str:
+    return names["tasks"].get(name, name)
+
+
+def _apart(table: Methods) -> list[str]:
+    """Says how small a difference the table can tell from noise, and which differences it tells."""
+    arms = [line.arm for line in table.lines if line.arm.n > 1 and not line.arm.missing]
+    if not arms:
+        return []
+    metric, words = arms[0].metric, []
+    sd = math.sqrt(
+        statistics.fmean(statistics.variance([r.score for r in arm.runs if r.score is not None]) for arm in arms)
+    )
+    words.append(
+        f"Noise of seeds: the scores of one arm have a standard deviation of {metric.format(sd, 2)} over its seeds."
+    )
+    if table.again is not None:
+        noise = table.again
+        words.append(
+            f"Noise of a rerun: {noise.runs} of these runs were computed again ({'; '.join(noise.computed_on)}); one "
+            f"run's score has a standard deviation of {metric.format(noise.sd, 2)}, the largest difference is "
+            f"{metric.format(noise.largest, 2)}."
+        )
+    tested = [(line, line.difference.p) for line in table.lines if line.difference and line.difference.p is not None]
+    if tested:
+        halves = [(line.difference.high or 0) - line.difference.mean for line, _ in tested if line.difference]
+        named = [_name(line) for (line, _), beyond in zip(tested, holm([p for _, p in tested]), strict=True) if beyond]
+        words.append(
+            "What it tells apart: half of the intervals of a difference reach less than "
+            f"{metric.format(statistics.median(halves), 2)} to each side. Of {len(tested)} differences to the baseline "
+            f"{sum(p < ALPHA for _, p in tested)} exclude 0 one by one, and {len(named)} when all are tested together "
+            f"(Holm, {100 * ALPHA:.0f} %){f': {_joined(named)}' if named else ''}."
+        )
+    return words
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "; ".join(names)
+
+
+def _name(line: Line) -> str:
+    settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
+    at = "" if line.budget is None else f" at {line.budget}"
+    return f"{line.arm.place.row} {settings}".rstrip() + at
+
+
+def _missing(table: Methods) -> list[str]:
+    missing = [run for line in table.lines for run in line.arm.missing]
+    if not missing:
+        return []
+    total = sum(len(line.arm.runs) for line in table.lines)
+    return [f"Missing: {len(missing)} of {total} runs. Compute them: `{table.command}`"]
+
+
+def _notes(table: Methods, names: Names) -> list[str]:
+    arms = [line.arm for line in table.lines]
+    notes = list(table.item.notes)
+    if table.lines:
+        notes.append(
+            "trained: weights that the method trains, the head not counted; of the model: their share in its weights."
+        )
+    if table.item.baseline:
+        at = f"{table.item.baseline['method.name']} {table.item.baseline['method.targets']}"
+        notes.append(
+            f"minus LoRA: the difference to {at} at the same budget, taken seed by seed; of methods with {ONE_SIZE}, "
+            "to that of the last budget. time: seconds of training over the baseline's, on the machines that computed "
+            "both. GiB: the process's peak."
+        )
+    notes += tuning.sentences([(_name(line), line.arm) for line in table.lines])
+    notes += few_seeds(arm.n for arm in arms if not arm.missing)
+    if any(arm.missing for arm in arms):
+        notes.append(f"{DASH}: a line has a number once all its seeds are finished (finished/expected).")
+    printed = dict.fromkeys(name for arm in arms for name in (arm.model, arm.task))
+    notes += [names["footnotes"][name] for name in printed if name in names["footnotes"]]
+    if commits := list(dict.fromkeys(commit for arm in arms for commit in arm.commits)):
+        notes.append(f"Our runs were computed at commit {', '.join(commits)}.")
+    if machines := list(dict.fromkeys(machine for arm in arms for machine in arm.computed_on)):
+        notes.append(f"Computed on {'; '.join(machines)}.")
+    return ["Notes:", *(f"- {note}" for note in notes)] if notes else []
