@@ -10,7 +10,7 @@ from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
 from lora_repro.methods.lora.with_prefix import LoRAPrefixEmbedConfig, LoRAPrefixLayerConfig
 from lora_repro.methods.peft import PeftConfig
-from lora_repro.methods.prefixes.config import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
+from lora_repro.methods.prefixes.config import LlamaAdapterConfig, PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
 from lora_repro.methods.unfreeze import BitFitConfig, FTTop2Config, FullConfig, HeadOnlyConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
@@ -25,6 +25,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "adapter_d": AdapterDConfig,
     "prefix_embed": PrefixEmbedConfig,
     "prefix_layer": PrefixLayerConfig,
+    "llama_adapter": LlamaAdapterConfig,
     "lora_prefix_embed": LoRAPrefixEmbedConfig,
     "lora_prefix_layer": LoRAPrefixLayerConfig,
     "peft": PeftConfig,
@@ -63,6 +64,7 @@ __all__ = [
     "FTTop2Config",
     "FullConfig",
     "HeadOnlyConfig",
+    "LlamaAdapterConfig",
     "LoRAConfig",
     "LoRAPrefixEmbedConfig",
     "LoRAPrefixLayerConfig",

@@ -112,6 +112,7 @@ GOLDEN_DEFAULTS = {
 
 
 for _name in ("PrefixLayerConfig", "LoRAPrefixLayerConfig"):
+    GOLDEN_DEFAULTS |= {"LlamaAdapterConfig.top_layers": None, "LlamaAdapterConfig.init_std": 1.0}
     GOLDEN_DEFAULTS |= {f"{_name}.form": "activations", f"{_name}.shift_positions": True}
 
 

@@ -140,6 +140,20 @@ ASKED_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama")
 """Models that ask an interface of transformers for their attention, where keys and values can be put before theirs."""
 
 
+def refuse_other_attention(key: str, arch: Arch) -> None:
+    """Refuses models whose attention takes no keys without a position.
+
+    Raises:
+        InputError: With those that do.
+    """
+    if arch.model_type not in ASKED_ATTENTION:
+        raise InputError(
+            f"{key} needs attention in which keys may have no position, and {arch.model_type} has none here.\n"
+            f"Choose another method (method=prefix_layer method.form=activations), or one of the models "
+            f"{', '.join(ASKED_ATTENTION)}."
+        )
+
+
 @dataclass
 class PrefixLayerConfig(PrefixConfig):
     """Vectors of the tokens are trained in every layer.
@@ -184,11 +198,7 @@ class PrefixLayerConfig(PrefixConfig):
                 f"method.l_i: form=key_value has tokens before the input alone (given: {self.l_i}).\n"
                 "Leave them out: method.l_i=0"
             )
-        if arch.model_type not in ASKED_ATTENTION:
-            raise InputError(
-                f"method.form: key_value needs attention in which keys may have no position, and {arch.model_type} "
-                f"has none here.\nModels that have: {', '.join(ASKED_ATTENTION)}. Or take method.form=activations"
-            )
+        refuse_other_attention("method.form: key_value", arch)
 
     def vectors(self, arch: Arch) -> dict[str, int]:
         """Counts d (l_p + l_i) weights a block; keys and values have the widths of W_k and W_v, grouped or not."""
@@ -229,3 +239,79 @@ class PrefixLayerConfig(PrefixConfig):
         if self.init is Start.words:
             return Prefix(None, states_of(body, arch, words))
         return Prefix(None, [self.drawn(seed, f"prefix.layers.{i}", arch.d_model) for i in range(arch.num_layers)])
+
+
+@dataclass
+class LlamaAdapterConfig(SizedConfig):
+    """Prompts of l_p tokens beside the input of upper layers, behind gates that start at zero (Zhang et al. 2023).
+
+    A layer's attention returns softmax(Q K^T) V of the input, as ever, plus g softmax(Q K_p^T) V_p of its prompt, which
+    W_o reads together. So the model starts unchanged. There is one gate a layer, as in PEFT.
+    """
+
+    size_key: ClassVar[str] = "l_p"
+    why_not_merged: ClassVar[str | None] = "its prompts are inputs, not weights"
+
+    l_p: int = MISSING
+    """Tokens of each prompt."""
+    top_layers: int | None = None
+    """The number of layers, from the top, that have one (null: all). The authors take 30 of 32."""
+    init_std: float = 1.0
+    """The prompts start from N(0, init_std^2), as in the authors' code."""
+
+    @property
+    def label(self) -> str:
+        """For example `llama_adapter-p10`, `llama_adapter-p10-top4`."""
+        top = "" if self.top_layers is None else f"-top{self.top_layers}"
+        return f"{self.name}-p{self.l_p}{top}"
+
+    @property
+    def can_be_compiled(self) -> bool:
+        """Tells that attention with prompts is not compiled."""
+        return False
+
+    def largest(self, arch: Arch) -> int:
+        """Returns the longest input: prompts take no positions, and more than that would not be one."""
+        return arch.max_length
+
+    def check(self, arch: Arch) -> None:
+        """Refuses prompts and layers that do not exist, and models whose attention is computed by themselves."""
+        refuse_outside("l_p", self.l_p, 1, self.largest(arch), "the longest input")
+        if self.top_layers is not None:
+            refuse_outside("top_layers", self.top_layers, 1, arch.num_layers, "all layers")
+        if not (math.isfinite(self.init_std) and self.init_std > 0):
+            raise InputError(f"method.init_std: must be a finite number above 0 (given: {self.init_std}).")
+        refuse_other_attention(f"method={self.name}", arch)
+
+    def layers(self, arch: Arch) -> range:
+        """Returns the layers that have a prompt."""
+        top = arch.num_layers if self.top_layers is None else self.top_layers
+        return range(arch.num_layers - top, arch.num_layers)
+
+    def count(self, arch: Arch) -> Count:
+        """Counts l_p d weights and a gate for each layer."""
+        by_module = {f"layers.{layer}.prompt": self.l_p * arch.d_model + 1 for layer in self.layers(arch)}
+        added = sum(by_module.values())
+        return Count(added, arch.head_size, arch.size() + added, by_module)
+
+    def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
+        """Draws the prompts and lets the layers read them."""
+        import torch
+
+        from lora_repro.methods.prefixes import llama_adapter
+
+        shape = (self.l_p, arch.d_model)
+        names = {layer: f"llama_adapter.{layer}.prompt" for layer in self.layers(arch)}
+        drawn = {layer: draw.normal(seed, name, shape, self.init_std) for layer, name in names.items()}
+        llama_adapter.attach(model, arch, {layer: torch.from_numpy(prompt) for layer, prompt in drawn.items()})
+
+    def has_no_gradient_at_first(self, parameter: str) -> bool:
+        """Tells that a prompt has none while its gate is closed."""
+        return parameter.startswith("llama_adapter.") and parameter.endswith(".prompt")
+
+    def flags(self, model: "nn.Module") -> dict[str, bool]:
+        """Returns `b_zero`: a gate is still at zero, so its prompt does nothing."""
+        gates = [
+            p for name, p in model.named_parameters() if name.startswith("llama_adapter.") and name.endswith("gate")
+        ]
+        return {"b_zero": any(not gate.any() for gate in gates)}
