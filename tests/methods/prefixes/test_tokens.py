@@ -1,4 +1,10 @@
-"""Tokens around the input, against the untouched model of transformers that is given the whole row, one by one."""
+"""Tokens around the input, against the untouched model of transformers that is given the whole row, one by one.
+
+People were hurt by padding between prefix and input (huggingface/peft issues 54 and 1093), by positions in generation
+(peft pull request 222), by texts that differ with the cache (peft issue 869), by a head that read the first prefix
+token (THUDM/P-tuning-v2 issues 15 and 18), and by masks and heads of keys without the prefix (zai-org/ChatGLM3 issue
+359).
+"""
 
 from typing import Any
 
