@@ -92,7 +92,7 @@ def put_behind(model: nn.Module, arch: Arch, layer: int, place: str, reads: Read
     name = blocks(arch)[layer]
     block = model.get_submodule(name)
     if reads is Reads.output:
-        ends = {place: projections(arch, place)[layer].removeprefix(f"{name}.") for place in PROJECTIONS}
+        ends = {each: projections(arch, each)[layer].removeprefix(f"{name}.") for each in PROJECTIONS}
         _separate_dropouts(block, ends.values())
         output = _output(block, place, ends[place])
         block.set_submodule(output, WithAdapter(block.get_submodule(output), adapter))
