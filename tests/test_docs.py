@@ -138,7 +138,7 @@ def refuse_what_does_not_exist(name: str, options: Any, more: list[str]) -> None
     if name in ("table", "figure") and number is not None:
         item, request = request_of(name, number, options)
         sweep = getattr(item, "sweep", None)
-        assert not sweep or load(compose, [f"+sweeps={sweep}", f"scale={request.scale}", *request.overrides]).jobs
+        assert not sweep or load(compose, [f"+sweeps={sweep}", f"scale={request.scale}", *request.overrides]).to_compute
     elif name in ("table", "plan", "status", "doctor") and options.overrides:
         scale = [f"scale={options.scale}"] if options.scale is not None else []
         assert load(compose, [*options.overrides, *scale]).jobs
