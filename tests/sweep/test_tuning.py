@@ -1,6 +1,7 @@
 """Tuning: which value is chosen, how a grid grows, what runs first, and what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def test_nothing_is_chosen_while_a_run_is_missing() -> None:
 
 
 def test_a_value_at_which_a_run_diverged_is_never_chosen_and_bounds_the_grid() -> None:
+    """Searches elsewhere keep a first trial that is nan as their best (autokeras issue 1758, keras-tuner issue 656)."""
+    first = tuning({1e-3: None, 3e-3: 0.8, 1e-2: 0.7})
+    assert (first.chosen, first.at_edge) == (3e-3, False)
     found = tuning({1e-3: 0.7, 3e-3: 0.8, 1e-2: None})
     assert (found.chosen, found.at_edge, found.runs) == (3e-3, False, 6)
     assert found.neighbours == [0.7]
@@ -71,6 +75,7 @@ def test_a_value_at_which_a_run_diverged_is_never_chosen_and_bounds_the_grid() -
 
 
 def test_the_smaller_of_two_equal_values_is_chosen_and_a_loss_is_better_when_lower() -> None:
+    """Searches elsewhere take the worst value of a metric that goes the other way (setfit 100, simple_spearmint 9)."""
     assert tuning({1e-3: 0.5, 3e-3: 0.8, 1e-2: 0.8}).chosen == 3e-3
     assert tuning({1e-3: 0.5, 3e-3: 0.2, 1e-2: 0.8}, LOSS).chosen == 3e-3
 
@@ -216,6 +221,17 @@ def test_a_sweep_tunes_grows_its_grid_and_then_computes_the_reported_runs(tmp_pa
     assert reported == [(0, 1e-2), (1, 1e-2)]
     again = Computer(tmp_path, compute.score)
     assert run(tmp_path, again) == 0 and not again.computed
+
+
+def test_a_tuning_run_that_is_removed_is_computed_again_and_nothing_else(tmp_path: Path) -> None:
+    """A grid that was finished once does not look for what is missing elsewhere (wandb issue 1787)."""
+    compute = Computer(tmp_path, {1e-3: 0.5, 3e-3: 0.6, 1e-2: 0.4}.get)
+    assert run(tmp_path, compute) == 0
+    gone = sweep(tmp_path).tuning_jobs[0]
+    shutil.rmtree(tmp_path / "runs" / gone.run_id)
+    again = Computer(tmp_path, compute.score)
+    assert run(tmp_path, again) == 0
+    assert again.computed == [(gone.resolved.run.seed, gone.resolved.run.train.learning_rate)]
 
 
 def test_a_rate_that_diverges_in_tuning_is_no_failure_of_the_sweep(tmp_path: Path) -> None:
