@@ -58,7 +58,8 @@ class PrefixConfig(SizedConfig):
         return arch.max_length - 1 - self.l_i
 
     def check(self, arch: Arch) -> None:
-        """Refuses numbers of tokens for which there is no room, none at all, and models that pool inside."""
+        """Refuses numbers of tokens for which there is no room, none at all, and models that cannot take them."""
+        arch.select(["embed"])
         refuse_outside("l_i", self.l_i, 0, arch.max_length - 1, "which leaves a token of input")
         refuse_outside("l_p", self.l_p, 0, self.largest(arch), "which leaves a token of input")
         if self.l_p + self.l_i == 0:

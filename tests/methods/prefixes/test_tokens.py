@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.architectures import ENCODERS, MODELS
 from helpers.prefixes import batch, blocks_of, embedded, examples, head_of, pair
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_repro.methods import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
 from lora_repro.methods.prefixes.config import Start
@@ -63,6 +63,21 @@ def test_outputs_and_gradients_are_those_of_the_whole_row_alone(name: str, model
             for index, (mine, other) in enumerate(zip(*gradients, strict=True)):
                 assert mine.any() == (index >= unread)  # behind a decoder's input only the last block's are read
                 assert torch.allclose(mine, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("model", ["bert", "deberta-positions"])
+def test_the_second_sentence_stays_the_second(model: str) -> None:
+    ours, theirs, _ = pair(model, method("prefix_embed", 4, 2))
+    for side in SIDES:
+        ids, mask = batch(side)
+        types = torch.randint(0, 2, ids.shape, generator=torch.Generator().manual_seed(2))
+        found, rows = ours(input_ids=ids, attention_mask=mask, token_type_ids=types).logits, []
+        for row, kinds in zip(examples(ids, mask), examples(types, mask), strict=True):
+            front, behind = ours.prefix.embed[None, :4], ours.prefix.embed[None, 4:]
+            whole = torch.cat([front, theirs.get_input_embeddings()(row), behind], 1)
+            given = {"token_type_ids": nn.functional.pad(kinds, (4, 2)), "attention_mask": torch.ones(whole.shape[:2])}
+            rows.append(head_of(theirs, theirs.base_model(inputs_embeds=whole, **given).last_hidden_state, 4))
+        assert torch.allclose(found, torch.cat(rows), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", KINDS)
