@@ -82,8 +82,10 @@ def test_bytes_are_the_estimates(capsys: Captured) -> None:
     held = estimate(Case(LoRAConfig("lora", ["q"], r, 1.0, 0.0), arch_of(config, 2), config, batch))
     assert entries["lora"]["bytes"] == {**held._asdict(), "training": held.training, "on_cpu": held.on_cpu}
     assert held.step is not None and held.training == held.weights + held.optimizer + held.step
-    counted = next(entry for name, entry in entries.items() if name.startswith(("prefix", "adapter", "lora_prefix")))
-    assert counted["bytes"]["activations"] is None and counted["bytes"]["gradients"] > 0
+    others = [
+        entry["bytes"] for name, entry in entries.items() if name.startswith(("prefix", "adapter", "lora_prefix"))
+    ]
+    assert others and all(held["activations"] > 0 and held["gradients"] > 0 for held in others)
 
 
 def test_without_memory_no_bytes_are_shown(capsys: Captured) -> None:
@@ -91,7 +93,7 @@ def test_without_memory_no_bytes_are_shown(capsys: Captured) -> None:
     code, out, _ = call(capsys, "budget", "--model", "tiny_bert", "--budget", "0.5K", "--targets", "q")
     assert code == 0 and "activations" not in out and "--memory adds what training takes" in out
     code, out, _ = call(capsys, "budget", "--model", "tiny_bert", "--budget", "0.5K", "--targets", "q", "--memory")
-    assert code == 0 and "| activations |" in out and "unknown" in out
+    assert code == 0 and "| activations |" in out and "unknown" not in out
 
 
 def test_the_table_names_what_is_near_and_what_is_unequal(capsys: Captured) -> None:
