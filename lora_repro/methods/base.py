@@ -69,6 +69,8 @@ class MethodConfig:
 
         `attach` does that around the forward pass of `model.base_model`: it extends embeddings, mask and positions, and
         cuts the added positions off the last hidden states, which are all that heads and output layers read.
+        `lora_repro.models.input_lengths` tells it where an input ends and a text begins, and it tells
+        `lora_repro.models.pooling.reading_at` where the head reads.
         """
         return 0
 
