@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.costs.trace import Trace, build, trace
@@ -116,7 +117,11 @@ def estimate(case: Case) -> Memory:
     found = None
     weights, checkpoint = trained + frozen * (count.total - count.trainable), trained
     if method.is_trainable():
-        found = _extrapolated(case)
+        try:
+            found = _extrapolated(case)
+        except (DataDependentOutputException, DynamicOutputShapeException):  # of PEFT, by values that are not there
+            found = None
+    if found is not None:
         weights, checkpoint = found.step.weights, found.checkpoint
     return Memory(
         weights=weights,

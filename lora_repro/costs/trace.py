@@ -47,17 +47,27 @@ def build(assemble: Callable[[], nn.Module]) -> nn.Module:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode, draw.only_shapes():
         model = assemble()
-        made: dict[int, Any] = {}  # tied weights stay tied
-        for module in model.modules():
-            for group in (module._parameters, module._buffers):
-                for name, tensor in group.items():
-                    if tensor is not None and not isinstance(tensor.data, FakeTensor):
-                        group[name] = made.setdefault(id(tensor), _like(tensor))
+        replace_tensors(model, "cpu", lambda tensor: not isinstance(tensor.data, FakeTensor))
     return model
 
 
-def _like(tensor: Tensor) -> Tensor:
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+def is_without_data(model: nn.Module) -> bool:
+    """Tells whether a model is being built by `build`."""
+    return any(isinstance(parameter.data, FakeTensor) for parameter in model.parameters())
+
+
+def replace_tensors(model: nn.Module, device: str, which: Callable[[Tensor], bool] = lambda _: True) -> None:
+    """Replaces parameters and buffers by empty ones of their shapes, in place. Tied ones stay tied."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for group in (module._parameters, module._buffers):
+            for name, tensor in group.items():
+                if tensor is not None and which(tensor):
+                    group[name] = made.setdefault(id(tensor), _like(tensor, device))
+
+
+def _like(tensor: Tensor, device: str) -> Tensor:
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 

@@ -31,6 +31,7 @@ from lora_repro.methods import (
     HeadOnlyConfig,
     LoRAConfig,
     MethodConfig,
+    PeftConfig,
     PrefixEmbedConfig,
     PrefixLayerConfig,
 )
@@ -422,3 +423,17 @@ def test_the_peak_of_a_process_is_estimated_within_a_tenth(method: str) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert 0.9 <= found["estimate"] / found["peak"] <= 1.1, found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what PEFT says of layers
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("LORA", {"r": 4}), ("LORA", {"r": 4, "use_dora": True}), ("FOURIERFT", {"n_frequency": 20}), ("IA3", None)],
+)
+def test_a_tuner_of_peft_is_estimated_like_a_method_of_ours(kind: str, given: dict[str, int] | None) -> None:
+    config, arch = tiny("bert")
+    theirs = estimate(Case(PeftConfig("peft", None, kind, given, ["q", "v"]), arch, config, BATCH))
+    ours = estimate(Case(LoRAConfig("lora", ["q", "v"], 4, 8.0, 0.0), arch, config, BATCH))
+    assert theirs.step is not None and ours.step is not None and 0.8 < theirs.step / ours.step < 1.6
+    if given == {"r": 4}:
+        assert (theirs.weights, theirs.checkpoint) == (ours.weights, ours.checkpoint)

@@ -4,9 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
 from lora_repro.methods.peft import declared
 from lora_repro.methods.peft.config import NOT_HERE
+from lora_repro.store.record import Record
+from lora_repro.training.job import run_job
 
 TARGETS = "method.targets=[q,v]"
 CASES: dict[str, list[list[str]]] = {
@@ -62,3 +67,12 @@ def overrides(kind: str, family: str, given: Sequence[str] | None = None) -> lis
     """Returns what composes a run of a type on a tiny model."""
     given = CASES.get(kind, [[TARGETS]])[0] if given is None else given
     return [f"model={family}", f"preset@train={family}", "method=peft", f"method.peft_type={kind}", *given]
+
+
+def computed(cfg: DictConfig) -> tuple[Record, dict[str, Any]]:
+    """Computes a run, and returns its record and result."""
+    run_job(cfg)
+    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    result = record.read().result
+    assert result is not None
+    return record, result

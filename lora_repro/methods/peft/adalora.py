@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lora_repro.methods.peft.attach import NAME, owner_of
+from lora_repro.methods.peft.tuner import NAME, owner_of
 
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """The allocator's tables of tensors by parameter."""

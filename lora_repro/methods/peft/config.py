@@ -46,6 +46,8 @@ NOT_HERE = {
     "SHADOW": "it runs a second model beside the first",
     "ADAPTION_PROMPT": "its file names tensors by layers that it replaces whole: method=llama_adapter is this method",
     "LILY": "its router averages over a batch, so that the score of an example would depend on its neighbours",
+    "P_TUNING": "its file keeps what its encoder says and not the encoder, so that no run could go on from it",
+    "PREFIX_TUNING": "method=prefix_layer method.form=key_value is this method, with masks and padding",
     "FROD": "its file holds tables that are no tensors of the model",
     "SHIRA": "its file holds indices that are no tensors of the model",
 }
@@ -65,6 +67,7 @@ REFUSED = {
     "target_parameters": "it adapts parameters and not layers",
     "trainable_token_indices": "it trains rows of the embedding too: method.peft_type=TRAINABLE_TOKENS does",
     "use_asa": "its scores are in no checkpoint",
+    "tokenizer_name_or_path": "it is for a start from a text",
     "prompt_tuning_init_text": "it needs the tokenizer of a repository; a random start needs none",
     "runtime_offload_base_weight": "the frozen weights are checked, and stay where they are",
 }
@@ -136,6 +139,12 @@ class PeftConfig(SizedConfig):
         """The keys of the tuner's configuration that are given."""
         return self.config if isinstance(self.config, dict) else {}
 
+    def without_start(self) -> "PeftConfig":
+        """Returns the method with LoRA's own start, where another is given: they differ in values alone."""
+        if self.keys.get("init_lora_weights") in (None, True, False):
+            return self
+        return replace(self, config={**self.keys, "init_lora_weights": True})
+
     @property
     def scope(self) -> list[str]:
         """The adapted matrices, where they are named."""
@@ -153,6 +162,11 @@ class PeftConfig(SizedConfig):
         """The virtual tokens of a tuner that has some."""
         given = self.keys.get("num_virtual_tokens")
         return given if type(given) is int and given > 0 else 0
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it trains virtual tokens, and changes no layer."""
+        return declared.tuners()[self.peft_type].is_prompt
 
     def given(self, key: str) -> Any:
         """Returns a key's value: the one that is given, else PEFT's default where that is a plain value."""
@@ -222,7 +236,7 @@ class PeftConfig(SizedConfig):
                 "method.config.target_modules: all-linear means other layers in each class of transformers.\n"
                 "Name them: method.targets=[q,k,v,o,up,down]"
             )
-        if declared.tuners()[self.peft_type].is_prompt and not self.added_tokens:
+        if self.is_prompt and not self.added_tokens:
             raise InputError(
                 f"method.config.num_virtual_tokens: {self.peft_type} needs a number of tokens, 1 or more (given: "
                 f"{self.keys.get('num_virtual_tokens')}).\nExample: 'method.config={{num_virtual_tokens:8}}'"
@@ -271,21 +285,23 @@ class PeftConfig(SizedConfig):
 
     def count(self, arch: Arch) -> Count:
         """Counts what PEFT trains on a model that has these shapes and no data: this imports torch and PEFT."""
-        from lora_repro.methods.peft.skeleton import attached_to_skeleton
+        from lora_repro.methods.peft import prompts, skeleton
 
-        return attached_to_skeleton(self, arch).counted
+        if self.is_prompt:
+            return prompts.count(self, arch)
+        return skeleton.attached_to_skeleton(self, arch).counted
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Lets PEFT put its tuner on the model."""
-        from lora_repro.methods.peft.attach import attach
+        from lora_repro.methods.peft import prompts, tuner
 
-        attach(self, model, arch, seed)
+        (prompts if self.is_prompt else tuner).attach(self, model, arch, seed)
 
     def in_fp32(self, model: "nn.Module") -> "list[nn.Module]":
         """Returns what the tuner has added: what it keeps frozen stays in fp32 beside what it trains."""
-        from lora_repro.methods.peft.attach import added_modules
+        from lora_repro.methods.peft import tuner
 
-        return added_modules(model)
+        return tuner.added_modules(model)
 
     def has_no_gradient_at_first(self, parameter: str) -> bool:
         """Tells it of every parameter: which of a tuner's factors stands beside a zero is PEFT's to know."""
@@ -325,9 +341,12 @@ class PeftConfig(SizedConfig):
 
     def file_names(self, model: "nn.Module", arch: Arch) -> dict[str, str]:
         """Returns PEFT's names of what it saves, and of the head."""
-        from lora_repro.methods.peft.attach import file_names
+        from lora_repro.methods.peft import prompts, tuner
 
-        return file_names(model, arch)
+        if self.is_prompt:
+            heads = [name for name in arch.parameters if arch.is_head(name)]
+            return {prompts.PARAMETER: prompts.KEY} | {name: prompts.HEAD_PREFIX + name for name in heads}
+        return tuner.file_names(model, arch)
 
     def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
         """Writes PEFT's layout."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods.peft.config import PeftConfig
+from lora_repro.methods.peft.prompts import prompt_config
 from lora_repro.methods.peft.skeleton import attached_to_skeleton
 from lora_repro.models.arch import Arch
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
@@ -34,12 +35,15 @@ def settings(method: PeftConfig, arch: Arch, base: str | None) -> dict[str, Any]
         arch: Shapes of the model.
         base: The base as the hub names it; never a path.
     """
-    attached = attached_to_skeleton(method, arch)
-    found = {key: _plain(value) for key, value in attached.config.to_dict().items()}
+    if method.is_prompt:
+        config, modules = prompt_config(method, arch), []
+    else:
+        _, config, modules, _ = attached_to_skeleton(method, arch)
+    found = {key: _plain(value) for key, value in config.to_dict().items()}
     if "init_lora_weights" in method.keys:
         found["init_lora_weights"] = method.keys["init_lora_weights"]  # which counting leaves out
     if "target_modules" in found:
-        found["target_modules"] = sorted(attached.modules)
+        found["target_modules"] = sorted(modules)
     if "layers_to_transform" in found:
         found["layers_to_transform"] = method.layers if method.layers is not None else found["layers_to_transform"]
     found |= {"task_type": "SEQ_CLS" if arch.head_modules else "CAUSAL_LM", "inference_mode": True}

@@ -1,18 +1,18 @@
 """A model that has an architecture's layers and no data, on which PEFT's tuners are counted."""
 
 import warnings
-from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count
-from lora_repro.methods.peft.attach import NAME, build, owner_of
 from lora_repro.methods.peft.config import PeftConfig
+from lora_repro.methods.peft.tuner import NAME, build, owner_of
 from lora_repro.models.arch import Arch
 
 
@@ -24,6 +24,8 @@ class Attached(NamedTuple):
     """PEFT's configuration, as the tuner has completed it."""
     modules: list[str]
     """The modules that it adapts."""
+    device: str
+    """Where it can be built without a model's weights: meta, or cpu if it looks at values that it has drawn."""
 
 
 def attached_to_skeleton(method: PeftConfig, arch: Arch) -> Attached:
@@ -44,14 +46,17 @@ _known: dict[tuple[Any, ...], Attached] = {}
 
 
 def _attached(method: PeftConfig, arch: Arch) -> Attached:
-    if method.keys.get("init_lora_weights") not in (None, True, False):
-        method = replace(method, config={**method.keys, "init_lora_weights": True})  # starts differ in values alone
+    method = method.without_start()
+    device = "meta"
     try:
-        model = _built(method, arch, "meta")
+        model = _built(method, arch, device)
     except InputError as error:
         if not isinstance(error.__cause__, RuntimeError):
             raise
-        model = _built(method, arch, "cpu")  # some tuners look at values that they have drawn
+        model = None
+    if model is None or _has_plain_tensors(model):
+        device = "cpu"
+        model = _built(method, arch, device)
     by_module: dict[str, int] = {}
     sites = {site.module: site.name for site in arch.sites if site.part is None}
     for name, parameter in model.named_parameters():
@@ -61,7 +66,21 @@ def _attached(method: PeftConfig, arch: Arch) -> Attached:
     total = sum(parameter.numel() for parameter in model.parameters()) + arch.head_size
     owner = owner_of(model)
     modules = list(getattr(owner.base_model, "targeted_module_names", []))
-    return Attached(Count(sum(by_module.values()), arch.head_size, total, by_module), owner.peft_config[NAME], modules)
+    count = Count(sum(by_module.values()), arch.head_size, total, by_module)
+    return Attached(count, owner.peft_config[NAME], modules, device)
+
+
+def _has_plain_tensors(model: nn.Module) -> bool:
+    """Tells whether a layer of the tuner keeps tensors that are neither parameters nor buffers."""
+    own = {"_parameters", "_buffers"}
+    return any(
+        isinstance(each, torch.Tensor)
+        for layer in model.modules()
+        if isinstance(layer, BaseTunerLayer)
+        for name, value in vars(layer).items()
+        if name not in own
+        for each in (value.values() if isinstance(value, dict) else [value])
+    )
 
 
 def _built(method: PeftConfig, arch: Arch, device: str) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import nn
 from lora_repro.config.resolve import resolve
 from lora_repro.methods import PeftConfig
 from lora_repro.methods.peft import declared
-from lora_repro.methods.peft.attach import NAME, owner_of, peft_config
+from lora_repro.methods.peft.tuner import NAME, owner_of, peft_config
 from lora_repro.models.load import load_model
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.train import build

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from helpers.peft_tuners import CASES, EACH, TARGETS, TYPES, overrides
+from helpers.peft_tuners import CASES, EACH, TARGETS, TYPES, computed, overrides
 from omegaconf import DictConfig
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -22,7 +22,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
 from lora_repro.methods import PeftConfig
 from lora_repro.methods.peft import declared
-from lora_repro.methods.peft.attach import owner_of
+from lora_repro.methods.peft.tuner import owner_of
 from lora_repro.store.record import Record
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.job import run_job
@@ -35,14 +35,6 @@ pytestmark = [
 
 CPU = torch.device("cpu")
 RATE = "train.learning_rate=0.02"
-
-
-def computed(cfg: DictConfig) -> tuple[Record, dict[str, Any]]:
-    run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
-    result = record.read().result
-    assert result is not None
-    return record, result
 
 
 def peft(tiny: Compose, kind: str, *more: str) -> DictConfig:

@@ -14,8 +14,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import PeftType
 from peft.utils.save_and_load import get_peft_model_state_dict
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from lora_repro import draw
+from lora_repro.costs.trace import is_without_data, replace_tensors
 from lora_repro.errors import InputError
 from lora_repro.methods.peft.config import PeftConfig
 from lora_repro.models.arch import Arch
@@ -41,6 +43,9 @@ def attach(method: PeftConfig, model: nn.Module, arch: Arch, seed: int) -> None:
     Raises:
         InputError: If PEFT refuses.
     """
+    if is_without_data(model):
+        _attach_without_data(method, model, arch)
+        return
     frozen = {parameter: parameter.data for parameter in model.parameters()}
     for parameter, shared in frozen.items():
         parameter.data = shared.clone()
@@ -53,6 +58,20 @@ def attach(method: PeftConfig, model: nn.Module, arch: Arch, seed: int) -> None:
     for parameter, shared in frozen.items():
         if parameter.data.equal(shared):
             parameter.data = shared
+
+
+def _attach_without_data(method: PeftConfig, model: nn.Module, arch: Arch) -> None:
+    """Attaches to a model whose memory is estimated, with tensors that PEFT can work on in the place of its own."""
+    from lora_repro.methods.peft.skeleton import attached_to_skeleton
+
+    with _plain(model, arch):
+        with unset_fake_temporarily(), warnings.catch_warnings():
+            device = attached_to_skeleton(method, arch).device
+            warnings.simplefilter("ignore")
+            replace_tensors(model, device)
+            with torch.device(device):
+                build(method.without_start(), model, arch)
+        replace_tensors(model, "cpu")
 
 
 def build(method: PeftConfig, model: nn.Module, arch: Arch) -> None:
@@ -121,15 +140,14 @@ def file_names(model: nn.Module, arch: Arch) -> dict[str, str]:
     pattern = getattr(owner.peft_config[NAME], "rank_pattern", None)
     owner.peft_config[NAME].rank_pattern = None  # AdaLoRA's, by which it would cut what it saves
     try:
-        saved = get_peft_model_state_dict(owner, adapter_name=NAME, save_embedding_layers=False)
+        state = owner.state_dict(keep_vars=True)
+        saved = get_peft_model_state_dict(owner, state, NAME, save_embedding_layers=False)
     finally:
         owner.peft_config[NAME].rank_pattern = pattern
-    places: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        places.setdefault((tensor.data_ptr(), tensor.shape), name)
+    places = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     names = {name: PEFT_PREFIX + name for name in arch.parameters if arch.is_head(name)}
     for key, tensor in sorted(saved.items(), key=lambda item: len(item[0])):  # of one tensor PEFT's shortest name
-        name = places.get((tensor.data_ptr(), tensor.shape))
+        name = places.get(id(tensor))
         if name is None:
             raise InputError(f"method=peft: PEFT saves {key}, which is no tensor of the model.\nGive another type.")
         names.setdefault(name, key)

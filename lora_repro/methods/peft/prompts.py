@@ -1,0 +1,79 @@
+"""PEFT's prompt tuning: trained embeddings of virtual tokens in front of the input, around a model's own forward pass.
+
+PEFT does it in the forward pass of a model of its own. Here hooks of the base model do the same, so that the heads, the
+objectives and generation are those of every method.
+"""
+
+from typing import Any
+
+import torch
+from peft import PromptEmbedding, PromptTuningConfig
+from torch import Tensor, nn
+
+from lora_repro import draw
+from lora_repro.methods.base import Count
+from lora_repro.methods.peft.config import PeftConfig
+from lora_repro.models.arch import Arch
+
+PARAMETER = "prompt_encoder.default.embedding.weight"
+"""The trained embeddings, as PEFT's model calls them."""
+KEY = "prompt_embeddings"
+"""What PEFT's file calls them."""
+HEAD_PREFIX = "base_model."
+"""What PEFT puts before the names of the head: a model with virtual tokens has no tuner around its layers."""
+
+
+def prompt_config(method: PeftConfig, arch: Arch) -> PromptTuningConfig:
+    """Returns PEFT's own configuration object."""
+    sizes: dict[str, Any] = dict(token_dim=_width(arch), num_layers=arch.num_layers, num_attention_heads=arch.num_heads)
+    return PromptTuningConfig(num_transformer_submodules=1, **sizes, **method.keys)
+
+
+def count(method: PeftConfig, arch: Arch) -> Count:
+    """Counts a vector for each virtual token."""
+    added = method.added_tokens * _width(arch)
+    return Count(added, arch.head_size, arch.size() + added, {"prompt": added})
+
+
+def attach(method: PeftConfig, model: nn.Module, arch: Arch, seed: int) -> None:
+    """Puts virtual tokens in front of every input, in place.
+
+    As in PEFT an encoder's head reads its first position, which is then the first virtual token. Of a decoder's states
+    the virtual tokens' are cut off, so that heads read each text's own last token. PEFT's model, to which transformers
+    knows no tokens, reads the last position even where that is padding.
+    """
+    body: Any = model.base_model
+    table = body.get_input_embeddings()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(draw.generator("peft", seed).integers(2**62)))
+        encoder = PromptEmbedding(prompt_config(method, arch), table)
+    model.prompt_encoder = nn.ModuleDict({"default": encoder.requires_grad_(True)})
+    added = method.added_tokens
+
+    def put_in(_: nn.Module, args: tuple[Tensor, ...], given: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+        tokens = args[0] if args else given.pop("input_ids")
+        embedded, mask = table(tokens), given.get("attention_mask")
+        prompt = encoder.embedding.weight.to(embedded.dtype).expand(len(tokens), -1, -1)
+        given["inputs_embeds"] = torch.cat([prompt, embedded], 1)
+        given["attention_mask"] = _extended(mask if mask is not None else torch.ones_like(tokens), added, 1)
+        if (types := given.get("token_type_ids")) is not None:
+            given["token_type_ids"] = _extended(types, added, 0)
+        return (), given
+
+    def take_off(_: nn.Module, __: object, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[:, added:]
+        return output
+
+    body.register_forward_pre_hook(put_in, with_kwargs=True)
+    if arch.is_decoder:
+        body.register_forward_hook(take_off)
+
+
+def _extended(values: Tensor, tokens: int, value: int) -> Tensor:
+    return torch.cat([values.new_full((len(values), tokens), value), values], 1)
+
+
+def _width(arch: Arch) -> int:
+    """Returns the width of the token embedding, which need not be that of the layers."""
+    (table,) = arch.select(["embed"])
+    return table.d_out
