@@ -13,7 +13,7 @@ from analysis.section7.starts import start_of
 from lora_repro.config.identity import run_name
 from lora_repro.config.schema import Run
 from lora_repro.errors import InputError, MissingInputError, shown
-from lora_repro.methods import LoRAConfig
+from lora_repro.methods import LoRAConfig, PeftConfig
 from lora_repro.methods.lora import Start
 from lora_repro.methods.lora.names import FACTORS, factor_name
 from lora_repro.models.arch import Arch, Site
@@ -46,6 +46,11 @@ def read_run(folder: Path, options: Options, weights: Path | None = None) -> Ada
     backbone, notes = _base_of(run, options.base)
     if isinstance(run.method, LoRAConfig):
         return _lora(folder, run, run.method, backbone, weights, notes)
+    if isinstance(run.method, PeftConfig):
+        raise InputError(
+            f"{folder}: what PEFT's {run.method.peft_type} adds is known to PEFT alone.\n"
+            "Give a run of method=lora, or an adapter that PEFT's LoRA saved elsewhere."
+        )
     path = weights if weights is not None else folder / TRAINED
     if not path.is_file():
         raise MissingInputError(

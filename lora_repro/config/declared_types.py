@@ -78,6 +78,8 @@ def unknown_key(full_key: str, keys: list[str]) -> str:
     parent, _, key = full_key.rpartition(".")
     if parent == "model.sites" and not keys:
         return f"{full_key}: is only for model=local; the matrices of this model are known here.\nLeave it out."
+    if parent == "method.config":
+        return f"{full_key}: keys of a tuner are given all at once.\nExample: 'method.config={{{key}:VALUE}}'"
     listed = f"Keys {f'of {parent}' if parent else 'at the top'}: {', '.join(keys)}."
     return (
         f"{full_key}: there is no such key.{did_you_mean(key, keys)}\n"

@@ -432,7 +432,7 @@ def test_the_peak_of_a_process_is_estimated_within_a_tenth(method: str) -> None:
 )
 def test_a_tuner_of_peft_is_estimated_like_a_method_of_ours(kind: str, given: dict[str, int] | None) -> None:
     config, arch = tiny("bert")
-    theirs = estimate(Case(PeftConfig("peft", None, kind, given, ["q", "v"]), arch, config, BATCH))
+    theirs = estimate(Case(PeftConfig("peft", kind, given, ["q", "v"]), arch, config, BATCH))
     ours = estimate(Case(LoRAConfig("lora", ["q", "v"], 4, 8.0, 0.0), arch, config, BATCH))
     assert theirs.step is not None and ours.step is not None and 0.8 < theirs.step / ours.step < 1.6
     if given == {"r": 4}:

@@ -156,6 +156,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.config={loftq_config:{loftq_bits:4}}"], "rounds the base with bitsandbytes"),
     (["method.config={init_lora_weights:eva}"], "needs the inputs of every layer"),
     (["method.config={init_lora_weights:pissa_niter_4}"], "drawn at random"),
+    (["method.config.r=7"], r"given all at once.\nExample: 'method\.config=\{r:VALUE\}'"),
     (["method.config=7"], r"method\.config: keys and values"),
     (["method.targets=[q,x]"], "no matrix 'x'"),
     (["method.targets=[q,q]"], "each once"),
