@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from lora_repro import interrupt
+from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
@@ -156,7 +157,6 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.config={loftq_config:{loftq_bits:4}}"], "rounds the base with bitsandbytes"),
     (["method.config={init_lora_weights:eva}"], "needs the inputs of every layer"),
     (["method.config={init_lora_weights:pissa_niter_4}"], "drawn at random"),
-    (["method.config.r=7"], r"given all at once.\nExample: 'method\.config=\{r:VALUE\}'"),
     (["method.config=7"], r"method\.config: keys and values"),
     (["method.targets=[q,x]"], "no matrix 'x'"),
     (["method.targets=[q,q]"], "each once"),
@@ -283,6 +283,12 @@ def test_a_budget_that_a_tuner_cannot_meet_names_its_neighbours(tiny: Compose) -
         resolve(tiny(*overrides("LORA", "tiny_bert", [TARGETS]), "method.budget=100"))
     with pytest.raises(InputError, match="no key of IA3 is known to change its size"):
         resolve(tiny(*overrides("IA3", "tiny_bert", [TARGETS]), "method.budget=100"))
+
+
+def test_a_single_key_of_a_tuner_is_told_how_to_give_it() -> None:
+    assert unknown_key("method.config.r", []) == (
+        "method.config.r: keys of a tuner are given all at once.\nExample: 'method.config={r:VALUE}'"
+    )
 
 
 def test_every_type_that_is_tried_has_settings() -> None:
