@@ -113,6 +113,8 @@ class Line(NamedTuple):
                 f"method.budget: method.{method.size_key} changes no count, as other settings of the method set it for "
                 f"every part (given: {method.budget}).\nLeave method.budget out, or those settings."
             )
+        if two < one:
+            raise _uneven(method)
         return cls(2 * one - two, two - one, method.largest(arch))
 
     def at(self, size: int) -> int:
@@ -137,6 +139,14 @@ class Line(NamedTuple):
         return Sizes(min(max(nearest, first), last), range(first, last + 1))
 
 
+def _uneven(method: SizedConfig) -> InputError:
+    """Says that a count is no line, as of some of PEFT's tuners."""
+    return InputError(
+        f"method.budget: the count does not grow in equal steps with {method.size_key} (given: {method.budget}).\n"
+        f"Give method.{method.size_key} itself."
+    )
+
+
 def count_at(method: SizedConfig, arch: Arch, size: int) -> int:
     """Returns how many weights the method trains at a size: at an r, a bottleneck, a number of tokens."""
     return method.with_size(size).count(arch).method
@@ -150,6 +160,8 @@ def solve(method: SizedConfig, arch: Arch) -> int:
     """
     budget, line, key = read(method.budget, arch), Line.of(method, arch), method.size_key
     if sizes := line.meeting(budget):
+        if count_at(method, arch, sizes.best) != line.at(sizes.best):
+            raise _uneven(method)
         return sizes.best
     neighbours = line.neighbours(budget)
     near = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)

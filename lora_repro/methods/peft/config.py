@@ -119,6 +119,11 @@ class PeftConfig(SizedConfig):
         return "-".join([self.name, self.peft_type.lower(), *(["".join(self.targets)] if self.targets else [])])
 
     @property
+    def can_be_compiled(self) -> bool:
+        """A tuner is PEFT's code, which is not tried with torch's compiler here."""
+        return False
+
+    @property
     def size_key(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The key of the configuration with which the count grows."""
         keys = declared.tuners()[self.peft_type].keys

@@ -281,6 +281,12 @@ def test_a_size_is_solved_from_a_budget(kind: str, budget: Any, key: str, size: 
 def test_a_budget_that_a_tuner_cannot_meet_names_its_neighbours(tiny: Compose) -> None:
     with pytest.raises(InputError, match=r"no config\.r on q, v meets 100 .*: config\.r = 1 trains 256"):
         resolve(tiny(*overrides("LORA", "tiny_bert", [TARGETS]), "method.budget=100"))
+    with pytest.raises(
+        InputError, match=r"does not grow in equal steps with config\.r.*\nGive method\.config\.r itself"
+    ):
+        resolve(tiny(*overrides("RANDLORA", "tiny_bert", [TARGETS]), "method.budget=400"))  # falls with r
+    with pytest.raises(InputError, match=r"does not grow in equal steps with config\.r"):
+        resolve(tiny(*overrides("LOKR", "tiny_bert", [TARGETS]), "method.budget=600"))  # and this one rests from r = 4
     with pytest.raises(InputError, match="no key of IA3 is known to change its size"):
         resolve(tiny(*overrides("IA3", "tiny_bert", [TARGETS]), "method.budget=100"))
 
