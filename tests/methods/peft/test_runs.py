@@ -42,14 +42,36 @@ def peft(tiny: Compose, kind: str, *more: str) -> DictConfig:
     return tiny(*overrides(kind, "tiny_bert"), RATE, *more)
 
 
+WHOLE = "method.targets=[q,k,v]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("LORA", ["method.config={use_dora:true}"]), ("IA3", []), ("VERA", ["method.config={r:16}"]), ("HRA", [])],
+)
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "roberta", "qwen2"])
+def test_peft_opens_tuners_of_other_architectures(
+    kind: str, given: list[str], family: str, tiny: Compose, tmp_path: Path
+) -> None:
+    if (kind, family) == ("HRA", "gpt2"):
+        with pytest.raises(InputError, match=r"HRA: PEFT [\d.]+ refuses it on this gpt2: .*not supported"):
+            opens_and_scores_again(kind, family, [WHOLE], tiny, tmp_path)
+        return
+    opens_and_scores_again(kind, family, [WHOLE, *given], tiny, tmp_path)
+
+
 @pytest.mark.parametrize("family", ["bert", "llama"])
 @pytest.mark.parametrize("kind", EACH)
 def test_peft_opens_what_a_run_saves_and_a_run_scores_it_again(
     kind: str, family: str, tiny: Compose, tmp_path: Path
 ) -> None:
-    words = words_tokenizer(pad_token="<unk>")
+    opens_and_scores_again(kind, family, None, tiny, tmp_path)
+
+
+def opens_and_scores_again(kind: str, family: str, given: list[str] | None, tiny: Compose, tmp_path: Path) -> None:
+    words, preset = words_tokenizer(pad_token="<unk>"), "bert" if family in ("bert", "roberta") else "llama"
     base = write(tmp_path / "base", family, words, max_position_embeddings=80, initializer_range=0.1)
-    local = ["model=local", f"paths.model={base}", f"preset@train=tiny_{family}", *overrides(kind, "x")[2:], RATE]
+    local = ["model=local", f"paths.model={base}", f"preset@train=tiny_{preset}", *overrides(kind, "", given)[2:], RATE]
     record, result = computed(tiny(*local, "train.max_steps=3"))
     resolved = resolve(again := tiny(*local, "train.epochs=0", f"train.init_from={record.run_id}"))
     model: Any = AutoModelForSequenceClassification.from_pretrained(base)
