@@ -136,10 +136,14 @@ def read(path: str | Path) -> Ledger:
 
 
 def merge(*ledgers: Iterable[Row]) -> list[Row]:
-    """Returns the runs of several ledgers; of a run that is in more than one the first counts, unless it diverged."""
+    """Returns the runs of several ledgers; of a run that is in more than one the first counts, unless it diverged.
+
+    A store that was made of a ledger has no predictions: those of the same result are kept.
+    """
     found: dict[str, Row] = {}
     for row in (row for rows in ledgers for row in rows):
-        if row.run_id not in found or found[row.run_id].result is None:
+        first = found.get(row.run_id)
+        if first is None or first.result is None or (first.eval is None and first.result == row.result):
             found[row.run_id] = row
     return list(found.values())
 

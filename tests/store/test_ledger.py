@@ -55,7 +55,11 @@ def test_a_store_made_of_a_ledger_holds_the_same_results_to_the_byte(tmp_path: P
         assert (
             json.loads((record.folder / "result.json").read_text()) == Record(tmp_path / "a", job.run_id).read().result
         )
-    assert kept(tmp_path / "b") == [row._replace(eval=None, test=None) for row in found.rows]
+    without = [row._replace(eval=None, test=None) for row in found.rows]
+    assert kept(tmp_path / "b") == without
+    assert ledger.merge(without, found.rows) == found.rows  # written again, it keeps predictions that the store lacks
+    other = [first._replace(result='{"metrics": {}}', eval=None, test=None)]
+    assert ledger.merge(other, [first]) == other  # but not those of another result
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
