@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from analysis.cell import Cell
+from lora_repro.config.grammar import quoted
 from lora_repro.sweep.tuning import FACTOR, Tuning, rank
 
 MOST_NAMED = 6
@@ -26,12 +27,11 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
     tuned = [(name, cell.tuning) for name, cell in cells if cell.tuning is not None]
     if not tuned:
         return []
-    first = tuned[0][1]
-    key = first.tune.key.rpartition(".")[2]
+    key = _listed(tuning.tune.key.rpartition(".")[2] for _, tuning in tuned)
     grids = _listed(_values(tuning.tune.values) for _, tuning in tuned)
     scores = _listed(tuning.metric.name for _, tuning in tuned)
     seeds = _listed(", ".join(map(str, tuning.tune.seeds)) for _, tuning in tuned)
-    at = _listed(", ".join(f"{name}={value}" for name, value in tuning.tune.at) for _, tuning in tuned)
+    at = _listed(", ".join(f"{name}={quoted(value)}" for name, value in tuning.tune.at) for _, tuning in tuned)
     words = [
         f"@: the {key} that was chosen by dev {scores}, the mean of the tuning seeds {seeds}, which are not reported. "
         f"Grid: {grids}."
@@ -45,29 +45,34 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
     each = f"each arm took {counts[0]} tuning runs"
     if len(set(counts)) > 1:
         most = [f"{name} {tuning.runs}" for name, tuning in distinct if tuning.runs > min(counts)]
-        each = f"arms took {min(counts)} tuning runs, but for those whose grid grew: {_named(most)}"
+        each = f"arms took {min(counts)} tuning runs, some more: {_named(most)}"
     words.append(f"{each[0].upper()}{each[1:]}, {sum(counts)} in all.")
     if edges := [name for name, tuning in distinct if tuning.at_edge]:
         words.append(
-            f"(edge): the best {key} is the last of the grown grid; a better one may lie beyond: {_named(edges)}."
+            f"(edge): the best {key} is the first or last of a grid that grows no further; a better one may lie "
+            f"beyond: {_named(edges)}."
         )
-    return [*words, *_about_order(distinct, key)]
+    where = {id(cell.tuning): (cell.task, cell.model) for _, cell in cells}
+    groups: dict[tuple[str, str], list[tuple[str, Tuning]]] = {}
+    for name, tuning in distinct:
+        groups.setdefault(where[id(tuning)], []).append((name, tuning))
+    return [*words, *_about_order([*groups.values()], key)]
 
 
-def _about_order(tunings: Sequence[tuple[str, Tuning]], key: str) -> list[str]:
-    """Says which arms would have another place among the others, had the neighbouring value been chosen."""
-    ranked = rank(dict(tunings))
-    if len(ranked) < 2:
+def _about_order(groups: Sequence[Sequence[tuple[str, Tuning]]], key: str) -> list[str]:
+    """Says which arms would have another place among those of their group, had the neighbouring value been chosen."""
+    ranks = [(arms, rank(dict(enumerate(tuning for _, tuning in arms)))) for arms in groups]
+    ranked = [(arms[number][0], each) for arms, found in ranks if len(found) > 1 for number, each in found.items()]
+    if not ranked:
         return []
     moved = [
-        f"{name} ({each.place} to {each.with_neighbour})"
-        for name, each in ranked.items()
-        if each.place != each.with_neighbour
+        f"{name} ({each.place} to {each.with_neighbour})" for name, each in ranked if each.place != each.with_neighbour
     ]
+    among = " among those of its task and model" if len(groups) > 1 else ""
     start = f"By their tuning scores, the better {key} next to the chosen one"
     if not moved:
-        return [f"{start} would change the place of none of {len(ranked)} arms."]
-    return [f"{start} would change the place of {len(moved)} of {len(ranked)} arms: {_named(moved)}."]
+        return [f"{start} would change the place of none of {len(ranked)} arms{among}."]
+    return [f"{start} would change the place of {len(moved)} of {len(ranked)} arms{among}: {_named(moved)}."]
 
 
 def _values(values: Iterable[float]) -> str:

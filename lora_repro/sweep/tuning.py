@@ -155,7 +155,7 @@ class Tuning(NamedTuple):
     chosen: float | None
     """None while runs are missing, or if all values diverged."""
     at_edge: bool = False
-    """The chosen value is the grid's first or last, though the grid has grown as often as it may."""
+    """The chosen value is the grid's first or last, though the grid has grown as often, or as far, as it may."""
 
     @property
     def runs(self) -> int:
@@ -204,13 +204,16 @@ Try = Callable[[float], Trial]
 def choose(tune: Tune, metric: Metric, trial_of: Try) -> Tuning:
     """Chooses the value with the best mean score, of equal ones the smallest, and grows a grid that ends too soon.
 
-    A grid whose best value is its first or last gets one value more there, up to MOST_GROWTHS times. Values at which a
-    run diverged are not chosen.
+    A grid whose best value is its first or last gets one value more there, up to MOST_GROWTHS times, and as long as the
+    key can have it: a rank cannot be 2/3. Values at which a run diverged are not chosen.
 
     Args:
         tune: What is tuned.
         metric: The score that decides.
         trial_of: Looks up the runs of a value; called for the values of the grid, and for those that are added.
+
+    Raises:
+        InputError: If a value of the grid is impossible.
     """
     trials = [trial_of(value) for value in tune.values]
     for growths_left in reversed(range(MOST_GROWTHS + 1)):
@@ -219,13 +222,22 @@ def choose(tune: Tune, metric: Metric, trial_of: Try) -> Tuning:
             break
         chosen = means[metric.best([mean for _, mean in means])][0]
         is_first, is_last = chosen == trials[0].value, chosen == trials[-1].value
-        if not (is_first or is_last) or not growths_left:
-            return Tuning(tune, metric, tuple(trials), chosen, at_edge=is_first or is_last)
-        if is_first:
-            trials.insert(0, trial_of(_rounded(chosen / FACTOR)))
-        else:
-            trials.append(trial_of(_rounded(chosen * FACTOR)))
+        if not (is_first or is_last):
+            return Tuning(tune, metric, tuple(trials), chosen)
+        value = as_declared(tune.key, _rounded(chosen / FACTOR if is_first else chosen * FACTOR))
+        beyond = _possible(trial_of, value) if growths_left else None
+        if beyond is None:
+            return Tuning(tune, metric, tuple(trials), chosen, at_edge=True)
+        trials.insert(0 if is_first else len(trials), beyond)
     return Tuning(tune, metric, tuple(trials), None)
+
+
+def _possible(trial_of: Try, value: float) -> Trial | None:
+    """Looks up the runs of a value; None where the key cannot have it."""
+    try:
+        return trial_of(value)
+    except InputError:
+        return None
 
 
 def _rounded(value: float) -> float:
@@ -246,7 +258,7 @@ def rank(tunings: Mapping[Any, Tuning]) -> dict[Any, Ranked]:
     """Ranks arms by their tuning scores, each once more with the better of the values beside its chosen one.
 
     Args:
-        tunings: By arm; those without a choice are left out.
+        tunings: By arm, of one task and model; those without a choice are left out.
     """
     best = {arm: tuning.best for arm, tuning in tunings.items() if tuning.best is not None}
     found = {}

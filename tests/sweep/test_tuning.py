@@ -57,6 +57,27 @@ def test_a_grid_grows_three_times_and_then_says_that_the_value_is_at_its_edge() 
     assert (found.chosen, found.at_edge, found.runs) == (0.27, True, 12)
 
 
+def test_a_grid_grows_no_further_than_its_key_allows(tmp_path: Path) -> None:
+    """A rank of 2/3 and a dropout of 2.7 are no runs: the sweep must still end."""
+    for key, values, best, grown in (
+        ("method.r", "[2,4]", 2, [2, 4]),
+        ("method.r", "[1,2]", 6, [1, 2, 6, 18]),
+        ("method.dropout", "[0.1,0.3]", 0.9, [0.1, 0.3, 0.9]),
+    ):
+        store, given = tmp_path / f"{key}{best}", f"tune={{{key}:{values},seed:[100]}}"
+        while (found := sweep(store, tune=given)).waiting:
+            for job in found.tuning_jobs:
+                value = getattr(job.resolved.run.method, key.partition(".")[2])
+                score = 0.9 - 0.01 * abs(value - best)
+                if not (store / "runs" / job.run_id).exists():
+                    write_run(store, job, [(score, score)])
+        (only,) = found.tunings
+        assert (only.chosen, [trial.value for trial in only.trials]) == (best, grown)
+        assert only.at_edge == (best in (grown[0], grown[-1]))
+        by_hand = load(compose, [*BASE, f"{key}={best}"], store)
+        assert [job.run_id for job in by_hand.jobs] == [job.run_id for job in found.jobs]
+
+
 def test_nothing_is_chosen_while_a_run_is_missing() -> None:
     assert tuning({1e-3: 0.7, 3e-3: 0.8}).why_not == "2 of 6 tuning runs are missing"
     grown = tuning({1e-3: 0.1, 3e-3: 0.2, 1e-2: 0.3})
@@ -265,3 +286,18 @@ def test_a_table_prints_what_was_chosen_and_dashes_with_a_command_before(tmp_pat
     assert record["chosen"] == 0.003 and record["seeds"] == [0, 1]
     assert [tried["mean"] for tried in record["tuning"]["tried"]] == [0.5, 0.9, 0.5]
     assert len({run_id for tried in record["tuning"]["tried"] for run_id in tried["run_ids"]}) == 6
+
+
+def test_arms_are_ranked_among_those_of_their_own_task(tmp_path: Path) -> None:
+    """A task on which all scores are lower takes no places."""
+    from analysis.items import names
+    from analysis.render.tables import markdown
+
+    arguments = ["model=tiny_bert", "task=generated,tweets", "method=lora", "method.r=1,2", "seed=0,1", TUNED]
+    scores = {"generated": {1e-3: 0.88, 3e-3: 0.9, 1e-2: 0.1}, "tweets": {1e-3: 0.5, 3e-3: 0.52, 1e-2: 0.1}}
+    for job in load(compose, arguments, tmp_path).tuning_jobs:
+        run = job.resolved.run
+        score = scores[run.task.name][run.train.learning_rate] - 0.1 * (run.method.label.startswith("lora-r2"))
+        write_run(tmp_path, job, [(score, score)])
+    text = markdown(read_sweep(arguments, tmp_path), names())
+    assert "would change the place of none of 4 arms among those of its task and model." in text
