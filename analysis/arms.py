@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.cell import Cell, Place, label, value_of
+from analysis.cell import Cell, Place
 from analysis.join import Commands, seed_runs
 from analysis.protocol import Protocol
 from lora_repro.config.identity import id_fields
@@ -31,6 +31,8 @@ def read_arms(
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
+        if job.tuning is not None and job.tuning.chosen is None:
+            settings["tune"] = job.tuning.tune.override()  # the value of its stand-in may be another arm's own
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
     return [_arm(members, store, metric, protocol, item, commands) for members in groups.values()]
 
@@ -50,5 +52,4 @@ def _arm(jobs: Sequence[Job], store: str, name: str, protocol: Protocol, item: s
 
 def settings_of(arm: Cell, keys: Sequence[str]) -> dict[str, Any]:
     """Returns the settings that the arm's method has, but for those that are null."""
-    assert arm.config is not None
-    return {key: label(value) for key in keys if (value := value_of(arm.config, key)) is not None}
+    return {key: value for key, value in arm.settings(keys).items() if value is not None}

@@ -72,7 +72,8 @@ class Line(NamedTuple):
     budget: str | None
     """What its size was solved from; None of a method that has one size."""
     difference: "Paired | None"
-    """Its score minus the baseline's of the same budget, seed by seed; None without a baseline, and of one."""
+    """Its score minus the score of the baseline, seed by seed; None without a baseline, and of one. The baseline has
+    the same task, model and budget; of a method that has one size, the largest budget."""
     is_baseline: bool
     time: float | None
     """Seconds of training over the baseline's, on machines that computed both."""
@@ -133,17 +134,41 @@ def read_methods(item: MethodTable, request: Request) -> Methods:
 
 
 def _lines(item: MethodTable, arms: Sequence["Cell"]) -> list[Line]:
-    baselines = {_budget(arm): arm for arm in arms if _is(arm, item.baseline)} if item.baseline else {}
-    if item.baseline and arms and not baselines:
-        raise InputError(f"{item.name}: none of the arms is its baseline {item.baseline}. Leave overrides out.")
+    baselines = _baselines(item, arms)
     found = []
     for arm in arms:
-        budget = _budget(arm)
-        own = baselines.get(budget, list(baselines.values())[-1] if baselines else None)
+        budget, alike = _budget(arm), baselines.get((arm.task, arm.model), {})
+        own = alike.get(budget) if budget is not None else max(alike.values(), key=_counted, default=None)
         difference = None if own is None or own is arm else _paired(arm, own)
         time = None if own is None else _time(arm, own)
         found.append(Line(arm, _settings(item, arm), budget, difference, own is arm, time))
     return found
+
+
+def _baselines(item: MethodTable, arms: Sequence["Cell"]) -> dict[tuple[str, str], dict[str | None, "Cell"]]:
+    """Returns the arms that others are compared with, by task and model and then by budget.
+
+    Raises:
+        InputError: If there is none, or more than one for the same.
+    """
+    found: dict[tuple[str, str], dict[str | None, Cell]] = {}
+    for arm in arms if item.baseline else ():
+        if _is(arm, item.baseline):
+            alike, budget = found.setdefault((arm.task, arm.model), {}), _budget(arm)
+            if budget in alike:
+                raise InputError(
+                    f"{item.name}: two of the arms are its baseline {item.baseline} of {arm.model} on {arm.task}, at "
+                    f"the budget {budget}. Give one value for each key."
+                )
+            alike[budget] = arm
+    if item.baseline and arms and not found:
+        raise InputError(f"{item.name}: none of the arms is its baseline {item.baseline}. Leave overrides out.")
+    return found
+
+
+def _counted(arm: "Cell") -> int:
+    assert arm.config is not None
+    return arm.config.method.count(arm.config.arch).method
 
 
 def _budget(arm: "Cell") -> str | None:
@@ -163,6 +188,7 @@ def _is(arm: "Cell", values: Mapping[str, Any]) -> bool:
 def _settings(item: MethodTable, arm: "Cell") -> dict[str, str]:
     """Returns the settings that are printed: those of the method that are not at the default of its class."""
     from analysis.arms import settings_of
+    from lora_repro.config.grammar import quoted
 
     assert arm.config is not None
     method = arm.config.method
@@ -173,7 +199,9 @@ def _settings(item: MethodTable, arm: "Cell") -> dict[str, str]:
         for key, value in found.items()
         if getattr(defaults.get(key), "value", defaults.get(key)) != getattr(value, "value", value) and value != "false"
     }
-    return {key.rpartition(".")[2]: str(value) for key, value in shown.items()}
+    return {
+        key.rpartition(".")[2]: quoted(value) if isinstance(value, dict) else str(value) for key, value in shown.items()
+    }
 
 
 def _paired(arm: "Cell", baseline: "Cell") -> "Paired | None":
@@ -209,7 +237,7 @@ def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Pro
     """Compares the scores of runs with those of the same runs in another store.
 
     Raises:
-        InputError: If no run is in both.
+        InputError: If no run is in both, computed twice.
     """
     from analysis.cell import computed_on
     from analysis.protocol import pick
@@ -223,13 +251,15 @@ def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Pro
                 if run.score is None or run.run_id is None:
                     continue
                 result = run_status(store, run.run_id).result
-                score = None if result is None else pick(result["metrics_by_epoch"], arm.metric, protocol)
-                if result is not None and score is not None:
+                if result is None or result == run.result:
+                    continue  # the same record, copied, is no other run
+                score = pick(result["metrics_by_epoch"], arm.metric, protocol)
+                if score is not None:
                     differences.append(score.value - run.score)
                     machines.append(computed_on(result))
     if not differences:
         raise InputError(
-            f"--again {again}: it has none of the runs of {item.name}.\n"
+            f"--again {again}: none of the runs of {item.name} was computed again there.\n"
             "Compute some again: the sweep's command with compute.threads=2 paths.outputs=DIR"
         )
     sd = math.sqrt(sum(value**2 for value in differences) / len(differences) / 2)

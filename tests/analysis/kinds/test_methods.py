@@ -1,6 +1,7 @@
 """A table of methods: lines, differences that are paired by seed, and what it says of noise."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any, cast
@@ -11,14 +12,17 @@ from helpers.fixture_types import Captured
 from helpers.handmade_runs import write_run
 from scipy.stats import ttest_rel
 
+from analysis.arms import read_arms
 from analysis.items import Request, load_item, names
 from analysis.kinds.methods import MethodTable, read_methods
+from analysis.protocol import Protocol
 from analysis.render.methods import markdown
 from analysis.stats import holm, paired
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job, Sweep, load
 
+RATE = "train.learning_rate"
 LEADERBOARD = cast(MethodTable, load_item("table", "leaderboard"))
 SEEDS = {0: 0.01, 1: -0.02}
 MEANS = {"lora q,v 512": 0.70, "lora q,k,v,o 512": 0.72, "lora q,v 1024": 0.74, "lora q,k,v,o 1024": 0.71}
@@ -74,6 +78,29 @@ def test_differences_are_taken_seed_by_seed_from_the_baseline_of_the_same_budget
     assert found["full"]["time"] == 2.0 and found["head_only"]["time"] == 1.0
 
 
+def test_each_task_has_its_own_baseline(tmp_path: Path) -> None:
+    given = ("task=generated,tweets", "tune=null")
+    for job in load(compose, ["+sweeps=leaderboard", "scale=smoke", *given]).jobs:
+        score = MEANS.get(name(job), 0.6) - 0.3 * (job.resolved.run.task.name == "tweets")
+        write_run(tmp_path, job, [(score, score)])
+    found = json.loads(LEADERBOARD.text(Request("smoke", str(tmp_path), given, "json")))
+    for task in ("generated", "tweets"):
+        differences = [line["difference"]["mean"] for line in found if line["task"] == task and line["difference"]]
+        assert differences == pytest.approx([0.02, -0.03, 0.60 - 0.74, 0.60 - 0.74])
+    with pytest.raises(InputError, match="two of the arms are its baseline"):
+        read_methods(LEADERBOARD, Request("smoke", str(tmp_path), ("train.epochs=1,2", "tune=null"), "json"))
+
+
+def test_runs_that_wait_for_their_tuning_are_no_part_of_an_arm_with_the_smallest_value(tmp_path: Path) -> None:
+    store, arm = str(tmp_path), ["model=tiny_bert", "task=generated", "method=lora", "seed=0"]
+    plain = load(compose, [*arm, f"{RATE}=1e-3"], store).jobs
+    write_run(tmp_path, plain[0], [(0.7, 0.7)])
+    tuned = load(compose, [*arm, f"tune={{{RATE}:[1e-3,3e-3],seed:[100]}}"], store)
+    assert tuned.reported[0].run_id == plain[0].run_id
+    arms = read_arms([*plain, *tuned.reported], store, "accuracy", Protocol.last_epoch, "x")
+    assert [[run.score for run in arm.runs] for arm in arms] == [[0.7], [None]]
+
+
 def test_the_table_says_what_it_tells_apart(tmp_path: Path) -> None:
     finish(tmp_path)
     text = markdown(read_methods(LEADERBOARD, request(tmp_path)), names())
@@ -90,8 +117,10 @@ def test_the_noise_of_a_rerun_stands_beside_that_of_seeds(tmp_path: Path) -> Non
     assert table.again is not None and table.again.runs == len(sweep(tmp_path / "one").jobs)
     assert table.again.sd == pytest.approx(0.003 / 2**0.5) and table.again.largest == pytest.approx(0.003)
     assert "Noise of a rerun" in markdown(table, names())
-    with pytest.raises(InputError, match="it has none of the runs"):
-        read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / "three")))
+    shutil.copytree(tmp_path / "one", tmp_path / "three")
+    for other in ("three", "four"):  # copies are no second computation, and would show no noise
+        with pytest.raises(InputError, match="none of the runs of leaderboard was computed again there"):
+            read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / other)))
 
 
 def test_before_its_runs_are_finished_it_prints_dashes_and_the_command(tmp_path: Path, capsys: Captured) -> None:
