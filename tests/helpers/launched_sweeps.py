@@ -13,6 +13,11 @@ LONG = ["model=tiny_bert", "task=generated", "train.epochs=40", "seed=0,1", "log
 """Two runs of some seconds, a checkpoint after each step."""
 
 
+TUNED = ["model=tiny_bert", "task=generated", "method=full", "seed=0,1"]
+TUNED += ["tune={train.learning_rate:[1e-3,3e-3],seed:[100]}"]
+"""Two reported runs whose rate is tuned on one seed; a grid of two values grows, so there are two waves of tuning."""
+
+
 def command(launcher: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "lora_repro", "-m", f"hydra/launcher={launcher}", "paths.outputs=store", *arguments]
 
@@ -60,3 +65,13 @@ def smoke_sweep_runs_once_and_is_skipped_then(folder: Path, launcher: str, *sett
 
 def differ_but_for_paths(one: Path, other: Path) -> list[str]:
     return [name for name in differences(one / "store" / "runs", other / "store" / "runs") if "config.yaml" not in name]
+
+
+def tuned_sweep_ran_once(folder: Path, words: str) -> None:
+    """Checks that both reported runs have one tuned rate, and that nothing was computed twice."""
+    assert "Traceback" not in words and words.count("Tuning: ") >= 2
+    attempts = [json.loads(path.read_text())["attempts"] for path in folder.glob("store/runs/*/status.json")]
+    results = [json.loads(path.read_text())["config"] for path in folder.glob("store/runs/*/result.json")]
+    rates = {seed: [c["train"]["learning_rate"] for c in results if c["seed"] == seed] for seed in (0, 1, 100)}
+    assert attempts == [1] * len(results) and len(rates[100]) >= 3
+    assert rates[0] == rates[1] and len(rates[0]) == 1 and rates[0][0] in rates[100]

@@ -17,6 +17,7 @@ import pytest
 from helpers import fake_slurm
 from helpers.launched_sweeps import (
     LONG,
+    TUNED,
     begun,
     both_begin,
     command,
@@ -24,6 +25,7 @@ from helpers.launched_sweeps import (
     run,
     smoke_sweep_runs_once_and_is_skipped_then,
     start,
+    tuned_sweep_ran_once,
 )
 from helpers.waiting import PATIENCE_S, wait_for
 from hydra import compose, initialize_config_dir
@@ -40,6 +42,17 @@ def test_joblib_runs_the_sweep_on_all_cores_with_threads_divided(tmp_path: Path)
     basic = run(tmp_path / "basic", command("basic", "+sweeps=table6", "scale=smoke"))
     assert basic.returncode == 0
     assert differ_but_for_paths(tmp_path, tmp_path / "basic") == []
+
+
+@pytest.mark.long
+def test_two_processes_tune_a_sweep_together_and_joblib_runs_its_waves(tmp_path: Path) -> None:
+    both = [start(tmp_path / "two", command("basic", *TUNED)) for _ in range(2)]
+    words = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], words
+    tuned_sweep_ran_once(tmp_path / "two", words[0])
+    joblib = run(tmp_path / "joblib", command("joblib", *TUNED))
+    assert joblib.returncode == 0, joblib.stderr
+    tuned_sweep_ran_once(tmp_path / "joblib", joblib.stderr)
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])

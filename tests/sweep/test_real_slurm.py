@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 from helpers import real_slurm
-from helpers.launched_sweeps import LONG, begun, command, run, smoke_sweep_runs_once_and_is_skipped_then, start
+from helpers.launched_sweeps import (
+    LONG,
+    TUNED,
+    begun,
+    command,
+    run,
+    smoke_sweep_runs_once_and_is_skipped_then,
+    start,
+    tuned_sweep_ran_once,
+)
 from helpers.real_slurm import ask
 from helpers.waiting import wait_for
 
@@ -63,6 +72,14 @@ def test_an_array_runs_once_with_the_threads_that_it_was_granted(tmp_path: Path,
     assert len(new(slurm, before)) == 1 and "sacct" not in words
     results = [json.loads(path.read_text()) for path in tmp_path.glob("store/runs/*/result.json")]
     assert {result["provenance"]["threads"] for result in results} == {1}  # Slurm binds nothing here
+
+
+def test_a_tuned_sweep_is_an_array_for_each_wave(tmp_path: Path, slurm: dict[str, str]) -> None:
+    before = submitted(slurm)
+    done = run(tmp_path, command("submitit_slurm", *TUNED, *SMALL), **slurm)
+    assert done.returncode == 0, done.stderr
+    tuned_sweep_ran_once(tmp_path, done.stderr)
+    assert len(new(slurm, before)) == done.stderr.count("Plan: ")
 
 
 @pytest.mark.parametrize("partition", ["low", "grace", "cancel"])
