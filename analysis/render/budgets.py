@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.budgets import BESIDE_LORA, INFIX, UNEQUAL, Offer, Offers, percent, unequal_widths
 from analysis.render import lines
 from lora_repro.costs.budget import is_unequal
-from lora_repro.methods import METHODS, SizedConfig, trainable
+from lora_repro.methods import SizedConfig
 from lora_repro.models.arch import Arch
 
 if TYPE_CHECKING:
@@ -115,9 +115,6 @@ def _notes(found: Offers, arch: Arch, batch: "Batch | None") -> list[str]:
             "peak.",
             "checkpoint: the trained tensors as a file, in fp32 and with the head.",
         ]
-    if counted := [name for name in METHODS if name in methods and name not in trainable()]:
-        unknown = "" if batch is None else "; what their steps hold is unknown"
-        notes.append(f"Counted from shapes and not trained here: {', '.join(counted)}{unknown}.")
     if any(name.startswith("lora_prefix") for name in methods):
         l_p, l_i = BESIDE_LORA
         notes.append(f"lora_prefix_*: beside l_p = {l_p} and l_i = {l_i}, as in Table 15; only their sum counts.")

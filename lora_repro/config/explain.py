@@ -9,8 +9,7 @@ from yaml import MarkedYAMLError
 
 from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.settings import tilde_message
-from lora_repro.errors import InputError, did_you_mean, no_such_choice
-from lora_repro.methods import refuse_untrainable
+from lora_repro.errors import did_you_mean, no_such_choice
 
 
 def explain(error: Exception) -> str:
@@ -31,11 +30,6 @@ def explain(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if ".." in group:  # a path where a name belongs
             group, _, name = error.missing_cfg_file.partition("/")
-        if group == "method":
-            try:
-                refuse_untrainable(name)
-            except InputError as refusal:
-                return str(refusal)
         names = [option for option in error.options or [] if not option.endswith("_schema")]
         return no_such_choice(group, name, names)
     if isinstance(error, OverrideParseException):

@@ -14,7 +14,7 @@ from lora_repro.config.schema import Config, Run, load_group
 from lora_repro.config.settings import Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError
-from lora_repro.methods import METHODS, SizedConfig, refuse_untrainable
+from lora_repro.methods import METHODS, SizedConfig
 from lora_repro.models.arch import ModelConfig
 from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import identify_local, refuse_impossible_weights
@@ -129,7 +129,6 @@ def _refuse_changed_choices(run: Run) -> None:
             raise InputError(f"{group}.name: may hold only a-z, 0-9 and _ (given: {part.name!r}).")
     if METHODS.get(run.method.name) is not type(run.method):
         raise InputError(_set_by_itself("method", run.method.name, "lora"))
-    refuse_untrainable(run.method.name)
     read_there = {"config", "digest"} if run.model.name == "local" else set()
     for group, part, keys in (
         ("model", run.model, DESCRIBED - read_there),

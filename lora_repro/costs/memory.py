@@ -114,14 +114,12 @@ def estimate(case: Case) -> Memory:
     trained = FP32 * count.trainable
     source = FP32 * arch.size()
     frozen = FP32 if batch.products is Products.fp32 else 2
-    found = None
     weights, checkpoint = trained + frozen * (count.total - count.trainable), trained
-    if method.is_trainable():
-        try:
-            found = _extrapolated(case)
-        except (DataDependentOutputException, DynamicOutputShapeException):  # of PEFT, by values that are not there
-            found = None
-    if found is not None:
+    try:
+        found = _extrapolated(case)
+    except (DataDependentOutputException, DynamicOutputShapeException):  # of PEFT, by values that are not there
+        found = None
+    else:
         weights, checkpoint = found.step.weights, found.checkpoint
     return Memory(
         weights=weights,

@@ -4,7 +4,6 @@ A new method is a MethodConfig (in a file of its own, or in that of its mechanis
 in METHODS.
 """
 
-from lora_repro.errors import InputError
 from lora_repro.methods.adapters import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
 from lora_repro.methods.lora import LoRAConfig
@@ -30,27 +29,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "lora_prefix_layer": LoRAPrefixLayerConfig,
     "peft": PeftConfig,
 }
-"""All methods by name. Those that define `attach` are trained, `method=NAME`; the others are counted and planned."""
-
-
-def trainable() -> list[str]:
-    """Returns the names of the methods that are trained."""
-    return [name for name, method in METHODS.items() if method.is_trainable()]
-
-
-def refuse_untrainable(name: str) -> None:
-    """Refuses a method that is counted, not trained.
-
-    Raises:
-        InputError: With what can be done with it, and those that are trained.
-    """
-    if name in METHODS and name not in trainable():
-        raise InputError(
-            f"method={name} can be counted here and not trained.\n"
-            "Count it: python -m analysis budget --model MODEL --budget NUMBER; "
-            f"train one of these: {', '.join(trainable())}."
-        )
-
+"""All methods by name: method=NAME."""
 
 __all__ = [
     "METHODS",
@@ -74,6 +53,4 @@ __all__ = [
     "PrefixEmbedConfig",
     "PrefixLayerConfig",
     "SizedConfig",
-    "refuse_untrainable",
-    "trainable",
 ]

@@ -98,11 +98,6 @@ class MethodConfig:
         """Returns the matrices W that the method changes to W + dW, as far as the paper has a name for them."""
         return []
 
-    @classmethod
-    def is_trainable(cls) -> bool:
-        """Tells whether the method defines `attach`: one that does is trained, one that does not is only counted."""
-        return cls.attach is not MethodConfig.attach
-
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Adds what the method trains to a model, or unfreezes it, in place; before, only the head is trained."""
         raise NotImplementedError

@@ -81,8 +81,11 @@ CASES = [
 ]
 
 
-class CountedConfig(MethodConfig):
-    """A method that is only counted."""
+class UntraceableConfig(MethodConfig):
+    """A method that asks for the values of weights, which the estimate does not have, as some of PEFT's do."""
+
+    def attach(self, model: nn.Module, arch: Arch, seed: int) -> None:
+        assert next(model.parameters()).sum().item() is not None
 
     def count(self, arch: Arch) -> Count:
         return Count(100, arch.head_size, arch.size() + 100, {"somewhere": 100})
@@ -374,9 +377,9 @@ def test_prompt_and_text_together_are_as_long_as_an_input_may_be(
     assert set(widths) == {32}
 
 
-def test_of_a_method_that_is_only_counted_the_step_is_unknown() -> None:
+def test_of_a_method_that_cannot_be_traced_the_step_is_unknown() -> None:
     config, arch = tiny("bert")
-    found = estimate(Case(CountedConfig("counted"), arch, config, BATCH))
+    found = estimate(Case(UntraceableConfig("untraceable"), arch, config, BATCH))
     assert found.activations is None and found.step is None and found.training is None and found.on_cpu is None
     assert found.gradients == found.checkpoint == 4 * (100 + arch.head_size)
 
@@ -406,7 +409,7 @@ def test_a_model_too_large_to_be_copied_is_held_once() -> None:
     for name, copies in (("mpnet", 1), ("cerebras_13b", 0)):
         config = load_group("model", name).config
         arch = arch_of(config, 2)
-        found = estimate(Case(CountedConfig("counted"), arch, config, BATCH))
+        found = estimate(Case(UntraceableConfig("untraceable"), arch, config, BATCH))
         assert (found.source, found.loaded) == (copies * 4 * arch.size(), 4 * arch.size())
 
 

@@ -3,8 +3,6 @@
 import pytest
 from helpers.architectures import PAPER_ARCHS
 
-from lora_repro.config.compose import compose
-from lora_repro.config.explain import explain
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError
 from lora_repro.methods import (
@@ -23,7 +21,6 @@ from lora_repro.methods import (
     PrefixEmbedConfig,
     PrefixLayerConfig,
     SizedConfig,
-    trainable,
 )
 from lora_repro.models.arch import arch_of
 
@@ -130,17 +127,6 @@ def test_a_model_that_lacks_what_is_trained_is_refused() -> None:
     llama = arch_of(load_group("model", "smollm2").config, None)
     with pytest.raises(InputError, match=r"this llama has no biases"):
         BitFitConfig("bitfit").check(llama)
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in trainable()])
-def test_training_a_method_that_is_only_counted_is_refused_in_words(name: str) -> None:
-    with pytest.raises(Exception, match=name) as refused:
-        compose([f"method={name}"])
-    words = explain(refused.value)
-    assert (
-        words.startswith(f"method={name} can be counted here and not trained.\n")
-        and "lora, full, head_only, ft_top2, bitfit" in words
-    )
 
 
 @pytest.mark.parametrize(

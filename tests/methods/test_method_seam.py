@@ -23,7 +23,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.doctor.base import Subject, Verdict
 from lora_repro.doctor.jobs import one_step
 from lora_repro.errors import InputError
-from lora_repro.methods import METHODS, Count, MethodConfig, trainable
+from lora_repro.methods import METHODS, Count, MethodConfig
 from lora_repro.methods.base import Tensors
 from lora_repro.models.arch import Arch, Site
 from lora_repro.store.digests import as_written, trained_files
@@ -146,7 +146,7 @@ def computed(cfg: DictConfig) -> tuple[Record, dict]:
 
 
 def test_a_method_that_defines_attach_is_trained_and_counted(tiny: Compose) -> None:
-    assert {"scale", "prompt"} <= {*trainable()}
+    assert {"scale", "prompt"} <= METHODS.keys()
     record, result = computed(tiny("method=scale"))
     assert record.run_id.startswith("tiny_bert-generated-scale-s0-")
     assert result["params"]["method"] == 2 and result["params"]["by_module"] == {"layers.0.o": 1, "layers.1.o": 1}

@@ -16,7 +16,7 @@ from lora_repro import interrupt
 from lora_repro.config.identity import NUMERICS_VERSION, run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunFailedError
-from lora_repro.methods import trainable
+from lora_repro.methods import METHODS
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.training import checkpoint
@@ -55,7 +55,7 @@ def interrupted(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch, looks: int) ->
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("method", trainable())
+@pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
     tiny: Compose, method: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunFailedError
-from lora_repro.methods import trainable
+from lora_repro.methods import METHODS
 from lora_repro.models import load as models
 from lora_repro.models.shared import COLUMNS, digest
 from lora_repro.training import train
@@ -20,7 +20,7 @@ from lora_repro.training.train import assemble
 CPU = torch.device("cpu")
 STEPS = ("train.max_steps=2", "train.learning_rate=0.1")
 BEFORE = [
-    *([f"method={method}"] for method in trainable()),
+    *([f"method={method}"] for method in METHODS),
     ["method=lora", "method.targets=[q,v,embed]", "method.bias=all"],
     ["method=full", "train.dtype=fp32"],
     ["method=full", "seed=5", "model.dropout=0.1"],

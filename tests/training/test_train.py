@@ -15,7 +15,7 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import RunFailedError
-from lora_repro.methods import METHODS, trainable
+from lora_repro.methods import METHODS
 from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate, merge
 from lora_repro.models.fused import NAME
 from lora_repro.models.load import _template
@@ -81,7 +81,7 @@ def test_stored_predictions_give_the_stored_metrics(tiny: Compose) -> None:
             assert loss.item() == pytest.approx(metrics[f"{split}/loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", trainable())
+@pytest.mark.parametrize("method", METHODS)
 def test_the_same_run_gives_the_same_bits(tiny: Compose, method: str, tmp_path: Path) -> None:
     first = computed(tiny(f"method={method}", f"paths.outputs={tmp_path}/a")).read().result
     again = computed(tiny(f"method={method}", f"paths.outputs={tmp_path}/b")).read().result
@@ -89,7 +89,7 @@ def test_the_same_run_gives_the_same_bits(tiny: Compose, method: str, tmp_path: 
     assert first["metrics_by_epoch"] == again["metrics_by_epoch"]
 
 
-@pytest.mark.parametrize("method", trainable())
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_what_is_trained_is_fp32_and_the_rest_has_the_runs_dtype(tiny: Compose, method: str, dtype: str) -> None:
     model = built(tiny(f"method={method}", f"train.dtype={dtype}"))
@@ -98,7 +98,7 @@ def test_what_is_trained_is_fp32_and_the_rest_has_the_runs_dtype(tiny: Compose, 
     assert frozen == (set() if method == "full" else {torch.float32 if dtype == "fp32" else torch.bfloat16})
 
 
-@pytest.mark.parametrize("method", trainable())
+@pytest.mark.parametrize("method", METHODS)
 def test_the_residual_stream_is_bf16_for_every_method(tiny: Compose, method: str) -> None:
     cfg = tiny(f"method={method}", "train.dtype=bf16")
     model, dtypes = built(cfg), []
@@ -111,7 +111,7 @@ def test_the_residual_stream_is_bf16_for_every_method(tiny: Compose, method: str
     assert {*dtypes} == {torch.bfloat16} and len(dtypes) >= 5
 
 
-@pytest.mark.parametrize("method", trainable())
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_what_it_counts_and_nothing_else(tiny: Compose, method: str) -> None:
     targets = ["method.targets=[q,k,v,o]"] if method == "lora" else []
     cfg = tiny(f"method={method}", *targets)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, ClassVar
 from omegaconf import MISSING
 
 from lora_repro.errors import InputError
-from lora_repro.methods.adapters.places import PROJECTIONS, blocks, projections
+from lora_repro.methods.adapters.places import PROJECTIONS, projections
 from lora_repro.methods.base import Count, SizedConfig, refuse_outside
 from lora_repro.models.arch import Arch
+from lora_repro.models.blocks import blocks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +91,7 @@ class AdapterConfig(SizedConfig):
             for place in PROJECTIONS:
                 projections(arch, place)
         else:
-            blocks(arch)
+            blocks(arch.backbone)
 
     def unfrozen(self, arch: Arch) -> list[str]:
         """Returns the parameters of the backbone's norms, where they are trained."""

@@ -11,8 +11,9 @@ from transformers.activations import ACT2FN
 
 from lora_repro import draw
 from lora_repro.methods.adapters.config import Nonlinearity, Reads
-from lora_repro.methods.adapters.places import DROPOUTS, NORMS_OF_SUMS, OUTPUT_NORMS, PROJECTIONS, blocks, projections
+from lora_repro.methods.adapters.places import DROPOUTS, NORMS_OF_SUMS, OUTPUT_NORMS, PROJECTIONS, projections
 from lora_repro.models.arch import Arch
+from lora_repro.models.blocks import blocks
 
 
 class Adapter(nn.Module):
@@ -89,7 +90,7 @@ def put_behind(model: nn.Module, arch: Arch, layer: int, place: str, reads: Read
         reads: What the adapter reads.
         adapter: The adapter.
     """
-    name = blocks(arch)[layer]
+    name = blocks(arch.backbone)[layer]
     block = model.get_submodule(name)
     if reads is Reads.output:
         ends = {each: projections(arch, each)[layer].removeprefix(f"{name}.") for each in PROJECTIONS}

@@ -28,27 +28,6 @@ NORMS_OF_SUMS = ("output.LayerNorm", "output_layer_norm")
 second). A block without one ends with the sum."""
 
 
-def blocks(arch: Arch) -> list[str]:
-    """Returns the modules of the blocks, in their order.
-
-    Raises:
-        InputError: If the model has more than one stack of blocks, or none.
-    """
-    found: dict[str, dict[int, str]] = {}
-    for name in arch.backbone:
-        parts = name.split(".")
-        at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
-        if at is not None:
-            found.setdefault(".".join(parts[:at]), {})[int(parts[at])] = ".".join(parts[: at + 1])
-    if len(found) != 1:
-        stacks = f"{len(found)} stacks of blocks ({', '.join(found)})" if found else "no blocks"
-        raise InputError(
-            f"model: this {arch.model_type} has {stacks}, and adapters need one.\nChoose another method or model."
-        )
-    (stack,) = found.values()
-    return [stack[layer] for layer in sorted(stack)]
-
-
 def projections(arch: Arch, place: str) -> dict[int, str]:
     """Returns by layer the module that ends a sublayer.
 

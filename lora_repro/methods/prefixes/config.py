@@ -11,6 +11,7 @@ from lora_repro import draw
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, refuse_outside
 from lora_repro.models.arch import Arch, Site
+from lora_repro.models.blocks import blocks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -190,9 +191,10 @@ class PrefixLayerConfig(PrefixConfig):
         return self.form is Form.activations
 
     def check(self, arch: Arch) -> None:
-        """Refuses an infix of keys and values, and models whose attention is computed by themselves."""
+        """Refuses an infix of keys and values, and models whose blocks or attention do not allow it."""
         super().check(arch)
         if self.form is Form.activations:
+            blocks(arch.backbone)
             return
         if self.l_i:
             raise InputError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lora_repro import draw
 from lora_repro.methods.prefixes.layout import Layout, lay_out
 from lora_repro.models.arch import Arch
+from lora_repro.models.blocks import blocks
 from lora_repro.models.input_lengths import take_input_lengths
 from lora_repro.models.pooling import ONE_POSITION, reading_at
 
@@ -171,25 +172,12 @@ def first_position(body: nn.Module) -> int:
     return next((t.padding_idx + 1 for t in tables if isinstance(t, nn.Embedding) and t.padding_idx is not None), 0)
 
 
-def blocks(body: nn.Module, arch: Arch) -> list[nn.Module]:
-    """Returns the blocks of a base model, the first number in whose parameters' names is that of the block."""
-    modules = dict(body.named_modules())
-    found: dict[int, nn.Module] = {}
-    for name, _ in body.named_parameters():
-        parts = name.split(".")
-        at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
-        if at is not None:
-            found.setdefault(int(parts[at]), modules[".".join(parts[: at + 1])])
-    assert [*found] == [*range(arch.num_layers)], f"blocks {[*found]}"
-    return [*found.values()]
-
-
 def inputs_of_blocks(body: Any, arch: Arch) -> list[nn.Module]:
     """Returns the modules whose first argument is what enters a block.
 
     DeBERTa's convolution beside the first block reads what enters the encoder, too.
     """
-    found = blocks(body, arch)
+    found = [body.get_submodule(name) for name in blocks(name for name, _ in body.named_parameters())]
     return [body.encoder, *found[1:]] if arch.model_type == "deberta-v2" else found
 
 
