@@ -1,6 +1,6 @@
 """What a method answers for, with defaults for one that trains plain tensors. No torch at import."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -123,6 +123,18 @@ class MethodConfig:
         It has where it is multiplied by a factor that starts at zero.
         """
         return False
+
+    def before_training(self, model: "nn.Module", losses: "Iterable[Callable[[], Tensor]]") -> None:
+        """Sets what the method trains by the training data, before a run's first step.
+
+        A run that goes on from a checkpoint calls it too: `unmoved` compares with the start. One with train.init_from,
+        or that trains nothing, does not.
+
+        Args:
+            model: The model, on the CPU and in fp32, whatever train.dtype is; nothing but trained values may change.
+            losses: The batches of the first epoch in the run's order: each computes its loss. Nothing is read before
+                the first is asked for.
+        """
 
     def penalty(self, model: "nn.Module") -> "Tensor | None":
         """Returns what the method adds to the loss of a training step; None: nothing. It is in no logged loss."""

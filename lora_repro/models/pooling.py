@@ -67,6 +67,23 @@ def reading_at(body: nn.Module, places: Int[Tensor, " batch"]) -> Iterator[None]
         del attention.read_at
 
 
+@contextmanager
+def reading_every_position(model: nn.Module) -> Iterator[None]:
+    """Lets the last layer compute every position, as transformers does, for what looks at its inputs."""
+    short = [module for module in model.modules() if _is_short(module)]
+    forwards = [vars(module).pop("forward") for module in short]
+    try:
+        yield
+    finally:
+        for module, forward in zip(short, forwards, strict=True):
+            module.forward = forward
+
+
+def _is_short(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")
+    return isinstance(forward, partial) and forward.func in (_first_position_attention, _first_position_of_mpnet)
+
+
 def _read(attention: Any, rows: Tensor) -> Tensor:
     """Returns of each row the position that the head reads."""
     places = getattr(attention, "read_at", None)

@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,7 +145,9 @@ class Assembled(NamedTuple):
 
 
 def assemble(resolved: Resolved, device: torch.device) -> Assembled:
-    """Loads the model, attaches the method, loads `train.init_from`, and stores frozen weights in the run's dtype.
+    """Loads the model, attaches the method, and stores frozen weights in the run's dtype.
+
+    In between it loads `train.init_from`, or lets the method look at training data.
 
     Raises:
         RuntimeError: If the number of trainable weights is not what the method counts.
@@ -160,6 +164,8 @@ def assemble(resolved: Resolved, device: torch.device) -> Assembled:
             frozen = shared.names(model)
         if resolved.init_from is not None:
             origin = load_adapter(model, run, resolved.init_from, paths.outputs, drawn)
+        elif run.train.epochs:
+            run.method.before_training(model, first_losses(model, resolved))
 
     attach(model, run.method, run.arch, run.seed, run.train.dtype is Dtype.bf16, fill)
     if shared is not None and device.type == "cpu":
@@ -167,6 +173,14 @@ def assemble(resolved: Resolved, device: torch.device) -> Assembled:
     model.to(device)
     checks.refuse_wrong_counts(model, run.arch, run.method.count(run.arch))
     return Assembled(model, origin, shared)
+
+
+def first_losses(model: nn.Module, resolved: Resolved) -> Iterator[Callable[[], torch.Tensor]]:
+    """Yields for each batch of the first epoch what computes its loss on the CPU and in fp32."""
+    run, device = resolved.run, torch.device("cpu")
+    split = encode(run, resolved.settings)["train"]
+    for indices in batches(split.lengths.tolist(), run.train.batch_size, run.seed, 0):
+        yield partial(split.loss, model, indices, Dtype.fp32, device)
 
 
 def total_steps(run: Run, train_examples: int) -> int:

@@ -1,6 +1,6 @@
 """A tuner of PEFT as a method: what is given, what is refused, and what is counted. No torch, no PEFT."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -57,7 +57,6 @@ REFUSED = {
     "loftq_config": "it rounds the base with bitsandbytes, and here all methods train on the same base in fp32 or bf16",
     "corda_config": "its start needs covariances of the inputs, which are not measured here",
     "lora_ga_config": "its start needs gradients of the base, which are not measured here",
-    "eva_config": "its start needs the inputs of every layer, which are not measured here",
     "layer_replication": "it repeats layers, so that the model is another one",
     "megatron_config": "it is for Megatron's layers on several GPUs",
     "alora_invocation_tokens": "it is switched on by tokens of a prompt",
@@ -77,7 +76,6 @@ STARTS_REFUSED = {
     "loftq": REFUSED["loftq_config"],
     "corda": REFUSED["corda_config"],
     "lora_ga": REFUSED["lora_ga_config"],
-    "eva": REFUSED["eva_config"],
     "pissa_niter": "it is drawn at random, so that PEFT could not open the adapter on the same base: give pissa",
 }
 """Starts of LoRA (init_lora_weights), by how they begin."""
@@ -234,8 +232,9 @@ class PeftConfig(SizedConfig):
         if (why := next((STARTS_REFUSED[kind] for kind in STARTS_REFUSED if start.startswith(kind)), None)) is not None:
             raise InputError(
                 f"method.config.init_lora_weights: {start} is not offered here: {why}.\n"
-                "Others: true, gaussian, orthogonal, pissa, olora."
+                "Others: true, gaussian, orthogonal, pissa, olora, eva."
             )
+        self._check_eva()
         if self.keys.get("target_modules") == "all-linear":
             raise InputError(
                 "method.config.target_modules: all-linear means other layers in each class of transformers.\n"
@@ -252,6 +251,42 @@ class PeftConfig(SizedConfig):
                 f"{self.given('target_r')} and {self.given('init_r')}).\n"
                 "Example: 'method.config={init_r:12,target_r:8}'"
             )
+
+    @property
+    def is_eva(self) -> bool:
+        """Whether A starts from the inputs of its layer."""
+        return self.keys.get("init_lora_weights") == "eva"
+
+    def _check_eva(self) -> None:
+        """Refuses what would make shapes depend on data, and what has no effect or a wrong one."""
+        given = self.keys.get("eva_config")
+        if not self.is_eva:
+            if given is not None:
+                raise InputError(
+                    "method.config.eva_config: has no effect on another start.\n"
+                    "Give init_lora_weights:eva beside it, or leave it out."
+                )
+            return
+        example = "Example: 'method.config={init_lora_weights:eva,eva_config:{rho:1}}'"
+        given = given if isinstance(given, dict) else {}
+        if given.get("rho") != 1:
+            raise InputError(
+                f"method.config.eva_config.rho: must be 1 (given: {given.get('rho', 'nothing, and PEFT takes 2')}). "
+                f"With more, ranks are handed out by the data, so that no count is known before a run.\n{example}"
+            )
+        if others := sorted({*given} - {"rho", "tau"}):
+            raise InputError(
+                f"method.config.eva_config.{others[0]}: is not offered here. Of its keys rho and tau are: all tokens "
+                "count that are no padding, ranks stay as they are, and PEFT whitens several times where matrices "
+                f"share their input.\n{example}"
+            )
+        if self.keys.get("rank_pattern"):
+            raise InputError(
+                "method.config.rank_pattern: PEFT's EVA hands out ranks anew where matrices share their input.\n"
+                "Give one r to all, or another start."
+            )
+        if self.targets is not None and "embed" in self.targets:
+            raise InputError("method.targets: PEFT's EVA knows no embedding.\nLeave embed out, or give another start.")
 
     def _check_targets(self, arch: Arch) -> None:
         if self.targets is None:
@@ -311,6 +346,13 @@ class PeftConfig(SizedConfig):
     def has_no_gradient_at_first(self, parameter: str) -> bool:
         """Tells it of every parameter: which of a tuner's factors stands beside a zero is PEFT's to know."""
         return True
+
+    def before_training(self, model: "nn.Module", losses: "Iterable[Callable[[], Tensor]]") -> None:
+        """Computes EVA's start."""
+        if self.is_eva:
+            from lora_repro.methods.peft import eva
+
+            eva.start(model, losses)
 
     def penalty(self, model: "nn.Module") -> "Tensor | None":
         """Returns AdaLoRA's term of the loss."""

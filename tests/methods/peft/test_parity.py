@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.fixture_types import Compose
-from helpers.peft_tuners import CASES, EACH, TARGETS, TYPES, marked, overrides
+from helpers.peft_tuners import CASES, EACH, TARGETS, TYPES, marked, overrides, plain
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.save_and_load import get_peft_model_state_dict
@@ -15,7 +15,6 @@ from lora_repro.config.resolve import resolve
 from lora_repro.methods import PeftConfig
 from lora_repro.methods.peft import declared
 from lora_repro.methods.peft.tuner import NAME, owner_of, peft_config
-from lora_repro.models.load import load_model
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.train import build
 
@@ -74,22 +73,6 @@ def test_a_tuner_computes_what_it_does_in_pefts_model(kind: str, given: list[str
         mine, other = ours.get_parameter(name).grad, inner.get_parameter(name).grad
         assert (mine is None) == (other is None) and (mine is None or torch.allclose(mine, other, atol=1e-5)), name
     assert any(ours.get_parameter(name).grad is not None for name in adapted)
-
-
-def plain(cfg: Any) -> nn.Module:
-    """The base as transformers computes it, with the same weights."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    run = resolve(cfg).run
-    base = load_model(run, None, "", CPU)
-    keys = run.model.config
-    config = AutoConfig.for_model(keys["model_type"], **{k: v for k, v in keys.items() if k != "model_type"})
-    config.num_labels, config.pad_token_id = 2, config.pad_token_id if config.pad_token_id is not None else 0
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = config.attention_dropout = 0.0
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
-    missing = model.load_state_dict(base.state_dict(), strict=False)
-    assert not missing.unexpected_keys
-    return model
 
 
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_llama"])

@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 import torch
 from helpers.fixture_types import Compose
-from helpers.local_models import words_tokenizer, write
-from helpers.peft_tuners import CASES, EACH, TARGETS, TYPES, computed, overrides
+from helpers.peft_tuners import (
+    CASES,
+    EACH,
+    TARGETS,
+    TYPES,
+    computed,
+    opens_and_scores_again,
+    overrides,
+    stops_and_goes_on,
+)
 from omegaconf import DictConfig
-from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
 
-from lora_repro import interrupt
 from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
@@ -26,7 +31,6 @@ from lora_repro.methods.peft import declared
 from lora_repro.methods.peft.tuner import owner_of
 from lora_repro.store.record import Record
 from lora_repro.tasks.encoding import encode
-from lora_repro.training.job import run_job
 from lora_repro.training.train import build, train
 
 pytestmark = [
@@ -68,22 +72,6 @@ def test_peft_opens_what_a_run_saves_and_a_run_scores_it_again(
     opens_and_scores_again(kind, family, None, tiny, tmp_path)
 
 
-def opens_and_scores_again(kind: str, family: str, given: list[str] | None, tiny: Compose, tmp_path: Path) -> None:
-    words, preset = words_tokenizer(pad_token="<unk>"), "bert" if family in ("bert", "roberta") else "llama"
-    base = write(tmp_path / "base", family, words, max_position_embeddings=80, initializer_range=0.1)
-    local = ["model=local", f"paths.model={base}", f"preset@train=tiny_{preset}", *overrides(kind, "", given)[2:], RATE]
-    record, result = computed(tiny(*local, "train.max_steps=3"))
-    resolved = resolve(again := tiny(*local, "train.epochs=0", f"train.init_from={record.run_id}"))
-    model: Any = AutoModelForSequenceClassification.from_pretrained(base)
-    theirs = PeftModel.from_pretrained(model, str(record.folder / "adapter")).eval()
-    ours, split = build(resolved, CPU).eval(), encode(*resolved[:2])["test"]
-    with torch.inference_mode():
-        for index in range(4):  # one by one: where there is no padding, transformers too reads a decoder's last token
-            inputs = {key: value[[index], : int(split.lengths[index])] for key, value in split.inputs.items()}
-            assert torch.allclose(theirs(**inputs).logits, ours(**inputs).logits, atol=1e-5)
-    assert computed(again)[1]["metrics"] == result["metrics"]
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -99,23 +87,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     given: list[str], stop_at: int, tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, *rest = given
-    same = [*overrides(kind, "tiny_bert", rest), RATE, "train.batch_size=8", "log.checkpoint_every_s=0"]
-    record, whole = computed(tiny(*same, f"paths.outputs={tmp_path}/whole"))
-    cfg, calls = tiny(*same, f"paths.outputs={tmp_path}/cut"), iter(range(100))
-
-    def stop() -> None:
-        if next(calls) == stop_at:
-            raise interrupt.AskedToEndError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(interrupt, "refuse_to_go_on", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_job(cfg)
-    other, resumed = computed(cfg)
-    assert resumed["metrics_by_epoch"] == whole["metrics_by_epoch"]
-    assert resumed["digests"] == whole["digests"]
-    name = "adapter/adapter_model.safetensors"
-    assert (record.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    stops_and_goes_on(overrides(kind, "tiny_bert", rest), stop_at, tiny, tmp_path, monkeypatch)
 
 
 def test_adaloras_allocator_ends_at_target_r_and_its_penalty_is_pefts(tiny: Compose) -> None:
@@ -177,7 +149,6 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.config={task_type:SEQ_CLS}"], "follows from the task"),
     (["method.config={init_lora_weights:loftq}"], "rounds the base with bitsandbytes"),
     (["method.config={loftq_config:{loftq_bits:4}}"], "rounds the base with bitsandbytes"),
-    (["method.config={init_lora_weights:eva}"], "needs the inputs of every layer"),
     (["method.config={init_lora_weights:pissa_niter_4}"], "drawn at random"),
     (["method.config=7"], r"method\.config: keys and values"),
     (["method.targets=[q,x]"], "no matrix 'x'"),
