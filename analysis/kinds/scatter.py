@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from analysis.arms import read_arms, settings_of
-from analysis.cell import Cell
+from analysis.cell import Cell, tuning_record
 from analysis.items import Item, Picture, Request, facts_of, names, refuse_unknown_sweep, register
 from analysis.protocol import Protocol
 from analysis.render.plots import cut_words
@@ -138,6 +138,7 @@ def _json(data: ScatterData) -> list[dict[str, Any]]:
     """Returns an entry a point: the paper's, then ours; scores as records hold them, what is missing is null."""
     shared = {"figure": data.item.number, "metric": data.item.metric}
     nothing = {"settings": {}, "low": None, "high": None, "scores": [], "seeds": [], "run_ids": [], "states": []}
+    nothing |= {"tuning": None}
     paper = [{"source": "paper", **shared, **nothing, **_of_point(point)} for point in data.paper]
     about = {"source": "ours", **shared, "scale": data.scale, "protocol": data.protocol.value}
     return [*paper, *({**about, **_of_cell(data.item, cell)} for cell in data.ours)]
@@ -162,6 +163,7 @@ def _of_cell(item: Scatter, cell: Cell) -> dict[str, Any]:
         "mean": cell.summary.mean,
         "low": cell.summary.low,
         "high": cell.summary.high,
+        "tuning": tuning_record(cell.tuning),
     }
 
 
@@ -210,6 +212,7 @@ def _caption(data: ScatterData) -> list[str]:
         "tasks differ between panels.",
         *_read_off(data.item),
         *_missing(data),
+        *_tuned(data),
         *few_seeds(len(cell.runs) for cell in data.drawn),
         *_verdict(data),
     ]
@@ -234,6 +237,17 @@ def _read_off(item: Scatter) -> list[str]:
         return []
     table = f"Table {item.paper.rows_of.removeprefix('table')}"
     return [f"Read off the paper's figure, approximate: {', '.join(points)}; its other points are {table}'s."]
+
+
+def _tuned(data: ScatterData) -> list[str]:
+    """Says by which keys settings were tuned, and how often; the table of the same runs has the values."""
+    tunings = [cell.tuning for cell in data.ours if cell.tuning is not None]
+    if not tunings:
+        return []
+    keys = ", ".join(dict.fromkeys(tuning.tune.key for tuning in tunings))
+    distinct = {id(tuning): tuning for tuning in tunings}.values()
+    runs = sum(tuning.runs for tuning in distinct)
+    return [f"{keys}: chosen on dev by {runs} tuning runs with other seeds. --format json has what was tried."]
 
 
 def _missing(data: ScatterData) -> list[str]:

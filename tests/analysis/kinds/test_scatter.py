@@ -227,3 +227,11 @@ def test_the_figure_is_as_wide_as_a_page_and_its_caption_fits(
         assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1 and box.y0 >= -1
     assert picture.caption[1].startswith("Each point is one setting of a method")
     assert picture.caption[2].startswith("Read from left to right")
+
+
+def test_a_figure_of_tuned_runs_says_how_they_were_tuned(tmp_path: Path) -> None:
+    picture = replace(FIGURE2, sweep="leaderboard").picture(Request("smoke", str(tmp_path), (), "json"))
+    (lora, *_) = [entry for entry in picture.data if entry["method"] == "lora" and entry["source"] == "ours"]
+    assert lora["states"] == ["tuning", "tuning"] and lora["tuning"]["grid"] == (1e-3, 3e-3)
+    expected = "train.learning_rate: chosen on dev by 12 tuning runs with other seeds."
+    assert expected in " ".join(picture.caption)
