@@ -36,6 +36,8 @@ def _ledger(options: argparse.Namespace) -> str:
     path = Path(options.file)
     if path.suffix != ledger.SUFFIX:
         raise InputError(f"ledger: its file must end in {ledger.SUFFIX} (given: {path}).")
+    if ledger.is_ledger(options.runs):
+        raise InputError(f"ledger: --runs is the store, a folder that holds runs/ (given: {options.runs}).")
     if options.action == "restore":
         if options.overrides or options.scale is not None:
             raise InputError("ledger restore: takes the file alone, and --runs DIR. Leave the rest out.")

@@ -128,6 +128,18 @@ def test_commands_read_a_ledger_as_they_read_its_store(
     assert out(*table) == own
 
 
+@pytest.mark.parametrize("action", ["write", "restore"])
+def test_a_ledger_is_no_store_to_write_from_or_to(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """It would be read as a store without runs, and give an empty ledger."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.parquet", "two.parquet"):
+        ledger.write(Path(name), [], {})
+    code, _, words = call(capsys, "ledger", action, "one.parquet", "--runs", "two.parquet")
+    assert code != 0 and "--runs is the store, a folder that holds runs/ (given: two.parquet)" in words
+
+
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.parquet"
     with pytest.raises(MissingInputError, match="no such ledger"):
