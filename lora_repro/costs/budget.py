@@ -7,8 +7,10 @@ below a bound the largest.
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 from lora_repro.errors import InputError
@@ -93,11 +95,12 @@ class Sizes(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A method's count as its size grows: count = fixed + slope * size, for size from 1 to most."""
+    """A method's count as its size grows: count = fixed + slope * size, for size from least to most."""
 
     fixed: int
     slope: int
     most: int
+    least: int = 1
 
     @classmethod
     def of(cls, method: SizedConfig, arch: Arch) -> "Line":
@@ -106,16 +109,20 @@ class Line(NamedTuple):
         Raises:
             InputError: If the method's other settings are impossible, or the count does not depend on the size.
         """
-        method.with_size(1).check(arch)
-        one, two = (count_at(method, arch, size) for size in (1, 2))
+        least = method.least
+        method.with_size(least).check(arch)
+        one, two = (count_at(method, arch, size) for size in (least, least + 1))
         if one == two:
             raise InputError(
                 f"method.budget: method.{method.size_key} changes no count, as other settings of the method set it for "
                 f"every part (given: {method.budget}).\nLeave method.budget out, or those settings."
             )
         if two < one:
-            raise _uneven(method)
-        return cls(2 * one - two, two - one, method.largest(arch))
+            raise InputError(
+                f"method.budget: the count falls as {method.size_key} grows (given: {method.budget}).\n"
+                f"Give it itself, as in {method.spelt(least)}"
+            )
+        return cls(one - least * (two - one), two - one, method.largest(arch), least)
 
     def at(self, size: int) -> int:
         """Returns the count at a size."""
@@ -124,11 +131,11 @@ class Line(NamedTuple):
     def neighbours(self, budget: Budget) -> list[int]:
         """Returns the sizes whose counts lie on both sides of the budget, where there are two."""
         below = math.floor((budget.weights - self.fixed) / self.slope)
-        return sorted({min(max(size, 1), self.most) for size in (below, below + 1)})
+        return sorted({min(max(size, self.least), self.most) for size in (below, below + 1)})
 
     def meeting(self, budget: Budget) -> Sizes | None:
         """Returns the sizes that meet a budget; None if none does."""
-        first = max(1, math.ceil((budget.low - self.fixed) / self.slope))
+        first = max(self.least, math.ceil((budget.low - self.fixed) / self.slope))
         last = min(self.most, math.ceil((budget.end - self.fixed) / self.slope) - 1)
         if first > last:
             return None
@@ -137,14 +144,6 @@ class Line(NamedTuple):
         exact = (budget.weights - self.fixed) / self.slope
         nearest = min(math.floor(exact), math.ceil(exact), key=lambda size: abs(size - exact))
         return Sizes(min(max(nearest, first), last), range(first, last + 1))
-
-
-def _uneven(method: SizedConfig) -> InputError:
-    """Says that a count is no line, as of some of PEFT's tuners."""
-    return InputError(
-        f"method.budget: the count does not grow in equal steps with {method.size_key} (given: {method.budget}).\n"
-        f"Give method.{method.size_key} itself."
-    )
 
 
 def count_at(method: SizedConfig, arch: Arch, size: int) -> int:
@@ -158,18 +157,44 @@ def solve(method: SizedConfig, arch: Arch) -> int:
     Raises:
         InputError: If none does; it names the neighbours.
     """
-    budget, line, key = read(method.budget, arch), Line.of(method, arch), method.size_key
-    if sizes := line.meeting(budget):
-        if count_at(method, arch, sizes.best) != line.at(sizes.best):
-            raise _uneven(method)
-        return sizes.best
-    neighbours = line.neighbours(budget)
-    near = " and ".join(f"{key} = {size} trains {budget.printed(line.at(size))}" for size in neighbours)
+    budget, line = read(method.budget, arch), Line.of(method, arch)
+    sizes = line.meeting(budget)
+    best, near = (sizes.best, [sizes.best]) if sizes is not None else (None, line.neighbours(budget))
+    counts = {size: line.at(size) for size in near}
+    is_checked = sizes is not None or method.can_be_larger
+    if is_checked and any(count_at(method, arch, size) != count for size, count in counts.items()):
+        best, counts = _solve_by_counts(method, arch, budget, line)
+    if best is not None:
+        is_short = best == line.most and budget.utilisation(counts[best]) < TOLERATED[0]
+        if not (method.can_be_larger and is_short):
+            return best
+    key = method.size_key
+    listed = " and ".join(f"{key} = {size} trains {budget.printed(count)}" for size, count in counts.items())
+    is_most = method.can_be_larger and max(counts.values()) < budget.weights
+    ends = f", the most of {key} up to {line.most}" if is_most else ""
     scope = f" on {', '.join(method.scope)}" if method.scope else ""
     raise InputError(
         f"method.budget: no {key}{scope} meets {budget.given} on this {arch.model_type} (d = {arch.d_model}, "
-        f"{arch.num_layers} layers): {near}.\nGive {key} itself, method.{key}={neighbours[-1]}, or another budget."
+        f"{arch.num_layers} layers): {listed}{ends}.\nGive {key} itself, {method.spelt(max(counts))}, or another "
+        "budget."
     )
+
+
+def _solve_by_counts(method: SizedConfig, arch: Arch, budget: Budget, line: Line) -> tuple[int | None, dict[int, int]]:
+    """Solves where a count does not fall, but is no line: some of PEFT's tuners stop growing at a size.
+
+    Returns:
+        The size that meets the budget, if one does, and the counts of the sizes on both sides of it.
+    """
+    sizes, count = range(line.least, line.most + 1), partial(count_at, method, arch)
+    above = bisect_right(sizes, budget.weights, key=count)  # the place of the first size with more
+    if above == len(sizes):
+        first = sizes[bisect_left(sizes, count(line.most), key=count)]
+        is_met = budget.admits(count(first)) and budget.utilisation(count(first)) >= TOLERATED[0]
+        return first if is_met else None, {first: count(first)}
+    near = {size: count(size) for size in sizes[max(above - 1, 0) : above + 1]}
+    meeting = [size for size in near if budget.admits(near[size])]
+    return min(meeting, key=lambda size: abs(near[size] - budget.weights), default=None), near
 
 
 def utilisation(method: MethodConfig, arch: Arch) -> float | None:

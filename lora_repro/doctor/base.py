@@ -71,8 +71,7 @@ class Subject(NamedTuple):
 
 
 def _size(run: Run) -> int:
-    method = run.method
-    return getattr(method, method.size_key) if isinstance(method, SizedConfig) else 0
+    return run.method.size if isinstance(run.method, SizedConfig) else 0
 
 
 class Rule(NamedTuple):

@@ -231,9 +231,28 @@ class SizedConfig(MethodConfig):
         """What the method is chosen to work on, for messages: LoRA's matrices."""
         return []
 
+    @property
+    def size(self) -> int:
+        """The value of that field."""
+        return getattr(self, self.size_key)
+
+    @property
+    def least(self) -> int:
+        """The smallest value that the field can have."""
+        return 1
+
     def largest(self, arch: Arch) -> int:
         """Returns the largest value that the field can have."""
         raise NotImplementedError
+
+    @property
+    def can_be_larger(self) -> bool:
+        """Whether `largest` is only where the search ends, so that a budget far beyond it is not met there."""
+        return False
+
+    def spelt(self, size: int) -> str:
+        """Returns how a value of the field is given."""
+        return f"method.{self.size_key}={size}"
 
     def with_size(self, size: int) -> "SizedConfig":
         """Returns the method with another value of the field."""

@@ -83,6 +83,9 @@ STARTS_REFUSED = {
 SIZES = ("init_r", "r", "n_frequency", "num_virtual_tokens")
 """Keys with which the count of a tuner grows, the first that it has."""
 
+TARGET_OF_INIT = 8 / 12
+"""AdaLoRA's target_r over its init_r, where init_r follows from a budget and target_r is not given: PEFT's defaults."""
+
 
 @dataclass
 class PeftConfig(SizedConfig):
@@ -124,8 +127,7 @@ class PeftConfig(SizedConfig):
     @property
     def size_key(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The key of the configuration with which the count grows."""
-        keys = declared.tuners()[self.peft_type].keys
-        found = next((key for key in SIZES if key in keys), None)
+        found = next((key for key in SIZES if key in self.tuner.keys), None)
         if found is None:
             raise InputError(
                 f"method.budget: no key of {self.peft_type} is known to change its size in equal steps.\n"
@@ -135,7 +137,49 @@ class PeftConfig(SizedConfig):
 
     def with_size(self, size: int) -> "PeftConfig":
         """Returns the method at another size."""
-        return replace(self, config={**self.keys, self.size_key.removeprefix("config."): size})
+        given = {**self.keys, self.size_key.removeprefix("config."): size}
+        if self.peft_type == "ADALORA":
+            given.setdefault("target_r", max(1, round(size * TARGET_OF_INIT)))
+        return replace(self, config=given)
+
+    @property
+    def size(self) -> int:
+        """The value of the key with which the count grows; 0 where there is none, or it is no whole number."""
+        found = next((self.given(key) for key in SIZES if key in self.tuner.keys), 0)
+        return found if type(found) is int else 0
+
+    @property
+    def least(self) -> int:
+        """The smallest size; AdaLoRA's init_r is above its target_r."""
+        if self.peft_type != "ADALORA":
+            return 1
+        target = self.keys.get("target_r", 1)
+        return target + 1 if type(target) is int else 2
+
+    @property
+    def can_be_larger(self) -> bool:
+        """A tuner's size may exceed the widest matrix."""
+        return True
+
+    def spelt(self, size: int) -> str:
+        """Returns how a value of the key is given."""
+        return f"'method.config={{{self.size_key.removeprefix('config.')}:{size}}}'"
+
+    @property
+    def tuner(self) -> declared.Tuner:
+        """The tuner as the installed PEFT declares it.
+
+        Raises:
+            InputError: If it has none of this type.
+        """
+        known = declared.tuners()
+        if self.peft_type not in known:
+            raise InputError(
+                f"method.peft_type: PEFT {declared.version()} has no {self.peft_type}."
+                f"{did_you_mean(self.peft_type, list(known))}\n"
+                f"It has: {', '.join(name for name in known if name not in NOT_HERE)}."
+            )
+        return known[self.peft_type]
 
     @property
     def keys(self) -> dict[str, Any]:
@@ -169,11 +213,11 @@ class PeftConfig(SizedConfig):
     @property
     def is_prompt(self) -> bool:
         """Whether it trains virtual tokens, and changes no layer."""
-        return declared.tuners()[self.peft_type].is_prompt
+        return self.tuner.is_prompt
 
     def given(self, key: str) -> Any:
         """Returns a key's value: the one that is given, else PEFT's default where that is a plain value."""
-        return self.keys.get(key, declared.tuners()[self.peft_type].keys.get(key))
+        return self.keys.get(key, self.tuner.keys.get(key))
 
     def check(self, arch: Arch) -> None:
         """Refuses a type or key that the installed PEFT does not have, and what cannot work here.
@@ -195,16 +239,9 @@ class PeftConfig(SizedConfig):
             self._check_values()
 
     def _check_keys(self) -> None:
-        known = declared.tuners()
-        if self.peft_type not in known:
-            raise InputError(
-                f"method.peft_type: PEFT {declared.version()} has no {self.peft_type}."
-                f"{did_you_mean(self.peft_type, list(known))}\n"
-                f"It has: {', '.join(name for name in known if name not in NOT_HERE)}."
-            )
+        keys = self.tuner.keys
         if (why := NOT_HERE.get(self.peft_type)) is not None:
             raise InputError(f"method.peft_type: {self.peft_type} is not trained here: {why}.\nGive another one.")
-        keys = known[self.peft_type].keys
         for key, value in self.keys.items():
             if key not in keys:
                 offered = [name for name in keys if name not in FOLLOWS and name not in REFUSED]

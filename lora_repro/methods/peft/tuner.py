@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.oft.layer import OFTLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import PeftType
 from peft.utils.save_and_load import get_peft_model_state_dict
@@ -88,6 +89,20 @@ def build(method: PeftConfig, model: nn.Module, arch: Arch) -> None:
             f"{' '.join(str(error).split())}\nGive other keys in method.config, or other method.targets."
         ) from error
     vars(model)[_OWNER] = owner
+    _refuse_other_blocks(model)
+
+
+def _refuse_other_blocks(model: nn.Module) -> None:
+    """Refuses blocks of OFT that do not divide a layer's width: PEFT takes others instead, and says so in a warning."""
+    config = owner_of(model).peft_config[NAME]
+    for name, layer in model.named_modules():
+        if isinstance(layer, OFTLayer):
+            key, found = ("r", layer.r) if config.r else ("oft_block_size", layer.oft_block_size)
+            if (given := getattr(config, key)) != found[NAME]:
+                raise InputError(
+                    f"method.config.{key}: must divide the width of every layer, and that of {name} is "
+                    f"{layer.in_features} (given: {given}).\nThe nearest there is {found[NAME]}."
+                )
 
 
 def peft_config(method: PeftConfig, arch: Arch) -> Any:

@@ -180,6 +180,11 @@ def test_what_cannot_work_is_refused_while_composing(given: list[str], message: 
         ),
         (["method.peft_type=C3A", "method.config={block_size:7}"], "C3A: PEFT [\\d.]+ refuses it on this bert"),
         (["method.config={target_modules:[nowhere]}"], "refuses it on this bert: .*nowhere"),
+        (
+            ["method.peft_type=OFT", TARGETS, "method.config={oft_block_size:7}"],
+            r"oft_block_size: must divide the width .* is 32 \(given: 7\)\.\nThe nearest there is 8\.",
+        ),
+        (["method.peft_type=OFT", TARGETS, "method.config={oft_block_size:0,r:5}"], r"config\.r: must divide"),
         (["method.config={r:0}"], "refuses it on this bert: .*positive"),
     ],
 )
@@ -263,7 +268,13 @@ def test_an_adapter_of_other_settings_is_refused(tiny: Compose) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "budget", "key", "size"),
-    [("LORA", 1024, "r", 4), ("VERA", 4 * 32 + 4 * 10, "r", 10), ("FOURIERFT", "0.4K", "n_frequency", 100)],
+    [
+        ("LORA", 1024, "r", 4),
+        ("VERA", 4 * 32 + 4 * 10, "r", 10),
+        ("FOURIERFT", "0.4K", "n_frequency", 100),
+        ("LOKR", 4 * (16 + 64), "r", 4),
+        ("LOKR", 4 * (16 + 48) + 1, "r", 3),
+    ],
 )
 def test_a_size_is_solved_from_a_budget(kind: str, budget: Any, key: str, size: int, tiny: Compose) -> None:
     run = resolve(tiny(*overrides(kind, "tiny_bert", [TARGETS]), f"method.budget={budget}")).run
@@ -271,15 +282,37 @@ def test_a_size_is_solved_from_a_budget(kind: str, budget: Any, key: str, size: 
     assert run.utilisation == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("given", "ranks"),
+    [("", (6, 4)), (",target_r:2", (6, 2)), (",target_r:6", None)],
+)
+def test_adaloras_first_rank_is_solved_and_its_last_follows(
+    given: str, ranks: tuple[int, int] | None, tiny: Compose
+) -> None:
+    config = f"method.config={{tinit:1{given}}}"
+    cfg = tiny(*overrides("ADALORA", "tiny_bert", [TARGETS, config]), f"method.budget={4 * 6 * 65}")
+    if ranks is None:
+        with pytest.raises(InputError, match=r"meets 1560 .*: config\.init_r = 7 trains 1,820\.\nGive"):
+            resolve(cfg)
+        return
+    run = resolve(cfg).run
+    assert isinstance(run.method, PeftConfig) and run.utilisation == 1
+    assert (run.method.keys["init_r"], run.method.keys["target_r"]) == ranks
+
+
 def test_a_budget_that_a_tuner_cannot_meet_names_its_neighbours(tiny: Compose) -> None:
     with pytest.raises(InputError, match=r"no config\.r on q, v meets 100 .*: config\.r = 1 trains 256"):
         resolve(tiny(*overrides("LORA", "tiny_bert", [TARGETS]), "method.budget=100"))
-    with pytest.raises(
-        InputError, match=r"does not grow in equal steps with config\.r.*\nGive method\.config\.r itself"
+    with pytest.raises(InputError, match=r"the count falls as config\.r grows.*\nGive it itself, as in 'method"):
+        resolve(tiny(*overrides("RANDLORA", "tiny_bert", [TARGETS]), "method.budget=400"))
+    with pytest.raises(  # w1 of 4 x 4 and w2 of 8 x 8, which is whole from r = 4 on
+        InputError, match=r"meets 600 .*: config\.r = 4 trains 320, the most of config\.r up to 64\.\nGive"
     ):
-        resolve(tiny(*overrides("RANDLORA", "tiny_bert", [TARGETS]), "method.budget=400"))  # falls with r
-    with pytest.raises(InputError, match=r"does not grow in equal steps with config\.r"):
-        resolve(tiny(*overrides("LOKR", "tiny_bert", [TARGETS]), "method.budget=600"))  # and this one rests from r = 4
+        resolve(tiny(*overrides("LOKR", "tiny_bert", [TARGETS]), "method.budget=600"))
+    with pytest.raises(InputError, match=r"meets 9000 .*: config\.r = 64 trains 384, the most of .*\n.*:64"):
+        resolve(tiny(*overrides("VERA", "tiny_bert", [TARGETS]), "method.budget=9000"))
+    with pytest.raises(InputError, match=r"has no VEAR\. Did you mean 'VERA'\?\nIt has: .*MISS"):
+        resolve(tiny(*overrides("VEAR", "tiny_bert", [TARGETS]), "method.budget=600"))
     with pytest.raises(InputError, match="no key of IA3 is known to change its size"):
         resolve(tiny(*overrides("IA3", "tiny_bert", [TARGETS]), "method.budget=100"))
 
