@@ -116,6 +116,7 @@ def test_lora_is_known_in_its_own_folder_and_nowhere_else() -> None:
     assert {name for name in imported | named if not name.startswith("lora_repro/methods/lora/")} == {
         "lora_repro/methods/__init__.py",  # the registry
         "lora_repro/library.py",  # attach_lora
+        "lora_repro/methods/peft/eva.py",  # PEFT's own LoRA
         "lora_repro/bench/sides/adapters.py",  # PEFT's and loralib's LoRA, which are measured beside ours
         "lora_repro/bench/demo.py",  # which tells a script of PEFT what a run's LoRA is
         "lora_repro/bench/one_run_with_peft.py",  # that script
