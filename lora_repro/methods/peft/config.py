@@ -46,7 +46,6 @@ NOT_HERE = {
     "SHADOW": "it runs a second model beside the first",
     "ADAPTION_PROMPT": "its file names tensors by layers that it replaces whole: method=llama_adapter is this method",
     "LILY": "its router averages over a batch, so that the score of an example would depend on its neighbours",
-    "P_TUNING": "its file keeps what its encoder says and not the encoder, so that no run could go on from it",
     "PREFIX_TUNING": "method=prefix_layer method.form=key_value is this method, with masks and padding",
     "FROD": "its file holds tables that are no tensors of the model",
     "SHIRA": "its file holds indices that are no tensors of the model",
@@ -214,6 +213,11 @@ class PeftConfig(SizedConfig):
     def is_prompt(self) -> bool:
         """Whether it trains virtual tokens, and changes no layer."""
         return self.tuner.is_prompt
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether its virtual tokens are what a trained network makes of embeddings."""
+        return self.peft_type == "P_TUNING"
 
     def given(self, key: str) -> Any:
         """Returns a key's value: the one that is given, else PEFT's default where that is a plain value."""
@@ -428,8 +432,7 @@ class PeftConfig(SizedConfig):
         from lora_repro.methods.peft import prompts, tuner
 
         if self.is_prompt:
-            heads = [name for name in arch.parameters if arch.is_head(name)]
-            return {prompts.PARAMETER: prompts.KEY} | {name: prompts.HEAD_PREFIX + name for name in heads}
+            return prompts.file_names(self, model, arch)
         return tuner.file_names(model, arch)
 
     def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods.peft.config import PeftConfig
-from lora_repro.methods.peft.prompts import prompt_config
+from lora_repro.methods.peft.prompts import KEY, MODULE, encoded, prompt_config
 from lora_repro.methods.peft.skeleton import attached_to_skeleton
 from lora_repro.models.arch import Arch
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
 from lora_repro.store.files import write_atomically
 from lora_repro.store.reading import parse_foreign_json
-from lora_repro.store.tensors import Saved, read_tensors
+from lora_repro.store.tensors import Saved, read_plain, read_tensors, write_plain
 
 OF_THE_RUN = frozenset(
     {"base_model_name_or_path", "inference_mode", "peft_version", "task_type", "modules_to_save", "auto_mapping"}
@@ -53,11 +53,16 @@ def settings(method: PeftConfig, arch: Arch, base: str | None) -> dict[str, Any]
 def write(tensors: Mapping[str, Tensor], method: PeftConfig, arch: Arch, folder: Path, base: str | None) -> list[Path]:
     """Writes a folder that PEFT opens on the same base, the head in its `modules_to_save`, and returns its files.
 
+    Of a prompt that an encoder makes, PEFT's file holds the embeddings, and trained.safetensors beside it the encoder.
     AdaLoRA's directions that were cut are in it, with a zero in E; so it has no rank_pattern.
     """
-    write_atomically(folder / PEFT_WEIGHTS, save(dict(tensors), {"format": "pt"}))
+    theirs, more = dict(tensors), []
+    if method.has_encoder:
+        encoder = {name: theirs.pop(name) for name in tensors if name.startswith(MODULE)}
+        theirs[KEY], more = encoded(encoder, method, arch), write_plain(encoder, folder)
+    write_atomically(folder / PEFT_WEIGHTS, save(theirs, {"format": "pt"}))
     write_atomically(folder / PEFT_CONFIG, json.dumps(settings(method, arch, base), indent=2, sort_keys=True) + "\n")
-    return [folder / PEFT_WEIGHTS, folder / PEFT_CONFIG]
+    return [folder / PEFT_WEIGHTS, folder / PEFT_CONFIG, *more]
 
 
 def read(method: PeftConfig, arch: Arch, folder: Path) -> Saved:
@@ -88,7 +93,12 @@ def read(method: PeftConfig, arch: Arch, folder: Path) -> Saved:
             )
     base = theirs.get("base_model_name_or_path")
     weights = folder / PEFT_WEIGHTS
-    return Saved(read_tensors(weights), weights, (weights, path), base if isinstance(base, str) and base else None)
+    tensors, files = read_tensors(weights), (weights, path)
+    if method.has_encoder:
+        encoder = read_plain(folder)
+        tensors.pop(KEY, None)
+        tensors, files = {**tensors, **encoder.tensors}, (*files, *encoder.files)
+    return Saved(tensors, weights, files, base if isinstance(base, str) and base else None)
 
 
 def _plain(value: Any) -> Any:

@@ -1,38 +1,77 @@
-"""PEFT's prompt tuning: trained embeddings of virtual tokens in front of the input, around a model's own forward pass.
+"""PEFT's prompt tuning and p-tuning: virtual tokens in front of the input, around a model's own forward pass.
 
 PEFT does it in the forward pass of a model of its own. Here hooks of the base model do the same, so that the heads, the
 objectives and generation are those of every method.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import PromptEmbedding, PromptTuningConfig
+from peft import PromptEmbedding, PromptEncoder, PromptEncoderConfig, PromptTuningConfig
 from torch import Tensor, nn
 
 from lora_repro import draw
+from lora_repro.errors import InputError
 from lora_repro.methods.base import Count
 from lora_repro.methods.peft.config import PeftConfig
 from lora_repro.models.arch import Arch
 
-PARAMETER = "prompt_encoder.default.embedding.weight"
-"""The trained embeddings, as PEFT's model calls them."""
+MODULE = "prompt_encoder.default."
+"""What PEFT's model puts before the names of what is trained."""
+PARAMETER = f"{MODULE}embedding.weight"
+"""The trained embeddings."""
 KEY = "prompt_embeddings"
 """What PEFT's file calls them."""
 HEAD_PREFIX = "base_model."
 """What PEFT puts before the names of the head: a model with virtual tokens has no tuner around its layers."""
 
 
-def prompt_config(method: PeftConfig, arch: Arch) -> PromptTuningConfig:
-    """Returns PEFT's own configuration object."""
-    sizes: dict[str, Any] = dict(token_dim=_width(arch), num_layers=arch.num_layers, num_attention_heads=arch.num_heads)
-    return PromptTuningConfig(num_transformer_submodules=1, **sizes, **method.keys)
+def prompt_config(method: PeftConfig, arch: Arch) -> PromptTuningConfig | PromptEncoderConfig:
+    """Returns PEFT's own configuration object, with what PEFT takes from the model."""
+    sizes = dict(token_dim=_width(arch), num_layers=arch.num_layers, num_attention_heads=arch.num_heads)
+    given: dict[str, Any] = {**sizes, "num_transformer_submodules": 1, **method.keys}
+    if not method.has_encoder:
+        return PromptTuningConfig(**given)
+    if given.get("encoder_hidden_size") is None:
+        given["encoder_hidden_size"] = _width(arch)
+    return PromptEncoderConfig(**given)
 
 
 def count(method: PeftConfig, arch: Arch) -> Count:
-    """Counts a vector for each virtual token."""
+    """Counts a vector for each virtual token, and the encoder that they run through.
+
+    Raises:
+        InputError: If PEFT refuses the encoder.
+    """
     added = method.added_tokens * _width(arch)
+    if method.has_encoder:
+        try:
+            with torch.device("meta"):
+                encoder = PromptEncoder(prompt_config(method, arch))
+        except Exception as error:
+            raise InputError(
+                f"method.peft_type={method.peft_type}: PEFT refuses it: {' '.join(str(error).split())}\n"
+                "Give other keys in method.config."
+            ) from error
+        added = sum(parameter.numel() for parameter in encoder.parameters())
     return Count(added, arch.head_size, arch.size() + added, {"prompt": added})
+
+
+def file_names(method: PeftConfig, model: nn.Module, arch: Arch) -> dict[str, str]:
+    """Returns names in files: PEFT's, and our own of an encoder, of which PEFT's file holds only what it says."""
+    heads = {name: HEAD_PREFIX + name for name in arch.parameters if arch.is_head(name)}
+    if not method.has_encoder:
+        return {PARAMETER: KEY} | heads
+    return {name: name for name, _ in model.named_parameters() if name.startswith(MODULE)} | heads
+
+
+@torch.no_grad()
+def encoded(tensors: Mapping[str, Tensor], method: PeftConfig, arch: Arch) -> Tensor:
+    """Returns the embeddings that an encoder of these tensors makes: what PEFT's file holds."""
+    encoder = PromptEncoder(prompt_config(method, arch)).eval()
+    encoder.load_state_dict({name.removeprefix(MODULE): tensor for name, tensor in tensors.items()})
+    return encoder(torch.arange(method.added_tokens)).contiguous()
 
 
 def attach(method: PeftConfig, model: nn.Module, arch: Arch, seed: int) -> None:
@@ -46,14 +85,16 @@ def attach(method: PeftConfig, model: nn.Module, arch: Arch, seed: int) -> None:
     table = body.get_input_embeddings()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(draw.generator("peft", seed).integers(2**62)))
-        encoder = PromptEmbedding(prompt_config(method, arch), table)
+        config = prompt_config(method, arch)
+        encoder = PromptEncoder(config) if method.has_encoder else PromptEmbedding(config, table)
     model.prompt_encoder = nn.ModuleDict({"default": encoder.requires_grad_(True)})
     added = method.added_tokens
 
     def put_in(_: nn.Module, args: tuple[Tensor, ...], given: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
         tokens = args[0] if args else given.pop("input_ids")
         embedded, mask = table(tokens), given.get("attention_mask")
-        prompt = encoder.embedding.weight.to(embedded.dtype).expand(len(tokens), -1, -1)
+        prompt = encoder(torch.arange(added, device=tokens.device)) if method.has_encoder else encoder.embedding.weight
+        prompt = prompt.to(embedded.dtype).expand(len(tokens), -1, -1)
         given["inputs_embeds"] = torch.cat([prompt, embedded], 1)
         given["attention_mask"] = _extended(mask if mask is not None else torch.ones_like(tokens), added, 1)
         if (types := given.get("token_type_ids")) is not None:

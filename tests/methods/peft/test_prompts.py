@@ -7,12 +7,15 @@ import pytest
 import torch
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from helpers.peft_tuners import computed
-from peft import PeftModel
+from helpers.peft_tuners import computed, plain, stops_and_goes_on
+from peft import PeftModel, PeftModelForSequenceClassification
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
+from lora_repro.methods import PeftConfig
+from lora_repro.methods.peft.prompts import MODULE, prompt_config
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.train import build
 
@@ -22,19 +25,27 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
+P_TUNING = ("method=peft", "method.peft_type=P_TUNING", "method.config={num_virtual_tokens:3,encoder_hidden_size:8}")
+LSTM = tuple(given.replace("size:8", "size:8,encoder_reparameterization_type:LSTM") for given in P_TUNING)
 PROMPT = ("method=peft", "method.peft_type=PROMPT_TUNING", "method.config={num_virtual_tokens:3}")
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "llama", "gpt2", "opt"])
-def test_peft_opens_a_prompt_and_gives_equal_logits(family: str, tiny: Compose, tmp_path: Path) -> None:
+KINDS = [(PROMPT, "bert"), (PROMPT, "roberta"), (PROMPT, "llama"), (PROMPT, "gpt2"), (PROMPT, "opt")]
+
+
+@pytest.mark.parametrize(("given", "family"), [*KINDS, (P_TUNING, "bert"), (P_TUNING, "llama"), (LSTM, "roberta")])
+def test_peft_opens_a_prompt_and_gives_equal_logits(
+    given: tuple[str, ...], family: str, tiny: Compose, tmp_path: Path
+) -> None:
     words = words_tokenizer(pad_token="<unk>")
     base = write(tmp_path / "base", family, words, max_position_embeddings=80, initializer_range=0.1)
     preset = "tiny_llama" if family in ("llama", "gpt2", "opt") else "tiny_bert"
-    local = ["model=local", f"paths.model={base}", f"preset@train={preset}", *PROMPT]
+    local = ["model=local", f"paths.model={base}", f"preset@train={preset}", *given]
     record, result = computed(tiny(*local, "train.learning_rate=0.05"))
     assert not result["flags"]["unmoved"]
     resolved = resolve(again := tiny(*local, "train.epochs=0", f"train.init_from={record.run_id}"))
-    assert result["params"]["method"] == 3 * resolved.run.arch.d_model
+    if given is PROMPT:
+        assert result["params"]["method"] == 3 * resolved.run.arch.d_model
     model: Any = AutoModelForSequenceClassification.from_pretrained(base)
     theirs = PeftModel.from_pretrained(model, str(record.folder / "adapter")).eval()
     ours, split = build(resolved, CPU).eval(), encode(*resolved[:2])["test"]
@@ -65,3 +76,38 @@ def test_virtual_tokens_leave_less_room_for_the_input(tiny: Compose) -> None:
 def test_the_number_of_tokens_is_solved_from_a_budget(tiny: Compose) -> None:
     method = resolve(tiny("method=peft", "method.peft_type=PROMPT_TUNING", "method.budget=160")).run.method
     assert method.added_tokens == 5
+
+
+@pytest.mark.parametrize("given", [P_TUNING, LSTM])
+def test_an_encoder_computes_what_it_does_in_pefts_model(given: tuple[str, ...], tiny: Compose) -> None:
+    resolved = resolve(cfg := tiny("model=tiny_bert", *given))
+    method = resolved.run.method
+    assert isinstance(method, PeftConfig)
+    ours = build(resolved, CPU).eval()
+    theirs = PeftModelForSequenceClassification(plain(cfg), prompt_config(method, resolved.run.arch)).eval()  # pyright: ignore
+    names = [name for name, _ in ours.named_parameters() if name.startswith(MODULE)]
+    with torch.no_grad():
+        for name in names:
+            theirs.get_parameter(name).copy_(ours.get_parameter(name))
+    assert {name for name, _ in theirs.named_parameters() if name.startswith(MODULE)} == {*names}
+    inputs, targets = encode(*resolved[:2])["train"].batch(list(range(8)), CPU)
+    inputs = {key: value[:, : int(inputs["attention_mask"].sum(1).min())] for key, value in inputs.items()}
+    one, other = ours(**inputs).logits, theirs(**inputs).logits
+    assert torch.allclose(one, other, atol=1e-5)
+    nn.functional.cross_entropy(one, targets).backward()
+    nn.functional.cross_entropy(other, targets).backward()
+    for name in names:
+        mine, other = ours.get_parameter(name).grad, theirs.get_parameter(name).grad
+        assert mine is not None and other is not None and torch.allclose(mine, other, atol=1e-6), name
+
+
+def test_an_encoder_that_peft_does_not_have_is_refused(tiny: Compose) -> None:
+    run = resolve(tiny("model=tiny_bert", *P_TUNING[:2], LSTM[2].replace("LSTM", "GRU"))).run
+    with pytest.raises(InputError, match="P_TUNING: PEFT refuses it: Prompt encoder type not recognized"):
+        run.method.count(run.arch)
+
+
+def test_a_run_with_an_encoder_that_was_stopped_goes_on_to_the_same_bits(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops_and_goes_on(["model=tiny_bert", *P_TUNING], 3, tiny, tmp_path, monkeypatch)
