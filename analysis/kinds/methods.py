@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.items import Item, Request, facts_of, names, refuse_unknown_sweep, register
@@ -245,6 +246,10 @@ def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Pro
     from analysis.store import opened
 
     differences, machines = [], []
+    if not Path(again).exists():
+        raise InputError(
+            f"--again: there is no store and no ledger {again}. Give the folder that holds runs/, or a file."
+        )
     with opened(again) as store:
         for arm in arms:
             for run in arm.runs:

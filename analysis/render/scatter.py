@@ -106,7 +106,10 @@ def draw_panel(ax: Axes, points: Sequence[Point], metric: Metric, styles: Mappin
         )
         for at, point in zip(x, some, strict=True):
             if point.low is not None and point.high is not None:
-                ax.plot([at, at], [factor * point.low, factor * point.high], color=colour, linewidth=0.9)
+                ends = (factor * point.low, factor * point.high)
+                if metric.unit is Unit.percent:
+                    ends = (max(0.0, ends[0]), min(100.0, ends[1]))
+                ax.plot([at, at], ends, color=colour, linewidth=0.9)
     ax.set_xlim(zero / margin if is_broken else low / margin, high * margin)
     decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high * margin) + 1e-9) + 1)
     step = max(1, math.ceil(len(decades) / 4))

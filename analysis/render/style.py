@@ -52,10 +52,12 @@ METHODS = {
     "adapter_l": ("X", "#56B4E9"),
     "prefix_embed": ("<", PERMUTED),
     "prefix_layer": (">", "#882255"),
+    "lora_prefix_embed": ("d", PERMUTED),
+    "lora_prefix_layer": ("*", "#882255"),
 }
 """Marker and colour of each method, the same in all figures."""
 
-OTHER_METHODS = ("h", "p", "8", "d", "*")
+OTHER_METHODS = ("h", "p", "8", "H", "1")
 """Markers of methods that have none of their own, in grey."""
 
 EXCESS = LinearSegmentedColormap.from_list("excess", [SECOND, "#FFFFFF", BEYOND])

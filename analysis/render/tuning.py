@@ -53,9 +53,9 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
             f"beyond: {_named(edges)}."
         )
     where = {id(cell.tuning): (cell.task, cell.model) for _, cell in cells}
-    groups: dict[tuple[str, str], list[tuple[str, Tuning]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[str, Tuning]]] = {}
     for name, tuning in distinct:
-        groups.setdefault(where[id(tuning)], []).append((name, tuning))
+        groups.setdefault((*where[id(tuning)], tuning.metric.name), []).append((name, tuning))
     return [*words, *_about_order([*groups.values()], key)]
 
 
@@ -68,7 +68,7 @@ def _about_order(groups: Sequence[Sequence[tuple[str, Tuning]]], key: str) -> li
     moved = [
         f"{name} ({each.place} to {each.with_neighbour})" for name, each in ranked if each.place != each.with_neighbour
     ]
-    among = " among those of its task and model" if len(groups) > 1 else ""
+    among = " among those of its task, model and score" if len(groups) > 1 else ""
     start = f"By their tuning scores, the better {key} next to the chosen one"
     if not moved:
         return [f"{start} would change the place of none of {len(ranked)} arms{among}."]

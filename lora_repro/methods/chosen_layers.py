@@ -41,6 +41,12 @@ def refuse_other_layers(layers: Any, num_layers: int) -> None:
     """
     if layers is None:
         return
+    ends = _RANGE.fullmatch(layers) if isinstance(layers, str) else None
+    if ends is not None:
+        raise InputError(
+            f"method.layers: a range begins with its lower end (given: {layers}).\n"
+            f"Give method.layers={ends[2]}-{ends[1]}"
+        )
     if not isinstance(layers, list) or not layers or not all(type(layer) is int for layer in layers):
         raise InputError(f"method.layers: numbers of layers, counted from 0 (given: {layers}).\n{EXAMPLE}")
     if repeated := [layer for layer, times in Counter(layers).items() if times > 1]:

@@ -82,9 +82,12 @@ class SweepPlan(NamedTuple):
             parts.append(f"{len(planned)} planned for later: {self.sweep.why_planned}")
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
-        if waiting := self.sweep.waiting:
+        waiting_for = [wait for wait in self.sweep.waiting if wait.tuning.missing]
+        if hopeless := len(self.sweep.waiting) - len(waiting_for):
+            parts.append(f"{hopeless} that cannot be run, as every value that was tuned diverged")
+        if waiting_for:
             cost = "" if self.seconds_after is None else f", about {duration(self.seconds_after)}"
-            parts.append(f"then {len(waiting)} whose {waiting[0].tuning.tune.key} these decide{cost}")
+            parts.append(f"then {len(waiting_for)} whose {waiting_for[0].tuning.tune.key} these decide{cost}")
         return ", ".join(parts)
 
     @property

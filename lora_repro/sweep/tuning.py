@@ -81,8 +81,11 @@ def parse(given: Any) -> Tune | None:
     seeds, by, at = rest.pop("seed", None), rest.pop("by", None), rest.pop("at", None)
     if len(rest) != 1:
         names = ", ".join(map(str, rest)) if rest else "none"
-        raise InputError(f"tune: one key is tuned, beside seed, by and at (given: {names}).\nExample: {EXAMPLE}")
+        meant = next((hint for name in rest if (hint := did_you_mean(str(name), ["seed", "by", "at"]))), "")
+        raise InputError(f"tune: one key is tuned, beside seed, by and at (given: {names}).{meant}\nExample: {EXAMPLE}")
     ((key, values),) = rest.items()
+    if "." not in str(key):
+        raise InputError(f"tune: {key}: a key is written with its section, as train.learning_rate.\nExample: {EXAMPLE}")
     if not _are(values, (int, float)) or not all(math.isfinite(value) and value > 0 for value in values):
         raise InputError(f"tune: {key}: must be a list of numbers above 0 (given: {values}).\nExample: {EXAMPLE}")
     if len(set(values)) < 2:
@@ -193,8 +196,9 @@ class Tuning(NamedTuple):
         if self.chosen is not None:
             return None
         if self.missing:
-            return f"{self.missing} of {self.runs} tuning runs are missing"
-        return f"tuning diverged at every {self.tune.key} from {self.trials[0].value:g} to {self.trials[-1].value:g}"
+            return f"{self.missing} of the {self.runs} tuning runs of an arm are missing"
+        span = f"from {self.trials[0].value:g} to {self.trials[-1].value:g}"
+        return f"tuning diverged at every {self.tune.key} {span}: give lower values to tune"
 
 
 Try = Callable[[float], Trial]
