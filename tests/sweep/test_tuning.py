@@ -308,4 +308,4 @@ def test_arms_are_ranked_among_those_of_their_own_task(tmp_path: Path) -> None:
         score = scores[run.task.name][run.train.learning_rate] - 0.1 * (run.method.label.startswith("lora-r2"))
         write_run(tmp_path, job, [(score, score)])
     text = markdown(read_sweep(arguments, tmp_path), names())
-    assert "would change the place of none of 4 arms among those of its task and model." in text
+    assert "would change the place of none of 4 arms among those of its task, model and score." in text

@@ -118,8 +118,9 @@ def test_the_noise_of_a_rerun_stands_beside_that_of_seeds(tmp_path: Path) -> Non
     assert table.again.sd == pytest.approx(0.003 / 2**0.5) and table.again.largest == pytest.approx(0.003)
     assert "Noise of a rerun" in markdown(table, names())
     shutil.copytree(tmp_path / "one", tmp_path / "three")
-    for other in ("three", "four"):  # copies are no second computation, and would show no noise
-        with pytest.raises(InputError, match="none of the runs of leaderboard was computed again there"):
+    copied = "none of the runs of leaderboard was computed again there"  # and would show no noise
+    for other, message in (("three", copied), ("four", "there is no store and no ledger")):
+        with pytest.raises(InputError, match=message):
             read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / other)))
 
 
