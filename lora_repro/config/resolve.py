@@ -102,6 +102,8 @@ def check(config: Config) -> Resolved:
         run.method = run.method.with_size(budget.solve(run.method, arch))
     run.method.check(arch)
     run.train.check(arch, run.method.added_tokens)
+    if run.train_examples is not None and (steps := run.train.steps(run.train_examples)):
+        run.method.check_steps(steps)
     if not 0 <= run.seed < 2**32:
         raise InputError(f"seed: must be 0 or more, and below 2**32 (given: {run.seed}).")
     init_from = run.train.init_from

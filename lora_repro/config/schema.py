@@ -59,6 +59,11 @@ class TrainConfig:
     init_from: str | None = None
     """Start from the adapter and head of a run (its id or directory) or of a PEFT folder."""
 
+    def steps(self, examples: int) -> int:
+        """Returns the number of optimizer steps of a run that trains on so many examples."""
+        steps = self.epochs * math.ceil(examples / self.batch_size)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
     def check(self, arch: Arch, added_tokens: int = 0) -> None:
         """Refuses impossible values.
 
@@ -103,6 +108,12 @@ class Run:
     def arch(self) -> Arch:
         """Shapes of the model with this task's head."""
         return self.model.arch(self.task.head_width)
+
+    @property
+    def train_examples(self) -> int | None:
+        """Number of training examples, as far as it is known without reading the data."""
+        given = self.task.train_size
+        return given if given is not None else (self.task.sizes() or {}).get("train")
 
     @property
     def trained_by_method(self) -> int:

@@ -58,7 +58,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     count = run.method.count(run.arch)
     splits = encode(run, settings)
     examples = len(splits["train"].examples)
-    total = total_steps(run, examples)
+    total = run.train.steps(examples)
     if total:
         run.method.check_steps(total)
     reset_peak_memory(device)
@@ -183,12 +183,6 @@ def first_losses(model: nn.Module, resolved: Resolved) -> Iterator[Callable[[], 
         yield partial(split.loss, model, indices, Dtype.fp32, device)
 
 
-def total_steps(run: Run, train_examples: int) -> int:
-    """Returns the number of optimizer steps of a whole run."""
-    steps = run.train.epochs * math.ceil(train_examples / run.train.batch_size)
-    return steps if run.train.max_steps is None else min(steps, run.train.max_steps)
-
-
 def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     """Prepares AdamW, its schedule, and torch's generator, which only dropout draws from."""
     settings, arch = run.train, run.arch
@@ -203,7 +197,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     optimizer = AdamW(
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()], fused=True
     )
-    total = total_steps(run, train_examples)
+    total = run.train.steps(train_examples)
     warmup = math.ceil(settings.warmup_ratio * total) if settings.warmup_steps is None else settings.warmup_steps
     kind = "constant_with_warmup" if settings.schedule is Schedule.constant else settings.schedule.value
     schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
@@ -213,7 +207,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
 
 def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpointer: Checkpointer) -> None:
     """Takes the remaining steps of an epoch. The loss is read only where it is logged, as reading waits for the GPU."""
-    total = total_steps(run, len(split.examples))
+    total = run.train.steps(len(split.examples))
     order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, epoch - 1)
     first = (epoch - 1) * len(order)
     last_step = min(first + len(order), total)

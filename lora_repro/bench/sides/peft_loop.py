@@ -20,7 +20,6 @@ from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.label_words import LabelWords
 from lora_repro.training import device as devices
 from lora_repro.training.batches import batches, padded_length
-from lora_repro.training.train import total_steps
 
 IGNORED = -100
 
@@ -35,7 +34,7 @@ def train(work: Work) -> Found:
     model = prepared(work, torch.bfloat16 if is_bf16 and run.method.name != "full" else torch.float32, device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    total = total_steps(run, len(split.examples))
+    total = run.train.steps(len(split.examples))
     warm_up = int(settings.warmup_ratio * total)
     schedule = get_scheduler(settings.schedule.value, optimizer, num_warmup_steps=warm_up, num_training_steps=total)
     loss_of = Words(split, device) if isinstance(split.objective, LabelWords) else Labels(split, device)

@@ -79,6 +79,9 @@ STARTS_REFUSED = {
 }
 """Starts of LoRA (init_lora_weights), by how they begin."""
 
+VERA_LARGEST = 2**14
+"""The largest r of VeRA that is looked for: its matrices of this rank are frozen, shared and bound by no width."""
+
 SIZES = ("init_r", "r", "n_frequency", "num_virtual_tokens")
 """Keys with which the count of a tuner grows, the first that it has."""
 
@@ -108,6 +111,7 @@ class PeftConfig(SizedConfig):
 
     def __post_init__(self) -> None:
         """Orders targets and layers, so that two spellings are one configuration."""
+        self.run_steps: int | None = None
         self.peft_type = self.peft_type.upper()
         self.layers = read_layers(self.layers)
         if isinstance(self.targets, list):
@@ -201,6 +205,8 @@ class PeftConfig(SizedConfig):
         matrices = [site for site in arch.sites if site.layer is not None]
         if self.size_key == "config.n_frequency":
             return min(site.d_in * site.d_out for site in matrices)
+        if self.peft_type == "VERA":
+            return VERA_LARGEST
         return max(max(site.d_in, site.d_out) for site in matrices)
 
     @property
@@ -347,6 +353,7 @@ class PeftConfig(SizedConfig):
 
     def check_steps(self, total: int) -> None:
         """Refuses a schedule of AdaLoRA that the run is too short for."""
+        self.run_steps = total
         if self.peft_type != "ADALORA":
             return
         tinit, tfinal = self.given("tinit"), self.given("tfinal")

@@ -44,10 +44,19 @@ def settings(method: PeftConfig, arch: Arch, base: str | None) -> dict[str, Any]
         found["init_lora_weights"] = method.keys["init_lora_weights"]  # which counting leaves out
     if "target_modules" in found:
         found["target_modules"] = sorted(modules)
+    if short := found.get("feedforward_modules"):  # IA3's, which must be among the others
+        found["feedforward_modules"] = [name for name in sorted(modules) if f".{name}".endswith(_ends(short))]
+    if "total_step" in found and method.run_steps is not None:
+        found["total_step"] = method.run_steps
     if "layers_to_transform" in found:
         found["layers_to_transform"] = method.layers if method.layers is not None else found["layers_to_transform"]
     found |= {"task_type": "SEQ_CLS" if arch.head_modules else "CAUSAL_LM", "inference_mode": True}
     return found | {"base_model_name_or_path": base, "modules_to_save": list(arch.head_modules) or None}
+
+
+def _ends(names: str | list[str]) -> tuple[str, ...]:
+    """Returns what the whole names of modules end with that these short names mean."""
+    return tuple(f".{name}" for name in ([names] if isinstance(names, str) else names))
 
 
 def write(tensors: Mapping[str, Tensor], method: PeftConfig, arch: Arch, folder: Path, base: str | None) -> list[Path]:

@@ -65,6 +65,12 @@ def test_peft_opens_tuners_of_other_architectures(
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
+def test_peft_opens_ia3_on_the_modules_that_peft_chooses(family: str, tiny: Compose, tmp_path: Path) -> None:
+    """PEFT refuses feed-forward modules that are not spelt as those among which they are."""
+    opens_and_scores_again("IA3", family, [], tiny, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
 @pytest.mark.parametrize("kind", EACH)
 def test_peft_opens_what_a_run_saves_and_a_run_scores_it_again(
     kind: str, family: str, tiny: Compose, tmp_path: Path
@@ -97,6 +103,7 @@ def test_adaloras_allocator_ends_at_target_r_and_its_penalty_is_pefts(tiny: Comp
     left = [int((tensor != 0).sum()) for name, tensor in tensors.items() if name.endswith("lora_E")]
     assert len(left) == 4 and sum(left) == 4 * 2
     assert result["provenance"]["peft"]["config"]["init_r"] == 6
+    assert result["provenance"]["peft"]["config"]["total_step"] == result["metrics_by_epoch"][-1]["step"]
     resolved = resolve(tiny(*given))
     model = build(resolved, CPU)
     inputs, targets = encode(resolved.run, resolved.settings)["train"].batch([0, 1, 2], CPU)
@@ -162,6 +169,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.peft_type=ADALORA", "method.config={target_r:12}"], "must be below init_r"),
     (["method.peft_type=ADALORA", "method.config={total_step:100}"], "number of steps of the run"),
     (["method.config={target_modules:all-linear}"], "Name them"),
+    (["method.peft_type=ADALORA", "method.config={tinit:5,tfinal:5}", "train.max_steps=10"], "10 steps, and the run"),
 ]
 
 
@@ -174,10 +182,6 @@ def test_what_cannot_work_is_refused_while_composing(given: list[str], message: 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (
-            ["method.peft_type=ADALORA", "method.config={tinit:5,tfinal:5}", "train.max_steps=10"],
-            "10 steps, and the run",
-        ),
         (["method.peft_type=C3A", "method.config={block_size:7}"], "C3A: PEFT [\\d.]+ refuses it on this bert"),
         (["method.config={target_modules:[nowhere]}"], "refuses it on this bert: .*nowhere"),
         (
