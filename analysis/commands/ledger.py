@@ -23,7 +23,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     ledger.set_defaults(command=_ledger, reads_runs=False)
     ledger.add_argument("action", choices=("write", "restore"), help="write: the runs that ended are added to the file")
-    ledger.add_argument("file", metavar="FILE", help="the ledger, *.parquet")
+    ledger.add_argument("file", metavar="LEDGER", help="the ledger, *.parquet")
     what = "write: the sweep, as +sweeps=table6 or axes; without one, all runs of the store"
     ledger.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=what)
     add_scale_option(ledger)

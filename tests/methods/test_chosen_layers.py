@@ -49,7 +49,7 @@ def test_every_layer_is_one_configuration_however_it_is_written() -> None:
         (12, r"there is no layer 12 \(given: 12\)\.\nThis model has layers 0 to 11"),
         ([-1], "there is no layer -1"),
         ("8-12", r"there is no layer 12 \(given: 8-12\)"),
-        ("11-4", "numbers of layers"),
+        ("11-4", "begins with its lower end"),
         ("4-", "numbers of layers"),
         ([1, 1], "1 is named more than once"),
         (["0-3", 2], "2 is named more than once"),

@@ -128,7 +128,7 @@ def methods_of(table: int, row: dict[str, Any]) -> list[MethodConfig]:
     more = [{"l_i": 0}] if issubclass(kind, PrefixLayerConfig) else more
     found: list[MethodConfig] = []
     for other in more:
-        method = kind(name, **{kind.size_key: 1}, **other)
+        method = kind(name, **({kind.size_key: 1} | other))  # pyright: ignore[reportArgumentType]
         if sizes := budget.Line.of(method, arch).meeting(budget.read(printed(table, row), arch)):
             found += [replace(method, **{kind.size_key: size}) for size in sizes.meeting]
     return found

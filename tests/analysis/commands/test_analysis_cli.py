@@ -302,8 +302,8 @@ def test_what_is_not_reproduced_prints_the_papers_numbers_alone(capsys: Captured
 def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(capsys: Captured) -> None:
     _, _, err = call(capsys, "table", "9")
     assert (
-        "table 9: there is no such item here.\nGive one of: table 5, table 6, table 7, table freeze_a. "
-        "The paper's numbers alone: table 2, table 3, table 4, table 15.\n"
+        "table 9: there is no such item here.\nGive one of: table 5, table 6, table 7, table 15, "
+        "table freeze_a, table leaderboard. The paper's numbers alone: table 2, table 3, table 4.\n"
     ) in err
     _, _, err = call(capsys, "figure", "9")
     assert "Give one of: figure 2, figure 3, " in err

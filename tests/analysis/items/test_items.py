@@ -113,7 +113,11 @@ def test_facts_may_be_another_items(folder: Path) -> None:
         ("metric: accuracy\n", "metric: [accuracy]\n", ["metric: must be str (given: ['accuracy'])"]),
         ("{1: r1,", "{on: r1,", ["columns: values: key: must be str | int (given: True)", "on, off, yes and no"]),
         ("{1: r1,", "{1e0: r1, 1.5: r1,", ["columns: values: key: must be str | int (given: 1.5)"]),
-        ("kind: scores", "kind: score", ["kind: no kind 'score'. Did you mean 'scores'?", "Kinds: facts, phi"]),
+        (
+            "kind: scores",
+            "kind: score",
+            ["kind: no kind 'score'. Did you mean 'scores'?", "Kinds: facts, methods, phi"],
+        ),
         ("{1: r1,", "{1: r1, 1: r2,", ["table6.yaml:", "the key 1 stands there twice"]),
         ("metric: accuracy\n", "metric: accuracy\nmetric: f1\n", ["the key 'metric' stands there twice"]),
         ("facts:\n", "facts: table66\nfact:\n", ["table66: there is no such item.", "Items: figure1, "]),
@@ -185,7 +189,9 @@ def test_items_without_facts_name_none(folder: Path) -> None:
 
 
 def test_an_unknown_item_is_refused_with_those_from_runs_and_those_of_the_papers_numbers_alone() -> None:
-    with pytest.raises(InputError, match=r"Give one of: table 5, table 6, table 7, .*alone: table 2, table 3, .*15\."):
+    with pytest.raises(
+        InputError, match=r"Give one of: table 5, table 6, table 7, .*alone: table 2, table 3, table 4\."
+    ):
         load_item("table", "99")
     with pytest.raises(InputError, match=r"Give one of: figure 2, .*alone: figure 1, figure 5\."):
         load_item("figure", "9")
