@@ -53,7 +53,7 @@ def configured(name: str, bottleneck: int, **more: Any) -> AdapterConfig:
     return method
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [pytest.param("fp32", marks=pytest.mark.long), "bf16"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_moves_every_adapter_and_scores_again_as_it_did(name: str, kind: str, dtype: str, tiny: Compose) -> None:

@@ -53,7 +53,10 @@ WHOLE = "method.targets=[q,k,v]"
     ("kind", "given"),
     [("LORA", ["method.config={use_dora:true}"]), ("IA3", []), ("VERA", ["method.config={r:16}"]), ("HRA", [])],
 )
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "opt", "roberta", "qwen2"])
+@pytest.mark.parametrize(
+    "family",
+    ["gpt2", *(pytest.param(name, marks=pytest.mark.long) for name in ("gpt_neox", "opt", "qwen2")), "roberta"],
+)
 def test_peft_opens_tuners_of_other_architectures(
     kind: str, given: list[str], family: str, tiny: Compose, tmp_path: Path
 ) -> None:

@@ -42,7 +42,10 @@ def computed(tiny: Compose, *overrides: str) -> tuple[str, dict]:
     return record.run_id, result
 
 
-@pytest.mark.parametrize("model", ["bert", "llama", "llama text", "llama reverse"])
+@pytest.mark.parametrize(
+    "model",
+    ["bert", *(pytest.param(name, marks=pytest.mark.long) for name in ("llama", "llama text")), "llama reverse"],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trained_run_is_scored_again_and_one_by_one_alike(tiny: Compose, method: str, model: str) -> None:
     family, _, answer = model.partition(" ")
