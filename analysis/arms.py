@@ -31,8 +31,8 @@ def read_arms(
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
-        if job.tuning is not None and job.tuning.chosen is None:
-            settings["tune"] = job.tuning.tune.override()  # the value of its stand-in may be another arm's own
+        if job.open_tuning is not None:
+            settings["tune"] = job.open_tuning.tune.override()  # the value of its stand-in may be another arm's own
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
     return [_arm(members, store, metric, protocol, item, commands) for members in groups.values()]
 

@@ -24,8 +24,8 @@ def seed_runs(jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: 
 
 def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -> SeedRun:
     seed = job.resolved.run.seed
-    if job.tuning is not None and job.tuning.chosen is None:
-        return SeedRun(seed, None, TUNING, job.tuning.why_not)
+    if job.open_tuning is not None:
+        return SeedRun(seed, None, TUNING, job.open_tuning.why_not)
     status = run_status(store, job.run_id)
     if status.result is None:
         return SeedRun(seed, job.run_id, status.state, status.reason)

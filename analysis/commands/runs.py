@@ -64,7 +64,7 @@ def _plan(options: argparse.Namespace) -> str:
         missing = plan.missing.get(job.run_id)
         note = f"  without {', '.join(missing)}" if missing else ""
         lines.append(f"{state_label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
-    lines += [f"{state_label(TUNING):<12} {' '.join(overrides(wait.stand_in.point))}" for wait in sweep.waiting]
+    lines += [f"{state_label(TUNING):<12} {' '.join(overrides(job.point))}" for job in sweep.waiting]
     lines += [f"{state_label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += utilisation_lines(sweep.reported)
     lines += memory_of(sweep.reported) if options.memory else []
@@ -100,7 +100,7 @@ def _status(options: argparse.Namespace) -> str:
     sweep = load(compose, options.overrides, options.runs)
     found = list(run_states(options.runs, (job.run_id for job in sweep.to_compute)))
     lines = [f"{n:>6} {state_label(state)}" for state, n in counts(state for _, state, _ in found).items()]
-    whys = Counter(wait.tuning.why_not for wait in sweep.waiting)
+    whys = Counter(job.open_tuning.why_not for job in sweep.waiting if job.open_tuning)
     lines += [f"{n:>6} {state_label(TUNING)}: {why}" for why, n in whys.items()]
     lines += [f"{len(sweep.planned):>6} planned: {sweep.why_planned}"] if sweep.planned else []
     reasons = [

@@ -82,12 +82,13 @@ class SweepPlan(NamedTuple):
             parts.append(f"{len(planned)} planned for later: {self.sweep.why_planned}")
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
-        waiting_for = [wait for wait in self.sweep.waiting if wait.tuning.missing]
-        if hopeless := len(self.sweep.waiting) - len(waiting_for):
+        open_tunings = [job.open_tuning for job in self.sweep.waiting]
+        awaited = [tuning for tuning in open_tunings if tuning is not None and tuning.missing]
+        if hopeless := len(open_tunings) - len(awaited):
             parts.append(f"{hopeless} that cannot be run, as every value that was tuned diverged")
-        if waiting_for:
+        if awaited:
             cost = "" if self.seconds_after is None else f", about {duration(self.seconds_after)}"
-            parts.append(f"then {len(waiting_for)} whose {waiting_for[0].tuning.tune.key} these decide{cost}")
+            parts.append(f"then {len(awaited)} whose {awaited[0].tune.key} these decide{cost}")
         return ", ".join(parts)
 
     @property
@@ -147,7 +148,7 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
         for job in sweep.to_compute
         if states[job.run_id] in (State.running, State.interrupted)
     }
-    runs, later = [job.resolved.run for job in to_run], [wait.stand_in.resolved.run for wait in sweep.waiting]
+    runs, later = [job.resolved.run for job in to_run], [job.resolved.run for job in sweep.waiting]
     known = timings.of([*runs, *later], begun)
     return SweepPlan(sweep, states, missing, to_run, expected(runs, known), in_queue, expected(later, known))
 
@@ -206,7 +207,7 @@ def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: 
     wrong = {name: line for name, line in wrong.items() if name in states}  # a rate may diverge in tuning
     for line in wrong.values():
         log.error("Not finished: %s", line)
-    for why in dict.fromkeys(wait.tuning.why_not for wait in sweep.waiting):
+    for why in dict.fromkeys(job.open_tuning.why_not for job in sweep.waiting if job.open_tuning):
         log.error("Not run: %s.", why)
     if wrong or ended.missing or sweep.waiting or any(state is not State.finished for state in states.values()):
         raise SystemExit(1)

@@ -51,13 +51,10 @@ class Job(NamedTuple):
     tuning: Tuning | None = None
     """How its tuned value was chosen; None where nothing is tuned."""
 
-
-class Waiting(NamedTuple):
-    """A run whose tuned value is not chosen yet."""
-
-    stand_in: Job
-    """The run with the smallest value of the grid in place of the tuned one: all but that value holds."""
-    tuning: Tuning
+    @property
+    def open_tuning(self) -> Tuning | None:
+        """The tuning that has not chosen a value yet: the job is a stand-in, with the smallest value of the grid."""
+        return self.tuning if self.tuning is not None and self.tuning.chosen is None else None
 
 
 class Sweep(NamedTuple):
@@ -69,8 +66,8 @@ class Sweep(NamedTuple):
     """Points that cannot run yet, each with the reason."""
     tuning_jobs: Sequence[Job] = ()
     """The runs by which values are chosen."""
-    waiting: Sequence[Waiting] = ()
-    """Runs whose tuning is not finished."""
+    waiting: Sequence[Job] = ()
+    """Stand-ins of the runs whose tuned value is not chosen yet: all of them but that value holds."""
 
     @property
     def to_compute(self) -> list[Job]:
@@ -80,18 +77,17 @@ class Sweep(NamedTuple):
     @property
     def every_kind(self) -> list[Job]:
         """The jobs of `to_compute`, and of runs that wait their stand-ins: what is needed, and how large it is."""
-        return [*self.to_compute, *(wait.stand_in for wait in self.waiting)]
+        return [*self.to_compute, *self.waiting]
 
     @property
     def reported(self) -> list[Job]:
         """The jobs that a table shows; of runs whose tuned value is not chosen yet, their stand-ins."""
-        return [*self.jobs, *(wait.stand_in for wait in self.waiting)]
+        return [*self.jobs, *self.waiting]
 
     @property
     def tunings(self) -> list[Tuning]:
         """How each arm is tuned, each tuning once."""
-        each = [*(job.tuning for job in self.jobs if job.tuning is not None), *(wait.tuning for wait in self.waiting)]
-        return list({id(tuning): tuning for tuning in each}.values())
+        return list({id(job.tuning): job.tuning for job in self.reported if job.tuning is not None}.values())
 
     @property
     def why_planned(self) -> str:
@@ -261,7 +257,7 @@ class _Jobs:
         self._bases: dict[tuple[str, ...], Variants] = {}
         self._jobs: dict[str, Job] = {}
         self._tuning_jobs: dict[str, Job] = {}
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: dict[str, Job] = {}
         self._tunings: dict[str, Tuning] = {}
 
     def add(self, grids: Sequence[Mapping[str, Any]], axes: Mapping[str, list[Any]]) -> None:
@@ -291,8 +287,7 @@ class _Jobs:
         self._refuse_tuning_seeds({seed for tune in tunes if tune is not None for seed in tune.seeds})
 
     def _refuse_tuning_seeds(self, seeds: set[int]) -> None:
-        jobs = [*self._jobs.values(), *(wait.stand_in for wait in self._waiting.values())]
-        reported = {job.resolved.run.seed for job in jobs}
+        reported = {job.resolved.run.seed for job in (*self._jobs.values(), *self._waiting.values())}
         if both := sorted(seeds & reported):
             raise InputError(
                 f"tune: seed: {', '.join(map(str, both))} would be tuned with and reported too. Scores of seeds on "
@@ -310,12 +305,9 @@ class _Jobs:
         if name not in self._tunings:
             self._tunings[name] = self._tune(arm, tune)
         tuning = self._tunings[name]
-        if tuning.chosen is None:
-            stand_in = self._job(point | {tune.key: tune.values[0]})._replace(point=point, tuning=tuning)
-            self._waiting.setdefault(stand_in.run_id, Waiting(stand_in, tuning))
-        else:
-            job = self._job(point | {tune.key: tuning.chosen})._replace(point=point, tuning=tuning)
-            self._jobs.setdefault(job.run_id, job)
+        value, found = (tune.values[0], self._waiting) if tuning.chosen is None else (tuning.chosen, self._jobs)
+        job = self._job(point | {tune.key: value})._replace(point=point, tuning=tuning)
+        found.setdefault(job.run_id, job)
 
     def _tune(self, arm: Point, tune: Tune) -> Tuning:
         metric = tune.metric(self._job(arm | {tune.key: tune.values[0], "seed": tune.seeds[0]}).resolved.run.task)
