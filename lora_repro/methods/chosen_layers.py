@@ -1,4 +1,4 @@
-"""The layers that a method is limited to: how they are written, and which there are. No torch."""
+"""The matrices and layers that a method is limited to: how they are written, and which there are. No torch."""
 
 import re
 from collections import Counter
@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from lora_repro.errors import InputError
+from lora_repro.models.arch import ROLES, Site
 
 EXAMPLE = "Example: 'method.layers=[0,1,2]' or method.layers=4-11"
 
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})", re.ASCII)
+
+
+def in_order(targets: Any) -> Any:
+    """Returns the letters of matrices in the order of ROLES, those that are none at the end; no list stays as it is."""
+    if not isinstance(targets, list):
+        return targets
+    return sorted(targets, key=lambda role: ROLES.index(role) if role in ROLES else len(ROLES))
 
 
 def read_layers(given: Any) -> Any:
@@ -27,6 +35,16 @@ def read_layers(given: Any) -> Any:
         else:
             return given
     return sorted(found) or given
+
+
+def without_all(layers: Any, num_layers: int) -> Any:
+    """Returns None where layers name all there are: all are all, however they are named, and one id."""
+    return None if layers == [*range(num_layers)] else layers
+
+
+def of_layers(sites: list[Site], layers: list[int] | None) -> list[Site]:
+    """Returns the matrices of these layers; of None, all."""
+    return sites if layers is None else [site for site in sites if site.layer in layers]
 
 
 def refuse_other_layers(layers: Any, num_layers: int) -> None:

@@ -15,8 +15,15 @@ from omegaconf import MISSING
 from lora_repro import draw
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count, SizedConfig, Tensors, refuse_outside
-from lora_repro.methods.chosen_layers import read_layers, refuse_other_layers, shown_layers
-from lora_repro.models.arch import ROLES, Arch, Site
+from lora_repro.methods.chosen_layers import (
+    in_order,
+    of_layers,
+    read_layers,
+    refuse_other_layers,
+    shown_layers,
+    without_all,
+)
+from lora_repro.models.arch import Arch, Site
 from lora_repro.store.layout import ADAPTER
 
 if TYPE_CHECKING:
@@ -95,8 +102,7 @@ class LoRAConfig(SizedConfig):
     def __post_init__(self) -> None:
         """Orders targets and layers, so that [v, q] and [q, v], or 0-2 and [0, 1, 2], are one configuration."""
         self.layers = read_layers(self.layers)
-        if isinstance(self.targets, list):
-            self.targets = sorted(self.targets, key=lambda role: ROLES.index(role) if role in ROLES else 99)
+        self.targets = in_order(self.targets)
 
     @property
     def label(self) -> str:
@@ -107,8 +113,7 @@ class LoRAConfig(SizedConfig):
 
     def check(self, arch: Arch) -> None:
         """Refuses targets and layers that are unknown, repeated or none, and numbers out of range."""
-        if self.layers == [*range(arch.num_layers)]:
-            self.layers = None  # all are all, however they are named: one id
+        self.layers = without_all(self.layers, arch.num_layers)
         refuse_outside("r", self.r, 1, self.largest(arch), "the width of the narrowest target")
         self._check_pattern(arch)
         if self.freeze_A and "embed" in self.targets:
@@ -244,8 +249,7 @@ class LoRAConfig(SizedConfig):
             InputError: If this architecture has no such matrix or layer.
         """
         refuse_other_layers(self.layers, arch.num_layers)
-        sites = arch.select(self.targets)
-        return sites if self.layers is None else [site for site in sites if site.layer in self.layers]
+        return of_layers(arch.select(self.targets), self.layers)
 
     def delta_W(self, site: Site, after: Tensors, before: Tensors) -> Float[np.ndarray, "d_out d_in"]:
         """Returns s B A."""

@@ -9,9 +9,9 @@ from omegaconf import MISSING
 
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.methods.base import Count, SizedConfig
-from lora_repro.methods.chosen_layers import read_layers, refuse_other_layers
+from lora_repro.methods.chosen_layers import in_order, of_layers, read_layers, refuse_other_layers, without_all
 from lora_repro.methods.peft import declared
-from lora_repro.models.arch import ROLES, Arch, Site
+from lora_repro.models.arch import Arch, Site
 from lora_repro.store.layout import ADAPTER
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class PeftConfig(SizedConfig):
         self.run_steps: int | None = None
         self.peft_type = self.peft_type.upper()
         self.layers = read_layers(self.layers)
-        if isinstance(self.targets, list):
-            self.targets = sorted(self.targets, key=lambda role: ROLES.index(role) if role in ROLES else 99)
+        self.targets = in_order(self.targets)
 
     @property
     def label(self) -> str:
@@ -236,8 +235,7 @@ class PeftConfig(SizedConfig):
         checked: then runs that were computed elsewhere can still be read.
         """
         refuse_other_layers(self.layers, arch.num_layers)
-        if self.layers == [*range(arch.num_layers)]:
-            self.layers = None
+        self.layers = without_all(self.layers, arch.num_layers)
         self._check_targets(arch)
         if not isinstance(self.config, dict | None) or not all(isinstance(key, str) for key in self.keys):
             raise InputError(
@@ -366,10 +364,7 @@ class PeftConfig(SizedConfig):
 
     def sites_of_targets(self, arch: Arch) -> list[Site] | None:
         """Returns the matrices that `targets` and `layers` name; None if they are PEFT's to choose."""
-        if self.targets is None:
-            return None
-        sites = arch.select(self.targets)
-        return sites if self.layers is None else [site for site in sites if site.layer in self.layers]
+        return None if self.targets is None else of_layers(arch.select(self.targets), self.layers)
 
     def count(self, arch: Arch) -> Count:
         """Counts what PEFT trains on a model that has these shapes and no data: this imports torch and PEFT."""
