@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from analysis.cell import Cell, tuning_record
@@ -10,7 +10,7 @@ from analysis.kinds.methods import Line, Methods
 from analysis.render import tuning
 from analysis.render.lines import aligned
 from analysis.render.lines import to_json as json_of
-from analysis.render.tables import DASH, Names, line_name, states_of
+from analysis.render.tables import DASH, Names, about_runs, line_name, our_cell, task_name
 from analysis.stats import CONFIDENCE, Paired, few_seeds, holm
 from analysis.verdicts import verdict_of
 
@@ -72,7 +72,7 @@ def _where(arm: Cell, names: Names) -> str:
 
 def _grid(table: Methods, names: Names) -> list[str]:
     paper, has_baseline = table.item.paper, bool(table.item.baseline)
-    scores = [] if paper is None else [f"{_task(task, names)}, paper" for task in paper.scores]
+    scores = [] if paper is None else [f"{task_name(task, names)}, paper" for task in paper.scores]
     budgets = [] if paper is not None else ["budget"]
     whose = dict.fromkeys(line_name(line.arm.place, names) for line in table.lines)
     ours = [
@@ -118,20 +118,12 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
     share = _share(arm)
     size = ["" if arm.trained is None else f"{arm.trained:,}", "" if share is None else f"{100 * share:.2g} %"]
-    cells = [arm.place.row, settings, *size, *[""] * paper_scores, _score(arm)]
+    cells = [arm.place.row, settings, *size, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
         return cells
     memory = _memory(arm)
     costs = ["" if line.time is None else f"{line.time:.2f}", "" if memory is None else f"{memory:.2f}"]
     return [*cells, "the baseline" if line.is_baseline else _difference(arm, line.difference), *costs]
-
-
-def _score(arm: Cell) -> str:
-    mean, low, high, n = arm.summary
-    if arm.missing or mean is None:
-        return f"{DASH} ({states_of(arm)})"
-    interval = "" if low is None or high is None else f" [{arm.metric.format(low)}, {arm.metric.format(high)}]"
-    return f"{arm.metric.format(mean)}{interval} n={n}{tuning.chosen(arm)}"
 
 
 def _difference(arm: Cell, difference: Paired | None) -> str:
@@ -160,10 +152,6 @@ def _number(value: int) -> str:
     return f"{value / 1e6:,.1f}M" if value >= 100_000 else f"{value:,}"
 
 
-def _task(name: str, names: Names) -> str:
-    return names["tasks"].get(name, name)
-
-
 def _apart(table: Methods) -> list[str]:
     """Says how small a difference the table can tell from noise, and which differences it tells."""
     arms = [line.arm for line in table.lines if line.arm.n > 1 and not line.arm.missing]
@@ -187,17 +175,14 @@ def _apart(table: Methods) -> list[str]:
     if tested:
         halves = [(line.difference.high or 0) - line.difference.mean for line, _ in tested if line.difference]
         named = [_name(line) for (line, _), beyond in zip(tested, holm([p for _, p in tested]), strict=True) if beyond]
+        which = f": {'; '.join(named)}" if named else ""
         words.append(
             "What it tells apart: half of the intervals of a difference reach less than "
             f"{metric.format(statistics.median(halves), 2)} to each side. Of {len(tested)} differences to the baseline "
             f"{sum(p < ALPHA for _, p in tested)} exclude 0 one by one, and {len(named)} when all are tested together "
-            f"(Holm, {100 * ALPHA:.0f} %){f': {_joined(named)}' if named else ''}."
+            f"(Holm, {100 * ALPHA:.0f} %){which}."
         )
     return words
-
-
-def _joined(names: Sequence[str]) -> str:
-    return "; ".join(names)
 
 
 def _name(line: Line) -> str:
@@ -232,10 +217,7 @@ def _notes(table: Methods, names: Names) -> list[str]:
     notes += few_seeds(arm.n for arm in arms if not arm.missing)
     if any(arm.missing for arm in arms):
         notes.append(f"{DASH}: a line has a number once all its seeds are finished (finished/expected).")
-    printed = dict.fromkeys(name for arm in arms for name in (arm.model, arm.task))
-    notes += [names["footnotes"][name] for name in printed if name in names["footnotes"]]
-    if commits := list(dict.fromkeys(commit for arm in arms for commit in arm.commits)):
-        notes.append(f"Our runs were computed at commit {', '.join(commits)}.")
+    notes += about_runs(arms, names)
     if machines := list(dict.fromkeys(machine for arm in arms for machine in arm.computed_on)):
         notes.append(f"Computed on {'; '.join(machines)}.")
     return ["Notes:", *(f"- {note}" for note in notes)] if notes else []

@@ -61,7 +61,7 @@ def _about_paper(table: Table, names: Names) -> list[str]:
     facts = [(cell, cell.paper) for cell in table.cells if cell.paper is not None]
     models = _joined(_model(paper.model, names) for _, paper in facts)
     spreads = _joined(
-        f"±{cell.metric.format(paper.fluctuation)} ({_task(cell.place.task, names)})"
+        f"±{cell.metric.format(paper.fluctuation)} ({task_name(cell.place.task, names)})"
         for cell, paper in facts
         if paper.fluctuation is not None
     )
@@ -81,7 +81,7 @@ def _about_ours(table: Table, names: Names) -> list[str]:
         f"({', '.join(map(str, seeds))}).",
         *table.about,
     ]
-    for cells in _by_model_and_task(ours):
+    for cells in _by_model_andtask_name(ours):
         first = cells[0]
         known = [cell.settings(table.settings) for cell in cells if cell.config is not None]
         settings = {
@@ -91,7 +91,7 @@ def _about_ours(table: Table, names: Names) -> list[str]:
         }
         described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if value)
         data = next((cell.data for cell in cells if cell.data is not None), None)
-        line = [f"{_model(first.model, names)} on {_task(first.task, names)}"]
+        line = [f"{_model(first.model, names)} on {task_name(first.task, names)}"]
         line += [described] if described else []
         line += [first.targets.summary(data)] if data is not None and first.targets is not None else []
         words.append(f"- {'; '.join(line)}.")
@@ -144,7 +144,7 @@ def _whose(line: Sequence[Cell], table: Table, names: Names) -> str:
 
 def line_name(place: Place, names: Names) -> str:
     """Names task and model: `movies (minilm)`, or the one of them that is no axis."""
-    task, model = _task(place.task, names), _model(place.model or "", names)
+    task, model = task_name(place.task, names), _model(place.model or "", names)
     return f"{task} ({model})" if task and model else task or model
 
 
@@ -161,10 +161,10 @@ def _beneath(table: Table, cell: Cell) -> str:
 def _cell(cell: Cell) -> str:
     """Writes one cell: the paper's number, ours, or both."""
     paper = [_score(cell, cell.paper.value)] if cell.paper is not None else []
-    return " / ".join(paper + ([_our_cell(cell)] if cell.runs else []))
+    return " / ".join(paper + ([our_cell(cell)] if cell.runs else []))
 
 
-def _our_cell(cell: Cell) -> str:
+def our_cell(cell: Cell) -> str:
     """Writes `83.4 [82.1, 84.7] n=2`, or a dash with what is missing; never a mean over a part of the seeds."""
     mean, low, high, n = cell.summary
     if cell.missing:
@@ -256,14 +256,19 @@ def _notes(table: Table, names: Names) -> list[str]:
         raised = {run.run_id for cell in cells for run in cell.runs if run.result and run.result["flags"].get(flag)}
         total = _distinct_runs(ours, scored=True)
         notes.append(f"Flag {flag} in {len(raised)} of {total} runs ({_where(table, cells, names)}).")
-    printed = dict.fromkeys(name for cell in ours for name in (cell.model, cell.task))
-    notes += [names["footnotes"][name] for name in printed if name in names["footnotes"]]
-    if commits := list(dict.fromkeys(commit for cell in ours for commit in cell.commits)):
-        notes.append(f"Our runs were computed at commit {', '.join(commits)}.")
+    notes += about_runs(ours, names)
     if machines := list(dict.fromkeys(machine for cell in ours for machine in cell.computed_on)):
         differ = "on machines or versions that differ, which changes results a little" if len(machines) > 1 else "on"
         notes.append(f"Computed {differ}{':' if len(machines) > 1 else ''} {'; '.join(machines)}.")
     return ["Notes:", *(f"- {note}" for note in notes)] if notes else []
+
+
+def about_runs(cells: Sequence[Cell], names: Names) -> list[str]:
+    """Returns the footnotes of the models and tasks of cells, and the commits of their runs."""
+    printed = dict.fromkeys(name for cell in cells for name in (cell.model, cell.task))
+    notes = [names["footnotes"][name] for name in printed if name in names["footnotes"]]
+    commits = dict.fromkeys(commit for cell in cells for commit in cell.commits)
+    return [*notes, *([f"Our runs were computed at commit {', '.join(commits)}."] if commits else [])]
 
 
 def _about_metrics(ours: Sequence[Cell]) -> list[str]:
@@ -291,7 +296,7 @@ def _lines(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
     return _groups(cells, lambda cell: (cell.place.task, cell.place.model, cell.place.metric)).values()
 
 
-def _by_model_and_task(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
+def _by_model_andtask_name(cells: Iterable[Cell]) -> Iterable[list[Cell]]:
     return _groups(cells, lambda cell: (cell.task, cell.model)).values()
 
 
@@ -307,7 +312,8 @@ def _joined(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
 
 
-def _task(name: str, names: Names) -> str:
+def task_name(name: str, names: Names) -> str:
+    """Returns how a task is printed."""
     return names["tasks"].get(name, name)
 
 
