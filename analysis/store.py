@@ -19,14 +19,16 @@ def opened(store: str) -> Iterator[str]:
     Raises:
         InputError: If the file is no ledger.
     """
-    from lora_repro.store import ledger
+    from lora_repro.store import ledger, statistics_files
 
     if not ledger.is_ledger(store):
         yield store
         return
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "runs").mkdir()
-        ledger.restore(ledger.read(store).rows, folder)
+        found = ledger.read(store)
+        ledger.restore(found.rows, folder)
+        statistics_files.restore(found.statistics, folder)
         _LEDGERS[folder] = store
         try:
             yield folder

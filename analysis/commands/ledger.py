@@ -31,7 +31,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _ledger(options: argparse.Namespace) -> str:
-    from lora_repro.store import ledger
+    from lora_repro.store import ledger, statistics_files
 
     path = Path(options.file)
     if path.suffix != ledger.SUFFIX:
@@ -41,18 +41,25 @@ def _ledger(options: argparse.Namespace) -> str:
     if options.action == "restore":
         if options.overrides or options.scale is not None:
             raise InputError("ledger restore: takes the file alone, and --runs DIR. Leave the rest out.")
-        rows = ledger.read(path).rows
-        written = ledger.restore(rows, options.runs)
-        return f"{len(written)} of {len(rows)} runs written into {options.runs}; the others are there already."
+        found = ledger.read(path)
+        written = ledger.restore(found.rows, options.runs)
+        files = statistics_files.restore(found.statistics, options.runs)
+        also = f", and statistics of weights: {', '.join(files)}" if files else ""
+        return (
+            f"{len(written)} of {len(found.rows)} runs written into {options.runs}; the others are there already{also}."
+        )
     add_scale(options)
     new = ledger.collect(options.runs, _run_ids(options))
-    before = ledger.read(path).rows if path.exists() else []
+    found = ledger.read(path) if path.exists() else None
+    before, kept = (found.rows, found.statistics) if found is not None else ([], {})
     rows = ledger.merge(new, before)
-    ledger.write(path, rows, {"command": options.line})
+    statistics = kept | statistics_files.collect(options.runs, [row.run_id for row in new])
+    ledger.write(path, rows, {"command": options.line}, statistics)
     added = len(rows) - len(before)
     diverged = sum(row.result is None for row in rows)
     note = f", {diverged} of them diverged" if diverged else ""
-    return f"{path}: {len(rows)} runs that ended ({added} new{note}), {path.stat().st_size / 1024:,.0f} KiB."
+    also = f", statistics of weights ({', '.join(sorted(statistics))})" if statistics else ""
+    return f"{path}: {len(rows)} runs that ended ({added} new{note}){also}, {path.stat().st_size / 1024:,.0f} KiB."
 
 
 def _run_ids(options: argparse.Namespace) -> list[str]:

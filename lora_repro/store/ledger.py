@@ -1,18 +1,19 @@
 """A ledger: one Parquet file that keeps what tables and figures need of many runs, small enough to be committed.
 
 A row is a run that ended: its id, its state (finished or diverged), its result.json, and its last epoch's predictions
-for dev and test. Weights, logs and curves are not in it. `restore` makes a store of it, in which those runs count as
-finished, so a sweep goes on from a ledger as from its own store. No torch.
+for dev and test. Weights, logs and curves are not in it; statistics of the weights are. `restore` makes a store of it,
+in which those runs count as finished, so a sweep goes on from a ledger as from its own store. No torch.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lora_repro.config.identity import RUN_ID
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.store import files
+from lora_repro.store import files, statistics_files
 from lora_repro.store.layout import PREDICTIONS
 from lora_repro.store.reading import parse_json
 from lora_repro.store.record import Record
@@ -22,6 +23,9 @@ SCHEMA = 1
 """Version of the file; a reader refuses others."""
 ABOUT = b"lora_repro"
 """The key of the file's metadata that holds its schema, and the command that wrote it."""
+STATISTICS = b"lora_repro.statistics"
+"""The key of the file's metadata that holds the statistics of its runs' weights; absent where there are none."""
+NO_STATISTICS: Mapping[str, str] = MappingProxyType({})
 SUFFIX = ".parquet"
 SPLITS = ("eval", "test")
 ENDED = (State.finished, State.diverged)
@@ -47,6 +51,8 @@ class Ledger(NamedTuple):
     rows: list[Row]
     about: dict[str, Any]
     """The command that wrote it."""
+    statistics: dict[str, str]
+    """Statistics of the runs' weights: the files of `lora_repro.store.statistics_files`, by name."""
 
 
 def is_ledger(path: str | Path) -> bool:
@@ -80,13 +86,16 @@ def _predictions(path: Path) -> tuple[list[str] | None, list[str] | None]:
     return dev, test
 
 
-def write(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> None:
+def write(
+    path: Path, rows: Iterable[Row], about: Mapping[str, str], statistics: Mapping[str, str] = NO_STATISTICS
+) -> None:
     """Writes a ledger, atomically; the same rows give the same bytes.
 
     Args:
         path: The file, *.parquet.
         rows: Its runs.
         about: The command, for readers.
+        statistics: Those of its runs' weights, by file name.
 
     Raises:
         OSError: If it cannot be written.
@@ -96,7 +105,10 @@ def write(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> None:
 
     texts = pyarrow.list_(pyarrow.string())
     kinds = {name: texts if name in SPLITS else pyarrow.string() for name in Row._fields}
-    schema = pyarrow.schema(list(kinds.items()), {ABOUT: json.dumps({"schema": SCHEMA, **about}).encode()})
+    metadata = {ABOUT: json.dumps({"schema": SCHEMA, **about}).encode()}
+    if statistics:
+        metadata[STATISTICS] = statistics_files.pack(statistics)
+    schema = pyarrow.schema(list(kinds.items()), metadata)
     ordered = sorted(rows, key=lambda row: row.run_id)
     table = pyarrow.Table.from_pylist([row._asdict() for row in ordered], schema)
     sink = pyarrow.BufferOutputStream()
@@ -121,7 +133,8 @@ def read(path: str | Path) -> Ledger:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: this is no Parquet file ({' '.join(str(error).split())[:120]}).") from error
-    given = (table.schema.metadata or {}).get(ABOUT)
+    metadata = table.schema.metadata or {}
+    given = metadata.get(ABOUT)
     about = parse_json(given) if given is not None else {}
     if about.get("schema") != SCHEMA or set(table.column_names) != set(Row._fields):
         raise InputError(
@@ -132,7 +145,11 @@ def read(path: str | Path) -> Ledger:
     for row in rows:
         if RUN_ID.fullmatch(row.run_id) is None or row.state not in {state.value for state in ENDED}:
             raise InputError(f"{path}: {row.run_id[:80]!r} ({row.state[:20]}) is no run that ended.")
-    return Ledger(rows, {key: value for key, value in about.items() if key != "schema"})
+    try:
+        statistics = statistics_files.unpack(metadata[STATISTICS]) if STATISTICS in metadata else {}
+    except ValueError as error:
+        raise InputError(f"{path}: its statistics are damaged ({error}).\nWrite the ledger again.") from error
+    return Ledger(rows, {key: value for key, value in about.items() if key != "schema"}, statistics)
 
 
 def merge(*ledgers: Iterable[Row]) -> list[Row]:

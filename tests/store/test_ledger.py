@@ -12,8 +12,9 @@ from helpers.handmade_runs import fill, jobs, write_run, write_status
 from pyarrow import parquet
 
 from analysis.runs import load_runs
+from analysis.store import opened
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.store import ledger
+from lora_repro.store import ledger, statistics_files
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 
@@ -126,6 +127,48 @@ def test_commands_read_a_ledger_as_they_read_its_store(
     assert "seed=0,1,2`" in missing and "paths.outputs" not in missing
     assert "8 of 8 runs written into outputs" in out("ledger", "restore", "study.parquet")
     assert out(*table) == own
+
+
+def test_statistics_of_weights_go_with_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "outputs")
+    own = {"run_ids": [jobs()[0].run_id, "a run that is not there"], "statistics": [{"value": 1 / 3}]}
+    statistics_files.write("outputs", "table6-smoke", own)
+    statistics_files.write("outputs", "other", {"run_ids": ["a run of another sweep"]})
+    (tmp_path / "outputs" / "statistics" / "damaged.json").write_text("{")
+    code, text, _ = call(capsys, "ledger", "write", "study.parquet", *SWEEP)
+    assert code == 0 and "statistics of weights (table6-smoke)" in text
+    with opened("study.parquet") as store:
+        assert statistics_files.read(store, "table6-smoke") == own
+        assert statistics_files.read(store, "other") == {}
+    shutil.rmtree("outputs")
+    code, text, _ = call(capsys, "ledger", "restore", "study.parquet")
+    assert code == 0 and "and statistics of weights: table6-smoke" in text
+    newer = own | {"statistics": []}
+    statistics_files.write("outputs", "table6-smoke", newer)
+    call(capsys, "ledger", "restore", "study.parquet")
+    assert statistics_files.read("outputs", "table6-smoke") == newer  # what a store has is left as it is
+    shutil.rmtree(tmp_path / "outputs" / "statistics")
+    call(capsys, "ledger", "write", "study.parquet", *SWEEP)
+    assert json.loads(ledger.read("study.parquet").statistics["table6-smoke"]) == own  # nor does a ledger lose them
+
+
+@pytest.mark.parametrize("packed", [b"no base 85\xff", b"abcdefghij", statistics_files.pack({})])
+def test_damaged_statistics_are_refused(packed: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "study.parquet"
+    ledger.write(path, [], {}, {"a": "{}"})
+    table = parquet.read_table(path)
+    metadata = {**table.schema.metadata, ledger.STATISTICS: packed}
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(InputError, match="its statistics are damaged"):
+        ledger.read(path)
+
+
+def test_no_file_outside_of_its_folder_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no name of statistics"):
+        statistics_files.restore({"../../etc": "{}"}, tmp_path)
 
 
 @pytest.mark.parametrize("action", ["write", "restore"])
