@@ -4,12 +4,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lora_repro.store.answers import Answers
+    from lora_repro.store.ledger import Row
 
 DEFAULT_STORE = "outputs"
 """The folder that holds runs/, if none is given."""
 
-_LEDGERS: dict[str, str] = {}
+_LEDGERS: dict[str, "_Open"] = {}
 """The ledgers that are open, by the folder that stands for each."""
+
+
+class _Open(NamedTuple):
+    """A ledger that stands for a store."""
+
+    path: str
+    rows: "dict[str, Row]"
+    """By run id."""
 
 
 @contextmanager
@@ -29,7 +42,7 @@ def opened(store: str) -> Iterator[str]:
         found = ledger.read(store)
         ledger.restore(found.rows, folder)
         statistics_files.restore(found.statistics, folder)
-        _LEDGERS[folder] = store
+        _LEDGERS[folder] = _Open(store, {row.run_id: row for row in found.rows})
         try:
             yield folder
         finally:
@@ -38,7 +51,27 @@ def opened(store: str) -> Iterator[str]:
 
 def name_of(store: str | Path) -> str:
     """Returns what a user calls a store."""
-    return _LEDGERS.get(str(store), str(store))
+    return _LEDGERS[str(store)].path if str(store) in _LEDGERS else str(store)
+
+
+def answers_of(store: str | Path, run_id: str, split: str, epoch: int) -> "Answers | None":
+    """Returns what a run answered for a split after an epoch; None if neither the store nor its ledger keeps it.
+
+    Args:
+        store: The folder that holds runs/, or stands for a ledger.
+        run_id: The run's id.
+        split: `eval` or `test`.
+        epoch: As the record counts epochs.
+    """
+    from lora_repro.store.answers import read_answers
+    from lora_repro.store.layout import PREDICTIONS
+    from lora_repro.store.record import Record
+
+    if str(store) not in _LEDGERS:
+        return read_answers(Record(store, run_id).folder / PREDICTIONS, split, epoch)
+    row = _LEDGERS[str(store)].rows.get(run_id)
+    kept = None if row is None else row.eval if split == "eval" else row.test
+    return kept if kept is not None and kept.epoch == epoch else None
 
 
 def store_arguments(store: str | Path) -> list[str]:

@@ -138,8 +138,8 @@ def normalise(argv: Sequence[str]) -> list[str]:
         given.append(override)
         refuse_setting(override)
         _refuse_no_sweep(override, argv)
-        if override.key_or_group == "tune" and not multirun:
-            raise InputError(f"{argument}: only a sweep tunes. Give -m: python -m lora_repro -m {shlex.join(argv)}")
+        if override.key_or_group in ("tune", "regime") and not multirun:
+            raise InputError(f"{argument}: only a sweep has this. Give -m: python -m lora_repro -m {shlex.join(argv)}")
         if override.is_sweep_override() and not multirun:
             raise InputError(
                 f"{argument}: several values make a sweep. Give -m: python -m lora_repro -m {shlex.join(argv)}"

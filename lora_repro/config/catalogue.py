@@ -45,13 +45,31 @@ def common_grid(name: str) -> dict[str, Any]:
     Raises:
         InputError: If there is no such file.
     """
-    folder = HOME / "sweeps" / "common"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    return _part_of_grids("common", name)
+
+
+def regime_names() -> list[str]:
+    """Returns the regimes that there are."""
+    return sorted(path.stem for path in (HOME / "sweeps" / "regimes").glob("*.yaml"))
+
+
+def regime(name: str) -> dict[str, Any]:
+    """Returns the keys and values that a regime gives to all grids of a sweep: sweeps/regimes/NAME.yaml.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    return _part_of_grids("regimes", name)
+
+
+def _part_of_grids(folder: str, name: str) -> dict[str, Any]:
+    place = HOME / "sweeps" / folder
+    names = sorted(path.stem for path in place.glob("*.yaml"))
     if name not in names:
-        raise InputError(no_such_choice("sweeps/common", name, names))
-    shared = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
-    assert isinstance(shared, dict)
-    return {str(key): value for key, value in shared.items()}
+        raise InputError(no_such_choice(f"sweeps/{folder}", name, names))
+    content = OmegaConf.to_container(OmegaConf.load(place / f"{name}.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
 def refuse_bare_sweep(name: str) -> None:

@@ -1,8 +1,9 @@
 """A ledger: one Parquet file that keeps what tables and figures need of many runs, small enough to be committed.
 
-A row is a run that ended: its id, its state (finished or diverged), its result.json, and its last epoch's predictions
-for dev and test. Weights, logs and curves are not in it; statistics of the weights are. `restore` makes a store of it,
-in which those runs count as finished, so a sweep goes on from a ledger as from its own store. No torch.
+A row is a run that ended: its id, its state (finished or diverged), its result.json, and what it answered for dev after
+the last epoch and for test after the epoch that is best on dev. Weights, logs and curves are not in it; statistics of
+the weights are. `restore` makes a store of it, in which those runs count as finished, so a sweep goes on from a ledger
+as from its own store. No torch.
 """
 
 import json
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 from lora_repro.config.identity import RUN_ID
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.store import files, statistics_files
+from lora_repro.store.answers import Answers, read_answers
+from lora_repro.store.finished_runs import run_of
 from lora_repro.store.layout import PREDICTIONS
 from lora_repro.store.reading import parse_json
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file; a reader refuses others."""
 ABOUT = b"lora_repro"
 """The key of the file's metadata that holds its schema, and the command that wrote it."""
@@ -27,7 +30,6 @@ STATISTICS = b"lora_repro.statistics"
 """The key of the file's metadata that holds the statistics of its runs' weights; absent where there are none."""
 NO_STATISTICS: Mapping[str, str] = MappingProxyType({})
 SUFFIX = ".parquet"
-SPLITS = ("eval", "test")
 ENDED = (State.finished, State.diverged)
 
 
@@ -40,9 +42,10 @@ class Row(NamedTuple):
     """What result.json holds; None of a run that diverged."""
     error: str | None
     """Why it diverged."""
-    eval: list[str] | None
-    """The predictions for dev after the last epoch, in the order of the examples; None where the store has none."""
-    test: list[str] | None
+    eval: Answers | None
+    """What it answered for dev after the last epoch; None where the store has no predictions."""
+    test: Answers | None
+    """The same for test, after the epoch that is best on dev."""
 
 
 class Ledger(NamedTuple):
@@ -68,22 +71,24 @@ def collect(store: str | Path, run_ids: Iterable[str]) -> list[Row]:
         state, result = record.read_state()
         if state is State.finished and result is not None:
             text = json.dumps(result, indent=1, allow_nan=False) + "\n"  # as the record writes it
-            found.append(Row(run_id, state.value, text, None, *_predictions(record.folder / PREDICTIONS)))
+            found.append(Row(run_id, state.value, text, None, *_answers(record.folder / PREDICTIONS, result)))
         elif state is State.diverged:
             found.append(Row(run_id, state.value, None, str(record.status().get("error", "")), None, None))
     return found
 
 
-def _predictions(path: Path) -> tuple[list[str] | None, list[str] | None]:
-    """Returns the last epoch's predictions for dev and test."""
-    from pyarrow import parquet
-
-    if not path.is_file():
+def _answers(path: Path, result: Mapping[str, Any]) -> tuple[Answers | None, Answers | None]:
+    """Returns what a run answered for dev after its last epoch, and for test after the epoch best on dev."""
+    by_epoch: list[dict[str, Any]] = result["metrics_by_epoch"]
+    try:
+        metric = run_of(result).task.targets.metrics[0]
+    except InputError:  # a task that this version does not have
         return None, None
-    rows = parquet.read_table(path, columns=["split", "epoch", "prediction"]).to_pylist()
-    last = max(row["epoch"] for row in rows)
-    dev, test = ([str(row["prediction"]) for row in rows if row["split"] == s and row["epoch"] == last] for s in SPLITS)
-    return dev, test
+    scores = [row.get(f"eval/{metric.name}") for row in by_epoch]
+    if not by_epoch or None in scores:
+        return None, None
+    best = by_epoch[metric.best(scores)]  # pyright: ignore[reportArgumentType]
+    return read_answers(path, "eval", by_epoch[-1]["epoch"]), read_answers(path, "test", best["epoch"])
 
 
 def write(
@@ -103,17 +108,29 @@ def write(
     import pyarrow
     from pyarrow import parquet
 
-    texts = pyarrow.list_(pyarrow.string())
-    kinds = {name: texts if name in SPLITS else pyarrow.string() for name in Row._fields}
+    texts, numbers = pyarrow.list_(pyarrow.string()), pyarrow.list_(pyarrow.int32())
+    answers = pyarrow.struct(
+        {"epoch": pyarrow.int32(), "labels": texts, "predictions": texts, "documents": numbers}.items()
+    )
+    kinds = {name: answers if name in ("eval", "test") else pyarrow.string() for name in Row._fields}
     metadata = {ABOUT: json.dumps({"schema": SCHEMA, **about}).encode()}
     if statistics:
         metadata[STATISTICS] = statistics_files.pack(statistics)
     schema = pyarrow.schema(list(kinds.items()), metadata)
     ordered = sorted(rows, key=lambda row: row.run_id)
-    table = pyarrow.Table.from_pylist([row._asdict() for row in ordered], schema)
+    table = pyarrow.Table.from_pylist([_plain(row) for row in ordered], schema)
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd", compression_level=19, row_group_size=len(ordered) or 1)
     files.write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {key: value._asdict() if isinstance(value, Answers) else value for key, value in row._asdict().items()}
+
+
+def _row(plain: Mapping[str, Any]) -> Row:
+    kept = {key: None if plain[key] is None else Answers(**plain[key]) for key in ("eval", "test")}
+    return Row(**{**plain, **kept})
 
 
 def read(path: str | Path) -> Ledger:
@@ -141,7 +158,7 @@ def read(path: str | Path) -> Ledger:
             f"{path}: this is no ledger of version {SCHEMA} (its schema: {about.get('schema')}).\n"
             "Give one that `python -m analysis ledger write` wrote."
         )
-    rows = [Row(**row) for row in table.to_pylist()]
+    rows = [_row(each) for each in table.to_pylist()]
     for row in rows:
         if RUN_ID.fullmatch(row.run_id) is None or row.state not in {state.value for state in ENDED}:
             raise InputError(f"{path}: {row.run_id[:80]!r} ({row.state[:20]}) is no run that ended.")

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lora_repro.config import catalogue
 from lora_repro.config.catalogue import GROUPS, common_grid, group_names, refuse_no_choice
 from lora_repro.config.compose import refuse_repeated_keys
 from lora_repro.config.declared_types import as_declared
@@ -36,6 +37,8 @@ Point = dict[str, Any]
 
 PLANNED = "planned"
 """The key of a grid that cannot run here; its value is the reason."""
+REGIME = "regime"
+"""The key of the command line that takes the keys of sweeps/regimes/NAME.yaml for all grids."""
 COMMON = "common"
 """The key of a grid that takes the keys of sweeps/common/NAME.yaml."""
 
@@ -137,8 +140,9 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     """Turns the arguments of a sweep (`+sweeps=table6 scale=smoke seed=0,1`) into jobs; no job is run.
 
     An axis or value of the command line replaces the one of each grid that has its key, and joins the grids that can
-    take it. Every job is composed here, so that an impossible one is refused before the first starts. Tuned values are
-    chosen here, from the tuning runs that the store has: called again once those are finished, it returns more jobs.
+    take it. So do the keys of a regime (regime=tuned), but for its `tune` in grids that have one of their own. Every
+    job is composed here, so that an impossible one is refused before the first starts. Tuned values are chosen here,
+    from the tuning runs that the store has: called again once those are finished, it returns more jobs.
 
     Args:
         compose: Composes a configuration.
@@ -149,11 +153,12 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         InputError: If an argument, a grid or one of its points is impossible.
     """
     every = OverridesParser.create().parse_overrides(list(arguments))
-    given, tunes = [o for o in every if _key(o) != TUNE], [o for o in every if _key(o) == TUNE]
+    given = [override for override in every if _key(override) not in (TUNE, REGIME)]
+    tunes, regimes = ([override for override in every if _key(override) == key] for key in (TUNE, REGIME))
     refuse_repeated_keys(arguments)
     sweeps = [o for o in given if o.key_or_group == "sweeps"]
     own = [o for o in given if _is_setting(o)]
-    if axes := [_line(o) for o in own if o.is_sweep_override()]:
+    if axes := [_line(o) for o in [*own, *regimes] if o.is_sweep_override()]:
         raise InputError(
             f"{axes[0]}: a sweep has one {axes[0].partition('=')[0].lstrip('+')}; only what a run is can be an axis.\n"
             "Give one value, and start one sweep for each."
@@ -161,11 +166,16 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     if not sweeps:
         refuse_idle_scale(given)
     passed = [_line(o) for o in own]
-    axes = {_key(o): values(o) for o in given if o not in own}
+    regime = _regime_of(regimes[0]) if regimes else {}
+    axes = {key: [value] for key, value in regime.items() if key != TUNE}
+    axes |= {_key(o): values(o) for o in given if o not in own}
     cfg = compose(passed)
     grids = _grids(cfg) if sweeps else [{}]
     if tunes:
         grids = [grid | {TUNE: _tune_of(tunes[0])} for grid in grids]
+    elif TUNE in regime:
+        tune = regime[TUNE]
+        grids = [grid if tune is not None and TUNE in grid else grid | {TUNE: tune} for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
     jobs = _Jobs(compose, passed, store)
     try:
@@ -346,6 +356,12 @@ def _tune_of(override: Override) -> Any:
     if len(given) != 1:
         raise InputError(f"{_line(override)}: a sweep is tuned in one way. Give one: tune=null, or 'tune={{...}}'.")
     return given[0]
+
+
+def _regime_of(override: Override) -> dict[str, Any]:
+    """Returns the keys of the regime that the command line names; none of null."""
+    name = override.value()
+    return {} if name is None else catalogue.regime(str(name))
 
 
 def _is_setting(override: Override) -> bool:

@@ -45,10 +45,14 @@ def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n widt
 def rows(
     task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str, epoch: int
 ) -> list[dict[str, Any]]:
-    """Returns the rows of predictions.parquet."""
+    """Returns the rows of predictions.parquet; documents are counted from 0 in the order of the examples."""
     answers = split.objective.answers(predictions)
+    documents = {document: number for number, document in enumerate(dict.fromkeys(e.document for e in split.examples))}
     return [
-        {"split": name, "epoch": epoch, **task.targets.row(example, answer.prediction), "scores": answer.scores}
+        {
+            **{"split": name, "epoch": epoch, **task.targets.row(example, answer.prediction)},
+            **{"document": documents[example.document], "scores": answer.scores},
+        }
         for example, answer in zip(split.examples, answers, strict=True)
     ]
 

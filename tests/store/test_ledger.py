@@ -12,9 +12,10 @@ from helpers.handmade_runs import fill, jobs, write_run, write_status
 from pyarrow import parquet
 
 from analysis.runs import load_runs
-from analysis.store import opened
+from analysis.store import answers_of, opened
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.store import ledger, statistics_files
+from lora_repro.store.answers import Answers
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 
@@ -25,30 +26,42 @@ def kept(store: Path) -> list[ledger.Row]:
     return ledger.collect(store, [job.run_id for job in jobs()])
 
 
+def answer(store: Path) -> None:
+    """Lets the first run answer 1, 0, 1 to three examples of two documents after an epoch, and 0, 1, 0 after two."""
+    examples = [
+        {"split": split, "epoch": epoch, "id": row, "label": 0, "prediction": (row + epoch) % 2, "document": row // 2}
+        for split in ("eval", "test")
+        for epoch in (1, 2)
+        for row in range(3)
+    ]
+    Record(store, jobs()[0].run_id).save_predictions([{**example, "scores": [0.0, 1.0]} for example in examples])
+
+
+def test_of_test_the_answers_of_the_epoch_best_on_dev_are_kept(tmp_path: Path) -> None:
+    write_run(tmp_path, jobs()[0], [(0.9, 0.5), (0.8, 0.6)])
+    answer(tmp_path)
+    (row,) = ledger.collect(tmp_path, [jobs()[0].run_id])
+    assert row.eval == Answers(2, ["0", "0", "0"], ["0", "1", "0"], [0, 0, 1])
+    assert row.test == Answers(1, ["0", "0", "0"], ["1", "0", "1"], [0, 0, 1])
+    ledger.write(tmp_path / "study.parquet", [row], {"command": "a command"})
+    assert ledger.read(tmp_path / "study.parquet").rows == [row]
+    with opened(str(tmp_path / "study.parquet")) as store:
+        assert answers_of(store, row.run_id, "test", 1) == row.test
+        assert answers_of(store, row.run_id, "test", 2) is None  # a ledger has no other epoch
+    assert answers_of(tmp_path, row.run_id, "test", 1) == row.test
+
+
 def test_a_store_made_of_a_ledger_holds_the_same_results_to_the_byte(tmp_path: Path) -> None:
     fill(tmp_path / "a")
-    Record(tmp_path / "a", jobs()[0].run_id).save_predictions(
-        [
-            {
-                "split": split,
-                "epoch": epoch,
-                "id": row,
-                "label": 0,
-                "prediction": (row + epoch) % 2,
-                "scores": [0.0, 1.0],
-            }
-            for split in ("eval", "test")
-            for epoch in (1, 2)
-            for row in range(3)
-        ]
-    )
+    answer(tmp_path / "a")
     path = tmp_path / "study.parquet"
     ledger.write(path, kept(tmp_path / "a"), {"command": "a command"})
     found = ledger.read(path)
     assert found.about == {"command": "a command"} and len(found.rows) == len(jobs())
     assert found.rows == kept(tmp_path / "a")
     first = next(row for row in found.rows if row.run_id == jobs()[0].run_id)
-    assert first.eval == first.test == ["0", "1", "0"]  # of epoch 2, in the order of the examples
+    assert first.eval == Answers(2, ["0", "0", "0"], ["0", "1", "0"], [0, 0, 1])  # the last epoch's
+    assert first.test == first.eval  # of the epoch best on dev, here the last too
     assert len(ledger.restore(found.rows, tmp_path / "b")) == len(jobs())
     for job in jobs():
         record = Record(tmp_path / "b", job.run_id)
@@ -191,7 +204,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no Parquet file"):
         ledger.read(path)
     parquet.write_table(pyarrow.table({"run_id": ["a"]}), path)
-    with pytest.raises(InputError, match="no ledger of version 1"):
+    with pytest.raises(InputError, match="no ledger of version 2"):
         ledger.read(path)
     ledger.write(path, [ledger.Row("../../etc", "finished", "{}", None, None, None)], {})
     with pytest.raises(InputError, match="no run that ended"):

@@ -1,0 +1,59 @@
+"""Regimes: one set of keys that all grids of a sweep take, as a tuning of each arm."""
+
+import pytest
+
+from lora_repro.config.compose import compose
+from lora_repro.errors import InputError
+from lora_repro.sweep.grid import Sweep, load
+
+
+def smoke(sweep: str, *more: str) -> Sweep:
+    return load(compose, [f"+sweeps={sweep}", "scale=smoke", *more])
+
+
+def test_a_regime_tunes_every_arm_of_a_sweep_that_tunes_none() -> None:
+    assert not smoke("table6").tunings
+    tuned = smoke("table6", "regime=tuned")
+    assert len(tuned.tunings) == 4 and not tuned.jobs and len(tuned.waiting) == 8
+    assert {tuning.tune.key for tuning in tuned.tunings} == {"train.learning_rate"}
+    assert {job.resolved.run.seed for job in tuned.tuning_jobs} == {100, 101}
+
+
+def test_a_grid_keeps_the_tuning_of_its_own_and_one_rate_takes_it_away() -> None:
+    own = {tuning.tune.values for tuning in smoke("leaderboard").tunings}
+    assert {tuning.tune.values for tuning in smoke("leaderboard", "regime=tuned").tunings} == own == {(1e-3, 3e-3)}
+    without = smoke("leaderboard", "regime=one_rate")
+    assert not without.tunings and len(without.jobs) == 12
+
+
+def test_a_key_of_a_regime_joins_the_grids_that_can_take_it() -> None:
+    methods = {
+        (job.resolved.run.method.name, getattr(job.resolved.run.method, "rslora", None))
+        for job in smoke("leaderboard", "regime=rslora").reported
+    }
+    assert methods == {("lora", True), ("full", None), ("head_only", None)}
+
+
+def test_what_is_typed_wins_over_the_regime() -> None:
+    given = "tune={train.learning_rate:[1e-4,1e-3],seed:[7]}"
+    (values,) = {tuning.tune.values for tuning in smoke("table6", "regime=tuned", given).tunings}
+    assert values == (1e-4, 1e-3)
+    assert all(
+        not job.resolved.run.method.rslora  # pyright: ignore[reportAttributeAccessIssue]
+        for job in smoke("table6", "regime=rslora", "method.rslora=false").reported
+    )
+
+
+def test_a_regime_is_no_part_of_a_job() -> None:
+    plain, regime = (smoke("table6", *more).jobs for more in ([], ["regime=one_rate"]))
+    assert [(job.run_id, job.overrides) for job in plain] == [(job.run_id, job.overrides) for job in regime]
+    assert [job.run_id for job in smoke("table6", "regime=null").jobs] == [job.run_id for job in plain]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("regime=best", "sweeps/regimes: there is no 'best'"), ("regime=tuned,one_rate", "a sweep has one regime")],
+)
+def test_no_such_regime(given: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        smoke("table6", given)
