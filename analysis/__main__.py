@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from analysis.commands import adapters, budget, figures, ledger, runs, tables, truncate
+from analysis.commands import adapters, budget, discrepancies, figures, ledger, runs, tables, truncate
 from analysis.commands.options import taken
 from analysis.output import refuse_outputs, write_output
 from analysis.store import DEFAULT_STORE, opened
@@ -42,7 +42,8 @@ def _run(arguments: list[str]) -> None:
     options, more = parser.parse_known_args(arguments)
     if unknown := [argument for argument in more if argument.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    options.overrides = normalise(["-m", *options.overrides, *more])[1:]
+    given = [*options.overrides, *more]
+    options.overrides = normalise(["-m", *given])[1:] if options.takes_overrides else given
     options.line = shlex.join(["python", "-m", "analysis", *arguments])
     _settle_store(options)
     refuse_outputs(_outputs(options))
@@ -59,11 +60,15 @@ def _run(arguments: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Returns the parser. A command says by `writes` which options name files, and under which attribute."""
+    """Returns the parser.
+
+    A command says by `writes` which options name files, and under which attribute; by `takes_overrides` whether its
+    words are overrides of runs.
+    """
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    parser.set_defaults(overrides=[], out=None, writes={}, reads_runs=True)
+    parser.set_defaults(overrides=[], out=None, writes={}, reads_runs=True, takes_overrides=True)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (tables, figures, runs, ledger, budget, adapters, truncate):
+    for module in (tables, figures, discrepancies, runs, ledger, budget, adapters, truncate):
         module.add_commands(commands)
     for listed in commands._choices_actions:  # each command's own --help begins with its line in the list
         commands.choices[listed.dest].description = listed.help
