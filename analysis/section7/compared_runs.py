@@ -62,35 +62,46 @@ class Permuted(NamedTuple):
 
 
 class ComparedRuns:
-    """The runs of an item's sweep at one scale, which the item compares.
+    """The runs of an item's sweep at one scale, which the item compares: of the sweep's first model and task.
 
     Args:
         item: The item.
         scale: A scale of its sweep.
         store: The folder that holds runs/.
-        given: Further overrides, as for the sweep. Values of `method.r` are the ranks that are compared.
+        given: Further overrides, as for the sweep. Values of `method.r` are the ranks that are compared, `model` and
+            `task` choose another than the sweep's first.
+        jobs: The sweep's jobs of one model and task, where they are loaded already; see `each_model`.
 
     Raises:
         InputError: If nothing can be run at this scale, or the runs differ in more than rank, seed and permuted labels.
     """
 
-    def __init__(self, item: UpdateItem, scale: str, store: str | Path, given: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        item: UpdateItem,
+        scale: str,
+        store: str | Path,
+        given: Sequence[str] = (),
+        jobs: Sequence[Job] | None = None,
+    ) -> None:
         self.item, self.scale, self.store = item, scale, store
-        arguments = [f"+sweeps={item.sweep}", f"scale={scale}", *given]
-        sweep = load(compose, arguments, store)
-        if not sweep.jobs:
-            raise InputError(
-                f"scale={scale}: nothing of this sweep can be run yet: {sweep.why_planned}.\n"
-                "Give another: --scale proxy"
-            )
+        keys = {override.partition("=")[0] for override in given}
+        chosen = []
+        if jobs is None:
+            jobs = _load(item, scale, store, given)
+            groups = _by_model(jobs)
+            if len(groups) > 1 and not keys & {"model", "task"}:
+                (model, task), jobs = next(iter(groups.items()))
+                chosen = [f"model={model}", f"task={task}"]
+        arguments = [f"+sweeps={item.sweep}", f"scale={scale}", *given, *chosen]
         self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(store)])
-        self._jobs = {_key(job.resolved.run): job for job in sweep.jobs}
-        _refuse_mixed(sweep.jobs)
-        first = sweep.jobs[0].resolved
+        self._jobs = {_key(job.resolved.run): job for job in jobs}
+        _refuse_mixed(jobs)
+        first = jobs[0].resolved
         self.run: Run = first.run
         self.settings: Settings = first.settings
         there = list(dict.fromkeys(r for r, _, _ in self._jobs))
-        self.ranks = self._ranks(there, any(o.partition("=")[0] == "method.r" for o in given))
+        self.ranks = self._ranks(there, "method.r" in keys)
         self.seeds = list(dict.fromkeys(seed for _, seed, permuted in self._jobs if not permuted))
         self.sites = item.sites(self.run.arch)
         method = self.run.method
@@ -109,6 +120,18 @@ class ComparedRuns:
                 f"method.r_pattern: {self.item.name} compares runs that have one rank each (given: "
                 f"{dict(method.r_pattern)}).\nLeave it out."
             )
+
+    @classmethod
+    def each_model(
+        cls, item: UpdateItem, scale: str, store: str | Path, given: Sequence[str] = ()
+    ) -> list["ComparedRuns"]:
+        """Returns the runs of every model and task of the sweep.
+
+        Raises:
+            InputError: As for one.
+        """
+        groups = _by_model(_load(item, scale, store, given))
+        return [cls(item, scale, store, given, jobs) for jobs in groups.values()]
 
     def finished(self, wanted: Sequence[tuple[int, int]]) -> list[Trained]:
         """Returns the finished runs of these ranks and seeds.
@@ -209,6 +232,29 @@ def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
     return updates
 
 
+def _load(item: UpdateItem, scale: str, store: str | Path, given: Sequence[str]) -> list[Job]:
+    """Returns the jobs of an item's sweep.
+
+    Raises:
+        InputError: If nothing can be run at this scale.
+    """
+    sweep = load(compose, [f"+sweeps={item.sweep}", f"scale={scale}", *given], store)
+    if not sweep.jobs:
+        raise InputError(
+            f"scale={scale}: nothing of this sweep can be run yet: {sweep.why_planned}.\nGive another: --scale proxy"
+        )
+    return sweep.jobs
+
+
+def _by_model(jobs: Sequence[Job]) -> dict[tuple[str, str], list[Job]]:
+    """Sorts jobs by model and task, in the order of the sweep."""
+    found: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        run = job.resolved.run
+        found.setdefault((run.model.name, run.task.name), []).append(job)
+    return found
+
+
 def _key(run: Run) -> tuple[int, int, bool]:
     if not isinstance(run.method, LoRAConfig):
         raise InputError(f"method: Section 7 compares updates of LoRA (given: {run.method.name}).\nLeave method out.")
@@ -218,12 +264,14 @@ def _key(run: Run) -> tuple[int, int, bool]:
 def _refuse_mixed(jobs: Sequence[Job]) -> None:
     """Refuses a sweep whose runs differ in more than what an item compares."""
     configurations = [flat(id_fields(job.resolved.run)) for job in jobs]
+    found = {key for values in configurations for key in values} - {"seed", "method.r", "task.permute_labels"}
     for key in sorted(
-        {key for values in configurations for key in values} - {"seed", "method.r", "task.permute_labels"}
-    ):
+        found, key=lambda key: (not key.endswith(".name"), key)
+    ):  # a model's name says more than its hash
         values = list(dict.fromkeys(str(found.get(key)) for found in configurations))
         if len(values) > 1:
+            name = key.removesuffix(".name")
             raise InputError(
-                f"{key}: the compared runs may differ in rank, seed and labels alone (given: {', '.join(values)}).\n"
-                f"Give one value: {key}={values[0]}"
+                f"{name}: the compared runs may differ in rank, seed and labels alone (given: {', '.join(values)}).\n"
+                f"Give one value: {name}={values[0]}"
             )

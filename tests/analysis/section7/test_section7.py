@@ -15,10 +15,12 @@ from helpers.handmade_runs import jobs
 from helpers.section7_runs import SECTION7, factors, item, section7, write_toy
 from safetensors.numpy import load_file, save_file
 
+from analysis.cells import read_cells
 from analysis.commands.options import SIDES
-from analysis.items import Request
+from analysis.items import Request, load_item
 from analysis.kinds.phi import PhiFigure, PhiGrids
 from analysis.kinds.projections import ProjectionTable
+from analysis.kinds.scores import ScoreTable
 from analysis.kinds.weight import WeightFigure
 from analysis.render import captions, style
 from analysis.render.grids import Frame, Panel, lay_out, outline
@@ -342,24 +344,72 @@ def test_the_demos_runs_are_those_of_table_6() -> None:
 
 
 def test_the_runs_of_the_proxy_are_those_that_the_items_ask_for() -> None:
-    found = jobs("+sweeps=section7", "scale=proxy")
-    plain = [job.resolved.run for job in found if not job.resolved.run.task.permute_labels]
-    assert sorted({(cast(LoRAConfig, run.method).r, run.seed) for run in plain}) == [
-        (r, seed) for r in (4, 8, 64) for seed in (0, 1, 2)
-    ]
-    permuted = [job.resolved for job in found if job.resolved.run.task.permute_labels]
-    assert len(permuted) == 6
+    found = [job.resolved for job in jobs("+sweeps=section7", "scale=proxy")]
+    there: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    for run in (each.run for each in found):
+        key = (run.model.name, run.task.permute_labels)
+        there.setdefault(key, []).append((cast(LoRAConfig, run.method).r, run.seed))
+    seeds = range(5)
+    assert {key: sorted(runs) for key, runs in there.items()} == {
+        ("minilm", False): [(r, seed) for r in (4, 8, 64) for seed in seeds],
+        ("minilm", True): [(r, seed) for r in (8, 64) for seed in seeds],
+        ("mpnet", False): [(r, seed) for r in (8, 64) for seed in seeds],
+    }
+    permuted = [each for each in found if each.run.task.permute_labels]
     assert all(each.settings.log.snapshots == [0, 0.125, 0.25, 0.5, 1] for each in permuted)
+
+
+@pytest.mark.parametrize("number", ["3", "4", "6", "7", "8", "7t", "shared_directions"])
+def test_an_item_shows_the_first_model_of_its_sweep_unless_another_is_given(number: str, tmp_path: Path) -> None:
+    first = ComparedRuns(item(number), "proxy", tmp_path)
+    other = ComparedRuns(item(number), "proxy", tmp_path, ["model=mpnet"])
+    assert (first.run.model.name, other.run.model.name) == ("minilm", "mpnet")
+    assert first.seeds == other.seeds == [0, 1, 2, 3, 4] and first.ranks == other.ranks
+    assert {site.d_in for site in first.sites} == {384} and {site.d_in for site in other.sites} == {768}
+    with pytest.raises(MissingInputError, match=r"minilm-movies-lora-r64-qv-s0[^$]*proxy model=minilm task=movies"):
+        first.finished([(64, 0)])
+    with pytest.raises(MissingInputError, match=r"mpnet-movies-lora-r64-qv-s0[^$]*scale=proxy model=mpnet"):
+        other.finished([(64, 0)])
+
+
+def test_two_models_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model: the compared .* \(given: minilm, mpnet\)\.\nGive one value: model="):
+        ComparedRuns(item("3"), "proxy", tmp_path, ["model=minilm,mpnet"])
+
+
+def test_each_model_of_a_sweep_has_runs_of_its_own(tmp_path: Path) -> None:
+    minilm, mpnet = ComparedRuns.each_model(item("3"), "proxy", tmp_path)
+    assert [each.run.model.name for each in (minilm, mpnet)] == ["minilm", "mpnet"]
+    assert minilm.seeds == mpnet.seeds == [0, 1, 2, 3, 4]
+    with pytest.raises(InputError, match="the sweep has no run of r = 4"):
+        mpnet.finished([(4, 0)])
 
 
 def test_frozen_A_trains_half_the_weights_of_the_same_runs() -> None:
     found = jobs("+sweeps=freeze_a", "scale=proxy")
-    table6 = {job.run_id for job in jobs("+sweeps=table6", "scale=proxy")}
-    frozen = [cast(LoRAConfig, job.resolved.run.method).freeze_A for job in found]
-    assert frozen == [False, True] * 5
-    assert [job.run_id in table6 for job in found] == [True, False] * 5
-    trained = {job.resolved.run.trained_by_method for job in found}
-    assert trained == {73_728, 36_864}
+    others = {job.run_id for name in ("table6", "section7") for job in jobs(f"+sweeps={name}", "scale=proxy")}
+    trained: dict[tuple[str, int, bool], set[int]] = {}
+    for job in found:
+        run = job.resolved.run
+        method = cast(LoRAConfig, run.method)
+        assert (job.run_id in others) is not method.freeze_A
+        trained.setdefault((run.model.name, method.r, method.freeze_A), set()).add(run.trained_by_method)
+    assert len(found) == 30
+    assert trained == {
+        ("minilm", 8, False): {73_728},
+        ("minilm", 8, True): {36_864},
+        ("mpnet", 8, False): {294_912},
+        ("mpnet", 8, True): {147_456},
+        ("mpnet", 64, False): {2_359_296},
+        ("mpnet", 64, True): {1_179_648},
+    }
+
+
+def test_the_table_of_frozen_A_has_a_line_for_each_model_and_rank(tmp_path: Path) -> None:
+    table = read_cells(cast(ScoreTable, load_item("table", "freeze_a")), "proxy", tmp_path)
+    places = [(cell.place.row, cell.model, cell.place.column) for cell in table.cells]
+    lines = [("8", "minilm"), ("8", "mpnet"), ("64", "mpnet")]
+    assert places == [(*line, frozen) for line in lines for frozen in ("false", "true")] and not table.outside
 
 
 def test_captions_count_layers_from_0_as_checkpoints_do_and_give_the_papers_number(store: Path) -> None:
