@@ -30,7 +30,7 @@ def opened(store: str) -> Iterator[str]:
     """Yields the folder of a store: of a ledger one that holds its runs until the end.
 
     Raises:
-        InputError: If the file is no ledger.
+        InputError: If there is no such ledger, or the file is none.
     """
     from lora_repro.store import ledger, statistics_files
 

@@ -112,8 +112,7 @@ class Run:
     @property
     def train_examples(self) -> int | None:
         """Number of training examples, as far as it is known without reading the data."""
-        given = self.task.train_size
-        return given if given is not None else (self.task.sizes() or {}).get("train")
+        return self.task.known_sizes().get("train")
 
     @property
     def trained_by_method(self) -> int:

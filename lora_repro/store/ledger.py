@@ -59,8 +59,8 @@ class Ledger(NamedTuple):
 
 
 def is_ledger(path: str | Path) -> bool:
-    """Tells whether a store that is given is a ledger."""
-    return Path(path).suffix == SUFFIX and Path(path).is_file()
+    """Tells whether a store that is given is a ledger, be it there or not."""
+    return Path(path).suffix == SUFFIX and not Path(path).is_dir()
 
 
 def collect(store: str | Path, run_ids: Iterable[str]) -> list[Row]:

@@ -134,11 +134,9 @@ def _likeness(timing: Timing, kind: _Kind) -> tuple[bool, ...]:
 
 
 def sizes_of(run: Run) -> dict[str, int] | None:
-    """Returns the numbers of examples of a run, as far as they are known without reading its data."""
-    whole = run.task.sizes() or {}
-    given = {split: getattr(run.task, f"{split}_size") for split in ("train", "eval", "test")}
-    sizes = {split: size if size is not None else whole.get(split) for split, size in given.items()}
-    return {split: size for split, size in sizes.items() if size is not None} if None not in sizes.values() else None
+    """Returns the numbers of examples of a run; None where one is not known without reading its data."""
+    sizes = run.task.known_sizes()
+    return sizes if sizes.keys() >= {"train", "eval", "test"} else None
 
 
 class Timings:

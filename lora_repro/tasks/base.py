@@ -117,6 +117,11 @@ class TaskConfig:
         """Returns the number of examples of each split where it is known without reading the data."""
         return None
 
+    def known_sizes(self) -> dict[str, int]:
+        """Returns how many examples of each split a run uses, as far as it is known without reading the data."""
+        given = {split: getattr(self, f"{split}_size") for split in ("train", "eval", "test")}
+        return (self.sizes() or {}) | {split: size for split, size in given.items() if size is not None}
+
 
 def refuse_prompt(prompt: str) -> None:
     """Refuses a prompt that does not say where the example goes.

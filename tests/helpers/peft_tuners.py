@@ -6,20 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from omegaconf import DictConfig
 from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lora_repro import interrupt
-from lora_repro.config.identity import run_id
-from lora_repro.config.resolve import resolve
+from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.methods.peft import declared
 from lora_repro.methods.peft.config import NOT_HERE
 from lora_repro.models.load import load_model
-from lora_repro.store.record import Record
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
@@ -82,15 +80,6 @@ def overrides(kind: str, family: str, given: Sequence[str] | None = None) -> lis
     return [f"model={family}", f"preset@train={family}", "method=peft", f"method.peft_type={kind}", *given]
 
 
-def computed(cfg: DictConfig) -> tuple[Record, dict[str, Any]]:
-    """Computes a run, and returns its record and result."""
-    run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
-    result = record.read().result
-    assert result is not None
-    return record, result
-
-
 def plain(cfg: Any) -> nn.Module:
     """Returns the base as transformers computes it, with the same weights."""
     run = resolve(cfg).run
@@ -126,6 +115,19 @@ def opens_and_scores_again(kind: str, family: str, given: list[str] | None, tiny
             inputs = {key: value[[index], : int(split.lengths[index])] for key, value in split.inputs.items()}
             assert torch.allclose(theirs(**inputs).logits, ours(**inputs).logits, atol=1e-5)
     assert computed(again)[1]["metrics"] == result["metrics"]
+
+
+def same_logits(ours: nn.Module, theirs: nn.Module, resolved: Resolved) -> None:
+    """Holds a model's logits of a batch against those of PEFT's model, and computes the gradients of both.
+
+    The batch is cut to its shortest example, so that it holds no padding.
+    """
+    inputs, targets = encode(*resolved[:2])["train"].batch(list(range(8)), CPU)
+    inputs = {key: value[:, : int(inputs["attention_mask"].sum(1).min())] for key, value in inputs.items()}
+    one, other = ours(**inputs).logits, theirs(**inputs).logits
+    assert torch.allclose(one, other, atol=1e-5)
+    nn.functional.cross_entropy(one, targets).backward()
+    nn.functional.cross_entropy(other, targets).backward()
 
 
 def stops_and_goes_on(

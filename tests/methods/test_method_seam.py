@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from helpers.computed_runs import computed, record_of
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -28,7 +28,6 @@ from lora_repro.methods.base import Tensors
 from lora_repro.models.arch import Arch, Site
 from lora_repro.store.digests import as_written, trained_files
 from lora_repro.store.finished_runs import run_of
-from lora_repro.store.record import Record
 from lora_repro.store.tensors import Saved, read_tensors
 from lora_repro.sweep.grid import Job
 from lora_repro.tasks.encoding import encode
@@ -137,14 +136,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del store.repo["method"][f"{name}.yaml"]
 
 
-def computed(cfg: DictConfig) -> tuple[Record, dict]:
-    run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
-    result = record.read().result
-    assert result is not None
-    return record, result
-
-
 def test_a_method_that_defines_attach_is_trained_and_counted(tiny: Compose) -> None:
     assert {"scale", "prompt"} <= METHODS.keys()
     record, result = computed(tiny("method=scale"))
@@ -192,7 +183,7 @@ def test_files_of_a_methods_own_are_asked_for_named_and_guarded(tiny: Compose) -
 
 def test_nothing_is_written_through_a_link_in_the_place_of_a_methods_folder(tiny: Compose, tmp_path: Path) -> None:
     cfg = tiny("method=apart", "log.save_full=true")
-    folder = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder
+    folder = record_of(cfg).folder
     folder.mkdir(parents=True)
     (folder / "mine").symlink_to(tmp_path)
     with pytest.raises(InputError, match="left as it is"):

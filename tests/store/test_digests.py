@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.computed_runs import record_of
 from helpers.fixture_types import Compose
 from safetensors.numpy import load_file, save_file
 
@@ -15,12 +16,10 @@ from analysis.diff import recorded
 from analysis.runs import load_runs
 from analysis.section7.compared_runs import read_updates
 from analysis.section7.starts import final, snapshots
-from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
 from lora_repro.store.digests import as_written, sha256_of
 from lora_repro.store.finished_runs import finished, run_of
-from lora_repro.store.record import Record
 from lora_repro.training.job import run_job
 from lora_repro.training.rescore import Rescorer
 from lora_repro.training.train import build
@@ -33,7 +32,7 @@ def run(tiny: Compose) -> Path:
     """A finished run with snapshots."""
     cfg = tiny(*SHORT)
     run_job(cfg)
-    return Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder
+    return record_of(cfg).folder
 
 
 def triple(path: Path) -> None:
@@ -143,7 +142,7 @@ def test_a_run_that_is_reached_by_a_link_is_checked_too(run: Path, tmp_path: Pat
 def test_what_a_rebuild_adds_has_its_digest(tiny: Compose) -> None:
     cfg = tiny("train.epochs=1")
     run_job(cfg)
-    folder = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder
+    folder = record_of(cfg).folder
     before = reread(folder)
     run_job(tiny(*SHORT, "log.rebuild=true"))
     added = {"snapshots/0.safetensors", "snapshots/1.safetensors"}
@@ -157,7 +156,7 @@ def test_what_a_rebuild_adds_has_its_digest(tiny: Compose) -> None:
 def test_what_a_rebuild_adds_to_an_old_result_is_read(tiny: Compose) -> None:
     cfg = tiny("train.epochs=1")
     run_job(cfg)
-    path = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder / "result.json"
+    path = record_of(cfg).folder / "result.json"
     result = json.loads(path.read_text())
     del result["digests"]
     path.write_text(json.dumps(result))

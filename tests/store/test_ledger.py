@@ -196,6 +196,14 @@ def test_a_ledger_is_no_store_to_write_from_or_to(
     assert code != 0 and "--runs is the store, a folder that holds runs/ (given: two.parquet)" in words
 
 
+def test_a_ledger_that_is_not_there_is_not_read_as_an_empty_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, words = call(capsys, "table", "6", "--scale", "smoke", "--runs", "none.parquet")
+    assert code != 0 and "none.parquet: there is no such ledger" in words
+
+
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.parquet"
     with pytest.raises(MissingInputError, match="no such ledger"):

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.computed_runs import record_of
 from helpers.fixture_types import Compose
-from omegaconf import DictConfig
 
-from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.settings import LogConfig
 from lora_repro.errors import InputError, MissingInputError
@@ -21,10 +20,6 @@ from lora_repro.sweep.campaign import Launcher, plan
 from lora_repro.sweep.grid import Job, Sweep
 from lora_repro.training import train
 from lora_repro.training.job import run_job
-
-
-def record_of(cfg: DictConfig) -> Record:
-    return Record(cfg.paths.outputs, run_id(resolve(cfg).run))
 
 
 def test_a_finished_run_is_never_computed_twice(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.computed_runs import record_of
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
 
@@ -15,7 +16,6 @@ from lora_repro.config.schema import Dtype, load_group
 from lora_repro.errors import InputError
 from lora_repro.models.inputs import default_cache
 from lora_repro.models.load import load_model
-from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding, subset
 from lora_repro.tasks.encoding import encode
 from lora_repro.tasks.ratings import ARCHIVE, RatingsConfig, RatingTarget
@@ -95,7 +95,7 @@ def test_the_loss_is_the_mean_over_examples_of_the_squared_error(rating: Compose
 def test_a_rating_is_learned_and_its_record_says_how_well(rating: Compose) -> None:
     cfg = rating("method=full", "train.epochs=8", "train.dtype=fp32")
     metrics = run_job(cfg)
-    result = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).read().result
+    result = record_of(cfg).read().result
     assert result is not None
     assert list(metrics) == [
         f"{split}/{name}" for split in ("eval", "test") for name in ("mse", "pearson", "spearman", "variance", "loss")

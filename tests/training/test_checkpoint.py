@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.computed_runs import record_of
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
 from omegaconf import DictConfig
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from lora_repro import interrupt
-from lora_repro.config.identity import NUMERICS_VERSION, run_id
+from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunFailedError
 from lora_repro.methods import METHODS
@@ -22,10 +23,6 @@ from lora_repro.store.status import State
 from lora_repro.training import checkpoint
 from lora_repro.training.checkpoint import Checkpointer
 from lora_repro.training.job import run_job
-
-
-def record_of(cfg: DictConfig) -> Record:
-    return Record(cfg.paths.outputs, run_id(resolve(cfg).run))
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.computed_runs import record_of
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
 from safetensors.torch import load_file
@@ -115,7 +116,7 @@ def test_the_record_holds_targets_predictions_and_declared_metrics(
 ) -> None:
     cfg = small(*TASKS[task], "train.epochs=1")
     run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     result = record.read().result
     assert result is not None and run_of(result) == resolve(cfg).run and task_of(result["config"]) is not None
     assert list(result["metrics"]) == [f"{split}/{name}" for split in ("eval", "test") for name in metrics]
@@ -175,7 +176,7 @@ def test_a_tiny_decoder_learns_to_write_in_reverse_order(small: Compose) -> None
 def test_a_metric_outside_its_declared_range_is_damage(small: Compose, key: str, value: float, message: str) -> None:
     cfg = small(*TASKS["rating"], "train.epochs=0")
     run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     result = record.read().result
     assert result is not None
     whole, broken = (f'"{key}": {number}' for number in (result["metrics"][key], value))

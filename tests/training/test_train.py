@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.computed_runs import computed, record_of
 from helpers.fixture_types import Compose
 from omegaconf import DictConfig
 from torch import nn
 
-from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import RunFailedError
@@ -20,7 +20,6 @@ from lora_repro.methods.lora.layers import LoRALinear, LoRAUpdate, merge
 from lora_repro.models.fused import NAME
 from lora_repro.models.load import _template
 from lora_repro.models.precision import products
-from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, train
@@ -35,15 +34,9 @@ def built(cfg: DictConfig) -> nn.Module:
     return build(resolve(cfg), CPU)
 
 
-def computed(cfg: DictConfig) -> Record:
-    run_job(cfg)
-    return Record(cfg.paths.outputs, run_id(resolve(cfg).run))
-
-
 def test_a_run_leaves_its_whole_record(tiny: Compose) -> None:
-    record = computed(tiny("seed=3"))
-    result = record.read().result
-    assert result is not None and record.state is State.finished
+    record, result = computed(tiny("seed=3"))
+    assert record.state is State.finished
     assert {path.name for path in record.folder.iterdir()} == {
         "config.yaml", "status.json", "metrics.jsonl", "result.json", "predictions.parquet", "adapter", "run.log",
     }  # fmt: skip
@@ -66,9 +59,7 @@ def test_a_run_leaves_its_whole_record(tiny: Compose) -> None:
 
 
 def test_stored_predictions_give_the_stored_metrics(tiny: Compose) -> None:
-    record = computed(tiny())
-    result = record.read().result
-    assert result is not None
+    record, result = computed(tiny())
     stored = pd.read_parquet(record.folder / "predictions.parquet")
     assert len(stored) == 2 * (32 + 32)
     for metrics in result["metrics_by_epoch"]:
@@ -83,9 +74,8 @@ def test_stored_predictions_give_the_stored_metrics(tiny: Compose) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_run_gives_the_same_bits(tiny: Compose, method: str, tmp_path: Path) -> None:
-    first = computed(tiny(f"method={method}", f"paths.outputs={tmp_path}/a")).read().result
-    again = computed(tiny(f"method={method}", f"paths.outputs={tmp_path}/b")).read().result
-    assert first is not None and again is not None
+    _, first = computed(tiny(f"method={method}", f"paths.outputs={tmp_path}/a"))
+    _, again = computed(tiny(f"method={method}", f"paths.outputs={tmp_path}/b"))
     assert first["metrics_by_epoch"] == again["metrics_by_epoch"]
 
 
@@ -150,16 +140,15 @@ def test_lora_starts_as_the_unchanged_model(tiny: Compose) -> None:
 
 def test_flags_say_what_did_not_move(tiny: Compose) -> None:
     cfg = tiny("method.targets=[q,k,v,o]")
-    result = computed(cfg).read().result
-    assert result is not None and not result["flags"]["b_zero"] and not result["flags"]["unmoved"]
+    _, result = computed(cfg)
+    assert not result["flags"]["b_zero"] and not result["flags"]["unmoved"]
     model = built(cfg)
     untouched = checks.flags(model, resolve(cfg).run.method, checks.digests(model), 1)
     assert untouched["b_zero"] and untouched["unmoved"]
 
 
 def test_full_fine_tuning_learns_the_generated_task(tiny: Compose) -> None:
-    result = computed(tiny("method=full", "task.train_size=400", "train.epochs=4", "task.eval_size=100")).read().result
-    assert result is not None
+    _, result = computed(tiny("method=full", "task.train_size=400", "train.epochs=4", "task.eval_size=100"))
     assert result["metrics"]["eval/accuracy"] > result["metrics"]["eval/majority"] + 0.2
 
 
@@ -198,7 +187,7 @@ def test_a_frozen_weight_that_changes_stops_the_run(tiny: Compose, monkeypatch: 
     cfg = tiny()
     with pytest.raises(RunFailedError, match="A frozen weight changed"):
         run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     assert record.state is State.failed and not (record.folder / "result.json").exists()
     assert "A frozen weight changed" in json.loads((record.folder / "status.json").read_text())["error"]
     assert "Traceback" in (record.folder / "run.log").read_text()
@@ -220,7 +209,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tiny: Compose) -> No
     cfg = tiny("method=full", "train.learning_rate=1e30", "train.max_grad_norm=null")
     with pytest.raises(RunFailedError, match="diverged: the loss is nan"):
         run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     assert record.state is State.diverged and record.read().result is None
 
 
@@ -231,7 +220,7 @@ def test_a_last_step_that_breaks_the_model_ends_the_run_as_diverged(tiny: Compos
 
 
 def test_max_steps_ends_the_training_and_its_schedule(tiny: Compose) -> None:
-    record = computed(tiny("train.max_steps=5", "log.every_steps=1"))
+    record, _ = computed(tiny("train.max_steps=5", "log.every_steps=1"))
     rows = [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4, 5]
@@ -264,11 +253,13 @@ def test_loraplus_raises_the_rate_of_the_factor_that_starts_at_zero(tiny: Compos
 
 
 def test_the_mean_loss_that_is_logged_is_the_mean_over_examples(tiny: Compose) -> None:
-    each = computed(tiny("log.every_steps=1", "seed=5"))
+    each, _ = computed(tiny("log.every_steps=1", "seed=5"))
     rows = [json.loads(line) for line in (each.folder / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     (each.folder / "result.json").unlink()
-    rows = [json.loads(line) for line in (computed(tiny("seed=5")).folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (computed(tiny("seed=5"))[0].folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["loss"] for row in rows if "loss" in row] == pytest.approx(
         [np.mean(losses[:4]).item(), np.mean(losses[4:]).item()]
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
-from omegaconf import DictConfig
 from safetensors.numpy import load_file, save_file
 
 from analysis.section7 import starts
@@ -23,16 +23,9 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora import Init, Start
 from lora_repro.methods.lora.layers import initial_A as initial_A_of_training
 from lora_repro.store.finished_runs import run_of
-from lora_repro.store.record import Record, plain
-from lora_repro.store.result import read_result
-from lora_repro.training.job import run_job
+from lora_repro.store.record import plain
 
 SNAPSHOTS = ("log.snapshots=[0,0.5,1]", "train.epochs=2")
-
-
-def computed(cfg: DictConfig) -> Path:
-    run_job(cfg)
-    return Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder
 
 
 def run_from(*overrides: str) -> Run:
@@ -45,10 +38,8 @@ def adapted(layer: int | None, weight: str, A: np.ndarray) -> Update:
 
 @pytest.mark.parametrize("init", ["kaiming", "gaussian"])
 def test_A_0_drawn_again_is_that_of_training(tiny: Compose, init: str) -> None:
-    folder = computed(tiny(f"method.init={init}", "method.r_pattern={layers.1.v:3}", "seed=5", *SNAPSHOTS))
-    result = read_result(folder).result
-    assert result is not None
-    run, tensors = run_of(result), load_file(folder / "snapshots" / "0.safetensors")
+    record, result = computed(tiny(f"method.init={init}", "method.r_pattern={layers.1.v:3}", "seed=5", *SNAPSHOTS))
+    run, tensors = run_of(result), load_file(record.folder / "snapshots" / "0.safetensors")
     sites = run.arch.select(["q", "v"])
     assert len(sites) == 4
     for site in sites:
@@ -78,7 +69,7 @@ def test_starts_that_were_not_drawn_are_refused() -> None:
 
 
 def test_snapshots_tell_how_far_a_run_has_moved_and_the_nearest_is_found(tiny: Compose) -> None:
-    folder = computed(tiny(*SNAPSHOTS))
+    folder = computed(tiny(*SNAPSHOTS))[0].folder
     found = snapshots(folder)
     assert [snapshot.fraction for snapshot in found] == [0, 0.5, 1]
     assert found[0].moved == 0 < found[1].moved < found[2].moved
@@ -95,7 +86,7 @@ def test_snapshots_tell_how_far_a_run_has_moved_and_the_nearest_is_found(tiny: C
 
 
 def test_a_frozen_A_has_not_moved(tiny: Compose) -> None:
-    assert final(computed(tiny("method.freeze_A=true"))).moved == 0
+    assert final(computed(tiny("method.freeze_A=true"))[0].folder).moved == 0
 
 
 def test_the_factors_of_fused_layers_are_found(tmp_path: Path, tiny: Compose) -> None:
@@ -115,7 +106,7 @@ def test_the_factors_of_fused_layers_are_found(tmp_path: Path, tiny: Compose) ->
 def test_what_is_missing_or_damaged_is_told(tiny: Compose, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"holds no result\.json"):
         final(tmp_path / "runs" / "nowhere")
-    folder = computed(tiny())
+    folder = computed(tiny())[0].folder
     with pytest.raises(MissingInputError, match=r"holds no snapshots.\nCompute the run again with: 'log.snapshots="):
         snapshots(folder)
     path = final(folder).path

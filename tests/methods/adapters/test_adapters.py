@@ -7,20 +7,17 @@ from typing import Any
 import pytest
 import torch
 from helpers.architectures import PAPER_ARCHS
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
-from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import nn
 
 from lora_repro.config.compose import compose
-from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.costs import budget
 from lora_repro.errors import InputError
 from lora_repro.methods import METHODS, AdapterConfig
 from lora_repro.methods.adapters.layers import Adapter
-from lora_repro.store.record import Record
-from lora_repro.training.job import run_job
 from lora_repro.training.train import build
 
 CPU = torch.device("cpu")
@@ -32,14 +29,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "label words": (*LLAMA, "task.form=text"),
     "text to write": (*LLAMA, "task=reverse"),
 }
-
-
-def computed(cfg: DictConfig) -> tuple[Record, dict[str, Any]]:
-    run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
-    result = record.read().result
-    assert result is not None
-    return record, result
 
 
 def adapters_of(model: nn.Module) -> list[Adapter]:

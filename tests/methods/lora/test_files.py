@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.computed_runs import record_of
 from helpers.damaged_files import change_json
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
@@ -68,7 +69,7 @@ def test_peft_opens_the_adapter_on_the_same_base_and_gives_equal_logits(local: C
 def test_what_peft_saves_can_be_scored(local: Compose, tmp_path: Path) -> None:
     cfg = local()
     run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     base = AutoModelForSequenceClassification.from_pretrained(cfg.paths.model, num_labels=2)
     PeftModel.from_pretrained(base, str(record.folder / "adapter")).save_pretrained(str(tmp_path / "theirs"))
     scored = local("train.epochs=0", f"train.init_from={tmp_path / 'theirs'}")
@@ -80,7 +81,7 @@ def test_what_peft_saves_can_be_scored(local: Compose, tmp_path: Path) -> None:
 def test_zero_epochs_score_a_run_without_training(tiny: Compose, method: str, form: str) -> None:
     cfg = tiny(f"method={method}")
     run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     given = record.run_id if form == "id" else record.folder
     scored = tiny(f"method={method}", "train.epochs=0", f"train.init_from={given}")
     assert _metrics(scored) == _last(record)
@@ -135,7 +136,7 @@ def test_a_damaged_adapter_of_a_result_without_digests_is_refused(
 ) -> None:
     cfg = tiny()
     run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     change_json(record.folder / "result.json", digests=None)
     damage(record.folder / "adapter" / "adapter_model.safetensors")
     with pytest.raises(InputError, match=message):
@@ -146,9 +147,7 @@ def test_an_adapter_of_replicated_layers_is_no_start(tiny: Compose, tmp_path: Pa
     """Its second layer may be a copy of the base's first: names and shapes fit, the layers are others."""
     cfg = tiny()
     run_job(cfg)
-    folder = shutil.copytree(
-        Record(cfg.paths.outputs, run_id(resolve(cfg).run)).folder / "adapter", tmp_path / "theirs"
-    )
+    folder = shutil.copytree(record_of(cfg).folder / "adapter", tmp_path / "theirs")
     settings = folder / "adapter_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"layer_replication": [[0, 1], [0, 1]]}))
     with pytest.raises(InputError, match="layer_replication"):
@@ -233,7 +232,7 @@ def test_peft_opens_adapters_of_language_models_and_ours_are_read_back(
     local = decoder(family, tmp_path / "base", tiny)
     cfg = local(*overrides)
     run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
+    record = record_of(cfg)
     base = AutoModelForCausalLM.from_pretrained(cfg.paths.model)
     theirs = PeftModel.from_pretrained(base, str(record.folder / "adapter")).eval()
     stored = _stored_logits(record, "test")
@@ -280,7 +279,7 @@ def test_pefts_one_update_of_a_fused_layer_is_split_into_q_k_and_v(tiny: Compose
     given = ["method.r=4", "method.alpha=8", "train.epochs=0", f"train.init_from={tmp_path / 'theirs'}"]
     cfg = local("method.targets=[q,k,v]", *given)
     run_job(cfg)
-    stored = _stored_logits(Record(cfg.paths.outputs, run_id(resolve(cfg).run)), "test")
+    stored = _stored_logits(record_of(cfg), "test")
     assert torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-5)
     with pytest.raises(InputError, match="changes q, k and v"):
         run_job(local("method.targets=[q,v]", *given))

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
+from helpers.computed_runs import record_of
 from helpers.damaged_files import change_json
 from helpers.fixture_types import Compose
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -346,7 +347,7 @@ def test_the_record_says_what_a_run_started_from(tiny: Compose, base: Path) -> N
     given = ("model=local", f"paths.model={base}", "preset@train=tiny_bert", "method.r=4", "method.alpha=8")
     cfg = tiny(*given, f"train.init_from={adapter}", "train.epochs=1", "train.max_steps=1")
     run_job(cfg)
-    result = Record(cfg.paths.outputs, run_id(resolve(cfg).run)).read().result
+    result = record_of(cfg).read().result
     assert result is not None
     origin = result["provenance"]["init_from"]
     assert origin["head"].startswith("drawn anew: classifier.weight, classifier.bias (the adapter's head is of 3")

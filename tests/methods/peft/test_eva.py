@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
-from helpers.peft_tuners import TARGETS, computed, marked, opens_and_scores_again, overrides, plain, stops_and_goes_on
+from helpers.peft_tuners import (
+    TARGETS,
+    marked,
+    opens_and_scores_again,
+    overrides,
+    plain,
+    same_logits,
+    stops_and_goes_on,
+)
 from omegaconf import DictConfig
 from peft import PeftModel
 from peft.tuners.lora.eva import initialize_lora_eva_weights
@@ -66,12 +75,7 @@ def test_the_start_is_pefts(given: list[str], family: str, tiny: Compose) -> Non
         signs[name] = (mine * other).sum(1, keepdim=True).sign()
         assert torch.allclose(mine, signs[name] * other, atol=1e-4), (mine - signs[name] * other).abs().max()
         assert torch.allclose(mine @ mine.T, torch.eye(3), atol=1e-4)
-    inputs, targets = encode(*resolved[:2])["train"].batch(list(range(8)), CPU)
-    inputs = {key: value[:, : int(inputs["attention_mask"].sum(1).min())] for key, value in inputs.items()}
-    one, other = ours(**inputs).logits, theirs(**inputs).logits
-    assert torch.allclose(one, other, atol=1e-5)
-    nn.functional.cross_entropy(one, targets).backward()
-    nn.functional.cross_entropy(other, targets).backward()
+    same_logits(ours, theirs, resolved)
     for name in names:
         mine, other = ours.get_parameter(name).grad, inner.get_parameter(name).grad
         assert mine is not None and other is not None

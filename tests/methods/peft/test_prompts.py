@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
-from helpers.peft_tuners import computed, plain, stops_and_goes_on
+from helpers.peft_tuners import plain, same_logits, stops_and_goes_on
 from peft import PeftModel, PeftModelForSequenceClassification
-from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from lora_repro.config.resolve import resolve
@@ -90,12 +90,7 @@ def test_an_encoder_computes_what_it_does_in_pefts_model(given: tuple[str, ...],
         for name in names:
             theirs.get_parameter(name).copy_(ours.get_parameter(name))
     assert {name for name, _ in theirs.named_parameters() if name.startswith(MODULE)} == {*names}
-    inputs, targets = encode(*resolved[:2])["train"].batch(list(range(8)), CPU)
-    inputs = {key: value[:, : int(inputs["attention_mask"].sum(1).min())] for key, value in inputs.items()}
-    one, other = ours(**inputs).logits, theirs(**inputs).logits
-    assert torch.allclose(one, other, atol=1e-5)
-    nn.functional.cross_entropy(one, targets).backward()
-    nn.functional.cross_entropy(other, targets).backward()
+    same_logits(ours, theirs, resolved)
     for name in names:
         mine, other = ours.get_parameter(name).grad, theirs.get_parameter(name).grad
         assert mine is not None and other is not None and torch.allclose(mine, other, atol=1e-6), name

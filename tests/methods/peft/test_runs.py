@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
 from helpers.peft_tuners import (
     CASES,
     EACH,
     TARGETS,
     TYPES,
-    computed,
     opens_and_scores_again,
     overrides,
     stops_and_goes_on,

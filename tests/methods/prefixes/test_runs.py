@@ -1,14 +1,12 @@
 """Runs with tokens around the input: they learn, are scored again, write texts behind the infix, and leave room."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
 from helpers.prefixes import LENGTHS, batch, examples, pair
 from safetensors.torch import load_file
 
-from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError
@@ -16,11 +14,9 @@ from lora_repro.methods import LoRAPrefixLayerConfig, PrefixEmbedConfig, PrefixL
 from lora_repro.methods.prefixes.config import ASKED_ATTENTION, Form
 from lora_repro.models.precision import Products, computing_as
 from lora_repro.models.precision import products as in_products
-from lora_repro.store.record import Record
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.heads import HeadWithClasses
 from lora_repro.tasks.objectives.language import log_likelihood, rows_of
-from lora_repro.training.job import run_job
 
 CPU = torch.device("cpu")
 METHODS = (
@@ -31,15 +27,6 @@ METHODS = (
     "prefix_layer kv",
     "lora_prefix_layer kv",
 )
-
-
-def computed(tiny: Compose, *overrides: str) -> tuple[str, dict]:
-    cfg = tiny(*overrides)
-    run_job(cfg)
-    record = Record(cfg.paths.outputs, run_id(resolve(cfg).run))
-    result = record.read().result
-    assert result is not None
-    return record.run_id, result
 
 
 @pytest.mark.parametrize(
@@ -53,18 +40,18 @@ def test_a_trained_run_is_scored_again_and_one_by_one_alike(tiny: Compose, metho
     name, _, is_kv = method.partition(" ")
     form = ("method.form=key_value", "method.l_i=0") if is_kv else ()
     same = (f"model=tiny_{family}", f"method={name}", *form, *task, "task.eval_size=9", "task.test_size=8")
-    run, result = computed(tiny, *same)
+    record, result = computed(tiny(*same))
     assert not result["flags"]["unmoved"] and result["merge_max_abs_error"] is None
-    _, again = computed(tiny, *same, "train.epochs=0", f"train.init_from={run}")
+    _, again = computed(tiny(*same, "train.epochs=0", f"train.init_from={record.run_id}"))
     assert again["metrics"] == result["metrics"] and again["flags"]["untrained"]
-    _, alone = computed(tiny, *same, "train.epochs=0", f"train.init_from={run}", "train.batch_size=1")
+    _, alone = computed(tiny(*same, "train.epochs=0", f"train.init_from={record.run_id}", "train.batch_size=1"))
     for key in ("eval/loss", "test/loss"):
         assert alone["metrics"][key] == pytest.approx(result["metrics"][key], abs=1e-5)
 
 
-def test_files_hold_the_vectors_and_a_frozen_a(tiny: Compose, tmp_path: Path) -> None:
-    run, _ = computed(tiny, "method=lora_prefix_embed", "method.freeze_A=true")
-    names = load_file(tmp_path / "runs" / run / "trained.safetensors")
+def test_files_hold_the_vectors_and_a_frozen_a(tiny: Compose) -> None:
+    record, _ = computed(tiny("method=lora_prefix_embed", "method.freeze_A=true"))
+    names = load_file(record.folder / "trained.safetensors")
     assert names["prefix.embed"].shape == (12, 32) and sum(name.endswith("lora_A") for name in names) == 4
 
 
