@@ -11,6 +11,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 from hydra.grammar.gen.OverrideParserListener import OverrideParserListener
 from omegaconf import DictConfig
 
+from lora_repro.config import schema  # noqa: F401  registers what conf/ asks for
 from lora_repro.config.catalogue import HOME
 from lora_repro.errors import InputError
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import processes
 from helpers.store_contents import differences
 from helpers.waiting import PATIENCE_S, at_once
 
 LONG = ["model=tiny_bert", "task=generated", "train.epochs=40", "seed=0,1", "log.checkpoint_every_s=0"]
-"""Two runs of some seconds, a checkpoint after each step."""
-
+"""Two runs of half a minute, a checkpoint after each step: long enough for another command to start beside them."""
+FEW = ("task.train_size=160", "task.eval_size=20", "task.test_size=20", "train.epochs=30")
+"""Makes a run one of some seconds: ten steps an epoch."""
 
 TUNED = ["model=tiny_bert", "task=generated", "method=full", "seed=0,1"]
 TUNED += ["tune={train.learning_rate:[1e-3,3e-3],seed:[100]}"]
@@ -27,6 +29,13 @@ def run(folder: Path, line: list[str], **environment: str) -> subprocess.Complet
     return subprocess.run(
         line, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | environment, timeout=PATIENCE_S
     )
+
+
+def undisturbed(folder: Path, line: list[str]) -> None:
+    """Runs a sweep to its end, in a process that need not import first."""
+    folder.mkdir(exist_ok=True)
+    done = processes.run(line[2:], cwd=folder)
+    assert done.returncode == 0, done.stderr
 
 
 def start(folder: Path, line: list[str], **environment: str) -> subprocess.Popen[str]:

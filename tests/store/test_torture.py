@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import processes
 from helpers.failing_processes import count_calls, in_a_child
 from helpers.fixture_types import Compose
+from helpers.launched_sweeps import undisturbed
 from helpers.store_contents import contents, differences
 from helpers.waiting import PATIENCE_S, at_once
 
@@ -139,12 +139,6 @@ def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, preexec_fn=heard, env=environment)
 
 
-def undisturbed(command: list[str], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    done = processes.run(command[2:], cwd=folder)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize(
     ("kills", "more"),
     [(3, []), pytest.param(24, ["seed=0,1,2,3,4,5", "train.epochs=8"], marks=pytest.mark.long)],
@@ -154,7 +148,7 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
 ) -> None:
     dice = random.Random(20211)
     command = sweep(*more, "train.dtype=bf16")
-    undisturbed(command, tmp_path / "whole")
+    undisturbed(tmp_path / "whole", command)
     done: list[int] = []
     while len(done) < kills:
         number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[len(done) % 3]
@@ -169,7 +163,7 @@ def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
         assert process.returncode in (-number, 130), words
         assert "Traceback" not in words
         done.append(process.returncode)
-    undisturbed(command, tmp_path / "killed")
+    undisturbed(tmp_path / "killed", command)
     assert differences(tmp_path / "killed" / "store", tmp_path / "whole" / "store") == []
     assert len(contents(tmp_path / "whole" / "store")) > 50
     assert {-signal.SIGKILL, 130} <= set(done)  # Ctrl-C before Python listens ends it as -SIGINT
