@@ -1,0 +1,177 @@
+"""An estimate with its two sources of variance: seeds, by a t test, and documents, by a bootstrap. Plain functions.
+
+A bound counts only if both sources clear it (docs/claims.md): of the two lower bounds the lower one is taken, of the
+two upper bounds the upper one, and of two p-values the larger.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import stdtr, stdtrit
+
+LEVEL = 0.05
+"""Of one-sided tests; bounds are one-sided at 95 %."""
+DRAWS = 4000
+"""Of the bootstrap."""
+MOST_SEEDS = 200
+"""Beyond it, seeds are said not to decide."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A number that was taken once for each seed, such as the difference of two arms."""
+
+    values: tuple[float, ...]
+    """By seed; at least one."""
+    draws: Float[np.ndarray, " draws"] | None = None
+    """The mean over seeds for each bootstrap sample of the documents; None where there are no scores of examples."""
+
+    @property
+    def n(self) -> int:
+        """How many seeds it has."""
+        return len(self.values)
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return statistics.fmean(self.values)
+
+    @cached_property
+    def _error(self) -> float | None:
+        """The standard error over seeds; None of a single one, which has no spread."""
+        return statistics.stdev(self.values) / math.sqrt(self.n) if self.n > 1 else None
+
+    @property
+    def low(self) -> float | None:
+        """The lower bound, one-sided at 95 %; None over a single seed."""
+        return self._bound(-1)
+
+    @property
+    def high(self) -> float | None:
+        """The upper bound, likewise."""
+        return self._bound(+1)
+
+    def _bound(self, side: int) -> float | None:
+        if self._error is None:
+            return None
+        of_seeds = self.mean + side * float(stdtrit(self.n - 1, 1 - LEVEL)) * self._error
+        if self.draws is None:
+            return of_seeds
+        of_documents = float(np.quantile(self.draws, 1 - LEVEL if side > 0 else LEVEL))
+        return max(of_seeds, of_documents) if side > 0 else min(of_seeds, of_documents)
+
+    def p_not_above(self, limit: float) -> float:
+        """Returns how probable so large a mean is if the true one is not above the limit; 1 over a single seed."""
+        return self._p(limit, +1)
+
+    def p_not_below(self, limit: float) -> float:
+        """Returns how probable so small a mean is if the true one is not below the limit; 1 over a single seed."""
+        return self._p(limit, -1)
+
+    def _p(self, limit: float, side: int) -> float:
+        if self._error is None:
+            return 1.0
+        away = side * (self.mean - limit)
+        of_seeds = float(stdtr(self.n - 1, -away / self._error)) if self._error else float(away <= 0)
+        if self.draws is None:
+            return of_seeds
+        beyond = int(np.count_nonzero(side * (self.draws - limit) <= 0))
+        return max(of_seeds, (beyond + 1) / (len(self.draws) + 1))
+
+    def seeds_to_clear(self, limit: float) -> int | None:
+        """Returns how many seeds would put the limit outside the bound if mean and spread stayed as they are.
+
+        None: more than MOST_SEEDS, or no number of seeds, as the spread over documents stays.
+        """
+        away = abs(self.mean - limit)
+        if self._error is None or away == 0:
+            return None
+        if self.draws is not None:
+            side = 1 if self.mean < limit else -1
+            reach = float(np.quantile(self.draws, 1 - LEVEL if side > 0 else LEVEL))
+            if side * (reach - limit) >= 0:
+                return None
+        sd = self._error * math.sqrt(self.n)
+        needed = (n for n in range(2, MOST_SEEDS + 1) if float(stdtrit(n - 1, 1 - LEVEL)) * sd / math.sqrt(n) < away)
+        return next(needed, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What one arm scored with one seed."""
+
+    score: float
+    examples: Float[np.ndarray, " examples"] | None = None
+    """The score of each example, whose mean is `score`; None where the metric is no such mean, or nothing is kept."""
+    documents: Int[np.ndarray, " examples"] | None = None
+    """The document of each example, counted from 0."""
+
+
+Arm = Mapping[int, Scored]
+"""By seed."""
+
+
+def contrast(arms: Sequence[Arm], weights: Sequence[float], draws: int = DRAWS) -> Estimate | None:
+    """Estimates a weighted sum of arms' scores, seed by seed, over the seeds that all of them have.
+
+    Args:
+        arms: The arms.
+        weights: One for each: 1 and -1 give a difference.
+        draws: Bootstrap samples of the documents. Documents are drawn with replacement, the same ones for all arms and
+            seeds, and a mean is taken over their examples; always with the same random numbers.
+
+    Returns:
+        The estimate; None if the arms share no seed.
+    """
+    seeds = sorted(set.intersection(*(set(arm) for arm in arms)))
+    if not seeds:
+        return None
+    values = tuple(sum(weight * arm[seed].score for arm, weight in zip(arms, weights, strict=True)) for seed in seeds)
+    by_example = _mean_over_seeds(arms, weights, seeds)
+    if by_example is None:
+        return Estimate(values)
+    examples, documents = by_example
+    return Estimate(values, bootstrap(examples, documents, draws))
+
+
+def _mean_over_seeds(
+    arms: Sequence[Arm], weights: Sequence[float], seeds: Sequence[int]
+) -> tuple[Float[np.ndarray, " examples"], Int[np.ndarray, " examples"]] | None:
+    """Returns the weighted sum of each example's scores, a mean over seeds; None if runs have other examples."""
+    total: np.ndarray | None = None
+    documents: np.ndarray | None = None
+    for seed in seeds:
+        for arm, weight in zip(arms, weights, strict=True):
+            scored = arm[seed]
+            if scored.examples is None or scored.documents is None:
+                return None
+            if documents is None or total is None:
+                documents, total = scored.documents, np.zeros(len(scored.examples))
+            if not np.array_equal(documents, scored.documents):
+                return None
+            total += weight * scored.examples / len(seeds)
+    return None if total is None or documents is None else (total, documents)
+
+
+def bootstrap(
+    examples: Float[np.ndarray, " examples"], documents: Int[np.ndarray, " examples"], draws: int = DRAWS
+) -> Float[np.ndarray, " draws"]:
+    """Returns the mean over examples for samples of the documents, each drawn whole and with replacement.
+
+    Args:
+        examples: A number for each example.
+        documents: The document of each example, counted from 0.
+        draws: How many samples.
+    """
+    totals, sizes = np.bincount(documents, weights=examples), np.bincount(documents)
+    random = np.random.default_rng(0)
+    means = np.empty(draws)
+    for draw in range(draws):
+        drawn = random.integers(0, len(totals), len(totals))
+        means[draw] = totals[drawn].sum() / sizes[drawn].sum()
+    return means
