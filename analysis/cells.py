@@ -74,7 +74,7 @@ def read_cells(
     _refuse_unknown_keys(item, sweep)
     jobs, outside = _by_place(item, sweep.reported)
     planned = _planned_by_place(item, sweep)
-    paper = _paper(item)
+    paper = paper_facts(item)
     commands = Commands(base, given, store, sweep.reported)
     found = []
     for place in _places(item, [*jobs, *planned], paper):
@@ -177,7 +177,7 @@ def _places(
     return [place for place in candidates if place in there or (place.task, place.row, place.column) in paper]
 
 
-def _paper(item: ScoreTable) -> dict[tuple[str, str, str | int | float], PaperFact]:
+def paper_facts(item: ScoreTable) -> dict[tuple[str, str, str | int | float], PaperFact]:
     """Returns the paper's numbers by task, row and column. The facts hold percent."""
     found = {}
     metrics = item.facts.get("metrics", {})

@@ -1,25 +1,31 @@
-"""Finds a claim's arms among the runs of an item's sweep, with the score of every seed and example."""
+"""Finds a claim's arms among the runs of a sweep, with the score of every seed and example."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from analysis.arms import read_arms
-from analysis.cell import Cell, label, value_of
-from analysis.claims.declared import Selector
+from analysis.cell import Cell, SeedRun, label, value_of
+from analysis.claims.declared import Selector, Study
 from analysis.claims.estimates import Arm, Scored
-from analysis.items import Item, read_item
+from analysis.items import read_item
 from analysis.join import Commands
 from analysis.protocol import Protocol
 from analysis.store import answers_of
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import load
-from lora_repro.tasks.metrics import Unit
 
 SECTIONS = ("method", "train", "task", "model")
 """Where a selector's key is looked up, in this order."""
+BARE = ("targets", "method", "peft_type", "form", "regime")
+"""Keys whose values name themselves."""
+JUDGED = "proxy"
+"""The scale whose models and tasks the studies name."""
+SHARE_OF_RIGHT = "accuracy"
+"""The metric that is the mean of its examples, each right or wrong."""
 
 
 class Group(NamedTuple):
@@ -40,75 +46,92 @@ class Arms:
         """Takes the folder that holds runs/, and the scale."""
         self.store, self.scale = store, scale
         self._groups: dict[tuple[str, str | None], Group] = {}
+        self._scored: dict[str, Scored] = {}
 
-    def group(self, item: str, regime: str | None) -> Group:
+    def item(self, name: str, regime: str | None) -> Group:
         """Returns the arms of an item's sweep in a regime."""
-        if (item, regime) not in self._groups:
-            self._groups[item, regime] = self._read(read_item(item), regime)
-        return self._groups[item, regime]
+        item = read_item(name)
+        sweep, metric, protocol = (getattr(item, key, None) for key in ("sweep", "metric", "protocol"))
+        if sweep is None or metric is None:
+            raise InputError(f"claims.yaml: {name} has no runs whose scores a claim could read.")
+        return self.sweep(sweep, regime, metric, protocol)
 
-    def _read(self, item: Item, regime: str | None) -> Group:
-        sweep_name: str = getattr(item, "sweep")  # noqa: B009  (of the kinds that have runs)
-        given = [f"+sweeps={sweep_name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
-        sweep = load(compose, given, self.store)
-        protocol = Protocol.of(getattr(item, "protocol", None))
-        commands = Commands(given, [], self.store, sweep.reported)
-        metric: str = getattr(item, "metric")  # noqa: B009
-        cells = read_arms(sweep.reported, self.store, metric, protocol, item.name, commands)
-        return Group(cells, protocol, commands.whole(), list(dict.fromkeys(why for _, why in sweep.planned)))
+    def sweep(
+        self, name: str, regime: str | None = None, metric: str = SHARE_OF_RIGHT, protocol: str | None = None
+    ) -> Group:
+        """Returns the arms of a sweep in a regime."""
+        if (name, regime) not in self._groups:
+            given = [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
+            sweep = load(compose, given, self.store)
+            which, commands = Protocol.of(protocol), Commands(given, [], self.store, sweep.reported)
+            cells = read_arms(sweep.reported, self.store, metric, which, name, commands)
+            planned = list(dict.fromkeys(why for _, why in sweep.planned))
+            self._groups[name, regime] = Group(cells, which, commands.whole(), planned)
+        return self._groups[name, regime]
 
-    def scored(self, cell: Cell, protocol: Protocol) -> Arm:
+    def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
+        """Returns the single arm that a selector means on a study's model and task; None if the sweep has none.
+
+        Raises:
+            InputError: If it means several.
+        """
+        on = {"model": study.model, "task": study.task}
+        found = select(group.cells, {**on, **selector})
+        if len(found) > 1:
+            names = [str(cell.runs[0].run_id) for cell in found[:3]]
+            raise InputError(
+                f"claims.yaml: {where}: {describe(selector)} is {len(found)} arms ({', '.join(names)}).\n"
+                "Say more settings."
+            )
+        return found[0] if found else None
+
+    def stand_in(self, group: Group, study: Study) -> Study:
+        """Returns a study with the first model and task of a sweep at scales that have other ones than the proxy's."""
+        if self.scale == JUDGED or not group.cells:
+            return study
+        return replace(study, **{key: setting(group.cells[0], key) for key in ("model", "task")})
+
+    def scores(self, cell: Cell, protocol: Protocol) -> Arm:
         """Returns the scores of an arm by seed, with those of the examples where accuracy is their mean."""
-        return {run.seed: self._scored(run, cell, protocol) for run in cell.runs if run.score is not None}  # pyright: ignore[reportReturnType]
+        return {
+            run.seed: self._score(run, run.score, cell, protocol)
+            for run in cell.runs
+            if run.score is not None and run.seed is not None
+        }
 
-    def _scored(self, run: Any, cell: Cell, protocol: Protocol) -> Scored:
-        if cell.metric.name != "accuracy" or cell.metric.unit is not Unit.percent:
-            return Scored(run.score)
-        found = answers_of(self.store, run.run_id, protocol.split, run.epoch)
-        if found is None:
-            return Scored(run.score)
-        right = (np.asarray(found.predictions) == np.asarray(found.labels)).astype(float)
-        documents = np.arange(len(right)) if found.documents is None else np.asarray(found.documents)
-        return Scored(run.score, right, documents)
+    def _score(self, run: SeedRun, score: float, cell: Cell, protocol: Protocol) -> Scored:
+        if cell.metric.name != SHARE_OF_RIGHT or run.run_id is None or run.epoch is None:
+            return Scored(score)
+        key = f"{run.run_id} {protocol.value}"
+        if key not in self._scored:
+            answers = answers_of(self.store, run.run_id, protocol.split, run.epoch)
+            if answers is None:
+                self._scored[key] = Scored(score)
+            else:
+                right = (np.asarray(answers.predictions) == np.asarray(answers.labels)).astype(float)
+                counted = np.arange(len(right)) if answers.documents is None else np.asarray(answers.documents)
+                self._scored[key] = Scored(score, right, counted)
+        return self._scored[key]
 
 
 def select(cells: Iterable[Cell], selector: Mapping[str, Any]) -> list[Cell]:
     """Returns the arms that have these settings."""
-    return [cell for cell in cells if cell.config is not None and _has(cell, selector)]
-
-
-def _has(cell: Cell, selector: Mapping[str, Any]) -> bool:
-    return all(str(setting(cell, key)) == str(value) for key, value in selector.items())
+    return [
+        cell
+        for cell in cells
+        if cell.config is not None and all(str(setting(cell, key)) == str(value) for key, value in selector.items())
+    ]
 
 
 def setting(cell: Cell, key: str) -> Any:
-    """Returns a setting of an arm by its key without section: `r` is method.r; `method` is the method's name."""
+    """Returns a setting of an arm by its key without section: `r` is method.r, `method` the method's name."""
     assert cell.config is not None
     if key in SECTIONS:
-        return getattr(cell.config, key).name
-    for section in SECTIONS:
-        if (value := value_of(cell.config, f"{section}.{key}")) is not None:
-            return label(value)
-    return None
+        return getattr(cell.config, key).name if key != "train" else None
+    values = (value_of(cell.config, f"{section}.{key}") for section in SECTIONS)
+    return next((label(value) for value in values if value is not None), None)
 
 
 def describe(selector: Selector) -> str:
     """Writes a selector: q,v r = 1."""
-    bare = ("targets", "method", "peft_type", "form")
-    return " ".join(str(value) if key in bare else f"{key} = {value}" for key, value in selector.items())
-
-
-def only(cells: list[Cell], selector: Selector, what: str) -> Cell | None:
-    """Returns the single arm that a selector means, or None if the sweep has none.
-
-    Raises:
-        InputError: If it means several.
-    """
-    found = select(cells, selector)
-    if len(found) > 1:
-        names = [run.run_id for cell in found[:3] for run in cell.runs[:1]]
-        raise InputError(
-            f"claims.yaml: {what}: {describe(selector)} is {len(found)} arms ({', '.join(map(str, names))}).\n"
-            "Say more settings."
-        )
-    return found[0] if found else None
+    return " ".join(str(value) if key in BARE else f"{key} = {value}" for key, value in selector.items())

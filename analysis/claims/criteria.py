@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from analysis.claims.estimates import LEVEL, Estimate
+from analysis.claims.estimates import LEVEL, Bounded
 from analysis.stats import holm
 
 
@@ -16,6 +16,8 @@ class Verdict(str, Enum):
     undecided = "undecided"
     uninformative = "uninformative"
     """The sweep could not have shown otherwise, or its training was not as declared."""
+    not_judged = "not judged"
+    """Of a scale that only shows that everything works."""
     interim = "interim"
     """Runs are missing."""
     not_run = "not run"
@@ -41,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 def bounded(
-    estimates: Mapping[str, Estimate], limit: float, side: Side, unit: float = 100, zero: float = 0.0
+    estimates: Mapping[str, Bounded], limit: float, side: Side, unit: float = 100, zero: float = 0.0
 ) -> Outcome:
     """Asks whether all estimates lie on one side of a limit.
 
@@ -55,7 +57,7 @@ def bounded(
         unit: What numbers are multiplied by in the reason: 100 writes scores as points.
         zero: An estimate that is shown to lie beyond it, but within the limit, is named: worse, inside the margin.
     """
-    if alone := [name for name, each in estimates.items() if each.n == 1]:
+    if alone := [name for name, each in estimates.items() if each.low is None]:
         return Outcome(Verdict.undecided, f"One seed has no spread ({', '.join(alone)}).", 2)
     far = {name: _bound(each, side is Side.below) for name, each in estimates.items()}
     near = {name: _bound(each, side is Side.above) for name, each in estimates.items()}
@@ -74,17 +76,16 @@ def bounded(
     return Outcome(Verdict.undecided, _sentence(worst, estimates[worst], far[worst], limit, side, unit), seeds)
 
 
-def _bound(estimate: Estimate, upper: bool) -> float:
+def _bound(estimate: Bounded, upper: bool) -> float:
     bound = estimate.high if upper else estimate.low
     assert bound is not None, "an estimate over one seed"
     return bound
 
 
-def _sentence(name: str, estimate: Estimate, bound: float, limit: float, side: Side, unit: float) -> str:
+def _sentence(name: str, estimate: Bounded, bound: float, limit: float, side: Side, unit: float) -> str:
     word = "at most" if bound > estimate.mean else "at least"
-    return (
-        f"{name}: {unit * estimate.mean:+.2f}, {word} {unit * bound:+.2f}; claimed is {side.name} {unit * limit:+.2f}."
-    )
+    numbers = [f"{round(unit * value, 2) + 0.0:+.2f}" for value in (estimate.mean, bound, limit)]
+    return f"{name}: {numbers[0]}, {word} {numbers[1]}; claimed is {side.name} {numbers[2]}."
 
 
 def exactly(value: float, least: float | None, most: float | None, reason: str) -> Outcome:

@@ -9,10 +9,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 LEVEL = 0.05
 """Of one-sided tests; bounds are one-sided at 95 %."""
@@ -20,6 +21,37 @@ DRAWS = 4000
 """Of the bootstrap."""
 MOST_SEEDS = 200
 """Beyond it, seeds are said not to decide."""
+
+
+class Bounded(Protocol):
+    """What a criterion asks of an estimate."""
+
+    @property
+    def mean(self) -> float:
+        """The estimate."""
+        ...
+
+    @property
+    def low(self) -> float | None:
+        """Its lower bound, one-sided at 95 %; None where nothing is known of its spread."""
+        ...
+
+    @property
+    def high(self) -> float | None:
+        """Its upper bound, likewise."""
+        ...
+
+    def p_not_above(self, limit: float) -> float:
+        """Returns how probable so large an estimate is if the true number is not above the limit."""
+        ...
+
+    def p_not_below(self, limit: float) -> float:
+        """Returns how probable so small an estimate is if the true number is not below the limit."""
+        ...
+
+    def seeds_to_clear(self, limit: float) -> int | None:
+        """Returns how many seeds would put the limit outside the bound, if that is known."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +68,7 @@ class Estimate:
         """How many seeds it has."""
         return len(self.values)
 
-    @cached_property
+    @property
     def mean(self) -> float:
         """The mean over seeds."""
         return statistics.fmean(self.values)
@@ -99,6 +131,36 @@ class Estimate:
         sd = self._error * math.sqrt(self.n)
         needed = (n for n in range(2, MOST_SEEDS + 1) if float(stdtrit(n - 1, 1 - LEVEL)) * sd / math.sqrt(n) < away)
         return next(needed, None)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A single number with a known standard deviation, as the paper prints one; bounds and tests are those of z."""
+
+    mean: float
+    sd: float
+    """Above 0."""
+
+    @property
+    def low(self) -> float:
+        """The lower bound, one-sided at 95 %."""
+        return self.mean - float(ndtri(1 - LEVEL)) * self.sd
+
+    @property
+    def high(self) -> float:
+        """The upper bound, likewise."""
+        return self.mean + float(ndtri(1 - LEVEL)) * self.sd
+
+    def p_not_above(self, limit: float) -> float:
+        """Returns how probable so large a number is if the true one is not above the limit."""
+        return float(ndtr(-(self.mean - limit) / self.sd))
+
+    def p_not_below(self, limit: float) -> float:
+        """Returns how probable so small a number is if the true one is not below the limit."""
+        return float(ndtr((self.mean - limit) / self.sd))
+
+    def seeds_to_clear(self, limit: float) -> int | None:
+        """Returns None: more seeds of the paper are not to be had."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,3 +237,15 @@ def bootstrap(
         drawn = random.integers(0, len(totals), len(totals))
         means[draw] = totals[drawn].sum() / sizes[drawn].sum()
     return means
+
+
+def slope_weights(values: Sequence[float]) -> list[float]:
+    """Returns the weights whose sum of weighted scores is the least-squares slope for each doubling of a value.
+
+    Args:
+        values: Of the setting, above 0; at least two different ones.
+    """
+    positions = [math.log2(value) for value in values]
+    middle = statistics.fmean(positions)
+    spread = sum((position - middle) ** 2 for position in positions)
+    return [(position - middle) / spread for position in positions]

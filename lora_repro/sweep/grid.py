@@ -174,8 +174,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     if tunes:
         grids = [grid | {TUNE: _tune_of(tunes[0])} for grid in grids]
     elif TUNE in regime:
-        tune = regime[TUNE]
-        grids = [grid if tune is not None and TUNE in grid else grid | {TUNE: tune} for grid in grids]
+        grids = [_in_regime(grid, regime[TUNE]) for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
     jobs = _Jobs(compose, passed, store)
     try:
@@ -362,6 +361,14 @@ def _regime_of(override: Override) -> dict[str, Any]:
     """Returns the keys of the regime that the command line names; none of null."""
     name = override.value()
     return {} if name is None else catalogue.regime(str(name))
+
+
+def _in_regime(grid: dict[str, Any], tune: Any) -> dict[str, Any]:
+    """Returns a grid that is tuned as a regime says: by its own tuning if it has one, else without its fixed value."""
+    if tune is None or TUNE not in grid:
+        fixed = (tune or {}).keys() - {"seed"}
+        return {key: value for key, value in grid.items() if key not in fixed} | {TUNE: tune}
+    return grid
 
 
 def _is_setting(override: Override) -> bool:

@@ -26,6 +26,13 @@ def test_a_grid_keeps_the_tuning_of_its_own_and_one_rate_takes_it_away() -> None
     assert not without.tunings and len(without.jobs) == 12
 
 
+def test_tuning_takes_the_place_of_a_fixed_value() -> None:
+    fixed = {job.resolved.run.train.learning_rate for job in smoke("table15").jobs}
+    assert len(fixed) > 1
+    tuned = smoke("table15", "regime=tuned")
+    assert not tuned.jobs and all(len(tuning.trials) == 3 for tuning in tuned.tunings)
+
+
 def test_a_key_of_a_regime_joins_the_grids_that_can_take_it() -> None:
     methods = {
         (job.resolved.run.method.name, getattr(job.resolved.run.method, "rslora", None))

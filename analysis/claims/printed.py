@@ -1,0 +1,108 @@
+"""The paper's own numbers under the same question: a z test of one number an arm, with the spread that it prints."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from analysis.cells import paper_facts
+from analysis.claims.criteria import Outcome, Side, bounded
+from analysis.claims.declared import Selector
+from analysis.claims.estimates import Normal
+from analysis.items import Item, facts_of
+from analysis.kinds.methods import MethodTable
+from analysis.kinds.scores import ScoreTable
+
+
+class Score(NamedTuple):
+    """A score that the paper prints, in [0, 1]."""
+
+    value: float
+    fluctuation: float | None
+    """The standard deviation that it prints for the task."""
+
+
+class Printed(NamedTuple):
+    """The test on the paper's numbers of one task."""
+
+    task: str
+    outcome: Outcome | None
+    """None where the paper prints no spread."""
+    differences: Mapping[str, float]
+    """By what is compared."""
+
+
+def printed(
+    item: Item,
+    of: Selector,
+    than: Mapping[str, Selector],
+    limit: float,
+    side: Side,
+    sign: float,
+) -> tuple[Printed, ...]:
+    """Tests the paper's numbers, task by task; nothing of arms that it does not print.
+
+    Args:
+        item: Whose facts hold the numbers.
+        of: The arm of the claim.
+        than: The arms that it is compared with, by name.
+        limit: As for ours.
+        side: As for ours.
+        sign: 1 if differences are `than` minus `of`, -1 if `of` minus `than`.
+    """
+    found = []
+    for task, scores in _by_task(item, {"": of, **than}).items():
+        if "" not in scores or len(scores) < 2:
+            continue
+        own = scores.pop("")
+        differences = {name: sign * (score.value - own.value) for name, score in scores.items()}
+        outcome = None
+        if own.fluctuation is not None:
+            sd = math.sqrt(2) * own.fluctuation
+            outcome = bounded({name: Normal(value, sd) for name, value in differences.items()}, limit, side)
+        found.append(Printed(task, outcome, differences))
+    return tuple(found)
+
+
+def _by_task(item: Item, selectors: Mapping[str, Selector]) -> dict[str, dict[str, Score]]:
+    found: dict[str, dict[str, Score]] = {}
+    for name, selector in selectors.items():
+        scores = _of_scores(item, selector) if isinstance(item, ScoreTable) else _of_methods(item, selector)
+        for task, score in scores.items():
+            found.setdefault(task, {})[name] = score
+    return found
+
+
+def _of_scores(item: ScoreTable, selector: Selector) -> dict[str, Score]:
+    """Finds a cell of a table by the keys of its rows and columns that the selector has."""
+    row_key, column_key = (axis.key.rpartition(".")[2] for axis in (item.rows, item.columns))
+    if not {row_key, column_key} & selector.keys():
+        return {}
+    found: dict[str, list[Score]] = {}
+    for (task, row, column), fact in paper_facts(item).items():
+        at = {row_key: row, column_key: column}
+        if all(str(selector[key]) == str(value) for key, value in at.items() if key in selector):
+            found.setdefault(task, []).append(Score(fact.value, fact.fluctuation))
+    return {task: scores[0] for task, scores in found.items() if len(scores) == 1}
+
+
+def _of_methods(item: Item, selector: Selector) -> dict[str, Score]:
+    """Finds the row of the facts that has the method and the settings of a selector."""
+    if not isinstance(item, MethodTable) or item.paper is None:
+        return {}
+    lines, rows = item.paper, facts_of(item.name).get("rows", [])
+    matching = [row for row in rows if _is_row(row, selector, lines.methods, lines.settings)]
+    if len(matching) != 1:
+        return {}
+    return {
+        task: Score(round(matching[0][key] / 100, 6), None) for task, key in lines.scores.items() if key in matching[0]
+    }
+
+
+def _is_row(
+    row: Mapping[str, Any], selector: Selector, methods: Mapping[str, str], settings: Mapping[str, str]
+) -> bool:
+    own = {ours: row[theirs] for theirs, ours in settings.items() if theirs in row}
+    own |= {"method": methods.get(row["method"])}
+    if "targets" in own:
+        own["targets"] = ",".join(str(own["targets"]))
+    return all(str(own.get(key)) == str(value) for key, value in selector.items())

@@ -1,0 +1,43 @@
+"""The command `claims`: what holds of the paper, with the evidence."""
+
+import argparse
+
+from analysis.commands.options import add_scale_option, add_store_option, taken
+from lora_repro.config.catalogue import group_names
+from lora_repro.errors import InputError, did_you_mean
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the program's."""
+    claims = commands.add_parser(
+        "claims", help="the claims of the paper and what our runs say of each: claims, or claims rank_one for all of it"
+    )
+    claims.set_defaults(command=_claims, writes={"--out": "out"})
+    claims.add_argument("overrides", nargs="*", metavar="CLAIM", help="claims that are shown in full; default: all")
+    claims.add_argument("--full", action="store_true", help="a paragraph on each claim below the table")
+    add_scale_option(claims)
+    claims.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
+    claims.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
+    add_store_option(claims)
+
+
+def _claims(options: argparse.Namespace) -> str:
+    from analysis.claims.declared import load_claims
+    from analysis.claims.judge import judge
+    from analysis.items import names
+    from analysis.render import claims as render
+
+    scale = taken(options, "scale", options.scale, "--scale") or "proxy"
+    if scale not in group_names("scale"):
+        known = group_names("scale")
+        raise InputError(f"--scale: no scale {scale!r}.{did_you_mean(scale, known)}\nScales: {', '.join(known)}.")
+    declared = load_claims()
+    known = [claim.id for claim in declared.claims]
+    for name in options.overrides:
+        if name not in known:
+            raise InputError(
+                f"claims: there is no claim {name!r}.{did_you_mean(name, known)}\nClaims: {', '.join(known)}."
+            )
+    chosen = frozenset(options.overrides) or None
+    found = judge(declared, str(options.runs), scale, chosen)
+    return render.write(found, options.format, names(), in_full=options.full or chosen is not None)

@@ -1,0 +1,234 @@
+"""Verdicts on the claims, as a table with a paragraph a claim, and as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.claims.criteria import Outcome, Verdict, together
+from analysis.claims.declared import Study
+from analysis.claims.estimates import Estimate
+from analysis.claims.judge import Judged, Verdicts
+from analysis.claims.printed import Printed
+from analysis.render.lines import aligned, to_json
+
+DASH = "—"
+
+Names = Mapping[str, Mapping[str, str]]
+"""How tasks and models are printed (analysis/names.yaml)."""
+
+
+def write(verdicts: Sequence[Verdicts], form: str, names: Names, in_full: bool) -> str:
+    """Writes verdicts in Markdown or JSON.
+
+    Args:
+        verdicts: The claims.
+        form: `md` or `json`.
+        names: How tasks and models are printed.
+        in_full: With a paragraph on each claim below the table.
+    """
+    if form == "json":
+        return to_json([record(each) for each in verdicts])
+    return markdown(verdicts, names, in_full)
+
+
+def record(found: Verdicts) -> dict[str, Any]:
+    """Returns a claim as JSON writes it: numbers as scores in [0, 1], ratios as they are."""
+    claim = found.claim
+    return {
+        **{"id": claim.id, "verdict": found.verdict.value, "scale": found.scale},
+        **{"section": claim.section, "kind": claim.kind, "model": claim.model},
+        **{"claim": claim.claim, "caution": claim.caution, "missing": found.missing},
+        "evidence": [_evidence(each) for each in found.parts],
+    }
+
+
+def _evidence(part: Judged) -> dict[str, Any]:
+    back = math.exp if part.part.test == "ratio" else float
+    study = part.study
+    return {
+        **{"says": part.part.says, "test": part.part.test, "regime": part.regime, "item": part.part.item},
+        **{"model": None if study is None else study.model, "task": None if study is None else study.task},
+        **_outcome(part.outcome),
+        "limit": None if part.limit is None else back(part.limit),
+        "side": part.side.name,
+        "estimates": [
+            {"name": name, **{key: _back(value, back) for key, value in _numbers(each).items()}, "n": each.n}
+            for name, each in part.estimates.items()
+        ],
+        "control": None if part.control is None else _outcome(part.control),
+        "printed": [
+            {
+                "task": each.task,
+                "differences": dict(each.differences),
+                **(_outcome(each.outcome) if each.outcome is not None else {"verdict": None, "reason": None}),
+            }
+            for each in part.printed
+        ],
+        **{"prints": part.part.printed, "notes": part.notes},
+        **{"finished": part.finished, "expected": part.expected, "command": part.command, "run_ids": part.run_ids},
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {"verdict": outcome.verdict.value, "reason": outcome.reason, "seeds_that_decide": outcome.seeds}
+
+
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def _back(value: float | None, back: Any) -> float | None:
+    return None if value is None else back(value)
+
+
+def markdown(verdicts: Sequence[Verdicts], names: Names, in_full: bool) -> str:
+    """Writes the table of claims: what the paper says, its evidence and ours, the verdict and the command."""
+    header = ["claim", "the paper's numbers under the same test", "ours", "verdict", "command"]
+    lines = [
+        [
+            f"{each.claim.id} ({each.claim.section})",
+            paper_cell(each, names),
+            our_cell(each),
+            verdict_cell(each, names),
+            command_cell(each),
+        ]
+        for each in verdicts
+    ]
+    parts = ["\n".join(aligned([header, *lines])), counts(verdicts)]
+    parts += [paragraph(each, names) for each in verdicts if in_full]
+    parts.append("\n".join(["Notes:", *(f"- {note}" for note in NOTES)]))
+    return "\n\n".join(parts)
+
+
+NOTES = (
+    "Differences are in points of accuracy; bounds are one-sided at 95 %, and count only if both a paired t test over "
+    "seeds and a bootstrap over documents clear them.",
+    "The paper's numbers: a z test with the spread that it prints, one number an arm; where our margin is not known "
+    "yet, with a margin of 1 point.",
+    "A verdict on a proxy is about that model and task. It never says that a number of the paper is wrong.",
+)
+
+
+def counts(verdicts: Sequence[Verdicts]) -> str:
+    """Says how many claims have each verdict."""
+    found = [each.verdict for each in verdicts]
+    said = [f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found]
+    return f"{len(found)} {'claim' if len(found) == 1 else 'claims'}: {', '.join(said)}."
+
+
+def paper_cell(found: Verdicts, names: Names) -> str:
+    """Writes what the paper's numbers say under the same test, task by task."""
+    by_task: dict[str, list[Printed]] = {}
+    for part in found.headline:
+        for each in part.printed:
+            by_task.setdefault(each.task, []).append(each)
+    said = [f"{_name(task, names, 'tasks')}: {_of_all(each)}" for task, each in by_task.items()]
+    said += [part.part.printed for part in found.headline if part.part.printed is not None]
+    return "; ".join(said) or DASH
+
+
+def _of_all(printed: Sequence[Printed]) -> str:
+    verdicts = [each.outcome.verdict for each in printed if each.outcome is not None]
+    return together(verdicts).value if len(verdicts) == len(printed) else "no spread printed"
+
+
+def our_cell(found: Verdicts) -> str:
+    """Writes the reason of the part that makes the verdict, or what is missing."""
+    deciding = [part for part in found.headline if part.outcome.verdict is found.verdict]
+    return deciding[0].outcome.reason if deciding else (found.missing or DASH)
+
+
+def verdict_cell(found: Verdicts, names: Names) -> str:
+    """Writes the verdict with its tier and regime, and other regimes and models where they differ."""
+    first = next((part for part in found.headline if part.study is not None), None)
+    if first is None or first.study is None:
+        return found.verdict.value + (" (counted)" if found.parts else "")
+    where = f"on {_name(first.study.model, names, 'models')} ({found.scale}, {first.regime})"
+    others = [f"{verdict.value} {where}" for where, verdict in _others(found, names) if verdict is not found.verdict]
+    return "; ".join([f"{found.verdict.value} {where}", *others])
+
+
+def _others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
+    """Returns the verdict of each further study and regime."""
+    groups: dict[tuple[str, str | None], list[Verdict]] = {}
+    own = found.headline
+    for part in found.parts:
+        if part.study is not None and part not in own:
+            groups.setdefault((part.study.model, part.regime), []).append(part.outcome.verdict)
+    return [
+        (f"on {_name(model, names, 'models')}, {regime}", together(verdicts))
+        for (model, regime), verdicts in groups.items()
+    ]
+
+
+def command_cell(found: Verdicts) -> str:
+    """Writes the command of the headline's missing runs."""
+    missing = [part.command for part in found.headline if part.finished < part.expected and part.command]
+    return f"`{missing[0]}`" if missing else DASH
+
+
+def paragraph(found: Verdicts, names: Names) -> str:
+    """Writes all that is known of a claim."""
+    claim = found.claim
+    about = f" of {claim.model}" if claim.model else ""
+    lines = [f"### {claim.id}: {verdict_cell(found, names)}", "", f"Section {claim.section}{about}: {claim.claim}"]
+    lines += [f"Caution: {claim.caution}"] if claim.caution else []
+    lines += [f"Missing: {found.missing}."] if found.missing else []
+    lines += _paper_lines(found, names)
+    for study, regime, parts in _by_study(found):
+        on = "" if study is None else f"On {_name(study.model, names, 'models')}, {study.task}, {regime}:"
+        lines += ["", *([on] if on else [])]
+        for part in parts:
+            lines += _part_lines(part, names)
+        lines += list(dict.fromkeys(note for part in parts for note in part.notes))
+        commands = dict.fromkeys(part.command for part in parts if part.finished < part.expected and part.command)
+        lines += [f"  `{command}`" for command in commands]
+    return "\n".join(lines)
+
+
+def _by_study(found: Verdicts) -> list[tuple[Study | None, str | None, list[Judged]]]:
+    groups: list[tuple[Study | None, str | None, list[Judged]]] = []
+    for part in found.parts:
+        if not groups or groups[-1][:2] != (part.study, part.regime):
+            groups.append((part.study, part.regime, []))
+        groups[-1][2].append(part)
+    return groups
+
+
+def _part_lines(part: Judged, names: Names) -> list[str]:
+    seeds = part.outcome.seeds
+    more = f" About {seeds} seeds would decide it." if seeds is not None else ""
+    lines = [f"- {part.part.says}: **{part.outcome.verdict.value}**. {part.outcome.reason}{more}"]
+    lines += [
+        f"  - {name}: {_shown(part, each.mean)}"
+        + ("" if each.low is None or each.high is None else f" [{_shown(part, each.low)}, {_shown(part, each.high)}]")
+        + f" n={each.n}"
+        for name, each in part.estimates.items()
+    ]
+    if part.control is not None:
+        lines.append(f"  - Positive control: {part.control.verdict.value}. {part.control.reason}")
+    return lines
+
+
+def _paper_lines(found: Verdicts, names: Names) -> list[str]:
+    """Says of each part what the paper's numbers give under its test."""
+    lines = []
+    for part in found.headline:
+        said = [f"{part.part.printed}."] if part.part.printed is not None else []
+        for each in part.printed:
+            outcome = "no spread printed." if each.outcome is None else _said(each.outcome)
+            said.append(f"{_name(each.task, names, 'tasks')}: {outcome}")
+        lines += [f"- {part.part.says}. {' '.join(said)}"] if said else []
+    return ["", "The paper's numbers:", *lines] if lines else []
+
+
+def _said(outcome: Outcome) -> str:
+    return f"{outcome.verdict.value}, {outcome.reason}"
+
+
+def _shown(part: Judged, value: float) -> str:
+    return f"{math.exp(value):.3g}" if part.part.test == "ratio" else f"{100 * value:+.2f}"
+
+
+def _name(name: str, names: Names, group: str) -> str:
+    return names.get(group, {}).get(name, name)

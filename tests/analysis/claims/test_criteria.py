@@ -1,0 +1,97 @@
+"""Verdicts, on estimates whose bounds are known by hand."""
+
+import pytest
+
+from analysis.claims.criteria import Side, Verdict, bounded, exactly, together
+from analysis.claims.estimates import Estimate
+
+MARGIN = 0.01
+
+
+def around(mean: float, spread: float = 0.001, n: int = 4) -> Estimate:
+    """An even number of seeds, which lie at mean +- spread in turn."""
+    return Estimate(tuple(mean + (spread if seed % 2 else -spread) for seed in range(n)))
+
+
+def not_worse(**differences: Estimate) -> Verdict:
+    return bounded(differences, MARGIN, Side.below).verdict
+
+
+def test_larger_ranks_that_gain_less_than_the_margin_support_that_rank_one_is_enough() -> None:
+    assert not_worse(r2=around(0.0), r64=around(0.005)) is Verdict.supported
+    assert not_worse(r2=around(-0.05), r64=around(-0.2)) is Verdict.supported  # larger ranks lose
+
+
+def test_one_larger_rank_that_surely_gains_more_contradicts() -> None:
+    outcome = bounded({"r2": around(0.0), "r64": around(0.03)}, MARGIN, Side.below)
+    assert outcome.verdict is Verdict.contradicted
+    assert outcome.reason.startswith("r64: +3.00, at least +2.86") and "claimed is below +1.00" in outcome.reason
+
+
+def test_a_spread_that_reaches_over_the_margin_decides_nothing_and_says_how_many_seeds_would() -> None:
+    outcome = bounded({"r64": around(0.008, 0.004)}, MARGIN, Side.below)
+    assert outcome.verdict is Verdict.undecided and outcome.seeds is not None and outcome.seeds > 4
+    more = bounded({"r64": around(0.008, 0.004, 2 * outcome.seeds)}, MARGIN, Side.below)
+    assert more.verdict is Verdict.supported
+
+
+def test_a_gain_inside_the_margin_is_named() -> None:
+    outcome = bounded({"r2": around(0.0), "r64": around(0.005)}, MARGIN, Side.below)
+    assert "Worse, inside the margin: r64." in outcome.reason and "r2" not in outcome.reason.split("margin")[1]
+
+
+def test_many_comparisons_must_not_contradict_by_chance() -> None:
+    # sd 0.001917 * sqrt(4 / 3), t = (0.0131 - 0.01) / (sd / 2) = 2.80 with 3 degrees of freedom, p = 0.034: alone it
+    # rejects at 0.05, as the smallest of three it had to lie below 0.0167
+    values = around(0.0131, 0.001917)
+    assert values.p_not_above(MARGIN) == pytest.approx(0.034, abs=0.001)
+    assert bounded({"a": values}, MARGIN, Side.below).verdict is Verdict.contradicted
+    others = {"b": around(0.0), "c": around(0.0)}
+    assert bounded({"a": values, **others}, MARGIN, Side.below).verdict is Verdict.undecided
+
+
+def test_a_tie_supports_that_nothing_is_worse_and_not_that_something_is_better() -> None:
+    tie = Estimate((0.0, 0.0, 0.0))
+    assert not_worse(r64=tie) is Verdict.supported
+    assert bounded({"a over b": tie}, 0.0, Side.above).verdict is Verdict.undecided
+
+
+def test_equal_values_beyond_the_limit_contradict() -> None:
+    assert not_worse(r64=Estimate((0.02, 0.02, 0.02))) is Verdict.contradicted
+
+
+def test_one_seed_decides_nothing() -> None:
+    outcome = bounded({"a": Estimate((0.5,)), "b": around(0.0)}, MARGIN, Side.below)
+    assert (
+        outcome.verdict is Verdict.undecided and outcome.seeds == 2 and "One seed has no spread (a)" in outcome.reason
+    )
+
+
+def test_better_is_the_mirror_of_worse() -> None:
+    gain = around(0.03)
+    assert bounded({"x": gain}, 0.0, Side.above).verdict is Verdict.supported
+    assert bounded({"x": gain}, 0.05, Side.above).verdict is Verdict.contradicted
+    assert bounded({"x": around(-0.03), "y": gain}, 0.0, Side.above).verdict is Verdict.contradicted
+    assert bounded({"x": around(0.001, 0.004), "y": gain}, 0.0, Side.above).verdict is Verdict.undecided
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most", "verdict"),
+    [
+        (5, 5, None, Verdict.supported),
+        (4.9, 5, None, Verdict.contradicted),
+        (5, None, 5, Verdict.supported),
+        (5.1, 4, 5, Verdict.contradicted),
+    ],
+)
+def test_a_count_is_supported_in_its_range(
+    value: float, least: float | None, most: float | None, verdict: Verdict
+) -> None:
+    assert exactly(value, least, most, "").verdict is verdict
+
+
+def test_a_claim_holds_only_if_all_its_parts_do() -> None:
+    assert together([Verdict.supported, Verdict.supported]) is Verdict.supported
+    assert together([Verdict.supported, Verdict.undecided]) is Verdict.undecided
+    assert together([Verdict.interim, Verdict.contradicted]) is Verdict.contradicted
+    assert together([Verdict.uninformative, Verdict.not_run]) is Verdict.not_run
