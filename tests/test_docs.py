@@ -1,6 +1,7 @@
 """README and docs/: links and files exist, every command that is shown parses and composes, the daily ones are run."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -14,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from analysis.__main__ import _parser
-from analysis.commands.options import request_of
+from analysis.commands.options import FORMATS, request_of
 from analysis.items import Request, item_names
 from lora_repro.cli import normalise
 from lora_repro.config.catalogue import HOME, group_names
@@ -267,8 +268,9 @@ def test_the_kind_that_is_shown_prints_its_item(monkeypatch: pytest.MonkeyPatch)
     names: dict[str, Any] = {"__name__": "example"}
     exec(example("extending.md", "python", "**A new kind**"), names)
     item = names["RunCounts"](name="counts6", title="Runs of Table 6", sweep="table6")
-    assert item.text(Request("demo", "outputs", ["seed=0"], "md")) == "## Runs of Table 6\n\n3 runs at scale=demo"
-    assert item.text(Request("demo", "outputs", ["seed=0"], "json")) == '[{"runs": 3}]'
+    texts = {form: item.text(Request("demo", "outputs", ["seed=0"], form)) for form in FORMATS}
+    assert "| demo  | 3    |" in texts["md"] and json.loads(texts["json"]) == [{"scale": "demo", "runs": 3}]
+    assert texts["csv"] == "scale,runs\ndemo,3" and "demo & 3" in texts["latex"] and "<td >3</td>" in texts["html"]
 
 
 def test_the_item_that_is_shown_is_that_of_table_6() -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, SIDES, add_scale_option, add_store_option, request_of
+from analysis.commands.options import FORMATS, PROTOCOLS, SIDES, add_scale_option, add_store_option, request_of
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -33,7 +33,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         f"of dW = (alpha/r) B A in the space of inputs (right) or of outputs (left). Default: {SIDES[0]}",
     )
     figure.add_argument(
-        "--format", choices=("json",), help="write what is drawn to stdout; a file only where --out is given"
+        "--format",
+        choices=FORMATS,
+        help="json: write what is drawn to stdout; a file only where --out is given. The others are of tables: for "
+        "figures of which the paper's numbers alone are printed",
     )
     add_scale_option(figure)
     figure.add_argument("--protocol", choices=PROTOCOLS, help=f"of scores. Default: {PROTOCOLS[0]}")
@@ -45,6 +48,11 @@ def _figure(options: argparse.Namespace) -> str:
     from analysis.render import style
 
     item, request = request_of("figure", options.number, options)
+    if item.is_drawn and options.format not in (None, "json"):
+        raise InputError(
+            f"--format {options.format}: figure {options.number} is drawn, and no table.\n"
+            "Give --format json for what is drawn, or --out FILE.svg, .pdf or .png."
+        )
     images = options.images or ([] if options.format else [f"{item.name}.svg"])
     for image in images:
         style.form_of(image)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 SIDES = ("A", "B", "dW-right", "dW-left")
 """analysis.section7.sides.Side, spelt out so that --help imports no numpy; a test holds the two equal."""
 
+FORMATS = ("md", "json", "csv", "latex", "html")
+"""In which a table is written."""
+
 PROTOCOLS = ("last_epoch", "best_epoch_on_dev", "held_out")
 """analysis.protocol.Protocol, spelt out so that --help imports no pandas; a test holds the two equal."""
 

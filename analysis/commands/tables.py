@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import PROTOCOLS, add_scale, add_scale_option, add_store_option, request_of
+from analysis.commands.options import FORMATS, PROTOCOLS, add_scale, add_scale_option, add_store_option, request_of
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -49,7 +49,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of the leaderboard: a store or ledger of the same runs, for the noise of a rerun",
     )
     add_scale_option(table)
-    table.add_argument("--format", choices=("md", "json", "csv"), default="md", help="default: %(default)s")
+    table.add_argument("--format", choices=FORMATS, default="md", help="default: %(default)s")
     table.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
     table.add_argument(
         "--plot",
@@ -74,17 +74,14 @@ def _table(options: argparse.Namespace) -> str:
         from analysis.render.style import form_of
 
         form_of(plot, "--plot")
-    if not numbers:
-        table = _own(options)
-    else:
-        text_or_table = _of_paper(options, numbers[0])
-        if isinstance(text_or_table, str):
-            return text_or_table
-        table = text_or_table
+    table = _of_paper(options, numbers[0]) if numbers else _own(options)
+    if isinstance(table, str):
+        return table
     _plot(options, table, numbers)
-    from analysis.render import tables
+    from analysis.render.printed import write
+    from analysis.render.tables import printed
 
-    return tables.write(table, options.format, names())
+    return write(printed(table, names()), options.format)
 
 
 def _of_paper(options: argparse.Namespace, number: str) -> "Table | str":
@@ -100,8 +97,8 @@ def _of_paper(options: argparse.Namespace, number: str) -> "Table | str":
     item, request = request_of("table", number, options)
     if isinstance(item, ScoreTable):
         return item.read(request)
-    if options.plots or options.format == "csv":
-        raise InputError(f"{'--plot' if options.plots else '--format csv'}: only for tables of scores. Leave it out.")
+    if options.plots:
+        raise InputError("--plot: only for tables of scores. Leave it out.")
     return item.text(request)
 
 

@@ -20,6 +20,8 @@ from lora_repro.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.render.printed import PrintedTable
+
 ITEMS = Path(__file__).resolve().parent
 """The folder of the items' files."""
 
@@ -36,7 +38,7 @@ class Request(NamedTuple):
     overrides: Sequence[str] = ()
     """The sweep's own: `seed=0,1,2`."""
     format: str | None = None
-    """`md` or `json`; None asks for a picture alone."""
+    """One of FORMATS (analysis/commands/options.py); None asks for a picture alone."""
     protocol: str | None = None
     """Which number is taken from a run: a value of analysis.protocol.Protocol; None: the item's own."""
     again: str | None = None
@@ -60,7 +62,7 @@ class Picture(NamedTuple):
 
 @dataclass(kw_only=True)
 class Item:
-    """What every item has. A kind is a subclass that adds its own fields and `text`, or `picture`."""
+    """What every item has. A kind is a subclass that adds its own fields and `printed`, or `picture`."""
 
     name: str
     """The name of its file, without .yaml: table5, figure3, freeze_a."""
@@ -85,12 +87,23 @@ class Item:
             InputError: Naming the field.
         """
 
-    def text(self, request: Request) -> str:
-        """Returns the item in Markdown or JSON."""
+    def printed(self, request: Request) -> "PrintedTable":
+        """Returns the item as a table, which is written in every format."""
         raise NotImplementedError
 
+    def text(self, request: Request) -> str:
+        """Returns the item in the format that is asked for."""
+        from analysis.render.printed import write
+
+        return write(self.printed(request), request.format or "md")
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is a figure, and no table."""
+        return type(self).picture is not Item.picture
+
     def picture(self, request: Request) -> Picture | None:
-        """Returns the item as a figure; None of one that is text alone."""
+        """Returns the item as a figure; None of one that is a table."""
         return None
 
 
@@ -121,7 +134,9 @@ def load_item(word: str, number: str) -> Item:
         InputError: If there is no such item, or its file is wrong.
     """
     name = f"{word}{number}" if number[:1].isdigit() else number
-    if name not in item_names() or _word(name) != word:
+    if name in item_names() and (other := _word(name)) != word:
+        raise InputError(f"{word} {number}: it is a {other}.\nGive: python -m analysis {other} {number}")
+    if name not in item_names():
         known = {each for each in item_names() if _word(each) == word}
         ordered = sorted(known, key=lambda n: (not n[-1].isdigit(), n.removeprefix(word).zfill(2)))
         alone = [each for each in ordered if read_yaml(ITEMS / f"{each}.yaml").get("kind") == "facts"]

@@ -1,12 +1,11 @@
 """The kind `facts`: a table or figure of which the paper's numbers alone are printed."""
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.items import Item, Request, register
-from analysis.render.lines import aligned
+from analysis.render.printed import PrintedTable
 
 SPREAD = "_std"
 """What the key of a plus/minus value ends with, behind that of its value."""
@@ -20,10 +19,17 @@ NOT_ABOUT = ("title", "paper", "data", "digitisation")
 class FactsAlone(Item):
     """An item that is not reproduced here. Its facts hold `rows`, or `points` that were read off a figure."""
 
-    def text(self, request: Request) -> str:
-        """Writes title, numbers, and what they are; says on stderr that nothing of ours stands beside them."""
+    def printed(self, request: Request) -> PrintedTable:
+        """Returns title, numbers, and what they are; says on stderr that nothing of ours stands beside them."""
         print(f"{self._name} is not reproduced here: these are the paper's numbers alone.", file=sys.stderr)
-        return json.dumps(self._json(), indent=1) if request.format == "json" else self._markdown()
+        about = self._about()
+        return PrintedTable(
+            title=f"{self._name} (the paper's alone): {self.title}",
+            grid=self._grid(),
+            records=self._rows,
+            below=[[f"- {key}: {meaning}" for key, meaning in about.items()]],
+            json={"name": self._name, "title": self.title, "about": about, "rows": self._rows},
+        )
 
     @property
     def _name(self) -> str:
@@ -41,17 +47,10 @@ class FactsAlone(Item):
             key: value for key, value in texts.items() if isinstance(value, str) and key not in (SPREAD, *NOT_ABOUT)
         }
 
-    def _json(self) -> dict[str, Any]:
-        return {"name": self._name, "title": self.title, "about": self._about(), "rows": self._rows}
-
-    def _markdown(self) -> str:
-        parts = [f"## {self._name} (the paper's alone): {self.title}"]
-        if rows := self._rows:
-            keys = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.endswith(SPREAD)]
-            lines = [[_cell(row.get(key), row.get(f"{key}{SPREAD}")) for key in keys] for row in rows]
-            parts.append("\n".join(aligned([keys, *lines])))
-        parts.append("\n".join(f"- {key}: {meaning}" for key, meaning in self._about().items()))
-        return "\n\n".join(parts)
+    def _grid(self) -> list[list[str]]:
+        keys = [key for key in dict.fromkeys(key for row in self._rows for key in row) if not key.endswith(SPREAD)]
+        lines = [[_cell(row.get(key), row.get(f"{key}{SPREAD}")) for key in keys] for row in self._rows]
+        return [keys, *lines] if lines else []
 
 
 def _cell(value: Any, spread: Any) -> str:

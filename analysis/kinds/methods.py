@@ -12,6 +12,7 @@ from lora_repro.errors import InputError
 if TYPE_CHECKING:
     from analysis.cell import Cell
     from analysis.protocol import Protocol
+    from analysis.render.printed import PrintedTable
     from analysis.stats import Paired
 
 
@@ -56,12 +57,11 @@ class MethodTable(Item):
         """Refuses a sweep that is not there."""
         refuse_unknown_sweep(self.name, self.sweep)
 
-    def text(self, request: Request) -> str:
-        """Writes the table."""
+    def printed(self, request: Request) -> "PrintedTable":
+        """Returns the table in words."""
         from analysis.render import methods
 
-        table = read_methods(self, request)
-        return methods.to_json(table) if request.format == "json" else methods.markdown(table, names())
+        return methods.printed(read_methods(self, request), names())
 
 
 class Line(NamedTuple):

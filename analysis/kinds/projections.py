@@ -1,14 +1,12 @@
 """The kind `projections`: a weight projected on the directions of its updates, ours beside the paper's (Table 7)."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from analysis.items import Request, register
 from analysis.render.captions import about, describe_layers, verdict
-from analysis.render.lines import aligned
+from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH
 from analysis.section7.compared_runs import ComparedRuns
 from analysis.section7.item import UpdateItem
@@ -49,16 +47,13 @@ class ProjectionTable(UpdateItem):
     width: int
     """d of the paper's weight, for what random directions give there."""
 
-    def text(self, request: Request) -> str:
-        """Writes the table.
+    def printed(self, request: Request) -> PrintedTable:
+        """Returns the table in words.
 
         Raises:
             MissingInputError: If runs or weights are missing.
         """
-        table = projection_table(ComparedRuns(self, request.scale, request.store, request.overrides))
-        if request.format == "json":
-            return json.dumps(projections_json(table), indent=1, allow_nan=False)
-        return markdown(table)
+        return printed(projection_table(ComparedRuns(self, request.scale, request.store, request.overrides)))
 
 
 class Projected(NamedTuple):
@@ -137,21 +132,16 @@ def paper_blocks(item: ProjectionTable, role: str) -> list[dict[str, Any]]:
     return blocks
 
 
-def projections_json(table: ProjectedTable) -> list[dict[str, Any]]:
+def projection_records(table: ProjectedTable) -> list[dict[str, Any]]:
     """Returns an entry a block: the paper's for each rank, ours for each rank and seed."""
     layer = table.item.facts["rows"][0]["layer"] - 1
     paper = [{"source": "paper", "layer": layer, "weight": table.site.role, **block} for block in table.paper]
     place = {"source": "ours", "layer": table.site.layer, "weight": table.site.role, "scale": table.scale}
     ours = [{**place, "run_id": each.run_id, "seed": each.seed, **each.found._asdict()} for each in table.ours]
-    return [{key: _finite(value) for key, value in entry.items()} for entry in [*paper, *ours]]
+    return [*paper, *ours]
 
 
-def _finite(value: object) -> object:
-    """Returns None in place of what JSON cannot hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def markdown(table: ProjectedTable) -> str:
+def printed(table: ProjectedTable) -> PrintedTable:
     """Writes the table: a column for each rank of the paper and of ours."""
     ours = {r: [each.found._asdict() for each in table.ours if each.found.r == r] for r in table.ranks}
     header = ["Frobenius norms", *(f"paper, r = {block['r']}" for block in table.paper)]
@@ -160,9 +150,8 @@ def markdown(table: ProjectedTable) -> str:
     for key, words in ROWS.items():
         paper = [_number(block[key]) if block[key] is not None else DASH for block in table.paper]
         lines.append([words.format(table.site.role), *paper, *(_cell(found, key) for found in ours.values())])
-    title = f"## Table {table.item.number}: {table.item.title.format(table.site.role)}"
-    parts = [title, "\n".join(aligned(lines)), "\n".join(_notes(table))]
-    return "\n\n".join(parts)
+    title = f"Table {table.item.number}: {table.item.title.format(table.site.role)}"
+    return PrintedTable(title, lines, projection_records(table), below=[_notes(table)])
 
 
 def _cell(found: Sequence[Mapping[str, Any]], key: str) -> str:

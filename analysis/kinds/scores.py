@@ -11,6 +11,7 @@ from lora_repro.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from analysis.cell import Table
+    from analysis.render.printed import PrintedTable
 
 
 @dataclass
@@ -106,11 +107,11 @@ class ScoreTable(Item):
         report(table)
         return table
 
-    def text(self, request: Request) -> str:
-        """Writes the table."""
+    def printed(self, request: Request) -> "PrintedTable":
+        """Returns the table in words."""
         from analysis.render import tables
 
-        return tables.write(self.read(request), request.format, names())
+        return tables.printed(self.read(request), names())
 
 
 def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:

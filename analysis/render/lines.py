@@ -19,9 +19,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return [padded[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *padded[1:]]
 
 
-def to_json(records: Iterable[Mapping[str, Any]]) -> str:
-    """Writes a list of objects; nan and infinity, which JSON lacks, are null."""
-    return json.dumps([_plain(entry) for entry in records], indent=1, allow_nan=False)
+def to_json(data: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> str:
+    """Writes a list of objects, or one object; nan and infinity, which JSON lacks, are null."""
+    return json.dumps(_plain(data if isinstance(data, Mapping) else list(data)), indent=1, allow_nan=False)
 
 
 def to_csv(records: Sequence[Sequence[Any]]) -> str:

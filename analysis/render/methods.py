@@ -1,4 +1,4 @@
-"""A table of methods in Markdown and JSON."""
+"""A table of methods becomes a printed one."""
 
 import math
 import statistics
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.cell import Cell, tuning_record
-from analysis.kinds.methods import Line, Methods
+from analysis.kinds.methods import Line, Methods, PaperLines
 from analysis.render import tuning
-from analysis.render.lines import aligned
-from analysis.render.lines import to_json as json_of
+from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_runs, line_name, our_cell, task_name
 from analysis.stats import CONFIDENCE, Paired, few_seeds, holm
 from analysis.verdicts import verdict_of
@@ -18,17 +17,18 @@ ONE_SIZE = "own size"
 ALPHA = 1 - CONFIDENCE
 
 
-def markdown(table: Methods, names: Names) -> str:
-    """Writes title, what is compared, the lines, and what they can tell apart."""
-    parts = [[f"## {_title(table)}"], _about(table, names), _grid(table, names), _apart(table), _missing(table)]
+def printed(table: Methods, names: Names) -> PrintedTable:
+    """Writes title, what is compared, the lines, and what they can tell apart; the paper's rows come first in data."""
     verdict = [f"Verdict: {verdict_of(table.scale)}."] if table.lines else []
-    return "\n\n".join("\n".join(part) for part in [*parts, verdict, _notes(table, names)] if part)
-
-
-def to_json(table: Methods) -> str:
-    """Writes a list of objects, the paper's rows first; scores as records hold them, what is missing is null."""
-    paper = [{"source": "paper", **row} for row in table.paper]
-    return json_of([*paper, *(_record(table, line) for line in table.lines)])
+    ours = [_record(table, line) for line in table.lines]
+    return PrintedTable(
+        title=_title(table),
+        grid=_grid(table, names),
+        records=[*_paper_records(table), *map(_unnested, table.lines, ours)],
+        above=_about(table, names),
+        below=[_apart(table), _missing(table), verdict, _notes(table, names)],
+        json=[*({"source": "paper", **row} for row in table.paper), *ours],
+    )
 
 
 def _title(table: Methods) -> str:
@@ -52,6 +52,35 @@ def _record(table: Methods, line: Line) -> dict[str, Any]:
     }
 
 
+def _unnested(line: Line, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what CSV holds of a line of ours: numbers as they are, a column for each of the difference."""
+    paired, method = record["difference"] or {}, line.arm.config and line.arm.config.method
+    found = {key: value for key, value in record.items() if key not in ("tuning", "difference")}
+    found |= {f"difference_{key}": paired.get(key) for key in Paired._fields}
+    return found | {"budget": getattr(method, "budget", None)}
+
+
+def _paper_records(table: Methods) -> list[dict[str, Any]]:
+    """Returns the paper's scores, one each, under the names of ours and in [0, 1]."""
+    if (paper := table.item.paper) is None:
+        return []
+    return [
+        {
+            **{"source": "paper", "task": task, "model": row.get("model"), "method": _method(table, row)},
+            "settings": _paper_settings(paper, row),
+            "trained": row[paper.trained],
+            "mean": round(row[key] / 100, 6),
+        }
+        for row in table.paper
+        for task, key in paper.scores.items()
+        if row.get(key) is not None
+    ]
+
+
+def _paper_settings(paper: PaperLines, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[key] for key, name in paper.settings.items() if key in row}
+
+
 def _about(table: Methods, names: Names) -> list[str]:
     if not table.lines:
         return [f"Ours is planned and cannot run yet: {'; '.join(table.planned)}."] if table.planned else []
@@ -70,7 +99,7 @@ def _where(arm: Cell, names: Names) -> str:
     return f"{names['models'].get(arm.model, arm.model)} on {names['tasks'].get(arm.task, arm.task)}"
 
 
-def _grid(table: Methods, names: Names) -> list[str]:
+def _grid(table: Methods, names: Names) -> list[list[str]]:
     paper, has_baseline = table.item.paper, bool(table.item.baseline)
     scores = [] if paper is None else [f"{task_name(task, names)}, paper" for task in paper.scores]
     budgets = [] if paper is not None else ["budget"]
@@ -86,11 +115,11 @@ def _grid(table: Methods, names: Names) -> list[str]:
             own = [line for line in table.lines if line.arm.place.row == method]
             lines += [_our_line(table, line, len(scores)) for line in own]
         rest = [line for line in table.lines if line.arm.place.row not in paper.methods.values()]
-        return aligned([*lines, *(_our_line(table, line, len(scores)) for line in rest)])
+        return [*lines, *(_our_line(table, line, len(scores)) for line in rest)]
     for budget in dict.fromkeys(line.budget for line in table.lines):
         group = sorted((line for line in table.lines if line.budget == budget), key=_by_score)
         lines += [[budget or ONE_SIZE, *_our_line(table, line, 0)] for line in group]
-    return aligned(lines)
+    return lines
 
 
 def _by_score(line: Line) -> float:
@@ -107,7 +136,7 @@ def _method(table: Methods, row: Mapping[str, Any]) -> str | None:
 def _paper_line(table: Methods, row: Mapping[str, Any], has_baseline: bool) -> list[str]:
     paper = table.item.paper
     assert paper is not None
-    settings = " ".join(f"{name}={row[key]}" for key, name in paper.settings.items() if key in row)
+    settings = " ".join(f"{name}={value}" for name, value in _paper_settings(paper, row).items())
     scores = [str(row.get(key, "")) for key in paper.scores.values()]
     size = row[paper.trained]
     return [str(_method(table, row)), settings, _number(size), "", *scores, "", *([""] * 3 * has_baseline)]

@@ -1,11 +1,11 @@
-"""Cells become a table in Markdown. Only here and in figures are scores printed in their unit, as percent."""
+"""Cells become a printed table. Only here and in figures are scores printed in their unit, as percent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.cell import Cell, Place, SeedRun, Table, records
 from analysis.render import tuning
-from analysis.render.lines import aligned, to_csv, to_json
+from analysis.render.printed import PrintedTable
 from analysis.states import STATES
 from analysis.stats import few_seeds
 from lora_repro.store.status import State
@@ -18,39 +18,25 @@ Names = Mapping[str, Mapping[str, str]]
 """How tasks and models are printed, and their footnotes (analysis/names.yaml)."""
 
 
-def write(table: Table, form: str | None, names: Names) -> str:
-    """Writes the table in Markdown, or its cells as JSON or CSV."""
-    if form == "json":
-        return to_json(records(table))
-    return csv(table) if form == "csv" else markdown(table, names)
+def printed(table: Table, names: Names) -> PrintedTable:
+    """Writes title, what is compared, the grid, and what a reader must know of it."""
+    verdicts = list(dict.fromkeys(cell.verdict for cell in table.ours if cell.verdict is not None))
+    verdict = [f"Verdict: {'; '.join(verdicts)}."] if verdicts else []
+    found = records(table)
+    return PrintedTable(
+        title=table.title,
+        grid=_grid(table, names),
+        records=[_unnested(record) for record in found],
+        above=[*_about_paper(table, names), *_about_ours(table, names)],
+        below=[verdict, _missing(table, names), _notes(table, names)],
+        json=found,
+    )
 
 
-def csv(table: Table) -> str:
-    """Writes a line a cell; scores as in the record, lists with spaces between."""
-    lines = [{key: _flat(value) for key, value in record.items() if key not in NESTED} for record in records(table)]
-    return to_csv([list(lines[0]), *(list(line.values()) for line in lines)])
-
-
-def _flat(value: Any) -> Any:
-    if isinstance(value, tuple):
-        parts = [f"{part['run_id']}: {part['state']}" if isinstance(part, dict) else part for part in value]
-        return " ".join("" if part is None else str(part) for part in parts)
-    return "" if value is None or value != value else value
-
-
-def markdown(table: Table, names: Names) -> str:
-    """Writes the table in Markdown: title, what is compared, the grid, and what a reader must know of it."""
-    ours = table.ours
-    verdicts = list(dict.fromkeys(cell.verdict for cell in ours if cell.verdict is not None))
-    parts = [
-        [f"## {table.title}"],
-        [*_about_paper(table, names), *_about_ours(table, names)],
-        _grid(table, names),
-        [f"Verdict: {'; '.join(verdicts)}."] if verdicts else [],
-        _missing(table, names),
-        _notes(table, names),
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part)
+def _unnested(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what CSV holds of a cell's record."""
+    missing = [f"{run['run_id']}: {run['state']}" for run in record["missing"]]
+    return {key: value for key, value in record.items() if key not in NESTED} | {"missing": missing}
 
 
 def _about_paper(table: Table, names: Names) -> list[str]:
@@ -98,7 +84,7 @@ def _about_ours(table: Table, names: Names) -> list[str]:
     return words
 
 
-def _grid(table: Table, names: Names) -> list[str]:
+def _grid(table: Table, names: Names) -> list[list[str]]:
     """Lays out the cells: a block of lines for each row, in it a line for each task, model and metric."""
     cells = table.cells
     columns = table.column_values
@@ -123,7 +109,7 @@ def _grid(table: Table, names: Names) -> list[str]:
             end = [_baseline(baseline, are_several) if baseline is not None else ""] if baselines else []
             body.append([_whose(line, table, names), *scores, *end])
         lines += [[str(row) if number == 0 else "", *line] for number, line in enumerate(body)]
-    return aligned(lines if table.rows else [line[1:] for line in lines])
+    return lines if table.rows else [line[1:] for line in lines]
 
 
 def _baseline(cell: Cell, is_named: bool) -> str:

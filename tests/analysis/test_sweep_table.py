@@ -14,8 +14,8 @@ from analysis.cell import Table, records
 from analysis.items import names
 from analysis.protocol import Protocol
 from analysis.render import plots, style
-from analysis.render.tables import csv as to_csv
-from analysis.render.tables import markdown
+from analysis.render.printed import markdown, write
+from analysis.render.tables import printed
 from analysis.sweep_table import read_sweep
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Sweep
@@ -50,7 +50,7 @@ def test_a_sweep_is_a_table_of_what_varies(tmp_path: Path) -> None:
     assert place(table) == [("q", 1), ("q", 2), ("q,v", 1), ("q,v", 2)]
     assert all(cell.summary.mean == pytest.approx(0.85) and cell.n == 2 for cell in table.cells)
     assert [run.score for run in table.cells[0].runs] == [0.8, pytest.approx(0.9)]
-    text = markdown(table, names())
+    text = markdown(printed(table, names()))
     assert text.startswith("## Sweep table6\n") and "Rows: method.targets; columns: method.r (found from what" in text
     assert "| q       | generated (tiny_bert) | 85.0 [21.5, 148.5] n=2 |" in text
     assert "not judged" not in text and "Paper" not in text
@@ -86,7 +86,7 @@ def test_models_and_tasks_have_lines_of_their_own_unless_they_are_an_axis() -> N
     assert {cell.place.model for cell in lines.cells} == {"tiny_bert", "minilm"} and len(lines.cells) == 4
     columns = read_sweep(given, "nowhere", columns=["model"])
     assert place(columns) == [("1", "tiny_bert"), ("1", "minilm"), ("2", "tiny_bert"), ("2", "minilm")]
-    assert "| r | task (model) | model = tiny_bert " in markdown(columns, names())
+    assert "| r | task (model) | model = tiny_bert " in markdown(printed(columns, names()))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_values_that_print_alike_are_cells_of_their_own() -> None:
     """As in wandb/wandb#9777, where a learning rate of 0.003 was shown rounded and its group was empty."""
     table = read_sweep([*BASE, "train.learning_rate=0.003,0.0030000001"], "nowhere")
     assert table.column_values == [0.003, 0.0030000001]
-    header = next(line for line in markdown(table, names()).splitlines() if "learning_rate = " in line)
+    header = next(line for line in markdown(printed(table, names())).splitlines() if "learning_rate = " in line)
     assert "learning_rate = 0.003 " in header and "learning_rate = 0.0030000001 " in header
 
 
@@ -130,9 +130,13 @@ def test_a_part_of_the_seeds_is_no_mean_and_the_command_supplies_the_rest(tmp_pa
     whole, part = table.cells
     assert (whole.summary.mean, whole.n) == (pytest.approx(0.8), 3)
     assert (part.summary.mean, part.n, len(part.runs)) == (None, 2, 3)
-    text = markdown(table, names())
+    text = markdown(printed(table, names()))
     assert "— (2/3 seeds)" in text and f"method.r=2 paths.outputs={tmp_path}" in text
-    (line,) = [entry for entry in csv.DictReader(to_csv(table).splitlines()) if entry["method.r"] == "2"]
+    (line,) = [
+        entry
+        for entry in csv.DictReader(write(printed(table, names()), "csv").splitlines())
+        if entry["method.r"] == "2"
+    ]
     assert (line["mean"], line["scores"], line["n"], line["n_expected"]) == ("", "0.8 0.8 ", "2", "3")
 
 
@@ -153,7 +157,7 @@ def test_held_out_scores_are_of_the_epoch_best_on_dev_in_the_direction_of_the_me
     table = read_sweep([*BASE, "seed=0"], tmp_path, Protocol.held_out, metrics=["accuracy", "loss"])
     found = {cell.metric.name: (cell.runs[0].score, cell.runs[0].epoch) for cell in table.cells}
     assert found == {"accuracy": (0.1, 3), "loss": (0.5, 2)}
-    text = markdown(table, names())
+    text = markdown(printed(table, names()))
     assert "loss: lower is better." in text and "| generated (tiny_bert), loss " in text
 
 
@@ -171,8 +175,10 @@ def test_flags_count_a_run_once_however_many_metrics_are_shown(tmp_path: Path) -
     (job,) = jobs(*BASE, "seed=0")
     write_run(tmp_path, job, [(0.5, 0.5)], flags={"one_class": True}, **with_losses((0.5, 0.5)))
     table = read_sweep([*BASE, "seed=0"], tmp_path, metrics=["accuracy", "loss"])
-    assert "Flag one_class in 1 of 1 runs" in markdown(table, names())
-    assert "Missing: 2 of 2 runs." in markdown(read_sweep([*BASE, "seed=0,1"], "no", metrics=["loss"]), names())
+    assert "Flag one_class in 1 of 1 runs" in markdown(printed(table, names()))
+    assert "Missing: 2 of 2 runs." in markdown(
+        printed(read_sweep([*BASE, "seed=0,1"], "no", metrics=["loss"]), names())
+    )
 
 
 def test_json_begins_with_the_axes_and_ends_with_the_score_of_each_seed(tmp_path: Path) -> None:
@@ -230,8 +236,8 @@ def test_an_interval_beyond_all_shares_is_cut_and_the_caption_says_so(tmp_path: 
 
 def test_a_note_on_empty_cells_stands_only_below_a_table_that_has_some() -> None:
     tasks = ["model=minilm", "task=movies", "task.target=label,rating", "method.r=1,2"]
-    assert "Empty cell" not in markdown(read_sweep(tasks, "nowhere"), names())
-    assert "Empty cell" in markdown(read_sweep(["+sweeps=section7", "scale=smoke"], "nowhere"), names())
+    assert "Empty cell" not in markdown(printed(read_sweep(tasks, "nowhere"), names()))
+    assert "Empty cell" in markdown(printed(read_sweep(["+sweeps=section7", "scale=smoke"], "nowhere"), names()))
 
 
 def test_a_sweep_that_is_planned_is_refused_with_a_remedy() -> None:

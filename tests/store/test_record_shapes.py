@@ -22,7 +22,8 @@ from analysis.items import load_item
 from analysis.kinds.scores import ScoreTable
 from analysis.render import differences as told
 from analysis.render import updates
-from analysis.render.tables import markdown
+from analysis.render.printed import markdown
+from analysis.render.tables import printed
 from analysis.runs import run_status
 from analysis.section7.inspection import inspect
 from analysis.section7.truncation import truncate
@@ -87,7 +88,7 @@ def table(store: Path) -> str:
     item = load_item("table", "6")
     assert isinstance(item, ScoreTable)
     names: dict[str, dict[str, str]] = {"tasks": {}, "models": {}, "footnotes": {}}
-    return markdown(read_cells(item, "smoke", store), names)
+    return markdown(printed(read_cells(item, "smoke", store), names))
 
 
 def compared(folder: Path) -> str:

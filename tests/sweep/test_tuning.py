@@ -273,10 +273,11 @@ def test_a_sweep_whose_tuning_cannot_choose_says_so_and_fails(tmp_path: Path, ca
 
 def test_a_table_prints_what_was_chosen_and_dashes_with_a_command_before(tmp_path: Path) -> None:
     from analysis.items import names
-    from analysis.render.tables import markdown, write
+    from analysis.render.printed import markdown, write
+    from analysis.render.tables import printed
 
     arguments = [*BASE, "method.r=1,2", TUNED]
-    before = markdown(read_sweep(arguments, tmp_path), names())
+    before = markdown(printed(read_sweep(arguments, tmp_path), names()))
     assert (
         "6 of the 6 tuning runs of an arm are missing" in before
         and "2 tuning" in before
@@ -286,11 +287,11 @@ def test_a_table_prints_what_was_chosen_and_dashes_with_a_command_before(tmp_pat
     jobs = sweep(tmp_path, "method.r=1,2").jobs
     finish(tmp_path, jobs, lambda _: 0.75)
     table = read_sweep(arguments, tmp_path)
-    text = markdown(table, names())
+    text = markdown(printed(table, names()))
     assert "75.0 [75.0, 75.0] n=2 @ 0.003" in text
     assert "Grid: 0.001, 0.003, 0.01." in text and "Each arm took 6 tuning runs, 12 in all." in text
     assert "would change the place of 2 of 2 arms: r = 1 (1 to 2); r = 2 (1 to 2)." in text
-    (record, _) = json.loads(write(table, "json", names()))
+    (record, _) = json.loads(write(printed(table, names()), "json"))
     assert record["chosen"] == 0.003 and record["seeds"] == [0, 1]
     assert [tried["mean"] for tried in record["tuning"]["tried"]] == [0.5, 0.9, 0.5]
     assert len({run_id for tried in record["tuning"]["tried"] for run_id in tried["run_ids"]}) == 6
@@ -299,7 +300,8 @@ def test_a_table_prints_what_was_chosen_and_dashes_with_a_command_before(tmp_pat
 def test_arms_are_ranked_among_those_of_their_own_task(tmp_path: Path) -> None:
     """A task on which all scores are lower takes no places."""
     from analysis.items import names
-    from analysis.render.tables import markdown
+    from analysis.render.printed import markdown
+    from analysis.render.tables import printed
 
     arguments = ["model=tiny_bert", "task=generated,tweets", "method=lora", "method.r=1,2", "seed=0,1", TUNED]
     scores = {"generated": {1e-3: 0.88, 3e-3: 0.9, 1e-2: 0.1}, "tweets": {1e-3: 0.5, 3e-3: 0.52, 1e-2: 0.1}}
@@ -307,5 +309,5 @@ def test_arms_are_ranked_among_those_of_their_own_task(tmp_path: Path) -> None:
         run = job.resolved.run
         score = scores[run.task.name][run.train.learning_rate] - 0.1 * (run.method.label.startswith("lora-r2"))
         write_run(tmp_path, job, [(score, score)])
-    text = markdown(read_sweep(arguments, tmp_path), names())
+    text = markdown(printed(read_sweep(arguments, tmp_path), names()))
     assert "would change the place of none of 4 arms among those of its task, model and score." in text

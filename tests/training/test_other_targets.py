@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from analysis.items import names
 from analysis.listing import read_listing
 from analysis.render.listing import markdown as runs_markdown
-from analysis.render.tables import markdown
+from analysis.render.printed import markdown
+from analysis.render.tables import printed
 from analysis.sweep_table import read_sweep
 from lora_repro import interrupt
 from lora_repro.config.identity import run_id
@@ -149,7 +150,7 @@ def test_a_sweep_is_printed_in_the_unit_of_its_metric(small: Compose, task: str,
     given = dict(override.split("=", 1) for override in ("model=tiny_bert", *sizes, *TASKS[task]))
     sweep = [*(f"{key}={value}" for key, value in given.items()), "train.epochs=0", "seed=0,1"]
     table = read_sweep(sweep, cfg.paths.outputs)
-    text = markdown(table, names())
+    text = markdown(printed(table, names()))
     assert [run.score for cell in table.cells for run in cell.runs] == found
     mean = np.mean(found)
     assert (f"| {mean:.3f} [" if task == "rating" else f"| {100 * mean:.1f} [") in text

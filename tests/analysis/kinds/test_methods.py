@@ -16,7 +16,8 @@ from analysis.arms import read_arms
 from analysis.items import Request, load_item, names
 from analysis.kinds.methods import MethodTable, read_methods
 from analysis.protocol import Protocol
-from analysis.render.methods import markdown
+from analysis.render.methods import printed
+from analysis.render.printed import markdown
 from analysis.stats import holm, paired
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
@@ -103,7 +104,7 @@ def test_runs_that_wait_for_their_tuning_are_no_part_of_an_arm_with_the_smallest
 
 def test_the_table_says_what_it_tells_apart(tmp_path: Path) -> None:
     finish(tmp_path)
-    text = markdown(read_methods(LEADERBOARD, request(tmp_path)), names())
+    text = markdown(printed(read_methods(LEADERBOARD, request(tmp_path)), names()))
     assert "The paper has no such table." in text and "Verdict: smoke: plumbing, not judged." in text
     told = "Of 4 differences to the baseline 2 exclude 0 one by one, and 2 when all are tested together (Holm, 5 %)"
     assert told in text
@@ -116,7 +117,7 @@ def test_the_noise_of_a_rerun_stands_beside_that_of_seeds(tmp_path: Path) -> Non
     table = read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / "two")))
     assert table.again is not None and table.again.runs == len(sweep(tmp_path / "one").jobs)
     assert table.again.sd == pytest.approx(0.003 / 2**0.5) and table.again.largest == pytest.approx(0.003)
-    assert "Noise of a rerun" in markdown(table, names())
+    assert "Noise of a rerun" in markdown(printed(table, names()))
     shutil.copytree(tmp_path / "one", tmp_path / "three")
     copied = "none of the runs of leaderboard was computed again there"  # and would show no noise
     for other, message in (("three", copied), ("four", "there is no store and no ledger")):

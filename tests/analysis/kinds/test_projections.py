@@ -1,5 +1,6 @@
 """Table 7: golden numbers of the paper, and ours from adapters made by hand."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.fixture_types import Captured
+from helpers.markup import tex_rows
 from helpers.section7_runs import fill, section7
 
 from analysis.__main__ import main
@@ -90,6 +92,15 @@ def test_the_table_has_the_papers_numbers_beside_ours(store: Path, capsys: Captu
     assert (
         "Layer 0 of 0 to 1, at 1/2 of the depth (paper: layer 48 of 96, counted from 1)" in out and "seeds 0, 1" in out
     )
+
+
+def test_its_mathematics_is_known_to_latex_and_its_numbers_stand_in_csv(store: Path, capsys: Captured) -> None:
+    rows = tex_rows(table(capsys, store, "--format", "latex")[1])
+    assert rows[1][:3] == [r"$\Vert$U\textsuperscript{T} W\_q V$\Vert$ on directions of $\Delta$W\_q", "0.32", "1.9"]
+    lines = list(csv.DictReader(table(capsys, store, "--format", "csv")[1].splitlines()))
+    entries = json.loads(table(capsys, store, "--format", "json")[1])
+    assert [float(line["update_norm"]) for line in lines] == [entry["update_norm"] for entry in entries]
+    assert [line["seed"] for line in lines] == ["", "", "0", "1", "0", "1"] and lines[0]["sign"] == ""
 
 
 def test_another_matrix_is_named_and_has_no_numbers_of_the_papers_q(store: Path) -> None:

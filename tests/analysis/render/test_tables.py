@@ -14,14 +14,15 @@ from analysis.items import load_item, names
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.lines import aligned, to_json
-from analysis.render.tables import markdown
+from analysis.render.printed import markdown
+from analysis.render.tables import printed
 from lora_repro.methods import LoRAConfig
 
 TABLE6 = cast(ScoreTable, load_item("table", "6"))
 
 
-def printed(table: Table) -> str:
-    return markdown(table, names())
+def text_of(table: Table) -> str:
+    return markdown(printed(table, names()))
 
 
 def lines_of(text: str, whose: str) -> list[list[str]]:
@@ -32,7 +33,7 @@ def lines_of(text: str, whose: str) -> list[list[str]]:
 
 def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> None:
     fill(tmp_path)
-    text = printed(read_cells(TABLE6, "smoke", tmp_path))
+    text = text_of(read_cells(TABLE6, "smoke", tmp_path))
     ours = "85.0 [21.5, 148.5] n=2"
     assert lines_of(text, "ours, generated (tiny_bert)") == [[ours, ours, "", "", "", "60.0"]] * 2
     assert lines_of(text, "paper, WikiSQL")[1] == ["73.4", "73.3", "73.7", "73.8", "73.5", ""]
@@ -48,12 +49,12 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
 
 def test_runs_of_different_machines_are_told(tmp_path: Path) -> None:
     fill(tmp_path)
-    assert "- Computed on a CPU, 2 CPU thread(s), torch 2.13.0." in printed(read_cells(TABLE6, "smoke", tmp_path))
+    assert "- Computed on a CPU, 2 CPU thread(s), torch 2.13.0." in text_of(read_cells(TABLE6, "smoke", tmp_path))
     (tmp_path / "other").mkdir()
     for each in jobs():
         device = "a CPU" if each.resolved.run.seed == 0 else "a GPU"
         write_run(tmp_path / "other", each, [(0.8, 0.7)], provenance=PROVENANCE | {"device_class": device})
-    text = printed(read_cells(TABLE6, "smoke", tmp_path / "other"))
+    text = text_of(read_cells(TABLE6, "smoke", tmp_path / "other"))
     assert (
         "which changes results a little: a CPU, 2 CPU thread(s), torch 2.13.0; a GPU, 2 CPU thread(s), torch 2.13.0."
         in text
@@ -63,8 +64,8 @@ def test_runs_of_different_machines_are_told(tmp_path: Path) -> None:
 def test_a_tie_has_an_interval_without_width_and_one_seed_has_none(tmp_path: Path) -> None:
     for each in jobs():
         write_run(tmp_path, each, [(0.5, 0.5)])
-    assert "50.0 [50.0, 50.0] n=2" in printed(read_cells(TABLE6, "smoke", tmp_path))
-    single = lines_of(printed(read_cells(TABLE6, "smoke", tmp_path, ["seed=0"])), "ours, generated (tiny_bert)")
+    assert "50.0 [50.0, 50.0] n=2" in text_of(read_cells(TABLE6, "smoke", tmp_path))
+    single = lines_of(text_of(read_cells(TABLE6, "smoke", tmp_path, ["seed=0"])), "ours, generated (tiny_bert)")
     assert single[0][0] == "50.0 n=1"
 
 
@@ -75,7 +76,7 @@ def test_missing_runs_are_dashes_and_each_cause_is_told_once_with_its_command(tm
             write_run(tmp_path, each, [(0.8, 0.7)])
     write_status(tmp_path, gone[1], "failed", "RuntimeError: no\nmemory")
     write_status(tmp_path, gone[2], "diverged", "the loss is nan")
-    text = printed(read_cells(TABLE6, "smoke", tmp_path))
+    text = text_of(read_cells(TABLE6, "smoke", tmp_path))
     q, qv = lines_of(text, "ours, generated (tiny_bert)")
     assert q[:2] == ["— (1/2 seeds)", "— (1/2 seeds, 1 failed)"]
     assert qv[:2] == ["— (1/2 seeds, 1 diverged)", "— (1/2 seeds)"]
@@ -90,7 +91,7 @@ def test_missing_runs_are_dashes_and_each_cause_is_told_once_with_its_command(tm
 
 
 def test_an_empty_store_is_all_dashes_and_no_zero(tmp_path: Path) -> None:
-    text = printed(read_cells(TABLE6, "demo", tmp_path))
+    text = text_of(read_cells(TABLE6, "demo", tmp_path))
     (ours,) = lines_of(text, "ours, movies (minilm)")
     assert ours == ["— (0/2 seeds)", "", "", "— (0/2 seeds)", "— (0/2 seeds)"]
     assert "6 runs not run yet (in all cells)" in text
@@ -99,7 +100,7 @@ def test_an_empty_store_is_all_dashes_and_no_zero(tmp_path: Path) -> None:
 
 
 def test_a_planned_scale_shares_lines_with_the_paper(tmp_path: Path) -> None:
-    text = printed(read_cells(TABLE6, "paper", tmp_path))
+    text = text_of(read_cells(TABLE6, "paper", tmp_path))
     shared = lines_of(text, "paper / ours, WikiSQL (cerebras_13b)")
     assert shared[0][0] == "68.8 / —"
     assert len(shared) == 3
@@ -113,13 +114,13 @@ def test_flags_are_told(tmp_path: Path) -> None:
     result = json.loads(folder.read_text())
     result["flags"]["one_class"] = True
     folder.write_text(json.dumps(result))
-    text = printed(read_cells(TABLE6, "smoke", tmp_path))
+    text = text_of(read_cells(TABLE6, "smoke", tmp_path))
     assert "Flag one_class in 1 of 8 runs (targets q r = 1)." in text
 
 
 def test_the_held_out_protocol_is_named(tmp_path: Path) -> None:
     fill(tmp_path)
-    text = printed(read_cells(TABLE6, "smoke", tmp_path, protocol=Protocol.held_out))
+    text = text_of(read_cells(TABLE6, "smoke", tmp_path, protocol=Protocol.held_out))
     assert "on test at the epoch best on dev" in text
     assert "75.0 [11.5, 138.5] n=2" in text
 
@@ -143,7 +144,7 @@ def test_an_ablation_that_the_paper_lacks_is_a_table_of_ours_alone(tmp_path: Pat
         assert isinstance(method, LoRAConfig)
         write_run(tmp_path, each, [(0.7 if method.freeze_A else 0.8, 0.5)])
     item = cast(ScoreTable, load_item("table", "freeze_a"))
-    text = printed(read_cells(item, "smoke", tmp_path))
+    text = text_of(read_cells(item, "smoke", tmp_path))
     assert "## Table freeze_a: " in text and "the paper has no such table" in text and "Paper:" not in text
     (header,) = lines_of(text, "percent")
     assert header[:2] == ["freeze_A = false", "freeze_A = true"]
@@ -162,7 +163,7 @@ def test_columns_stand_in_line() -> None:
 
 @pytest.mark.parametrize("scale", ["smoke", "demo", "proxy", "paper"])
 def test_table6_prints_at_every_scale(tmp_path: Path, scale: str) -> None:
-    assert f"(scale={scale})" in printed(read_cells(TABLE6, scale, tmp_path))
+    assert f"(scale={scale})" in text_of(read_cells(TABLE6, scale, tmp_path))
 
 
 def test_json_holds_null_for_what_is_no_number() -> None:
