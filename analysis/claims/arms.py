@@ -1,10 +1,12 @@
 """Finds a claim's arms among the runs of a sweep, with the score of every seed and example."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from omegaconf import DictConfig
 
 from analysis.arms import read_arms
 from analysis.cell import Cell, SeedRun, label, value_of
@@ -47,6 +49,7 @@ class Arms:
         self.store, self.scale = store, scale
         self._groups: dict[tuple[str, str | None], Group] = {}
         self._scored: dict[str, Scored] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def item(self, name: str, regime: str | None) -> Group:
         """Returns the arms of an item's sweep in a regime."""
@@ -62,12 +65,19 @@ class Arms:
         """Returns the arms of a sweep in a regime."""
         if (name, regime) not in self._groups:
             given = [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
-            sweep = load(compose, given, self.store)
+            sweep = load(self._compose, given, self.store)
             which, commands = Protocol.of(protocol), Commands(given, [], self.store, sweep.reported)
             cells = read_arms(sweep.reported, self.store, metric, which, name, commands)
             planned = list(dict.fromkeys(why for _, why in sweep.planned))
             self._groups[name, regime] = Group(cells, which, commands.whole(), planned)
         return self._groups[name, regime]
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        """Composes each choice of model, task and method once: the sweeps of claims share most of theirs."""
+        key = tuple(overrides)
+        if key not in self._composed:
+            self._composed[key] = compose(overrides)
+        return deepcopy(self._composed[key])
 
     def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
         """Returns the single arm that a selector means on a study's model and task; None if the sweep has none.

@@ -128,15 +128,16 @@ class _Question:
         than = self._along() if is_trend else [arm for each in part.than if (arm := self._find(each)) is not None]
         control = [] if part.control is None else [self._find(part.control.of), self._find(part.control.than)]
         needed = [arm for arm in (of, *than, *control) if arm is not None]
+        runs = [run for cell in {id(arm.cell): arm.cell for arm in needed}.values() for run in cell.runs]
         limit, side = self._limit()
         empty = Judged(part, self.study, self.regime, Outcome(Verdict.not_run, ""), {}, limit, side, None, ())
         found = empty._replace(
             printed=self._printed(limit, side),
             notes=(self.margin.how,) if self._needs_margin else (),
-            finished=sum(arm.cell.n for arm in needed),
-            expected=sum(len(arm.cell.runs) for arm in needed),
+            finished=sum(run.score is not None for run in runs),
+            expected=len(runs),
             command=self._group(part.of).command,
-            run_ids=tuple(run.run_id for arm in needed for run in arm.cell.runs if run.run_id is not None),
+            run_ids=tuple(run.run_id for run in runs if run.run_id is not None),
         )
         if not than or (of is None and not is_trend):
             planned = self._group(part.of).planned
@@ -156,8 +157,10 @@ class _Question:
         return self._judged(found, needed, control)
 
     def _judged(self, found: Judged, needed: list[_Arm], control: list[_Arm | None]) -> Judged:
+        is_judged = self.arms.scale not in VERDICTS
         if self.margin.value is None and self._needs_margin:
-            return found._replace(outcome=Outcome(Verdict.interim, self.margin.how))
+            verdict = Verdict.interim if is_judged else Verdict.not_judged
+            return found._replace(outcome=Outcome(verdict, self.margin.how))
         assert found.limit is not None
         is_log = self.part.test == "ratio"
         outcome = bounded(found.estimates, found.limit, found.side, unit=1 if is_log else 100)
@@ -165,7 +168,7 @@ class _Question:
             outcome = outcome._replace(reason=self._in_times(found))
         shown = self._control(control)
         found = found._replace(control=shown)
-        if self.arms.scale in VERDICTS:
+        if not is_judged:
             return found._replace(outcome=outcome._replace(verdict=Verdict.not_judged, seeds=None))
         if found.finished < found.expected:
             reason = f"{found.finished} of {found.expected} runs have a score. {outcome.reason}"

@@ -1,0 +1,59 @@
+"""Stores with hand-made records of the sweeps that claims read, at the scale that is judged."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from helpers.handmade_runs import write_run
+
+from lora_repro.config.compose import compose
+from lora_repro.store.record import Record
+from lora_repro.sweep.grid import Job, load
+
+Score = Callable[[str, int, int], float | None]
+"""The accuracy of a run by its targets, rank and seed; None leaves the run out."""
+
+GAIN = 0.16
+"""What LoRA gains over the head alone in the tuning runs: the margin is a tenth of it."""
+
+
+@cache
+def sweep_jobs(*arguments: str) -> list[Job]:
+    """Returns the jobs of a sweep that tunes nothing."""
+    return load(compose, [*arguments, "scale=proxy"]).jobs
+
+
+@cache
+def tuning_jobs(*arguments: str) -> list[Job]:
+    """Returns the tuning runs of a sweep's own grids."""
+    return list(load(compose, [*arguments, "scale=proxy"]).tuning_jobs)
+
+
+def write_margin(store: Path, gain: float = GAIN) -> None:
+    """Writes the tuning runs of the margin on minilm; the middle rate is the best."""
+    for job in tuning_jobs("+sweeps=margin", "model=minilm"):
+        run = job.resolved.run
+        best = 0.66 + gain if run.method.name == "lora" else 0.66
+        score = best if run.train.learning_rate == 3e-3 else best - 0.05
+        write_run(store, job, [(score, score)])
+
+
+def write_ranks(store: Path, score: Score, regime: str = "one_rate", epochs: int = 1, rise: float = 0.0) -> None:
+    """Writes table 6 on minilm in a regime that tunes nothing; dev rises to the score from `rise` below it."""
+    for job in sweep_jobs("+sweeps=table6", f"regime={regime}", "model=minilm"):
+        method: Any = job.resolved.run.method
+        value = score(",".join(method.targets), method.r, job.resolved.run.seed)
+        if value is not None:
+            before = [(value - rise, 0.5)] * (epochs - 1)
+            write_run(store, job, [*before, (value, 0.5)])
+
+
+def answer(store: Path, job: Job, right: list[bool], documents: list[int]) -> None:
+    """Writes what a run answered for dev after its last epoch: label 1 throughout."""
+    epoch = Record(store, job.run_id).read().result["metrics_by_epoch"][-1]["epoch"]  # pyright: ignore[reportOptionalSubscript]
+    rows = [
+        {"split": "eval", "epoch": epoch, "id": str(n), "label": 1, "prediction": int(ok), "document": document}
+        for n, (ok, document) in enumerate(zip(right, documents, strict=True))
+    ]
+    Record(store, job.run_id).save_predictions([{**row, "scores": [0.0, 1.0]} for row in rows])
