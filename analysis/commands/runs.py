@@ -45,6 +45,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _plan(options: argparse.Namespace) -> str:
     from analysis.budgets import memory_of, utilisation_lines
+    from analysis.claims.before import power_lines
     from lora_repro.config.compose import compose
     from lora_repro.errors import RunFailedError
     from lora_repro.sweep import campaign
@@ -70,6 +71,7 @@ def _plan(options: argparse.Namespace) -> str:
     lines += memory_of(sweep.reported) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
+    lines += power_lines(options.overrides, options.runs)
     lines += [f"Tuning: {plan.of_tuning}."] if plan.of_tuning is not None else []
     return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {name_of(options.runs)}"])
 
