@@ -60,10 +60,12 @@ def _of_part(name: str, part: Part, study: Study, regime: str | None, arms: Arms
     ]
     asked = "equal arms are found equal" if part.test == "not_worse" else "a gain of one margin is found"
     source = "assumed" if measured is None else "of the runs that are there"
+    spread = " or ".join(f"{100 * sd:.2f}" for sd in spreads)
+    found_in = " or ".join(f"{100 * share:.0f}" for share in shares)
     yield (
         f"Power of {name} on {study.model} ({part.says}): with {_span(pairs)} seeds, a margin of {100 * size:.2f} "
-        f"points{' (assumed)' if margin is None else ''} and a spread of {' or '.join(f'{100 * sd:.2f}' for sd in spreads)} "
-        f"points ({source}), {asked} in {' or '.join(f'{100 * share:.0f}' for share in shares)} % of sweeps."
+        f"points{' (assumed)' if margin is None else ''} and a spread of {spread} points ({source}), {asked} in "
+        f"{found_in} % of sweeps."
     )
 
 
