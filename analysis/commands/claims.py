@@ -2,7 +2,7 @@
 
 import argparse
 
-from analysis.commands.options import add_scale_option, add_store_option, taken
+from analysis.commands.options import FORMATS, add_scale_option, add_store_option, taken
 from lora_repro.config.catalogue import group_names
 from lora_repro.errors import InputError, did_you_mean
 
@@ -16,7 +16,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     claims.add_argument("overrides", nargs="*", metavar="CLAIM", help="claims that are shown in full; default: all")
     claims.add_argument("--full", action="store_true", help="a paragraph on each claim below the table")
     add_scale_option(claims)
-    claims.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
+    claims.add_argument("--format", choices=FORMATS, default="md", help="default: %(default)s")
     claims.add_argument("--out", metavar="FILE", help="write to a file instead of stdout")
     add_store_option(claims)
 
@@ -25,7 +25,8 @@ def _claims(options: argparse.Namespace) -> str:
     from analysis.claims.declared import load_claims
     from analysis.claims.judge import judge
     from analysis.items import names
-    from analysis.render import claims as render
+    from analysis.render.claims import printed_claims
+    from analysis.render.printed import write
 
     scale = taken(options, "scale", options.scale, "--scale") or "proxy"
     if scale not in group_names("scale"):
@@ -40,4 +41,4 @@ def _claims(options: argparse.Namespace) -> str:
             )
     chosen = frozenset(options.overrides) or None
     found = judge(declared, str(options.runs), scale, chosen)
-    return render.write(found, options.format, names(), in_full=options.full or chosen is not None)
+    return write(printed_claims(found, names(), in_full=options.full or chosen is not None), options.format)

@@ -1,4 +1,4 @@
-"""Verdicts on the claims, as a table with a paragraph a claim, and as JSON."""
+"""Verdicts on the claims, as a table with a paragraph a claim, and as records."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from analysis.claims.declared import Study
 from analysis.claims.estimates import Estimate
 from analysis.claims.judge import Judged, Verdicts
 from analysis.claims.printed import Printed
-from analysis.render.lines import aligned, to_json
+from analysis.render.printed import PrintedTable
 
 DASH = "—"
 
@@ -17,18 +17,32 @@ Names = Mapping[str, Mapping[str, str]]
 """How tasks and models are printed (analysis/names.yaml)."""
 
 
-def write(verdicts: Sequence[Verdicts], form: str, names: Names, in_full: bool) -> str:
-    """Writes verdicts in Markdown or JSON.
+def printed_claims(verdicts: Sequence[Verdicts], names: Names, in_full: bool) -> PrintedTable:
+    """Returns the table of claims: what the paper says, its evidence and ours, the verdict and the command.
 
     Args:
         verdicts: The claims.
-        form: `md` or `json`.
         names: How tasks and models are printed.
         in_full: With a paragraph on each claim below the table.
     """
-    if form == "json":
-        return to_json([record(each) for each in verdicts])
-    return markdown(verdicts, names, in_full)
+    header = ["claim", "the paper's numbers under the same test", "ours", "verdict", "command"]
+    lines = [
+        [
+            f"{each.claim.id} ({each.claim.section})",
+            paper_cell(each, names),
+            our_cell(each),
+            verdict_cell(each, names),
+            command_cell(each),
+        ]
+        for each in verdicts
+    ]
+    return PrintedTable(
+        title="The paper's claims",
+        grid=[header, *lines],
+        records=[record(each) for each in verdicts],
+        above=[counts(verdicts)],
+        below=[*(paragraph(each, names) for each in verdicts if in_full), ["Notes:", *(f"- {note}" for note in NOTES)]],
+    )
 
 
 def record(found: Verdicts) -> dict[str, Any]:
@@ -79,25 +93,6 @@ def _numbers(estimate: Estimate) -> dict[str, float | None]:
 
 def _back(value: float | None, back: Any) -> float | None:
     return None if value is None else back(value)
-
-
-def markdown(verdicts: Sequence[Verdicts], names: Names, in_full: bool) -> str:
-    """Writes the table of claims: what the paper says, its evidence and ours, the verdict and the command."""
-    header = ["claim", "the paper's numbers under the same test", "ours", "verdict", "command"]
-    lines = [
-        [
-            f"{each.claim.id} ({each.claim.section})",
-            paper_cell(each, names),
-            our_cell(each),
-            verdict_cell(each, names),
-            command_cell(each),
-        ]
-        for each in verdicts
-    ]
-    parts = ["\n".join(aligned([header, *lines])), counts(verdicts)]
-    parts += [paragraph(each, names) for each in verdicts if in_full]
-    parts.append("\n".join(["Notes:", *(f"- {note}" for note in NOTES)]))
-    return "\n\n".join(parts)
 
 
 NOTES = (
@@ -167,23 +162,23 @@ def command_cell(found: Verdicts) -> str:
     return f"`{missing[0]}`" if missing else DASH
 
 
-def paragraph(found: Verdicts, names: Names) -> str:
-    """Writes all that is known of a claim."""
+def paragraph(found: Verdicts, names: Names) -> list[str]:
+    """Writes all that is known of a claim, line by line."""
     claim = found.claim
     about = f" of {claim.model}" if claim.model else ""
-    lines = [f"### {claim.id}: {verdict_cell(found, names)}", "", f"Section {claim.section}{about}: {claim.claim}"]
+    lines = [f"{claim.id}: {verdict_cell(found, names)}.", f"Section {claim.section}{about}: {claim.claim}"]
     lines += [f"Caution: {claim.caution}"] if claim.caution else []
     lines += [f"Missing: {found.missing}."] if found.missing else []
     lines += _paper_lines(found, names)
     for study, regime, parts in _by_study(found):
         on = "" if study is None else f"On {_name(study.model, names, 'models')}, {study.task}, {regime}:"
-        lines += ["", *([on] if on else [])]
+        lines += [on] if on else []
         for part in parts:
             lines += _part_lines(part, names)
         lines += list(dict.fromkeys(note for part in parts for note in part.notes))
         commands = dict.fromkeys(part.command for part in parts if part.finished < part.expected and part.command)
-        lines += [f"  `{command}`" for command in commands]
-    return "\n".join(lines)
+        lines += [f"`{command}`" for command in commands]
+    return lines
 
 
 def _by_study(found: Verdicts) -> list[tuple[Study | None, str | None, list[Judged]]]:
@@ -198,15 +193,15 @@ def _by_study(found: Verdicts) -> list[tuple[Study | None, str | None, list[Judg
 def _part_lines(part: Judged, names: Names) -> list[str]:
     seeds = part.outcome.seeds
     more = f" About {seeds} seeds would decide it." if seeds is not None else ""
-    lines = [f"- {part.part.says}: **{part.outcome.verdict.value}**. {part.outcome.reason}{more}"]
+    lines = [f"- {part.part.says}: {part.outcome.verdict.value}. {part.outcome.reason}{more}"]
     lines += [
-        f"  - {name}: {_shown(part, each.mean)}"
+        f"- {name}: {_shown(part, each.mean)}"
         + ("" if each.low is None or each.high is None else f" [{_shown(part, each.low)}, {_shown(part, each.high)}]")
         + f" n={each.n}"
         for name, each in part.estimates.items()
     ]
     if part.control is not None:
-        lines.append(f"  - Positive control: {part.control.verdict.value}. {part.control.reason}")
+        lines.append(f"- Positive control: {part.control.verdict.value}. {part.control.reason}")
     return lines
 
 
@@ -219,7 +214,7 @@ def _paper_lines(found: Verdicts, names: Names) -> list[str]:
             outcome = "no spread printed." if each.outcome is None else _said(each.outcome)
             said.append(f"{_name(each.task, names, 'tasks')}: {outcome}")
         lines += [f"- {part.part.says}. {' '.join(said)}"] if said else []
-    return ["", "The paper's numbers:", *lines] if lines else []
+    return ["The paper's numbers:", *lines] if lines else []
 
 
 def _said(outcome: Outcome) -> str:

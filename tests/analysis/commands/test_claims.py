@@ -35,7 +35,7 @@ def test_the_table_and_the_json_say_the_same(store: Path, capsys: Captured) -> N
     assert "generated text is not scored here yet" in rows["e2e"] and "paper scale only" in rows["vram"]
     assert "`python -m lora_repro -m +sweeps=table5 scale=proxy regime=tuned" in rows["weights_spread"]
     assert "4 claims: 1 supported, 2 not run, 1 paper scale only." in text
-    assert "  - q,v over q: +4.00 [+4.00, +4.00] n=8" in text
+    assert "\n- q,v over q: +4.00 [+4.00, +4.00] n=8" in text
     assert "Margin: 1.60 points, 0.1 of what lora over head_only gains on dev with the tuning seeds." in text
 
     code, data, _ = call(capsys, "claims", *CHEAP, "--runs", str(store), "--format", "json")
@@ -49,6 +49,15 @@ def test_the_table_and_the_json_say_the_same(store: Path, capsys: Captured) -> N
     assert one_rate[2]["limit"] == pytest.approx(0.016) and one_rate[2]["side"] == "above"
     assert len(one_rate[0]["run_ids"]) == one_rate[0]["expected"] == 40
     assert claims["vram"]["evidence"] == [] and claims["vram"]["missing"]
+
+
+@pytest.mark.parametrize(
+    ("form", "beginning"), [("html", "<table"), ("latex", "\\begin"), ("csv", "id,verdict,scale,")]
+)
+def test_every_format_is_offered(form: str, beginning: str, capsys: Captured, tmp_path: Path) -> None:
+    code, text, words = call(capsys, "claims", "e2e", "vram", "--format", form, "--runs", str(tmp_path))
+    assert code == 0, words
+    assert beginning in text and "e2e" in text
 
 
 def test_what_is_no_claim_is_refused(capsys: Captured) -> None:
