@@ -220,4 +220,5 @@ def test_numbers_keep_their_type() -> None:
 
 def test_a_table_says_its_sweep() -> None:
     tables = [item for item in map(read_item, item_names()) if isinstance(item, ScoreTable)]
-    assert {item.name: item.sweep for item in tables} == {name: name for name in ("table5", "table6", "freeze_a")}
+    assert {item.name for item in tables} == {"table5", "table6", "freeze_a", "rank_rates"}
+    assert all(item.sweep == item.name for item in tables)
