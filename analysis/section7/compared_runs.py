@@ -100,8 +100,9 @@ class ComparedRuns:
         first = jobs[0].resolved
         self.run: Run = first.run
         self.settings: Settings = first.settings
-        there = list(dict.fromkeys(r for r, _, _ in self._jobs))
-        self.ranks = self._ranks(there, "method.r" in keys)
+        self.ranks_there = list(dict.fromkeys(r for r, _, _ in self._jobs))
+        """All ranks that were trained, compared or not."""
+        self.ranks = self._ranks(self.ranks_there, "method.r" in keys)
         self.seeds = list(dict.fromkeys(seed for _, seed, permuted in self._jobs if not permuted))
         self.sites = item.sites(self.run.arch)
         method = self.run.method
@@ -146,7 +147,7 @@ class ComparedRuns:
                 raise InputError(f"seed: the sweep has no run of r = {r} and seed {seed}. Give seed={seed} too.")
             state = run_status(self.store, job.run_id).state
             if state == State.finished.value:
-                found.append(self._trained(job))
+                found.append(self.trained(job))
             else:
                 missing.append(f"{job.run_id} ({state_label(state)})")
         if missing:
@@ -172,7 +173,7 @@ class ComparedRuns:
             job = self._jobs.get((method.r, trained.run.seed, True))
             if job is None or run_status(self.store, job.run_id).state != State.finished.value:
                 return None, f"they are not computed yet: {self.command}"
-            beside = self._trained(job)
+            beside = self.trained(job)
             if trained.run.train.init_from is not None:
                 return None, "the runs start from an adapter, so there is no ||A - A_0|| by which to choose a snapshot."
             moved = final(trained.folder).moved
@@ -187,7 +188,17 @@ class ComparedRuns:
             found.append(Permuted(beside, snapshot, moved))
         return found, ""
 
-    def _trained(self, job: Job) -> Trained:
+    @property
+    def run_ids(self) -> list[str]:
+        """All runs of the sweep, permuted labels too."""
+        return [job.run_id for job in self._jobs.values()]
+
+    def job(self, r: int, seed: int, permuted: bool = False) -> Job | None:
+        """Returns the job of the sweep with this rank, seed and labels, if there is one."""
+        return self._jobs.get((r, seed, permuted))
+
+    def trained(self, job: Job) -> Trained:
+        """Returns a job's run, which is finished."""
         return Trained(job.run_id, job.resolved.run, Path(self.store) / "runs" / job.run_id)
 
     def _ranks(self, there: list[int], are_given: bool) -> list[int]:

@@ -1,0 +1,122 @@
+"""Statistics of Section 7: numbers of trained weights by seed or pair of seeds, and the file that keeps them. No torch.
+
+They are computed once from a store that has weights (`analysis.section7.measuring`). Then they are read without them,
+from the store or from a ledger.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_repro.errors import InputError
+from lora_repro.store import statistics_files
+
+VERSION = 1
+"""Raised when code changes numbers: a file of another version is not read."""
+
+
+class Statistic(NamedTuple):
+    """One number of the trained weights of one seed, or of a pair of seeds."""
+
+    name: str
+    """What is measured, as docs/section7.md lists it: shared_dims, rho, amplification ..."""
+    model: str
+    task: str
+    where: str
+    """Of which matrix: `q` is the mean over layers, `layer 2 q` one layer (0-based), `q - v` a difference of means; of
+    scores the split, `dev` or `test`."""
+    setting: str
+    """Whose directions, how many, and the ranks: `A, first 8 of r=8 in r=64`, `keep=4 of r=8`."""
+    seeds: tuple[int, ...]
+    """The seed, or both of a pair."""
+    value: float
+    chance: float | None
+    """What `against` gives in its place; None of a number that is compared with nothing."""
+    against: str
+    """The null or the control: one of analysis.section7.chance's, or of those below; empty without one."""
+    run_ids: tuple[str, ...]
+    """The runs that value and chance are made of."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What it is, without the numbers."""
+        return self.name, self.model, self.task, self.where, self.setting, self.seeds, self.against
+
+
+ANOTHER_SEED = "another seed"
+"""The larger rank's run is of another seed; the mean over all of them."""
+PERMUTED = "permuted labels"
+"""Both runs learn the same permuted labels, and have moved as far."""
+OTHER_LABELS = "other labels"
+"""The larger rank's run learns permuted labels, and has moved as far; the smaller one's the true labels."""
+RANDOM_UPDATE = "random update"
+"""Of the same norm and rank; its directions are random."""
+
+
+def name_of(sweep: str, scale: str) -> str:
+    """Returns the name of the file that holds the statistics of a sweep at a scale."""
+    return f"{sweep}-{scale}"
+
+
+def read_statistics(store: str | Path, sweep: str, scale: str) -> list[Statistic]:
+    """Returns the statistics that a store keeps of a sweep at a scale; none where they were not measured.
+
+    Args:
+        store: The folder that holds runs/; of a ledger the one that `analysis.store.opened` yields.
+        sweep: section7.
+        scale: proxy, say.
+
+    Raises:
+        InputError: If they are of another version of this code, or damaged.
+    """
+    name = name_of(sweep, scale)
+    found = statistics_files.read(store, name)
+    if not found and not statistics_files.path_of(store, name).exists():
+        return []
+    if found.get("version") != VERSION:
+        raise InputError(
+            f"{statistics_files.path_of(store, name)}: it is damaged, or of another version than {VERSION} (its "
+            f"version: {found.get('version')}).\nMeasure again: python -m analysis measure {sweep} --scale {scale}"
+        )
+    run_ids = found["run_ids"]
+    rows = []
+    for row in found["statistics"]:
+        runs = row.pop("runs")
+        rows.append(Statistic(**row | {"seeds": tuple(row["seeds"]), "run_ids": tuple(run_ids[i] for i in runs)}))
+    return rows
+
+
+def write_statistics(store: str | Path, sweep: str, scale: str, found: Sequence[Statistic], command: str) -> Path:
+    """Writes them, atomically, and returns the file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    run_ids = sorted({run_id for each in found for run_id in each.run_ids})
+    number = {run_id: i for i, run_id in enumerate(run_ids)}
+    rows = []
+    for each in found:
+        row = each._asdict()
+        rows.append(row | {"runs": [number[run_id] for run_id in row.pop("run_ids")]})
+    content = {
+        "version": VERSION,
+        "sweep": sweep,
+        "scale": scale,
+        "command": command,
+        "run_ids": run_ids,
+        "statistics": rows,
+    }
+    return statistics_files.write(store, name_of(sweep, scale), content)
+
+
+def merge(new: Iterable[Statistic], before: Iterable[Statistic], run_ids: Collection[str]) -> list[Statistic]:
+    """Returns all of `new`, and those of `before` that are not among them: the weights they are made of may be gone.
+
+    Args:
+        new: What was measured now.
+        before: What a store keeps.
+        run_ids: The runs of the sweep as it is today; a number of others is dropped.
+    """
+    found = {each.key: each for each in new}
+    kept = [each for each in before if each.key not in found and set(each.run_ids) <= set(run_ids)]
+    return [*found.values(), *kept]
