@@ -107,10 +107,12 @@ def pseudo_values(of_pairs: Mapping[tuple[Key, Key], float]) -> dict[Key, float]
 
     Pairs that share a seed are not independent, so n (n - 1) / 2 pairs are no such sample. The mean over pairs is a
     U-statistic of the n seeds; its pseudo-value of seed s is n U - (n - 1) U_(-s), where U_(-s) is the mean over the
-    pairs without s. The mean of the pseudo-values is U, and a t interval over them (n - 1 degrees of freedom) is right
-    or too wide, never too narrow: Efron and Stein (1981) show that the jackknife's variance is biased upwards. The
-    mean over the pairs of each seed has the same mean, but its t interval is far too narrow: every two of these means
-    share a pair, and where each seed adds its own part to a pair their spread is 2 (n - 1) / (n - 2) times too small.
+    pairs without s. The mean of the pseudo-values is U. A t interval over them (n - 1 degrees of freedom) is on average
+    right or too wide: Efron and Stein (1981) show that the jackknife's variance is biased upwards. Simulated with five
+    seeds it held the truth in 95 to 99 % of sweeps, and in 92 % where seeds multiply, as that law is skewed. The means
+    over the pairs of each seed have the same mean, but their t interval is far too narrow (62 to 82 %): every two of
+    them share a pair, and where each seed adds its own part to a pair their spread is 2 (n - 1) / (n - 2) times
+    too small.
 
     Args:
         of_pairs: The number of every pair of at least three seeds, in either order.

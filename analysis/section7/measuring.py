@@ -46,6 +46,7 @@ def measure(scale: str, store: str | Path, given: Sequence[str] = ()) -> Iterato
     layers, table = (cast(UpdateItem, load_item(*name)) for name in (("figure", "shared_directions"), ("table", "7")))
     for compared in ComparedRuns.each_model(layers, scale, store, given):
         weights = RunWeights(compared)
+        weights.read_all()
         inputs = None
         i, j = compared.ranks
         if any(weights.updates(i, seed) and weights.updates(j, seed) for seed in compared.seeds):

@@ -6,6 +6,7 @@ from typing import TypeVar
 from analysis.runs import run_status
 from analysis.section7.compared_runs import ComparedRuns, Permuted, Trained
 from analysis.section7.sides import Directions, Side, directions_of
+from analysis.section7.starts import final
 from analysis.section7.statistics import Statistic
 from analysis.section7.update import Update
 from analysis.states import state_label
@@ -36,6 +37,13 @@ class RunWeights:
         self._permuted: dict[tuple[int, int], Permuted | None] = {}
         self._updates: dict[tuple[int, int, bool], list[Update] | None] = {}
         self._directions: dict[tuple[int, int, bool, Side], list[Directions] | None] = {}
+
+    def read_all(self) -> None:
+        """Reads every run, so that all that are missing are known."""
+        for r in self.compared.ranks_there:
+            for seed in self.compared.seeds:
+                self.updates(r, seed)
+                self.permuted(r, seed)
 
     def trained(self, r: int, seed: int) -> Trained | None:
         """Returns a finished run on true labels."""
@@ -91,14 +99,18 @@ class RunWeights:
         return self.compared.trained(job)
 
     def _control(self, r: int, seed: int) -> Permuted | None:
-        run, beside = self.trained(r, seed), self._finished(r, seed, permuted=True)
-        if run is None or beside is None:
+        beside = self._finished(r, seed, permuted=True)
+        if beside is None:
             return None
         try:
-            found, why_not = self.compared.permuted([run])
+            final(beside.folder)
         except MissingInputError:
             self.missing[beside.run_id] = WITHOUT_WEIGHTS
             return None
+        run = self.trained(r, seed)
+        if run is None or self.updates(r, seed) is None:
+            return None
+        found, why_not = self.compared.permuted([run])
         if found is None:
             self.left_out[f"Against permuted labels, r = {r}, seed {seed}: {why_not}"] = None
             return None
