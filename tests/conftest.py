@@ -20,9 +20,9 @@ TINY = ("model=tiny_bert", "task=generated", "task.train_size=64", "task.eval_si
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., DictConfig]:
     """Composes a tiny run with more overrides; its store is the test's own."""
-    from lora_repro.config.compose import compose
+    from helpers.quick_compose import compose_quickly
 
-    return lambda *overrides: compose([*TINY, f"paths.outputs={tmp_path}", "compute.device=cpu", *overrides])
+    return lambda *overrides: compose_quickly([*TINY, f"paths.outputs={tmp_path}", "compute.device=cpu", *overrides])
 
 
 @pytest.fixture(scope="session")
