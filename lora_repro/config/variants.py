@@ -37,7 +37,7 @@ class Variants:
         composed.sweep = None  # a run does not need it, and copying it takes time
         content = OmegaConf.to_container(composed)
         assert isinstance(content, dict)
-        self._seed = content.get("seed")
+        self._seed, self._regime = content.get("seed"), content.get("regime")
         self._keys: dict[str, set[str]] = {}
         """The keys of each section; none if sections may depend on each other."""
         if content.keys() == {field.name for field in fields(Config)} and not _refers(content):
@@ -60,7 +60,7 @@ class Variants:
         if (sections := self._by_section(values)) is not None:
             try:
                 parts = {name: copy(self._section(name, sections.get(name, {}))) for name in _SECTIONS}
-                return check(Config(**parts, seed=values.get("seed", self._seed)))
+                return check(Config(**parts, seed=values.get("seed", self._seed), regime=self._regime))
             except (InputError, OmegaConfBaseException):
                 pass  # it is said below
         whole = deepcopy(self._composed)

@@ -165,7 +165,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         )
     if not sweeps:
         refuse_idle_scale(given)
-    passed = [_line(o) for o in own]
+    passed = [_line(o) for o in (*own, *regimes)]
     regime = _regime_of(regimes[0]) if regimes else {}
     axes = {key: [value] for key, value in regime.items() if key != TUNE}
     axes |= {_key(o): values(o) for o in given if o not in own}

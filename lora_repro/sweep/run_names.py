@@ -13,9 +13,9 @@ LONGEST = 100
 
 
 def named(jobs: Sequence[Job]) -> list[Job]:
-    """Returns jobs that set log.name, as in `r=8 seed=0`, and of a sweep that is typed log.group.
+    """Returns jobs that set log.name, as in `r=8 seed=0`, and log.group; a name or group that is given stays.
 
-    A sweep of sweeps/ is its runs' group already; a name or group that is given stays.
+    The group of a sweep of sweeps/ is its name with scale and regime, as in `table6-proxy-tuned`.
     """
     keys = list(dict.fromkeys(key for job in jobs for key in job.point))
     axes = [key for key in keys if len({_text(job.point.get(key)) for job in jobs}) > 1]
@@ -27,21 +27,28 @@ def named(jobs: Sequence[Job]) -> list[Job]:
         name = " ".join(values[key] for key in axes if key in values)
         groups = {"model": run.model.name, "task": run.task.name, "method": run.method.name}
         shared = [text for key, text in (groups | values | groups).items() if key not in (*axes, "seed")]
-        group = f"{' '.join(shared)}: {' '.join(short[key] for key in axes)}"
-        is_own = not any(line.startswith("+sweeps=") for line in job.overrides)
+        of_axes = f"{' '.join(shared)}: {' '.join(short[key] for key in axes)}" if axes else None
+        group = _of_sweep(job) or of_axes
         added = {
             key: text[:LONGEST]
             for key, text, is_wanted in (
                 ("name", name, settings.name is None and axes),
-                ("group", group, settings.group is None and axes and is_own),
+                ("group", group, settings.group is None),
             )
-            if is_wanted
+            if is_wanted and text is not None
         }
         lines = [f"log.{key}={quoted(text)}" for key, text in added.items()]
         resolved = job.resolved
         resolved = resolved._replace(settings=replace(resolved.settings, log=replace(settings, **added)))
         found.append(job._replace(overrides=[*job.overrides, *lines], resolved=resolved))
     return found
+
+
+def _of_sweep(job: Job) -> str | None:
+    """Names the sweep of sweeps/ that a job belongs to; None of a sweep that is typed."""
+    name = next((line.partition("=")[2] for line in job.overrides if line.startswith("+sweeps=")), None)
+    settings = job.resolved.settings
+    return None if name is None else "-".join(filter(None, [name, settings.scale.name, settings.regime]))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:

@@ -51,9 +51,11 @@ def test_what_is_typed_wins_over_the_regime() -> None:
     )
 
 
-def test_a_regime_is_no_part_of_a_job() -> None:
+def test_a_regime_changes_no_id_and_is_recorded() -> None:
     plain, regime = (smoke("table6", *more).jobs for more in ([], ["regime=one_rate"]))
-    assert [(job.run_id, job.overrides) for job in plain] == [(job.run_id, job.overrides) for job in regime]
+    assert [job.run_id for job in plain] == [job.run_id for job in regime]
+    assert {job.resolved.settings.regime for job in regime} == {"one_rate"}
+    assert {job.resolved.settings.regime for job in plain} == {None}
     assert [job.run_id for job in smoke("table6", "regime=null").jobs] == [job.run_id for job in plain]
 
 

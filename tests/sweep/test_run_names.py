@@ -51,7 +51,9 @@ def test_a_run_of_an_own_sweep_is_called_by_its_axes(arguments: list[str], names
 
 def test_a_sweep_with_a_name_is_its_runs_group() -> None:
     found = names_of("+sweeps=table6", "scale=smoke")
-    assert all(label.keys() == {"log.name"} for label in found)
+    assert {label["log.group"] for label in found} == {"table6-smoke"}
+    tuned = names_of("+sweeps=table6", "scale=smoke", "regime=one_rate")
+    assert {label["log.group"] for label in tuned} == {"table6-smoke-one_rate"}
     assert {frozenset(label["log.name"].split()) for label in found} == {
         frozenset({f"seed={seed}", f"targets={targets}", f"r={r}"})
         for seed in (0, 1) for targets in ("q", "q,v") for r in (1, 2)
