@@ -21,7 +21,19 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from analysis.commands import adapters, budget, claims, discrepancies, figures, ledger, measure, runs, tables, truncate
+from analysis.commands import (
+    adapters,
+    budget,
+    claims,
+    discrepancies,
+    explain,
+    figures,
+    ledger,
+    measure,
+    runs,
+    tables,
+    truncate,
+)
 from analysis.commands.options import taken
 from analysis.output import refuse_outputs, write_output
 from analysis.store import DEFAULT_STORE, opened
@@ -71,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     parser.set_defaults(overrides=[], out=None, writes={}, reads_runs=True, takes_overrides=True)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (claims, tables, figures, discrepancies, runs, ledger, budget, adapters, truncate, measure):
+    for module in (claims, tables, figures, explain, discrepancies, runs, ledger, budget, adapters, truncate, measure):
         module.add_commands(commands)
     for listed in commands._choices_actions:  # each command's own --help begins with its line in the list
         commands.choices[listed.dest].description = listed.help

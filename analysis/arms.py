@@ -1,7 +1,7 @@
 """The arms of a sweep: cells of the runs that differ in nothing but their seed, whatever else varies."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analysis.cell import Cell, Place
@@ -10,6 +10,7 @@ from analysis.protocol import Protocol
 from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Job
+from lora_repro.sweep.tuning import Ranked, Tuning, rank
 
 
 def read_arms(
@@ -53,3 +54,21 @@ def _arm(jobs: Sequence[Job], store: str, name: str, protocol: Protocol, item: s
 def settings_of(arm: Cell, keys: Sequence[str]) -> dict[str, Any]:
     """Returns the settings that the arm's method has, but for those that are null."""
     return {key: value for key, value in arm.settings(keys).items() if value is not None}
+
+
+def comparable(cells: Iterable[Cell]) -> list[list[Tuning]]:
+    """Groups the tunings of cells, each once, by task, model and score: among those of a group arms have a place."""
+    groups: dict[tuple[str, ...], dict[int, Tuning]] = {}
+    for cell in cells:
+        if (tuning := cell.tuning) is not None:
+            groups.setdefault((cell.task, cell.model, tuning.metric.name), {})[id(tuning)] = tuning
+    return [[*group.values()] for group in groups.values()]
+
+
+def places(groups: Iterable[Sequence[Tuning]]) -> dict[int, tuple[Ranked, int]]:
+    """Returns the places of the tunings of groups, by `id`, and among how many; without those that are alone."""
+    found: dict[int, tuple[Ranked, int]] = {}
+    for group in groups:
+        ranked = rank({id(tuning): tuning for tuning in group})
+        found |= {each: (place, len(ranked)) for each, place in ranked.items() if len(ranked) > 1}
+    return found

@@ -156,7 +156,7 @@ class Cell:
     @property
     def commits(self) -> tuple[str, ...]:
         """The commits at which its runs were computed."""
-        return tuple(dict.fromkeys(filter(None, map(_commit, self.results))))
+        return tuple(dict.fromkeys(filter(None, map(commit_of, self.results))))
 
     @property
     def computed_on(self) -> tuple[str, ...]:
@@ -304,7 +304,8 @@ def computed_on(result: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _commit(result: Mapping[str, Any]) -> str | None:
+def commit_of(result: Mapping[str, Any]) -> str | None:
+    """Names the commit that computed a run, and says if its code differed; None if the record has none."""
     provenance = result.get("provenance", {})
     commit = provenance.get("commit")
     return f"{commit[:10]}{' with uncommitted changes' if provenance.get('dirty') else ''}" if commit else None

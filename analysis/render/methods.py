@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.cell import Cell, tuning_record
@@ -116,10 +116,13 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
             lines += [_our_line(table, line, len(scores)) for line in own]
         rest = [line for line in table.lines if line.arm.place.row not in paper.methods.values()]
         return [*lines, *(_our_line(table, line, len(scores)) for line in rest)]
-    for budget in dict.fromkeys(line.budget for line in table.lines):
-        group = sorted((line for line in table.lines if line.budget == budget), key=_by_score)
-        lines += [[budget or ONE_SIZE, *_our_line(table, line, 0)] for line in group]
-    return lines
+    return [*lines, *([line.budget or ONE_SIZE, *_our_line(table, line, 0)] for line in by_budget(table.lines))]
+
+
+def by_budget(lines: Sequence[Line]) -> list[Line]:
+    """Orders lines as a table without the paper's has them: by budget, then the best mean first, those without last."""
+    budgets = list(dict.fromkeys(line.budget for line in lines))
+    return sorted(lines, key=lambda line: (budgets.index(line.budget), _by_score(line)))
 
 
 def _by_score(line: Line) -> float:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from analysis.arms import comparable, places
 from analysis.cell import Cell
 from lora_repro.config.grammar import quoted
-from lora_repro.sweep.tuning import FACTOR, Tuning, rank
+from lora_repro.sweep.tuning import FACTOR, Tuning
 
 MOST_NAMED = 6
 """Arms that a sentence names; the JSON form has all."""
@@ -52,17 +53,14 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
             f"(edge): the best {key} is the first or last of a grid that grows no further; a better one may lie "
             f"beyond: {_named(edges)}."
         )
-    where = {id(cell.tuning): (cell.task, cell.model) for _, cell in cells}
-    groups: dict[tuple[str, ...], list[tuple[str, Tuning]]] = {}
-    for name, tuning in distinct:
-        groups.setdefault((*where[id(tuning)], tuning.metric.name), []).append((name, tuning))
-    return [*words, *_about_order([*groups.values()], key)]
+    groups = comparable([cell for _, cell in cells])
+    return [*words, *_about_order(distinct, groups, key)]
 
 
-def _about_order(groups: Sequence[Sequence[tuple[str, Tuning]]], key: str) -> list[str]:
+def _about_order(arms: Sequence[tuple[str, Tuning]], groups: Sequence[Sequence[Tuning]], key: str) -> list[str]:
     """Says which arms would have another place among those of their group, had the neighbouring value been chosen."""
-    ranks = [(arms, rank(dict(enumerate(tuning for _, tuning in arms)))) for arms in groups]
-    ranked = [(arms[number][0], each) for arms, found in ranks if len(found) > 1 for number, each in found.items()]
+    found = places(groups)
+    ranked = [(name, found[id(tuning)][0]) for name, tuning in arms if id(tuning) in found]
     if not ranked:
         return []
     moved = [
