@@ -26,6 +26,9 @@ ALIASES = {"task": "task.name", "model": "model.name", "method": "method.name"}
 NOT_SETTINGS = ("seed", "model.config.")
 """Beginnings of keys by which no cell is selected: it holds all seeds, and shapes follow from the model's name."""
 
+OF_THE_SWEEP = ("regime", "seed", "tune")
+"""Keys that choose other runs, as in `table 6 regime=tuned`, and select no cells."""
+
 MOST_LISTED = 30
 """Values that a refusal lists."""
 
@@ -58,6 +61,8 @@ class Explanation(NamedTuple):
 
     item: ScoreTable | MethodTable
     scale: str
+    given: Sequence[str]
+    """Overrides of its sweep."""
     protocol: Protocol
     entries: list[Explained]
     of: int
@@ -116,7 +121,7 @@ def read(item: ScoreTable | MethodTable, request: Request, words: Sequence[str])
 
     Args:
         item: A table of scores.
-        request: Scale, store and protocol.
+        request: Scale, store, overrides of the sweep and protocol.
         words: KEY=VALUE that select cells; none selects all.
 
     Raises:
@@ -145,6 +150,7 @@ def read(item: ScoreTable | MethodTable, request: Request, words: Sequence[str])
     return Explanation(
         item=item,
         scale=request.scale,
+        given=request.overrides,
         protocol=protocol,
         entries=found,
         of=len(entries),
@@ -259,8 +265,6 @@ def _key(given: str, entries: Sequence[Explained], name: str) -> str:
         return ends[0]
     if ends:
         raise InputError(f"explain: {given}: several keys end so. Give one of {', '.join(ends)}.")
-    if given == "seed":
-        raise InputError("explain: seed: a cell holds the runs of all its seeds. Leave it out.")
     short = [*ALIASES, *known, *(each.rpartition(".")[2] for each in known)]
     raise InputError(
         f"explain: no cell of {name} has a key {given!r}.{did_you_mean(given, short)}\n"

@@ -14,9 +14,11 @@ from helpers import processes
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from analysis import discrepancies, explain
 from analysis.__main__ import _parser
 from analysis.commands.options import FORMATS, request_of
-from analysis.items import Request, item_names
+from analysis.items import Request, item_names, read_item
+from analysis.kinds.scores import ScoreTable
 from lora_repro.cli import normalise
 from lora_repro.config.catalogue import HOME, group_names
 from lora_repro.config.compose import compose
@@ -140,6 +142,13 @@ def refuse_what_does_not_exist(name: str, options: Any, more: list[str]) -> None
         item, request = request_of(name, number, options)
         sweep = getattr(item, "sweep", None)
         assert not sweep or load(compose, [f"+sweeps={sweep}", f"scale={request.scale}", *request.overrides]).to_compute
+    elif name == "explain":
+        item = read_item(str(number))
+        assert isinstance(item, ScoreTable)
+        words = [word for word in given if "=" in word]
+        assert explain.read(item, Request(options.scale or "proxy", "nowhere"), words).entries
+    elif name == "discrepancies":
+        assert discrepancies.select(discrepancies.read(), given)
     elif name in ("table", "plan", "status", "doctor") and options.overrides:
         scale = [f"scale={options.scale}"] if options.scale is not None else []
         assert load(compose, [*options.overrides, *scale]).jobs

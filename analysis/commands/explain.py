@@ -3,6 +3,7 @@
 import argparse
 
 from analysis.commands.options import PROTOCOLS, add_scale_option, add_store_option, scale_of
+from lora_repro.cli import normalise
 from lora_repro.errors import InputError
 
 EXAMPLES = (
@@ -23,7 +24,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "overrides",
         nargs="*",
         metavar="ITEM or KEY=VALUE",
-        help="the item (table6, leaderboard), and settings that select cells; a key may be its last part (r=8)",
+        help="the item (table6, leaderboard), and settings that select cells; a key may be its last part (r=8). "
+        "regime=, seed= and tune= are the sweep's",
     )
     parser.add_argument("--protocol", choices=PROTOCOLS, help="which score of a run. Default: the table's")
     add_scale_option(parser)
@@ -41,14 +43,15 @@ def _explain(options: argparse.Namespace) -> str:
 
     scale = scale_of(options, "table")
     words = [word for word in options.overrides if "=" in word]
+    given = [word for word in words if word.lstrip("+").partition("=")[0] in explain.OF_THE_SWEEP]
     item = explain.load(_name([word for word in options.overrides if "=" not in word]))
     if not isinstance(item, ScoreTable | MethodTable):
         if words or options.format == "json":
             what = words[0] if words else "--format json"
             raise InputError(f"explain: {what}: {explain.without_cells(item)}\nLeave {what} out.")
         return explain.without_cells(item)
-    request = Request(scale, options.runs, (), options.format, options.protocol)
-    explanation = explain.read(item, request, words)
+    request = Request(scale, options.runs, normalise(["-m", *given])[1:], options.format, options.protocol)
+    explanation = explain.read(item, request, [word for word in words if word not in given])
     if options.format == "json":
         return render.to_json(explanation)
     return render.markdown(explanation, options.runs, names())

@@ -39,7 +39,8 @@ def markdown(explanation: Explanation, store: str, names: Names) -> str:
     """
     item, entries = explanation.item, explanation.entries
     title = f"{item.name}: {item.title}"
-    parts = [f"## {title}", f"{len(entries)} of its {explanation.of} cells, at scale={explanation.scale}."]
+    at = " ".join([f"scale={explanation.scale}", *explanation.given])
+    parts = [f"## {title}", f"{len(entries)} of its {explanation.of} cells, at {at}."]
     if explanation.planned:
         parts.append(f"Ours is planned and cannot run yet: {'; '.join(explanation.planned)}.")
     for each in entries:
@@ -272,7 +273,7 @@ def _further(explanation: Explanation, store: str) -> str:
         words.append(f"- two runs compared: `{_analysis('diff', str(runs[0].run_id), str(runs[1].run_id), *to)}`")
     words.append(f"- all runs of the store: `{_analysis('runs', *to)}`")
     if any(run.state != PLANNED for each in explanation.entries for run in each.cell.runs):
-        scale = ["--scale", explanation.scale]
+        scale = [*explanation.given, "--scale", explanation.scale]
         sweep = f"+sweeps={explanation.item.sweep}"
         words.append(f"- states and reasons of all its runs: `{_analysis('status', sweep, *scale, *to)}`")
         number = explanation.item.number

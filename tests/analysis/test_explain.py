@@ -114,6 +114,15 @@ def test_a_run_of_the_same_name_with_other_settings_is_named_and_not_counted(cap
     assert f"Not counted: {stale.run_id}. They are called like runs of this cell" in text(capsys, tmp_path, *QV_2)
 
 
+def test_the_sweeps_own_words_choose_other_runs(capsys: Captured, tmp_path: Path) -> None:
+    fill(tmp_path)
+    out = text(capsys, tmp_path, *QV_2, "seed=1")
+    assert "Ours: 90.0 n=1." in out and "It is one score: a single seed has no interval." in out
+    assert "at scale=smoke seed=1." in out and "analysis table 6 seed=1 --scale smoke" in out
+    cell = ours(explained(capsys, tmp_path, *QV_2[1:], "regime=tuned"))
+    assert cell["tuning"]["key"] == "train.learning_rate" and cell["runs"][0]["state"] == "tuning"
+
+
 def test_a_result_that_does_not_count_says_why(capsys: Captured, tmp_path: Path) -> None:
     fill(tmp_path)
     copied = tmp_path / "runs" / job("qv", 2, 1).run_id / "result.json"
@@ -152,7 +161,6 @@ def test_cells_come_in_the_tables_order_and_by_any_form_of_a_key(capsys: Capture
         (["table6", "targts=q"], "no cell of table6 has a key 'targts'. Did you mean 'targets'?"),
         (["table6", "rank=1"], "Keys in which its cells differ: task.name, model.name, method.targets, method.r."),
         (["table6", "dropout=0"], "several keys end so. Give one of model.dropout, method.dropout."),
-        (["table6", "seed=0"], "a cell holds the runs of all its seeds"),
         (["table6", "r=64", "task=generated"], "has all of r=64 task=generated. Give fewer."),
         (["table6", "r="], "selects nothing. Give KEY=VALUE"),
         (["tabel6"], "there is no item 'tabel6'. Did you mean 'table6'?"),
