@@ -52,8 +52,18 @@ def test_a_point_is_written_in_hydras_grammar() -> None:
     assert read["c"] == 1e-05 and str(read["e"]) == "plain-1.0/x" and read["d"] == "it's, so"
 
 
-@pytest.mark.parametrize("sweep", group_names("sweeps"))
-@pytest.mark.parametrize("scale", group_names("scale"))
+LARGE = {("leaderboard", "proxy"), ("table15", "proxy")}
+"""Sweeps that take seconds to load; the quick tests load them at the other scales."""
+
+
+@pytest.mark.parametrize(
+    ("sweep", "scale"),
+    [
+        pytest.param(sweep, scale, marks=pytest.mark.long if (sweep, scale) in LARGE else [])
+        for sweep in group_names("sweeps")
+        for scale in group_names("scale")
+    ],
+)
 def test_every_sweep_loads_at_every_scale(sweep: str, scale: str) -> None:
     found = load(compose, [f"+sweeps={sweep}", f"scale={scale}"])
     assert found.to_compute or found.planned

@@ -1,6 +1,7 @@
 """Fifty steps in bf16 lead where fifty steps in fp32 lead."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -35,9 +36,18 @@ def trained(cfg: DictConfig) -> tuple[list[float], Tensor]:
     return losses, torch.cat([(new - old).detach().flatten() for new, old in zip(weights, before, strict=True)])
 
 
+QUICK = {("lora", "tiny_bert"), ("full", "tiny_llama")}
+"""Each method that trains layers, and each model, once."""
+
+
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("model", ["tiny_bert", "tiny_llama"])
-@pytest.mark.parametrize("method", ["lora", "full", "head_only"])
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.long)
+        for case in product(("lora", "full", "head_only"), ("tiny_bert", "tiny_llama"))
+    ],
+)
 def test_bf16_trains_as_fp32_does(
     method: str, model: str, fast: bool, tiny: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
