@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers.handmade_runs import job, jobs
+from helpers.quick_compose import compose_quickly as compose
 from helpers.waiting import PATIENCE_S
 
 from analysis import load_runs
@@ -27,7 +28,6 @@ from analysis.render.tables import printed
 from analysis.runs import run_status
 from analysis.section7.inspection import inspect
 from analysis.section7.truncation import truncate
-from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.config.settings import Settings

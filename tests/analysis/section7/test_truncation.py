@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.fixture_types import Captured
+from helpers.quick_compose import compose_quickly as compose
 from torch import nn
 
 from analysis.__main__ import main
 from analysis.section7.truncation import _added, _changes, _check, _indices, _projected, truncate
-from lora_repro.config.compose import compose
 from lora_repro.config.identity import NUMERICS_VERSION, run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.settings import Settings
