@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from analysis.commands.options import add_scale_option, add_store_option, scale_of
@@ -37,7 +38,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _measure(options: argparse.Namespace) -> str:
     from analysis.render import measured
-    from analysis.section7.measuring import SWEEP, measure, truncations
+    from analysis.section7.measuring import SWEEP, measure, models_of, truncations
     from analysis.section7.statistics import Statistic, merge, read_statistics, write_statistics
 
     scale = scale_of(options, "measurement")
@@ -47,26 +48,20 @@ def _measure(options: argparse.Namespace) -> str:
     except InputError as error:
         print(f"What was measured before is left out. {error}", file=sys.stderr)
         statistics = []
-    run_ids: list[str] = []
-    new: list[Statistic] = []
-    models = []
-    for weights, found in measure(scale, options.runs, options.overrides):
-        models.append(weights)
-        new += found
-        run_ids += weights.compared.run_ids
-    statistics = merge(new, statistics, run_ids)
+    models = models_of(scale, options.runs, options.overrides)
+    run_ids = [run_id for weights in models for run_id in weights.compared.run_ids]
 
-    def write() -> None:
-        path = write_statistics(options.runs, SWEEP, scale, statistics, options.line)
-        print(f"Written: {path}", file=sys.stderr)
+    def parts() -> Iterator[list[Statistic]]:
+        yield from map(measure, models)
+        if options.truncate:
+            for weights in models:
+                yield from truncations(weights, statistics)
 
-    if statistics:
-        write()
-    if options.truncate:
-        for weights in models:
-            for found in truncations(weights, statistics):
-                statistics = merge(found, statistics, run_ids)
-                write()
+    for found in parts():
+        statistics = merge(found, statistics, run_ids)
+        if statistics:  # written each time: what follows may take hours
+            path = write_statistics(options.runs, SWEEP, scale, statistics, options.line)
+            print(f"Written: {path}, {len(statistics)} numbers", file=sys.stderr)
     for weights in models:
         _report(weights)
     if not statistics:

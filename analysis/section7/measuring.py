@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from analysis.items import load_item
 from analysis.section7.chance import inputs_or_why_not
@@ -25,15 +25,8 @@ SPLITS = {"eval": "dev", "test": "test"}
 """How metrics are spelt, and what the splits are called."""
 
 
-class Measured(NamedTuple):
-    """What was measured of the runs of one model."""
-
-    weights: RunWeights
-    statistics: list[Statistic]
-
-
-def measure(scale: str, store: str | Path, given: Sequence[str] = ()) -> Iterator[Measured]:
-    """Yields the statistics of each model of the sweep; those whose runs are missing are left out.
+def models_of(scale: str, store: str | Path, given: Sequence[str] = ()) -> list[RunWeights]:
+    """Returns the runs of each model of the sweep.
 
     Args:
         scale: A scale of the sweep.
@@ -43,18 +36,21 @@ def measure(scale: str, store: str | Path, given: Sequence[str] = ()) -> Iterato
     Raises:
         InputError: If nothing of the sweep can be run at this scale.
     """
-    layers, table = (cast(UpdateItem, load_item(*name)) for name in (("figure", "shared_directions"), ("table", "7")))
-    for compared in ComparedRuns.each_model(layers, scale, store, given):
-        weights = RunWeights(compared)
-        weights.read_all()
-        inputs = None
-        i, j = compared.ranks
-        if any(weights.updates(i, seed) and weights.updates(j, seed) for seed in compared.seeds):
-            inputs, why_not = inputs_or_why_not(compared.run, compared.settings, compared.sites)
-            if inputs is None:
-                weights.left_out[f"Against inputs: {why_not}"] = None
-        found = [*of_ranks(weights, inputs), *of_seeds(weights), *of_weights(weights, table.weights, table.layers)]
-        yield Measured(weights, found)
+    every_layer = cast(UpdateItem, load_item("figure", "shared_directions"))
+    return [RunWeights(compared) for compared in ComparedRuns.each_model(every_layer, scale, store, given)]
+
+
+def measure(weights: RunWeights) -> list[Statistic]:
+    """Returns the statistics of one model; those whose runs are missing are left out, and `weights` names the runs."""
+    weights.read_all()
+    compared, inputs = weights.compared, None
+    i, j = compared.ranks
+    if any(weights.updates(i, seed) and weights.updates(j, seed) for seed in compared.seeds):
+        inputs, why_not = inputs_or_why_not(compared.run, compared.settings, compared.sites)
+        if inputs is None:
+            weights.left_out[f"Against inputs: {why_not}"] = None
+    table = cast(UpdateItem, load_item("table", "7"))
+    return [*of_ranks(weights, inputs), *of_seeds(weights), *of_weights(weights, table.weights, table.layers)]
 
 
 def truncations(weights: RunWeights, before: Sequence[Statistic]) -> Iterator[list[Statistic]]:
