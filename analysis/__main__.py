@@ -30,6 +30,7 @@ from analysis.commands import (
     figures,
     ledger,
     measure,
+    report,
     runs,
     tables,
     truncate,
@@ -83,7 +84,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     parser.set_defaults(overrides=[], out=None, writes={}, reads_runs=True, takes_overrides=True)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (claims, tables, figures, explain, discrepancies, runs, ledger, budget, adapters, truncate, measure):
+    for module in (
+        report,
+        claims,
+        tables,
+        figures,
+        explain,
+        discrepancies,
+        runs,
+        ledger,
+        budget,
+        adapters,
+        truncate,
+        measure,
+    ):
         module.add_commands(commands)
     for listed in commands._choices_actions:  # each command's own --help begins with its line in the list
         commands.choices[listed.dest].description = listed.help

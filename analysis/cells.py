@@ -55,6 +55,7 @@ def read_cells(
     store: str | Path = DEFAULT_STORE,
     given: Sequence[str] = (),
     protocol: Protocol = Protocol.last_epoch,
+    sweep: Sweep | None = None,
 ) -> Table:
     """Returns the cells that the paper or our sweep has, in the table's order.
 
@@ -64,13 +65,14 @@ def read_cells(
         store: The folder that holds runs/.
         given: Further overrides, as for the sweep: `seed=0,1,2`.
         protocol: Which number is taken from a run.
+        sweep: The sweep of these overrides, if it is loaded already.
 
     Raises:
         InputError: If the sweep is impossible, no run has a key of the item, or runs of a cell differ in more than
             their seed.
     """
     base = [f"+sweeps={item.sweep}", f"scale={scale}"]
-    sweep = load(compose, [*base, *given], store)
+    sweep = load(compose, [*base, *given], store) if sweep is None else sweep
     _refuse_unknown_keys(item, sweep)
     jobs, outside = _by_place(item, sweep.reported)
     planned = _planned_by_place(item, sweep)

@@ -12,13 +12,13 @@ from analysis.arms import read_arms
 from analysis.cell import Cell, SeedRun, label, value_of
 from analysis.claims.declared import Selector, Study
 from analysis.claims.estimates import Arm, Scored
-from analysis.items import read_item
+from analysis.items import Item, read_item
 from analysis.join import Commands
 from analysis.protocol import Protocol
 from analysis.store import answers_of
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
-from lora_repro.sweep.grid import load
+from lora_repro.sweep.grid import Sweep, load
 
 SECTIONS = ("method", "train", "task", "model")
 """Where a selector's key is looked up, in this order."""
@@ -47,13 +47,37 @@ class Arms:
     def __init__(self, store: str, scale: str) -> None:
         """Takes the folder that holds runs/, and the scale."""
         self.store, self.scale = store, scale
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._items: dict[str, Item] = {}
+        self._sweeps: dict[tuple[str, str | None], Sweep] = {}
         self._groups: dict[tuple[str, str | None], Group] = {}
         self._scored: dict[str, Scored] = {}
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def read_item(self, name: str) -> Item:
+        """Returns an item; its file is read once."""
+        if name not in self._items:
+            self._items[name] = read_item(name)
+        return self._items[name]
+
+    def load(self, name: str, regime: str | None) -> Sweep:
+        """Returns a sweep in a regime, loaded once."""
+        if (name, regime) not in self._sweeps:
+            self._sweeps[name, regime] = load(self._compose, self._given(name, regime), self.store)
+        return self._sweeps[name, regime]
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        """Composes each choice of model, task and method once: the sweeps of claims share most of theirs."""
+        key = tuple(overrides)
+        if key not in self._composed:
+            self._composed[key] = compose(overrides)
+        return deepcopy(self._composed[key])
+
+    def _given(self, name: str, regime: str | None) -> list[str]:
+        return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
 
     def item(self, name: str, regime: str | None) -> Group:
         """Returns the arms of an item's sweep in a regime."""
-        item = read_item(name)
+        item = self.read_item(name)
         sweep, metric, protocol = (getattr(item, key, None) for key in ("sweep", "metric", "protocol"))
         if sweep is None or metric is None:
             raise InputError(f"claims.yaml: {name} has no runs whose scores a claim could read.")
@@ -64,20 +88,13 @@ class Arms:
     ) -> Group:
         """Returns the arms of a sweep in a regime."""
         if (name, regime) not in self._groups:
-            given = [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
-            sweep = load(self._compose, given, self.store)
-            which, commands = Protocol.of(protocol), Commands(given, [], self.store, sweep.reported)
+            sweep = self.load(name, regime)
+            commands = Commands(self._given(name, regime), [], self.store, sweep.reported)
+            which = Protocol.of(protocol)
             cells = read_arms(sweep.reported, self.store, metric, which, name, commands)
             planned = list(dict.fromkeys(why for _, why in sweep.planned))
             self._groups[name, regime] = Group(cells, which, commands.whole(), planned)
         return self._groups[name, regime]
-
-    def _compose(self, overrides: list[str]) -> DictConfig:
-        """Composes each choice of model, task and method once: the sweeps of claims share most of theirs."""
-        key = tuple(overrides)
-        if key not in self._composed:
-            self._composed[key] = compose(overrides)
-        return deepcopy(self._composed[key])
 
     def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
         """Returns the single arm that a selector means on a study's model and task; None if the sweep has none.

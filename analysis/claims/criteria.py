@@ -98,6 +98,7 @@ _WORST_FIRST = (
     Verdict.contradicted,
     Verdict.not_run,
     Verdict.interim,
+    Verdict.not_judged,
     Verdict.uninformative,
     Verdict.undecided,
     Verdict.paper_scale_only,

@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,8 @@ LEVEL = 0.05
 """Of one-sided tests; bounds are one-sided at 95 %."""
 DRAWS = 4000
 """Of the bootstrap."""
+CHUNK = 256
+"""Bootstrap samples whose means are taken at a time."""
 MOST_SEEDS = 200
 """Beyond it, seeds are said not to decide."""
 
@@ -231,12 +233,22 @@ def bootstrap(
         draws: How many samples.
     """
     totals, sizes = np.bincount(documents, weights=examples), np.bincount(documents)
-    random = np.random.default_rng(0)
+    counts = _times_drawn(len(totals), draws)
     means = np.empty(draws)
-    for draw in range(draws):
-        drawn = random.integers(0, len(totals), len(totals))
-        means[draw] = totals[drawn].sum() / sizes[drawn].sum()
+    for start in range(0, draws, CHUNK):  # a whole matrix of doubles would take 64 MB
+        chosen = counts[start : start + CHUNK].astype(float)
+        means[start : start + CHUNK] = (chosen @ totals) / (chosen @ sizes)
     return means
+
+
+@lru_cache(maxsize=4)
+def _times_drawn(documents: int, draws: int) -> Int[np.ndarray, "draws documents"]:
+    """Returns how often each bootstrap sample holds each document; always the same."""
+    random = np.random.default_rng(0)
+    counts = np.empty((draws, documents), np.uint8)
+    for draw in range(draws):
+        counts[draw] = np.bincount(random.integers(0, documents, documents), minlength=documents)
+    return counts
 
 
 def slope_weights(values: Sequence[float]) -> list[float]:

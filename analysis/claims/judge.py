@@ -14,7 +14,6 @@ from analysis.claims.declared import Claim, Claims, Part, Selector, Study
 from analysis.claims.estimates import Estimate, contrast, slope_weights
 from analysis.claims.margin import margin_of
 from analysis.claims.printed import Printed, printed
-from analysis.items import read_item
 from analysis.verdicts import VERDICTS
 from lora_repro.store.status import State
 
@@ -78,7 +77,11 @@ def judge(claims: Claims, store: str, scale: str, names: frozenset[str] | None =
         scale: A scale of the sweeps.
         names: Ids of the claims; None: all.
     """
-    arms = Arms(store, scale)
+    return judged(claims, Arms(store, scale), names)
+
+
+def judged(claims: Claims, arms: Arms, names: frozenset[str] | None = None) -> list[Verdicts]:
+    """Judges claims by arms that others read too."""
     return [_judge(claim, claims, arms) for claim in claims.claims if names is None or claim.id in names]
 
 
@@ -118,7 +121,7 @@ class _Question:
         self.study = arms.stand_in(arms.item(part.item, regime), study)
         self.margin = margin_of(claims.margin, arms, self.study)
         self.assumed_margin = claims.assumed_margin
-        self.item = read_item(part.item)
+        self.item = arms.read_item(part.item)
 
     def answer(self) -> Judged:
         """Applies the test, unless something keeps it from being one."""

@@ -2,8 +2,7 @@
 
 import argparse
 
-from analysis.commands.options import FORMATS, add_scale_option, add_store_option, taken
-from lora_repro.config.catalogue import group_names
+from analysis.commands.options import FORMATS, add_scale_option, add_store_option, scale_named
 from lora_repro.errors import InputError, did_you_mean
 
 
@@ -28,10 +27,7 @@ def _claims(options: argparse.Namespace) -> str:
     from analysis.render.claims import printed_claims
     from analysis.render.printed import write
 
-    scale = taken(options, "scale", options.scale, "--scale") or "proxy"
-    if scale not in group_names("scale"):
-        known = group_names("scale")
-        raise InputError(f"--scale: no scale {scale!r}.{did_you_mean(scale, known)}\nScales: {', '.join(known)}.")
+    scale = scale_named(options)
     declared = load_claims()
     known = [claim.id for claim in declared.claims]
     for name in options.overrides:

@@ -52,16 +52,26 @@ def add_scale(options: argparse.Namespace) -> None:
         options.overrides.append(f"scale={scale}")
 
 
+def scale_named(options: argparse.Namespace) -> str:
+    """Returns the scale that is asked for.
+
+    Raises:
+        InputError: If there is no such scale.
+    """
+    scale = taken(options, "scale", options.scale, "--scale") or "proxy"
+    scales = group_names("scale")
+    if scale not in scales:
+        raise InputError(f"--scale: no scale {scale!r}.{did_you_mean(scale, scales)}\nScales: {', '.join(scales)}.")
+    return scale
+
+
 def scale_of(options: argparse.Namespace, what: str) -> str:
     """Returns the scale that is asked for, of an item that has a sweep of its own.
 
     Raises:
         InputError: If there is no such scale, or a sweep is given.
     """
-    scale = taken(options, "scale", options.scale, "--scale") or "proxy"
-    scales = group_names("scale")
-    if scale not in scales:
-        raise InputError(f"--scale: no scale {scale!r}.{did_you_mean(scale, scales)}\nScales: {', '.join(scales)}.")
+    scale = scale_named(options)
     if any(override.startswith("+sweeps=") for override in options.overrides):
         raise InputError(
             f"+sweeps: a {what} of the paper has a sweep of its own. Leave it out, or leave its number out."

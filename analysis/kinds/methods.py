@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from analysis.protocol import Protocol
     from analysis.render.printed import PrintedTable
     from analysis.stats import Paired
+    from lora_repro.sweep.grid import Sweep
 
 
 @dataclass
@@ -105,8 +106,13 @@ class Noise(NamedTuple):
     """The machines of the second store."""
 
 
-def read_methods(item: MethodTable, request: Request) -> Methods:
+def read_methods(item: MethodTable, request: Request, sweep: "Sweep | None" = None) -> Methods:
     """Joins the sweep to the store.
+
+    Args:
+        item: The table.
+        request: Scale, store and overrides.
+        sweep: The sweep of these, if it is loaded already.
 
     Raises:
         InputError: If the sweep is impossible, or the baseline is no arm of it.
@@ -118,7 +124,7 @@ def read_methods(item: MethodTable, request: Request) -> Methods:
     from lora_repro.sweep.grid import load
 
     base = [f"+sweeps={item.sweep}", f"scale={request.scale}"]
-    sweep = load(compose, [*base, *request.overrides], request.store)
+    sweep = load(compose, [*base, *request.overrides], request.store) if sweep is None else sweep
     protocol = Protocol.of(request.protocol, item.protocol)
     commands = Commands(base, request.overrides, request.store, sweep.reported)
     arms = read_arms(sweep.reported, request.store, item.metric, protocol, item.name, commands)
@@ -136,11 +142,13 @@ def read_methods(item: MethodTable, request: Request) -> Methods:
 
 def _lines(item: MethodTable, arms: Sequence["Cell"]) -> list[Line]:
     baselines = _baselines(item, arms)
+    from analysis.differences import difference as difference_of
+
     found = []
     for arm in arms:
         budget, alike = _budget(arm), baselines.get((arm.task, arm.model), {})
         own = alike.get(budget) if budget is not None else max(alike.values(), key=_counted, default=None)
-        difference = None if own is None or own is arm else _paired(arm, own)
+        difference = None if own is None or own is arm else difference_of(arm, own)
         time = None if own is None else _time(arm, own)
         found.append(Line(arm, _settings(item, arm), budget, difference, own is arm, time))
     return found
@@ -203,16 +211,6 @@ def _settings(item: MethodTable, arm: "Cell") -> dict[str, str]:
     return {
         key.rpartition(".")[2]: quoted(value) if isinstance(value, dict) else str(value) for key, value in shown.items()
     }
-
-
-def _paired(arm: "Cell", baseline: "Cell") -> "Paired | None":
-    """Returns the difference of two arms over their seeds; None while a run of either is missing."""
-    from analysis.stats import paired
-
-    ours, theirs = ({run.seed: run.score for run in each.runs} for each in (arm, baseline))
-    if ours.keys() != theirs.keys() or None in (*ours.values(), *theirs.values()):
-        return None
-    return paired([score - theirs[seed] for seed, score in ours.items()])  # pyright: ignore[reportOperatorIssue]
 
 
 def _time(arm: "Cell", baseline: "Cell") -> float | None:

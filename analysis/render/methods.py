@@ -40,7 +40,7 @@ def _record(table: Methods, line: Line) -> dict[str, Any]:
     arm, summary, difference = line.arm, line.arm.summary, line.difference
     return {
         **{"source": "ours", "task": arm.task, "model": arm.model, "method": arm.place.row},
-        **{"settings": line.settings, "budget": line.budget, "trained": arm.trained, "share": _share(arm)},
+        **{"settings": line.settings, "budget": line.budget, "trained": arm.trained, "share": share_of(arm)},
         **{"metric": arm.metric.name, "protocol": table.protocol.value, "scale": table.scale},
         **{"seeds": [run.seed for run in arm.runs], "scores": [run.score for run in arm.runs]},
         **{"run_ids": [run.run_id for run in arm.runs], "states": [run.state for run in arm.runs]},
@@ -67,7 +67,7 @@ def _paper_records(table: Methods) -> list[dict[str, Any]]:
     return [
         {
             **{"source": "paper", "task": task, "model": row.get("model"), "method": _method(table, row)},
-            "settings": _paper_settings(paper, row),
+            "settings": paper_settings(paper, row),
             "trained": row[paper.trained],
             "mean": round(row[key] / 100, 6),
         }
@@ -77,7 +77,8 @@ def _paper_records(table: Methods) -> list[dict[str, Any]]:
     ]
 
 
-def _paper_settings(paper: PaperLines, row: Mapping[str, Any]) -> dict[str, Any]:
+def paper_settings(paper: PaperLines, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that a row of the paper names, as ours are called."""
     return {name: row[key] for key, name in paper.settings.items() if key in row}
 
 
@@ -139,7 +140,7 @@ def _method(table: Methods, row: Mapping[str, Any]) -> str | None:
 def _paper_line(table: Methods, row: Mapping[str, Any], has_baseline: bool) -> list[str]:
     paper = table.item.paper
     assert paper is not None
-    settings = " ".join(f"{name}={value}" for name, value in _paper_settings(paper, row).items())
+    settings = " ".join(f"{name}={value}" for name, value in paper_settings(paper, row).items())
     scores = [str(row.get(key, "")) for key in paper.scores.values()]
     size = row[paper.trained]
     return [str(_method(table, row)), settings, _number(size), "", *scores, "", *([""] * 3 * has_baseline)]
@@ -148,7 +149,7 @@ def _paper_line(table: Methods, row: Mapping[str, Any], has_baseline: bool) -> l
 def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     arm = line.arm
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
-    share = _share(arm)
+    share = share_of(arm)
     size = ["" if arm.trained is None else f"{arm.trained:,}", "" if share is None else f"{100 * share:.2g} %"]
     cells = [arm.place.row, settings, *size, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
@@ -161,16 +162,17 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
 def _difference(arm: Cell, difference: Paired | None) -> str:
     if difference is None:
         return ""
-    mean, low, high = (None if value is None else _signed(arm, value) for value in difference[:3])
+    mean, low, high = (None if value is None else signed(arm, value) for value in difference[:3])
     return f"{mean}" if low is None else f"{mean} [{low}, {high}]"
 
 
-def _signed(arm: Cell, value: float) -> str:
+def signed(arm: Cell, value: float) -> str:
+    """Writes a difference of scores with its sign."""
     text = arm.metric.format(abs(value), 2)
     return text if not float(text) else f"{'-' if value < 0 else '+'}{text}"
 
 
-def _share(arm: Cell) -> float | None:
+def share_of(arm: Cell) -> float | None:
     """Returns the trained weights as a share of the model's own, the head apart."""
     return None if arm.trained is None or arm.config is None else arm.trained / arm.config.arch.size()
 

@@ -176,7 +176,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     elif TUNE in regime:
         grids = [_in_regime(grid, regime[TUNE]) for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
-    jobs = _Jobs(compose, passed, store)
+    jobs = _Jobs(compose, passed, [_line(o) for o in own if o not in sweeps], store)
     try:
         jobs.add(runnable, axes)
     except InputError as error:
@@ -260,8 +260,12 @@ def _with_axes(
 class _Jobs:
     """Resolves points, composing once per choice of groups and setting the other keys; tunes those that are tuned."""
 
-    def __init__(self, compose: Compose, passed: list[str], store: str | Path | None) -> None:
-        self._compose, self._passed, self._store = compose, passed, store
+    def __init__(self, compose: Compose, passed: list[str], settings: list[str], store: str | Path | None) -> None:
+        """Takes what all jobs are started with, and what of it their configurations are composed with.
+
+        The sweep is left out of the latter: no run depends on it, and it takes longer to read than all else.
+        """
+        self._compose, self._passed, self._settings, self._store = compose, passed, settings, store
         self._listing = None if store is None else Listing(store)
         self._bases: dict[tuple[str, ...], Variants] = {}
         self._jobs: dict[str, Job] = {}
@@ -277,7 +281,7 @@ class _Jobs:
         """
         tunes = [parse(grid.get(TUNE)) for grid in grids]
         plain = _with_axes(
-            self._compose, self._passed, [{k: v for k, v in g.items() if k != TUNE} for g in grids], axes
+            self._compose, self._settings, [{k: v for k, v in g.items() if k != TUNE} for g in grids], axes
         )
         for grid, tune in zip(plain, tunes, strict=True):
             if tune is not None and tune.key in grid:
@@ -337,7 +341,7 @@ class _Jobs:
 
     def _job(self, point: Point) -> Job:
         groups = {key: value for key, value in point.items() if key in GROUPS}
-        choice = (*self._passed, *overrides(groups))
+        choice = (*self._settings, *overrides(groups))
         if choice not in self._bases:
             self._bases[choice] = Variants(self._compose(list(choice)))
         try:

@@ -1,0 +1,64 @@
+"""A verdict in one sentence of plain words."""
+
+from analysis.claims.criteria import Verdict
+from analysis.claims.judge import Judged, Verdicts
+from analysis.render import claims as render
+from analysis.report.data import ClaimShown
+
+
+def shown(found: Verdicts, names: render.Names) -> ClaimShown:
+    """Returns a claim as the report shows it."""
+    command = render.command_cell(found)
+    return ClaimShown(
+        sentence=sentence(found, names),
+        verdict=render.verdict_cell(found, names),
+        paper=render.paper_cell(found, names),
+        ours=render.our_cell(found),
+        command=None if command == render.DASH else command.strip("`"),
+        details=tuple(render.paragraph(found, names)[2:]),
+        record=render.record(found),
+    )
+
+
+def sentence(found: Verdicts, names: render.Names) -> str:
+    """Says what the verdict means."""
+    deciding = [part for part in found.headline if part.outcome.verdict is found.verdict]
+    ran = [part for part in found.headline if part.study is not None]
+    where = f" on {_model(ran[0], names)}" if ran else ""
+    match found.verdict:
+        case Verdict.supported:
+            how = "Our runs show it" if ran else "A count of weights shows it"
+            return f"{how}{where}: {_said(found.headline)}."
+        case Verdict.contradicted:
+            return f"Our runs say otherwise{where}. It does not hold that {_said(deciding)}."
+        case Verdict.undecided:
+            seeds = max((part.outcome.seeds or 0 for part in deciding), default=0)
+            more = f"; about {seeds} seeds would tell" if seeds else "; more seeds alone would not tell"
+            return f"Too close to call{where}: {_said(deciding)}{more}."
+        case Verdict.uninformative:
+            return f"These runs cannot tell{where}: {_said(deciding)}."
+        case Verdict.interim:
+            finished, expected = (sum(getattr(part, key) for part in ran) for key in ("finished", "expected"))
+            return f"Not judged before all runs are there{where}: {finished} of {expected} are."
+        case Verdict.not_judged:
+            return f"Runs of this scale show that everything works{where}, and decide nothing."
+        case Verdict.not_run:
+            missing = f": {found.missing}" if found.missing is not None and not ran else ""
+            return f"Not tested yet{where}{missing}."
+        case Verdict.paper_scale_only:
+            return f"Only the paper's own model could show it: {found.missing}."
+
+
+def _said(parts: list[Judged]) -> str:
+    return "; ".join(_inside(part.part.says) for part in parts)
+
+
+def _inside(says: str) -> str:
+    """Writes a statement as part of a sentence; names of methods and matrices stay as they are."""
+    first = says.split()[0]
+    return says[:1].lower() + says[1:] if first[1:].islower() or len(first) == 1 else says
+
+
+def _model(part: Judged, names: render.Names) -> str:
+    assert part.study is not None
+    return names["models"].get(part.study.model, part.study.model)

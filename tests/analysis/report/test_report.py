@@ -1,0 +1,191 @@
+"""The report of a store: its numbers are those of the records, and nothing that a record says becomes markup."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import PROVENANCE, fill, job, jobs, write_run, write_status
+
+from analysis.cells import read_cells
+from analysis.items import read_item
+from analysis.kinds.scores import ScoreTable
+from analysis.render.report import page
+from analysis.report.boxes import compared
+from analysis.report.build import report
+from analysis.report.data import Report
+
+HARM = "</script><script>window.harmed=1</script><img src=x onerror=window.harmed=1>"
+TITLE = "Table 6: Effect of the rank r: targets {}, r = {}, generated (tiny_bert), one_rate"
+LARGEST = 5_000_000
+
+
+class Made(NamedTuple):
+    """A report with its page."""
+
+    store: Path
+    report: Report
+    page: str
+
+    @property
+    def data(self) -> Any:
+        """What the page's JSON holds."""
+        return data_of(self.page)
+
+    @property
+    def text(self) -> str:
+        """What a reader sees, without the script, the style and the JSON."""
+        body = re.sub(r"<(script|style).*?</\1>", "", self.page, flags=re.DOTALL)
+        return re.sub(r"<[^>]*>", " ", body)
+
+
+def data_of(text: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def make(store: Path, command: str = "python -m analysis report --out report.html") -> Made:
+    found = report(str(store), "smoke", command)
+    return Made(store, found, page(found))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Table 6 at scale smoke, all runs finished: 0.8 with seed 0, 0.9 with seed 1."""
+    store = tmp_path_factory.mktemp("store")
+    fill(store)
+    return make(store)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A store whose records mean harm, and one of whose runs failed."""
+    store = tmp_path_factory.mktemp("hostile")
+    first, *rest = jobs()
+    write_status(store, first, "failed", HARM)
+    for each in rest:
+        flags = {HARM: True}
+        write_run(store, each, [(0.5, 0.5), (0.7, 0.7)], provenance={**PROVENANCE, "device_class": HARM}, flags=flags)
+    return make(store, f"python -m analysis report --out '{HARM}'")
+
+
+def boxes_of(made: Made, item: str) -> dict[str, Any]:
+    return {box["title"]: box for box in made.data["boxes"] if box["id"].startswith(item)}
+
+
+def test_cells_hold_the_numbers_of_the_table_and_their_texts(made: Made) -> None:
+    item = read_item("table6")
+    assert isinstance(item, ScoreTable)
+    table = read_cells(item, "smoke", made.store, ["regime=one_rate"])
+    boxes = boxes_of(made, "table6-one_rate-")
+    assert len(boxes) == len(table.ours) == 4
+    for cell in table.ours:
+        place = cell.place
+        box = boxes[TITLE.format(place.row, place.column)]
+        assert (box["mean"], box["low"], box["high"]) == cell.summary[:3]
+        assert (box["n"], box["expected"]) == (2, 2)
+        assert box["text"] == cell.metric.format(cell.summary.mean or 0) == "85.0"
+        assert [run["run_id"] for run in box["runs"]] == [run.run_id for run in cell.runs]
+        assert [run["score"] for run in box["runs"]] == [0.8, 0.9]
+        assert [run["text"] for run in box["runs"]] == ["80.00", "90.00"]
+        assert box["runs"][1]["curve"] == [[1, 0.5], [2, 0.9]] and box["runs"][1]["curve_text"] == ["50.00", "90.00"]
+        assert box["runs"][0]["commit"] == PROVENANCE["commit"][:10] and box["command"] == cell.command
+
+
+def test_what_the_page_shows_of_a_cell_is_what_its_json_holds(made: Made) -> None:
+    buttons = re.findall(r'<button[^>]*data-box="([^"]*)"[^>]*>(.*?)</button>', made.page)
+    by_id = {box["id"]: box for box in made.data["boxes"]}
+    assert {name for name, _ in buttons} == by_id.keys() and len(buttons) == len(by_id) > 0
+    for name, inside in buttons:
+        box = by_id[name]
+        difference = [] if box["difference"] is None else [box["difference"]["text"]]
+        parts = [box["text"], box["interval"], box["seeds"], *difference]
+        assert re.findall(r">([^<]+)<", inside) == [part for part in parts if part]
+
+
+def test_numbers_of_the_page_are_in_its_json(made: Made) -> None:
+    numbers = set(re.findall(r"\d+\.\d+", made.text.replace(str(made.store), "")))
+    texts = json.dumps(made.data)
+    assert len(numbers) > 50 and [each for each in numbers if each not in texts] == []
+
+
+def test_a_difference_is_taken_seed_by_seed(tmp_path: Path) -> None:
+    """By hand: q,v minus q is 0.1 and 0.3 by seed, so 0.2 on average."""
+    scores = {("q", 0): 0.5, ("q", 1): 0.4, ("qv", 0): 0.6, ("qv", 1): 0.7}
+    for (targets, seed), score in scores.items():
+        for r in (1, 2):
+            write_run(tmp_path, job(targets, r, seed), [(score, score)])
+    item = read_item("table6")
+    assert isinstance(item, ScoreTable)
+    cells = {cell.place.row: cell for cell in read_cells(item, "smoke", tmp_path).ours if cell.place.column == 1}
+    q, qv = cells["q"], cells["q,v"]
+    found = compared(qv, q)
+    assert found is not None and found.mean == pytest.approx(0.2) and found.n == 2
+    assert found.low is not None and found.low == pytest.approx(
+        0.2 - 12.706 * 0.1, abs=1e-3
+    )  # t of 1, sd 0.1414 / root 2
+    assert found.text == "+20.00 [-107.06, +147.06]" and found.sign == 0
+    assert compared(q, q) is None
+
+
+def test_a_missing_run_leaves_no_mean_and_no_difference(hostile: Made) -> None:
+    box = boxes_of(hostile, "table6-one_rate-")[TITLE.format("q", 1)]
+    assert (box["mean"], box["low"], box["difference"], box["text"]) == (None, None, None, "—")
+    assert box["interval"] == "1/2 seeds, 1 failed" and box["n"] == 1
+
+
+def test_nothing_that_a_record_says_becomes_markup(hostile: Made) -> None:
+    assert HARM in json.dumps(hostile.data, ensure_ascii=False)
+    assert hostile.page.count("</script>") == 2 and "<img src=x" not in hostile.page and HARM not in hostile.page
+    assert hostile.page.count("<script") == 2
+    first = hostile.page.partition("\n")[0]
+    assert first.startswith("<!doctype html><!-- Generated by: python -m analysis report") and first.count("-->") == 1
+
+
+def test_the_page_is_one_file_that_loads_nothing(made: Made) -> None:
+    assert not re.search(
+        r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(|XMLHttp|<link(?! rel=\"icon\")|@@", made.page
+    )
+    assert all(source.startswith("data:") for source in re.findall(r'\bsrc="([^"]*)"', made.page))
+    assert "default-src 'none'" in made.page and len(made.page.encode()) < LARGEST
+
+
+def test_the_same_store_gives_the_same_bytes(made: Made) -> None:
+    assert make(made.store).page == made.page
+
+
+def test_the_first_line_names_command_and_commit(made: Made) -> None:
+    first = made.page.partition("\n")[0]
+    assert "Generated by: python -m analysis report --out report.html" in first and PROVENANCE["commit"][:10] in first
+
+
+def test_claims_are_as_the_command_prints_them(made: Made, capsys: Captured) -> None:
+    code, out, _ = call(capsys, "claims", "--scale", "smoke", "--runs", made.store, "--format", "json")
+    assert code == 0
+    assert [claim["record"] for claim in made.data["claims"]] == json.loads(out)
+    shown = re.findall(r'<span class="verdict [^"]*">([^<]*)</span>', made.page)
+    assert sorted(shown) == sorted(claim["record"]["verdict"] for claim in made.data["claims"])
+
+
+def test_items_without_runs_say_what_computes_them(made: Made) -> None:
+    sections = {section["id"]: section for item in made.data["items"] for section in item["sections"]}
+    assert sections["table6-one_rate"]["missing"] is None
+    assert "python -m lora_repro -m +sweeps=table5 scale=smoke regime=tuned" in sections["table5-tuned"]["missing"]
+    assert "+sweeps=section7" in sections["table7"]["missing"]
+
+
+def test_a_report_replaces_itself_and_nothing_else(made: Made, tmp_path: Path, capsys: Captured) -> None:
+    place = tmp_path / "report.html"
+    given = ("report", "--out", place, "--runs", made.store, "--scale", "smoke")
+    assert call(capsys, *given)[0] == 0
+    first = place.read_bytes()
+    assert call(capsys, *given)[0] == 0 and place.read_bytes() == first
+    (tmp_path / "mine.html").write_text("<!doctype html>my own page")
+    code, _, err = call(capsys, "report", "--out", tmp_path / "mine.html", "--runs", made.store, "--scale", "smoke")
+    assert code != 0 and "nothing in it says" in err
+    code, _, err = call(capsys, "report", "--out", place, "--runs", made.store, "--scale", "smoke", "seed=0")
+    assert code != 0 and "takes no seed=0" in err
