@@ -15,7 +15,7 @@ def shown(found: Verdicts, names: render.Names) -> ClaimShown:
         paper=render.paper_cell(found, names),
         ours=render.our_cell(found),
         command=None if command == render.DASH else command.strip("`"),
-        details=tuple(render.paragraph(found, names)[2:]),
+        details=tuple(render.paragraph(found, names)[1:]),
         record=render.record(found),
     )
 
