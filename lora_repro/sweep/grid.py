@@ -176,7 +176,8 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     elif TUNE in regime:
         grids = [_in_regime(grid, regime[TUNE]) for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
-    jobs = _Jobs(compose, passed, [_line(o) for o in own if o not in sweeps], store)
+    settings = [_line(o) for o in own if o not in sweeps]
+    jobs = _Jobs(compose, passed, settings, _regime_name(regimes[0]) if regimes else None, store)
     try:
         jobs.add(runnable, axes)
     except InputError as error:
@@ -260,12 +261,21 @@ def _with_axes(
 class _Jobs:
     """Resolves points, composing once per choice of groups and setting the other keys; tunes those that are tuned."""
 
-    def __init__(self, compose: Compose, passed: list[str], settings: list[str], store: str | Path | None) -> None:
+    def __init__(
+        self,
+        compose: Compose,
+        passed: list[str],
+        settings: list[str],
+        regime: str | None,
+        store: str | Path | None,
+    ) -> None:
         """Takes what all jobs are started with, and what of it their configurations are composed with.
 
-        The sweep is left out of the latter: no run depends on it, and it takes longer to read than all else.
+        Sweep and regime are left out of the latter, so that sweeps and regimes share what is composed: no run depends
+        on the sweep, which takes longer to read than all else, and the regime's name is set afterwards.
         """
         self._compose, self._passed, self._settings, self._store = compose, passed, settings, store
+        self._regime = regime
         self._listing = None if store is None else Listing(store)
         self._bases: dict[tuple[str, ...], Variants] = {}
         self._jobs: dict[str, Job] = {}
@@ -343,7 +353,9 @@ class _Jobs:
         groups = {key: value for key, value in point.items() if key in GROUPS}
         choice = (*self._settings, *overrides(groups))
         if choice not in self._bases:
-            self._bases[choice] = Variants(self._compose(list(choice)))
+            composed = self._compose(list(choice))
+            composed.regime = self._regime
+            self._bases[choice] = Variants(composed)
         try:
             budget.refuse_both(point)
             resolved = self._bases[choice].resolve({key: value for key, value in point.items() if key not in groups})
@@ -363,8 +375,13 @@ def _tune_of(override: Override) -> Any:
 
 def _regime_of(override: Override) -> dict[str, Any]:
     """Returns the keys of the regime that the command line names; none of null."""
+    name = _regime_name(override)
+    return {} if name is None else catalogue.regime(name)
+
+
+def _regime_name(override: Override) -> str | None:
     name = override.value()
-    return {} if name is None else catalogue.regime(str(name))
+    return None if name is None else str(name)
 
 
 def _in_regime(grid: dict[str, Any], tune: Any) -> dict[str, Any]:
