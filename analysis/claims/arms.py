@@ -15,6 +15,7 @@ from analysis.claims.estimates import Arm, Scored
 from analysis.items import Item, read_item
 from analysis.join import Commands
 from analysis.protocol import Protocol
+from analysis.section7.statistics import Statistic, read_statistics
 from analysis.store import answers_of
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
@@ -52,6 +53,13 @@ class Arms:
         self._sweeps: dict[tuple[str, str | None], Sweep] = {}
         self._groups: dict[tuple[str, str | None], Group] = {}
         self._scored: dict[str, Scored] = {}
+        self._statistics: dict[str, list[Statistic]] = {}
+
+    def statistics(self, sweep: str) -> list[Statistic]:
+        """Returns the statistics of trained weights that the store keeps of a sweep; they are read once."""
+        if sweep not in self._statistics:
+            self._statistics[sweep] = read_statistics(self.store, sweep, self.scale)
+        return self._statistics[sweep]
 
     def read_item(self, name: str) -> Item:
         """Returns an item; its file is read once."""

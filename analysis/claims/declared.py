@@ -65,7 +65,14 @@ class Part:
     printed: str | None = None
     """What the paper prints of it, where that is one number."""
     statistic: str | None = None
-    """Of Section 7, which statistic; `of` holds its setting."""
+    """Of trained weights, which statistic (docs/section7.md). Its value less chance must lie above nothing, or above
+    `least`, or below `most`, or, with `by: margin`, below the margin."""
+    where: list[str] = field(default_factory=list)
+    """Of which matrices; of scores, of which splits."""
+    setting: str | None = None
+    """Whose directions, how many, and the ranks."""
+    against: list[str] = field(default_factory=list)
+    """The nulls and controls; none of a statistic that has none."""
 
 
 @dataclass(kw_only=True)
@@ -118,7 +125,7 @@ TESTS = {
     "trend": ("item", "of", "along"),
     "ratio": ("item", "of", "than", "measure"),
     "count": ("of", "measure"),
-    "above_chance": ("statistic",),
+    "above_chance": ("statistic", "where", "setting"),
 }
 """The fields that each test needs."""
 

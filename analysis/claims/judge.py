@@ -14,9 +14,14 @@ from analysis.claims.declared import Claim, Claims, Part, Selector, Study
 from analysis.claims.estimates import Estimate, contrast, slope_weights
 from analysis.claims.margin import margin_of
 from analysis.claims.printed import Printed, printed
+from analysis.claims.weights import estimates_of
 from analysis.verdicts import VERDICTS
 from lora_repro.store.status import State
 
+SECTION_7 = "section7"
+"""The sweep whose weights are measured."""
+TRUNCATED = ("truncated_gap", "whole_score")
+"""Statistics that are measured only with --truncate."""
 FEWEST = 2
 """Seeds without which nothing is estimated."""
 
@@ -93,7 +98,12 @@ def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
     with_runs = [part for part in claim.parts if part.test != "count"]
     for study in claim.studies if arms.scale == JUDGED else claim.studies[:1]:
         for regime in study.regimes:
-            parts += [_Question(part, study, regime, arms, claims).answer() for part in with_runs]
+            parts += [
+                _of_weights(part, study, regime, arms, claims)
+                if part.test == "above_chance"
+                else _Question(part, study, regime, arms, claims).answer()
+                for part in with_runs
+            ]
     found = Verdicts(claim, Verdict.not_run, parts, arms.scale, claim.missing)
     return found._replace(verdict=together([each.outcome.verdict for each in found.headline]))
 
@@ -101,6 +111,38 @@ def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
 def _count(part: Part) -> Judged:
     value, how = counted(part)
     return Judged(part, None, None, exactly(value, part.least, part.most, how), {}, None, Side.below, None, ())
+
+
+def _of_weights(part: Part, study: Study, regime: str, arms: Arms, claims: Claims) -> Judged:
+    """Judges a part on trained weights, which were measured from the runs of Section 7."""
+    group = arms.sweep(SECTION_7, None)
+    study = arms.stand_in(group, study)
+    margin = margin_of(claims.margin, arms, study) if part.by == "margin" else None
+    below = part.most is not None or margin is not None
+    limit = margin.value if margin is not None else part.most if part.most is not None else part.least or 0.0
+    side = Side.below if below else Side.above
+    estimates = estimates_of(part, study, arms.statistics(SECTION_7))
+    seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
+    wanted = len(part.where) * max(1, len(part.against))
+    there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
+    empty = Judged(part, study, regime, Outcome(Verdict.not_run, ""), estimates, limit, side, None, ())
+    found = empty._replace(
+        notes=() if margin is None else (margin.how,),
+        finished=there,
+        expected=len(seeds),
+        command=f"{group.command} && python -m analysis measure {SECTION_7}"
+        + (" --truncate" if part.statistic in TRUNCATED else ""),
+    )
+    if there < FEWEST:
+        return found._replace(outcome=Outcome(Verdict.not_run, "Its statistics are not measured for enough seeds."))
+    if limit is None:
+        return found._replace(outcome=Outcome(Verdict.interim, found.notes[0]))
+    outcome = bounded(estimates, limit, side, unit=100 if margin is not None else 1)
+    if arms.scale in VERDICTS:
+        return found._replace(outcome=outcome._replace(verdict=Verdict.not_judged, seeds=None))
+    if there < len(seeds):
+        return found._replace(outcome=Outcome(Verdict.interim, f"{there} of {len(seeds)} seeds. {outcome.reason}"))
+    return found._replace(outcome=outcome)
 
 
 @dataclass

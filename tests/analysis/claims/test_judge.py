@@ -1,24 +1,26 @@
 """Claims judged from stores of hand-made runs: what is there, what is missing, and what cannot be trusted."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.claim_stores import Score, answer, sweep_jobs, write_margin, write_ranks
+from helpers.claim_stores import answer, sweep_jobs, write_margin, write_ranks
 from helpers.handmade_runs import write_run, write_status
 
 from analysis.claims.criteria import Verdict
 from analysis.claims.declared import Study, load_claims
 from analysis.claims.judge import Judged, judge
+from analysis.section7.statistics import Statistic, write_statistics
 from lora_repro.config.compose import compose
 from lora_repro.sweep.grid import load
 
 LEVELS = {"q,v": 0.84, "q,k,v,o": 0.845, "q": 0.80, "k": 0.70}
 
 
-def scores(**changes: float) -> Score:
+def scores(**changes: float) -> Callable[[str, int, int], float]:
     """Returns scores by targets that hardly depend on the rank; `r64=0.03` adds to q and v at r = 64."""
 
     def score(targets: str, r: int, seed: int) -> float:
@@ -140,7 +142,7 @@ def test_documents_can_undo_what_seeds_alone_would_say(store: Path) -> None:
 
 def test_a_rate_at_the_edge_of_its_grid_is_uninformative(store: Path) -> None:
     """Tunes every arm of table 6; that of r = 64 gets better with every growth of its grid."""
-    given = ["+sweeps=table6", "regime=tuned", "model=minilm", "scale=proxy"]
+    given, whole = ["+sweeps=table6", "regime=tuned", "model=minilm", "scale=proxy"], scores()
     for _ in range(6):
         sweep = load(compose, given, store)
         new = [job for job in sweep.to_compute if not (store / "runs" / job.run_id).exists()]
@@ -148,7 +150,7 @@ def test_a_rate_at_the_edge_of_its_grid_is_uninformative(store: Path) -> None:
             break
         for job in new:
             run, method = job.resolved.run, job.resolved.run.method
-            value = scores()(",".join(method.targets), method.r, run.seed)  # pyright: ignore[reportAttributeAccessIssue]
+            value = whole(",".join(method.targets), method.r, run.seed)  # pyright: ignore[reportAttributeAccessIssue]
             rate = run.train.learning_rate
             better = 0.001 * rate if method.r == 64 else -0.01 * (rate != 3e-3)  # pyright: ignore[reportAttributeAccessIssue]
             write_run(store, job, [(value + better, 0.5)])
@@ -193,3 +195,42 @@ def test_a_scale_that_is_not_judged_says_so(tmp_path: Path) -> None:
     (found,) = judge(load_claims(), str(tmp_path), "smoke", frozenset(["rank_one"]))
     part = next(part for part in found.parts if part.regime == "one_rate")
     assert part.outcome.verdict is Verdict.not_judged and part.study is not None and part.study.model == "tiny_bert"
+
+
+def seeds_share(values: dict[str, list[float]], chance: float = 1.5) -> list[Statistic]:
+    """Returns dimensions that seeds share, one number a seed, for q, v and q - v."""
+    return [
+        Statistic(
+            **{"name": "seeds_shared_dims_jackknife", "model": "minilm", "task": "movies", "where": where},
+            **{"setting": "A, first 64 of r=64", "seeds": (seed,), "value": value, "chance": by_chance},
+            **{"against": "Gaussian", "run_ids": ()},
+        )
+        for where, numbers in values.items()
+        for by_chance in [0.0 if where == "q - v" else chance]
+        for seed, value in enumerate(numbers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("q_less_v", "verdict", "reason"),
+    [
+        ([1.0, 1.2, 0.9, 1.1, 1.3], Verdict.supported, "q - v beside Gaussian: +1.10, at least +0.95"),
+        ([-1.0, -1.2, -0.9, -1.1, -1.3], Verdict.contradicted, "q - v beside Gaussian: -1.10, at most -0.95"),
+        ([1.0, -1.2, 0.9, -0.8, 0.3], Verdict.undecided, "q - v beside Gaussian: +0.04"),
+        ([1.0, 1.2, 0.9, 1.1], Verdict.interim, "4 of 5 seeds."),
+        ([1.0], Verdict.not_run, "Its statistics are not measured for enough seeds."),
+    ],
+)
+def test_what_updates_learn_is_judged_beside_chance(
+    tmp_path: Path, q_less_v: list[float], verdict: Verdict, reason: str
+) -> None:
+    found = seeds_share({"q": [4.0, 4.2, 4.1, 3.9, 4.0], "v": [3.0] * 5, "q - v": q_less_v})
+    write_statistics(tmp_path, "section7", "proxy", found, "a command")
+    (claim,) = judge(load_claims(), str(tmp_path), "proxy", frozenset(["subspace_seeds"]))
+    by_chance, difference = claim.headline
+    assert by_chance.outcome.verdict is Verdict.supported
+    assert by_chance.estimates["q beside Gaussian"].mean == pytest.approx(2.54)  # 4.04 - 1.5
+    assert difference.outcome.verdict is verdict and difference.outcome.reason.startswith(reason)
+    assert difference.command is not None and difference.command.endswith("python -m analysis measure section7")
+    on_mpnet = [part for part in claim.parts if part.study and part.study.model == "mpnet"]
+    assert {part.outcome.verdict for part in on_mpnet} == {Verdict.not_run}
