@@ -5,18 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from analysis.cell import Cell, SeedRun, computed_on, label
+from analysis.cell import Cell, SeedRun, commit_of, computed_on, label
 from analysis.claims.arms import SHARE_OF_RIGHT, select
 from analysis.differences import difference
 from analysis.protocol import Protocol
 from analysis.render.methods import signed
 from analysis.render.tables import DASH, states_of
 from analysis.render.tuning import chosen
-from analysis.report.data import Answered, Box, Difference, ExampleAnswer, SeedScore
+from analysis.report.data import Answered, Box, Difference, ExampleAnswer, SeedScore, cut
 from analysis.runs import flat
 from analysis.states import state_label
 from analysis.stats import Paired
 from analysis.store import answers_of
+from lora_repro.errors import shown
 from lora_repro.store.record import plain
 from lora_repro.sweep.tuning import Trial
 from lora_repro.tasks import Metric
@@ -171,25 +172,23 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 def _run(run: SeedRun, cell: Cell) -> SeedScore:
     result, metric = run.result, cell.metric
+    reason = None if run.reason is None else cut(run.reason)
     text = state_label(run.state) if run.score is None else metric.format(run.score, 2)
     if result is None:
-        return SeedScore(
-            run.seed, run.run_id, run.state, run.reason, run.score, text, run.epoch, (), (), (), *[None] * 3
-        )
+        return SeedScore(run.seed, run.run_id, run.state, reason, run.score, text, run.epoch)
     curve = _curve(result, f"eval/{metric.name}")
-    commit = result.get("provenance", {}).get("commit")
     return SeedScore(
         seed=run.seed,
         run_id=run.run_id,
         state=run.state,
-        reason=run.reason,
+        reason=reason,
         score=run.score,
         text=text,
         epoch=run.epoch,
         curve=curve,
         curve_text=tuple(metric.format(value, 2) for _, value in curve),
         flags=tuple(name for name, is_raised in result.get("flags", {}).items() if is_raised),
-        commit=None if commit is None else f"{commit[:10]}{' (changed)' if result['provenance'].get('dirty') else ''}",
+        commit=commit_of(result),
         computed_on=computed_on(result) if "provenance" in result else None,
         seconds=result.get("run_seconds"),
     )
@@ -225,8 +224,8 @@ def answered(cell: Cell, store: str, protocol: Protocol) -> Answered | None:
         ExampleAnswer(
             number=number,
             document=None if documents is None else documents[number],
-            label=labels[number],
-            answers=tuple(each.predictions[number] for each in found),
+            label=shown(labels[number]),
+            answers=tuple(shown(each.predictions[number]) for each in found),
             right=int(right[number]),
         )
         for number in picked

@@ -1,5 +1,6 @@
 """What a report holds. Each number stands there as it was recorded, beside the text that is printed for it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -213,6 +214,15 @@ class Report(NamedTuple):
     """Runs that do not count, and why."""
 
 
+LONGEST = 1000
+"""Characters of a line that quotes what a run says."""
+
+
+def cut(line: str) -> str:
+    """Shortens a line that quotes a run: the error of one may have megabytes."""
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
 def plain(value: Any) -> Any:
     """Returns what JSON holds of a report: an object for each named tuple."""
     if isinstance(value, tuple) and (names := getattr(value, "_fields", None)):
@@ -221,6 +231,6 @@ def plain(value: Any) -> Any:
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(each) for each in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return getattr(value, "value", value)

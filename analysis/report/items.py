@@ -15,7 +15,7 @@ from analysis.render import methods as render_methods
 from analysis.render import plots, style, tables
 from analysis.render.tables import our_cell
 from analysis.report.boxes import Boxes, compared, in_words, reference_of
-from analysis.report.data import Difference, Entry, Panel, Point, Row, Section, Shown
+from analysis.report.data import Difference, Entry, Panel, Point, Row, Section, Shown, cut
 from lora_repro.errors import InputError
 
 ITEMS = ("table5", "table6", "table7", "table15", "freeze_a", "leaderboard")
@@ -83,7 +83,7 @@ class Items:
             above=tuple(printed.above),
             header=(table.rows, *(f"{table.columns} = {column}" for column in columns)),
             rows=tuple(rows),
-            below=tuple(tuple(part) for part in printed.below if part),
+            below=tuple(tuple(map(cut, part)) for part in printed.below if part),
             figure=figure,
             caption=caption,
             missing=None,
@@ -123,7 +123,7 @@ class Items:
             above=tuple(printed.above),
             header=("method", f"ours, {whose}", *(f"paper, {tables.task_name(task, names())}" for task in tasks)),
             rows=tuple(rows),
-            below=tuple(tuple(part) for part in printed.below if part),
+            below=tuple(tuple(map(cut, part)) for part in printed.below if part),
             figure=None,
             caption="",
             missing=None,
@@ -174,7 +174,7 @@ class Items:
             above=tuple(printed.above),
             header=tuple(printed.grid[0]),
             rows=rows,
-            below=tuple(tuple(part) for part in printed.below if part),
+            below=tuple(tuple(map(cut, part)) for part in printed.below if part),
             figure=None,
             caption="",
             missing=None,

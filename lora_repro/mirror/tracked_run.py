@@ -7,10 +7,11 @@ import importlib
 import os
 import shutil
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -63,13 +64,9 @@ class TrackedRun:
             shutil.rmtree(old)
         import wandb
 
-        quiet = wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, disable_job_creation=True,
-            x_disable_meta=True, x_disable_stats=True, x_save_requirements=False,
-        )  # fmt: skip
         self.run = wandb.init(
             **described, id=self.name, name=name if name is not None else self.name, job_type=names[2],
-            tags=[*names, scale], dir=outputs, settings=quiet,
+            tags=[*names, scale], dir=outputs, settings=_quiet(),
             mode="online" if online else "offline", resume="allow" if online else None,
         )  # fmt: skip
 
@@ -138,6 +135,63 @@ class TrackedRun:
             for path in trained:
                 artifact.add_file(str(path))
             self.run.log_artifact(artifact)
+
+
+class Logged(NamedTuple):
+    """What a report logs of one sweep, as a run of the sweep's group."""
+
+    group: str
+    name: str
+    tables: Mapping[str, tuple[list[str | int], list[list[str]]]]
+    """Columns and lines of texts, by name."""
+    pages: Mapping[str, str]
+    """HTML and SVG, by name."""
+
+
+def log_report(logged: Iterable[Logged], outputs: Path, project: str, online: bool) -> list[str]:
+    """Logs tables and pages to W&B, and returns the names of the groups.
+
+    Args:
+        logged: One run each. Its id is made of group and name, and offline it has one folder, so that a report that is
+            made again makes no duplicates.
+        outputs: Where W&B writes, into a folder wandb/.
+        project: W&B's.
+        online: To the server; else into files for `wandb sync`.
+
+    Raises:
+        ModuleNotFoundError: If wandb is not installed.
+    """
+    if missing := not_installed(Tracker.wandb.value):
+        raise ModuleNotFoundError(missing)
+    os.environ.update(environment(outputs))
+    import wandb
+
+    groups = []
+    for each in logged:
+        name = f"{each.group}-{each.name}"
+        for old in [] if online else (outputs / "wandb").glob(f"offline-run-*-{name}"):
+            shutil.rmtree(old)
+        run: Any = wandb.init(
+            project=project, group=each.group, id=name, name=each.name, job_type="report", dir=outputs,
+            settings=_quiet(), mode="online" if online else "offline", resume="allow" if online else None,
+        )  # fmt: skip
+        found: dict[str, Any] = {key: wandb.Html(text, inject=False) for key, text in each.pages.items()}
+        for key, (columns, lines) in each.tables.items():
+            found[key] = wandb.Table(columns=columns, data=[list[Any](line) for line in lines])
+        run.log(found, step=0)
+        run.finish(exit_code=0)
+        groups.append(each.group)
+    return groups
+
+
+def _quiet() -> Any:
+    """Returns settings by which W&B prints nothing and collects nothing but what it is given."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True, console="off", disable_git=True, disable_code=True, disable_job_creation=True,
+        x_disable_meta=True, x_disable_stats=True, x_save_requirements=False,
+    )  # fmt: skip
 
 
 def state_of(folder: Path) -> str:

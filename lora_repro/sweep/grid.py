@@ -169,7 +169,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     regime = _regime_of(regimes[0]) if regimes else {}
     axes = {key: [value] for key, value in regime.items() if key != TUNE}
     axes |= {_key(o): values(o) for o in given if o not in own}
-    cfg = compose(passed)
+    cfg = compose([_line(o) for o in own])
     grids = _grids(cfg) if sweeps else [{}]
     if tunes:
         grids = [grid | {TUNE: _tune_of(tunes[0])} for grid in grids]

@@ -31,12 +31,13 @@ def page(report: Report) -> str:
         "DATA": data(report).replace("<", "\\u003c"),
     }
     before, *rest = TEMPLATE.read_text(encoding="utf-8").split("@@")
-    return before + "".join(parts[piece] if index % 2 == 0 else piece for index, piece in enumerate(rest))
+    text = before + "".join(parts[piece] if index % 2 == 0 else piece for index, piece in enumerate(rest))
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # halves of characters cannot be written
 
 
 def data(report: Report) -> str:
     """Returns the JSON of a report; the same report gives the same text."""
-    return json.dumps(_without_figures(plain(report)), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(_without_figures(plain(report)), separators=(",", ":"), allow_nan=False)
 
 
 def _without_figures(found: dict[str, object]) -> dict[str, object]:

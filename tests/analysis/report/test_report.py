@@ -3,54 +3,22 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from helpers.claim_stores import answer
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import PROVENANCE, fill, job, jobs, write_run, write_status
+from helpers.reports import HARM, Made, hostile_store, make
 
 from analysis.cells import read_cells
 from analysis.items import read_item
 from analysis.kinds.scores import ScoreTable
-from analysis.render.report import page
 from analysis.report.boxes import compared
-from analysis.report.build import report
-from analysis.report.data import Report
 
-HARM = "</script><script>window.harmed=1</script><img src=x onerror=window.harmed=1>"
 TITLE = "Table 6: Effect of the rank r: targets {}, r = {}, generated (tiny_bert), one_rate"
 LARGEST = 5_000_000
-
-
-class Made(NamedTuple):
-    """A report with its page."""
-
-    store: Path
-    report: Report
-    page: str
-
-    @property
-    def data(self) -> Any:
-        """What the page's JSON holds."""
-        return data_of(self.page)
-
-    @property
-    def text(self) -> str:
-        """What a reader sees, without the script, the style and the JSON."""
-        body = re.sub(r"<(script|style).*?</\1>", "", self.page, flags=re.DOTALL)
-        return re.sub(r"<[^>]*>", " ", body)
-
-
-def data_of(text: str) -> Any:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
-
-
-def make(store: Path, command: str = "python -m analysis report --out report.html") -> Made:
-    found = report(str(store), "smoke", command)
-    return Made(store, found, page(found))
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A store whose records mean harm, and one of whose runs failed."""
-    store = tmp_path_factory.mktemp("hostile")
-    first, *rest = jobs()
-    write_status(store, first, "failed", HARM)
-    for each in rest:
-        flags = {HARM: True}
-        write_run(store, each, [(0.5, 0.5), (0.7, 0.7)], provenance={**PROVENANCE, "device_class": HARM}, flags=flags)
+    store = hostile_store(tmp_path_factory.mktemp("hostile"))
     return make(store, f"python -m analysis report --out '{HARM}'")
 
 
@@ -189,3 +152,52 @@ def test_a_report_replaces_itself_and_nothing_else(made: Made, tmp_path: Path, c
     assert code != 0 and "nothing in it says" in err
     code, _, err = call(capsys, "report", "--out", place, "--runs", made.store, "--scale", "smoke", "seed=0")
     assert code != 0 and "takes no seed=0" in err
+
+
+def test_one_more_run_changes_the_page(tmp_path: Path) -> None:
+    """Others' reports kept showing an earlier run's numbers."""
+    *most, last = jobs()
+    for each in most:
+        write_run(tmp_path, each, [(0.8, 0.8)])
+    before = make(tmp_path)
+    write_run(tmp_path, last, [(0.8, 0.8)])
+    after = make(tmp_path)
+    assert before.page != after.page and (before.report.runs, after.report.runs) == (7, 8)
+    unfinished, finished = (boxes_of(each, "table6-one_rate-")[TITLE.format("q,v", 2)] for each in (before, after))
+    assert (unfinished["text"], unfinished["interval"], finished["text"]) == ("—", "1/2 seeds", "80.0")
+
+
+def test_a_tie_is_rounded_as_in_the_table(tmp_path: Path, capsys: Captured) -> None:
+    """83.25 is exact: Python writes 83.2, JavaScript's toFixed 83.3."""
+    for each in jobs():
+        write_run(tmp_path, each, [(0.8325, 0.8)])
+    box = boxes_of(make(tmp_path), "table6-one_rate-")[TITLE.format("q", 1)]
+    assert (box["mean"], box["text"]) == (0.8325, "83.2")
+    assert "83.2 [83.2, 83.2] n=2" in call(capsys, "table", "6", "--scale", "smoke", "--runs", tmp_path)[1]
+
+
+def test_long_and_odd_texts_are_cut_and_escaped(tmp_path: Path) -> None:
+    first, second, *rest = jobs()
+    write_status(tmp_path, first, "failed", "x" * LARGEST)
+    write_status(tmp_path, second, "failed", "half a \ud83d character, a \u2028 separator and \x00")
+    for each in rest:
+        write_run(tmp_path, each, [(0.8, 0.8)])
+    found = make(tmp_path)
+    assert len(found.page.encode("utf-8")) < LARGEST / 10
+    reasons = {run["reason"] for box in found.data["boxes"] for run in box["runs"]}
+    assert any(reason and "half a" in reason for reason in reasons)
+
+
+def test_examples_are_counted_over_seeds(tmp_path: Path) -> None:
+    """By hand: of three examples the first is right with both seeds, the second with seed 0, the third with none."""
+    fill(tmp_path)
+    for each in jobs():
+        answer(tmp_path, each, [True, each.resolved.run.seed == 0, False], [0, 1, 1])
+    box = boxes_of(make(tmp_path), "table6-one_rate-")[TITLE.format("q", 1)]
+    found = box["answered"]
+    assert (found["n"], found["runs"], found["always"], found["never"]) == (3, 2, 1, 1)
+    assert [(each["number"], each["document"], each["answers"], each["right"]) for each in found["examples"]] == [
+        (2, 1, ["0", "0"], 0),
+        (1, 1, ["1", "0"], 1),
+        (0, 0, ["1", "1"], 2),
+    ]
