@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from analysis.cell import Cell, SeedRun, commit_of, computed_on, label
-from analysis.claims.arms import SHARE_OF_RIGHT, select
+from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, select
 from analysis.differences import difference
 from analysis.protocol import Protocol
 from analysis.render.methods import signed
@@ -167,7 +167,13 @@ def _settings(cell: Cell) -> dict[str, Any]:
     values = {key: label(value) for key, value in flat(plain(cell.config)).items() if value is not None}
     if cell.tuning is not None and cell.tuning.chosen is None:
         values[cell.tuning.tune.key] = "tuned"
-    return {key: value for key, value in values.items() if not key.startswith(NOT_SETTINGS)}
+    shown = {key: value for key, value in values.items() if not key.startswith(NOT_SETTINGS) and value != ""}
+    return {key: shown[key] for key in sorted(shown, key=_by_section)}
+
+
+def _by_section(key: str) -> int:
+    section = key.partition(".")[0]
+    return SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
 
 
 def _run(run: SeedRun, cell: Cell) -> SeedScore:

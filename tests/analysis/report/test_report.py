@@ -10,7 +10,7 @@ from helpers.claim_stores import answer
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import PROVENANCE, fill, job, jobs, write_run, write_status
-from helpers.reports import HARM, Made, hostile_store, make
+from helpers.reports import HARM, Made, data_of, hostile_store, make
 
 from analysis.cells import read_cells
 from analysis.items import read_item
@@ -179,13 +179,13 @@ def test_a_tie_is_rounded_as_in_the_table(tmp_path: Path, capsys: Captured) -> N
 def test_long_and_odd_texts_are_cut_and_escaped(tmp_path: Path) -> None:
     first, second, *rest = jobs()
     write_status(tmp_path, first, "failed", "x" * LARGEST)
-    write_status(tmp_path, second, "failed", "half a \ud83d character, a \u2028 separator and \x00")
+    write_status(tmp_path, second, "failed", "a \u2028 separator and \x00")
     for each in rest:
         write_run(tmp_path, each, [(0.8, 0.8)])
-    found = make(tmp_path)
+    found = make(tmp_path, "python -m analysis report --out \udcff.html")  # a path that is no UTF-8
     assert len(found.page.encode("utf-8")) < LARGEST / 10
     reasons = {run["reason"] for box in found.data["boxes"] for run in box["runs"]}
-    assert any(reason and "half a" in reason for reason in reasons)
+    assert "a \u2028 separator and \x00" in reasons
 
 
 def test_examples_are_counted_over_seeds(tmp_path: Path) -> None:
@@ -201,3 +201,18 @@ def test_examples_are_counted_over_seeds(tmp_path: Path) -> None:
         (1, 1, ["1", "0"], 1),
         (0, 0, ["1", "1"], 2),
     ]
+
+
+def test_a_ledger_gives_the_cells_of_its_store(tmp_path: Path, capsys: Captured) -> None:
+    store, ledger = tmp_path / "store", tmp_path / "study.parquet"
+    fill(store)
+    for each in jobs():
+        answer(store, each, [True, each.resolved.run.seed == 0, False], [0, 1, 1])
+    assert call(capsys, "ledger", "write", ledger, "--runs", store)[0] == 0
+    pages = []
+    for name, runs in (("a", store), ("b", ledger)):
+        assert call(capsys, "report", "--out", tmp_path / f"{name}.html", "--runs", runs, "--scale", "smoke")[0] == 0
+        pages.append(data_of((tmp_path / f"{name}.html").read_text(encoding="utf-8")))
+    first, second = ([{**box, "command": None} for box in each["boxes"]] for each in pages)
+    assert first == second and any(box["answered"] for box in first)
+    assert pages[1]["store"] == str(ledger)
