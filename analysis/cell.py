@@ -290,6 +290,12 @@ def label(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else getattr(value, "value", value)
 
 
+def machine_of(result: Mapping[str, Any]) -> str:
+    """Names what a run's times depend on: device, products in bf16, and threads."""
+    provenance = result.get("provenance", {})
+    return f"{provenance.get('device_class')}, {provenance.get('bf16')}, {provenance.get('threads')}"
+
+
 def computed_on(result: Mapping[str, Any]) -> str:
     """Names the hardware and the versions that computed a run."""
     provenance = result["provenance"]

@@ -1,6 +1,6 @@
 """Finds a claim's arms among the runs of a sweep, with the score of every seed and example."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from analysis.section7.statistics import Statistic, read_statistics
 from analysis.store import answers_of
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
+from lora_repro.store.answers import Answers
 from lora_repro.sweep.grid import Sweep, load
 
 SECTIONS = ("method", "train", "task", "model")
@@ -27,6 +28,10 @@ BARE = ("targets", "method", "peft_type", "form", "regime")
 """Keys whose values name themselves."""
 JUDGED = "proxy"
 """The scale whose models and tasks the studies name."""
+PROTOCOL = Protocol.held_out
+"""Which score of a run counts."""
+ROUNDING = 1e-6
+"""How far the mean of a run's examples may lie from its score."""
 SHARE_OF_RIGHT = "accuracy"
 """The metric that is the mean of its examples, each right or wrong."""
 
@@ -45,13 +50,13 @@ class Group(NamedTuple):
 class Arms:
     """Reads each sweep once."""
 
-    def __init__(self, store: str, scale: str) -> None:
-        """Takes the folder that holds runs/, and the scale."""
-        self.store, self.scale = store, scale
+    def __init__(self, store: str, scale: str, overrides: Sequence[str] = ()) -> None:
+        """Takes the folder that holds runs/, the scale, and what else the command line says of the sweeps."""
+        self.store, self.scale, self._overrides = store, scale, overrides
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._items: dict[str, Item] = {}
         self._sweeps: dict[tuple[str, str | None], Sweep] = {}
-        self._groups: dict[tuple[str, str | None], Group] = {}
+        self._groups: dict[tuple[str, str | None, str], Group] = {}
         self._scored: dict[str, Scored] = {}
         self._statistics: dict[str, list[Statistic]] = {}
 
@@ -81,28 +86,25 @@ class Arms:
         return deepcopy(self._composed[key])
 
     def _given(self, name: str, regime: str | None) -> list[str]:
-        return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
+        return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else []), *self._overrides]
 
     def item(self, name: str, regime: str | None) -> Group:
         """Returns the arms of an item's sweep in a regime."""
         item = self.read_item(name)
-        sweep, metric, protocol = (getattr(item, key, None) for key in ("sweep", "metric", "protocol"))
+        sweep, metric = (getattr(item, key, None) for key in ("sweep", "metric"))
         if sweep is None or metric is None:
             raise InputError(f"claims.yaml: {name} has no runs whose scores a claim could read.")
-        return self.sweep(sweep, regime, metric, protocol)
+        return self.sweep(sweep, regime, metric)
 
-    def sweep(
-        self, name: str, regime: str | None = None, metric: str = SHARE_OF_RIGHT, protocol: str | None = None
-    ) -> Group:
-        """Returns the arms of a sweep in a regime."""
-        if (name, regime) not in self._groups:
+    def sweep(self, name: str, regime: str | None = None, metric: str = SHARE_OF_RIGHT) -> Group:
+        """Returns the arms of a sweep in a regime, scored on test at the epoch best on dev: dev chose the rates."""
+        if (name, regime, metric) not in self._groups:
             sweep = self.load(name, regime)
             commands = Commands(self._given(name, regime), [], self.store, sweep.reported)
-            which = Protocol.of(protocol)
-            cells = read_arms(sweep.reported, self.store, metric, which, name, commands)
+            cells = read_arms(sweep.reported, self.store, metric, PROTOCOL, name, commands)
             planned = list(dict.fromkeys(why for _, why in sweep.planned))
-            self._groups[name, regime] = Group(cells, which, commands.whole(), planned)
-        return self._groups[name, regime]
+            self._groups[name, regime, metric] = Group(cells, PROTOCOL, commands.whole(), planned)
+        return self._groups[name, regime, metric]
 
     def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
         """Returns the single arm that a selector means on a study's model and task; None if the sweep has none.
@@ -140,13 +142,16 @@ class Arms:
         key = f"{run.run_id} {protocol.value}"
         if key not in self._scored:
             answers = answers_of(self.store, run.run_id, protocol.split, run.epoch)
-            if answers is None:
-                self._scored[key] = Scored(score)
-            else:
-                right = (np.asarray(answers.predictions) == np.asarray(answers.labels)).astype(float)
-                counted = np.arange(len(right)) if answers.documents is None else np.asarray(answers.documents)
-                self._scored[key] = Scored(score, right, counted)
+            self._scored[key] = Scored(score) if answers is None else _scored(score, answers)
         return self._scored[key]
+
+
+def _scored(score: float, answers: Answers) -> Scored:
+    """Returns a score with its examples, if they are of known documents and give that score."""
+    right = (np.asarray(answers.predictions) == np.asarray(answers.labels)).astype(float)
+    if answers.documents is None or abs(right.mean() - score) > ROUNDING:
+        return Scored(score)
+    return Scored(score, right, np.asarray(answers.documents), "\n".join(answers.labels))
 
 
 def select(cells: Iterable[Cell], selector: Mapping[str, Any]) -> list[Cell]:

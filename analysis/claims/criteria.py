@@ -43,7 +43,12 @@ class Outcome(NamedTuple):
 
 
 def bounded(
-    estimates: Mapping[str, Bounded], limit: float, side: Side, unit: float = 100, zero: float = 0.0
+    estimates: Mapping[str, Bounded],
+    limit: float,
+    side: Side,
+    unit: float = 100,
+    zero: float = 0.0,
+    level: float = LEVEL,
 ) -> Outcome:
     """Asks whether all estimates lie on one side of a limit.
 
@@ -56,36 +61,56 @@ def bounded(
         side: Where they must lie.
         unit: What numbers are multiplied by in the reason: 100 writes scores as points.
         zero: An estimate that is shown to lie beyond it, but within the limit, is named: worse, inside the margin.
+        level: Of the tests that contradict, together.
     """
     if alone := [name for name, each in estimates.items() if each.low is None]:
         return Outcome(Verdict.undecided, f"One seed has no spread ({', '.join(alone)}).", 2)
-    far = {name: _bound(each, side is Side.below) for name, each in estimates.items()}
-    near = {name: _bound(each, side is Side.above) for name, each in estimates.items()}
+    is_upper = side is Side.below
+    far = {name: _bound(each, is_upper) for name, each in estimates.items()}
+    near = {name: _bound(each, not is_upper) for name, each in estimates.items()}
     worst = min(far, key=lambda name: side * far[name])
     if all(side * (bound - limit) > 0 for bound in far.values()):
         beyond = [name for name in estimates if side * (near[name] - zero) < 0 < side * (zero - limit)]
         note = f" Worse, inside the margin: {', '.join(beyond)}." if beyond else ""
-        return Outcome(Verdict.supported, f"{_sentence(worst, estimates[worst], far[worst], limit, side, unit)}{note}")
-    tested = [each.p_not_above(limit) if side is Side.below else each.p_not_below(limit) for each in estimates.values()]
-    if wrong := [name for name, rejects in zip(estimates, holm(tested, LEVEL), strict=True) if rejects]:
+        reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, side, unit)
+        return Outcome(Verdict.supported, f"{reason}{note}")
+    tested = [each.p_not_above(limit) if is_upper else each.p_not_below(limit) for each in estimates.values()]
+    if wrong := [name for name, rejects in zip(estimates, holm(tested, level), strict=True) if rejects]:
         name = min(wrong, key=lambda each: side * estimates[each].mean)
-        return Outcome(Verdict.contradicted, _sentence(name, estimates[name], near[name], limit, side, unit))
-    needed = [each.seeds_to_clear(limit) for name, each in estimates.items() if side * (far[name] - limit) <= 0]
+        reason = _sentence(name, estimates[name], near[name], not is_upper, limit, side, unit)
+        return Outcome(Verdict.contradicted, reason)
+    reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, side, unit)
+    return Outcome(Verdict.undecided, reason, _seeds(estimates, limit, side, level))
+
+
+def _seeds(estimates: Mapping[str, Bounded], limit: float, side: Side, level: float) -> int | None:
+    """Returns how many seeds would decide: for one estimate to contradict, or else for all to clear the limit."""
+    beyond = [each for each in estimates.values() if side * (each.mean - limit) < 0]
+    if beyond:
+        needed = [each.seeds_to_clear(limit, level / len(estimates)) for each in beyond]
+        return min((number for number in needed if number is not None), default=None)
+    still_open = [each for each in estimates.values() if side * (_bound(each, side is Side.below) - limit) <= 0]
+    needed = [each.seeds_to_clear(limit) for each in still_open]
     known = [number for number in needed if number is not None]
-    seeds = max(known) if len(known) == len(needed) else None
-    return Outcome(Verdict.undecided, _sentence(worst, estimates[worst], far[worst], limit, side, unit), seeds)
+    return max(known) if known and len(known) == len(needed) else None
 
 
-def _bound(estimate: Bounded, upper: bool) -> float:
-    bound = estimate.high if upper else estimate.low
+def opposite(outcome: Outcome) -> Outcome:
+    """Returns the outcome of the opposite statement: that not all estimates lie on that side."""
+    turned = {Verdict.supported: Verdict.contradicted, Verdict.contradicted: Verdict.supported}
+    return outcome._replace(verdict=turned.get(outcome.verdict, outcome.verdict))
+
+
+def _bound(estimate: Bounded, is_upper: bool) -> float:
+    bound = estimate.high if is_upper else estimate.low
     assert bound is not None, "an estimate over one seed"
     return bound
 
 
-def _sentence(name: str, estimate: Bounded, bound: float, limit: float, side: Side, unit: float) -> str:
-    word = "at most" if bound > estimate.mean else "at least"
+def _sentence(name: str, estimate: Bounded, bound: float, is_upper: bool, limit: float, side: Side, unit: float) -> str:
     numbers = [f"{round(unit * value, 2) + 0.0:+.2f}" for value in (estimate.mean, bound, limit)]
-    return f"{name}: {numbers[0]}, {word} {numbers[1]}; claimed is {side.name} {numbers[2]}."
+    word = "at most" if is_upper else "at least"
+    return f"{name}: {numbers[0]}, {word} {numbers[1]}; the limit is {numbers[2]} ({side.name} it is claimed)."
 
 
 def exactly(value: float, least: float | None, most: float | None, reason: str) -> Outcome:

@@ -1,5 +1,6 @@
 """What a claim declares before its runs: the paper's words in short, and how each part of it is tested."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ class Control:
     than: Selector
     """The worse one."""
 
+    @property
+    def both(self) -> list[Selector]:
+        """The two arms."""
+        return [self.of, self.than]
+
 
 @dataclass(kw_only=True)
 class Study:
@@ -42,7 +48,11 @@ class Part:
     says: str
     """What is asked, as a statement."""
     test: str
-    """better, not_worse, trend, ratio, count or above_chance."""
+    """better, not_worse, some_better, trend, ratio, count or above_chance."""
+    models: list[str] = field(default_factory=list)
+    """The models on which it is asked; empty: on those of all studies."""
+    seeds: int = 0
+    """How many seeds each comparison needs at least."""
     item: str | None = None
     """Whose sweep makes the runs, and whose printed numbers are the paper's evidence."""
     of: Selector = field(default_factory=dict)
@@ -56,9 +66,8 @@ class Part:
     """Whether the trend is claimed to fall."""
     start: float | None = None
     """The first value of the trend."""
-    measure: str = "score"
-    """What is taken from runs or counted: score, trained, share, bytes, bytes_of_100_tasks, train_seconds or
-    peak_memory_gib."""
+    measure: str = ""
+    """What is taken from runs (RATIOS) or counted from shapes (COUNTS)."""
     least: float | None = None
     most: float | None = None
     """Between which values a ratio or a count must lie."""
@@ -73,6 +82,28 @@ class Part:
     """Whose directions, how many, and the ranks."""
     against: list[str] = field(default_factory=list)
     """The nulls and controls; none of a statistic that has none."""
+
+    @property
+    def has_margin(self) -> bool:
+        """Whether it asks for a difference in the terms of the margin."""
+        return self.test in ("not_worse", "some_better") or self.by == "margin"
+
+    def margin_at(self, bounds: Sequence[tuple[float, float]]) -> float:
+        """Returns the margin at which it begins to hold (`not_worse`), or up to which it holds.
+
+        Args:
+            bounds: The lower and the upper bound of each difference, as its test takes it.
+        """
+        if self.test == "some_better":
+            return max(low for low, _ in bounds)
+        if self.test == "better":
+            return min(low for low, _ in bounds)
+        return max(high for _, high in bounds)
+
+    @property
+    def margin_word(self) -> str:
+        """How a text puts it: holds from, or up to, a margin."""
+        return "up to" if self.test in ("better", "some_better") else "from"
 
 
 @dataclass(kw_only=True)
@@ -120,14 +151,19 @@ class Claims:
 
 
 TESTS = {
-    "better": ("item", "of", "than"),
-    "not_worse": ("item", "of", "than"),
-    "trend": ("item", "of", "along"),
+    "better": ("item", "of", "than", "seeds"),
+    "not_worse": ("item", "of", "than", "seeds", "control"),
+    "some_better": ("item", "of", "than", "seeds", "control"),
+    "trend": ("item", "of", "along", "seeds"),
     "ratio": ("item", "of", "than", "measure"),
     "count": ("of", "measure"),
     "above_chance": ("statistic", "where", "setting"),
 }
 """The fields that each test needs."""
+RATIOS = ("train_seconds", "peak_memory_gib")
+"""What a ratio compares, as records call it."""
+COUNTS = ("trained", "share", "bytes", "bytes_of_100_tasks", "bytes_of_100_copies", "saved_of_adam")
+"""What is counted; see analysis/claims/counted.py."""
 
 
 def load_claims(path: Path = CLAIMS) -> Claims:
@@ -141,11 +177,11 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path.name}: the claim {repeated[0]} stands there twice.")
     for claim in found.claims:
-        _check(claim, f"{path.name}: {claim.id}")
+        _check(claim, found.margin, f"{path.name}: {claim.id}")
     return found
 
 
-def _check(claim: Claim, where: str) -> None:
+def _check(claim: Claim, margin: Margin, where: str) -> None:
     if not claim.parts and claim.missing is None and not claim.paper_only:
         raise InputError(f"{where}: it has no parts, so it must say what is missing.")
     for part in claim.parts:
@@ -155,6 +191,18 @@ def _check(claim: Claim, where: str) -> None:
             )
         if lacking := [name for name in TESTS[part.test] if not getattr(part, name)]:
             raise InputError(f"{where}: {part.says}: the test {part.test} needs {', '.join(lacking)}.")
+        measures = {"ratio": RATIOS, "count": COUNTS}.get(part.test)
+        if measures is not None and part.measure not in measures:
+            raise InputError(
+                f"{where}: there is no measure {part.measure!r} of the test {part.test}."
+                f"{did_you_mean(part.measure, measures)}\nMeasures: {', '.join(measures)}."
+            )
+        if part.control is not None and [_named(each) for each in part.control.both] == [
+            _named(each) for each in (margin.of, margin.over)
+        ]:
+            raise InputError(f"{where}: its control is the gain of which the margin is a share, so it cannot fail.")
+        if unknown := sorted(set(part.models) - {study.model for study in claim.studies}):
+            raise InputError(f"{where}: {part.says}: models: there is no study on {', '.join(unknown)}.")
         if part.test in ("ratio", "count") and part.least is None and part.most is None:
             raise InputError(f"{where}: {part.says}: the test {part.test} needs least or most.")
         if part.item is not None and part.item not in item_names():
@@ -167,3 +215,8 @@ def _check(claim: Claim, where: str) -> None:
         for regime in study.regimes:
             if regime not in regime_names():
                 raise InputError(f"{where}: there is no regime {regime!r}.{did_you_mean(regime, regime_names())}")
+
+
+def _named(selector: Selector) -> Any:
+    """Returns the method that a selector names; LoRA where it says nothing."""
+    return selector.get("method", "lora")

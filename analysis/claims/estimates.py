@@ -21,6 +21,8 @@ DRAWS = 4000
 """Of the bootstrap."""
 CHUNK = 256
 """Bootstrap samples whose means are taken at a time."""
+FEWEST = 2
+"""Seeds without which nothing is estimated."""
 MOST_SEEDS = 200
 """Beyond it, seeds are said not to decide."""
 
@@ -51,7 +53,7 @@ class Bounded(Protocol):
         """Returns how probable so small an estimate is if the true number is not below the limit."""
         ...
 
-    def seeds_to_clear(self, limit: float) -> int | None:
+    def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns how many seeds would put the limit outside the bound, if that is known."""
         ...
 
@@ -117,22 +119,26 @@ class Estimate:
         beyond = int(np.count_nonzero(side * (self.draws - limit) <= 0))
         return max(of_seeds, (beyond + 1) / (len(self.draws) + 1))
 
-    def seeds_to_clear(self, limit: float) -> int | None:
+    def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns how many seeds would put the limit outside the bound if mean and spread stayed as they are.
 
         None: more than MOST_SEEDS, or no number of seeds, as the spread over documents stays.
+
+        Args:
+            limit: In the estimate's unit.
+            level: Of the one-sided bound.
         """
         away = abs(self.mean - limit)
         if self._error is None or away == 0:
             return None
         if self.draws is not None:
             side = 1 if self.mean < limit else -1
-            reach = float(np.quantile(self.draws, 1 - LEVEL if side > 0 else LEVEL))
+            reach = float(np.quantile(self.draws, 1 - level if side > 0 else level))
             if side * (reach - limit) >= 0:
                 return None
         sd = self._error * math.sqrt(self.n)
-        needed = (n for n in range(2, MOST_SEEDS + 1) if float(stdtrit(n - 1, 1 - LEVEL)) * sd / math.sqrt(n) < away)
-        return next(needed, None)
+        more = range(self.n + 1, MOST_SEEDS + 1)
+        return next((n for n in more if float(stdtrit(n - 1, 1 - level)) * sd / math.sqrt(n) < away), None)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Normal:
         """Returns how probable so small a number is if the true one is not below the limit."""
         return float(ndtr((self.mean - limit) / self.sd))
 
-    def seeds_to_clear(self, limit: float) -> int | None:
+    def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns None: more seeds of the paper are not to be had."""
 
 
@@ -174,6 +180,8 @@ class Scored:
     """The score of each example, whose mean is `score`; None where the metric is no such mean, or nothing is kept."""
     documents: Int[np.ndarray, " examples"] | None = None
     """The document of each example, counted from 0."""
+    split: str = ""
+    """Tells splits apart: runs are paired by example only if it is the same."""
 
 
 Arm = Mapping[int, Scored]
@@ -207,19 +215,19 @@ def _mean_over_seeds(
     arms: Sequence[Arm], weights: Sequence[float], seeds: Sequence[int]
 ) -> tuple[Float[np.ndarray, " examples"], Int[np.ndarray, " examples"]] | None:
     """Returns the weighted sum of each example's scores, a mean over seeds; None if runs have other examples."""
-    total: np.ndarray | None = None
-    documents: np.ndarray | None = None
+    first = arms[0][seeds[0]]
+    if first.examples is None or first.documents is None:
+        return None
+    total = np.zeros(len(first.examples))
     for seed in seeds:
         for arm, weight in zip(arms, weights, strict=True):
             scored = arm[seed]
-            if scored.examples is None or scored.documents is None:
+            if scored.examples is None or scored.split != first.split:
                 return None
-            if documents is None or total is None:
-                documents, total = scored.documents, np.zeros(len(scored.examples))
-            if not np.array_equal(documents, scored.documents):
+            if not np.array_equal(first.documents, scored.documents):  # pyright: ignore[reportArgumentType]
                 return None
             total += weight * scored.examples / len(seeds)
-    return None if total is None or documents is None else (total, documents)
+    return total, first.documents
 
 
 def bootstrap(

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from analysis.claims.arms import Arms, describe
+from analysis.claims.criteria import Outcome, Verdict
 from analysis.claims.declared import Margin, Study
 
 
@@ -10,20 +11,34 @@ class Found(NamedTuple):
     """The margin on a model and task, or the lack of it."""
 
     value: float | None
-    """As a score in [0, 1]; None while a tuning run is missing."""
+    """As a score in [0, 1]; None while it is not known, or if it is no margin."""
     how: str
     """One sentence: how it comes about, or what is missing and the command that computes it."""
+    is_missing: bool = False
+    """Whether runs are missing; otherwise a value of None says that what is there gives no margin."""
+
+    @property
+    def why_not(self) -> Outcome:
+        """What is said of a part that needs it."""
+        return Outcome(Verdict.interim if self.is_missing else Verdict.uninformative, self.how)
 
 
 def margin_of(margin: Margin, arms: Arms, study: Study) -> Found:
     """Returns the margin of a study. It comes from tuning seeds alone, so no reported score moves it."""
     group = arms.sweep(margin.sweep)
-    cells = [arms.one(group, each, study, "margin") for each in (margin.of, margin.over)]
-    best = [None if cell is None or cell.tuning is None else cell.tuning.best for cell in cells]
-    upper, lower = best
     names = f"{describe(margin.of)} over {describe(margin.over)}"
-    if upper is None or lower is None:
-        return Found(None, f"The margin is not known: tuning runs of {names} are missing: {group.command}")
-    value = margin.share * (upper - lower)
+    best = []
+    for selector in (margin.of, margin.over):
+        cell = arms.one(group, selector, study, "margin")
+        tuning = None if cell is None else cell.tuning
+        if cell is None or tuning is None or tuning.best is None or tuning.metric.name != cell.metric.name:
+            return Found(None, f"The margin is not known: tuning runs of {names} are missing: {group.command}", True)
+        if tuning.at_edge:
+            return Found(None, f"The margin is not known: the rate of {describe(selector)} lies at its grid's edge.")
+        best.append(tuning.best)
+    gain = best[0] - best[1]
+    if gain <= 0:
+        return Found(None, f"There is no margin: {names} gains {100 * gain:.2f} points in the tuning runs.")
+    value = margin.share * gain
     how = f"Margin: {100 * value:.2f} points, {margin.share:g} of what {names} gains on dev with the tuning seeds."
-    return Found(value if value > 0 else None, how)
+    return Found(value, how)

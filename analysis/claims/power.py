@@ -1,4 +1,4 @@
-"""How probable it is that a sweep finds equal arms equal, before any run: by simulation."""
+"""How probable it is that a sweep supports what is true, before any run: by simulation."""
 
 import math
 from collections.abc import Sequence
@@ -12,37 +12,24 @@ SWEEPS = 20_000
 """Simulated sweeps; the error of a probability is at most 0.4 points."""
 
 
-def found_equal(pairs: Sequence[int], sd: float, margin: float) -> float:
-    """Returns in which share of sweeps `not_worse` is supported if all arms are in truth equal.
+def power(pairs: Sequence[int], sd: float, room: float) -> float:
+    """Returns in which share of sweeps a part is supported.
 
-    Scores of arms are taken to be independent normal numbers, so pairing by seed gains nothing: what seeds share makes
-    the power larger. Documents are left out.
+    All its arms are taken to lie equally far inside the limit. Scores are taken to be independent normal numbers, so
+    pairing by seed gains nothing: what seeds share makes the power larger. Documents are left out, which make it less.
 
     Args:
         pairs: How many seeds each other arm shares with the one that is compared with them, at least two.
         sd: The standard deviation of one score over seeds.
-        margin: In the same unit.
+        room: How far the true differences lie from the limit: the margin, where equal arms are asked to be not worse.
     """
     random = np.random.default_rng(0)
     one = random.normal(0.0, sd, (SWEEPS, max(pairs)))
     supported = np.ones(SWEEPS, dtype=bool)
     for seeds in pairs:
         differences = random.normal(0.0, sd, (SWEEPS, seeds)) - one[:, :seeds]
-        supported &= differences.mean(axis=1) + _reach(seeds) * differences.std(axis=1, ddof=1) < margin
+        supported &= differences.mean(axis=1) + _reach(seeds) * differences.std(axis=1, ddof=1) < room
     return float(np.mean(supported))
-
-
-def found_better(seeds: int, gain: float, sd: float) -> float:
-    """Returns in which share of sweeps `better` than one other arm is supported if the true gain is this.
-
-    Args:
-        seeds: Of each arm, at least two.
-        gain: The true difference.
-        sd: The standard deviation of one score over seeds.
-    """
-    random = np.random.default_rng(0)
-    differences = random.normal(gain, np.sqrt(2) * sd, (SWEEPS, seeds))
-    return float(np.mean(differences.mean(axis=1) - _reach(seeds) * differences.std(axis=1, ddof=1) > 0))
 
 
 def _reach(seeds: int) -> float:

@@ -1,7 +1,7 @@
 """The paper's own numbers under the same question: a z test of one number an arm, with the spread that it prints."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.cells import paper_facts
@@ -26,18 +26,21 @@ class Printed(NamedTuple):
 
     task: str
     outcome: Outcome | None
-    """None where the paper prints no spread."""
+    """None where the paper prints no spread, and of a test that has a margin: the paper has none."""
     differences: Mapping[str, float]
     """By what is compared."""
+    holds_from: float | None
+    """The margin from which, or up to which, it would hold, of a test that has one."""
 
 
 def printed(
     item: Item,
     of: Selector,
     than: Mapping[str, Selector],
-    limit: float,
+    limit: float | None,
     side: Side,
     sign: float,
+    margin_at: Callable[[Sequence[tuple[float, float]]], float],
 ) -> tuple[Printed, ...]:
     """Tests the paper's numbers, task by task; nothing of arms that it does not print.
 
@@ -45,21 +48,26 @@ def printed(
         item: Whose facts hold the numbers.
         of: The arm of the claim.
         than: The arms that it is compared with, by name.
-        limit: As for ours.
+        limit: As for ours; None of a test that has a margin.
         side: As for ours.
         sign: 1 if differences are `than` minus `of`, -1 if `of` minus `than`.
+        margin_at: Returns the margin from which, or up to which, it holds with these bounds.
     """
     found = []
     for task, scores in _by_task(item, {"": of, **than}).items():
-        if "" not in scores or len(scores) < 2:
+        if "" not in scores or len(scores) < 1 + len(than):
             continue
         own = scores.pop("")
         differences = {name: sign * (score.value - own.value) for name, score in scores.items()}
-        outcome = None
+        outcome, holds_from = None, None
         if own.fluctuation is not None:
             sd = math.sqrt(2) * own.fluctuation
-            outcome = bounded({name: Normal(value, sd) for name, value in differences.items()}, limit, side)
-        found.append(Printed(task, outcome, differences))
+            normals = {name: Normal(value, sd) for name, value in differences.items()}
+            if limit is not None:
+                outcome = bounded(normals, limit, side)
+            else:
+                holds_from = margin_at([(each.low, each.high) for each in normals.values()])
+        found.append(Printed(task, outcome, differences, holds_from))
     return tuple(found)
 
 
@@ -93,8 +101,11 @@ def _of_methods(item: Item, selector: Selector) -> dict[str, Score]:
     matching = [row for row in rows if _is_row(row, selector, lines.methods, lines.settings)]
     if len(matching) != 1:
         return {}
+    row, spreads = matching[0], lines.fluctuation
     return {
-        task: Score(round(matching[0][key] / 100, 6), None) for task, key in lines.scores.items() if key in matching[0]
+        task: Score(round(row[key] / 100, 6), round(spreads[task] / 100, 6) if task in spreads else None)
+        for task, key in lines.scores.items()
+        if key in row
     }
 
 

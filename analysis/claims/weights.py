@@ -1,10 +1,20 @@
-"""Estimates of a claim on what updates learn: statistics of trained weights, less what chance gives in their place."""
+"""Judges a part on what updates learn: statistics of trained weights, less what chance gives in their place."""
 
 from collections.abc import Sequence
 
-from analysis.claims.declared import Part, Study
-from analysis.claims.estimates import Estimate
+from analysis.claims.arms import Arms
+from analysis.claims.criteria import Outcome, Side, Verdict, bounded
+from analysis.claims.declared import Claims, Part, Study
+from analysis.claims.estimates import FEWEST, LEVEL, Estimate
+from analysis.claims.judged import Judged
+from analysis.claims.margin import margin_of
 from analysis.section7.statistics import Statistic
+from analysis.verdicts import VERDICTS
+
+SWEEP = "section7"
+"""The sweep whose weights are measured."""
+TRUNCATED = ("truncated_gap", "whole_score")
+"""Statistics that are measured only with --truncate."""
 
 
 def estimates_of(part: Part, study: Study, found: Sequence[Statistic]) -> dict[str, Estimate]:
@@ -30,3 +40,53 @@ def estimates_of(part: Part, study: Study, found: Sequence[Statistic]) -> dict[s
             if values:
                 estimates[f"{where} beside {against}" if against else where] = Estimate(tuple(values))
     return estimates
+
+
+def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, claims: Claims, family: int) -> Judged:
+    """Judges a part by the statistics that a store keeps of the runs of Section 7.
+
+    Args:
+        part: What is asked.
+        study: On which model and task.
+        regime: How rates and scaling are set.
+        arms: The runs.
+        claims: What all claims declare.
+        family: How many parts are tested together.
+    """
+    group = arms.sweep(SWEEP, regime)
+    study = arms.stand_in(group, study)
+    margin = margin_of(claims.margin, arms, study) if part.by == "margin" else None
+    is_below = part.most is not None or margin is not None
+    limit = margin.value if margin is not None else part.most if part.most is not None else part.least or 0.0
+    side = Side.below if is_below else Side.above
+    estimates = estimates_of(part, study, arms.statistics(SWEEP))
+    seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
+    wanted = len(part.where) * max(1, len(part.against))
+    there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
+    measure = f"python -m analysis measure {SWEEP}{' --truncate' if part.statistic in TRUNCATED else ''}"
+    found = Judged(
+        part,
+        study,
+        regime,
+        Outcome(Verdict.not_run, "Its statistics are not measured for enough seeds."),
+        estimates,
+        limit,
+        side,
+        notes=() if margin is None else (margin.how,),
+        finished=there,
+        expected=len(seeds),
+        commands=() if there == len(seeds) else (group.command, measure),
+    )
+    if there < FEWEST:
+        return found
+    if limit is None:
+        assert margin is not None
+        outcome = margin.why_not
+    else:
+        unit = 100 if margin is not None else 1
+        outcome = bounded(estimates, limit, side, unit=unit, level=LEVEL / family)
+    if arms.scale in VERDICTS:
+        outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
+    elif there < len(seeds):
+        outcome = Outcome(Verdict.interim, f"{there} of {len(seeds)} seeds. {outcome.reason}")
+    return found._replace(outcome=outcome)

@@ -29,6 +29,8 @@ class PaperLines:
     """How the rows call a method, and how we do."""
     settings: dict[str, str]
     """Keys of a row that are settings, and how they are printed."""
+    fluctuation: dict[str, float] = field(default_factory=dict)
+    """For each task the standard deviation that the paper prints for it, in percent."""
 
 
 @register("methods")
@@ -223,12 +225,12 @@ def _time(arm: "Cell", baseline: "Cell") -> float | None:
 
 
 def _seconds(arm: "Cell") -> dict[str, list[float]]:
+    from analysis.cell import machine_of
+
     found: dict[str, list[float]] = {}
     for result in arm.results:
-        provenance = result.get("provenance", {})
         if seconds := result.get("train_seconds"):
-            machine = f"{provenance.get('device_class')}, {provenance.get('bf16')}, {provenance.get('threads')}"
-            found.setdefault(machine, []).append(seconds)
+            found.setdefault(machine_of(result), []).append(seconds)
     return found
 
 

@@ -7,11 +7,13 @@ from typing import Any
 from analysis.claims.criteria import Outcome, Verdict, together
 from analysis.claims.declared import Study
 from analysis.claims.estimates import Estimate
-from analysis.claims.judge import Judged, Verdicts
+from analysis.claims.judged import Judged, Verdicts
 from analysis.claims.printed import Printed
 from analysis.render.printed import PrintedTable
 
 DASH = "—"
+AS_SWEPT = "as its file says"
+"""The regime of a sweep that is taken as it is."""
 
 Names = Mapping[str, Mapping[str, str]]
 """How tasks and models are printed (analysis/names.yaml)."""
@@ -65,6 +67,7 @@ def _evidence(part: Judged) -> dict[str, Any]:
         **_outcome(part.outcome),
         "limit": None if part.limit is None else back(part.limit),
         "side": part.side.name,
+        "holds_from": part.holds_from,
         "estimates": [
             {"name": name, **{key: _back(value, back) for key, value in _numbers(each).items()}, "n": each.n}
             for name, each in part.estimates.items()
@@ -74,12 +77,13 @@ def _evidence(part: Judged) -> dict[str, Any]:
             {
                 "task": each.task,
                 "differences": dict(each.differences),
+                "holds_from": each.holds_from,
                 **(_outcome(each.outcome) if each.outcome is not None else {"verdict": None, "reason": None}),
             }
             for each in part.printed
         ],
         **{"prints": part.part.printed, "notes": part.notes},
-        **{"finished": part.finished, "expected": part.expected, "command": part.command, "run_ids": part.run_ids},
+        **{"finished": part.finished, "expected": part.expected, "commands": part.commands, "run_ids": part.run_ids},
     }
 
 
@@ -96,10 +100,10 @@ def _back(value: float | None, back: Any) -> float | None:
 
 
 NOTES = (
-    "Differences are in points of accuracy; bounds are one-sided at 95 %, and count only if both a paired t test over "
-    "seeds and a bootstrap over documents clear them.",
-    "The paper's numbers: a z test with the spread that it prints, one number an arm; where our margin is not known "
-    "yet, with a margin of 1 point.",
+    "Scores are those on test at the epoch best on dev; differences are in points of accuracy. Bounds are one-sided at "
+    "95 %, and count only if both a paired t test over seeds and a bootstrap over documents clear them.",
+    "The paper's numbers: a z test with the spread that it prints, one number an arm. Where the question has a margin, "
+    "the one with which it would hold is given in points, as the paper has none.",
     "A verdict on a proxy is about that model and task. It never says that a number of the paper is wrong.",
 )
 
@@ -113,18 +117,19 @@ def counts(verdicts: Sequence[Verdicts]) -> str:
 
 def paper_cell(found: Verdicts, names: Names) -> str:
     """Writes what the paper's numbers say under the same test, task by task."""
-    by_task: dict[str, list[Printed]] = {}
+    by_task: dict[str, list[str]] = {}
     for part in found.headline:
         for each in part.printed:
-            by_task.setdefault(each.task, []).append(each)
-    said = [f"{_name(task, names, 'tasks')}: {_of_all(each)}" for task, each in by_task.items()]
+            by_task.setdefault(each.task, []).append(_in_short(each, part))
+    said = [f"{_name(task, names, 'tasks')}: {', '.join(each)}" for task, each in by_task.items()]
     said += [part.part.printed for part in found.headline if part.part.printed is not None]
     return "; ".join(said) or DASH
 
 
-def _of_all(printed: Sequence[Printed]) -> str:
-    verdicts = [each.outcome.verdict for each in printed if each.outcome is not None]
-    return together(verdicts).value if len(verdicts) == len(printed) else "no spread printed"
+def _in_short(printed: Printed, part: Judged) -> str:
+    if printed.holds_from is not None:
+        return f"holds {part.part.margin_word} a margin of {100 * printed.holds_from:.2f}"
+    return "no spread printed" if printed.outcome is None else printed.outcome.verdict.value
 
 
 def our_cell(found: Verdicts) -> str:
@@ -138,7 +143,7 @@ def verdict_cell(found: Verdicts, names: Names) -> str:
     first = next((part for part in found.headline if part.study is not None), None)
     if first is None or first.study is None:
         return found.verdict.value + (" (counted)" if found.parts else "")
-    where = f"on {_name(first.study.model, names, 'models')} ({found.scale}, {first.regime})"
+    where = f"on {_name(first.study.model, names, 'models')} ({found.scale}, {first.regime or AS_SWEPT})"
     others = [f"{verdict.value} {where}" for where, verdict in _others(found, names) if verdict is not found.verdict]
     return "; ".join([f"{found.verdict.value} {where}", *others])
 
@@ -158,7 +163,9 @@ def _others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
 
 def command_cell(found: Verdicts) -> str:
     """Writes the command of the headline's missing runs."""
-    missing = [part.command for part in found.headline if part.finished < part.expected and part.command]
+    missing = list(dict.fromkeys(command for part in found.headline for command in part.commands))
+    if len(missing) > 1:
+        return f"`python -m analysis claims {found.claim.id}` lists {len(missing)}"
     return f"`{missing[0]}`" if missing else DASH
 
 
@@ -171,12 +178,12 @@ def paragraph(found: Verdicts, names: Names) -> list[str]:
     lines += [f"Missing: {found.missing}."] if found.missing else []
     lines += _paper_lines(found, names)
     for study, regime, parts in _by_study(found):
-        on = "" if study is None else f"On {_name(study.model, names, 'models')}, {study.task}, {regime}:"
+        on = "" if study is None else f"On {_name(study.model, names, 'models')}, {study.task}, {regime or AS_SWEPT}:"
         lines += [on] if on else []
         for part in parts:
             lines += _part_lines(part, names)
         lines += list(dict.fromkeys(note for part in parts for note in part.notes))
-        commands = dict.fromkeys(part.command for part in parts if part.finished < part.expected and part.command)
+        commands = dict.fromkeys(command for part in parts for command in part.commands)
         lines += [f"`{command}`" for command in commands]
     return lines
 
@@ -200,6 +207,8 @@ def _part_lines(part: Judged, names: Names) -> list[str]:
         + f" n={each.n}"
         for name, each in part.estimates.items()
     ]
+    if part.holds_from is not None:
+        lines.append(f"- It holds {part.part.margin_word} a margin of {100 * part.holds_from:.2f} points.")
     if part.control is not None:
         lines.append(f"- Positive control: {part.control.verdict.value}. {part.control.reason}")
     return lines
@@ -211,7 +220,7 @@ def _paper_lines(found: Verdicts, names: Names) -> list[str]:
     for part in found.headline:
         said = [f"{part.part.printed}."] if part.part.printed is not None else []
         for each in part.printed:
-            outcome = "no spread printed." if each.outcome is None else _said(each.outcome)
+            outcome = f"{_in_short(each, part)}." if each.outcome is None else _said(each.outcome)
             said.append(f"{_name(each.task, names, 'tasks')}: {outcome}")
         lines += [f"- {part.part.says}. {' '.join(said)}"] if said else []
     return ["The paper's numbers:", *lines] if lines else []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.claims.criteria import Side, Verdict, bounded, exactly, together
+from analysis.claims.criteria import Side, Verdict, bounded, exactly, opposite, together
 from analysis.claims.estimates import Estimate
 
 MARGIN = 0.01
@@ -25,11 +25,11 @@ def test_larger_ranks_that_gain_less_than_the_margin_support_that_rank_one_is_en
 def test_one_larger_rank_that_surely_gains_more_contradicts() -> None:
     outcome = bounded({"r2": around(0.0), "r64": around(0.03)}, MARGIN, Side.below)
     assert outcome.verdict is Verdict.contradicted
-    assert outcome.reason.startswith("r64: +3.00, at least +2.86") and "claimed is below +1.00" in outcome.reason
+    assert outcome.reason.startswith("r64: +3.00, at least +2.86; the limit is +1.00 (below it is claimed)")
 
 
 def test_a_spread_that_reaches_over_the_margin_decides_nothing_and_says_how_many_seeds_would() -> None:
-    outcome = bounded({"r64": around(0.008, 0.004)}, MARGIN, Side.below)
+    outcome = bounded({"r2": around(0.0), "r64": around(0.008, 0.004)}, MARGIN, Side.below)
     assert outcome.verdict is Verdict.undecided and outcome.seeds is not None and outcome.seeds > 4
     more = bounded({"r64": around(0.008, 0.004, 2 * outcome.seeds)}, MARGIN, Side.below)
     assert more.verdict is Verdict.supported
@@ -65,6 +65,26 @@ def test_one_seed_decides_nothing() -> None:
     assert (
         outcome.verdict is Verdict.undecided and outcome.seeds == 2 and "One seed has no spread (a)" in outcome.reason
     )
+
+
+def test_one_arm_beyond_the_limit_decides_alone_and_its_seeds_count() -> None:
+    open_arm, beyond = around(0.0099, 0.01), around(0.0131, 0.0035)
+    outcome = bounded({"open": open_arm, "beyond": beyond}, MARGIN, Side.below)
+    alone = beyond.seeds_to_clear(MARGIN, 0.05 / 2)
+    assert outcome.verdict is Verdict.undecided and alone is not None and outcome.seeds == alone > 4
+    wide = bounded({"open": open_arm}, MARGIN, Side.below)
+    assert wide.seeds is None  # hundreds
+
+
+def test_the_opposite_is_supported_by_what_contradicts() -> None:
+    gain = bounded({"a": around(0.0), "b": around(0.03)}, MARGIN, Side.below)
+    assert opposite(gain).verdict is Verdict.supported and opposite(gain).reason == gain.reason
+    assert opposite(bounded({"a": around(0.0)}, MARGIN, Side.below)).verdict is Verdict.contradicted
+
+
+def test_a_bound_without_spread_is_called_by_its_side() -> None:
+    outcome = bounded({"a": Estimate((0.0, 0.0))}, MARGIN, Side.below)
+    assert outcome.reason == "a: +0.00, at most +0.00; the limit is +1.00 (below it is claimed)."
 
 
 def test_better_is_the_mirror_of_worse() -> None:

@@ -9,7 +9,8 @@ import yaml
 from analysis.claims.declared import CLAIMS, load_claims
 from lora_repro.errors import InputError
 
-PART = {"says": "a", "test": "better", "item": "table6", "of": {"r": 1}, "than": [{"r": 2}]}
+PART = {"says": "a", "test": "better", "seeds": 3, "item": "table6", "of": {"r": 1}, "than": [{"r": 2}]}
+GAIN = {"of": {"method": "lora", "r": 8}, "than": {"method": "head_only"}}
 STUDY = {"model": "minilm", "task": "movies", "regimes": ["tuned"]}
 
 
@@ -36,6 +37,11 @@ def test_a_sound_claim_is_read(tmp_path: Path) -> None:
         ({"item": "table66"}, "there is no item 'table66'"),
         ({"by": "much"}, "by: must be nothing or margin"),
         ({"test": "ratio", "measure": "train_seconds"}, "needs least or most"),
+        ({"test": "ratio", "measure": "train_second", "least": 1}, "there is no measure 'train_second'"),
+        ({"test": "not_worse"}, "the test not_worse needs control"),
+        ({"test": "not_worse", "control": GAIN}, "so it cannot fail"),
+        ({"seeds": 0}, "the test better needs seeds"),
+        ({"models": ["bert"]}, "there is no study on bert"),
         ({"test": "trend"}, "needs along"),
         ({"sayss": "b"}, "there is no field 'sayss'"),
     ],

@@ -7,28 +7,30 @@ from helpers.claim_stores import write_margin
 from scipy.stats import nct, t
 
 from analysis.claims.before import power_lines
-from analysis.claims.power import found_better, found_equal
+from analysis.claims.power import power
 
 
 def test_one_comparison_has_the_power_of_the_noncentral_t() -> None:
-    for seeds, gain, sd in ((5, 0.01, 0.0045), (10, 0.005, 0.006)):
-        shift = gain / (2**0.5 * sd / seeds**0.5)
+    for seeds, room, sd in ((5, 0.01, 0.0045), (10, 0.005, 0.006)):
+        shift = room / (2**0.5 * sd / seeds**0.5)
         exact = 1 - nct.cdf(t.ppf(0.95, seeds - 1), seeds - 1, shift)
-        assert found_better(seeds, gain, sd) == pytest.approx(exact, abs=0.012)
-        assert found_equal([seeds], sd, gain) == pytest.approx(exact, abs=0.012)  # the same question, mirrored
+        assert power([seeds], sd, room) == pytest.approx(exact, abs=0.012)
 
 
 def test_more_seeds_find_more_and_more_arms_find_less() -> None:
-    few, many = found_equal([5] * 4, 0.0045, 0.01), found_equal([10] * 4, 0.0045, 0.01)
-    assert few < many and found_equal([5], 0.0045, 0.01) > few
-    assert few < found_equal([5, 5, 10, 10], 0.0045, 0.01) < many
-    assert found_better(5, 0.0, 0.0045) == pytest.approx(0.05, abs=0.01)  # without a gain only by chance
+    few, many = power([5] * 4, 0.0045, 0.01), power([10] * 4, 0.0045, 0.01)
+    assert few < many and power([5], 0.0045, 0.01) > few
+    assert few < power([5, 5, 10, 10], 0.0045, 0.01) < many
+    assert power([5], 0.0045, 0.0) == pytest.approx(0.05, abs=0.01)  # without room only by chance
 
 
 def test_a_plan_says_the_power_of_the_claims_that_its_sweep_decides(tmp_path: Path) -> None:
     lines = power_lines(["+sweeps=table5", "regime=one_rate"], str(tmp_path))
     assert len(lines) == 3 and all(line.startswith("Power of weights_spread on minilm") for line in lines)
     assert "with 8 seeds, a margin of 1.00 points (assumed)" in lines[0] and "0.45 or 0.60 points (assumed)" in lines[0]
+    assert "a gain of two margins over each is found" in lines[2] and "one margin over each" in lines[0]
+    fewer = power_lines(["+sweeps=table5", "regime=one_rate", "seed=0,1,2"], str(tmp_path))
+    assert all("with 3 seeds" in line for line in fewer)
     write_margin(tmp_path)
     lines = power_lines(["+sweeps=table5", "regime=one_rate"], str(tmp_path))
     assert "a margin of 1.60 points and" in lines[0]

