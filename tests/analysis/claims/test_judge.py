@@ -135,7 +135,7 @@ def test_dev_that_was_scored_once_says_nothing_of_training(store: Path) -> None:
 
 
 def disagree(store: Path) -> None:
-    """Lets r = 64 and r = 1 be wrong on other halves of the documents that they miss: a hundred documents of 10 examples."""
+    """Lets r = 64 and r = 1 be wrong on different documents, of a hundred with ten examples each."""
     write_ranks(store, scores())
     for job in sweep_jobs(*ONE):
         method, seed = job.resolved.run.method, job.resolved.run.seed
