@@ -163,10 +163,14 @@ def _others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
 
 def command_cell(found: Verdicts) -> str:
     """Writes the command of the headline's missing runs."""
+    shown = command(found)
+    return f"`{shown}`" if shown is not None else DASH
+
+
+def command(found: Verdicts) -> str | None:
+    """Returns the command of the headline's missing runs, or of several the one that lists them; None of none."""
     missing = list(dict.fromkeys(command for part in found.headline for command in part.commands))
-    if len(missing) > 1:
-        return f"`python -m analysis claims {found.claim.id}` lists {len(missing)}"
-    return f"`{missing[0]}`" if missing else DASH
+    return f"python -m analysis claims {found.claim.id}" if len(missing) > 1 else missing[0] if missing else None
 
 
 def paragraph(found: Verdicts, names: Names) -> list[str]:

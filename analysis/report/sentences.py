@@ -1,20 +1,19 @@
 """A verdict in one sentence of plain words."""
 
 from analysis.claims.criteria import Verdict
-from analysis.claims.judge import Judged, Verdicts
+from analysis.claims.judged import Judged, Verdicts
 from analysis.render import claims as render
 from analysis.report.data import ClaimShown
 
 
 def shown(found: Verdicts, names: render.Names) -> ClaimShown:
     """Returns a claim as the report shows it."""
-    command = render.command_cell(found)
     return ClaimShown(
         sentence=sentence(found, names),
         verdict=render.verdict_cell(found, names),
         paper=render.paper_cell(found, names),
         ours=render.our_cell(found),
-        command=None if command == render.DASH else command.strip("`"),
+        command=render.command(found),
         details=tuple(render.paragraph(found, names)[1:]),
         record=render.record(found),
     )
@@ -30,7 +29,8 @@ def sentence(found: Verdicts, names: render.Names) -> str:
             how = "Our runs show it" if ran else "A count of weights shows it"
             return f"{how}{where}: {_said(found.headline)}."
         case Verdict.contradicted:
-            return f"Our runs say otherwise{where}. It does not hold that {_said(deciding)}."
+            how = "Our runs say" if ran else "A count of weights says"
+            return f"{how} otherwise{where}. It does not hold that {_said(deciding)}."
         case Verdict.undecided:
             seeds = max((part.outcome.seeds or 0 for part in deciding), default=0)
             more = f"; about {seeds} seeds would tell" if seeds else "; more seeds alone would not tell"
