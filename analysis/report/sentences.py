@@ -38,8 +38,10 @@ def sentence(found: Verdicts, names: render.Names) -> str:
         case Verdict.uninformative:
             return f"These runs cannot tell{where}: {_said(deciding)}."
         case Verdict.interim:
-            finished, expected = (sum(getattr(part, key) for part in ran) for key in ("finished", "expected"))
-            return f"Not judged before all runs are there{where}: {finished} of {expected} are."
+            part = next((part for part in deciding if part.finished < part.expected), None)
+            if part is None:
+                return f"Not judged yet{where}: the tuning runs that set its margin are missing."
+            return f"Not judged before all runs are there{where}: {part.finished} of {part.expected} are."
         case Verdict.not_judged:
             return f"Runs of this scale show that everything works{where}, and decide nothing."
         case Verdict.not_run:

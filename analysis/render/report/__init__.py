@@ -62,7 +62,8 @@ def _header(report: Report) -> Element:
     runs = f"{report.runs:,} finished {'run' if report.runs == 1 else 'runs'}"
     commits = ", ".join(report.commits) or "not recorded"
     about = f"Made of {report.store}: {runs}, scale {report.scale}, commit {commits}."
-    judged = [tag("p", f"No claim is judged at this scale: {report.judged}.", class_="note")] if report.judged else []
+    note = "Runs of this scale decide no claim; only what is counted is judged."
+    judged = [tag("p", note, class_="note")] if report.judged else []
     return tag(
         "header",
         tag("h1", "What holds of the LoRA paper"),
