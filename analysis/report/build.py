@@ -11,7 +11,7 @@ from analysis.claims.judge import judged
 from analysis.items import names
 from analysis.render import claims as render_claims
 from analysis.report.boxes import Boxes
-from analysis.report.costs import costs_of, environment_of
+from analysis.report.costs import commits_of, costs_of, environment_of
 from analysis.report.data import Report
 from analysis.report.items import ITEMS, Items
 from analysis.report.sentences import shown
@@ -41,14 +41,13 @@ def report(store: str, scale: str, command: str, items: Sequence[str] = ITEMS) -
     reader = Items(arms, declared, boxes, bool(kept))
     sections = tuple(reader.read(name) for name in items)
     made, common = boxes.finished()
-    commits = dict.fromkeys(run.commit for box in made for run in box.runs if run.commit is not None)
     return Report(
         command=command,
         store=name_of(store),
         scale=scale,
         judged=VERDICTS.get(scale),
         runs=len(runs),
-        commits=tuple(commits),
+        commits=commits_of(runs),
         counts=render_claims.counts(verdicts),
         claims=tuple(shown(each, names()) for each in verdicts),
         notes=render_claims.NOTES,

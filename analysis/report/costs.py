@@ -25,7 +25,7 @@ def _cost(machine: str, seconds: list[float | None]) -> Cost:
     hours = sum(known) / 3600 if known else None
     text = "not recorded" if hours is None else f"{hours:.2f} h"
     if known and len(known) < len(seconds):
-        text += f" ({len(seconds) - len(known)} runs without a time)"
+        text += f" ({len(seconds) - len(known)} without a time)"
     return Cost(machine, len(seconds), hours, text)
 
 
@@ -40,8 +40,21 @@ def _machine(row: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def commits_of(runs: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the commits at which runs were computed, those of tuning too."""
+    if "provenance.commit" not in runs:
+        return ()
+    changed = runs["provenance.dirty"] if "provenance.dirty" in runs else [None] * len(runs)
+    found = [
+        f"{commit[:10]}{' with uncommitted changes' if dirty is True else ''}"
+        for commit, dirty in zip(runs["provenance.commit"], changed, strict=True)
+        if isinstance(commit, str)
+    ]
+    return tuple(sorted(set(found)))
+
+
 def environment_of(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """Returns the commits, versions and numerics of all runs, each with how many runs had it where they differ."""
+    """Returns the commits, versions and numerics of all runs, each with the number of runs where they differ."""
     columns = [str(column) for column in runs.columns]
     wanted = ["provenance.commit", "provenance.dirty", "provenance.numerics_version"]
     wanted += sorted(column for column in columns if column.startswith("provenance.versions."))
@@ -50,7 +63,7 @@ def environment_of(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     for column in wanted:
         if column in columns:
             counts = runs[column].map(_word).value_counts(sort=False).sort_index()
-            values = [value if len(counts) == 1 else f"{value} ({count} runs)" for value, count in counts.items()]
+            values = [value if len(counts) == 1 else f"{value} ({count})" for value, count in counts.items()]
             found.append((column.removeprefix("provenance.").removeprefix("versions."), "; ".join(map(str, values))))
     return tuple(found)
 

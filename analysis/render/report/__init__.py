@@ -24,7 +24,7 @@ def page(report: Report) -> str:
     """
     parts = {
         "COMMAND": html.escape(report.command, quote=False),
-        "COMMITS": html.escape(", ".join(report.commits) or "no run has one", quote=False),
+        "COMMITS": html.escape(", ".join(report.commits) or "not recorded", quote=False),
         "STYLE": STYLE.read_text(encoding="utf-8"),
         "SCRIPT": SCRIPT.read_text(encoding="utf-8"),
         "BODY": "\n".join(markup(part) for part in _body(report)),
