@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.cell import Cell, Table
 from analysis.cells import read_cells
-from analysis.claims.arms import Arms
+from analysis.claims.arms import PROTOCOL, Arms
 from analysis.claims.declared import Claims
 from analysis.items import Item, Request, names, read_item
 from analysis.kinds.methods import Line, Methods, MethodTable, PaperLines, read_methods
@@ -50,7 +50,7 @@ class Items:
             sweep = self.arms.load(item.sweep, regime)
             request = Request(self.arms.scale, self.arms.store, _overrides(regime))
             if isinstance(item, ScoreTable):
-                table = read_cells(item, request.scale, request.store, request.overrides, sweep=sweep)
+                table = read_cells(item, request.scale, request.store, request.overrides, PROTOCOL, sweep)
                 return self._scores(item, regime, table)
             return self._methods(item, regime, read_methods(item, request, sweep))
         return self._words(item, regime)

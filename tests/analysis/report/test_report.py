@@ -15,6 +15,7 @@ from helpers.reports import HARM, Made, data_of, hostile_store, make
 from analysis.cells import read_cells
 from analysis.items import read_item
 from analysis.kinds.scores import ScoreTable
+from analysis.protocol import Protocol
 from analysis.report.boxes import compared
 
 TITLE = "Table 6: Effect of the rank r: targets {}, r = {}, generated (tiny_bert), one_rate"
@@ -43,7 +44,7 @@ def boxes_of(made: Made, item: str) -> dict[str, Any]:
 def test_cells_hold_the_numbers_of_the_table_and_their_texts(made: Made) -> None:
     item = read_item("table6")
     assert isinstance(item, ScoreTable)
-    table = read_cells(item, "smoke", made.store, ["regime=one_rate"])
+    table = read_cells(item, "smoke", made.store, ["regime=one_rate"], Protocol.held_out)
     boxes = boxes_of(made, "table6-one_rate-")
     assert len(boxes) == len(table.ours) == 4
     for cell in table.ours:
@@ -51,10 +52,10 @@ def test_cells_hold_the_numbers_of_the_table_and_their_texts(made: Made) -> None
         box = boxes[TITLE.format(place.row, place.column)]
         assert (box["mean"], box["low"], box["high"]) == cell.summary[:3]
         assert (box["n"], box["expected"]) == (2, 2)
-        assert box["text"] == cell.metric.format(cell.summary.mean or 0) == "85.0"
+        assert box["text"] == cell.metric.format(cell.summary.mean or 0) == "75.0"
         assert [run["run_id"] for run in box["runs"]] == [run.run_id for run in cell.runs]
-        assert [run["score"] for run in box["runs"]] == [0.8, 0.9]
-        assert [run["text"] for run in box["runs"]] == ["80.00", "90.00"]
+        assert [run["score"] for run in box["runs"]] == pytest.approx([0.7, 0.8])
+        assert [run["text"] for run in box["runs"]] == ["70.00", "80.00"]
         assert box["runs"][1]["curve"] == [[1, 0.5], [2, 0.9]] and box["runs"][1]["curve_text"] == ["50.00", "90.00"]
         assert box["runs"][0]["commit"] == PROVENANCE["commit"][:10] and box["command"] == cell.command
 
@@ -170,7 +171,7 @@ def test_one_more_run_changes_the_page(tmp_path: Path) -> None:
 def test_a_tie_is_rounded_as_in_the_table(tmp_path: Path, capsys: Captured) -> None:
     """83.25 is exact: Python writes 83.2, JavaScript's toFixed 83.3."""
     for each in jobs():
-        write_run(tmp_path, each, [(0.8325, 0.8)])
+        write_run(tmp_path, each, [(0.8325, 0.8325)])
     box = boxes_of(make(tmp_path), "table6-one_rate-")[TITLE.format("q", 1)]
     assert (box["mean"], box["text"]) == (0.8325, "83.2")
     assert "83.2 [83.2, 83.2] n=2" in call(capsys, "table", "6", "--scale", "smoke", "--runs", tmp_path)[1]
