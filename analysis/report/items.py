@@ -24,6 +24,8 @@ REGIMES = {
     "tuned": "each arm has the learning rate that is best for it on dev",
     "one_rate": "one learning rate for all arms, the paper's way",
     "rslora": "tuned, with rsLoRA's scaling",
+    "tuned_alpha": "one learning rate for all arms; each has the alpha that is best for it on dev",
+    "by_method": "each method has one learning rate, tuned for it, at all its sizes",
 }
 """What a reader must know of each regime."""
 LARGEST_FIGURE = 400_000
@@ -48,7 +50,7 @@ class Items:
     def _section(self, item: Item, regime: str | None) -> Section:
         if isinstance(item, ScoreTable | MethodTable):
             sweep = self.arms.load(item.sweep, regime)
-            request = Request(self.arms.scale, self.arms.store, _overrides(regime))
+            request = Request(self.arms.scale, self.arms.store, _overrides(regime), protocol=PROTOCOL.value)
             if isinstance(item, ScoreTable):
                 table = read_cells(item, request.scale, request.store, request.overrides, PROTOCOL, sweep)
                 return self._scores(item, regime, table)

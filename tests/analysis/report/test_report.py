@@ -17,6 +17,8 @@ from analysis.items import read_item
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.report.boxes import compared
+from analysis.report.items import REGIMES
+from lora_repro.config.catalogue import regime_names
 
 TITLE = "Table 6: Effect of the rank r: targets {}, r = {}, generated (tiny_bert), one_rate"
 LARGEST = 5_000_000
@@ -217,3 +219,11 @@ def test_a_ledger_gives_the_cells_of_its_store(tmp_path: Path, capsys: Captured)
     first, second = ([{**box, "command": None} for box in each["boxes"]] for each in pages)
     assert first == second and any(box["answered"] for box in first)
     assert pages[1]["store"] == str(ledger)
+
+
+def test_every_regime_is_explained() -> None:
+    assert REGIMES.keys() == set(regime_names())
+
+
+def test_all_tables_show_the_scores_that_claims_are_judged_by(made: Made) -> None:
+    assert {box["protocol"] for box in made.data["boxes"]} == {Protocol.held_out.description}
