@@ -179,7 +179,7 @@ def test_a_sweep_composes_once_for_each_choice_and_types_each_section_once(monke
     monkeypatch.setattr(variants, "resolve", none)
     grids = [{"seed": [0, 1, 2, 3], "model": "tiny_bert", "task": "generated", "method.r": [1, 2], "method": "lora"}]
     axes = {"method.targets": [["q"], ["q", "v"]], "train.learning_rate": [1e-3, 1e-2, 1e-1]}
-    found = grid._Jobs(counted_compose, [], store=None)
+    found = grid._Jobs(counted_compose, [], [], None, store=None)
     found.add([grids[0] | axes], {})
     jobs = found.sweep([]).jobs
     assert len(jobs) == 4 * 2 * 2 * 3

@@ -141,7 +141,10 @@ def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(
     ("kills", "more"),
-    [(3, []), pytest.param(24, ["seed=0,1,2,3,4,5", "train.epochs=8"], marks=pytest.mark.long)],
+    [
+        pytest.param(3, [], marks=pytest.mark.long),
+        pytest.param(24, ["seed=0,1,2,3,4,5", "train.epochs=8"], marks=pytest.mark.long),
+    ],
 )
 def test_a_sweep_killed_at_random_ends_with_the_store_of_an_undisturbed_one(
     kills: int, more: list[str], tmp_path: Path

@@ -57,7 +57,8 @@ def test_two_processes_tune_a_sweep_together_and_joblib_runs_its_waves(tmp_path:
     tuned_sweep_ran_once(tmp_path / "joblib", joblib.stderr)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_joblibs_workers_keep_their_runs_when_the_sweep_is_ended(number: int, tmp_path: Path) -> None:
     process = start(tmp_path, command("joblib", *LONG, *FEW))
     both_begin(tmp_path)

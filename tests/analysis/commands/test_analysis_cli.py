@@ -306,7 +306,7 @@ def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(
     _, _, err = call(capsys, "table", "9")
     assert (
         "table 9: there is no such item here.\nGive one of: table 5, table 6, table 7, table 15, "
-        "table freeze_a, table leaderboard. The paper's numbers alone: table 2, table 3, table 4.\n"
+        "table freeze_a, table leaderboard, table rank_rates. The paper's numbers alone: table 2, table 3, table 4.\n"
     ) in err
     _, _, err = call(capsys, "figure", "9")
     assert "Give one of: figure 2, figure 3, " in err
