@@ -46,7 +46,8 @@ def _ledger(options: argparse.Namespace) -> str:
         files = statistics_files.restore(found.statistics, options.runs)
         also = f", and statistics of weights: {', '.join(files)}" if files else ""
         return (
-            f"{len(written)} of {len(found.rows)} runs written into {options.runs}; the others are there already{also}."
+            f"{len(written)} of {len(found.rows)} runs written into {options.runs}"
+            f"{'' if len(written) == len(found.rows) else '; the others are there already'}{also}."
         )
     add_scale(options)
     new = ledger.collect(options.runs, _run_ids(options))

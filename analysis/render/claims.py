@@ -12,7 +12,7 @@ from analysis.claims.printed import Printed
 from analysis.render.printed import PrintedTable
 
 DASH = "—"
-AS_SWEPT = "as its file says"
+AS_SWEPT = "rates of the sweep's file"
 """The regime of a sweep that is taken as it is."""
 
 Names = Mapping[str, Mapping[str, str]]
@@ -67,7 +67,8 @@ def _evidence(part: Judged) -> dict[str, Any]:
         **_outcome(part.outcome),
         "limit": None if part.limit is None else back(part.limit),
         "side": part.side.name,
-        "holds_from": part.holds_from,
+        "holds": part.part.margin_word if part.holds_from is not None else None,
+        "at_margin": part.holds_from,
         "estimates": [
             {"name": name, **{key: _back(value, back) for key, value in _numbers(each).items()}, "n": each.n}
             for name, each in part.estimates.items()
@@ -77,7 +78,8 @@ def _evidence(part: Judged) -> dict[str, Any]:
             {
                 "task": each.task,
                 "differences": dict(each.differences),
-                "holds_from": each.holds_from,
+                "holds": part.part.margin_word if each.holds_from is not None else None,
+                "at_margin": each.holds_from,
                 **(_outcome(each.outcome) if each.outcome is not None else {"verdict": None, "reason": None}),
             }
             for each in part.printed
@@ -103,7 +105,7 @@ NOTES = (
     "Scores are those on test at the epoch best on dev; differences are in points of accuracy. Bounds are one-sided at "
     "95 %, and count only if both a paired t test over seeds and a bootstrap over documents clear them.",
     "The paper's numbers: a z test with the spread that it prints, one number an arm. Where the question has a margin, "
-    "the one with which it would hold is given in points, as the paper has none.",
+    "the one with which it would hold is given in points, as the paper has none. (1), (2) are the parts of a claim.",
     "A verdict on a proxy is about that model and task. It never says that a number of the paper is wrong.",
 )
 
@@ -118,24 +120,28 @@ def counts(verdicts: Sequence[Verdicts]) -> str:
 def paper_cell(found: Verdicts, names: Names) -> str:
     """Writes what the paper's numbers say under the same test, task by task."""
     by_task: dict[str, list[str]] = {}
-    for part in found.headline:
+    several = len(found.headline) > 1
+    for number, part in enumerate(found.headline, 1):
         for each in part.printed:
-            by_task.setdefault(each.task, []).append(_in_short(each, part))
+            mark = f"({number}) " if several else ""
+            by_task.setdefault(each.task, []).append(f"{mark}{_in_short(each, part)}")
     said = [f"{_name(task, names, 'tasks')}: {', '.join(each)}" for task, each in by_task.items()]
     said += [part.part.printed for part in found.headline if part.part.printed is not None]
     return "; ".join(said) or DASH
 
 
 def _in_short(printed: Printed, part: Judged) -> str:
+    if printed.holds_from is not None and part.part.test == "not_worse" and printed.holds_from <= 0:
+        return "holds with any margin"
     if printed.holds_from is not None:
         return f"holds {part.part.margin_word} a margin of {100 * printed.holds_from:.2f}"
     return "no spread printed" if printed.outcome is None else printed.outcome.verdict.value
 
 
 def our_cell(found: Verdicts) -> str:
-    """Writes the reason of the part that makes the verdict, or what is missing."""
+    """Writes the reasons of the parts that make the verdict, or what is missing."""
     deciding = [part for part in found.headline if part.outcome.verdict is found.verdict]
-    return deciding[0].outcome.reason if deciding else (found.missing or DASH)
+    return " ".join(dict.fromkeys(part.outcome.reason for part in deciding)) or found.missing or DASH
 
 
 def verdict_cell(found: Verdicts, names: Names) -> str:

@@ -29,6 +29,6 @@ def read_answers(path: Path, split: str, epoch: int) -> Answers | None:
     if not table.num_rows:
         return None
     target = next(name for name in table.column_names if name not in KEYS)
-    texts = [[str(value) for value in table.column(name).to_pylist()] for name in (target, "prediction")]
+    labels, predictions = ([str(value) for value in table.column(name).to_pylist()] for name in (target, "prediction"))
     documents = table.column("document").to_pylist() if "document" in table.column_names else None
-    return Answers(epoch, *texts, documents)
+    return Answers(epoch, labels, predictions, documents)

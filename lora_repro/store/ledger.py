@@ -155,7 +155,8 @@ def read(path: str | Path) -> Ledger:
     about = parse_json(given) if given is not None else {}
     if about.get("schema") != SCHEMA or set(table.column_names) != set(Row._fields):
         raise InputError(
-            f"{path}: this is no ledger of version {SCHEMA} (its schema: {about.get('schema')}).\n"
+            f"{path}: this is no ledger of version {SCHEMA} (its version: {about.get('schema')}; its columns: "
+            f"{', '.join(table.column_names)[:120]}).\n"
             "Give one that `python -m analysis ledger write` wrote."
         )
     rows = [_row(each) for each in table.to_pylist()]

@@ -40,7 +40,9 @@ def _claim(claim: ClaimShown) -> Element:
 def _missing(claim: ClaimShown) -> list[Element]:
     if claim.command is None:
         return []
-    return [tag("p", "Compute what is missing: ", tag("code", claim.command), class_="command")]
+    lists = claim.command.startswith("python -m analysis claims")
+    label = "The commands for what is missing: " if lists else "Compute what is missing: "
+    return [tag("p", label, tag("code", claim.command), class_="command")]
 
 
 def _verdict(claim: ClaimShown) -> Element:
