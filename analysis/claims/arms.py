@@ -1,6 +1,6 @@
 """Finds a claim's arms among the runs of a sweep, with the score of every seed and example."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -40,7 +40,6 @@ class Group(NamedTuple):
     """The arms of one sweep at one scale in one regime."""
 
     cells: list[Cell]
-    protocol: Protocol
     command: str
     """What a person types to compute all of them."""
     planned: list[str]
@@ -50,12 +49,12 @@ class Group(NamedTuple):
 class Arms:
     """Reads each sweep once."""
 
-    def __init__(self, store: str, scale: str, overrides: Sequence[str] = ()) -> None:
-        """Takes the folder that holds runs/, the scale, and what else the command line says of the sweeps."""
-        self.store, self.scale, self._overrides = store, scale, overrides
+    def __init__(self, store: str, scale: str, loaded: Mapping[tuple[str, str | None], Sweep] | None = None) -> None:
+        """Takes the folder that holds runs/, the scale, and sweeps that are loaded already, by name and regime."""
+        self.store, self.scale = store, scale
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._items: dict[str, Item] = {}
-        self._sweeps: dict[tuple[str, str | None], Sweep] = {}
+        self._sweeps = dict(loaded or {})
         self._groups: dict[tuple[str, str | None, str], Group] = {}
         self._scored: dict[str, Scored] = {}
         self._statistics: dict[str, list[Statistic]] = {}
@@ -86,7 +85,7 @@ class Arms:
         return deepcopy(self._composed[key])
 
     def _given(self, name: str, regime: str | None) -> list[str]:
-        return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else []), *self._overrides]
+        return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
 
     def item(self, name: str, regime: str | None) -> Group:
         """Returns the arms of an item's sweep in a regime."""
@@ -103,7 +102,7 @@ class Arms:
             commands = Commands(self._given(name, regime), [], self.store, sweep.reported)
             cells = read_arms(sweep.reported, self.store, metric, PROTOCOL, name, commands)
             planned = list(dict.fromkeys(why for _, why in sweep.planned))
-            self._groups[name, regime, metric] = Group(cells, PROTOCOL, commands.whole(), planned)
+            self._groups[name, regime, metric] = Group(cells, commands.whole(), planned)
         return self._groups[name, regime, metric]
 
     def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
@@ -128,22 +127,21 @@ class Arms:
             return study
         return replace(study, **{key: setting(group.cells[0], key) for key in ("model", "task")})
 
-    def scores(self, cell: Cell, protocol: Protocol) -> Arm:
+    def scores(self, cell: Cell) -> Arm:
         """Returns the scores of an arm by seed, with those of the examples where accuracy is their mean."""
         return {
-            run.seed: self._score(run, run.score, cell, protocol)
+            run.seed: self._score(run, run.score, cell)
             for run in cell.runs
             if run.score is not None and run.seed is not None
         }
 
-    def _score(self, run: SeedRun, score: float, cell: Cell, protocol: Protocol) -> Scored:
+    def _score(self, run: SeedRun, score: float, cell: Cell) -> Scored:
         if cell.metric.name != SHARE_OF_RIGHT or run.run_id is None or run.epoch is None:
             return Scored(score)
-        key = f"{run.run_id} {protocol.value}"
-        if key not in self._scored:
-            answers = answers_of(self.store, run.run_id, protocol.split, run.epoch)
-            self._scored[key] = Scored(score) if answers is None else _scored(score, answers)
-        return self._scored[key]
+        if run.run_id not in self._scored:
+            answers = answers_of(self.store, run.run_id, PROTOCOL.split, run.epoch)
+            self._scored[run.run_id] = Scored(score) if answers is None else _scored(score, answers)
+        return self._scored[run.run_id]
 
 
 def _scored(score: float, answers: Answers) -> Scored:

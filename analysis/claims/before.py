@@ -8,24 +8,25 @@ from analysis.claims.arms import JUDGED, Arms, Group
 from analysis.claims.declared import Claims, Part, Study, load_claims
 from analysis.claims.margin import margin_of
 from analysis.claims.power import power
+from lora_repro.sweep.grid import Sweep
 
 FEWEST = 3
 """Seeds of an arm whose spread is taken from the store."""
 
 
-def power_lines(overrides: Sequence[str], store: str) -> list[str]:
+def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[str]:
     """Returns a line for each part of a claim that reads this sweep at the scale that is judged; none of others.
 
     Args:
         overrides: As on the command line: `+sweeps=table6`, `regime=tuned`, `seed=0,1`.
         store: The folder that holds runs/.
+        planned: The sweep of these overrides.
     """
     given = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in overrides)}
-    sweep, regime = given.pop("sweeps", None), given.pop("regime", None)
-    if sweep is None or given.pop("scale", JUDGED) != JUDGED:
+    sweep, regime = given.get("sweeps"), given.get("regime")
+    if sweep is None or given.get("scale", JUDGED) != JUDGED:
         return []
-    own = [override for override in overrides if override.lstrip("+").partition("=")[0] in given]
-    claims, arms = load_claims(), Arms(store, JUDGED, own)
+    claims, arms = load_claims(), Arms(store, JUDGED, {(sweep, regime): planned})
     return [
         line
         for claim in claims.claims
@@ -46,7 +47,7 @@ def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, clai
         return
     own, *others = (len(cell.runs) for cell in found)
     pairs = [min(own, other) for other in others]
-    margin = margin_of(claims.margin, Arms(arms.store, JUDGED), study).value
+    margin = margin_of(claims.margin, arms, study).value
     size = claims.assumed_margin if margin is None else margin
     measured = _spread(found)
     spreads = claims.assumed_sd if measured is None else [measured]

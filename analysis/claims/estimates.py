@@ -27,6 +27,11 @@ MOST_SEEDS = 200
 """Beyond it, seeds are said not to decide."""
 
 
+def t_quantile(n: int, level: float = LEVEL) -> float:
+    """Returns how many standard errors of the mean over n seeds a one-sided bound lies from it."""
+    return float(stdtrit(n - 1, 1 - level))
+
+
 class Bounded(Protocol):
     """What a criterion asks of an estimate."""
 
@@ -95,7 +100,7 @@ class Estimate:
     def _bound(self, side: int) -> float | None:
         if self._error is None:
             return None
-        of_seeds = self.mean + side * float(stdtrit(self.n - 1, 1 - LEVEL)) * self._error
+        of_seeds = self.mean + side * t_quantile(self.n) * self._error
         if self.draws is None:
             return of_seeds
         of_documents = float(np.quantile(self.draws, 1 - LEVEL if side > 0 else LEVEL))
@@ -138,7 +143,7 @@ class Estimate:
                 return None
         sd = self._error * math.sqrt(self.n)
         more = range(self.n + 1, MOST_SEEDS + 1)
-        return next((n for n in more if float(stdtrit(n - 1, 1 - level)) * sd / math.sqrt(n) < away), None)
+        return next((n for n in more if t_quantile(n, level) * sd / math.sqrt(n) < away), None)
 
 
 @dataclass(frozen=True)

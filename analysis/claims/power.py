@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
-from analysis.claims.estimates import LEVEL
+from analysis.claims.estimates import t_quantile
 
 SWEEPS = 20_000
 """Simulated sweeps; the error of a probability is at most 0.4 points."""
@@ -34,4 +33,4 @@ def power(pairs: Sequence[int], sd: float, room: float) -> float:
 
 def _reach(seeds: int) -> float:
     """Returns how many standard deviations of one difference a one-sided bound lies from the mean."""
-    return float(stdtrit(seeds - 1, 1 - LEVEL)) / math.sqrt(seeds)
+    return t_quantile(seeds) / math.sqrt(seeds)

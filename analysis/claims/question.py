@@ -177,7 +177,7 @@ class Question:
     # What it finds.
 
     def _scores(self, member: Member) -> Arm:
-        return self.arms.scores(member.cell, member.group.protocol)
+        return self.arms.scores(member.cell)
 
     def _estimates(self, of: Member | None, than: Sequence[Member]) -> dict[str, Estimate]:
         if of is None:

@@ -71,7 +71,7 @@ def _plan(options: argparse.Namespace) -> str:
     lines += memory_of(sweep.reported) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
-    lines += power_lines(options.overrides, options.runs)
+    lines += power_lines(options.overrides, options.runs, sweep)
     lines += [f"Tuning: {plan.of_tuning}."] if plan.of_tuning is not None else []
     return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {name_of(options.runs)}"])
 

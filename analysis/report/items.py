@@ -13,6 +13,7 @@ from analysis.kinds.methods import Line, Methods, MethodTable, PaperLines, read_
 from analysis.kinds.scores import ScoreTable
 from analysis.render import methods as render_methods
 from analysis.render import plots, style, tables
+from analysis.render.printed import PrintedTable
 from analysis.render.tables import our_cell
 from analysis.report.boxes import Boxes, compared, in_words, reference_of
 from analysis.report.data import Difference, Entry, Panel, Point, Row, Section, Shown, cut
@@ -77,19 +78,8 @@ class Items:
                 rows.append(Row(heads, tuple(entries[at[c].place] if c in at else Entry() for c in columns), is_paper))
         printed = tables.printed(table, names())
         figure, caption = _drawn(table)
-        return Section(
-            id=_id(item, regime),
-            item=item.name,
-            regime=regime,
-            about=REGIMES.get(regime or "", ""),
-            above=tuple(printed.above),
-            header=(table.rows, *(f"{table.columns} = {column}" for column in columns)),
-            rows=tuple(rows),
-            below=tuple(tuple(map(cut, part)) for part in printed.below if part),
-            figure=figure,
-            caption=caption,
-            missing=None,
-        )
+        header = (table.rows, *(f"{table.columns} = {column}" for column in columns))
+        return _section(item, regime, printed, header, rows)._replace(figure=figure, caption=caption)
 
     def _entry(self, item: ScoreTable, regime: str | None, cell: Cell, table: Table) -> Entry:
         place = cell.place
@@ -117,19 +107,8 @@ class Items:
             rows = [row for name in order for whose in (theirs, ours) for at, row in whose if at == name]
         self._panel(item, regime, table, boxes)
         printed = render_methods.printed(table, names())
-        return Section(
-            id=_id(item, regime),
-            item=item.name,
-            regime=regime,
-            about=REGIMES.get(regime or "", ""),
-            above=tuple(printed.above),
-            header=("method", f"ours, {whose}", *(f"paper, {tables.task_name(task, names())}" for task in tasks)),
-            rows=tuple(rows),
-            below=tuple(tuple(map(cut, part)) for part in printed.below if part),
-            figure=None,
-            caption="",
-            missing=None,
-        )
+        header = ("method", f"ours, {whose}", *(f"paper, {tables.task_name(task, names())}" for task in tasks))
+        return _section(item, regime, printed, header, rows)
 
     def _line(self, item: MethodTable, regime: str | None, line: Line, table: Methods, arms: Sequence[Cell]) -> str:
         settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
@@ -167,20 +146,8 @@ class Items:
             printed = item.printed(request)
         except (InputError, FileNotFoundError) as error:
             return _absent(item, regime, " ".join(str(error).split()))
-        rows = tuple(Row(tuple(line[:1]), tuple(map(Entry, line[1:]))) for line in printed.grid[1:])
-        return Section(
-            id=_id(item, regime),
-            item=item.name,
-            regime=regime,
-            about=REGIMES.get(regime or "", ""),
-            above=tuple(printed.above),
-            header=tuple(printed.grid[0]),
-            rows=rows,
-            below=tuple(tuple(map(cut, part)) for part in printed.below if part),
-            figure=None,
-            caption="",
-            missing=None,
-        )
+        rows = [Row(tuple(line[:1]), tuple(map(Entry, line[1:]))) for line in printed.grid[1:]]
+        return _section(item, regime, printed, printed.grid[0], rows)
 
 
 def regimes_of(claims: Claims) -> dict[str, list[str | None]]:
@@ -209,6 +176,25 @@ def _title(item: Item) -> str:
 
 def _named(title: str, cell: Cell, regime: str | None) -> str:
     return ", ".join([title, tables.line_name(cell.place, names()), *([regime] if regime else [])])
+
+
+def _section(
+    item: Item, regime: str | None, printed: PrintedTable, header: Sequence[str], rows: Sequence[Row]
+) -> Section:
+    """Lays out a table, without a figure; its words are those of the printed one."""
+    return Section(
+        id=_id(item, regime),
+        item=item.name,
+        regime=regime,
+        about=REGIMES.get(regime or "", ""),
+        above=tuple(printed.above),
+        header=tuple(header),
+        rows=tuple(rows),
+        below=tuple(tuple(map(cut, part)) for part in printed.below if part),
+        figure=None,
+        caption="",
+        missing=None,
+    )
 
 
 def _absent(item: Item, regime: str | None, why: str) -> Section:

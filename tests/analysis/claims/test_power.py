@@ -8,6 +8,8 @@ from scipy.stats import nct, t
 
 from analysis.claims.before import power_lines
 from analysis.claims.power import power
+from lora_repro.config.compose import compose
+from lora_repro.sweep.grid import load
 
 
 def test_one_comparison_has_the_power_of_the_noncentral_t() -> None:
@@ -24,19 +26,24 @@ def test_more_seeds_find_more_and_more_arms_find_less() -> None:
     assert power([5], 0.0045, 0.0) == pytest.approx(0.05, abs=0.01)  # without room only by chance
 
 
+def planned(overrides: list[str], store: Path) -> list[str]:
+    """Returns what a plan says of the power."""
+    return power_lines(overrides, str(store), load(compose, overrides, store))
+
+
 def test_a_plan_says_the_power_of_the_claims_that_its_sweep_decides(tmp_path: Path) -> None:
-    lines = power_lines(["+sweeps=table5", "regime=one_rate"], str(tmp_path))
+    lines = planned(["+sweeps=table5", "regime=one_rate"], tmp_path)
     assert len(lines) == 3 and all(line.startswith("Power of weights_spread on minilm") for line in lines)
     assert "with 8 seeds, a margin of 1.00 points (assumed)" in lines[0] and "0.45 or 0.60 points (assumed)" in lines[0]
     assert "a gain of two margins over each is found" in lines[2] and "one margin over each" in lines[0]
-    fewer = power_lines(["+sweeps=table5", "regime=one_rate", "seed=0,1,2"], str(tmp_path))
+    fewer = planned(["+sweeps=table5", "regime=one_rate", "seed=0,1,2"], tmp_path)
     assert all("with 3 seeds" in line for line in fewer)
     write_margin(tmp_path)
-    lines = power_lines(["+sweeps=table5", "regime=one_rate"], str(tmp_path))
+    lines = planned(["+sweeps=table5", "regime=one_rate"], tmp_path)
     assert "a margin of 1.60 points and" in lines[0]
 
 
 def test_a_plan_of_another_scale_or_sweep_says_nothing(tmp_path: Path) -> None:
-    assert power_lines(["+sweeps=table5", "scale=demo"], str(tmp_path)) == []
-    assert power_lines(["model=minilm", "seed=0,1"], str(tmp_path)) == []
-    assert power_lines(["+sweeps=leaderboard"], str(tmp_path)) == []
+    assert planned(["+sweeps=table5", "scale=demo"], tmp_path) == []
+    assert planned(["model=minilm", "seed=0,1"], tmp_path) == []
+    assert planned(["+sweeps=leaderboard"], tmp_path) == []
