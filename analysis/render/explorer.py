@@ -1,20 +1,17 @@
 """The page of `compare --html`: one file that needs no network and shows all grids of two adapters."""
 
-import html
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from analysis.adapters import Adapter
 from analysis.adapters.names import holder
+from analysis.render.pages import filled
 from analysis.section7.comparison import Compared, Comparison
 from analysis.section7.inspection import Inspected
 from analysis.section7.subspace import near_equal
 from lora_repro.errors import shown
-
-_PAGE = Path(__file__).parent / "page"
 
 SCALE = 10**6
 """Grids are embedded in millionths, as whole numbers: the page prints ten-thousandths."""
@@ -33,16 +30,7 @@ def page(first: Adapter, second: Adapter, comparison: Comparison, command: str) 
         command: What made the page.
     """
     data = json.dumps(_data(first, second, comparison, command), separators=(",", ":"), allow_nan=False)
-    template = (_PAGE / "explorer.html").read_text(encoding="utf-8")
-    style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("explorer.css", "explorer.js"))
-    parts = {
-        "COMMAND": html.escape(command, quote=False),
-        "STYLE": style,
-        "SCRIPT": script,
-        "DATA": data.replace("<", "\\u003c"),
-    }
-    before, *rest = template.split("@@")  # @@NAME@@: split once, so that nothing inside a part is a placeholder
-    return before + "".join(parts[piece] if index % 2 == 0 else piece for index, piece in enumerate(rest))
+    return filled("explorer", "What two adapters share", command, data)
 
 
 def _data(first: Adapter, second: Adapter, comparison: Comparison, command: str) -> dict[str, object]:

@@ -1,17 +1,14 @@
 """The page of `report`: one HTML file that needs no network."""
 
-import html
 import json
-from pathlib import Path
 
+from analysis.render.pages import filled
 from analysis.render.report.claims import claims
 from analysis.render.report.elements import Element, markup, paragraph, tag
 from analysis.render.report.items import items
 from analysis.render.report.scatter import panels
 from analysis.report.data import Report, plain
 
-PAGE = Path(__file__).parents[1] / "page"
-TEMPLATE, STYLE, SCRIPT = (PAGE / f"report.{ending}" for ending in ("html", "css", "js"))
 DRAWN = "figure"
 """What of a section stands on the page alone, because JSON would hold it a second time."""
 
@@ -22,16 +19,10 @@ def page(report: Report) -> str:
     Texts are written through elements, which escape them; the JSON holds no `<`; and a policy forbids all that would
     load anything. So no name, error or answer of a run can become markup.
     """
-    parts = {
-        "COMMAND": html.escape(report.command, quote=False),
-        "COMMITS": html.escape(", ".join(report.commits) or "not recorded", quote=False),
-        "STYLE": STYLE.read_text(encoding="utf-8"),
-        "SCRIPT": SCRIPT.read_text(encoding="utf-8"),
-        "BODY": "\n".join(markup(part) for part in _body(report)),
-        "DATA": data(report).replace("<", "\\u003c"),
-    }
-    before, *rest = TEMPLATE.read_text(encoding="utf-8").split("@@")
-    text = before + "".join(parts[piece] if index % 2 == 0 else piece for index, piece in enumerate(rest))
+    commits = ", ".join(report.commits) or "not recorded"
+    body = "\n".join(markup(part) for part in _body(report))
+    source = f"; runs computed at commit {commits}"
+    text = filled("report", "What holds of the LoRA paper", report.command, data(report), source, BODY=body)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # halves of characters cannot be written
 
 
