@@ -8,13 +8,18 @@ import pytest
 
 HANGS_S = 600
 """How long a tracker hangs: whoever waits for it waits as long, and others far less, on a busy machine too."""
-RECORDER = """
+TELLS = """
 import json, os
 def say(*words):
     with open(os.environ["TOLD"], "a") as file:
         file.write(json.dumps(words) + "\\n")
 class Settings:
     def __init__(self, **_): pass
+"""
+"""How each fake begins: it tells what it is asked in the file that TOLD names."""
+RECORDER = (
+    TELLS
+    + """
 class Artifact:
     def __init__(self, *_, **__): pass
     def add_dir(self, path): say("file", path)
@@ -28,6 +33,7 @@ def init(**settings):
     say("init", settings["id"], settings["mode"], settings["resume"])
     return Run()
 """
+)
 FAKES = {
     "hangs": f"import time\ntime.sleep({HANGS_S})\n",
     "raises": "raise RuntimeError('no tracker today')\n",

@@ -8,17 +8,13 @@ from typing import Any
 
 import pytest
 from helpers.commands import call
-from helpers.fake_trackers import tracker
+from helpers.fake_trackers import TELLS, tracker
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import fill
 
-FAKE = """
-import json, os
-def say(*words):
-    with open(os.environ["TOLD"], "a") as file:
-        file.write(json.dumps(words) + "\\n")
-class Settings:
-    def __init__(self, **_): pass
+FAKE = (
+    TELLS
+    + """
 class Table:
     def __init__(self, columns, data): self.said = ["table", columns, len(data)]
 class Html:
@@ -30,6 +26,7 @@ def init(**settings):
     say("init", settings["project"], settings["group"], settings["id"], settings["mode"])
     return Run()
 """
+)
 
 
 def reported(store: Path, *more: str) -> "subprocess.CompletedProcess[str]":

@@ -369,13 +369,18 @@ def test_a_missing_run_leaves_out_what_needs_it_and_never_averages_over_the_rest
     assert not any({of_seed_2[16].run_id, of_seed_2[4].run_id} & set(each.run_ids) for each in found)
 
 
+def copy_to_measure(store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a store the default one of a folder, which becomes the working directory; measuring it takes moments."""
+    monkeypatch.setattr(measuring, "inputs_or_why_not", lambda *_: (None, ""))
+    monkeypatch.setattr(shared_statistics, "DRAWS", 2)
+    monkeypatch.chdir(folder)
+    shutil.copytree(store, "outputs")
+
+
 def test_the_command_keeps_numbers_that_outlive_the_weights(
     planted_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr(measuring, "inputs_or_why_not", lambda *_: (None, ""))
-    monkeypatch.setattr(shared_statistics, "DRAWS", 2)
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(planted_store, "outputs")
+    copy_to_measure(planted_store, tmp_path, monkeypatch)
     code, out, err = call(capsys, "measure", "section7", "--scale", "smoke", "--format", "json")
     assert code == 0, err
     found = read_statistics("outputs", SWEEP, "smoke")
@@ -475,10 +480,7 @@ def test_trained_runs_are_measured_and_cut(trained_store: Path) -> None:
 def test_truncation_is_asked_for_and_kept_run_by_run(
     planted_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr(measuring, "inputs_or_why_not", lambda *_: (None, ""))
-    monkeypatch.setattr(shared_statistics, "DRAWS", 2)
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(planted_store, "outputs")
+    copy_to_measure(planted_store, tmp_path, monkeypatch)
     cut_runs: list[str] = []
 
     def cut(folder: Path, keep: list[int], _: object) -> Truncation:
