@@ -1,5 +1,6 @@
 """What all tasks share: configuration, splits and their subsets. No torch."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -49,6 +50,11 @@ class TaskConfig:
     def head_width(self) -> int | None:
         """Width of the head that the objective needs; None where a language model answers in words."""
         raise NotImplementedError
+
+    @property
+    def is_pair(self) -> bool:
+        """Tells whether each input is a pair of sentences: prompts then have a place for each."""
+        return False
 
     @property
     def label_names(self) -> list[str]:
@@ -123,14 +129,26 @@ class TaskConfig:
         return (self.sizes() or {}) | {split: size for split, size in given.items() if size is not None}
 
 
-def refuse_prompt(prompt: str) -> None:
+PLACES = re.compile(r"\{(text|first|second)\}")
+"""Where a prompt holds a single text, or the two of a pair."""
+
+
+def refuse_prompt(task: TaskConfig, prompt: str) -> None:
     """Refuses a prompt that does not say where the example goes.
 
     Raises:
-        InputError: If it does not hold {text} once.
+        InputError: If it does not hold {text} once, or {first} and {second} once each where inputs are pairs.
     """
-    if prompt.count("{text}") != 1:
-        raise InputError(f"task.prompt: must hold {{text}} once, where the example goes (given: {prompt!r}).")
+    found = sorted(PLACES.findall(prompt))
+    if task.is_pair and found != ["first", "second"]:
+        raise InputError(
+            f"task.prompt: must hold {{first}} and {{second}} once each and no {{text}}, as the inputs of {task.name} "
+            f"are pairs of sentences (given: {prompt!r}).\n"
+            "Example: 'task.prompt=\"{first}\\nQuestion: {second} True or False?\\nAnswer:\"'"
+        )
+    if not task.is_pair and found != ["text"]:
+        of_pairs = " and no {first} or {second}" if {*found} & {"first", "second"} else ""
+        raise InputError(f"task.prompt: must hold {{text}} once{of_pairs}, where the example goes (given: {prompt!r}).")
 
 
 def subset(splits: Splits, config: TaskConfig) -> Splits:

@@ -32,7 +32,8 @@ class ClassConfig(TaskConfig):
     num_labels: int = MISSING
     form: Form = Form.label
     prompt: str = "{text}"
-    """What form=text asks; {text} stands for the example. A long text is cut, the words around it never."""
+    """What form=text asks; {text} stands for the example, {first} and {second} for the sentences of a pair. A long text
+    is cut, of two the longer one first, the words around it never."""
     label_words: list[str] = field(default_factory=list)
     """What form=text expects after the prompt, label by label, each with the space in front."""
 
@@ -63,7 +64,7 @@ class ClassConfig(TaskConfig):
         super().check()
         if self.form is not Form.text:
             return
-        refuse_prompt(self.prompt)
+        refuse_prompt(self, self.prompt)
         words = self.label_words
         if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
             raise InputError(

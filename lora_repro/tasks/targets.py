@@ -20,7 +20,7 @@ class Example(NamedTuple):
 
     id: str
     input: str | tuple[str, str]
-    """A text, or a pair of sentences, which a head alone can take."""
+    """A text, or a pair of sentences."""
     target: Any
     """A class (int), a score (float), or a list of reference texts of which each is right."""
     document: str
@@ -28,15 +28,15 @@ class Example(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The input as one text, as prompts need it.
+        """The input, where it is a single text.
 
         Raises:
             InputError: If it is a pair of sentences.
         """
         if not isinstance(self.input, str):
             raise InputError(
-                f"example {self.id}: its input is a pair of sentences, which fits into no prompt.\n"
-                "Choose a task with a head (task.form=label), or one whose inputs are single texts."
+                f"example {self.id}: its input is a pair of sentences, where a single text is needed.\n"
+                "Choose a task whose inputs are single texts."
             )
         return self.input
 

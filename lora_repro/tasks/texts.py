@@ -18,7 +18,8 @@ class TextConfig(TaskConfig):
     """A task whose targets are texts, which a language model writes after a prompt."""
 
     prompt: str = MISSING
-    """What the model is asked; {text} stands for the example. A long text is cut, the words around it never."""
+    """What the model is asked; {text} stands for the example, {first} and {second} for the sentences of a pair. A long
+    text is cut, of two the longer one first, the words around it never."""
     max_new_tokens: int = MISSING
     """Decoding stops after so many tokens; a longer reference is refused."""
 
@@ -46,6 +47,6 @@ class TextConfig(TaskConfig):
             InputError: If a size, the subset seed, the prompt or the number of tokens is impossible.
         """
         super().check()
-        refuse_prompt(self.prompt)
+        refuse_prompt(self, self.prompt)
         if self.max_new_tokens < 1:
             raise InputError(f"task.max_new_tokens: must be at least 1 (given: {self.max_new_tokens}).")

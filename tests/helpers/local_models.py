@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from helpers.foreign_adapters import SIZES
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from lora_repro.tasks import generated
@@ -54,6 +54,14 @@ def words_tokenizer(words: Sequence[str] = WORDS, **special: str) -> PreTrainedT
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", **special)
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, as GPT-2's has them for what it has no longer token for; it decodes to the text itself."""
+    made = Tokenizer(models.BPE({role: i for i, role in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made)
 
 
 def space_mark_tokenizer(words: Sequence[str], bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFast:

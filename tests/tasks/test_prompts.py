@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.fixture_types import Compose
-from helpers.local_models import WORDS, space_mark_tokenizer, write
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from helpers.local_models import WORDS, bytes_tokenizer, space_mark_tokenizer, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lora_repro.config.resolve import resolve
@@ -97,10 +96,7 @@ def test_words_that_join_the_text_of_one_example_alone_are_refused(tiny: Compose
 
 def test_a_long_text_is_cut_between_its_own_letters(tiny: Compose, tmp_path: Path) -> None:
     """Each letter of a joined emoji is three or four tokens of bytes; cut within one, it decodes to another."""
-    made = Tokenizer(models.BPE({role: i for i, role in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    tokenizer = bytes_tokenizer()
     text = "a \U0001f469\u200d\U0001f52c \u00e9 \U0001f469\u200d\U0001f52c"
     example = Example("one", text, 0, "one")
     cut = set()

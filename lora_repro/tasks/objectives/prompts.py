@@ -6,6 +6,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from lora_repro.errors import InputError
+from lora_repro.tasks.base import PLACES
 from lora_repro.tasks.targets import Example
 
 
@@ -25,12 +26,13 @@ class Prompts:
 
     Args:
         tokenizer: The model's.
-        prompt: The words around an example, with {text} in its place.
+        prompt: The words around an example, with {text} in its place, or {first} and {second} in those of a pair.
         max_length: Tokens of prompt and what follows.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, max_length: int) -> None:
         self._tokenizer, self._prompt, self._max_length = tokenizer, prompt, max_length
+        self._places: tuple[str, ...] = ("text",) if "{text}" in prompt else ("first", "second")
         self._beginning = _beginning(tokenizer)
 
     def tokens_after(self, example: Example, word: str) -> list[int]:
@@ -39,28 +41,32 @@ class Prompts:
         Raises:
             InputError: If the prompt's own tokens are others when the word follows.
         """
-        text = self._around(example.text)
+        text = self._around(self._texts(example))
         return self.continuations([Prompt(text, self._tokens([text])[0])], [word])[0]
 
     def cut(self, examples: Sequence[Example], reserved: int) -> list[Prompt]:
         """Returns the prompts of examples, their texts cut so that `reserved` tokens fit behind.
 
+        Of a pair the longer text is cut, token by token until both are equally long and then in turn, as transformers'
+        `longest_first` does; of equally long ones the second.
+
         What a tokenizer puts at the end of a text (EOS, [SEP]) is left out, as something follows.
 
         Raises:
-            InputError: If the prompt alone is too long.
+            InputError: If the prompt alone is too long, or fits other inputs.
         """
         longest = self._max_length - reserved - len(self._beginning)
-        if len(self._tokens([self._around("")])[0]) > longest - 1:
+        if len(self._tokens([self._around([""] * len(self._places))])[0]) > longest - 1:
             raise InputError(
                 f"train.max_length: {self._max_length} tokens hold no more than the prompt itself.\n"
                 "Raise it, or shorten task.prompt."
             )
-        texts = [self._around(example.text) for example in examples]
-        prompts = [Prompt(text, tokens) for text, tokens in zip(texts, self._tokens(texts), strict=True)]
+        inputs = [self._texts(example) for example in examples]
+        wholes = [self._around(texts) for texts in inputs]
+        prompts = [Prompt(whole, tokens) for whole, tokens in zip(wholes, self._tokens(wholes), strict=True)]
         return [
-            prompt if len(prompt.tokens) <= longest else self._shortened(example.text, len(prompt.tokens), longest)
-            for example, prompt in zip(examples, prompts, strict=True)
+            prompt if len(prompt.tokens) <= longest else self._shortened(texts, len(prompt.tokens), longest)
+            for texts, prompt in zip(inputs, prompts, strict=True)
         ]
 
     def continuations(
@@ -91,26 +97,40 @@ class Prompts:
         rows = [prompt.tokens for prompt in prompts]
         return [row if opening and row[: len(opening)] == opening else opening + row for row in rows]
 
-    def _around(self, text: str) -> str:
-        return self._prompt.replace("{text}", text)
+    def _texts(self, example: Example) -> list[str]:
+        """Returns the text of an example, or the two of a pair, in the order of the places."""
+        if len(self._places) == 1:
+            return [example.text]
+        if isinstance(example.input, str):
+            raise InputError(
+                f"example {example.id}: its input is a single text, and task.prompt has places for a pair "
+                f"(given: {self._prompt!r}).\nWrite {{text}} where the example goes."
+            )
+        return [*example.input]
+
+    def _around(self, texts: Sequence[str]) -> str:
+        """Returns the prompt around texts, which are put in all at once: one may itself hold "{second}"."""
+        at: dict[str, str] = dict(zip(self._places, texts, strict=True))
+        return PLACES.sub(lambda place: at[place[1]], self._prompt)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
-    def _shortened(self, text: str, length: int, longest: int) -> Prompt:
-        """Returns the prompt around as much of a text, in its own letters, as fits.
+    def _shortened(self, texts: Sequence[str], length: int, longest: int) -> Prompt:
+        """Returns the prompt around as much of its texts, in their own letters, as fits.
 
         Args:
-            text: The text.
-            length: How many tokens the prompt around all of it has.
+            texts: The text, or the two of a pair.
+            length: How many tokens the prompt around all of them has.
             longest: How many it may have.
         """
-        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in encoding["offset_mapping"]]
+        encodings = [self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) for text in texts]
+        ends = [[end for _, end in encoding["offset_mapping"]] for encoding in encodings]
         shortened = Prompt("", [0] * length)
         while (over := len(shortened.tokens) - longest) > 0:
-            ends = ends[:-over]
-            whole = self._around(text[: ends[-1]] if ends else "")
+            for _ in range(over):
+                del max(reversed(ends), key=len)[-1:]
+            whole = self._around([text[: at[-1]] if at else "" for text, at in zip(texts, ends, strict=True)])
             shortened = Prompt(whole, self._tokens([whole])[0])
         return shortened
 
