@@ -32,6 +32,15 @@ class Schedule(str, Enum):
     constant = "constant"
 
 
+class InitHead(str, Enum):
+    """What becomes of the head that `train.init_from` holds. The paper takes over the LoRA modules and says no more."""
+
+    fitting = "fitting"
+    """It is taken over where its shape fits, as in the authors' code."""
+    anew = "anew"
+    """It is left out: the head is that of a run without a start."""
+
+
 @dataclass
 class TrainConfig:
     """How a run is trained. What a table of the paper prints has no default here; its value is in YAML."""
@@ -58,6 +67,8 @@ class TrainConfig:
     """Learning rate of the head (null: learning_rate)."""
     init_from: str | None = None
     """Start from the adapter and head of a run (its id or directory) or of a PEFT folder."""
+    init_head: InitHead = InitHead.fitting
+    """Which head a run has that starts from another one: the start's if it fits, or one that is drawn anew."""
 
     def steps(self, examples: int) -> int:
         """Returns the number of optimizer steps of a run that trains on so many examples."""
@@ -92,6 +103,11 @@ class TrainConfig:
         for key, holds, legal in rules:
             if not holds:
                 raise InputError(f"train.{key}: must be {legal} (given: {getattr(self, key)}).")
+        if self.init_head is InitHead.anew and self.init_from is None:
+            raise InputError(
+                "train.init_head=anew: is for a run that starts from another one; without one every head is drawn.\n"
+                "Give the start: train.init_from=RUN, or leave train.init_head out."
+            )
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lora_repro.config.schema import Run
+from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import MethodConfig
 from lora_repro.models.arch import Arch
@@ -149,7 +149,8 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise InputError(
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
-    start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0)
+    takes_head = run.train.init_head is InitHead.fitting
+    start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0, takes_head=takes_head)
     counts_as_base = run.method.has_label_order_of_base and (not is_run or "digests" in result)
     if counts_as_base and start.taken.intersection(_output_names(run.arch)):
         put_labels_in_order(model, run, str(folder))
@@ -163,7 +164,13 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
 
 
 def fill(
-    model: nn.Module, arch: Arch, method: MethodConfig, folder: Path, drawn: Collection[str], is_trained: bool
+    model: nn.Module,
+    arch: Arch,
+    method: MethodConfig,
+    folder: Path,
+    drawn: Collection[str],
+    is_trained: bool,
+    takes_head: bool = True,
 ) -> TakenOver:
     """Copies what a folder holds into a model that has the method attached, in place.
 
@@ -174,6 +181,7 @@ def fill(
         folder: A folder in the method's layout.
         drawn: The parameters of the model's head that were drawn.
         is_trained: Whether the model will be trained, so that a head that nobody trained may be in it.
+        takes_head: Whether the folder's head is copied where it fits; otherwise the model keeps its own.
 
     Raises:
         MissingInputError: If files are missing or damaged.
@@ -182,7 +190,7 @@ def fill(
     saved, names = method.read(arch, folder), method.file_names(model, arch)
     tensors, path = dict(saved.tensors), saved.path
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
-    head = _take_head(found, arch, names, _tensors(model), drawn, path, is_trained)
+    head = _take_head(found, arch, names, _tensors(model), drawn, path, is_trained, takes_head)
     _copy(model, found, arch, names, path)
     if tensors:
         raise InputError(
@@ -206,8 +214,12 @@ def _take_head(
     drawn: Collection[str],
     path: Path,
     is_trained: bool,
+    takes_head: bool,
 ) -> str:
-    """Leaves the adapter's head out, in place, where it is of another number of labels; says where the head comes from.
+    """Leaves the adapter's head out, in place, where it is not wanted or of another number of labels.
+
+    Returns:
+        Where the head comes from, in words.
 
     A part of the head that the adapter does not hold is the base's, as in PEFT, where the base's checkpoint holds it.
 
@@ -225,6 +237,15 @@ def _take_head(
     if is_left_out:
         name, shape = next(iter(theirs.items()))
         what = f"the adapter's head is of {shape[0]} labels, the task's of {parameters[name].shape[0]}"
+    elif held and not takes_head:
+        what = "train.init_head=anew leaves the adapter's head out"
+        if len(held) == len(found):
+            raise InputError(
+                f"{path} holds a head and nothing else, and train.init_head=anew leaves it out, so nothing is taken "
+                "over.\nGive train.init_head=fitting, or no train.init_from."
+            )
+        is_left_out = True
+    if is_left_out:
         for each in held:
             del found[each]
         held = []

@@ -78,6 +78,7 @@ GOLDEN_DEFAULTS = {
     "TrainConfig.warmup_steps": None,
     "TrainConfig.head_learning_rate": None,
     "TrainConfig.init_from": None,
+    "TrainConfig.init_head": "fitting",
     **{f"{family.__name__}.{key}": default for family in FAMILIES.values() for key, default in TASK_DEFAULTS.items()},
     "RatingsConfig.form": "label",
     "RatingsConfig.target": "label",

@@ -354,6 +354,56 @@ def test_the_record_says_what_a_run_started_from(tiny: Compose, base: Path) -> N
     assert origin["files"] == {path.name: sha256_of(path) for path in sorted(adapter.glob("adapter_*"))}
 
 
+def test_a_head_that_fits_is_taken_over_or_drawn_anew_as_asked(tiny: Compose, base: Path) -> None:
+    """The paper takes over LoRA's modules; the authors' code takes the head of as many labels too."""
+    adapter = peft_folder(base, labels=2, head=HEAD)
+    given = ("model=local", f"paths.model={base}", "preset@train=tiny_bert", "method.r=4", "method.alpha=8")
+    short = ("train.epochs=1", "train.max_steps=1")
+    drawn = build(resolve(tiny(*given)), CPU).state_dict()
+    theirs = load_file(adapter / "adapter_model.safetensors")
+    ids = set()
+    for asked, weight in (
+        ("fitting", theirs["base_model.model.classifier.weight"]),
+        ("anew", drawn["classifier.weight"]),
+    ):
+        cfg = tiny(*given, *short, f"train.init_from={adapter}", f"train.init_head={asked}")
+        model = build(resolve(cfg), CPU).state_dict()
+        assert torch.equal(model["classifier.weight"], weight)
+        ours_a, their_a = (
+            next(
+                value for name, value in tensors.items() if "layer.0.attention.self.query" in name and "lora_A" in name
+            )
+            for tensors in (model, theirs)
+        )
+        assert torch.equal(ours_a, their_a)
+        run_job(cfg)
+        result = record_of(cfg).read().result
+        assert result is not None
+        ids.add(result["run_id"])
+        head = result["provenance"]["init_from"]["head"]
+        assert (
+            head == "the adapter's"
+            if asked == "fitting"
+            else head.endswith("init_head=anew leaves the adapter's head out)")
+        )
+    without = tiny(*given, *short, f"train.init_from={adapter}")
+    assert run_id(resolve(without).run) in ids and len(ids) == 2
+
+
+def test_a_head_that_is_left_out_is_not_scored_and_needs_a_start(tiny: Compose, base: Path, tmp_path: Path) -> None:
+    adapter = peft_folder(base, head=HEAD)
+    with pytest.raises(InputError, match=r"no trained head for this task .*init_head=anew leaves"):
+        ours(tiny, base, adapter, "train.init_head=anew", "train.epochs=0")
+    with pytest.raises(InputError, match="init_head=anew: is for a run that starts from another one"):
+        resolve(tiny("train.init_head=anew"))
+    run, model = resolve(tiny("method=head_only")).run, build(resolve(tiny("method=head_only")), CPU)
+    save_file(
+        {name: value for name, value in model.state_dict().items() if name.startswith("classifier")}, tmp_path / TRAINED
+    )
+    with pytest.raises(InputError, match="a head and nothing else"):
+        fill(model, run.arch, HeadOnlyConfig(name="head_only"), tmp_path, [], is_trained=True, takes_head=False)
+
+
 def test_an_adapter_that_changes_between_the_id_and_the_start_is_refused(tiny: Compose, base: Path) -> None:
     adapter = peft_folder(base)
     given = (f"train.init_from={adapter}", "method.r=4", "method.alpha=8")
