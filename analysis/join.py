@@ -29,7 +29,7 @@ def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -
     status = run_status(store, job.run_id)
     if status.result is None:
         return SeedRun(seed, job.run_id, status.state, status.reason)
-    score = pick(status.result["metrics_by_epoch"], metric, protocol)
+    score = pick(status.result, metric, protocol)
     if score is None:
         reason = f"{job.run_id}: result.json lacks eval/{metric.name} or {protocol.split}/{metric.name}."
         return SeedRun(seed, job.run_id, NOT_COUNTED, reason)

@@ -1,6 +1,7 @@
 """Which score is taken from a run: of which epoch, on which split. A table chooses it; it changes no run."""
 
 import math
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ class Protocol(Enum):
     best_epoch_on_dev = "best_epoch_on_dev"
     """Dev, at the epoch that is best on dev: the paper's, optimistic by that choice."""
     held_out = "held_out"
-    """Test, at the epoch that is best on dev."""
+    """Test, at the epoch that is best on dev. Of a task without a test split each half of dev at the epoch best on the
+    other half, as the record holds it (lora_repro/tasks/cross_fitting.py)."""
 
     @classmethod
     def of(cls, name: str | None, default: str = "last_epoch") -> "Protocol":
@@ -33,7 +35,8 @@ class Protocol(Enum):
         return {
             Protocol.last_epoch: "on dev after the last epoch",
             Protocol.best_epoch_on_dev: "on dev at the epoch best on dev (the paper's protocol)",
-            Protocol.held_out: "on test at the epoch best on dev",
+            Protocol.held_out: "on test at the epoch best on dev (without a test split: each half of dev at the epoch "
+            "best on the other)",
         }[self]
 
 
@@ -42,24 +45,28 @@ class Score(NamedTuple):
 
     value: float
     epoch: int | None
-    """The epoch of the score, as the record counts epochs."""
+    """The epoch of the score, as the record counts epochs; None where several have a part in it."""
     baseline: float | None
     """What the metric's baseline scores on the same split, if the task declares one."""
 
 
-def pick(metrics_by_epoch: list[dict[str, Any]], metric: Metric, protocol: Protocol) -> Score | None:
+def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score | None:
     """Returns a run's score under a protocol (of equally good epochs the first), or None if the record has none.
 
     Args:
-        metrics_by_epoch: The record's metrics, in the order of epochs.
+        result: The record's result.json.
         metric: What is scored, as the task declares it.
         protocol: Which epoch and which split.
     """
+    by_epoch: list[dict[str, Any]] = result["metrics_by_epoch"]
+    if protocol is Protocol.held_out and (cross_fitted := result.get("cross_fitted")):
+        value = cross_fitted.get(metric.name)
+        return Score(value, None, cross_fitted.get(metric.baseline)) if _is_number(value) else None
     dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
-    if not metrics_by_epoch or not all(_is_number(row.get(key)) for row in metrics_by_epoch for key in (dev, scored)):
+    if not by_epoch or not all(_is_number(row.get(key)) for row in by_epoch for key in (dev, scored)):
         return None
     last = protocol is Protocol.last_epoch
-    row = metrics_by_epoch[-1 if last else metric.best([epoch[dev] for epoch in metrics_by_epoch])]
+    row = by_epoch[-1 if last else metric.best([epoch[dev] for epoch in by_epoch])]
     return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))
 
 

@@ -258,7 +258,7 @@ def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Pro
                 result = run_status(store, run.run_id).result
                 if result is None or result == run.result:
                     continue  # the same record, copied, is no other run
-                score = pick(result["metrics_by_epoch"], arm.metric, protocol)
+                score = pick(result, arm.metric, protocol)
                 if score is not None:
                     differences.append(score.value - run.score)
                     machines.append(computed_on(result))

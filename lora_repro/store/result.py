@@ -56,6 +56,7 @@ _TEXT = _Kind("text", lambda value: isinstance(value, str))
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _COUNT = _Kind("a whole number, 0 or more", is_count)
 _POSITIVE = _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0)
+_NUMBER = _Kind("a number", is_number)
 _AMOUNT = _Kind("a number, 0 or more", lambda value: is_number(value) and value >= 0)
 _SPLIT = _Kind(
     "an object with n, 1 or more", lambda value: isinstance(value, dict) and is_count(value.get("n")) and value["n"] > 0
@@ -78,7 +79,8 @@ _SHAPE = {
     "params.by_module": _of(_COUNT, "an object of whole numbers"),
     "flags": _of(_FLAG, "an object of true and false"),
     "data": _OBJECT,
-    **{f"data.{split}": _SPLIT for split in ("train", "eval", "test")},
+    **{f"data.{split}": _SPLIT for split in ("train", "eval")},
+    "cross_fitted": _of(_NUMBER, "an object of numbers"),
     **dict.fromkeys(("run_seconds", "train_seconds"), _AMOUNT),
     **dict.fromkeys(("train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)),
     "digests": _of(_TEXT, "an object of text"),
@@ -152,6 +154,8 @@ def _wrong(result: dict[str, Any]) -> str | None:
         return f"config.task is no configuration of task={name}"
     if task is not None:
         for split, described in result.get("data", {}).items():
+            if split not in task.splits:
+                return f"data.{split}: task={name} has no such split"
             if not task.targets.is_description(described):
                 return f"data.{split} must be {task.targets.description}"
     rows, bounds, metrics = result["metrics_by_epoch"], dict[str, tuple[float, float]](), {}

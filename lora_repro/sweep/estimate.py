@@ -60,13 +60,13 @@ def work(epochs: int, batch_size: int, max_steps: int | None, sizes: Mapping[str
         epochs: As configured; 0 scores once.
         batch_size: As configured.
         max_steps: As configured.
-        sizes: Examples of train, eval and test.
+        sizes: Examples of train and of each scored split.
     """
     trained = epochs * sizes["train"]
     if max_steps is not None:
         trained = min(trained, max_steps * batch_size)
     scorings = max(1, -(-trained // sizes["train"]))
-    return Work(trained, scorings * (sizes["eval"] + sizes["test"]))
+    return Work(trained, scorings * sum(size for split, size in sizes.items() if split != "train"))
 
 
 class _Kind(NamedTuple):
@@ -136,7 +136,7 @@ def _likeness(timing: Timing, kind: _Kind) -> tuple[bool, ...]:
 def sizes_of(run: Run) -> dict[str, int] | None:
     """Returns the numbers of examples of a run; None where one is not known without reading its data."""
     sizes = run.task.known_sizes()
-    return sizes if sizes.keys() >= {"train", "eval", "test"} else None
+    return sizes if sizes.keys() >= set(run.task.splits) else None
 
 
 class Timings:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective
 
 Splits = dict[str, list[Example]]
-"""The keys are train, eval (the dev split) and test."""
+"""The keys are train, eval (the dev split) and, where the task has them, test and others that are scored."""
 
 
 @dataclass
@@ -57,6 +57,16 @@ class TaskConfig:
         return False
 
     @property
+    def scored(self) -> tuple[str, ...]:
+        """The splits that are scored after each epoch: eval, which is dev, first."""
+        return ("eval", "test")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits, as they are read, recorded and printed."""
+        return ("train", *self.scored)
+
+    @property
     def label_names(self) -> list[str]:
         """What the outputs of a head with classes are called, in order; empty where nothing is known of them."""
         return []
@@ -80,7 +90,7 @@ class TaskConfig:
         return find(source, self.sources, self.name, data, cache)
 
     def load(self, data: str | None, cache: str) -> Splits:
-        """Reads all examples of the three splits.
+        """Reads all examples of the splits.
 
         Args:
             data: A file or folder of the user's (paths.data), or None.
@@ -112,12 +122,22 @@ class TaskConfig:
         Raises:
             InputError: Naming how many examples there are.
         """
-        size = getattr(self, f"{split}_size")
+        size = self.size_of(split)
         if size is not None and size > available:
+            key = f"task.{self.size_key(split)}"
             raise InputError(
-                f"task.{split}_size: {self.name} has {available} {split} examples (given: {size}).\n"
-                f"Give at most task.{split}_size={available}, or null for all."
+                f"{key}: {self.name} has {available} {split} examples (given: {size}).\n"
+                f"Give at most {key}={available}, or null for all."
             )
+
+    def size_key(self, split: str) -> str:
+        """Returns the field that says how many examples of a split are drawn: splits beside dev and test follow dev."""
+        return f"{split if split in ('train', 'test') else 'eval'}_size"
+
+    def size_of(self, split: str) -> int | None:
+        """Returns how many examples of a split are drawn; None: all."""
+        size: int | None = getattr(self, self.size_key(split))
+        return size
 
     def sizes(self) -> dict[str, int] | None:
         """Returns the number of examples of each split where it is known without reading the data."""
@@ -125,7 +145,7 @@ class TaskConfig:
 
     def known_sizes(self) -> dict[str, int]:
         """Returns how many examples of each split a run uses, as far as it is known without reading the data."""
-        given = {split: getattr(self, f"{split}_size") for split in ("train", "eval", "test")}
+        given = {split: self.size_of(split) for split in self.splits}
         return (self.sizes() or {}) | {split: size for split, size in given.items() if size is not None}
 
 
@@ -152,7 +172,7 @@ def refuse_prompt(task: TaskConfig, prompt: str) -> None:
 
 
 def subset(splits: Splits, config: TaskConfig) -> Splits:
-    """Draws train_size, eval_size and test_size examples of the three splits.
+    """Draws train_size, eval_size and test_size examples of the splits.
 
     Each split has one permutation, of which a size takes the first examples: a smaller subset is the beginning of a
     larger one, and null is the same as the size of the whole split.
@@ -163,7 +183,7 @@ def subset(splits: Splits, config: TaskConfig) -> Splits:
     drawn = {}
     for split, examples in splits.items():
         config.refuse_size_above(split, len(examples))
-        size = getattr(config, f"{split}_size")
+        size = config.size_of(split)
         order = draw.generator("subset", config.subset_seed, split).permutation(len(examples))
         drawn[split] = [examples[i] for i in order[:size]]
     return drawn

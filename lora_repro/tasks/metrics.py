@@ -1,9 +1,9 @@
 """What predictions are worth: plain functions on arrays, and what a task declares about the numbers they return."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ class Unit(str, Enum):
     """How a metric is printed."""
 
     percent = "percent"
-    """A share in [0, 1], which is printed times 100."""
+    """A share or a correlation, which is printed times 100."""
     plain = "plain"
     """Printed as it is."""
 
@@ -55,17 +55,27 @@ LOSS = Metric("loss", higher_is_better=False, low=0.0)
 """What training minimises, on dev and test; every task has it beside its own metrics."""
 
 
-def accuracy(predictions: Int[np.ndarray, " examples"], references: Int[np.ndarray, " examples"]) -> float:
+Array = np.ndarray
+Measure = Callable[[Array, Array], float]
+"""Computes a metric of predictions and references."""
+
+ZERO: Any = 0.0
+"""What scikit-learn returns where F1 would divide by nothing; it takes numbers, though its types say texts alone."""
+
+
+def accuracy(predictions: Int[Array, " examples"], references: Int[Array, " examples"]) -> float:
     """Returns the share of predictions that equal their reference.
 
     Raises:
         ValueError: If there are no examples, or not one prediction for each.
     """
+    from sklearn.metrics import accuracy_score
+
     _refuse_other_shapes("accuracy", predictions, references)
-    return float(np.mean(predictions == references))
+    return float(accuracy_score(references, predictions))
 
 
-def majority(references: Int[np.ndarray, " examples"]) -> float:
+def majority(references: Int[Array, " examples"]) -> float:
     """Returns the accuracy of always naming the most frequent reference: the baseline beside each accuracy.
 
     Raises:
@@ -76,9 +86,46 @@ def majority(references: Int[np.ndarray, " examples"]) -> float:
     return float(np.unique_counts(references).counts.max() / len(references))
 
 
-def mean_squared_error(
-    predictions: Float[np.ndarray, " examples"], references: Float[np.ndarray, " examples"]
-) -> float:
+def f1(predictions: Int[Array, " examples"], references: Int[Array, " examples"]) -> float:
+    """Returns the harmonic mean of precision and recall of class 1, of two classes; 0 where class 1 is never met.
+
+    Raises:
+        ValueError: If there are no examples, not one prediction for each, or other classes than 0 and 1.
+    """
+    from sklearn.metrics import f1_score
+
+    _refuse_other_shapes("f1", predictions, references)
+    if others := sorted({*map(int, predictions), *map(int, references)} - {0, 1}):
+        raise ValueError(f"f1: is of class 1 among 0 and 1 (given: {others[0]}). Of more classes take macro_f1.")
+    return float(f1_score(references, predictions, pos_label=1, zero_division=ZERO))
+
+
+def macro_f1(predictions: Int[Array, " examples"], references: Int[Array, " examples"]) -> float:
+    """Returns the mean over the references' classes of F1 of each; 0 for a class that is never predicted rightly.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    from sklearn.metrics import f1_score
+
+    _refuse_other_shapes("macro_f1", predictions, references)
+    classes = np.unique(references)
+    return float(f1_score(references, predictions, labels=classes, average="macro", zero_division=ZERO))
+
+
+def matthews(predictions: Int[Array, " examples"], references: Int[Array, " examples"]) -> float:
+    """Returns Matthews' correlation of two or more classes; 0 where all predictions or all references are equal.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    from sklearn.metrics import matthews_corrcoef
+
+    _refuse_other_shapes("matthews", predictions, references)
+    return float(np.clip(matthews_corrcoef(references, predictions), -1, 1))
+
+
+def mean_squared_error(predictions: Float[Array, " examples"], references: Float[Array, " examples"]) -> float:
     """Returns the mean of the squared differences.
 
     Raises:
@@ -88,29 +135,34 @@ def mean_squared_error(
     return float(np.mean((predictions - references) ** 2))
 
 
-def pearson(predictions: Float[np.ndarray, " examples"], references: Float[np.ndarray, " examples"]) -> float:
+def pearson(predictions: Float[Array, " examples"], references: Float[Array, " examples"]) -> float:
     """Returns the correlation coefficient; 0 where all predictions or all references are equal, and it has no value.
 
     Raises:
         ValueError: If there are no examples, or not one prediction for each.
     """
+    from scipy import stats
+
     _refuse_other_shapes("pearson", predictions, references)
     if is_constant(predictions) or is_constant(references):
         return 0.0
-    x, y = (values - values.mean() for values in (predictions, references))
-    return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
+    found: Any = stats.pearsonr(predictions, references)
+    return float(np.clip(found.statistic, -1, 1))
 
 
-def spearman(predictions: Float[np.ndarray, " examples"], references: Float[np.ndarray, " examples"]) -> float:
+def spearman(predictions: Float[Array, " examples"], references: Float[Array, " examples"]) -> float:
     """Returns Pearson's coefficient of the ranks, where equal values share the mean of theirs; 0 where it has no value.
 
     Raises:
         ValueError: If there are no examples, or not one prediction for each.
     """
+    from scipy import stats
+
     _refuse_other_shapes("spearman", predictions, references)
     if is_constant(predictions) or is_constant(references):
         return 0.0
-    return pearson(_ranks(predictions), _ranks(references))
+    found: Any = stats.spearmanr(predictions, references)
+    return float(np.clip(found.statistic, -1, 1))
 
 
 def is_constant(values: Float[np.ndarray, " examples"]) -> bool:
@@ -135,12 +187,6 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]])
 
 def _spaced(text: str) -> str:
     return " ".join(text.split())
-
-
-def _ranks(values: Float[np.ndarray, " examples"]) -> Float[np.ndarray, " examples"]:
-    unique = np.unique_inverse(values)
-    counts = np.bincount(unique.inverse_indices)
-    return (np.cumsum(counts) - (counts - 1) / 2)[unique.inverse_indices]
 
 
 def _refuse_other_shapes(name: str, predictions: np.ndarray, references: np.ndarray) -> None:

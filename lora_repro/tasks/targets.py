@@ -12,7 +12,7 @@ import numpy as np
 from lora_repro.errors import InputError
 from lora_repro.store.reading import is_count, is_number
 from lora_repro.tasks import metrics
-from lora_repro.tasks.metrics import Metric, Unit
+from lora_repro.tasks.metrics import Measure, Metric, Unit
 
 
 class Example(NamedTuple):
@@ -44,7 +44,7 @@ class Example(NamedTuple):
 class Targets:
     """One kind of target. The default implementations say what all kinds share."""
 
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     """The first is the one that tables show; `loss` comes beside them and is not listed."""
     column: ClassVar[str]
     """What predictions.parquet calls the target."""
@@ -65,6 +65,10 @@ class Targets:
         """Scores predictions, which are of the kind of the targets: every declared metric by its name."""
         raise NotImplementedError
 
+    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[Any]) -> float:
+        """Returns one declared metric of predictions, without computing the others where that saves time."""
+        return self.evaluate(examples, predictions)[name]
+
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns what result.json holds about a split under `data`: `n`, the number of examples, and more."""
         raise NotImplementedError
@@ -75,8 +79,8 @@ class Targets:
 
     def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
         """Says for a table what the descriptions of train, eval and test hold."""
-        sizes = " / ".join(f"{data[split]['n']:,}" for split in ("train", "eval", "test"))
-        return f"{sizes} examples (train / dev / test)"
+        sizes = " / ".join(f"{described['n']:,}" for described in data.values())
+        return f"{sizes} examples ({' / '.join(split_name(split) for split in data)})"
 
     def flags(self, predictions: Mapping[str, Sequence[Any]]) -> dict[str, bool]:
         """Returns what a reader must know about the predictions of dev and test after the last epoch."""
@@ -87,26 +91,48 @@ class Targets:
         return {"id": example.id, self.column: example.target, "prediction": prediction}
 
 
-class Classes(Targets):
-    """A target is one of a few classes, counted from 0."""
+ACCURACY = Metric("accuracy", Unit.percent, low=0.0, high=1.0, baseline="majority")
+MAJORITY = Metric(
+    "majority", Unit.percent, low=0.0, high=1.0, about="always naming the most frequent class of the same split"
+)
+F1 = Metric("f1", Unit.percent, low=0.0, high=1.0, about="the harmonic mean of precision and recall of class 1")
+MACRO_F1 = Metric("macro_f1", Unit.percent, low=0.0, high=1.0, about="the mean of the F1 of all classes")
+MATTHEWS = Metric(
+    "matthews", Unit.percent, low=-1.0, high=1.0, about="Matthews' correlation; 0 where all predictions are equal"
+)
+OF_CLASSES: dict[Metric, Measure] = {
+    ACCURACY: metrics.accuracy,
+    MAJORITY: lambda _, references: metrics.majority(references),
+    F1: metrics.f1,
+    MACRO_F1: metrics.macro_f1,
+    MATTHEWS: metrics.matthews,
+}
+"""The metrics of classes, and how each is computed of predictions and references."""
 
-    metrics = (
-        Metric("accuracy", Unit.percent, low=0.0, high=1.0, baseline="majority"),
-        Metric(
-            "majority", Unit.percent, low=0.0, high=1.0,
-            about="always naming the most frequent class of the same split",
-        ),
-    )  # fmt: skip
+
+class Classes(Targets):
+    """A target is one of a few classes, counted from 0.
+
+    Args:
+        shown: The metrics that are reported, the one that tables show first.
+    """
+
+    def __init__(self, *shown: Metric) -> None:
+        shown = shown or (ACCURACY,)
+        self.metrics = (*shown, MAJORITY) if ACCURACY in shown else shown
+
     column = "label"
     description = "an object with n and labels"
 
     def evaluate(self, examples: Sequence[Example], predictions: Sequence[int]) -> dict[str, float]:
-        """Returns the accuracy, and beside it what always naming the most frequent class would get."""
-        references = np.array([example.target for example in examples])
-        return {
-            "accuracy": metrics.accuracy(np.array(predictions), references),
-            "majority": metrics.majority(references),
-        }
+        """Returns the declared metrics; beside an accuracy what always naming the most frequent class would get."""
+        return {metric.name: self.score(metric.name, examples, predictions) for metric in self.metrics}
+
+    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[int]) -> float:
+        """Returns one metric."""
+        metric = next(each for each in self.metrics if each.name == name)
+        found, references = (np.array(values, int) for values in (predictions, [e.target for e in examples]))
+        return OF_CLASSES[metric](found, references)
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Counts the examples of each class."""
@@ -121,9 +147,10 @@ class Classes(Targets):
     def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
         """Adds how the classes of dev and test are balanced."""
         balance = []
-        for split, name in NAMED:
+        for split in _scored(data):
             labels, n = data[split]["labels"], data[split]["n"]
-            balance.append(f"{name} {' / '.join(f'{100 * labels[label] / n:.1f}' for label in sorted(labels))} %")
+            shares = " / ".join(f"{100 * labels[label] / n:.1f}" for label in sorted(labels))
+            balance.append(f"{split_name(split)} {shares} %")
         return f"{super().summary(data)}, classes {' / '.join(sorted(data['eval']['labels']))}: {', '.join(balance)}"
 
     def flags(self, predictions: Mapping[str, Sequence[int]]) -> dict[str, bool]:
@@ -131,27 +158,46 @@ class Classes(Targets):
         return {"one_class": _any_constant(predictions.values())}
 
 
-class Scores(Targets):
-    """A target is a number."""
+MSE = Metric("mse", higher_is_better=False, low=0.0, baseline="variance", about="the mean squared error")
+PEARSON = Metric(
+    "pearson", Unit.percent, low=-1.0, high=1.0, about="the correlation; 0 where all predictions are equal"
+)
+SPEARMAN = Metric(
+    "spearman", Unit.percent, low=-1.0, high=1.0, about="the correlation of ranks; 0 where all predictions are equal"
+)
+VARIANCE = Metric("variance", higher_is_better=False, low=0.0, about="the mse of always answering the mean")
+OF_SCORES: dict[Metric, Measure] = {
+    MSE: metrics.mean_squared_error,
+    PEARSON: metrics.pearson,
+    SPEARMAN: metrics.spearman,
+    VARIANCE: lambda _, references: float(references.var()),
+}
+"""The metrics of scores, and how each is computed of predictions and references."""
 
-    metrics = (
-        Metric("mse", higher_is_better=False, low=0.0, baseline="variance", about="the mean squared error"),
-        Metric("pearson", low=-1.0, high=1.0, about="the correlation; 0 where all predictions are equal"),
-        Metric("spearman", low=-1.0, high=1.0, about="the correlation of ranks; 0 where all predictions are equal"),
-        Metric("variance", higher_is_better=False, low=0.0, about="the mse of always answering the mean"),
-    )
+
+class Scores(Targets):
+    """A target is a number.
+
+    Args:
+        shown: The metrics that are reported, the one that tables show first.
+    """
+
+    def __init__(self, *shown: Metric) -> None:
+        shown = shown or (MSE, PEARSON, SPEARMAN)
+        self.metrics = (*shown, VARIANCE) if MSE in shown else shown
+
     column = "target"
     description = "an object with n, mean and sd"
 
     def evaluate(self, examples: Sequence[Example], predictions: Sequence[float]) -> dict[str, float]:
-        """Returns the mean squared error beside the variance of the targets, and both correlations."""
-        found, references = np.array(predictions, float), np.array([example.target for example in examples], float)
-        return {
-            "mse": metrics.mean_squared_error(found, references),
-            "pearson": metrics.pearson(found, references),
-            "spearman": metrics.spearman(found, references),
-            "variance": float(references.var()),
-        }
+        """Returns the declared metrics, and beside them the variance of the targets."""
+        return {metric.name: self.score(metric.name, examples, predictions) for metric in self.metrics}
+
+    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[float]) -> float:
+        """Returns one metric."""
+        metric = next(each for each in self.metrics if each.name == name)
+        found, references = (np.array(values, float) for values in (predictions, [e.target for e in examples]))
+        return OF_SCORES[metric](found, references)
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns the mean and the standard deviation of the targets."""
@@ -164,7 +210,7 @@ class Scores(Targets):
 
     def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
         """Adds how the scores of dev and test are distributed."""
-        spread = [f"{name} {data[split]['mean']:.2f} ± {data[split]['sd']:.2f}" for split, name in NAMED]
+        spread = [f"{split_name(split)} {data[split]['mean']:.2f} ± {data[split]['sd']:.2f}" for split in _scored(data)]
         return f"{super().summary(data)}, scores (mean ± standard deviation): {', '.join(spread)}"
 
     def flags(self, predictions: Mapping[str, Sequence[float]]) -> dict[str, bool]:
@@ -193,7 +239,7 @@ class Texts(Targets):
 
     def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
         """Adds how long the references of dev and test are."""
-        lengths = ", ".join(f"{name} {data[split]['characters']:.1f}" for split, name in NAMED)
+        lengths = ", ".join(f"{split_name(split)} {data[split]['characters']:.1f}" for split in _scored(data))
         return f"{super().summary(data)}, characters to be written: {lengths}"
 
     def flags(self, predictions: Mapping[str, Sequence[str]]) -> dict[str, bool]:
@@ -203,12 +249,17 @@ class Texts(Targets):
 
 def metric_of_any_kind(name: str) -> Metric | None:
     """Returns what is declared about a metric by this name, of whatever task: one that is not known here, too."""
-    kinds = (Classes(), Scores(), Texts())
+    kinds = (Classes(ACCURACY, F1, MACRO_F1, MATTHEWS), Scores(), Texts())
     return next((metric for kind in kinds if (metric := kind.metric(name)) is not None), None)
 
 
-NAMED = (("eval", "dev"), ("test", "test"))
-"""The scored splits: how records spell them, and how tables print them."""
+def split_name(split: str) -> str:
+    """Returns how tables print a split: records spell dev `eval`."""
+    return {"eval": "dev"}.get(split, split)
+
+
+def _scored(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [split for split in data if split != "train"]
 
 
 def _any_constant(predictions: Iterable[Sequence[Any]]) -> bool:

@@ -13,7 +13,7 @@ from lora_repro.config.settings import Settings
 from lora_repro.tasks.encoding import encode
 from lora_repro.training import provenance, scoring
 from lora_repro.training.device import prepare
-from lora_repro.training.train import SCORED, build
+from lora_repro.training.train import build
 
 
 class Rescorer:
@@ -50,7 +50,7 @@ class Rescorer:
         return self._model.get_parameter(name).detach().float().cpu().numpy()
 
     def score(self, replaced: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Returns the metrics of dev and test with these parameters in the place of the run's own.
+        """Returns the metrics of the scored splits with these parameters in the place of the run's own.
 
         Without any they are those of the record: to the bit, on the same machine with as many threads.
         """
@@ -58,7 +58,7 @@ class Rescorer:
         self._put({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in replaced.items()})
         found: dict[str, float] = {}
         try:
-            for name in SCORED:
+            for name in self.run.task.scored:
                 split = self._splits[name]
                 predictions = scoring.predict(self._model, split, self.run.train.dtype, self._device)
                 found |= scoring.metrics(self.run.task, split, predictions, name)

@@ -1,5 +1,6 @@
 """Scores a split: predictions, metrics, and the rows that the record stores."""
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from lora_repro import interrupt
 from lora_repro.config.schema import Dtype
-from lora_repro.tasks import LOSS, TaskConfig
+from lora_repro.tasks import LOSS, TaskConfig, cross_fitting
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.training.batches import scoring_batches
 from lora_repro.training.device import threads
@@ -61,6 +62,18 @@ def flags(task: TaskConfig, splits: dict[str, Encoded], predictions: dict[str, T
     """Returns what a reader must know about the predictions for these splits, by the kind of the task's targets."""
     answers = {name: splits[name].objective.answers(found) for name, found in predictions.items()}
     return task.targets.flags({name: [answer.prediction for answer in found] for name, found in answers.items()})
+
+
+def cross_fitted(
+    task: TaskConfig, splits: Mapping[str, Encoded], predictions: Mapping[str, Tensor], by_epoch: list[dict[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Returns the entry `cross_fitted` of result.json, for a task whose dev split is all that has labels."""
+    if "test" in task.scored:
+        return {}
+    dev = splits["eval"]
+    answers = {line["epoch"]: dev.objective.answers(predictions[f"eval/{line['epoch']}"]) for line in by_epoch}
+    plain = {epoch: [answer.prediction for answer in given] for epoch, given in answers.items()}
+    return {"cross_fitted": cross_fitting.cross_fitted(task, dev.examples, plain)}
 
 
 def describe(task: TaskConfig, metrics: dict[str, Any]) -> str:

@@ -33,7 +33,6 @@ from lora_repro.training.compiled import compile_blocks
 from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, threads, use_huge_pages
 from lora_repro.training.waiting import watched
 
-SCORED = ("eval", "test")
 SAY_EVERY_S = 30
 REMEDY = "try a lower train.learning_rate"
 
@@ -96,9 +95,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     by_epoch = [line for line in state.lines if "loss" not in line]
     rows = []
     for epoch in (line["epoch"] for line in by_epoch):
-        for name in SCORED:
+        for name in run.task.scored:
             rows += scoring.rows(run.task, splits[name], state.predictions[f"{name}/{epoch}"], name, epoch)
-    last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in SCORED}
+    last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in run.task.scored}
     record.refuse_to_write_over(by_epoch)
     record.save_predictions(rows)
     written = save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
@@ -110,6 +109,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "params": {"trainable": count.trainable, **count._asdict()},
         "flags": checks.flags(model, run.method, before, epochs) | scoring.flags(run.task, splits, last),
         "data": {name: run.task.targets.describe(split.examples) for name, split in splits.items()},
+        **scoring.cross_fitted(run.task, splits, state.predictions, by_epoch),
         "train_seconds": round(state.seconds, 3),
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": peak_memory_gib(device),
@@ -253,11 +253,11 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
 def score_epoch(
     state: TrainState, run: Run, splits: dict[str, Encoded], epoch: int, checkpointer: Checkpointer
 ) -> None:
-    """Scores dev and test after an epoch unless a checkpoint has their predictions, and logs the epoch's metrics."""
+    """Scores the splits after an epoch unless a checkpoint has their predictions, and logs the epoch's metrics."""
     if any(line["epoch"] == epoch and "loss" not in line for line in state.lines):
         return
     line: dict[str, Any] = {"epoch": epoch, "step": state.step}
-    for name in SCORED:
+    for name in run.task.scored:
         key = f"{name}/{epoch}"
         if key not in state.predictions:
             state.predictions[key] = scoring.predict(state.model, splits[name], run.train.dtype, state.device)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lora_repro.tasks import metrics
-from lora_repro.tasks.targets import Classes, Example, Scores, Targets, Texts
+from lora_repro.tasks.targets import ACCURACY, F1, MACRO_F1, MATTHEWS, Classes, Example, Scores, Targets, Texts
 
 SPLITS = ("train", "eval", "test")
 
@@ -95,3 +95,29 @@ def test_a_metric_is_printed_in_its_unit_and_its_best_value_follows_its_directio
     assert (accuracy.format(0.8512), accuracy.title) == ("85.1", "accuracy in percent")
     assert (error.format(0.8512), error.title) == ("0.851", "mse")
     assert (accuracy.best([0.1, 0.9, 0.9]), error.best([0.9, 0.1, 0.1])) == (1, 1)
+
+
+def test_f1_and_matthews_by_hand() -> None:
+    """Of 4 positives 3 are found, beside 1 false one, in 10 examples."""
+    references = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    predictions = [1, 1, 1, 0, 1, 0, 0, 0, 0, 0]
+    found = Classes(F1, MACRO_F1, MATTHEWS, ACCURACY).evaluate(examples(*references), predictions)
+    assert found["f1"] == pytest.approx(3 / 4)
+    assert found["macro_f1"] == pytest.approx((3 / 4 + 5 / 6) / 2)
+    assert found["matthews"] == pytest.approx((3 * 5 - 1 * 1) / math.sqrt(4 * 4 * 6 * 6))
+    assert found["accuracy"] == 0.8 and found["majority"] == 0.6
+    assert [metric.name for metric in Classes(MATTHEWS).metrics] == ["matthews"]
+
+
+def test_a_constant_answer_has_no_f1_and_no_correlation() -> None:
+    found = Classes(F1, MATTHEWS).evaluate(examples(1, 0, 1), [0, 0, 0])
+    assert found == {"f1": 0.0, "matthews": 0.0}
+
+
+def test_f1_of_three_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="macro_f1"):
+        Classes(F1).evaluate(examples(0, 1, 2), [0, 1, 2])
+
+
+def test_macro_f1_counts_the_classes_that_the_references_have() -> None:
+    assert Classes(MACRO_F1).evaluate(examples(0, 0, 2), [0, 0, 1])["macro_f1"] == pytest.approx(0.5)

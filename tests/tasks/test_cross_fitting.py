@@ -1,0 +1,78 @@
+"""Scores on dev of an epoch that other examples chose: by hand, and where choosing on the same examples flatters."""
+
+import numpy as np
+import pytest
+
+from lora_repro.tasks.cross_fitting import HALVINGS, cross_fitted
+from lora_repro.tasks.generated import GeneratedConfig
+from lora_repro.tasks.targets import MATTHEWS, Classes, Example, Scores, Targets
+
+
+class Task(GeneratedConfig):
+    """A task with targets of a test's choice."""
+
+    kind: Targets = Classes()
+
+    @property
+    def targets(self) -> Targets:
+        return self.kind
+
+
+def task(kind: Targets) -> Task:
+    made = Task("mine")
+    made.kind = kind
+    return made
+
+
+def examples(targets: list[int] | list[float]) -> list[Example]:
+    return [Example(str(i), "", target, str(i)) for i, target in enumerate(targets)]
+
+
+def test_an_epoch_that_is_best_on_every_half_gives_its_own_score() -> None:
+    targets = [0, 1] * 20
+    right, poor = [*targets[:-4], 1, 0, 1, 0], [1 - target for target in targets]
+    found = cross_fitted(task(Classes()), examples(targets), {1: poor, 2: right, 3: poor})
+    assert found == {"accuracy": pytest.approx(36 / 40), "majority": 0.5}
+
+
+def test_two_epochs_that_are_right_on_opposite_halves_score_below_the_better_of_them() -> None:
+    """Each is right on 20 of 40 and chance alone says where: chosen elsewhere, the one that fits is not taken."""
+    targets = [0, 1] * 20
+    first = [target if i < 20 else 1 - target for i, target in enumerate(targets)]
+    second = [1 - answer for answer in first]
+    found = cross_fitted(task(Classes()), examples(targets), {1: first, 2: second})
+    assert found["accuracy"] < 0.5
+
+
+def test_the_best_of_many_worthless_epochs_is_not_better_than_chance() -> None:
+    best, fitted = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        targets = rng.integers(0, 2, 100).tolist()
+        answers = {epoch: rng.integers(0, 2, 100).tolist() for epoch in range(20)}
+        best.append(max(np.mean(np.array(given) == targets) for given in answers.values()))
+        fitted.append(cross_fitted(task(Classes()), examples(targets), answers)["accuracy"])
+    assert np.mean(best) > 0.57 and abs(np.mean(fitted) - 0.5) < 0.03
+
+
+def test_one_epoch_has_its_own_score_on_all_of_dev() -> None:
+    targets, answers = [0, 0, 1, 1, 1], [0, 1, 1, 1, 0]
+    kind = Classes(MATTHEWS)
+    assert cross_fitted(task(kind), examples(targets), {0: answers}) == kind.evaluate(examples(targets), answers)
+
+
+def test_halves_have_like_targets_and_are_the_same_for_all_runs() -> None:
+    from lora_repro.tasks.cross_fitting import _half
+
+    targets = np.array([0.0] * 31 + [1.0] * 10)
+    for number in range(HALVINGS):
+        half = _half("mine", targets, number)
+        assert abs(half.sum() - 20.5) < 1 and abs(half[31:].sum() - 5) <= 1
+        assert (half == _half("mine", targets, number)).all()
+    assert any((_half("mine", targets, 0) != _half("mine", targets, n)).any() for n in range(1, 5))
+
+
+def test_scores_are_cross_fitted_too() -> None:
+    targets = [float(i) for i in range(30)]
+    found = cross_fitted(task(Scores()), examples(targets), {1: targets, 2: [-target for target in targets]})
+    assert found["mse"] == 0.0 and found["pearson"] == pytest.approx(1.0)
