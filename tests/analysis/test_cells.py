@@ -62,25 +62,25 @@ def epochs(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("protocol", "value"), [("last_epoch", 0.6), ("best_epoch_on_dev", 0.9), ("held_out", 0.1)])
 def test_each_protocol_takes_its_number(protocol: str, value: float) -> None:
     by_epoch = epochs((0.5, 0.8), (0.9, 0.1), (0.6, 0.7))
-    score = pick(by_epoch, ACCURACY, Protocol(protocol))
+    score = pick({"metrics_by_epoch": by_epoch}, ACCURACY, Protocol(protocol))
     assert score is not None and score.value == value
 
 
 def test_the_best_epoch_of_an_error_is_the_lowest() -> None:
     by_epoch = [{"eval/mse": dev, "test/mse": test} for dev, test in ((0.5, 0.8), (0.1, 0.3), (0.1, 0.2), (0.6, 0.7))]
-    score = pick(by_epoch, ERROR, Protocol.held_out)
+    score = pick({"metrics_by_epoch": by_epoch}, ERROR, Protocol.held_out)
     assert score is not None and score.value == 0.3
 
 
 def test_of_tied_epochs_the_first_is_held_out() -> None:
-    score = pick(epochs((0.9, 0.1), (0.9, 0.2)), ACCURACY, Protocol.held_out)
+    score = pick({"metrics_by_epoch": epochs((0.9, 0.1), (0.9, 0.2))}, ACCURACY, Protocol.held_out)
     assert score is not None and score.value == 0.1
 
 
 def test_a_record_without_the_metric_has_no_score() -> None:
-    assert pick([], ACCURACY, Protocol.last_epoch) is None
-    assert pick(epochs((math.nan, 0.1)), ACCURACY, Protocol.last_epoch) is None
-    assert pick(epochs((0.1, 0.1)), Metric("bleu"), Protocol.last_epoch) is None
+    assert pick({"metrics_by_epoch": []}, ACCURACY, Protocol.last_epoch) is None
+    assert pick({"metrics_by_epoch": epochs((math.nan, 0.1))}, ACCURACY, Protocol.last_epoch) is None
+    assert pick({"metrics_by_epoch": epochs((0.1, 0.1))}, Metric("bleu"), Protocol.last_epoch) is None
 
 
 def test_a_whole_cell_holds_mean_interval_and_runs(tmp_path: Path) -> None:
@@ -296,3 +296,13 @@ def test_table_5_joins_runs_by_budget_and_targets(tmp_path: Path) -> None:
         "q,v": ("1024", pytest.approx(0.65), 2),
         "q,k,v,o": ("1024", pytest.approx(0.75), 2),
     }
+
+
+def test_without_a_test_split_the_record_says_what_is_held_out() -> None:
+    result = {
+        "metrics_by_epoch": [{"epoch": 1, "eval/accuracy": 0.9}],
+        "cross_fitted": {"accuracy": 0.8, "majority": 0.5},
+    }
+    assert pick(result, ACCURACY, Protocol.held_out) == (0.8, None, 0.5)
+    assert pick(result, ACCURACY, Protocol.best_epoch_on_dev) == (0.9, 1, None)
+    assert pick(result, ERROR, Protocol.held_out) is None
