@@ -303,6 +303,6 @@ def test_without_a_test_split_the_record_says_what_is_held_out() -> None:
         "metrics_by_epoch": [{"epoch": 1, "eval/accuracy": 0.9}],
         "cross_fitted": {"accuracy": 0.8, "majority": 0.5},
     }
-    assert pick(result, ACCURACY, Protocol.held_out) == (0.8, None, 0.5)
+    assert pick(result, Metric("accuracy", baseline="majority"), Protocol.held_out) == (0.8, None, 0.5)
     assert pick(result, ACCURACY, Protocol.best_epoch_on_dev) == (0.9, 1, None)
     assert pick(result, ERROR, Protocol.held_out) is None
