@@ -18,6 +18,7 @@ from lora_repro.config.compose import refuse_repeated_keys
 from lora_repro.config.declared_types import as_declared
 from lora_repro.config.explain import explain
 from lora_repro.config.hydra_limits import refuse_flags, refuse_setting
+from lora_repro.config.presets import WARMUP_RATIO, WARMUP_STEPS
 from lora_repro.config.settings import refuse_home
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, RunFailedError, describe_os_error, did_you_mean
@@ -150,9 +151,17 @@ def normalise(argv: Sequence[str]) -> list[str]:
                 refuse_home(str(override.value()))
         arguments.append(_as_declared(override, argument))
     budget.refuse_both([override.key_or_group for override in given])
+    arguments += _instead_of_preset(given)
     if not multirun:
         refuse_idle_scale(given)
     return arguments
+
+
+def _instead_of_preset(given: Sequence[Override]) -> list[str]:
+    """Returns what goes with an override where a preset has another key for the same thing, which would win over it."""
+    keys = {override.key_or_group for override in given}
+    is_ratio = {"preset", WARMUP_RATIO} <= keys and WARMUP_STEPS not in keys
+    return [f"{WARMUP_STEPS}=null"] if is_ratio else []
 
 
 def _scale_as_override(argv: Sequence[str]) -> list[str]:

@@ -13,8 +13,14 @@ HOME = next(folder for folder in Path(__file__).resolve().parents[1:3] if (folde
 
 NAME = re.compile(r"[a-z0-9_]+")
 
-GROUPS = ("model", "task", "method", "train", "scale", "preset@train")
+GROUPS = ("model", "task", "method", "train", "scale", "preset", "preset@train")
 """The keys that choose a file of conf/, or a scale."""
+
+OURS = "ours"
+"""The preset that is there without a choice: this project's own settings by model and method, files of conf/preset."""
+
+BY_TASK = HOME / "conf" / "preset" / "by_task"
+"""The presets by model, method and task: preset=NAME."""
 
 SCALES = ("demo", "paper", "proxy", "smoke")
 """How large a sweep is. sweeps/ says what each scale runs, docs/sweeps_and_tables.md what each is for."""
@@ -24,7 +30,9 @@ def group_names(group: str) -> list[str]:
     """Returns the choices of a group: files of conf/ or sweeps/, or the scales, which need no file."""
     if group == "scale":
         return list(SCALES)
-    folder = HOME / "sweeps" if group == "sweeps" else HOME / "conf" / group
+    if group == "preset":
+        return preset_names()
+    folder = HOME / "sweeps" if group == "sweeps" else HOME / "conf" / group.partition("@")[0]
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -33,10 +41,15 @@ def is_choice(group: str, name: str) -> bool:
     return NAME.fullmatch(name) is not None and Path(f"{HOME}/conf/{group}/{name}.yaml").exists()
 
 
+def preset_names() -> list[str]:
+    """Returns the presets by task, this project's own first."""
+    return [OURS, *sorted(path.stem for path in BY_TASK.glob("*.yaml"))]
+
+
 def preset(model: str, method: str) -> str:
     """Names the settings of a model and a method in conf/preset: those of both, or else those of the model alone."""
     both = f"{model}_{method}"
-    return both if both in group_names("preset") else model
+    return both if both in group_names("preset@train") else model
 
 
 def common_grid(name: str) -> dict[str, Any]:
@@ -85,7 +98,8 @@ def refuse_bare_sweep(name: str) -> None:
 def refuse_no_choice(group: str, given: Any) -> None:
     """Refuses what is not a name, for a key that chooses a file; any other key passes.
 
-    A preset that does not exist is refused too: the default preset is optional, so Hydra would skip a misspelt one.
+    A preset that does not exist is refused too: the settings by model and method are optional, so Hydra would skip a
+    misspelt one, and the others are no files of their own.
 
     Args:
         group: A group of conf/, as model, method or preset@train; or another key.
@@ -96,12 +110,12 @@ def refuse_no_choice(group: str, given: Any) -> None:
     """
     if group not in GROUPS:
         return
-    names = group_names(group.partition("@")[0])
+    names = group_names(group)
     if isinstance(given, list):
         several = ",".join(map(str, given))
         raise InputError(f"{group}: must be one name (given: [{several}]).\nA sweep over them: -m {group}={several}")
     if not isinstance(given, str) or not given or "${" in given:
         shown = "null" if given is None else "nothing" if given == "" else given
         raise InputError(f"{group}: must be a name (given: {shown}).\nChoices: {', '.join(names)}.")
-    if group == "preset@train" and given not in names:
+    if group in ("preset", "preset@train") and given not in names:
         raise InputError(no_such_choice(group, given, names))

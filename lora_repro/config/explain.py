@@ -2,14 +2,14 @@
 
 import re
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.settings import tilde_message
-from lora_repro.errors import did_you_mean, no_such_choice
+from lora_repro.errors import InputError, did_you_mean, no_such_choice
 
 
 def explain(error: Exception) -> str:
@@ -20,6 +20,10 @@ def explain(error: Exception) -> str:
             f"{mark.name}, line {mark.line + 1}: this is not YAML ({error.problem}).\n"
             "Correct that line, and check its indentation."
         )
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ConfigCompositionException) and (ours := _of_ours(error)) is not None:
+        return explain(ours)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         keys = sorted(map(str, cause.parent_node)) if isinstance(cause.parent_node, DictConfig) else []
@@ -41,6 +45,13 @@ def explain(error: Exception) -> str:
             "An override is KEY=VALUE, a list KEY=[A,B]. Quote brackets for the shell: 'method.targets=[q,v]'."
         )
     return "\n".join(str(error).splitlines()[:4])
+
+
+def _of_ours(error: BaseException) -> InputError | MarkedYAMLError | None:
+    """Returns the error that an error of Hydra stands for, where a resolver of this project raised it."""
+    behind = error.__cause__ or error.__context__
+    found = isinstance(behind, InputError | MarkedYAMLError)
+    return behind if found else None if behind is None else _of_ours(behind)
 
 
 def _explain_value(text: str) -> str:

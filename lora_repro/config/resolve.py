@@ -98,6 +98,11 @@ def check(config: Config) -> Resolved:
     run.model.sites = _whole_patterns(run)
     run.task.check()
     arch = run.arch
+    if run.model.head_dropout is not None and (arch.is_decoder or not arch.head_modules):
+        raise InputError(
+            f"model.head_dropout: {run.model.name} has no dropout in front of a head here (given: "
+            f"{run.model.head_dropout}).\nLeave it out: model.head_dropout=null"
+        )
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
         run.method = run.method.with_size(budget.solve(run.method, arch))
     run.method.check(arch)

@@ -9,7 +9,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lora_repro import machine as workers
-from lora_repro.config.catalogue import HOME, SCALES, group_names, preset
+from lora_repro.config import presets
+from lora_repro.config.catalogue import HOME, SCALES, group_names, preset, preset_names
 from lora_repro.config.settings import ScaleConfig, Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, no_such_choice
@@ -158,9 +159,12 @@ def register() -> None:
         store.store(group="task", name=f"{name}_schema", node=family)
     for name, method in METHODS.items():
         store.store(group="method", name=f"{name}_schema", node=method)
+    for name in preset_names():
+        store.store(group="preset", name=name, package="_global_", node={})  # what it sets is chosen by `printed`
     workers.register()
     OmegaConf.register_new_resolver("lora_repro_home", lambda: str(HOME), replace=True)
     OmegaConf.register_new_resolver("lora_repro_preset", preset, replace=True)
+    OmegaConf.register_new_resolver("lora_repro_printed", presets.choose, replace=True)
 
 
 def load_group(group: str, name: str) -> Any:

@@ -22,6 +22,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models import labels
 from lora_repro.models.arch import Arch, is_counted
 from lora_repro.models.declared import only, read_config, reading, weight_names
+from lora_repro.models.dropouts import set_dropout, set_head_dropout
 from lora_repro.models.fused import fuse
 from lora_repro.models.inputs import folder_of, sha256_of_bytes
 from lora_repro.models.json_files import read_keys
@@ -33,12 +34,6 @@ from lora_repro.models.probe import refuse_other_scores
 from lora_repro.models.shared import Shared
 from lora_repro.models.weights import weight_files
 
-DROPOUTS = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # encoders
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),  # GPT-2
-    *("dropout", "hidden_dropout", "attention_dropout"),  # OPT, GPT-NeoX, Llama
-)
-"""The keys of config.json that model.dropout sets, where a model has them."""
 ACTIVATIONS = ("hidden_act", "activation_function")
 INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
@@ -96,6 +91,7 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
         json.dumps(run.model.config, sort_keys=True),
         run.model.digest,
         run.model.dropout,
+        run.model.head_dropout,
         run.task.head_width,
         "eager" if is_eager(run, device) else "sdpa",
     )
@@ -128,6 +124,7 @@ class _Key(NamedTuple):
     config_json: str
     digest: str
     dropout: float
+    head_dropout: float | None
     head_width: int | None
     attention: str
 
@@ -253,9 +250,24 @@ class _Template(NamedTuple):
 
 @torch.inference_mode(False)
 def _template(
-    folder: str, config_json: str, digest: str, dropout: float, head_width: int | None, attention: str
+    folder: str,
+    config_json: str,
+    digest: str,
+    dropout: float,
+    head_dropout: float | None,
+    head_width: int | None,
+    attention: str,
 ) -> _Template:
     """Reads the weights."""
+    found = _read(folder, config_json, digest, dropout, head_width, attention)
+    if head_dropout is not None:
+        set_head_dropout(found.model, head_dropout)
+    return found
+
+
+def _read(
+    folder: str, config_json: str, digest: str, dropout: float, head_width: int | None, attention: str
+) -> _Template:
     keys = json.loads(config_json)
     if folder:
         _check_config(Path(folder) / "config.json", keys)
@@ -282,11 +294,7 @@ def _configure(
     config = read_config(Path(folder) / "config.json", keys)
     config.output_hidden_states = config.output_attentions = False  # nothing here reads them
     config.chunk_size_feed_forward, config.return_dict = 0, True  # neither changes a number
-    for key in DROPOUTS if is_counted(keys) else _dropouts_of(config):
-        if hasattr(config, key):
-            setattr(config, key, dropout)
-    if getattr(config, "classifier_dropout", None) is not None:
-        config.classifier_dropout = dropout
+    set_dropout(config, dropout, is_counted(keys))
     try:
         auto = class_for(config, head_width)
     except Unreadable as error:
@@ -337,12 +345,6 @@ def _from_folder(folder: Path, auto: Any, config: PretrainedConfig, attention: s
             )
     misfits = frozenset(entry[0] for entry in info["mismatched_keys"])
     return _Template(model, frozenset(info["missing_keys"]) | misfits, misfits)
-
-
-def _dropouts_of(config: PretrainedConfig) -> list[str]:
-    """Returns the keys of a configuration that are a dropout; leaving out whole layers (layerdrop) is none."""
-    values = config.to_dict().items()
-    return [key for key, value in values if "drop" in key and "layerdrop" not in key and type(value) in (int, float)]
 
 
 def _stored_as(parameter: str, kinds: Mapping[str, str]) -> str | None:

@@ -19,6 +19,7 @@ from lora_repro.config.declared_types import as_declared
 from lora_repro.config.explain import explain
 from lora_repro.config.grammar import quoted, refuse_too_many, values
 from lora_repro.config.identity import run_id
+from lora_repro.config.presets import refuse_idle_ratio
 from lora_repro.config.resolve import Resolved
 from lora_repro.config.settings import Settings
 from lora_repro.config.variants import Variants
@@ -359,6 +360,7 @@ class _Jobs:
         try:
             budget.refuse_both(point)
             resolved = self._bases[choice].resolve({key: value for key, value in point.items() if key not in groups})
+            refuse_idle_ratio(point, resolved.run.train.warmup_steps)
         except (InputError, OmegaConfBaseException) as error:
             reason = error if isinstance(error, InputError) else explain(error)
             raise InputError(f"{reason}\nIn the job: {' '.join(overrides(point))}") from error

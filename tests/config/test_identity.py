@@ -72,6 +72,7 @@ TASK_DEFAULTS = {
 }
 PREFIX_DEFAULTS = {"init": "words", "init_std": 0.02}
 GOLDEN_DEFAULTS = {
+    "ModelConfig.head_dropout": None,
     "ModelConfig.sites": {},
     **{f"PeftConfig.{key}": None for key in ("config", "targets", "layers")},
     "TrainConfig.max_steps": None,

@@ -48,7 +48,7 @@ class Source(str, Enum):
 
 @dataclass
 class ModelConfig:
-    """Which backbone. Name, digest, dropout and sites enter the run's id; all else describes what the digest names.
+    """Which backbone. Name, digest, dropouts and sites enter the run's id; all else describes what the digest names.
 
     So nothing else can be overridden (`resolve` refuses it), and what the weights come with must agree with it.
     """
@@ -58,6 +58,8 @@ class ModelConfig:
     """sha256 of model.safetensors, checked when the weights are loaded; or the hub's commit, see `revision`."""
     dropout: float = MISSING
     """Dropout of the backbone while training, hidden states and attention alike."""
+    head_dropout: float | None = None
+    """Dropout in front of the head's layers while training (null: dropout); the cls_dropout of DeBERTa's scripts."""
     sites: dict[str, str | None] = field(default_factory=dict)
     """Of model=local: which modules are q, k, v ..., where their names do not tell; see arch/names.py."""
     blueprint: dict[str, Any] = field(default_factory=dict, metadata=NOT_IN_ID)
@@ -84,13 +86,14 @@ class ModelConfig:
     """Other files that are needed, each with its sha256."""
 
     def check(self) -> None:
-        """Refuses an impossible dropout, and sites of a model that needs none.
+        """Refuses impossible dropouts, and sites of a model that needs none.
 
         Raises:
-            InputError: If dropout is not in [0, 1), or sites are given for an architecture that is counted.
+            InputError: If a dropout is not in [0, 1), or sites are given for an architecture that is counted.
         """
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"model.dropout: must be in [0, 1) (given: {self.dropout}).")
+        for key, value in (("dropout", self.dropout), ("head_dropout", self.head_dropout)):
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"model.{key}: must be in [0, 1) (given: {value}).")
         if self.given_sites and not self.blueprint:
             raise InputError(
                 f"model.sites: the matrices of {self.config.get('model_type')} are known here (given: "
