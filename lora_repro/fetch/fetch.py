@@ -103,13 +103,7 @@ def fetch(config: ModelConfig | TaskConfig, cache: str) -> str:
             return f"present ({find_model(config, None, cache)})"
         except MissingInputError:
             return f"fetched ({fetch_model(config, cache)})"
-    if not config.sources:
-        return "generated, nothing to fetch"
-    try:
-        found = [config.find(source, None, cache).path for source in config.sources]
-        return f"present ({', '.join(map(str, found))})"
-    except MissingInputError:
-        return f"fetched ({', '.join(str(fetch_data(source, cache)) for source in config.sources)})"
+    return config.fetch(cache)
 
 
 def fetch_model(config: ModelConfig, cache: str) -> Path:

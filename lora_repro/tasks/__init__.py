@@ -5,6 +5,7 @@ A new task of a known family is a YAML in conf/task. A new family is a TaskConfi
 
 from lora_repro.tasks.base import Splits, TaskConfig, permuted, subset
 from lora_repro.tasks.generated import GeneratedConfig
+from lora_repro.tasks.glue import GlueConfig
 from lora_repro.tasks.metrics import LOSS, Metric, Unit
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.reverse import ReverseConfig
@@ -13,6 +14,7 @@ from lora_repro.tasks.targets import Example, Targets
 FAMILIES: dict[str, type[TaskConfig]] = {
     "ratings": RatingsConfig,
     "generated": GeneratedConfig,
+    "glue": GlueConfig,
     "reverse": ReverseConfig,
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from omegaconf import MISSING
 
 from lora_repro import draw
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks.sources import Data, DataFile, find
 from lora_repro.tasks.targets import Example, Targets
 
@@ -88,6 +88,22 @@ class TaskConfig:
             MissingInputError: If the file is missing or damaged.
         """
         return find(source, self.sources, self.name, data, cache)
+
+    def fetch(self, cache: str) -> str:
+        """Makes sure that what the task is read from is in the cache, and says where it is.
+
+        Raises:
+            MissingInputError: If it is missing or damaged and cannot be fetched.
+        """
+        from lora_repro.fetch.fetch import fetch_data
+
+        if not self.sources:
+            return "generated, nothing to fetch"
+        try:
+            found = [self.find(source, None, cache).path for source in self.sources]
+            return f"present ({', '.join(map(str, found))})"
+        except MissingInputError:
+            return f"fetched ({', '.join(str(fetch_data(source, cache)) for source in self.sources)})"
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads all examples of the splits.

@@ -1,0 +1,208 @@
+"""GLUE: small files made here in the official layout, and the real ones where LORA_REPRO_REAL_DATA names their folder."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_repro.config.schema import load_group
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.fetch import glue as hub
+from lora_repro.tasks.base import subset
+from lora_repro.tasks.glue import GlueConfig, digest
+
+ROWS = {
+    "mnli": (392_702, 9_815, 9_832),
+    "mnli_10k": (9_999, 9_815, 9_832),
+    "sst2": (67_349, 872),
+    "mrpc": (3_668, 408),
+    "cola": (8_551, 1_043),
+    "qnli": (104_743, 5_463),
+    "qnli_10k": (9_999, 5_463),
+    "qqp": (363_846, 40_430),
+    "qqp_23k": (20_000, 3_497),
+    "rte": (2_490, 277),
+    "stsb": (5_749, 1_500),
+}
+REAL = {
+    "mnli_10k": {"train": [3408, 3313, 3278], "eval": [3479, 3123, 3213], "mismatched": [3463, 3129, 3240]},
+    "sst2": {"train": [29780, 37569], "eval": [428, 444]},
+    "mrpc": {"train": [1194, 2474], "eval": [129, 279]},
+    "cola": {"train": [2528, 6023], "eval": [322, 721]},
+    "qnli_10k": {"train": [5027, 4972], "eval": [2702, 2761]},
+    "qqp_23k": {"train": [12540, 7460], "eval": [2210, 1287]},
+    "rte": {"train": [1249, 1241], "eval": [146, 131]},
+}
+"""Examples of each class, as the data's own README counts them."""
+
+TRAIN = 'index\tfirst\tsecond\tlabel\n0\tA "quoted one.\tIt is \'so".\tyes\n1\tNA\tnull\tno\n2\tc , d\te\tyes\n'
+DEV = "index\tfirst\tsecond\tlabel\n0\tdev  one\tdev two\tno\n1\tx\ty\tyes\n"
+
+
+def made(folder: Path, train: str | bytes = TRAIN, dev: str | bytes = DEV, **changes: Any) -> GlueConfig:
+    """Writes files, and returns their task with the digest of TRAIN and DEV."""
+    set_folder = folder / "glue" / "SET"
+    set_folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (("train.tsv", train), ("dev.tsv", dev)):
+        (set_folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    settings: dict[str, Any] = {
+        "name": "made", "num_labels": 2, "folder": "SET", "files": {"train": "train.tsv", "eval": "dev.tsv"},
+        "texts": ["first", "second"], "target": "label", "classes": ["yes", "no"], "metrics": ["accuracy"],
+        "rows": {"train": 3, "eval": 2}, "checked": ["train", "eval"],
+        "digest": "6ed2c5ae0b5ebb9d37a33c8a6a5d6ea4bdc3c0d5a7d2f5cfb0c7d9ac7a56f9a1",
+    }  # fmt: skip
+    return GlueConfig(**settings | changes)
+
+
+def digest_in(error: pytest.ExceptionInfo[MissingInputError]) -> str:
+    return str(error.value).split("sha256 ")[1].split(",")[0]
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> str:
+    """The digest of TRAIN and DEV, as the task itself computes it."""
+    with pytest.raises(MissingInputError, match="others than GLUE's") as error:
+        made(tmp_path).load(str(tmp_path), "none")
+    return digest_in(error)
+
+
+def test_texts_are_read_as_they_stand(tmp_path: Path, known: str) -> None:
+    splits = made(tmp_path, digest=known).load(str(tmp_path), "none")
+    assert [example.input for example in splits["train"]] == [
+        ('A "quoted one.', "It is 'so\"."), ("NA", "null"), ("c , d", "e"),
+    ]  # fmt: skip
+    assert [example.target for example in splits["train"]] == [0, 1, 0]
+    assert [example.id for example in splits["eval"]] == ["eval-0", "eval-1"]
+
+
+@pytest.mark.parametrize("place", [".", "glue", "glue/SET"])
+def test_the_files_are_found_by_any_of_their_folders(tmp_path: Path, known: str, place: str) -> None:
+    assert len(made(tmp_path, digest=known).load(str(tmp_path / place), "none")["train"]) == 3
+
+
+def test_byte_order_mark_and_carriage_returns_change_nothing(tmp_path: Path, known: str) -> None:
+    train = b"\xef\xbb\xbf" + TRAIN.replace("\n", "\r\n").encode()
+    task = made(tmp_path, train, DEV.replace("dev  one", "dev one"), digest=known)
+    assert task.load(str(tmp_path), "none")["train"][0].target == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (TRAIN.replace("c , d", "c ; d"), "are others than GLUE's"),
+        (TRAIN.replace("\tyes\n1", "\tno\n1"), "are others than GLUE's"),
+        (TRAIN + "3\tmore\tmore\tyes\n", "it has 4 rows, and GLUE's file has 3"),
+        (TRAIN.replace("\tno\n", "\t2\n"), r"train.tsv, line 3: label is '2', and must be one of yes, no"),
+        (TRAIN.replace("\tno\n", "\t\n"), r"train.tsv, line 3: label is '', and must be"),
+        (TRAIN.replace("NA", " "), r"train.tsv, line 3: first is empty"),
+        (TRAIN.replace("c , d", "c\td"), r"line 4"),
+        (TRAIN.replace("second", "third"), "there is no column 'second'"),
+        (TRAIN.encode("utf-8").replace(b"NA", b"N\xe4"), "line 3"),
+    ],
+)
+def test_other_files_are_refused_with_their_place(tmp_path: Path, known: str, train: str | bytes, message: str) -> None:
+    with pytest.raises(MissingInputError, match=message) as error:
+        made(tmp_path, train, digest=known).load(str(tmp_path), "none")
+    assert "paths.data=DIR" in str(error.value)
+
+
+def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"glue/SET/train\.tsv.*\n.*paths\.data=DIR.*\n.*fetch made"):
+        made(tmp_path, hub="made").load(str(tmp_path / "elsewhere"), str(tmp_path))
+    with pytest.raises(MissingInputError) as error:
+        made(tmp_path).load(str(tmp_path / "elsewhere"), str(tmp_path))
+    assert "fetch" not in str(error.value)
+
+
+@pytest.mark.parametrize("score", ["5.1", "-0.1", "nan", "inf", "four", ""])
+def test_a_score_outside_its_range_is_refused(tmp_path: Path, score: str) -> None:
+    train = TRAIN.replace("\tyes\n", "\t1.5\n").replace("\tno\n", f"\t{score}\n")
+    task = made(tmp_path, train, classes=[], high=5.0, metrics=["pearson", "spearman"])
+    with pytest.raises(MissingInputError, match=r"line 3: label is .* must be from 0 to 5"):
+        task.load(str(tmp_path), "none")
+
+
+def test_damaged_rows_are_left_out_where_the_task_says_so(tmp_path: Path, known: str) -> None:
+    """In the official training file of QQP some rows have three columns for six (nyu-mll/GLUE-baselines issue 5)."""
+    train = TRAIN.replace("1\tNA", "\tWas he real?\t0\n1\tNA")
+    assert len(made(tmp_path, train, digest=known, leaves_out_damaged=True).load(str(tmp_path), "none")["train"]) == 3
+    with pytest.raises(MissingInputError, match="line 3"):
+        made(tmp_path, train, digest=known).load(str(tmp_path), "none")
+
+
+def test_dev_is_drawn_from_training_where_there_is_none(tmp_path: Path) -> None:
+    changes = {"files": {"train": "train.tsv"}, "rows": {"train": 3}, "dev_rows": 1, "checked": []}
+    task = made(tmp_path, **changes, digest=digest({}, []))
+    splits = task.load(str(tmp_path), "none")
+    assert (len(splits["train"]), len(splits["eval"])) == (2, 1) == (task.sizes()["train"], task.sizes()["eval"])  # pyright: ignore[reportOptionalSubscript]
+    assert {example.id for part in splits.values() for example in part} == {"train-0", "train-1", "train-2"}
+    assert splits == task.load(str(tmp_path), "none")
+
+
+def test_the_hub_gives_the_same_files(tmp_path: Path, known: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    features = Features(
+        {"a": Value("string"), "b": Value("string"), "label": ClassLabel(names=["yes", "no"]), "idx": Value("int32")}
+    )
+    train = {
+        "a": ['A "quoted one.', "NA", "c , d"],
+        "b": ["It is 'so\".", "null", "e"],
+        "label": [0, 1, 0],
+        "idx": [0, 1, 2],
+    }
+    dev = {"a": ["dev one", "x"], "b": ["dev two", "y"], "label": [1, 0], "idx": [0, 1]}
+    found = DatasetDict({"train": Dataset.from_dict(train, features), "validation": Dataset.from_dict(dev, features)})
+    monkeypatch.setattr(hub, "_dataset", {"made": found}.__getitem__)
+    task = made(tmp_path, digest=known, hub="made")
+    cache = tmp_path / "cache"
+    assert hub.download(task, str(cache)) == cache / "data" / "glue" / "SET"
+    assert task.load(None, str(cache)) == task.load(str(cache / "data" / "glue"), "none")
+    other = made(tmp_path, digest="0" * 64, hub="made")
+    with pytest.raises(MissingInputError, match="others than GLUE's"):
+        hub.download(other, str(tmp_path / "second"))
+    assert not (tmp_path / "second" / "data").exists()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_set_declares_what_it_holds(name: str) -> None:
+    task = load_group("task", name)
+    assert isinstance(task, GlueConfig)
+    task.check()
+    assert tuple((task.sizes() or {})[split] for split in task.splits) == ROWS[name]
+    assert task.num_labels == max(1, len(task.label_names)) == (task.head_width or 0)
+    assert "test" not in task.splits
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_real_files_hold_what_their_readme_counts(name: str) -> None:
+    data = os.environ.get("LORA_REPRO_REAL_DATA")
+    task = load_group("task", name)
+    try:
+        task.place(task.files["train"], data, "none")
+    except MissingInputError:
+        pytest.skip("LORA_REPRO_REAL_DATA names no folder with GLUE")
+    splits = task.load(data, "none")
+    found = {split: Counter(example.target for example in examples) for split, examples in splits.items()}
+    assert {split: [counts[label] for label in sorted(counts)] for split, counts in found.items()} == REAL[name]
+
+
+def test_scores_have_no_words(tmp_path: Path) -> None:
+    from lora_repro.tasks.classes import Form
+
+    task = load_group("task", "stsb")
+    task.form = Form.text
+    with pytest.raises(InputError, match="the targets of stsb are scores"):
+        task.check()
+
+
+def test_a_size_of_dev_holds_for_the_second_part_of_dev_too(tmp_path: Path) -> None:
+    task = load_group("task", "mnli_10k")
+    task.eval_size = 10
+    task.check()
+    assert task.known_sizes() == {"train": 9999, "eval": 10, "mismatched": 10}
+    examples = made(tmp_path, checked=[], digest=digest({}, [])).load(str(tmp_path), "none")["train"] * 4
+    drawn = subset({"train": examples, "eval": examples, "mismatched": examples}, task)
+    assert [len(part) for part in drawn.values()] == [12, 10, 10]
