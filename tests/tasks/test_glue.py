@@ -1,4 +1,4 @@
-"""GLUE: small files made here in the official layout, and the real ones where LORA_REPRO_REAL_DATA names their folder."""
+"""GLUE: small files made here in the official layout, and the real ones if LORA_REPRO_REAL_DATA names their folder."""
 
 import os
 from collections import Counter
