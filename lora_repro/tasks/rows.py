@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_repro.errors import InputError, MissingInputError, describe_os_error, did_you_mean, shown
 
@@ -108,6 +108,7 @@ def read_rows(
     quotes: bool | None = None,
     columns: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
     encoding: str = "utf-8",
     delimiter: str | None = None,
     has_options: bool = True,
@@ -123,6 +124,7 @@ def read_rows(
             None: true for CSV; a TSV file in which it matters is refused.
         columns: CSV and TSV: names of the columns of a file without a header; None: the first row has them.
         only: The columns that are kept, and must be there; None: all.
+        optional: Columns that are kept beside `only` where they are there.
         encoding: Of CSV, TSV and JSON. A byte order mark is no part of the text.
         delimiter: CSV and TSV: between fields; None: a comma or a tab.
         has_options: Whether the task lets its user say how the file is to be read (task.quotes, task.encoding ...), so
@@ -138,7 +140,7 @@ def read_rows(
         except OSError as error:
             raise MissingInputError(describe_os_error(error)) from None
     try:
-        return _read(source, name, format, quotes, columns, only, encoding, delimiter)
+        return _read(source, name, format, quotes, columns, _Wanted(only, optional), encoding, delimiter)
     except _UnreadableError as error:
         raise InputError(f"{error}\n{error.advice if has_options else 'The file is damaged or another.'}") from None
 
@@ -157,17 +159,17 @@ def _read(
     format: Format,
     quotes: bool | None,
     columns: Sequence[str] | None,
-    only: Sequence[str] | None,
+    wanted: "_Wanted",
     encoding: str,
     delimiter: str | None,
 ) -> Rows:
     if not source:
         raise InputError(f"{name}: the file is empty.")
     if format is Format.parquet:
-        return _parquet(source, name, only)
+        return _parquet(source, name, wanted)
     text = _decoded(source, name, encoding)
     if format in (Format.json, Format.jsonl):
-        return _json(text, name, format, only)
+        return _json(text, name, format, wanted)
     delimiter = delimiter if delimiter is not None else "," if format is Format.csv else "\t"
     if quotes is None:
         quotes = format is Format.csv
@@ -179,7 +181,7 @@ def _read(
                 "task.quotes=true (as pandas and Excel write files).",
             )
     lines = _with_quotes(text, name, delimiter) if quotes else _without_quotes(text, delimiter)
-    return _table(lines, name, columns, only, quotes)
+    return _table(lines, name, columns, wanted, quotes)
 
 
 def _decoded(content: bytes, name: str, encoding: str) -> str:
@@ -245,12 +247,10 @@ def _with_quotes(text: str, name: str, delimiter: str) -> Iterator[Line]:
         csv.field_size_limit(limit)
 
 
-def _table(
-    lines: Iterator[Line], name: str, columns: Sequence[str] | None, only: Sequence[str] | None, quotes: bool
-) -> Rows:
+def _table(lines: Iterator[Line], name: str, columns: Sequence[str] | None, wanted: "_Wanted", quotes: bool) -> Rows:
     names = list(columns) if columns is not None else next(lines)[1]
     _refuse_duplicates(name, names)
-    kept = _kept(name, names, only)
+    kept = wanted.among(name, names)
     # Columns without a name cannot be asked for: pandas writes its index as one, spreadsheets add empty ones.
     picked = [(names.index(column), []) for column in kept if column]
     width, numbers = len(names), array("q")
@@ -282,21 +282,28 @@ def _refuse_duplicates(name: str, names: Sequence[str]) -> None:
         )
 
 
-def _kept(name: str, names: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    """Returns the columns to keep; refuses one that is not there."""
-    wanted = list(dict.fromkeys(only)) if only is not None else list(names)
-    for column in wanted:
-        if column not in names:
-            raise no_column(name, column, names)
-    return wanted
+class _Wanted(NamedTuple):
+    """The columns that are asked for."""
+
+    only: Sequence[str] | None
+    optional: Sequence[str]
+
+    def among(self, name: str, names: Sequence[str]) -> list[str]:
+        """Returns the columns to keep of those that a file has; refuses the file if one is missing."""
+        if self.only is None:
+            return list(names)
+        for column in self.only:
+            if column not in names:
+                raise no_column(name, column, names)
+        return list(dict.fromkeys([*self.only, *(column for column in self.optional if column in names)]))
 
 
-def _json(text: str, name: str, format: Format, only: Sequence[str] | None) -> Rows:
+def _json(text: str, name: str, format: Format, wanted: _Wanted) -> Rows:
     if format is Format.json and text.lstrip()[0] == "[":
         entries = _parsed(text, name, 0)
-        return _objects(((i, entry) for i, entry in enumerate(entries, start=1)), name, "row", only)
+        return _objects(((i, entry) for i, entry in enumerate(entries, start=1)), name, "row", wanted)
     lines = enumerate(text.split("\n"), start=1)
-    return _objects(((i, _parsed(line, name, i)) for i, line in lines if line.strip()), name, "line", only)
+    return _objects(((i, _parsed(line, name, i)) for i, line in lines if line.strip()), name, "line", wanted)
 
 
 def _parsed(text: str, name: str, line: int) -> Any:
@@ -323,7 +330,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, only: Sequence[str] | None) -> Rows:
+def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, wanted: _Wanted) -> Rows:
     """Turns objects into columns: those of the first object, which the others must have too."""
     numbers = array("q")
     columns: dict[str, list[Any]] | None = None
@@ -335,7 +342,7 @@ def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, only: Seq
                 'Example: {"text": "a text", "label": 1}'
             )
         if columns is None:
-            columns = {column: [] for column in _kept(name, list(entry), only)}
+            columns = {column: [] for column in wanted.among(name, list(entry))}
             whole = set(entry)
         try:
             for column, values in columns.items():
@@ -345,7 +352,7 @@ def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, only: Seq
                 f"{name}, {unit} {number}: there is no {error.args[0]!r}, which the first row has "
                 f"(found: {shown(', '.join(entry))})."
             ) from None
-        if only is None and len(entry) != len(whole):
+        if wanted.only is None and len(entry) != len(whole):
             more = next(key for key in entry if key not in whole)
             raise InputError(f"{name}, {unit} {number}: there is a {more!r}, which the first row does not have.")
         numbers.append(number)
@@ -354,14 +361,14 @@ def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, only: Seq
     return Rows(name, columns, numbers, unit)
 
 
-def _parquet(content: bytes, name: str, only: Sequence[str] | None) -> Rows:
+def _parquet(content: bytes, name: str, wanted: _Wanted) -> Rows:
     from pyarrow import ArrowException, BufferReader, parquet
 
     try:
         file = parquet.ParquetFile(BufferReader(content))
         names = file.schema_arrow.names
         _refuse_duplicates(name, names)
-        kept = _kept(name, names, only)
+        kept = wanted.among(name, names)
         table = file.read(columns=kept)
         columns = {column: table.column(column).to_pylist() for column in kept}
     except (ArrowException, OSError) as error:
