@@ -40,7 +40,8 @@ DESCRIBED = {"digest", *(f.name for f in fields(ModelConfig) if not f.metadata.g
 def resolve(cfg: DictConfig) -> Resolved:
     """Turns a composed configuration into a checked Run and its settings.
 
-    It reads files only for model=local and for a train.init_from that is no run: their digests enter the run's id.
+    It reads files only for model=local, for data of the user's own (task=table), and for a train.init_from that is no
+    run: their digests enter the run's id.
 
     Raises:
         InputError: If a key is unknown or missing, or a value impossible.
@@ -89,6 +90,7 @@ def check(config: Config) -> Resolved:
     _refuse_changed_choices(run)
     _check_scale(settings.scale.name)
     settings.check()
+    run.task.identify(settings.paths.data, settings.paths.cache)
     if run.model.name == "local":
         folder = Path(settings.paths.model or "").expanduser()
         run.model.config, run.model.digest = identify_local(settings.paths.model)

@@ -9,6 +9,7 @@ from lora_repro.tasks.glue import GlueConfig
 from lora_repro.tasks.metrics import LOSS, Metric, Unit
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.reverse import ReverseConfig
+from lora_repro.tasks.table import TableConfig
 from lora_repro.tasks.targets import Example, Targets
 
 FAMILIES: dict[str, type[TaskConfig]] = {
@@ -16,6 +17,7 @@ FAMILIES: dict[str, type[TaskConfig]] = {
     "generated": GeneratedConfig,
     "glue": GlueConfig,
     "reverse": ReverseConfig,
+    "table": TableConfig,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "RatingsConfig",
     "ReverseConfig",
     "Splits",
+    "TableConfig",
     "Targets",
     "TaskConfig",
     "Unit",

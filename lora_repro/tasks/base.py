@@ -117,6 +117,22 @@ class TaskConfig:
         """
         raise NotImplementedError
 
+    def identify(self, data: str | None, cache: str) -> None:
+        """Reads what the data itself decides, as its digest, where conf/task cannot say it: nothing by default.
+
+        Args:
+            data: A file or folder of the user's (paths.data), or None.
+            cache: The folder that lora_repro.fetch fills (paths.cache).
+
+        Raises:
+            MissingInputError: If the data is missing.
+            InputError: If no task can be made of it.
+        """
+
+    def notices(self, splits: Splits) -> list[str]:
+        """Returns what is said about a run's examples before training starts: nothing where the data is well known."""
+        return []
+
     def check(self) -> None:
         """Refuses impossible values without reading anything.
 

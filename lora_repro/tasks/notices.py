@@ -1,0 +1,86 @@
+"""What is said about examples before training starts: sizes, classes, repeated texts, and lengths. No torch."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_repro.tasks.base import Splits
+from lora_repro.tasks.targets import Example
+
+PRINTED = {"train": "train", "eval": "dev", "test": "test"}
+MOST_CLASSES = 20
+"""So many classes are counted one by one."""
+
+
+def of_examples(splits: Splits, labels: Sequence[str]) -> list[str]:
+    """Says how large the splits are, how their targets are spread, and which texts occur several times.
+
+    Args:
+        splits: The examples that a run uses.
+        labels: The names of the classes; empty where targets are scores.
+    """
+    sizes = ", ".join(f"{PRINTED.get(split, split)} {len(examples):,}" for split, examples in splits.items())
+    found = [f"Examples: {sizes}."]
+    for split, examples in splits.items():
+        found.append(f"{PRINTED.get(split, split)}: {_spread(examples, labels)}.")
+    return [*found, *_repeated(splits)]
+
+
+def _spread(examples: Sequence[Example], labels: Sequence[str]) -> str:
+    if not labels:
+        scores = sorted(example.target for example in examples)
+        mean = sum(scores) / len(scores)
+        return f"scores from {scores[0]:g} to {scores[-1]:g}, mean {mean:.3g}, median {scores[len(scores) // 2]:g}"
+    counts = Counter(example.target for example in examples)
+    listed = [f"{labels[i]} {count:,} ({100 * count / len(examples):.1f} %)" for i, count in sorted(counts.items())]
+    if len(listed) <= MOST_CLASSES:
+        return ", ".join(listed)
+    return f"{len(counts)} classes, from {min(counts.values()):,} to {max(counts.values()):,} examples each"
+
+
+def _repeated(splits: Splits) -> list[str]:
+    """Says how many texts occur again, within a split and in another one, and how many of them with another target."""
+    found: list[str] = []
+    seen: dict[str, dict[Any, Any]] = {}
+    for split, examples in splits.items():
+        targets: dict[Any, Any] = {}
+        again = noisy = 0
+        for example in examples:
+            if example.input in targets:
+                again += 1
+                noisy += targets[example.input] != example.target
+            else:
+                targets[example.input] = example.target
+        name = PRINTED.get(split, split)
+        if again:
+            found.append(
+                f"{name}: {again:,} examples repeat the text of an earlier one, {noisy:,} with another target."
+            )
+        for other, theirs in seen.items():
+            both = [(text, target) for text, target in targets.items() if text in theirs]
+            if both:
+                differ = sum(theirs[text] != target for text, target in both)
+                found.append(
+                    f"{name} and {PRINTED.get(other, other)} share {len(both):,} texts, {differ:,} with another "
+                    f"target: not all texts of {name} are new."
+                )
+        seen[split] = targets
+    return found
+
+
+def of_lengths(
+    lengths: Mapping[str, Sequence[int]], cut: Mapping[str, int], longest: int, max_length: int
+) -> list[str]:
+    """Says how long the inputs are in tokens.
+
+    Args:
+        lengths: Tokens of each input of each split, as the model sees it.
+        cut: How many of a split were cut.
+        longest: Tokens of the longest input before it was cut.
+        max_length: train.max_length.
+    """
+    every = sorted(length for of in lengths.values() for length in of)
+    many = sum(cut.values())
+    where = ", ".join(f"{PRINTED.get(split, split)} {n:,}" for split, n in cut.items() if n)
+    cuts = f"{many:,} are cut to train.max_length={max_length} ({where})" if many else "none is cut"
+    return [f"Lengths in tokens: median {every[len(every) // 2]:,}, longest {longest:,}; {cuts}."]

@@ -1,0 +1,105 @@
+"""Data of one's own in files: task=table paths.data=mine.csv task.text=review task.label=stars. No torch.
+
+One example, from a CSV file with the columns review and stars: input "The lid broke on the first day.", label "1".
+docs/own_data.md shows what can be given.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_repro.config.identity import NOT_IN_ID
+from lora_repro.errors import InputError
+from lora_repro.tasks import arrow_rows
+from lora_repro.tasks.own import OwnConfig
+from lora_repro.tasks.rows import Format, Rows, format_of, read_rows
+from lora_repro.tasks.shares import SPLITS
+from lora_repro.tasks.sheets import Part
+from lora_repro.tasks.table_files import NAMES, Found, find_files
+
+
+@dataclass
+class TableConfig(OwnConfig):
+    """Files with rows."""
+
+    splits: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_ID)
+    """Files of train, eval and test in the folder paths.data (empty: by their names, or one file is divided)."""
+    format: Format | None = field(default=None, metadata=NOT_IN_ID)
+    """How the rows are written (null: as the end of the file's name says)."""
+    quotes: bool | None = field(default=None, metadata=NOT_IN_ID)
+    """Whether "..." encloses a field (null: yes in CSV; a TSV file in which it matters is refused)."""
+    delimiter: str | None = field(default=None, metadata=NOT_IN_ID)
+    """Between the fields (null: a comma in CSV, a tab in TSV)."""
+    header: list[str] = field(default_factory=list, metadata=NOT_IN_ID)
+    """Names of the columns of CSV and TSV files without a header."""
+    encoding: str = field(default="utf-8", metadata=NOT_IN_ID)
+
+    @property
+    def asked(self) -> list[str]:
+        """The fields that decide what is read."""
+        return [*super().asked, "splits", "format", "quotes", "delimiter", "header", "encoding"]
+
+    def refuse_columns(self) -> None:
+        """Refuses a choice of columns or files that is none.
+
+        Raises:
+            InputError: Naming the key.
+        """
+        super().refuse_columns()
+        splits = dict(self.splits)
+        if splits and ("train" not in splits or not set(splits) <= set(SPLITS)):
+            raise InputError(
+                f"task.splits: needs train, and may have eval and test (given: {splits}).\n"
+                "Example: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
+            )
+        if outside := [name for name in splits.values() if Path(name).is_absolute() or ".." in Path(name).parts]:
+            raise InputError(
+                f"task.splits: files are named relative to the folder paths.data (given: {outside[0]}).\n"
+                "Give their folder, or one above it, as paths.data."
+            )
+        if len(set(splits.values())) < len(splits):
+            raise InputError(f"task.splits: one file is given for two splits (given: {splits}).")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise InputError(
+                f"task.delimiter: must be one character (given: {self.delimiter!r}).\nA tab is task.format=tsv."
+            )
+
+    def version(self, data: str | None, cache: str) -> str:
+        """Returns the names, sizes and times of the files."""
+        found = self._found(data)
+        stats = [(str(path.absolute()), path.stat()) for paths in found.files.values() for path in paths]
+        return json.dumps([(path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats])
+
+    def read(self, data: str | None, cache: str) -> dict[str, Part]:
+        """Reads the rows of each split."""
+        found = self._found(data)
+        if found.is_saved:
+            return self._saved(Path(data or "").expanduser())
+        return {split: Part(self._rows(found, split, paths), []) for split, paths in found.files.items()}
+
+    def _found(self, data: str | None) -> Found:
+        return find_files(data, self.splits, any_name=self.format is not None)
+
+    def _rows(self, found: Found, split: str, paths: Sequence[Path]) -> list[Rows]:
+        only, optional = self.columns
+        only, optional = (only, optional) if split == "test" else ([*only, *optional], [])
+        each = []
+        for path in paths:
+            name = path.relative_to(found.root).as_posix()
+            each.append(
+                read_rows(
+                    path, name, self.format if self.format is not None else format_of(name), quotes=self.quotes,
+                    columns=self.header or None, only=only, optional=optional, encoding=self.encoding,
+                    delimiter=self.delimiter,
+                )
+            )  # fmt: skip
+        return each
+
+    def _saved(self, folder: Path) -> dict[str, Part]:
+        of = {name: split for split, names in NAMES.items() for name in names}
+        found = arrow_rows.saved(folder, *self.columns, self.columns.optional[0])
+        if "" not in found and not any(of.get(name) == "train" for name in found):
+            raise InputError(f"paths.data: {folder} has no split that is called train (splits: {', '.join(found)}).")
+        named = {of.get(name, ""): part for name, part in found.items() if name in of or not name}
+        return {split: Part([part.rows], part.names) for split, part in named.items()}

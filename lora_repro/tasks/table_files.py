@@ -1,0 +1,138 @@
+"""Finds the files of one's own data, and which split each belongs to. No torch.
+
+A folder holds files by the names of their splits, as `train.csv`, `validation.csv`, `test.csv`, in shards as
+`data/train-00000-of-00002.parquet`, or in folders `train/`, `test/`; or it is what `save_to_disk` of datasets wrote.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lora_repro.errors import InputError, MissingInputError, did_you_mean, shown
+from lora_repro.tasks.rows import SUFFIXES
+
+NAMES = {
+    "train": ("train", "training"),
+    "eval": ("validation", "valid", "val", "dev", "eval", "development"),
+    "test": ("test", "testing"),
+}
+"""What the files of a split may be called."""
+_SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
+_SHARD = re.compile(r"(?P<name>.+?)-(?P<number>\d{5})-of-(?P<of>\d{5})(?:-[0-9a-f]+)?")
+SAVED = ("dataset_dict.json", "state.json")
+"""What tells a folder that datasets has saved: several splits, or a single one."""
+
+
+class Found(NamedTuple):
+    """The files of the data."""
+
+    root: Path
+    """The folder that names in messages are relative to."""
+    files: dict[str, list[Path]]
+    """By split; under "" where one file holds all rows."""
+    is_saved: bool = False
+    """A folder that datasets has saved: read by it, and `files` holds what tells whether it has changed."""
+
+
+def find_files(data: str | None, splits: Mapping[str, str], any_name: bool = False) -> Found:
+    """Returns the files of each split.
+
+    Args:
+        data: The file or folder of the user's (paths.data).
+        splits: The files of the splits, relative to the folder (task.splits); empty to go by their names.
+        any_name: Files may end in anything, as their format is given.
+
+    Raises:
+        MissingInputError: If something is not there.
+        InputError: If the names do not say which split a file belongs to.
+    """
+    if data is None:
+        raise MissingInputError(
+            "paths.data: task=table needs a file or folder of yours (given: none).\nGive it: paths.data=mine.csv"
+        )
+    root = Path(data).expanduser()
+    if not root.exists():
+        raise MissingInputError(f"paths.data: there is no {root}.\nGive a file (CSV, TSV, JSONL, Parquet) or a folder.")
+    if root.is_file():
+        if splits:
+            raise InputError(
+                f"task.splits: names files of a folder, and paths.data is one file ({root}).\n"
+                f"Give the folder: paths.data={root.parent}"
+            )
+        return Found(root.parent, {"": [root]})
+    if splits:
+        return Found(root, {split: [_given(root, split, name, any_name)] for split, name in splits.items()})
+    if any((root / name).is_file() for name in SAVED):
+        return Found(root, {"": sorted(path for path in root.rglob("*") if path.is_file())}, is_saved=True)
+    return Found(root, _by_name(root, any_name))
+
+
+def _given(root: Path, split: str, name: str, any_name: bool) -> Path:
+    path = root / name
+    if not path.is_file():
+        here = [each.relative_to(root).as_posix() for each in _readable(root, any_name)]
+        raise MissingInputError(
+            f"task.splits.{split}: there is no file {name!r} in {root}.{did_you_mean(name, here)}\n"
+            f"Files there: {shown(', '.join(here) or 'none')}."
+        )
+    return path
+
+
+def _readable(root: Path, any_name: bool) -> list[Path]:
+    """Returns the files in a folder that can be read, also those in the folders where the hub's layout has them."""
+    folders = [root, *(root / name for name in ("data", *_SPLIT_OF))]
+    found = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    return [
+        path
+        for path in found
+        if path.is_file() and (any_name or path.suffix.lower() in SUFFIXES) and not path.name.startswith(".")
+    ]
+
+
+def _by_name(root: Path, any_name: bool) -> dict[str, list[Path]]:
+    named: dict[str, dict[str, list[Path]]] = {}
+    readable = _readable(root, any_name)
+    for path in readable:
+        if path.parent.name.lower() in _SPLIT_OF and path.parent != root:
+            split, kind = _SPLIT_OF[path.parent.name.lower()], f"{path.parent.name}/*{path.suffix}"
+        else:
+            shard = _SHARD.fullmatch(path.stem)
+            name = shard["name"] if shard else path.stem
+            if name.lower() not in _SPLIT_OF:
+                continue
+            split = _SPLIT_OF[name.lower()]
+            kind = (path.parent / f"{name}{'-*' if shard else ''}{path.suffix}").relative_to(root).as_posix()
+        named.setdefault(split, {}).setdefault(kind, []).append(path)
+    if "train" not in named:
+        here = ", ".join(path.relative_to(root).as_posix() for path in readable) or "none that can be read"
+        raise MissingInputError(
+            f"paths.data: {root} has no file that is called train (files there: {shown(here)}).\n"
+            "Say which file is what: 'task.splits={train: a.csv, eval: b.csv}', or give one file, which is divided: "
+            f"paths.data={root}/mine.csv"
+        )
+    for split, kinds in named.items():
+        if len(kinds) > 1:
+            raise InputError(
+                f"paths.data: {root} has several files for {split}: {', '.join(kinds)}.\n"
+                "Say which one: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
+            )
+    files = {split: next(iter(named[split].values())) for split in NAMES if split in named}
+    for paths in files.values():
+        _refuse_missing_shards(root, paths)
+    return files
+
+
+def _refuse_missing_shards(root: Path, paths: list[Path]) -> None:
+    """Refuses a split of which a shard is missing: fewer rows would be trained on, and nothing would say so."""
+    shards = [shard for path in paths if (shard := _SHARD.fullmatch(path.stem))]
+    for of in {shard["of"] for shard in shards}:
+        numbers = {int(shard["number"]) for shard in shards if shard["of"] == of}
+        if missing := sorted(set(range(int(of))) - numbers):
+            name = paths[0].relative_to(root).as_posix()
+            raise MissingInputError(
+                f"paths.data: of the {int(of)} parts of {name} in {root}, {len(missing)} are missing, the first is "
+                f"number {missing[0]}.\nCopy all of them."
+            )
+    if len({shard["of"] for shard in shards}) > 1:
+        raise InputError(f"paths.data: {root} mixes parts of two versions of {paths[0].name}.\nRemove the old ones.")
