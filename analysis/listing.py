@@ -10,8 +10,13 @@ from lora_repro.store.finished_runs import numerics_version
 from lora_repro.tasks import Unit
 from lora_repro.tasks.recorded import task_of
 
-FOLLOWS = ("model.", "task.digest", "task.num_labels", "task.split_sizes", "task.member")
-"""Keys that follow from the choice of a model or task and are not listed; a model's name is."""
+FOLLOWS = (
+    "model.", "task.digest", "task.num_labels", "task.labels", "task.sizes_read", "task.split_sizes", "task.member"
+)  # fmt: skip
+"""Keys that follow from the choice of a model or task and are not listed; a model's name is.
+
+The digest is listed where one task was trained on several data sets of the user's own.
+"""
 
 
 class Listed(NamedTuple):
@@ -59,7 +64,9 @@ def varying(runs: Sequence[Listed]) -> list[str]:
     """Returns the keys in which runs differ, in the order of the configuration."""
     known = [run.config for run in runs if run.config]
     keys = dict.fromkeys(key for config in known for key in config)
-    chosen = [key for key in keys if key == "model.name" or not key.startswith(FOLLOWS)]
+    data = {(config.get("task.name"), config.get("task.digest")) for config in known}
+    listed = {"model.name", *(["task.digest"] if len({task for task, _ in data}) < len(data) else [])}
+    chosen = [key for key in keys if key in listed or not key.startswith(FOLLOWS)]
     return [key for key in chosen if len({repr(config.get(key)) for config in known}) > 1]
 
 

@@ -67,7 +67,9 @@ class ClassConfig(TaskConfig):
         refuse_prompt(self, self.prompt)
         words = self.label_words
         if len(words) != self.num_labels or len(set(words)) != len(words) or not all(map(str.strip, words)):
+            order = f": {', '.join(self.label_names)}" if self.label_names else ""
             raise InputError(
-                f"task.label_words: {self.num_labels} different words are needed, one a label (given: {words}).\n"
+                f"task.label_words: {self.num_labels} different words are needed, one a label{order} "
+                f"(given: {words}).\n"
                 'Example: \'task.label_words=[" negative"," positive"]\''
             )

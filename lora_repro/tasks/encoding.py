@@ -1,22 +1,27 @@
 """A task's splits as tensors of tokens, made once per process where they are small."""
 
 import json
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.tasks.base import permuted, subset
+from lora_repro.tasks.notices import of_lengths
 from lora_repro.tasks.targets import Example
 from lora_repro.training.batches import padded_length
 
 if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective
+
+log = logging.getLogger(__name__)
 
 
 class Encoded(NamedTuple):
@@ -75,13 +80,32 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     found = _encoded.pop(key, None)
     if found is None:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)
+        notices = run.task.notices(splits)
         if seed is not None:
             splits["train"] = permuted(splits["train"], seed)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _forget_all_but(KEPT_BYTES)
         found = run.task.objective.encode(tokenizer, run, splits)
+        for line in [*notices, *(_about_lengths(found, tokenizer, run) if notices else [])]:
+            log.info("%s: %s", run.task.name, line)
     _encoded[key] = found
     return found
+
+
+UNCUT = 16
+"""A prompt that is cut, letter by letter, ends fewer tokens than this below what it may have."""
+
+
+def _about_lengths(found: dict[str, Encoded], tokenizer: PreTrainedTokenizerBase, run: Run) -> list[str]:
+    """Says how long the inputs are, and how many were cut. Those that may have been are tokenised again, uncut."""
+    lengths, cut, longest = {}, {}, 0
+    for name, split in found.items():
+        lengths[name], bound = split.lengths.tolist(), run.train.max_length - split.objective.reserved
+        at_bound = [e for e, length in zip(split.examples, lengths[name], strict=True) if length > bound - UNCUT]
+        wholes = split.objective.whole_lengths(tokenizer, run, at_bound) if at_bound else []
+        cut[name] = sum(length > bound for length in wholes)
+        longest = max(longest, *lengths[name], *wholes)
+    return of_lengths(lengths, cut, longest, run.train.max_length)
 
 
 def _forget_all_but(size: int) -> None:

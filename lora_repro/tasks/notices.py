@@ -32,7 +32,7 @@ def _spread(examples: Sequence[Example], labels: Sequence[str]) -> str:
         mean = sum(scores) / len(scores)
         return f"scores from {scores[0]:g} to {scores[-1]:g}, mean {mean:.3g}, median {scores[len(scores) // 2]:g}"
     counts = Counter(example.target for example in examples)
-    listed = [f"{labels[i]} {count:,} ({100 * count / len(examples):.1f} %)" for i, count in sorted(counts.items())]
+    listed = [f"{labels[i]}: {count:,} ({100 * count / len(examples):.1f} %)" for i, count in sorted(counts.items())]
     if len(listed) <= MOST_CLASSES:
         return ", ".join(listed)
     return f"{len(counts)} classes, from {min(counts.values()):,} to {max(counts.values()):,} examples each"

@@ -109,6 +109,11 @@ class OwnConfig(ClassConfig):
         return [] if self.target is not None else self.labels
 
     @property
+    def is_pair(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether two columns make an input."""
+        return len(self.texts) == 2
+
+    @property
     def texts(self) -> list[str]:
         """The columns of the text."""
         return [self.text] if isinstance(self.text, str) else list(self.text)
@@ -331,6 +336,16 @@ class OwnConfig(ClassConfig):
         return {split: found[split] for split in SPLITS}
 
     def _refuse_impossible(self, splits: Splits, labels: list[str]) -> None:
+        if self.group is not None:
+            seen: dict[str, str] = {}
+            for split in SPLITS:
+                for example in splits[split]:
+                    if seen.setdefault(example.document, split) != split:
+                        raise InputError(
+                            f"task.group: the rows with {self.group} {shown(example.document)!r} are in "
+                            f"{seen[example.document]} and in {split}, so {split} would not be new to the model.\n"
+                            "Let them be divided here (give one file), or leave task.group out."
+                        )
         sizes = {split: len(examples) for split, examples in splits.items()}
         if empty := [split for split in SPLITS if not sizes[split]]:
             remedy = (
@@ -350,16 +365,6 @@ class OwnConfig(ClassConfig):
                         f"task.shares: all rows with the label {names} are in {split}, and none is in train.\n"
                         "Choose another division: task.split_seed=1, other task.shares, or other groups."
                     )
-        if self.group is not None:
-            seen: dict[str, str] = {}
-            for split in SPLITS:
-                for example in splits[split]:
-                    if seen.setdefault(example.document, split) != split:
-                        raise InputError(
-                            f"task.group: the rows with {self.group} {shown(example.document)!r} are in "
-                            f"{seen[example.document]} and in {split}, so {split} would not be new to the model.\n"
-                            "Let them be divided here (give one file), or leave task.group out."
-                        )
 
     def _digest(self, splits: Splits, labels: list[str]) -> str:
         """Returns the sha256 over the examples in their order; names and groups count where a column gives them."""

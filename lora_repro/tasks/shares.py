@@ -53,7 +53,7 @@ def divide(
     for kind in range(wanted.shape[1]):
         rows = np.flatnonzero(alone & (kinds == kind))
         rows = rows[np.argsort(place[codes[rows]])]
-        counts = _whole(np.maximum(wanted[:, kind] - given[:, kind], 0), len(rows), owed, given[0, kind] == 0)
+        counts = _whole(np.maximum(wanted[:, kind] - given[:, kind], 0), len(rows), owed, bool(given[0, kind] == 0))
         split_of[codes[rows]] = np.repeat(np.arange(len(splits)), counts)
     found = split_of[codes]
     return {split: np.flatnonzero(found == i).tolist() for i, split in enumerate(splits)}

@@ -23,8 +23,8 @@ from lora_repro.tasks.table_files import NAMES, Found, find_files
 class TableConfig(OwnConfig):
     """Files with rows."""
 
-    splits: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_ID)
-    """Files of train, eval and test in the folder paths.data (empty: by their names, or one file is divided)."""
+    splits: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(SPLITS), metadata=NOT_IN_ID)
+    """Files of train, eval and test in the folder paths.data (null: by their names, or one file is divided)."""
     format: Format | None = field(default=None, metadata=NOT_IN_ID)
     """How the rows are written (null: as the end of the file's name says)."""
     quotes: bool | None = field(default=None, metadata=NOT_IN_ID)
@@ -40,6 +40,11 @@ class TableConfig(OwnConfig):
         """The fields that decide what is read."""
         return [*super().asked, "splits", "format", "quotes", "delimiter", "header", "encoding"]
 
+    @property
+    def given_splits(self) -> dict[str, str]:
+        """The splits whose files are named."""
+        return {split: name for split, name in self.splits.items() if name is not None}
+
     def refuse_columns(self) -> None:
         """Refuses a choice of columns or files that is none.
 
@@ -47,7 +52,7 @@ class TableConfig(OwnConfig):
             InputError: Naming the key.
         """
         super().refuse_columns()
-        splits = dict(self.splits)
+        splits = self.given_splits
         if splits and ("train" not in splits or not set(splits) <= set(SPLITS)):
             raise InputError(
                 f"task.splits: needs train, and may have eval and test (given: {splits}).\n"
@@ -79,7 +84,7 @@ class TableConfig(OwnConfig):
         return {split: Part(self._rows(found, split, paths), []) for split, paths in found.files.items()}
 
     def _found(self, data: str | None) -> Found:
-        return find_files(data, self.splits, any_name=self.format is not None)
+        return find_files(data, self.given_splits, any_name=self.format is not None)
 
     def _rows(self, found: Found, split: str, paths: Sequence[Path]) -> list[Rows]:
         only, optional = self.columns

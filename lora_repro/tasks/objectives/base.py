@@ -50,6 +50,10 @@ class Objective(ABC):
             length: Tokens of each, with what the model writes behind it.
         """
 
+    @abstractmethod
+    def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
+        """Returns how many tokens each input would have if none was cut."""
+
     @property
     def reserved(self) -> int:
         """How many tokens the model writes behind an input, which train.max_length has to hold too."""

@@ -15,6 +15,7 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.base import Answer, Objective, padded
 from lora_repro.tasks.objectives.made_up import made_up
+from lora_repro.tasks.targets import Example
 
 
 class Head(Objective):
@@ -34,6 +35,11 @@ class Head(Objective):
             tokens = {str(key): rows for key, rows in made.items()}
             encoded[name] = padded(examples, tokens, targets, objective, tokenizer, run)
         return encoded
+
+    def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
+        """Returns how many tokens each input would have if none was cut."""
+        inputs: Any = [example.input for example in examples]
+        return [len(row) for row in tokenizer(inputs, verbose=False)["input_ids"]]
 
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:

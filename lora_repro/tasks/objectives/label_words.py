@@ -19,6 +19,7 @@ from lora_repro.tasks.objectives.heads import likeliest
 from lora_repro.tasks.objectives.language import log_likelihood, rows_of, states
 from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
+from lora_repro.tasks.targets import Example
 
 
 class LabelWords(Objective):
@@ -56,6 +57,10 @@ class LabelWords(Objective):
             targets = torch.tensor([example.target for example in examples])
             encoded[name] = padded(examples, tokens, targets, objective, tokenizer, run)
         return encoded
+
+    def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
+        """Returns how many tokens each prompt would have if none was cut."""
+        return Prompts(tokenizer, cast(ClassConfig, run.task).prompt, run.train.max_length).whole_lengths(examples)
 
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:

@@ -69,6 +69,11 @@ class Prompts:
             for texts, prompt in zip(inputs, prompts, strict=True)
         ]
 
+    def whole_lengths(self, examples: Sequence[Example]) -> list[int]:
+        """Returns how many tokens each prompt has before it is cut."""
+        rows = self._tokens([self._around(self._texts(example)) for example in examples])
+        return [len(row) for row in self.opened([Prompt("", row) for row in rows])]
+
     def continuations(
         self, prompts: Sequence[Prompt], words: Sequence[str], expected: list[int] | None = None
     ) -> list[list[int]]:

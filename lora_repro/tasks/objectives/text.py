@@ -70,6 +70,10 @@ class TextToWrite(Objective):
             encoded[name] = padded(examples, tokens, rows_of(targets, CPU), objective, tokenizer, run)
         return encoded
 
+    def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
+        """Returns how many tokens each prompt would have if none was cut."""
+        return Prompts(tokenizer, cast(TextConfig, run.task).prompt, run.train.max_length).whole_lengths(examples)
+
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
         """Returns n arbitrary prompts, each with a target of task.max_new_tokens tokens behind it."""
