@@ -154,7 +154,7 @@ def _wrong(result: dict[str, Any]) -> str | None:
         return f"config.task is no configuration of task={name}"
     if task is not None:
         for split, described in result.get("data", {}).items():
-            if split not in task.splits:
+            if split not in task.all_splits:
                 return f"data.{split}: task={name} has no such split"
             if not task.targets.is_description(described):
                 return f"data.{split} must be {task.targets.description}"

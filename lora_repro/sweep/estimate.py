@@ -136,7 +136,7 @@ def _likeness(timing: Timing, kind: _Kind) -> tuple[bool, ...]:
 def sizes_of(run: Run) -> dict[str, int] | None:
     """Returns the numbers of examples of a run; None where one is not known without reading its data."""
     sizes = run.task.known_sizes()
-    return sizes if sizes.keys() >= set(run.task.splits) else None
+    return sizes if sizes.keys() >= set(run.task.all_splits) else None
 
 
 class Timings:

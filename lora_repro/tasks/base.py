@@ -62,7 +62,7 @@ class TaskConfig:
         return ("eval", "test")
 
     @property
-    def splits(self) -> tuple[str, ...]:
+    def all_splits(self) -> tuple[str, ...]:
         """All splits, as they are read, recorded and printed."""
         return ("train", *self.scored)
 
@@ -177,7 +177,7 @@ class TaskConfig:
 
     def known_sizes(self) -> dict[str, int]:
         """Returns how many examples of each split a run uses, as far as it is known without reading the data."""
-        given = {split: self.size_of(split) for split in self.splits}
+        given = {split: self.size_of(split) for split in self.all_splits}
         return (self.sizes() or {}) | {split: size for split, size in given.items() if size is not None}
 
 

@@ -104,6 +104,11 @@ class OwnConfig(ClassConfig):
         return 1 if self.target is not None else super().head_width
 
     @property
+    def scored(self) -> tuple[str, ...]:
+        """Dev, and test where there is one with labels."""
+        return tuple(split for split in ("eval", "test") if not self.sizes_read or split in self.sizes_read)
+
+    @property
     def label_names(self) -> list[str]:
         """The classes as the data calls them."""
         return [] if self.target is not None else self.labels
@@ -231,9 +236,9 @@ class OwnConfig(ClassConfig):
                 f"task.text: one column is asked for twice (task.text={shown(self.text)}, the answer is {answer})."
             )
         shares = dict(self.shares)
-        if set(shares) != set(SPLITS) or not all(0 < share < 1 for share in shares.values()):
+        if not all(0 < shares[split] < 1 for split in ("train", "eval")) or not 0 <= shares["test"] < 1:
             raise InputError(
-                f"task.shares: needs train, eval and test, each a fraction above 0 (given: {shares}).\n"
+                f"task.shares: must be fractions above 0, and test may be 0 (given: {shares}).\n"
                 "Example: 'task.shares={train: 0.8, eval: 0.1, test: 0.1}'"
             )
         if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
@@ -252,6 +257,8 @@ class OwnConfig(ClassConfig):
                 "task.target: a number is read from a head, not from label words (given: task.form=text).\n"
                 "Choose task.form=label, or give task.label instead."
             )
+        if self.test_size is not None and "test" not in self.scored:
+            raise InputError(f"task.test_size: there is no test split (given: {self.test_size}).\nLeave it out.")
         super().check()
 
     def _made(self, parts: dict[str, Part]) -> Reading:
@@ -312,14 +319,10 @@ class OwnConfig(ClassConfig):
         for split in SPLITS:
             if split in sheets:
                 found[split] = (split, range(len(sheets[split].inputs)))
-        if "" in sheets:
-            lacking, source = list(SPLITS), ""
-        elif "eval" not in sheets:
-            lacking, source = (["train", "eval"] if "test" in sheets else list(SPLITS)), "train"
-        elif "test" not in sheets:
-            lacking, source = ["eval", "test"], "eval"
-        else:
-            lacking, source = [], ""
+        source = "" if "" in sheets else "train"
+        lacking = [split for split in SPLITS if self.shares[split] and not (split == "test" and "test" in sheets)]
+        if "eval" in sheets:
+            lacking = []
         if lacking:
             total = sum(self.shares[split] for split in lacking)
             shares = {split: self.shares[split] / total for split in lacking}
@@ -333,32 +336,35 @@ class OwnConfig(ClassConfig):
                 f"{' / '.join(f'{share:.2g}' for share in shares.values())} (task.split_seed={self.split_seed}; {by}"
                 f"{'; each class alike' if classes is not None else ''})."
             )
-        return {split: found[split] for split in SPLITS}
+        if "test" not in found:
+            notices.append(
+                "There is no test split: dev is scored, and scores on held-out examples are cross-fitted on it."
+            )
+        return {split: found[split] for split in SPLITS if split in found}
 
     def _refuse_impossible(self, splits: Splits, labels: list[str]) -> None:
         if self.group is not None:
             seen: dict[str, str] = {}
-            for split in SPLITS:
-                for example in splits[split]:
+            for split, examples in splits.items():
+                for example in examples:
                     if seen.setdefault(example.document, split) != split:
                         raise InputError(
                             f"task.group: the rows with {self.group} {shown(example.document)!r} are in "
                             f"{seen[example.document]} and in {split}, so {split} would not be new to the model.\n"
                             "Let them be divided here (give one file), or leave task.group out."
                         )
-        sizes = {split: len(examples) for split, examples in splits.items()}
-        if empty := [split for split in SPLITS if not sizes[split]]:
+        if empty := [split for split, examples in splits.items() if not examples]:
             remedy = (
                 "Each group stays whole: choose another column for task.group, or other task.shares."
                 if self.group is not None
                 else "Give more rows, or other shares: task.shares."
             )
             raise InputError(
-                f"task.shares: {empty[0]} gets no row ({' / '.join(f'{sizes[s]:,}' for s in SPLITS)}).\n{remedy}"
+                f"task.shares: {empty[0]} gets no row ({' / '.join(f'{len(splits[s]):,}' for s in splits)}).\n{remedy}"
             )
         if self.target is None:
             trained = {example.target for example in splits["train"]}
-            for split in ("eval", "test"):
+            for split in splits:
                 if absent := {example.target for example in splits[split]} - trained:
                     names = ", ".join(repr(shown(labels[i])) for i in sorted(absent))
                     raise InputError(
@@ -371,8 +377,7 @@ class OwnConfig(ClassConfig):
         parts = {"input": True, "target": True, "id": self.id is not None, "document": self.group is not None}
         names = [name for name, counts in parts.items() if counts]
         found = hashlib.sha256(json.dumps([self.target is None, labels, names]).encode())
-        for split in SPLITS:
-            examples = splits[split]
+        for split, examples in splits.items():
             found.update(f"{split} {len(examples)}".encode())
             for start in range(0, len(examples), CHUNK):
                 chunk = examples[start : start + CHUNK]

@@ -88,6 +88,9 @@ GOLDEN_DEFAULTS = {
     "RatingsConfig.label_words": [" negative", " positive"],
     "GeneratedConfig.prompt": "words: {text} so",
     "GeneratedConfig.label_words": [" bad", " good"],
+    "TableConfig.form": "label",
+    "TableConfig.prompt": "{text}",
+    "TableConfig.label_words": [],
     **{
         f"{name}.{key}": default
         for name in ("LoRAConfig", "LoRAPrefixEmbedConfig", "LoRAPrefixLayerConfig")

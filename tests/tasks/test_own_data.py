@@ -253,8 +253,35 @@ def test_a_test_split_without_labels_is_left_out_and_told(make: Make, tmp_path: 
         csv_of(tmp_path / "test.csv", rows, header)
         resolved = make(tmp_path, *REVIEWS)
         splits = load(resolved)
+        assert resolved.run.task.scored == ("eval",) and [*splits] == ["train", "eval"]
         assert not any(e.input.startswith("new") for of in splits.values() for e in of)
         assert any("test has no labels (all 7 are missing or -1)" in line for line in resolved.run.task.notices(splits))
+
+
+def test_a_folder_with_train_and_dev_has_no_test(make: Make, tmp_path: Path) -> None:
+    csv_of(tmp_path / "train.csv", ROWS[:30])
+    csv_of(tmp_path / "dev.csv", ROWS[30:])
+    resolved = make(tmp_path, *REVIEWS)
+    assert table_of(resolved).sizes() == {"train": 30, "eval": 10}
+    assert resolved.run.task.scored == ("eval",)
+    assert any("There is no test split" in line for line in resolved.run.task.notices(load(resolved)))
+
+
+@pytest.mark.parametrize(
+    ("names", "overrides", "sizes"),
+    [
+        (("train",), (), {"train": 24, "eval": 3, "test": 3}),
+        (("train",), ("task.shares={train: 0.8, eval: 0.2, test: 0.0}",), {"train": 24, "eval": 6}),
+        (("train", "test"), ("task.shares={train: 0.4, eval: 0.1, test: 0.5}",), {"train": 24, "eval": 6, "test": 10}),
+    ],
+)  # fmt: skip
+def test_splits_that_are_missing_are_taken_from_train(
+    make: Make, tmp_path: Path, names: tuple[str, ...], overrides: tuple[str, ...], sizes: dict[str, int]
+) -> None:
+    for name in names:
+        csv_of(tmp_path / f"{name}.csv", ROWS[:30] if name == "train" else ROWS[30:])
+    resolved = make(tmp_path, *REVIEWS, *overrides)
+    assert table_of(resolved).sizes() == {split: len(of) for split, of in load(resolved).items()} == sizes
 
 
 def test_minus_one_is_a_class_where_training_has_it(make: Make, tmp_path: Path) -> None:
@@ -355,7 +382,8 @@ LABELS = [(f"text {i}", i % 2, i) for i in range(20)]
         (ROWS, (*REVIEWS, "task.group=who"), "no column 'who'"),
         (ROWS, (*REVIEWS, "task.id=user"), r"task\.id: '0' names two rows \(mine\.csv, line 2 and mine\.csv, line 3"),
         (ROWS, (*REVIEWS, "task.shares={train: 0.5}"), r"task\.shares: must add up to 1 .*0\.7"),
-        (ROWS, (*REVIEWS, "task.shares={test: 0.0, train: 0.9}"), r"task\.shares: needs train, eval and test"),
+        (ROWS, (*REVIEWS, "task.shares={eval: 0.0, train: 0.9}"), r"task\.shares: must be fractions above 0, and test"),
+        (ROWS, (*REVIEWS, "task.shares={test: 0.0, train: 0.9}", "task.test_size=3"), r"task\.test_size: there is no"),
         (ROWS, (*REVIEWS, "task.digest=abc"), r"task\.digest: belongs to task=table and cannot be overridden"),
         (ROWS, (*REVIEWS, "task.labels=[a,b]"), r"task\.labels: belongs to task=table"),
         (ROWS, (*REVIEWS, "task.train_size=33"), r"table has 32 train examples \(given: 33\)"),
