@@ -88,9 +88,9 @@ GOLDEN_DEFAULTS = {
     "RatingsConfig.label_words": [" negative", " positive"],
     "GeneratedConfig.prompt": "words: {text} so",
     "GeneratedConfig.label_words": [" bad", " good"],
-    "TableConfig.form": "label",
-    "TableConfig.prompt": "{text}",
-    "TableConfig.label_words": [],
+    **{f"{name}.form": "label" for name in ("GlueConfig", "TableConfig")},
+    **{f"{name}.prompt": "{text}" for name in ("GlueConfig", "TableConfig")},
+    **{f"{name}.label_words": [] for name in ("GlueConfig", "TableConfig")},
     **{
         f"{name}.{key}": default
         for name in ("LoRAConfig", "LoRAPrefixEmbedConfig", "LoRAPrefixLayerConfig")
