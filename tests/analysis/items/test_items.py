@@ -38,7 +38,7 @@ def test_every_file_is_an_item_of_a_kind_and_has_a_sweep_where_it_has_runs() -> 
         item, kind = read_item(name), read_yaml(items.ITEMS / f"{name}.yaml")["kind"]
         seen.add(kind)
         assert type(item).__module__ == f"analysis.kinds.{kind}" and item.name == name
-        assert kind == "facts" or item.sweep in group_names("sweeps")  # pyright: ignore[reportAttributeAccessIssue]
+        assert kind in ("facts", "presets") or item.sweep in group_names("sweeps")  # pyright: ignore[reportAttributeAccessIssue]
     assert seen == modules
 
 
