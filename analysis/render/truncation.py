@@ -8,12 +8,20 @@ from matplotlib.figure import Figure
 from analysis.render import lines, style
 from analysis.section7.truncation import Truncation
 from lora_repro.tasks import Unit
+from lora_repro.tasks.targets import split_name
 
-SPLITS = {"eval": ("dev", style.BEYOND), "test": ("test", style.SECOND)}
+COLOURS = (style.BEYOND, style.SECOND)
+"""Of dev, and of the next split that the task scores."""
+
+
+def _splits(truncation: Truncation) -> list[str]:
+    """Returns the splits that were scored, as metric keys spell them."""
+    ending = f"/{truncation.metric.name}"
+    return [key.removesuffix(ending) for key in truncation.whole if key.endswith(ending)]
 
 
 def rows(truncation: Truncation) -> list[dict[str, Any]]:
-    """Returns an entry for each cut: how many directions are kept, the metrics of dev and test, the energy kept."""
+    """Returns an entry for each cut: how many directions are kept, the metrics of each split, the energy kept."""
     return [{"keep": cut.keep, **cut.metrics, "energy": cut.energy} for cut in truncation.cuts]
 
 
@@ -31,11 +39,15 @@ def to_csv(truncation: Truncation) -> str:
 def markdown(truncation: Truncation) -> str:
     """Writes the cuts as a table, and what a reader must know of them."""
     metric = truncation.metric
-    header = ["directions kept", "energy kept", *(f"{name} {metric.name}" for name, _ in SPLITS.values())]
+    header = [
+        "directions kept",
+        "energy kept",
+        *(f"{split_name(split)} {metric.name}" for split in _splits(truncation)),
+    ]
     table = [header]
     for cut in truncation.cuts:
         all_of_it = " (all)" if cut.keep >= truncation.rank else ""
-        scores = [metric.format(cut.metrics[f"{split}/{metric.name}"], 2) for split in SPLITS]
+        scores = [metric.format(cut.metrics[f"{split}/{metric.name}"], 2) for split in _splits(truncation)]
         table.append([f"{cut.keep}{all_of_it}", f"{100 * cut.energy:.1f}", *scores])
     units = "In percent" if metric.unit is Unit.percent else f"{metric.name} as it is, energy in percent"
     notes = [f"- {note}" for note in [f"{units}; energy: of the sum of ||dW||_F^2.", *truncation.notes]]
@@ -53,12 +65,12 @@ def draw(truncation: Truncation) -> Figure:
 
 
 def draw_scores(ax: Axes, truncation: Truncation) -> Axes:
-    """Draws the scores of dev and test at each k, and as lines those of the whole run and of k = 0."""
+    """Draws the scores of each split at each k, and as lines those of the whole run and of k = 0."""
     metric = truncation.metric.name
     keeps = [cut.keep for cut in truncation.cuts]
     x = range(len(keeps))
-    for split, (name, colour) in SPLITS.items():
-        key = f"{split}/{metric}"
+    for split, colour in zip(_splits(truncation), COLOURS, strict=False):
+        key, name = f"{split}/{metric}", split_name(split)
         ax.plot(
             x, [cut.metrics[key] for cut in truncation.cuts], "o-", color=colour, label=f"{name}, first k directions"
         )
