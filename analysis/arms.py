@@ -9,7 +9,7 @@ from analysis.join import Commands, seed_runs
 from analysis.protocol import Protocol
 from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
-from lora_repro.sweep.grid import Job
+from lora_repro.sweep.job import Job
 from lora_repro.sweep.tuning import Ranked, Tuning, rank
 
 
@@ -31,7 +31,7 @@ def read_arms(
     """
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        settings = {key: value for key, value in id_fields(job.resolved.run).items() if key != "seed"}
+        settings = {key: value for key, value in id_fields(job.shown).items() if key != "seed"}
         if job.open_tuning is not None:
             settings["tune"] = job.open_tuning.tune.override()  # the value of its stand-in may be another arm's own
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
@@ -39,7 +39,7 @@ def read_arms(
 
 
 def _arm(jobs: Sequence[Job], store: str, name: str, protocol: Protocol, item: str, commands: Commands | None) -> Cell:
-    run = jobs[0].resolved.run
+    run = jobs[0].shown
     metric = run.task.targets.metric(name)
     if metric is None:
         raise InputError(f"task: {item} shows {name}, which {run.task.name} has not.\nLeave task out.")

@@ -83,7 +83,7 @@ def read_cells(
         fact = paper.get((place.task, place.row, place.column))
         verdict = verdict_of(scale) if place in jobs or place in planned else None
         if place in jobs:
-            run = jobs[place][0].resolved.run
+            run = jobs[place][0].shown
             metric = _metric(item, run.task)
             runs = seed_runs(jobs[place], store, metric, protocol)
             found.append(Cell(place, metric, fact, runs, run, commands.of(jobs[place]), verdict, jobs[place][0].tuning))
@@ -139,7 +139,7 @@ def _by_place(item: ScoreTable, jobs: Iterable[Job]) -> tuple[dict[Place, list[J
     places: dict[Place, list[Job]] = {}
     outside = []
     for job in jobs:
-        run = job.resolved.run
+        run = job.shown
         row, column = value_of(run, item.rows.key), value_of(run, item.columns.key)
         if row is None or column is None:
             outside.append(job.run_id)

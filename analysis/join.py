@@ -8,12 +8,15 @@ from pathlib import Path
 from analysis.cell import SeedRun
 from analysis.protocol import Protocol, pick
 from analysis.runs import flat, run_status
-from analysis.states import NOT_COUNTED, PLANNED, TUNING
+from analysis.states import NOT_COUNTED, PLANNED, STARTING, TUNING
 from analysis.store import elsewhere
 from lora_repro.config.grammar import quoted
 from lora_repro.config.identity import id_fields
 from lora_repro.errors import InputError
-from lora_repro.sweep.grid import Job, Point, overrides
+from lora_repro.store.record import Record
+from lora_repro.store.status import State
+from lora_repro.sweep.job import Job, Point, overrides
+from lora_repro.sweep.readiness import held
 from lora_repro.tasks import Metric
 
 
@@ -24,9 +27,11 @@ def seed_runs(jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: 
 
 def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -> SeedRun:
     seed = job.resolved.run.seed
-    if job.open_tuning is not None:
-        return SeedRun(seed, None, TUNING, job.open_tuning.why_not)
+    if job.why_open is not None:
+        return SeedRun(seed, None, state_while_open(job), job.why_open)
     status = run_status(store, job.run_id)
+    if status.result is None and status.state == State.todo.value and (why := why_held(job, store)) is not None:
+        return SeedRun(seed, job.run_id, STARTING, why)
     if status.result is None:
         return SeedRun(seed, job.run_id, status.state, status.reason)
     score = pick(status.result, metric, protocol)
@@ -34,6 +39,17 @@ def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -
         reason = f"{job.run_id}: result.json lacks eval/{metric.name} or {protocol.split}/{metric.name}."
         return SeedRun(seed, job.run_id, NOT_COUNTED, reason)
     return SeedRun(seed, job.run_id, status.state, None, *score, status.result)
+
+
+def state_while_open(job: Job) -> str:
+    """Returns the state of a run that is not known yet."""
+    return TUNING if job.open_start is None else STARTING
+
+
+def why_held(job: Job, store: str | Path) -> str | None:
+    """Says why a run cannot be computed before the one that it starts from; None if it can."""
+    found = held(job, str(store), lambda run_id: Record(store, run_id).state)
+    return None if found is None else found.reason
 
 
 def planned_runs(points: Iterable[tuple[Point, str]]) -> tuple[SeedRun, ...]:
@@ -52,7 +68,7 @@ def refuse_mixed(where: str, jobs: Sequence[Job], remedy: str = "") -> None:
     Raises:
         InputError: Naming the key and its values.
     """
-    configs = [flat(id_fields(job.resolved.run)) for job in jobs]
+    configs = [flat(id_fields(job.shown)) for job in jobs]
     for key in sorted({key for config in configs for key in config} - {"seed"}):
         values = list(dict.fromkeys(quoted(config.get(key)) for config in configs))
         if len(values) > 1:
@@ -81,9 +97,12 @@ class Commands:
     def of(self, jobs: Sequence[Job]) -> str:
         """Returns the command of one cell, which expands to exactly its runs.
 
-        Where the sweep is a single product it is the sweep with the cell's values on each axis; otherwise an override
-        could reach other grids too, so the cell's settings are spelt out.
+        Runs that start from others of the sweep have the command of the whole sweep, which computes those first. Where
+        the sweep is a single product it is the sweep with the cell's values on each axis; otherwise an override could
+        reach other grids too, so the cell's settings are spelt out.
         """
+        if any(job.start is not None for job in jobs):
+            return self.whole()
         point = jobs[0].point
         if self.is_product:
             pins = {key: point[key] for key in self.pinned}

@@ -11,6 +11,9 @@ NOT_COUNTED = "not counted"
 TUNING = "tuning"
 """The state of a run whose tuned value is not chosen yet."""
 
+STARTING = "starting"
+"""The state of a run that starts from another one of its sweep, which is not finished yet."""
+
 PLANNED = "planned"
 """The state of a run whose model or task is not built yet."""
 
@@ -33,6 +36,7 @@ STATES = {
     State.blocked.value: Printed("blocked", "blocked"),
     NOT_COUNTED: Printed(NOT_COUNTED, NOT_COUNTED),
     State.todo.value: Printed("to do", "not run yet"),
+    STARTING: Printed("start first", "waiting for the run that they start from"),
     TUNING: Printed("tuning first", "waiting for their tuning"),
     PLANNED: Printed(PLANNED, PLANNED),
 }

@@ -12,16 +12,25 @@ from analysis.store import DEFAULT_STORE
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.store.record import plain
-from lora_repro.sweep.grid import Job, load
+from lora_repro.sweep.grid import load
+from lora_repro.sweep.job import Job
 from lora_repro.tasks import Metric, TaskConfig
 
-NAMED = {"model": "model.name", "task": "task.name", "method": "method.name"}
-"""Groups of conf/, and the key that holds their name."""
+NAMED = {"model": "model.name", "task": "task.name", "method": "method.name", "start": "train.init_from"}
+"""Groups of conf/ and the start of a run, and the key that holds their name."""
 
 COUNTS = ("trained_by_method", "utilisation")
 """What follows from a configuration and can be an axis as its keys can."""
 
-SETTINGS = ("method.r", "method.alpha", "train.learning_rate", "train.epochs", "train.batch_size", "train.dtype")
+SETTINGS = (
+    "method.r",
+    "method.alpha",
+    "train.learning_rate",
+    "train.epochs",
+    "train.batch_size",
+    "train.dtype",
+    "train.init_from",
+)
 """Keys that are printed above the table unless they are one of its axes."""
 
 NONE = "none"
@@ -78,7 +87,7 @@ def read_sweep(
         where = ", ".join(f"{_label(keys)} {value}" for keys, value in parts if keys)
         refuse_mixed(where or "the table", members, ", or give the key to --rows or --columns")
         runs, first = seed_runs(members, store, metric, protocol), members[0]
-        found.append(Cell(place, metric, None, runs, first.resolved.run, commands.of(members), None, first.tuning))
+        found.append(Cell(place, metric, None, runs, first.shown, commands.of(members), None, first.tuning))
     order = {row: number for number, row in enumerate(_ordered([cell.place.row for cell in found]))}
     names = [word.partition("=")[2] for word in given if word.startswith("+sweeps=")]
     return Table(
@@ -192,7 +201,7 @@ def _named(key: str, flag: str, jobs: Sequence[Job], varying: Sequence[str]) -> 
 
 def _value(job: Job, key: str) -> str | int | float:
     """Returns a run's value of a key, as the table prints it."""
-    value = value_of(job.resolved.run, key)
+    value = value_of(job.shown, key)
     value = job.point.get(key) if value is None else value
     return NONE if value is None else label(value)
 

@@ -139,7 +139,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
         given.append(override)
         refuse_setting(override)
         _refuse_no_sweep(override, argv)
-        if override.key_or_group in ("tune", "regime") and not multirun:
+        if override.key_or_group in ("tune", "start", "regime") and not multirun:
             raise InputError(f"{argument}: only a sweep has this. Give -m: python -m lora_repro -m {shlex.join(argv)}")
         if override.is_sweep_override() and not multirun:
             raise InputError(

@@ -72,6 +72,6 @@ def _run_ids(options: argparse.Namespace) -> list[str]:
     if not options.overrides:
         return [run.run_id for run in read_listing(options.runs)]
     sweep = load(compose, options.overrides, options.runs)
-    if sweep.waiting:
-        print(f"{len(sweep.waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
+    if waiting := [*sweep.waiting_tuning, *sweep.waiting]:
+        print(f"{len(waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
     return [job.run_id for job in sweep.to_compute]

@@ -6,7 +6,7 @@ from collections import Counter
 
 from analysis.commands.options import add_scale, add_scale_option, add_store_option
 from analysis.foreign_text import paragraph
-from analysis.states import PLANNED, TUNING, counts, state_label
+from analysis.states import PLANNED, STARTING, counts, state_label
 from analysis.store import name_of
 from lora_repro.errors import InputError
 
@@ -46,6 +46,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _plan(options: argparse.Namespace) -> str:
     from analysis.budgets import memory_of, utilisation_lines
     from analysis.claims.before import power_lines
+    from analysis.join import state_while_open
     from lora_repro.config.compose import compose
     from lora_repro.errors import RunFailedError
     from lora_repro.sweep import campaign
@@ -61,11 +62,16 @@ def _plan(options: argparse.Namespace) -> str:
         queued = {}
     plan = campaign.plan(sweep, options.runs, queued)
     lines = []
+    held = {job.run_id for job in plan.after} | plan.stopped.keys()
     for job in sweep.to_compute:
         missing = plan.missing.get(job.run_id)
         note = f"  without {', '.join(missing)}" if missing else ""
-        lines.append(f"{state_label(plan.states[job.run_id].value):<12} {job.run_id}{note}")
-    lines += [f"{state_label(TUNING):<12} {' '.join(overrides(job.point))}" for job in sweep.waiting]
+        state = STARTING if job.run_id in held else plan.states[job.run_id].value
+        lines.append(f"{state_label(state):<12} {job.run_id}{note}")
+    lines += [
+        f"{state_label(state_while_open(job)):<12} {' '.join(overrides(job.point))}"
+        for job in (*sweep.waiting_tuning, *sweep.waiting)
+    ]
     lines += [f"{state_label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += utilisation_lines(sweep.reported)
     lines += memory_of(sweep.reported) if options.memory else []
@@ -95,20 +101,29 @@ def _status(options: argparse.Namespace) -> str:
         from analysis.render.listing import overview
 
         return overview(read_listing(options.runs), options.runs)
+    from analysis.join import state_while_open, why_held
     from analysis.runs import run_states
     from lora_repro.config.compose import compose
+    from lora_repro.store.status import State
     from lora_repro.sweep.grid import load
 
     sweep = load(compose, options.overrides, options.runs)
-    found = list(run_states(options.runs, (job.run_id for job in sweep.to_compute)))
+    found = [
+        (run_id, STARTING, why) if state == State.todo.value and (why := why_held(job, options.runs)) else each
+        for job, each in zip(
+            sweep.to_compute, run_states(options.runs, (job.run_id for job in sweep.to_compute)), strict=True
+        )
+        for run_id, state, _ in [each]
+    ]
+    open_jobs = [*sweep.waiting_tuning, *sweep.waiting]
     lines = [f"{n:>6} {state_label(state)}" for state, n in counts(state for _, state, _ in found).items()]
-    whys = Counter(job.open_tuning.why_not for job in sweep.waiting if job.open_tuning)
-    lines += [f"{n:>6} {state_label(TUNING)}: {why}" for why, n in whys.items()]
+    whys = Counter((state_while_open(job), job.why_open) for job in open_jobs)
+    lines += [f"{n:>6} {state_label(state)}: {why}" for (state, why), n in whys.items()]
     lines += [f"{len(sweep.planned):>6} planned: {sweep.why_planned}"] if sweep.planned else []
     reasons = [
         f"{state_label(state)}: {run_id}\n{paragraph(reason)}" for run_id, state, reason in found if reason is not None
     ]
-    total = f"{len(found) + len(sweep.waiting):>6} runs in all. Store: {name_of(options.runs)}"
+    total = f"{len(found) + len(open_jobs):>6} runs in all. Store: {name_of(options.runs)}"
     return "\n".join([*lines, total, *reasons])
 
 

@@ -237,7 +237,9 @@ def _tuning(tuning: Tuning, each: Explained, store: str) -> str:
     rows = [["value", f"mean dev {metric.name}", "seed: score, run"]]
     for trial in tuning.trials:
         mean = "diverged" if trial.diverged else DASH if trial.mean is None else metric.format(trial.mean, 2)
-        runs = "; ".join(f"{run.seed}: {_trial_score(run, metric)}, {run.run_id}" for run in trial.runs)
+        runs = "; ".join(
+            f"{run.seed}: {_trial_score(run, metric)}, {run.run_id or 'not known yet'}" for run in trial.runs
+        )
         rows.append([f"{trial.value:g}{' (chosen)' if trial.value == tuning.chosen else ''}", mean, runs])
     return "\n".join([" ".join(words), "", *lines.aligned(rows)])
 

@@ -274,7 +274,7 @@ def _key(run: Run) -> tuple[int, int, bool]:
 
 def _refuse_mixed(jobs: Sequence[Job]) -> None:
     """Refuses a sweep whose runs differ in more than what an item compares."""
-    configurations = [flat(id_fields(job.resolved.run)) for job in jobs]
+    configurations = [flat(id_fields(job.shown)) for job in jobs]
     found = {key for values in configurations for key in values} - {"seed", "method.r", "task.permute_labels"}
     for key in sorted(
         found, key=lambda key: (not key.endswith(".name"), key)

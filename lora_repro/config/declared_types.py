@@ -62,6 +62,7 @@ def refuse_lost_keys(given: Any, typed: Any, path: str = "") -> None:
     if not (isinstance(given, dict) and isinstance(typed, dict)) or path in (
         "sweep",
         "tune",
+        "start",
         "model.config",
         "model.files",
     ):

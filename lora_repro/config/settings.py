@@ -127,6 +127,8 @@ class Settings:
     """The content of sweeps/<name>.yaml while its sweep runs."""
     tune: Any = None
     """What a sweep tunes before it computes its runs; see lora_repro/sweep/tuning.py."""
+    start: Any = None
+    """From which run of the sweep the others start; see lora_repro/sweep/starts.py."""
     regime: str | None = None
     """How a sweep sets learning rates and scaling: a file of sweeps/regimes (null: as the sweep's own grids say)."""
 

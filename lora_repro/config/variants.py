@@ -22,7 +22,9 @@ from lora_repro.errors import InputError
 _OF_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^${}]*\}")
 """The only interpolations that refer to no key of the configuration."""
 
-_SECTIONS = tuple(field.name for field in fields(Config) if field.name not in ("seed", "sweep", "tune", "regime"))
+_SECTIONS = tuple(
+    field.name for field in fields(Config) if field.name not in ("seed", "sweep", "tune", "start", "regime")
+)
 
 
 class Variants:

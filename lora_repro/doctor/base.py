@@ -58,8 +58,11 @@ class Subject(NamedTuple):
 
     @property
     def largest(self) -> Resolved:
-        """The job whose method has the largest size (LoRA's r), and among those the one that trains most."""
-        jobs = (job.resolved for job in self.jobs)
+        """The job whose method has the largest size (LoRA's r), and among those the one that trains most.
+
+        A start that the sweep has yet to compute is left out.
+        """
+        jobs = (job.resolved if job.start is None else job.resolved._replace(init_from=None) for job in self.jobs)
         return max(jobs, key=lambda job: (_size(job.run), job.run.method.count(job.run.arch).trainable))
 
     def by(self, key: Callable[[Run], str]) -> "list[Subject]":

@@ -155,10 +155,10 @@ def store(subject: Subject) -> Finding:
 )
 def disk(subject: Subject) -> Finding:
     """Compares the free disk with the records of all jobs and two checkpoints."""
-    settings, counts = subject.settings.log, []
+    counts = []
     needed = 2 * 3 * 4 * max(job.resolved.run.method.count(job.resolved.run.arch).trainable for job in subject.jobs)
-    for run in (job.resolved.run for job in subject.jobs):
-        copies = len(settings.snapshots) + (settings.save_full or not run.method.is_saved_on_request)
+    for run, log in ((job.resolved.run, job.resolved.settings.log) for job in subject.jobs):
+        copies = len(log.snapshots) + (log.save_full or not run.method.is_saved_on_request)
         counts.append(RECORD_BYTES + 4 * copies * run.method.count(run.arch).trainable)
     needed += sum(counts)
     free = shutil.disk_usage(_nearest_folder(subject.settings.paths.outputs)).free

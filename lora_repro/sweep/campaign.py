@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -19,7 +19,8 @@ from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.sweep import run_names
 from lora_repro.sweep.estimate import Timings, expected
-from lora_repro.sweep.grid import Job, Sweep
+from lora_repro.sweep.job import Job, Sweep
+from lora_repro.sweep.readiness import held
 from lora_repro.sweep.slurm_queue import Queue, jobs_in_queue
 from lora_repro.sweep.watch import Watch, duration
 from lora_repro.training.job import set_up_logging
@@ -56,7 +57,11 @@ class SweepPlan(NamedTuple):
     queued: list[Job]
     """Runs whose jobs wait in Slurm's queue or run there."""
     seconds_after: float | None = None
-    """Time that the runs are expected to take that wait for their tuning."""
+    """Time that the runs are expected to take that wait for their tuning, or for the run that they start from."""
+    after: Sequence[Job] = ()
+    """Runs that follow once those are finished that they start from."""
+    stopped: Mapping[str, str] = {}
+    """Why runs are not computed whose start failed or diverged, by run id."""
 
     def count(self, state: State) -> int:
         """Returns the number of runs in a state."""
@@ -82,13 +87,18 @@ class SweepPlan(NamedTuple):
             parts.append(f"{len(planned)} planned for later: {self.sweep.why_planned}")
         if self.to_run and self.seconds is not None:
             parts.append(f"about {duration(self.seconds)}")
-        open_tunings = [job.open_tuning for job in self.sweep.waiting]
-        awaited = [tuning for tuning in open_tunings if tuning is not None and tuning.missing]
-        if hopeless := len(open_tunings) - len(awaited):
+        if self.stopped:
+            parts.append(f"{len(self.stopped)} not run, as the runs that they start from failed or diverged")
+        awaited = [job for job in self.sweep.waiting if not job.is_hopeless]
+        if hopeless := len(self.sweep.waiting) - len(awaited):
             parts.append(f"{hopeless} that cannot be run, as every value that was tuned diverged")
-        if awaited:
+        started = [*self.after, *self.sweep.waiting_tuning, *(job for job in awaited if job.open_start is not None)]
+        tuned = [job.open_tuning for job in awaited if job.open_start is None and job.open_tuning is not None]
+        later = [f"{len(tuned)} whose {tuned[0].tune.key} these decide"] if tuned else []
+        later += [f"{len(started)} that start from these"] if started else []
+        if later:
             cost = "" if self.seconds_after is None else f", about {duration(self.seconds_after)}"
-            parts.append(f"then {len(awaited)} whose {awaited[0].tune.key} these decide{cost}")
+            parts.append(f"then {' and '.join(later)}{cost}")
         return ", ".join(parts)
 
     @property
@@ -108,7 +118,8 @@ class SweepPlan(NamedTuple):
 def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timings | None = None) -> SweepPlan:
     """Compares a sweep's jobs with the store; nothing is run.
 
-    Computed would be every run that has no result and that no other process computes. Runs that diverged are left out,
+    Computed would be every run that has no result and that no other process computes. Runs whose start is not finished
+    follow later, or not at all if it failed or diverged. Runs that diverged are left out,
     and so are failed ones unless compute.retry_failed is set. With log.rebuild, finished runs with missing outputs are
     computed again. A run whose process died twice without an error comes last, so that it cannot hold up the others.
 
@@ -143,14 +154,25 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
             died = 0 if is_new else record.status().get("deaths", 0) + (state is State.stale)
             (last if died >= MOST_DEATHS else to_run).append(job)
     to_run += last
+    waits = {
+        job.run_id: found
+        for job in to_run
+        if job.start is not None and (found := held(job, outputs, states.__getitem__)) is not None
+    }
+    stopped = {name: found.reason for name, found in waits.items() if found.is_final}
+    after = [job for job in to_run if job.run_id in waits and job.run_id not in stopped]
+    to_run = [job for job in to_run if job.run_id not in waits]
     begun = {
         job.run_id: job.resolved.run
         for job in sweep.to_compute
         if states[job.run_id] in (State.running, State.interrupted)
     }
-    runs, later = [job.resolved.run for job in to_run], [job.resolved.run for job in sweep.waiting]
+    runs = [job.resolved.run for job in to_run]
+    later = [job.resolved.run for job in (*after, *sweep.waiting_tuning, *sweep.waiting)]
     known = timings.of([*runs, *later], begun)
-    return SweepPlan(sweep, states, missing, to_run, expected(runs, known), in_queue, expected(later, known))
+    return SweepPlan(
+        sweep, states, missing, to_run, expected(runs, known), in_queue, expected(later, known), after, stopped
+    )
 
 
 class Launcher(NamedTuple):
@@ -171,7 +193,8 @@ class Launcher(NamedTuple):
 def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: Launcher) -> None:
     """Runs what a sweep has not finished, and shares the work with other processes that run the same sweep.
 
-    Runs whose value is tuned follow once their tuning is finished, in waves: a wave's results decide the next one's.
+    Runs whose value is tuned follow once their tuning is finished, and runs that start from others once those are, in
+    waves: a wave's results decide the next one's.
 
     Args:
         load: Returns the jobs as the store now decides them.
@@ -192,11 +215,17 @@ def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: 
     began = time.perf_counter()
     tried: set[str] = set()
     wrong: dict[str, str] = {}
-    while True:
-        wrong |= _run_wave(sweep, tried, outputs, launcher, timings)
-        sweep = load() if sweep.waiting else sweep
-        if tried.issuperset(job.run_id for job in sweep.to_compute):
+    is_first = True
+    while is_first or not tried.issuperset(job.run_id for job in sweep.to_compute):
+        begun = plan(sweep, outputs, jobs_in_queue(outputs) if launcher.queue is not None else (), timings)
+        not_yet = {*tried, *begun.stopped, *(job.run_id for job in begun.after)}
+        new = [job for job in sweep.to_compute if job.run_id not in not_yet]
+        if not new and not is_first:
             break
+        is_first = False
+        tried.update(job.run_id for job in new)
+        wrong |= _run_wave(begun, new, outputs, launcher, timings)
+        sweep = load() if sweep.waiting else sweep
     ended = plan(sweep, outputs, timings=timings)
     log.info("Sum: %s, in %s.", ended.describe(), duration(time.perf_counter() - began))
     tuning = {job.run_id for job in sweep.tuning_jobs}
@@ -207,19 +236,29 @@ def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: 
     wrong = {name: line for name, line in wrong.items() if name in states}  # a rate may diverge in tuning
     for line in wrong.values():
         log.error("Not finished: %s", line)
-    for why in dict.fromkeys(job.open_tuning.why_not for job in sweep.waiting if job.open_tuning):
-        log.error("Not run: %s.", why)
+    whys = [*ended.stopped.values(), *(job.why_open for job in (*sweep.waiting_tuning, *sweep.waiting) if job.why_open)]
+    for why, times in Counter(whys).items():
+        log.error("Not run: %s%s.", why, "" if times == 1 else f" ({times} runs)")
     if wrong or ended.missing or sweep.waiting or any(state is not State.finished for state in states.values()):
         raise SystemExit(1)
 
 
-def _run_wave(sweep: Sweep, tried: set[str], outputs: str, launcher: Launcher, timings: Timings) -> dict[str, str]:
-    """Runs what can be run now, but for jobs that an earlier wave had, and returns why runs did not finish."""
-    begun = plan(sweep, outputs, jobs_in_queue(outputs) if launcher.queue is not None else (), timings)
+def _run_wave(
+    begun: SweepPlan, new: Sequence[Job], outputs: str, launcher: Launcher, timings: Timings
+) -> dict[str, str]:
+    """Runs what of some jobs can be run now, and returns why runs did not finish.
+
+    Args:
+        begun: What the sweep has in the store.
+        new: The jobs that no earlier wave had and that wait for no other.
+        outputs: The store.
+        launcher: Hydra's.
+        timings: What the store's runs took.
+    """
+    sweep, names = begun.sweep, {job.run_id for job in new}
     if of_tuning := begun.of_tuning:
         log.info("Tuning: %s.", of_tuning)
     log.info("Plan: %s. Store: %s", begun.describe(), outputs)
-    new = [job for job in sweep.to_compute if job.run_id not in tried]
     for job in new:
         record = Record(outputs, job.run_id)
         if begun.states[job.run_id] is State.finished and not record.is_tidy:
@@ -227,8 +266,7 @@ def _run_wave(sweep: Sweep, tried: set[str], outputs: str, launcher: Launcher, t
     queued = {job.run_id for job in begun.queued}
     elsewhere = [job for job in new if begun.states[job.run_id] is State.running and job.run_id not in queued]
     named = {job.run_id: job for job in run_names.named(sweep.to_compute)}
-    to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere) if job.run_id not in tried]
-    tried.update(job.run_id for job in new)
+    to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere) if job.run_id in names]
     return _run_all(to_do, outputs, launcher, timings)
 
 

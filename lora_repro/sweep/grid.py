@@ -2,39 +2,27 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lora_repro.config import catalogue
-from lora_repro.config.catalogue import GROUPS, common_grid, group_names, refuse_no_choice
+from lora_repro.config.catalogue import common_grid, group_names, refuse_no_choice
 from lora_repro.config.compose import refuse_repeated_keys
 from lora_repro.config.declared_types import as_declared
-from lora_repro.config.explain import explain
 from lora_repro.config.grammar import quoted, refuse_too_many, values
-from lora_repro.config.identity import run_id
-from lora_repro.config.presets import refuse_idle_ratio
-from lora_repro.config.resolve import Resolved
 from lora_repro.config.settings import Settings
-from lora_repro.config.variants import Variants
-from lora_repro.costs import budget
 from lora_repro.errors import InputError, did_you_mean
-from lora_repro.store.listing import Listing
-from lora_repro.store.record import Record
-from lora_repro.store.status import State
-from lora_repro.sweep.tuning import DEV, TUNE, Scored, Trial, Tune, Tuning, choose, parse
+from lora_repro.sweep.job import START, Job, Point, Start, Sweep, overrides, reasons
+from lora_repro.sweep.jobs import Compose, Jobs
+from lora_repro.sweep.tuning import TUNE, parse
 
-Compose = Callable[[list[str]], DictConfig]
-"""Composes a configuration from override strings: Hydra's, however it was started."""
-
-Point = dict[str, Any]
-"""One run of a grid: keys and values as on the command line."""
+__all__ = ["Job", "Point", "Start", "Sweep", "expand", "load", "overrides", "reasons", "refuse_idle_scale"]
 
 PLANNED = "planned"
 """The key of a grid that cannot run here; its value is the reason."""
@@ -42,66 +30,6 @@ REGIME = "regime"
 """The key of the command line that takes the keys of sweeps/regimes/NAME.yaml for all grids."""
 COMMON = "common"
 """The key of a grid that takes the keys of sweeps/common/NAME.yaml."""
-
-
-class Job(NamedTuple):
-    """One run of a sweep."""
-
-    overrides: list[str]
-    run_id: str
-    resolved: Resolved
-    point: Point
-    """As its grid says, without a tuned value."""
-    tuning: Tuning | None = None
-    """How its tuned value was chosen; None where nothing is tuned."""
-
-    @property
-    def open_tuning(self) -> Tuning | None:
-        """The tuning that has not chosen a value yet: the job is a stand-in, with the smallest value of the grid."""
-        return self.tuning if self.tuning is not None and self.tuning.chosen is None else None
-
-
-class Sweep(NamedTuple):
-    """The runs of a sweep at one scale."""
-
-    jobs: list[Job]
-    """The runs that are reported; of those that are tuned, the ones whose value is chosen."""
-    planned: list[tuple[Point, str]]
-    """Points that cannot run yet, each with the reason."""
-    tuning_jobs: Sequence[Job] = ()
-    """The runs by which values are chosen."""
-    waiting: Sequence[Job] = ()
-    """Stand-ins of the runs whose tuned value is not chosen yet: all of them but that value holds."""
-
-    @property
-    def to_compute(self) -> list[Job]:
-        """Everything that can be computed now, the tuning first."""
-        return [*self.tuning_jobs, *self.jobs]
-
-    @property
-    def every_kind(self) -> list[Job]:
-        """The jobs of `to_compute`, and of runs that wait their stand-ins: what is needed, and how large it is."""
-        return [*self.to_compute, *self.waiting]
-
-    @property
-    def reported(self) -> list[Job]:
-        """The jobs that a table shows; of runs whose tuned value is not chosen yet, their stand-ins."""
-        return [*self.jobs, *self.waiting]
-
-    @property
-    def tunings(self) -> list[Tuning]:
-        """How each arm is tuned, each tuning once."""
-        return list({id(job.tuning): job.tuning for job in self.reported if job.tuning is not None}.values())
-
-    @property
-    def why_planned(self) -> str:
-        """The reasons of the planned points, each once."""
-        return reasons(why for _, why in self.planned)
-
-
-def reasons(each: Iterable[str]) -> str:
-    """Writes reasons, each once, in the order of their first appearance."""
-    return "; ".join(dict.fromkeys(each))
 
 
 def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
@@ -132,11 +60,6 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
     return sorted(points, key=lambda point: point["seed"] if isinstance(point.get("seed"), int) else 0)
 
 
-def overrides(point: Point) -> list[str]:
-    """Writes a point as override strings."""
-    return [f"{key}={quoted(value)}" for key, value in point.items()]
-
-
 def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = None) -> Sweep:
     """Turns the arguments of a sweep (`+sweeps=table6 scale=smoke seed=0,1`) into jobs; no job is run.
 
@@ -154,8 +77,10 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         InputError: If an argument, a grid or one of its points is impossible.
     """
     every = OverridesParser.create().parse_overrides(list(arguments))
-    given = [override for override in every if _key(override) not in (TUNE, REGIME)]
-    tunes, regimes = ([override for override in every if _key(override) == key] for key in (TUNE, REGIME))
+    given = [override for override in every if _key(override) not in (TUNE, REGIME, START)]
+    tunes, regimes, starts = (
+        [override for override in every if _key(override) == key] for key in (TUNE, REGIME, START)
+    )
     refuse_repeated_keys(arguments)
     sweeps = [o for o in given if o.key_or_group == "sweeps"]
     own = [o for o in given if _is_setting(o)]
@@ -168,7 +93,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         refuse_idle_scale(given)
     passed = [_line(o) for o in (*own, *regimes)]
     regime = _regime_of(regimes[0]) if regimes else {}
-    axes = {key: [value] for key, value in regime.items() if key != TUNE}
+    axes = {key: [value] for key, value in regime.items() if key not in (TUNE, START)}
     axes |= {_key(o): values(o) for o in given if o not in own}
     cfg = compose([_line(o) for o in own])
     grids = _grids(cfg) if sweeps else [{}]
@@ -176,11 +101,13 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         grids = [grid | {TUNE: _tune_of(tunes[0])} for grid in grids]
     elif TUNE in regime:
         grids = [_in_regime(grid, regime[TUNE]) for grid in grids]
+    if starts or START in regime:
+        grids = [grid | {START: values(starts[0]) if starts else regime[START]} for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
     settings = [_line(o) for o in own if o not in sweeps]
-    jobs = _Jobs(compose, passed, settings, _regime_name(regimes[0]) if regimes else None, store)
+    jobs = Jobs(compose, passed, settings, _regime_name(regimes[0]) if regimes else None, store)
     try:
-        jobs.add(runnable, axes)
+        jobs.add(expand(_with_tuning(runnable, compose, settings, axes)))
     except InputError as error:
         where = f"\nIn sweeps/{sweeps[0].value()}.yaml, scale={cfg.scale.name}." if sweeps else ""
         raise InputError(f"{error}{where}") from error
@@ -259,112 +186,22 @@ def _with_axes(
     return merged
 
 
-class _Jobs:
-    """Resolves points, composing once per choice of groups and setting the other keys; tunes those that are tuned."""
-
-    def __init__(
-        self,
-        compose: Compose,
-        passed: list[str],
-        settings: list[str],
-        regime: str | None,
-        store: str | Path | None,
-    ) -> None:
-        """Takes what all jobs are started with, and what of it their configurations are composed with.
-
-        Sweep and regime are left out of the latter, so that sweeps and regimes share what is composed: no run depends
-        on the sweep, which takes longer to read than all else, and the regime's name is set afterwards.
-        """
-        self._compose, self._passed, self._settings, self._store = compose, passed, settings, store
-        self._regime = regime
-        self._listing = None if store is None else Listing(store)
-        self._bases: dict[tuple[str, ...], Variants] = {}
-        self._jobs: dict[str, Job] = {}
-        self._tuning_jobs: dict[str, Job] = {}
-        self._waiting: dict[str, Job] = {}
-        self._tunings: dict[str, Tuning] = {}
-
-    def add(self, grids: Sequence[Mapping[str, Any]], axes: Mapping[str, list[Any]]) -> None:
-        """Adds the points of grids, with the axes of the command line.
-
-        Raises:
-            InputError: If a point or a tuning is impossible.
-        """
-        tunes = [parse(grid.get(TUNE)) for grid in grids]
-        plain = _with_axes(
-            self._compose, self._settings, [{k: v for k, v in g.items() if k != TUNE} for g in grids], axes
-        )
-        for grid, tune in zip(plain, tunes, strict=True):
-            if tune is not None and tune.key in grid:
-                raise InputError(
-                    f"{tune.key}: is tuned by this sweep, and given too (given: {quoted(grid[tune.key])}).\n"
-                    "Leave it out; or give tune=null, which takes the value as it is given."
-                )
-        points = expand([grid | {TUNE: tune} for grid, tune in zip(plain, tunes, strict=True)])
-        for point in points:
-            tune = point.pop(TUNE)
-            if tune is None:
-                job = self._job(point)
-                self._jobs.setdefault(job.run_id, job)
-            else:
-                self._add_tuned(point, tune)
-        self._refuse_tuning_seeds({seed for tune in tunes if tune is not None for seed in tune.seeds})
-
-    def _refuse_tuning_seeds(self, seeds: set[int]) -> None:
-        reported = {job.resolved.run.seed for job in (*self._jobs.values(), *self._waiting.values())}
-        if both := sorted(seeds & reported):
+def _with_tuning(
+    grids: Sequence[Mapping[str, Any]], compose: Compose, settings: list[str], axes: Mapping[str, list[Any]]
+) -> list[dict[str, Any]]:
+    """Returns grids with the axes of the command line, and with their tunings read."""
+    tunes = [parse(grid.get(TUNE)) for grid in grids]
+    beside = [{key: grid[key] for key in (START,) if key in grid} for grid in grids]
+    plain = _with_axes(
+        compose, settings, [{k: v for k, v in grid.items() if k not in (TUNE, START)} for grid in grids], axes
+    )
+    for grid, tune in zip(plain, tunes, strict=True):
+        if tune is not None and tune.key in grid:
             raise InputError(
-                f"tune: seed: {', '.join(map(str, both))} would be tuned with and reported too. Scores of seeds on "
-                "which a value was chosen are too good.\nTune with other seeds than the sweep's, as 100 and 101."
+                f"{tune.key}: is tuned by this sweep, and given too (given: {quoted(grid[tune.key])}).\n"
+                "Leave it out; or give tune=null, which takes the value as it is given."
             )
-
-    def sweep(self, planned: list[tuple[Point, str]]) -> Sweep:
-        """Returns what was added."""
-        tuning = sorted(self._tuning_jobs.values(), key=lambda job: job.resolved.run.seed)
-        return Sweep(list(self._jobs.values()), planned, tuning, list(self._waiting.values()))
-
-    def _add_tuned(self, point: Point, tune: Tune) -> None:
-        arm = {key: value for key, value in point.items() if key != "seed"} | dict(tune.at)
-        name = f"{tune} {quoted(arm)}"
-        if name not in self._tunings:
-            self._tunings[name] = self._tune(arm, tune)
-        tuning = self._tunings[name]
-        value, found = (tune.values[0], self._waiting) if tuning.chosen is None else (tuning.chosen, self._jobs)
-        job = self._job(point | {tune.key: value})._replace(point=point, tuning=tuning)
-        found.setdefault(job.run_id, job)
-
-    def _tune(self, arm: Point, tune: Tune) -> Tuning:
-        metric = tune.metric(self._job(arm | {tune.key: tune.values[0], "seed": tune.seeds[0]}).resolved.run.task)
-
-        def trial_of(value: float) -> Trial:
-            jobs = [self._job(arm | {tune.key: value, "seed": seed}) for seed in tune.seeds]
-            self._tuning_jobs.update((job.run_id, job) for job in jobs)
-            return Trial(value, tuple(self._scored(job, f"{DEV}{metric.name}") for job in jobs))
-
-        return choose(tune, metric, trial_of)
-
-    def _scored(self, job: Job, key: str) -> Scored:
-        seed = job.resolved.run.seed
-        if self._store is None or self._listing is None or not self._listing.may_have(job.run_id):
-            return Scored(job.run_id, seed, State.todo, None)
-        state, result = Record(self._store, job.run_id).read_state()
-        return Scored(job.run_id, seed, state, None if result is None else result["metrics"].get(key))
-
-    def _job(self, point: Point) -> Job:
-        groups = {key: value for key, value in point.items() if key in GROUPS}
-        choice = (*self._settings, *overrides(groups))
-        if choice not in self._bases:
-            composed = self._compose(list(choice))
-            composed.regime = self._regime
-            self._bases[choice] = Variants(composed)
-        try:
-            budget.refuse_both(point)
-            resolved = self._bases[choice].resolve({key: value for key, value in point.items() if key not in groups})
-            refuse_idle_ratio(point, resolved.run.train.warmup_steps)
-        except (InputError, OmegaConfBaseException) as error:
-            reason = error if isinstance(error, InputError) else explain(error)
-            raise InputError(f"{reason}\nIn the job: {' '.join(overrides(point))}") from error
-        return Job([*self._passed, *overrides(point)], run_id(resolved.run), resolved, point)
+    return [grid | {TUNE: tune} | more for grid, tune, more in zip(plain, tunes, beside, strict=True)]
 
 
 def _tune_of(override: Override) -> Any:

@@ -118,7 +118,8 @@ def _are(values: Any, kinds: tuple[type, ...]) -> bool:
 class Scored(NamedTuple):
     """A tuning run as the store has it."""
 
-    run_id: str
+    run_id: str | None
+    """None while the run is not known that it starts from."""
     seed: int
     state: State
     score: float | None

@@ -1,6 +1,7 @@
-"""A small generated task for tests and scale=smoke: which of two sets of words is in the majority? Not in the paper.
+"""Small generated tasks for tests and scale=smoke: which of two sets of words is in the majority? Not in the paper.
 
-One example: input "sad up joy is ace ace ugh", label 1 (four words of the positive set, two of the negative).
+One example: input "sad up joy is ace ace ugh", label 1 (four words of the positive set, two of the negative). With
+three labels there are texts with as many words of each, "joy the sad": label 2.
 """
 
 import hashlib
@@ -20,6 +21,8 @@ NEGATIVE = ("sad", "bad", "ill", "no", "woe", "mad", "cry", "ugh")
 NEUTRAL = ("the", "an", "of", "it", "and", "to", "is", "was", "at", "day", "car", "box", "in", "we", "she", "out")
 SIZES = {"train": 400, "eval": 100, "test": 100}
 MIN_WORDS, MAX_WORDS = 4, 24
+NEITHER = 2
+"""The label of a text with as many words of one set as of the other, where there are three."""
 
 
 @dataclass
@@ -31,8 +34,8 @@ class GeneratedConfig(ClassConfig):
 
     @property
     def label_names(self) -> list[str]:
-        """Negative is label 0, positive label 1."""
-        return ["negative", "positive"]
+        """Negative is label 0, positive label 1, and of three labels neither is 2."""
+        return ["negative", "positive", "neither"][: self.num_labels]
 
     def sizes(self) -> dict[str, int] | None:
         """Returns the numbers of examples that are drawn."""
@@ -49,7 +52,7 @@ class GeneratedConfig(ClassConfig):
             InputError: If the examples are not those that `digest` declares.
         """
         seen: set[str] = set()
-        splits = {split: _examples(split, size, seen) for split, size in SIZES.items()}
+        splits = {split: _examples(self.name, split, size, seen, self.num_labels) for split, size in SIZES.items()}
         refuse_other_digest(self, splits)
         return splits
 
@@ -74,18 +77,22 @@ def digest(splits: Splits) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()
 
 
-def _examples(split: str, size: int, seen: set[str]) -> list[Example]:
-    rng = draw.generator("generated", split)
+def _examples(name: str, split: str, size: int, seen: set[str], num_labels: int) -> list[Example]:
+    rng = draw.generator(name, split)
 
     def integer(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
 
     examples = []
     while len(examples) < size:
-        label = integer(0, 1)
+        label = integer(0, num_labels - 1)
         num_words = integer(MIN_WORDS, MAX_WORDS)
         num_marked = integer(1, num_words)
-        num_minor = integer(0, (num_marked - 1) // 2)  # less than half: never a tie
+        if label == NEITHER:
+            num_marked = 2 * max(1, num_marked // 2)
+            num_minor = num_marked // 2
+        else:
+            num_minor = integer(0, (num_marked - 1) // 2)  # less than half: never a tie
         major, minor = (POSITIVE, NEGATIVE) if label else (NEGATIVE, POSITIVE)
         sets = [major] * (num_marked - num_minor) + [minor] * num_minor + [NEUTRAL] * (num_words - num_marked)
         order = sorted(range(num_words), key=[integer(0, 2**31) for _ in sets].__getitem__)

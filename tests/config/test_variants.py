@@ -17,7 +17,8 @@ from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.config.variants import Variants
 from lora_repro.errors import InputError
-from lora_repro.sweep import grid
+from lora_repro.sweep.grid import expand
+from lora_repro.sweep.jobs import Jobs
 
 LORA = ("model=tiny_bert", "task=generated")
 FULL = ("model=tiny_bert", "task=movies", "method=full")
@@ -179,8 +180,8 @@ def test_a_sweep_composes_once_for_each_choice_and_types_each_section_once(monke
     monkeypatch.setattr(variants, "resolve", none)
     grids = [{"seed": [0, 1, 2, 3], "model": "tiny_bert", "task": "generated", "method.r": [1, 2], "method": "lora"}]
     axes = {"method.targets": [["q"], ["q", "v"]], "train.learning_rate": [1e-3, 1e-2, 1e-1]}
-    found = grid._Jobs(counted_compose, [], [], None, store=None)
-    found.add([grids[0] | axes], {})
+    found = Jobs(counted_compose, [], [], None, store=None)
+    found.add(expand([grids[0] | axes]))
     jobs = found.sweep([]).jobs
     assert len(jobs) == 4 * 2 * 2 * 3
     assert composed_lines == [["model=tiny_bert", "task=generated", "method=lora"]]

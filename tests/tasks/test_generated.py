@@ -34,6 +34,17 @@ def test_a_label_is_the_set_in_the_majority(splits: Splits) -> None:
         assert example.target == int(count[1] > count[-1])
 
 
+def test_of_three_labels_the_third_is_a_tie() -> None:
+    three = load_group("task", "generated_three").load(None, "")
+    seen = Counter[int]()
+    for example in three["train"] + three["eval"] + three["test"]:
+        count = Counter((word in POSITIVE) - (word in NEGATIVE) for word in example.text.split())
+        assert example.target == (2 if count[1] == count[-1] else int(count[1] > count[-1]))
+        assert count[1] + count[-1] > 0
+        seen[example.target] += 1
+    assert sorted(seen) == [0, 1, 2] and min(seen.values()) > 150
+
+
 def test_texts_are_4_to_24_short_words_and_none_occurs_twice(splits: Splits) -> None:
     texts = [example.text for of in splits.values() for example in of]
     assert len(set(texts)) == len(texts) == 600
@@ -49,7 +60,7 @@ def test_both_labels_are_frequent_in_each_split(splits: Splits) -> None:
 
 def test_another_digest_is_refused_with_both() -> None:
     with pytest.raises(InputError, match=r"task\.digest: the generated examples have sha256 29c8d4.*\(given: 00\)"):
-        GeneratedConfig("generated", "00", 2).load(None, "")
+        GeneratedConfig("generated", "00", num_labels=2).load(None, "")
 
 
 def test_smaller_subsets_begin_larger_ones(splits: Splits) -> None:
