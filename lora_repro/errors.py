@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,5 +117,6 @@ def _may_mean(given: str, name: str) -> bool:
 
 
 def no_such_choice(group: str, given: str, choices: Sequence[str]) -> str:
-    """Says that a group has no such choice, and which choices it has."""
-    return f"{group}: there is no {given!r}.{did_you_mean(given, choices)}\nChoices: {', '.join(choices)}."
+    """Says that a group has no such choice, and which choices it has; many are several lines."""
+    here = textwrap.fill(f"Choices: {', '.join(choices)}.", 400, break_long_words=False, break_on_hyphens=False)
+    return f"{group}: there is no {given!r}.{did_you_mean(given, choices)}\n{here}"

@@ -47,9 +47,9 @@ def preset_names() -> list[str]:
 
 
 def preset(model: str, method: str) -> str:
-    """Names the settings of a model and a method in conf/preset: those of both, or else those of the model alone."""
-    both = f"{model}_{method}"
-    return both if both in group_names("preset@train") else model
+    """Names the settings in conf/preset: those of model and method, else of the model, else of the method."""
+    names = group_names("preset@train")
+    return next((name for name in (f"{model}_{method}", model, method) if name in names), model)
 
 
 def common_grid(name: str) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def check(config: Config) -> Resolved:
     if isinstance(run.method, SizedConfig) and run.method.budget is not None:
         run.method = run.method.with_size(budget.solve(run.method, arch))
     run.method.check(arch)
+    _refuse_other_use(run)
     run.train.check(arch, run.method.added_tokens)
     if run.train_examples is not None and (steps := run.train.steps(run.train_examples)):
         run.method.check_steps(steps)
@@ -117,6 +118,26 @@ def check(config: Config) -> Resolved:
     if init_from is not None:
         run.train.init_from = identify_adapter(init_from)
     return Resolved(run, settings, init_from)
+
+
+def _refuse_other_use(run: Run) -> None:
+    """Refuses a method that trains nothing where something is trained, and demonstrations where nothing reads them."""
+    name, given = run.method.name, run.train.init_from
+    if run.method.demonstrations is not None and not run.task.takes_demonstrations:
+        raise InputError(
+            f"method={name}: shows solved examples to a language model that answers with label words, and task="
+            f"{run.task.name} asks otherwise here.\nChoose a decoder, and a task with classes: task.form=text"
+        )
+    if not run.method.is_trained and run.train.epochs:
+        raise InputError(
+            f"train.epochs: must be 0, as method={name} trains nothing (given: {run.train.epochs}).\n"
+            "Give train.epochs=0."
+        )
+    if not run.method.is_trained and given is not None:
+        raise InputError(
+            f"train.init_from: method={name} trains nothing, so it has no place for an adapter (given: {given}).\n"
+            "Leave it out; to score an adapter, give its own method and train.epochs=0."
+        )
 
 
 def _whole_patterns(run: Run) -> dict[str, str | None]:

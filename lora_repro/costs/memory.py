@@ -21,6 +21,7 @@ from lora_repro.models.precision import Products, computing_as, products_of
 from lora_repro.store.adapter import trained_tensors
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.without_task import made_up_for
+from lora_repro.training.batches import WRITTEN_AT_ONCE, scoring_batches
 
 FP32 = 4
 PROCESS = 740 * 2**20
@@ -143,9 +144,16 @@ def estimate_run(run: Run, device: torch.device, length: int | None = None) -> M
     """
     length = min(length or run.train.max_length, run.train.max_length)
     products = products_of(run.train.dtype, device)
-    batch = Batch(run.train.batch_size, length, products, device.type == "cuda", run.train.max_length)
+    batch = Batch(batch_size(run, device, length), length, products, device.type == "cuda", run.train.max_length)
     split = run.task.objective.made_up(run, batch.size, length)
     return estimate(Case(run.method, run.arch, run.model.config, batch, run.model.dropout, split))
+
+
+def batch_size(run: Run, device: torch.device, length: int) -> int:
+    """Returns how many inputs of a length are computed at once: those of a step, or of scoring where none is taken."""
+    if run.method.is_trained:
+        return run.train.batch_size
+    return len(scoring_batches([length] * WRITTEN_AT_ONCE, device.type == "cpu", reserved=1)[0])
 
 
 def heaviest(runs: Iterable[Run]) -> list[Run]:

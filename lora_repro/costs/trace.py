@@ -72,7 +72,7 @@ def _like(tensor: Tensor, device: str) -> Tensor:
 
 
 def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -> Trace:
-    """Takes a step's forward and backward pass.
+    """Takes a step's forward and backward pass; where nothing is trained, the forward pass alone.
 
     Args:
         model: What `build` returned.
@@ -96,7 +96,8 @@ def trace(model: nn.Module, loss: Callable[[nn.Module], Tensor], on_gpu: bool) -
             value = loss(model)
         saved_bytes = sum(held.sizes[storage] for storage in saved & held.sizes.keys() - own)
         before = len(held.levels)
-        value.backward()
+        if value.requires_grad:  # a method that trains nothing has no backward pass
+            value.backward()
     middle = (before + len(held.levels)) // 2
     return Trace(
         weights,

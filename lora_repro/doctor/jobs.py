@@ -2,10 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from lora_repro.config.schema import Run
 from lora_repro.doctor.base import Finding, Subject, Verdict, device_of, rule
 from lora_repro.models.arch import ROLES, Source
 from lora_repro.models.inputs import find_model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lora_repro.tasks.encoding import Encoded
 
 EXAMPLES = 8
 MERGE_TOLERANCE = 1e-4
@@ -88,16 +96,21 @@ def targets(subject: Subject) -> Finding:
     ),
 )
 def one_step(subject: Subject) -> Finding:
-    """Takes an optimizer step on a few real examples, at the full learning rate, and merges."""
+    """Takes an optimizer step on a few real examples, at the full learning rate, and merges; else it scores some."""
     from lora_repro.tasks.encoding import encode
     from lora_repro.training import checks, train
 
     device, resolved = device_of(subject), subject.largest
-    given = {key: getattr(resolved.run.task, key) for key in ("train_size", "eval_size", "test_size")}
+    is_trained = resolved.run.method.is_trained
+    sizes = ("train_size", "eval_size", "test_size") if is_trained else ("eval_size", "test_size")
+    given = {key: getattr(resolved.run.task, key) for key in sizes}
     few = {key: EXAMPLES if size is None else min(EXAMPLES, size) for key, size in given.items()}
     run = replace(resolved.run, task=replace(resolved.run.task, **few))
     splits = encode(run, subject.settings)
     model = train.build(resolved._replace(run=run), device)
+    name = f"{run.model.name} {run.task.name} {run.method.label} {run.train.dtype.value}"
+    if not is_trained:
+        return _scored(name, model, splits["eval"], run, device)
     before = checks.digests(model)
     optimizer = train.start(model, run, few["train_size"]).optimizer
     for group in optimizer.param_groups:
@@ -106,7 +119,6 @@ def one_step(subject: Subject) -> Finding:
     loss = splits["train"].loss(model, list(range(few["train_size"])), run.train.dtype, device)
     loss.backward()
     optimizer.step()
-    name = f"{run.model.name} {run.task.name} {run.method.label} {run.train.dtype.value}"
     checks.refuse_changed_weights(model, before)
     now = checks.digests(model)
     trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
@@ -122,3 +134,12 @@ def one_step(subject: Subject) -> Finding:
         return Finding(Verdict.fail, f"{name}: merged and unmerged differ by {error:.1e} in an output")
     merged = "" if error is None else f", merged equals unmerged within {error:.0e}"
     return Finding(Verdict.ok, f"{name}: loss {loss.item():.3f}, every trained tensor changed, no other did{merged}")
+
+
+def _scored(name: str, model: "nn.Module", split: "Encoded", run: Run, device: "torch.device") -> Finding:
+    """Scores a few examples, for a method that trains nothing."""
+    from lora_repro.training import scoring
+
+    loss = split.objective.mean_loss(scoring.predict(model, split, run.train.dtype, device), split)
+    verdict = Verdict.ok if math.isfinite(loss) else Verdict.fail
+    return Finding(verdict, f"{name}: nothing to train, loss {loss:.3f} on {len(split.examples)} dev examples")

@@ -176,7 +176,7 @@ def disk(subject: Subject) -> Finding:
 )
 def memory(subject: Subject) -> Finding:
     """Compares the free memory with the needs of the largest job: the least, and with batches of its longest inputs."""
-    from lora_repro.costs.memory import heaviest
+    from lora_repro.costs.memory import batch_size, heaviest
 
     device = device_of(subject)
     needs = [(*_needed(run, device), run) for run in heaviest(job.resolved.run for job in subject.jobs)]
@@ -184,7 +184,7 @@ def memory(subject: Subject) -> Finding:
     free = _free_memory(device)
     text = (
         f"{least / GIB:.2f} GiB for {run.model.name} {run.method.label}, {most / GIB:.2f} GiB where all "
-        f"{run.train.batch_size} inputs of a batch have {run.train.max_length} tokens"
+        f"{batch_size(run, device, run.train.max_length)} inputs of a batch have {run.train.max_length} tokens"
     )
     if free is None:
         return Finding(Verdict.ok, f"{text}; this system does not say what is free")

@@ -6,6 +6,7 @@ in METHODS.
 
 from lora_repro.methods.adapters import AdapterConfig, AdapterDConfig, AdapterHConfig, AdapterLConfig, AdapterPConfig
 from lora_repro.methods.base import Count, MethodConfig, SizedConfig
+from lora_repro.methods.few_shot import FewShotConfig
 from lora_repro.methods.lora import LoRAConfig
 from lora_repro.methods.lora.with_prefix import LoRAPrefixEmbedConfig, LoRAPrefixLayerConfig
 from lora_repro.methods.peft import PeftConfig
@@ -27,6 +28,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "llama_adapter": LlamaAdapterConfig,
     "lora_prefix_embed": LoRAPrefixEmbedConfig,
     "lora_prefix_layer": LoRAPrefixLayerConfig,
+    "few_shot": FewShotConfig,
     "peft": PeftConfig,
 }
 """All methods by name: method=NAME."""
@@ -41,6 +43,7 @@ __all__ = [
     "BitFitConfig",
     "Count",
     "FTTop2Config",
+    "FewShotConfig",
     "FullConfig",
     "HeadOnlyConfig",
     "LlamaAdapterConfig",

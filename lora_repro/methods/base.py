@@ -40,6 +40,15 @@ class Count(NamedTuple):
         return self.method + self.head
 
 
+class Demonstrations(NamedTuple):
+    """How a method asks a language model by solved examples that stand before each question."""
+
+    per_class: int
+    """How many of each class; 0 asks without."""
+    is_calibrated: bool
+    """Whether answers are divided by those to inputs that say nothing."""
+
+
 @dataclass
 class MethodConfig:
     """How a model is adapted: what a method counts, trains, saves, merges and tells of itself.
@@ -53,6 +62,8 @@ class MethodConfig:
     """The folder inside a run's directory that `write` fills, one name; empty: the directory itself."""
     is_saved_on_request: ClassVar[bool] = False
     """What is trained is as large as the model, so it is written only where log.save_full asks."""
+    is_trained: ClassVar[bool] = True
+    """It trains something. If not, `train.epochs` must be 0, and nothing is saved."""
     has_label_order_of_base: ClassVar[bool] = False
     """Files hold the head's outputs in the order of the base's labels, as PEFT's do, and not in the task's."""
     why_not_merged: ClassVar[str | None] = "it adds nothing to the weights"
@@ -73,6 +84,14 @@ class MethodConfig:
         `lora_repro.models.pooling.reading_at` where the head reads.
         """
         return 0
+
+    @property
+    def demonstrations(self) -> Demonstrations | None:
+        """How solved examples are shown before each question; None of a method that shows none.
+
+        Objectives that ask for label words read it. Only tasks that ask so take such a method.
+        """
+        return None
 
     @property
     def can_be_compiled(self) -> bool:
@@ -192,6 +211,8 @@ class MethodConfig:
 
     def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
         """Writes what was trained, and returns the files: a run's result names them by their sha256.
+
+        A method that trains nothing is not asked.
 
         Args:
             tensors: The tensors by the names that `file_names` gives them in files.

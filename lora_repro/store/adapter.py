@@ -33,7 +33,7 @@ def save_adapter(model: nn.Module, run: Run, folder: Path, keep_full: bool) -> l
         folder: The run's directory.
         keep_full: Whether to write those that are as large as the model, too.
     """
-    if run.method.is_saved_on_request and not keep_full:
+    if not run.method.is_trained or (run.method.is_saved_on_request and not keep_full):
         return []
     folder = folder / run.method.folder
     folder.mkdir(exist_ok=True)

@@ -67,6 +67,11 @@ class TaskConfig:
         return ("train", *self.scored)
 
     @property
+    def takes_demonstrations(self) -> bool:
+        """Tells whether a language model can be asked after solved examples, and answers with one of a few words."""
+        return False
+
+    @property
     def label_names(self) -> list[str]:
         """What the outputs of a head with classes are called, in order; empty where nothing is known of them."""
         return []

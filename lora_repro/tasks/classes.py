@@ -55,6 +55,11 @@ class ClassConfig(TaskConfig):
         """An output a class; None where a language model answers in words."""
         return None if self.form is Form.text else self.num_labels
 
+    @property
+    def takes_demonstrations(self) -> bool:
+        """A language model is asked for label words."""
+        return self.form is Form.text
+
     def check(self) -> None:
         """Refuses impossible values without reading anything.
 

@@ -74,9 +74,10 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     """
     paths = settings.paths
     seed = run.seed if run.task.permute_labels else None
-    key = json.dumps(
-        [id_fields(run.task), id_fields(run.model), run.train.max_length, seed, paths.data, paths.model, paths.cache]
-    )
+    shown = run.method.demonstrations
+    asked = [shown, run.seed] if shown is not None else None  # which are drawn by the seed
+    question = [id_fields(run.task), id_fields(run.model), run.train.max_length, seed, asked]
+    key = json.dumps([*question, paths.data, paths.model, paths.cache])
     found = _encoded.pop(key, None)
     if found is None:
         splits = subset(run.task.load(paths.data, paths.cache), run.task)

@@ -30,9 +30,10 @@ def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device
         for indices in watched(batches, threads(device)):
             interrupt.refuse_to_go_on()
             rows.append(split.predict(model, indices, dtype, device))
+        offset = split.objective.calibration(model, dtype, device)
     in_order = torch.empty(len(split.lengths), rows[0].shape[1])
     in_order[list(chain(*batches))] = torch.cat(rows).float().cpu()
-    return in_order
+    return in_order if offset is None else in_order - offset.float().cpu()
 
 
 def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str) -> dict[str, float]:

@@ -116,6 +116,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
         "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
         | run.method.provenance(run.arch)
+        | splits["train"].objective.provenance
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
@@ -194,6 +195,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
             rate = head_rate if arch.is_head(name) else rate
             decay = settings.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
+    groups = groups or {(settings.learning_rate, 0.0): []}  # of a method that trains nothing
     optimizer = AdamW(
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()], fused=True
     )

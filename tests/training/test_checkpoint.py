@@ -60,7 +60,8 @@ def of_the_quick_tests(method: str, dtype: str) -> bool:
     ("method", "dtype"),
     [
         pytest.param(method, dtype, marks=[] if of_the_quick_tests(method, dtype) else pytest.mark.long)
-        for method in METHODS
+        for method, kind in METHODS.items()
+        if kind.is_trained
         for dtype in ("fp32", "bf16")
     ],
 )
@@ -79,6 +80,21 @@ def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
     for files in (expected, found):
         files.pop(next(name for name in files if name.endswith("config.yaml")))  # paths.outputs stands in it
     assert found == expected
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_what_trains_nothing_resumes_between_its_scored_splits(
+    tiny: Compose, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("model=tiny_llama", "preset@train=tiny_llama_few_shot", "task.form=text", "method=few_shot")
+    monkeypatch.chdir(tmp_path)
+    whole, cut = tiny(*asked, "paths.outputs=whole"), tiny(*asked, "paths.outputs=cut")
+    run_job(whole)
+    interrupted(cut, monkeypatch, looks)
+    run_job(cut)
+    found = [record_of(cfg).read().result for cfg in (whole, cut)]
+    assert found[0] is not None and found[1] is not None
+    assert found[0]["metrics_by_epoch"] == found[1]["metrics_by_epoch"]
 
 
 QUICK_LOOKS = (1, 3, 5, 6, 7, 13)

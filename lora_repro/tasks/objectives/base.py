@@ -59,6 +59,11 @@ class Objective(ABC):
         """How many tokens the model writes behind an input, which train.max_length has to hold too."""
         return 0
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a record must tell of how the model was asked, beside the configuration."""
+        return {}
+
     @abstractmethod
     def loss(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
@@ -76,6 +81,10 @@ class Objective(ABC):
     ) -> Float[Tensor, "batch width"]:
         """Returns a row an example, from which `mean_loss` and `answers` follow; a checkpoint keeps these rows."""
         return self.outputs(model, split, indices, dtype, device)
+
+    def calibration(self, model: nn.Module, dtype: Dtype, device: torch.device) -> Float[Tensor, " width"] | None:
+        """Returns what is taken off each row of predictions, computed once for a split; None: nothing."""
+        return None
 
     @abstractmethod
     def mean_loss(self, predictions: Float[Tensor, "n width"], split: Encoded) -> float:

@@ -28,10 +28,11 @@ class Prompts:
         tokenizer: The model's.
         prompt: The words around an example, with {text} in its place, or {first} and {second} in those of a pair.
         max_length: Tokens of prompt and what follows.
+        before: What stands before each prompt, from `solved`. With it, nothing is cut.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, max_length: int) -> None:
-        self._tokenizer, self._prompt, self._max_length = tokenizer, prompt, max_length
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, max_length: int, before: str = "") -> None:
+        self._tokenizer, self._prompt, self._max_length, self._before = tokenizer, prompt, max_length, before
         self._places: tuple[str, ...] = ("text",) if "{text}" in prompt else ("first", "second")
         self._beginning = _beginning(tokenizer)
 
@@ -44,6 +45,16 @@ class Prompts:
         text = self._around(self._texts(example))
         return self.continuations([Prompt(text, self._tokens([text])[0])], [word])[0]
 
+    def solved(self, examples: Sequence[Example], words: Sequence[str]) -> str:
+        """Returns what stands before a question: each example in its prompt with its answer, and a blank line.
+
+        Args:
+            examples: The examples, whole.
+            words: The answer of each.
+        """
+        around = [self._around(self._texts(example)) for example in examples]
+        return "".join(f"{prompt}{word}\n\n" for prompt, word in zip(around, words, strict=True))
+
     def cut(self, examples: Sequence[Example], reserved: int) -> list[Prompt]:
         """Returns the prompts of examples, their texts cut so that `reserved` tokens fit behind.
 
@@ -53,10 +64,11 @@ class Prompts:
         What a tokenizer puts at the end of a text (EOS, [SEP]) is left out, as something follows.
 
         Raises:
-            InputError: If the prompt alone is too long, or fits other inputs.
+            InputError: If the prompt alone is too long, or fits other inputs; or, with something before it, if an
+                example would be cut.
         """
         longest = self._max_length - reserved - len(self._beginning)
-        if len(self._tokens([self._around([""] * len(self._places))])[0]) > longest - 1:
+        if not self._before and len(self._tokens([self._around([""] * len(self._places))])[0]) > longest - 1:
             raise InputError(
                 f"train.max_length: {self._max_length} tokens hold no more than the prompt itself.\n"
                 "Raise it, or shorten task.prompt."
@@ -64,6 +76,8 @@ class Prompts:
         inputs = [self._texts(example) for example in examples]
         wholes = [self._around(texts) for texts in inputs]
         prompts = [Prompt(whole, tokens) for whole, tokens in zip(wholes, self._tokens(wholes), strict=True)]
+        if self._before:
+            self._refuse_longer(prompts, longest)
         return [
             prompt if len(prompt.tokens) <= longest else self._shortened(texts, len(prompt.tokens), longest)
             for texts, prompt in zip(inputs, prompts, strict=True)
@@ -116,7 +130,7 @@ class Prompts:
     def _around(self, texts: Sequence[str]) -> str:
         """Returns the prompt around texts, which are put in all at once: one may itself hold "{second}"."""
         at: dict[str, str] = dict(zip(self._places, texts, strict=True))
-        return PLACES.sub(lambda place: at[place[1]], self._prompt)
+        return self._before + PLACES.sub(lambda place: at[place[1]], self._prompt)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -138,6 +152,17 @@ class Prompts:
             whole = self._around([text[: at[-1]] if at else "" for text, at in zip(texts, ends, strict=True)])
             shortened = Prompt(whole, self._tokens([whole])[0])
         return shortened
+
+    def _refuse_longer(self, prompts: Sequence[Prompt], longest: int) -> None:
+        """Refuses prompts that do not fit whole: with a demonstration less, or a part of one, the answer is another."""
+        lengths = [len(prompt.tokens) for prompt in prompts]
+        if over := sum(length > longest for length in lengths):
+            needed = max(lengths) - longest + self._max_length
+            raise InputError(
+                f"train.max_length: the demonstrations and the longest example need {needed} tokens with the answer "
+                f"(given: {self._max_length}); {over:,} of {len(lengths):,} prompts are longer, and nothing is cut.\n"
+                f"Raise it: train.max_length={needed}, or give fewer demonstrations: method.shots"
+            )
 
     def _other_tokens(self, prompt: Prompt, together: list[int], word: str) -> InputError:
         pairs = enumerate(zip(prompt.tokens, together, strict=False))
