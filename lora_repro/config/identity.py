@@ -31,14 +31,16 @@ def id_fields(value: Any) -> Any:
     """Reduces a configuration to what enters the run's id: names, and values that differ from their default.
 
     A field at its default is left out. So a field that is added later, with a default that changes nothing, changes no
-    old id.
+    old id. So are the fields that a section calls `idle`.
     """
     if type(value) in _PLAIN:
         return value
     if not is_dataclass(value):
         return value.value if isinstance(value, Enum) else value
-    entering = {}
+    entering, idle = {}, getattr(value, "idle", ())
     for name, number, default in _declared(type(value)):
+        if name in idle:
+            continue
         typed = id_fields(getattr(value, name))
         if number is not None and type(typed) in (int, float) and typed == number(typed):
             typed = number(typed) + 0  # 8 and 8.0, or 0.0 and -0.0, give one id

@@ -52,6 +52,11 @@ class TaskConfig:
         raise NotImplementedError
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """Fields that change no number with the other values as they are, and so stay out of the run's id."""
+        return ()
+
+    @property
     def is_pair(self) -> bool:
         """Tells whether each input is a pair of sentences: prompts then have a place for each."""
         return False

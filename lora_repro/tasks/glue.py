@@ -82,6 +82,11 @@ class GlueConfig(ClassConfig):
     """The configuration of nyu-mll/glue on the hub; None for a part of a set."""
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """A head reads no prompt: another wording makes no other run of it."""
+        return () if self.form is Form.text else ("prompt", "label_words")
+
+    @property
     def is_pair(self) -> bool:
         """Tells whether each input is a pair of sentences."""
         return len(self.texts) == 2

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.quick_compose import compose_quickly
 
+from lora_repro.config.identity import run_id
+from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.fetch import glue as hub
 from lora_repro.tasks.base import subset
+from lora_repro.tasks.classes import Form
 from lora_repro.tasks.glue import GlueConfig, digest
 
 ROWS = {
@@ -206,3 +210,37 @@ def test_a_size_of_dev_holds_for_the_second_part_of_dev_too(tmp_path: Path) -> N
     examples = made(tmp_path, checked=[], digest=digest({}, [])).load(str(tmp_path), "none")["train"] * 4
     drawn = subset({"train": examples, "eval": examples, "mismatched": examples}, task)
     assert [len(part) for part in drawn.values()] == [12, 10, 10]
+
+
+WORDS = {
+    "rte": {"entailment": " True", "not_entailment": " False"},
+    "mnli": {"entailment": " True", "neutral": " Neither", "contradiction": " False"},
+    "qnli": {"entailment": " yes", "not_entailment": " no"},
+    "mrpc": {"equivalent": " yes", "not_equivalent": " no"},
+    "qqp": {"duplicate": " yes", "not_duplicate": " no"},
+    "sst2": {"positive": " positive", "negative": " negative"},
+    "cola": {"acceptable": " yes", "unacceptable": " no"},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "stsb"])
+def test_each_set_of_classes_can_be_asked_in_words(name: str) -> None:
+    task = load_group("task", name)
+    task.form = Form.text
+    task.check()
+    words = WORDS[name.partition("_")[0]]
+    assert dict(zip(task.label_names, task.label_words, strict=True)) == words
+    assert task.prompt[-1] == ":" and not any(word.strip() == word for word in task.label_words)
+    places = ("{first}", "{second}") if task.is_pair else ("{text}",)
+    assert [task.prompt.index(place) for place in places] == sorted(task.prompt.index(place) for place in places)
+
+
+def test_the_wording_is_in_the_id_where_it_is_read_and_nowhere_else() -> None:
+    given = ("task=rte", "model=smollm2", "train.learning_rate=1e-3")
+    other = "task.prompt='{first} So {second}?'"
+    asked, head = ("task.form=text", "task.label_words=[' yes',' no']"), ("task.form=label",)
+    ids = {
+        form: {run_id(resolve(compose_quickly([*given, form[0], *more])).run) for more in ((), (other,), form[1:])}
+        for form in (asked, head)
+    }
+    assert len(ids[asked]) == 3 and len(ids[head]) == 1
