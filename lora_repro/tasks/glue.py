@@ -156,7 +156,7 @@ class GlueConfig(ClassConfig):
                 f"{found}, expected {self.digest}), although as many. It is another version, or was changed.\n"
                 f"{self._remedy(cache)}"
             )
-        return {split: splits[split] for split in self.splits}
+        return {split: splits[split] for split in self.all_splits}
 
     def fetch(self, cache: str) -> str:
         """Makes sure that the set's files are in the cache or in LORA_REPRO_DATA, and says where.

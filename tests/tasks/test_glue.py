@@ -175,9 +175,9 @@ def test_each_set_declares_what_it_holds(name: str) -> None:
     task = load_group("task", name)
     assert isinstance(task, GlueConfig)
     task.check()
-    assert tuple((task.sizes() or {})[split] for split in task.splits) == ROWS[name]
+    assert tuple((task.sizes() or {})[split] for split in task.all_splits) == ROWS[name]
     assert task.num_labels == max(1, len(task.label_names)) == (task.head_width or 0)
-    assert "test" not in task.splits
+    assert "test" not in task.all_splits
 
 
 @pytest.mark.parametrize("name", REAL)
