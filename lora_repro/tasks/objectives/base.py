@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -95,9 +97,35 @@ class Objective(ABC):
         """Reads what `predict` returned."""
 
 
+class Ragged(NamedTuple):
+    """Rows of different lengths, one behind the other: a list of a million lists would take gigabytes."""
+
+    flat: Int[np.ndarray, " tokens"]
+    lengths: Int[np.ndarray, " rows"]
+
+    @classmethod
+    def of(cls, rows: Sequence[list[int]]) -> "Ragged":
+        """Joins lists."""
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return cls(np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """Joins some rows and those that follow them."""
+        flats, lengths = zip(*parts, strict=True)
+        return cls(np.concatenate(flats), np.concatenate(lengths))
+
+    def padded(self, fill: int) -> Int[Tensor, "rows longest"]:
+        """Returns the rows as long as the longest of them, the shorter ones filled up on the right."""
+        longest = int(self.lengths.max())
+        filled = np.full((len(self.lengths), longest), fill)
+        filled[np.arange(longest) < self.lengths[:, None]] = self.flat
+        return torch.from_numpy(filled)
+
+
 def padded(
     examples: list[Example],
-    tokens: Mapping[str, Sequence[list[int]]],
+    tokens: Mapping[str, Ragged | Sequence[list[int]]],
     targets: Tensor,
     objective: Objective,
     tokenizer: PreTrainedTokenizerBase,
@@ -111,19 +139,16 @@ def padded(
     """
     vocabulary, pad = run.model.config["vocab_size"], tokenizer.pad_token_id
     fill = {"input_ids": pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0}
-    lengths = [len(row) for row in tokens["input_ids"]]
-    for example, row in zip(examples, tokens["input_ids"], strict=True):
-        if not row:
-            raise InputError(
-                f"task {run.task.name}: the tokenizer makes no token of example {example.id} "
-                f"({str(example.input)[:40]!r}).\n"
-                "Give the tokenizer that belongs to the weights, or leave the example out."
-            )
-        if (largest := max(row)) >= vocabulary:
-            raise too_large(tokenizer, run.model, largest)
-    longest = max(lengths)
-    inputs = {
-        name: torch.tensor([[*row, *[fill.get(name, 0)] * (longest - len(row))] for row in rows])
-        for name, rows in tokens.items()
-    }
-    return Encoded(examples, inputs, torch.tensor(lengths), targets, objective)
+    rows = {name: each if isinstance(each, Ragged) else Ragged.of(each) for name, each in tokens.items()}
+    ids = rows["input_ids"]
+    if not ids.lengths.all():
+        example = examples[int(ids.lengths.argmin())]
+        raise InputError(
+            f"task {run.task.name}: the tokenizer makes no token of example {example.id} "
+            f"({str(example.input)[:40]!r}).\n"
+            "Give the tokenizer that belongs to the weights, or leave the example out."
+        )
+    if (largest := int(ids.flat.max())) >= vocabulary:
+        raise too_large(tokenizer, run.model, largest)
+    inputs = {name: each.padded(fill.get(name, 0)) for name, each in rows.items()}
+    return Encoded(examples, inputs, torch.from_numpy(ids.lengths), targets, objective)

@@ -13,9 +13,12 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.models.precision import products
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
-from lora_repro.tasks.objectives.base import Answer, Objective, padded
+from lora_repro.tasks.objectives.base import Answer, Objective, Ragged, padded
 from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.targets import Example
+
+CHUNK = 10_000
+"""Inputs that are tokenised at once: a tokenizer returns lists, which take ten times the memory of their numbers."""
 
 
 class Head(Objective):
@@ -30,9 +33,18 @@ class Head(Objective):
         encoded, objective = {}, cls()
         for name, examples in splits.items():
             inputs: Any = [example.input for example in examples]  # a pair of sentences is tokenised as one
-            made = tokenizer(inputs, truncation=True, max_length=run.train.max_length, return_attention_mask=True)
+            parts: dict[str, list[Ragged]] = {}
+            for first in range(0, len(inputs), CHUNK):
+                made = tokenizer(
+                    inputs[first : first + CHUNK],
+                    truncation=True,
+                    max_length=run.train.max_length,
+                    return_attention_mask=True,
+                )
+                for key, rows in made.items():
+                    parts.setdefault(str(key), []).append(Ragged.of(rows))
             targets = torch.tensor([example.target for example in examples], dtype=cls.dtype)
-            tokens = {str(key): rows for key, rows in made.items()}
+            tokens = {key: Ragged.joined(each) for key, each in parts.items()}
             encoded[name] = padded(examples, tokens, targets, objective, tokenizer, run)
         return encoded
 
