@@ -47,6 +47,7 @@ def _plan(options: argparse.Namespace) -> str:
     from analysis.budgets import memory_of, utilisation_lines
     from analysis.claims.before import power_lines
     from analysis.join import state_while_open
+    from analysis.printed_counts import count_lines
     from lora_repro.config.compose import compose
     from lora_repro.errors import RunFailedError
     from lora_repro.sweep import campaign
@@ -74,6 +75,7 @@ def _plan(options: argparse.Namespace) -> str:
     ]
     lines += [f"{state_label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
     lines += utilisation_lines(sweep.reported)
+    lines += count_lines(options.overrides, sweep.reported)
     lines += memory_of(sweep.reported) if options.memory else []
     known = plan.seconds is not None or not plan.to_run
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"

@@ -10,13 +10,13 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from analysis import discrepancies
-from analysis.items import Item, Request, register
+from analysis.items import Item, Request, names, register
+from analysis.printed_counts import in_millions, prints_as
 from analysis.render.printed import PrintedTable
 from lora_repro.config.catalogue import preset_names
 from lora_repro.config.compose import compose
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Run
-from lora_repro.costs import budget
 from lora_repro.errors import InputError, did_you_mean
 
 MARK = "*"
@@ -45,7 +45,7 @@ class Column:
     def text(self, value: Any, source: str) -> str:
         """Writes a value; a number of weights that is printed, as the paper's tables do."""
         if value is not None and self.ours == WEIGHTS and source == "paper":
-            return _millions(value)
+            return in_millions(value)
         return _text(value)
 
 
@@ -75,7 +75,7 @@ class Row(NamedTuple):
         found, other = self.values[source][column.label], self.compared_with(source, column)
         if found is None or other is None or found == other:
             return False
-        return column.ours != WEIGHTS or not budget.read(_millions(other), self.run.arch).admits(found)
+        return column.ours != WEIGHTS or not prints_as(found, other, self.run.arch)
 
     def compared_with(self, source: str, column: Column) -> Any:
         """Returns what the value of a source is compared with; None: with nothing."""
@@ -97,8 +97,6 @@ class PresetTable(Item):
     presets: list[Chosen]
     """The first whose rows fit a row of the paper is its preset."""
     columns: list[Column]
-    methods: dict[str, str] = field(default_factory=dict)
-    """What methods of the paper are called here, where the name differs."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know of the differences."""
     discrepancies: list[str] = field(default_factory=list)
@@ -182,7 +180,7 @@ class PresetTable(Item):
         preset = next((each.preset for each in self.presets if _fits(each.rows, facts)), None)
         if preset is None:
             raise InputError(f"{self.name}.yaml: presets: none for the row {facts}. Give one without rows at the end.")
-        method = self.methods.get(facts["method"], facts["method"])
+        method = names()["methods"].get(facts["method"], facts["method"])
         line = [f"preset={preset}", f"model={facts['model']}", f"method={method}", f"task={facts['task']}"]
         run = resolve(compose(line)).run
         script = next((each for each in self._scripts if self._is_of(each, facts)), None)
@@ -270,11 +268,6 @@ def _flat(run: Run) -> dict[str, Any]:
             plain = value.value if isinstance(value, Enum) else value
             found[f"{section}.{key}"] = "".join(plain) if key == "targets" and plain is not None else plain
     return found
-
-
-def _millions(count: int) -> str:
-    """Writes a number of weights as the paper's tables do."""
-    return f"{count / 1e6:.1f}M"
 
 
 def _text(value: Any) -> str:

@@ -104,7 +104,6 @@ kind: presets
 title: Made up
 heads: {model: model, restricted: restricted, task: task}
 same: [model, task]
-methods: {ft: full}
 presets: [{preset: mine, rows: {restricted: true}}, {preset: mine}]
 columns:
   - {label: weights, paper: trained, ours: params.method}
