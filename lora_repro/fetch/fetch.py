@@ -30,6 +30,7 @@ from lora_repro.models.inputs import (
 )
 from lora_repro.sweep.grid import load
 from lora_repro.tasks import TaskConfig
+from lora_repro.tasks.base import fetching
 from lora_repro.tasks.sources import DataFile
 
 
@@ -62,7 +63,8 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
             )
         configs[name] = load_group(of[name], name)
     if overrides := [argument for argument in arguments if "=" in argument]:
-        sweep = load(compose, normalise(["-m", *overrides])[1:])
+        with fetching():
+            sweep = load(compose, normalise(["-m", *overrides])[1:])
         if not sweep.every_kind:
             raise InputError(f"fetch: nothing can be fetched yet, all is planned: {sweep.why_planned}.")
         for job in sweep.every_kind:

@@ -6,6 +6,7 @@ A new task of a known family is a YAML in conf/task. A new family is a TaskConfi
 from lora_repro.tasks.base import Splits, TaskConfig, permuted, subset
 from lora_repro.tasks.generated import GeneratedConfig
 from lora_repro.tasks.glue import GlueConfig
+from lora_repro.tasks.hub import HubConfig
 from lora_repro.tasks.metrics import LOSS, Metric, Unit
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.reverse import ReverseConfig
@@ -16,6 +17,7 @@ FAMILIES: dict[str, type[TaskConfig]] = {
     "ratings": RatingsConfig,
     "generated": GeneratedConfig,
     "glue": GlueConfig,
+    "hub": HubConfig,
     "reverse": ReverseConfig,
     "table": TableConfig,
 }
@@ -25,6 +27,7 @@ __all__ = [
     "LOSS",
     "Example",
     "GeneratedConfig",
+    "HubConfig",
     "Metric",
     "RatingsConfig",
     "ReverseConfig",

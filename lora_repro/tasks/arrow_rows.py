@@ -69,7 +69,7 @@ def declared(dataset: Any, name: str, only: Sequence[str], optional: Sequence[st
     table = dataset.select_columns(kept).with_format("arrow")[:]
     columns = {column: table.column(column).to_pylist() for column in kept}
     kind = dataset.features.get(label) if label in kept else None
-    classes = list(kind.names) if isinstance(kind, ClassLabel) else []
+    classes = [*map(str, kind.names)] if isinstance(kind, ClassLabel) else []
     if classes and label is not None:
         # datasets writes -1 where there is no label.
         columns[label] = [classes[i] if i is not None and i >= 0 else None for i in columns[label]]

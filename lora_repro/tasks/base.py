@@ -1,6 +1,9 @@
 """What all tasks share: configuration, splits and their subsets. No torch."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +19,24 @@ if TYPE_CHECKING:
 
 Splits = dict[str, list[Example]]
 """The keys are train, eval (the dev split) and, where the task has them, test and others that are scored."""
+
+
+_fetching: ContextVar[bool] = ContextVar("fetching", default=False)
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Lets tasks that are read while a configuration is composed fetch what they need instead, and read nothing."""
+    before = _fetching.set(True)
+    try:
+        yield
+    finally:
+        _fetching.reset(before)
+
+
+def is_fetching() -> bool:
+    """Tells whether `fetching` is in force."""
+    return _fetching.get()
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.tasks import labelling
-from lora_repro.tasks.base import Splits
+from lora_repro.tasks.base import Splits, is_fetching
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.labelling import places
 from lora_repro.tasks.notices import of_examples
@@ -157,6 +157,9 @@ class OwnConfig(ClassConfig):
             MissingInputError: If something is not there.
             InputError: If no task can be made of it.
         """
+        if is_fetching():
+            self.fetch(cache)
+            return
         self.refuse_columns()
         known = self._known(data, cache)
         self.digest, self.sizes_read = known.digest, dict(known.sizes)
@@ -252,6 +255,8 @@ class OwnConfig(ClassConfig):
         Raises:
             InputError: If a size, the subset seed, the prompt or the label words are impossible.
         """
+        if is_fetching():  # what the values are held against is not known yet
+            return
         if self.target is not None and self.form is Form.text:
             raise InputError(
                 "task.target: a number is read from a head, not from label words (given: task.form=text).\n"

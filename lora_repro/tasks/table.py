@@ -70,6 +70,10 @@ class TableConfig(OwnConfig):
                 f"task.delimiter: must be one character (given: {self.delimiter!r}).\nA tab is task.format=tsv."
             )
 
+    def fetch(self, cache: str) -> str:
+        """Says that there is nothing to fetch."""
+        return "your own files (paths.data), nothing to fetch"
+
     def version(self, data: str | None, cache: str) -> str:
         """Returns the names, sizes and times of the files."""
         found = self._found(data)

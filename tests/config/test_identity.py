@@ -89,9 +89,9 @@ GOLDEN_DEFAULTS = {
     "RatingsConfig.label_words": [" negative", " positive"],
     "GeneratedConfig.prompt": "words: {text} so",
     "GeneratedConfig.label_words": [" bad", " good"],
-    **{f"{name}.form": "label" for name in ("GlueConfig", "TableConfig")},
-    **{f"{name}.prompt": "{text}" for name in ("GlueConfig", "TableConfig")},
-    **{f"{name}.label_words": [] for name in ("GlueConfig", "TableConfig")},
+    **{f"{name}.form": "label" for name in ("GlueConfig", "HubConfig", "TableConfig")},
+    **{f"{name}.prompt": "{text}" for name in ("GlueConfig", "HubConfig", "TableConfig")},
+    **{f"{name}.label_words": [] for name in ("GlueConfig", "HubConfig", "TableConfig")},
     **{
         f"{name}.{key}": default
         for name in ("LoRAConfig", "LoRAPrefixEmbedConfig", "LoRAPrefixLayerConfig")

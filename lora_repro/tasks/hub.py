@@ -1,0 +1,143 @@
+"""A data set of the Hugging Face hub by name, at one commit. No torch.
+
+task=hub task.dataset=nyu-mll/glue task.subset=rte 'task.text=[sentence1,sentence2]' task.label=label
+
+One example of it: "No Weapons of Mass Destruction Found in Iraq Yet." and "Weapons of Mass Destruction Found in Iraq.",
+label not_entailment. Runs read the hub's local cache alone, which `lora_repro.fetch` fills.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+from lora_repro.config.identity import NOT_IN_ID
+from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.tasks import hub_cache
+from lora_repro.tasks.base import is_fetching
+from lora_repro.tasks.own import OwnConfig
+from lora_repro.tasks.shares import SPLITS
+from lora_repro.tasks.sheets import Part
+from lora_repro.tasks.table_files import NAMES
+
+
+@dataclass
+class HubConfig(OwnConfig):
+    """One configuration of a repository."""
+
+    dataset: str | None = field(default=None, metadata=NOT_IN_ID)
+    """The repository as the hub spells it, or name/configuration for one of those without an organisation."""
+    subset: str | None = field(default=None, metadata=NOT_IN_ID)
+    """The configuration (null: the only one, or the one that the data set calls default)."""
+    revision: str | None = field(default=None, metadata=NOT_IN_ID)
+    """The commit, or a branch or tag (null: main as it is in the hub's local cache). The record holds the commit."""
+    splits: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(SPLITS), metadata=NOT_IN_ID)
+    """What the data set calls train, eval and test (null: as usual; its validation is eval)."""
+
+    @property
+    def asked(self) -> list[str]:
+        """The fields that decide what is read."""
+        return [*super().asked, "dataset", "subset", "splits"]
+
+    def refuse_columns(self) -> None:
+        """Refuses a choice of data set or columns that is none.
+
+        Raises:
+            InputError: Naming the key.
+        """
+        self._refuse_no_name()
+        super().refuse_columns()
+
+    def identify(self, data: str | None, cache: str) -> None:
+        """Reads the data set from the hub's local cache, and notes the commit."""
+        if not is_fetching():
+            self.refuse_columns()
+            found = self._found()
+            self.dataset, self.subset, self.revision = found.repository, found.subset, found.commit
+        super().identify(data, cache)
+
+    def fetch(self, cache: str) -> str:
+        """Brings the data set into the hub's local cache, and says where it is and what it has.
+
+        Raises:
+            MissingInputError: If the hub does not answer, or has no such data set.
+        """
+        from lora_repro.fetch.hub_data import download
+
+        self._refuse_no_name()
+        found, verb = hub_cache.find(str(self.dataset), self.subset, self.revision), "present"
+        try:
+            about = None if found is None else hub_cache.describe(found)
+        except InputError:  # of another configuration alone, or not whole
+            about = None
+        if found is None or about is None:
+            download(str(self.dataset), self.subset, self.revision)
+            found, verb = self._found(), "fetched"
+            about = hub_cache.describe(found)
+        return f"{verb} ({found.repository} at {found.commit}, in {found.folder}; {about})"
+
+    def version(self, data: str | None, cache: str) -> str:
+        """Returns the commit, and which of its files are here."""
+        found = self._found()
+        files = sorted(path for path in found.folder.rglob("*") if path.is_file())
+        sizes = [(path.relative_to(found.folder).as_posix(), path.stat().st_size) for path in files]
+        return json.dumps([str(found.folder), sizes])
+
+    def read(self, data: str | None, cache: str) -> dict[str, Part]:
+        """Reads the rows of each split."""
+        found = self._found()
+        there = hub_cache.read(found, *self.columns, self.columns.optional[0])
+        names = self._names(list(there))
+        return {split: Part([there[name].rows], there[name].names) for split, name in names.items()}
+
+    def _names(self, there: list[str]) -> dict[str, str]:
+        """Returns what the data set calls each split that it has."""
+        found: dict[str, str] = {}
+        for split in SPLITS:
+            given = self.splits[split]
+            if given is not None and given not in there:
+                raise InputError(
+                    f"task.splits.{split}: {self.dataset} has no split {given!r}.{did_you_mean(given, there)}\n"
+                    f"Its splits: {', '.join(there)}."
+                )
+            usual = [name for name in there if name.lower() in NAMES[split]]
+            if given is None and len(usual) > 1:
+                raise InputError(
+                    f"task.splits: {self.dataset} has several splits for {split}: {', '.join(usual)}.\n"
+                    f"Choose one: 'task.splits={{{split}: {usual[0]}}}'"
+                )
+            if given is not None or usual:
+                found[split] = given if given is not None else usual[0]
+        if len(set(found.values())) < len(found):
+            raise InputError(f"task.splits: one split is taken for two ({found}).")
+        if "train" not in found:
+            if len(there) == 1 and not found:
+                return {"": there[0]}
+            raise InputError(
+                f"task.splits: {self.dataset} has no split that is called train (its splits: {', '.join(there)}).\n"
+                f"Say which one it is: 'task.splits={{train: {there[0]}}}'"
+            )
+        if "eval" not in found and (others := [name for name in there if name not in found.values()]):
+            raise InputError(
+                f"task.splits: which split of {self.dataset} is eval? It has {', '.join(there)}.\n"
+                f"Choose one: 'task.splits={{eval: {others[0]}}}'"
+            )
+        return found
+
+    def _found(self) -> hub_cache.Snapshot:
+        found = hub_cache.find(str(self.dataset), self.subset, self.revision)
+        if found is None:
+            given = [
+                f"task.{key}={value}" for key in ("dataset", "subset", "revision") if (value := getattr(self, key))
+            ]
+            raise MissingInputError(
+                f"task.dataset: there is no {self.dataset} in the hub's local cache"
+                f"{f' at {self.revision}' if self.revision is not None else ''}.\n"
+                f"Fetch it: python -m lora_repro.fetch task={self.name} {' '.join(given)}"
+            )
+        return found
+
+    def _refuse_no_name(self) -> None:
+        if not self.dataset:
+            raise InputError(
+                "task.dataset: must name a data set of the hub (given: none).\n"
+                f"Example: task={self.name} task.dataset=nyu-mll/glue task.subset=rte"
+            )
