@@ -71,6 +71,8 @@ class Jobs:
         self._regime = regime
         self._listing = None if store is None else Listing(store)
         self._bases: dict[tuple[str, ...], Variants] = {}
+        self._composed: dict[str, Job] = {}
+        """Points that were resolved, as written."""
         self._entries: list[_Entry] = []
         self._resolved: dict[int, Job] = {}
         """The jobs of entries."""
@@ -140,7 +142,8 @@ class Jobs:
     def _base(self, point: Point, tune: Tune | None, start: Mapping[str, Any] | None) -> Run:
         """Returns the configuration by which a point is compared with others: of a tuned value the smallest."""
         value = {} if tune is None else {tune.key: tune.values[0]}
-        return self._job(point | value, {} if start is None else {INIT_FROM: SOME_START}).resolved.run
+        needs_one = start is not None and INIT_HEAD in point  # which no run without a start may have
+        return self._job(point | value, {INIT_FROM: SOME_START} if needs_one else {}).resolved.run
 
     def _find_among_entries(self) -> None:
         """Prepares the search for starts."""
@@ -287,7 +290,12 @@ class Jobs:
         )
 
     def _job(self, point: Point, beside: Mapping[str, Any] | None = None) -> Job:
-        """Resolves a point, and what is set beside it."""
+        """Resolves a point, and what is set beside it; once, as a start is compared with all that may start from it."""
+        if (known := f"{quoted(point)} {quoted(dict(beside or {}))}") not in self._composed:
+            self._composed[known] = self._resolve(point, dict(beside or {}))
+        return self._composed[known]
+
+    def _resolve(self, point: Point, beside: dict[str, Any]) -> Job:
         groups = {key: value for key, value in point.items() if key in GROUPS}
         choice = (*self._settings, *overrides(groups))
         if choice not in self._bases:
@@ -297,7 +305,7 @@ class Jobs:
         try:
             budget.refuse_both(point)
             values = {key: value for key, value in point.items() if key not in groups}
-            resolved = self._bases[choice].resolve(values | dict(beside or {}))
+            resolved = self._bases[choice].resolve(values | beside)
             refuse_idle_ratio(point, resolved.run.train.warmup_steps)
         except (InputError, OmegaConfBaseException) as error:
             reason = error if isinstance(error, InputError) else explain(error)

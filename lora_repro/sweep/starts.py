@@ -86,6 +86,8 @@ class Finder:
         self._candidates, self._what = candidates, what
         self._having: dict[str, dict[str, list[Candidate]]] = {}
         """Those that have the values of a start, by what they must share with the run that starts from them."""
+        self._possible: set[tuple[Any, ...]] = set()
+        """Kinds of pairs that were looked at."""
 
     def find(self, given: Mapping[str, Any], run: Run, point: Point) -> tuple[Candidate, int]:
         """Returns the start of a run, and its seed.
@@ -101,17 +103,20 @@ class Finder:
         text, seed = quoted(dict(given)), given.get("seed", run.seed)
         if text not in self._having:
             self._having[text] = _grouped(self._candidates, given)
-        groups = self._having[text]
+        groups, shared = self._having[text], _shared(run, given)
         if not groups:
             raise InputError(self._no_such(given))
-        found = [each for each in groups.get(_shared(run, given), []) if seed in each.seeds]
+        found = [each for each in groups.get(shared, []) if seed in each.seeds]
         if not found:
             raise InputError(self._none_agrees(given, run, [each for group in groups.values() for each in group]))
         if len(found) > 1:
             found = [each for each in found if not _differing(each.point, point, given)] or found
         if len(found) > 1:
             raise InputError(self._several(given, found))
-        self._refuse_impossible(given, found[0], run)
+        pair = (text, shared, found[0].run.task.head_width, run.task.head_width, run.train.init_head, found[0].tuned)
+        if pair not in self._possible:
+            self._refuse_impossible(given, found[0], run)
+            self._possible.add(pair)
         return found[0], seed
 
     def _no_such(self, given: Mapping[str, Any]) -> str:
