@@ -1,6 +1,7 @@
 """A cell of a table: the paper's number and, of ours, the score of every seed and run. All else follows from these."""
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,8 @@ class SeedRun(NamedTuple):
     """What the metric's baseline scores on the same split."""
     result: Mapping[str, Any] | None = None
     """The record's result.json, where it counts."""
+    draw: int | None = None
+    """Which draw of the training examples it has, where a cell is over draws; None: all its runs have the same."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,30 @@ class Cell:
         """How many runs have a score."""
         return len(self._scores)
 
+    @property
+    def is_over_draws(self) -> bool:
+        """Whether its runs have several draws of the training examples, which then are the replicates."""
+        return len({run.draw for run in self.runs}) > 1
+
+    @cached_property
+    def replicates(self) -> dict[int | None, float]:
+        """The independent scores: one for each seed, or, over several draws, for each draw the mean over its seeds.
+
+        Runs that share a draw are alike, so to count them singly would make an interval too narrow. Empty while a run
+        is missing: nothing is taken over a part of the runs.
+        """
+        if self.missing:
+            return {}
+        scores: dict[int | None, list[float]] = {}
+        for run in self.runs:
+            if run.score is not None:
+                scores.setdefault(run.draw if self.is_over_draws else run.seed, []).append(run.score)
+        return {each: statistics.fmean(of_each) for each, of_each in scores.items()}
+
     @cached_property
     def summary(self) -> Summary:
-        """Mean and interval over all seeds. While a run is missing there is no mean: never over a part of the seeds."""
-        return summarise([] if self.missing else self._scores)
+        """Mean and interval over its replicates; no mean while a run is missing."""
+        return summarise([*self.replicates.values()])
 
     @property
     def baseline(self) -> float | None:

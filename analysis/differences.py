@@ -1,5 +1,7 @@
 """Differences of two cells over the seeds of one."""
 
+from statistics import fmean
+
 from analysis.cell import Cell
 from analysis.stats import Paired, paired
 
@@ -7,10 +9,20 @@ from analysis.stats import Paired, paired
 def difference(cell: Cell, other: Cell) -> Paired | None:
     """Returns a cell's score minus that of another, taken seed by seed over all seeds of the cell.
 
-    None while one of these runs is missing, or the other cell lacks one of the seeds.
+    Over several draws of the training examples it is taken draw by draw, and in each seed by seed. None while one of
+    these runs is missing, or the other cell lacks one of the seeds or draws.
     """
-    ours, theirs = ({run.seed: run.score for run in each.runs} for each in (cell, other))
-    pairs = [(score, theirs.get(seed)) for seed, score in ours.items()]
-    if not pairs or any(None in pair for pair in pairs):
-        return None
-    return paired([score - beside for score, beside in pairs])  # pyright: ignore[reportOperatorIssue]
+    found = differences(cell, other)
+    return None if found is None else paired([*found.values()])
+
+
+def differences(cell: Cell, other: Cell) -> dict[int | None, float] | None:
+    """Returns the differences that `difference` summarises, by seed, or by draw over several draws."""
+    theirs = {(run.draw, run.seed): run.score for run in other.runs}
+    found: dict[int | None, list[float]] = {}
+    for run in cell.runs:
+        beside = theirs.get((run.draw, run.seed))
+        if run.score is None or beside is None:
+            return None
+        found.setdefault(run.draw if cell.is_over_draws else run.seed, []).append(run.score - beside)
+    return {each: fmean(values) for each, values in found.items()} if found else None

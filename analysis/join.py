@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from analysis.cell import SeedRun
@@ -57,19 +57,20 @@ def planned_runs(points: Iterable[tuple[Point, str]]) -> tuple[SeedRun, ...]:
     return tuple(SeedRun(point.get("seed"), None, PLANNED, reason) for point, reason in points)
 
 
-def refuse_mixed(where: str, jobs: Sequence[Job], remedy: str = "") -> None:
+def refuse_mixed(where: str, jobs: Sequence[Job], remedy: str = "", besides: Collection[str] = ()) -> None:
     """Refuses a cell whose mean would be taken over more than seeds.
 
     Args:
         where: Names the cell.
         jobs: Its runs.
         remedy: What a user may do instead of giving one value.
+        besides: Keys in which its runs may differ too.
 
     Raises:
         InputError: Naming the key and its values.
     """
     configs = [flat(id_fields(job.shown)) for job in jobs]
-    for key in sorted({key for config in configs for key in config} - {"seed"}):
+    for key in sorted({key for config in configs for key in config} - {"seed", *besides}):
         values = list(dict.fromkeys(quoted(config.get(key)) for config in configs))
         if len(values) > 1:
             raise InputError(
@@ -99,23 +100,25 @@ class Commands:
 
         Runs that start from others of the sweep have the command of the whole sweep, which computes those first. Where
         the sweep is a single product it is the sweep with the cell's values on each axis; otherwise an override could
-        reach other grids too, so the cell's settings are spelt out.
+        reach other grids too, so the cell's settings are spelt out. A key in which its runs differ is an axis.
         """
         if any(job.start is not None for job in jobs):
             return self.whole()
         point = jobs[0].point
+        axes = {key: list(dict.fromkeys(quoted(job.point.get(key)) for job in jobs)) for key in point if key != "seed"}
+        axes = {key: given for key, given in axes.items() if len(given) > 1}
         if self.is_product:
-            pins = {key: point[key] for key in self.pinned}
+            pins = {key: point[key] for key in self.pinned if key not in axes}
             others = [override for override in self.given if override.partition("=")[0] not in pins]
             return self._line([*self.base, *others, *overrides(pins)])
-        seeds = ",".join(str(job.resolved.run.seed) for job in jobs)
-        spelt = {key: value for key, value in point.items() if key != "seed"}
+        axes["seed"] = list(dict.fromkeys(str(job.resolved.run.seed) for job in jobs))
+        spelt = {key: value for key, value in point.items() if key not in axes}
         tuning, how = jobs[0].tuning, []
         if tuning is not None and tuning.chosen is None:
             how = [tuning.tune.override()]
         elif tuning is not None:
             spelt[tuning.tune.key] = tuning.chosen
-        return self._line([*overrides(spelt), f"seed={seeds}", *how])
+        return self._line([*overrides(spelt), *(f"{key}={','.join(given)}" for key, given in axes.items()), *how])
 
     def _line(self, arguments: Sequence[str]) -> str:
         return shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *self.store])

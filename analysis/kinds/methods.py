@@ -152,7 +152,7 @@ def _lines(item: MethodTable, arms: Sequence["Cell"]) -> list[Line]:
         own = alike.get(budget) if budget is not None else max(alike.values(), key=_counted, default=None)
         difference = None if own is None or own is arm else difference_of(arm, own)
         time = None if own is None else _time(arm, own)
-        found.append(Line(arm, _settings(item, arm), budget, difference, own is arm, time))
+        found.append(Line(arm, shown_settings(item.settings, arm), budget, difference, own is arm, time))
     return found
 
 
@@ -164,7 +164,7 @@ def _baselines(item: MethodTable, arms: Sequence["Cell"]) -> dict[tuple[str, str
     """
     found: dict[tuple[str, str], dict[str | None, Cell]] = {}
     for arm in arms if item.baseline else ():
-        if _is(arm, item.baseline):
+        if has_values(arm, item.baseline):
             alike, budget = found.setdefault((arm.task, arm.model), {}), _budget(arm)
             if budget in alike:
                 raise InputError(
@@ -188,7 +188,8 @@ def _budget(arm: "Cell") -> str | None:
     return None if given is None else f"{given:,}" if isinstance(given, int) else str(given)
 
 
-def _is(arm: "Cell", values: Mapping[str, Any]) -> bool:
+def has_values(arm: "Cell", values: Mapping[str, Any]) -> bool:
+    """Tells whether an arm is the one that an item names by the values of some keys."""
     from analysis.cell import label, value_of
 
     return arm.config is not None and all(
@@ -196,15 +197,15 @@ def _is(arm: "Cell", values: Mapping[str, Any]) -> bool:
     )
 
 
-def _settings(item: MethodTable, arm: "Cell") -> dict[str, str]:
-    """Returns the settings that are printed: those of the method that are not at the default of its class."""
+def shown_settings(keys: Sequence[str], arm: "Cell") -> dict[str, str]:
+    """Returns the settings that are printed: of these keys those of the method that are not at its class's default."""
     from analysis.arms import settings_of
     from lora_repro.config.grammar import quoted
 
     assert arm.config is not None
     method = arm.config.method
     defaults = {f"method.{each.name}": each.default for each in fields(method)}
-    found = settings_of(arm, item.settings)
+    found = settings_of(arm, keys)
     shown = {
         key: value
         for key, value in found.items()

@@ -143,7 +143,7 @@ def _paper_line(table: Methods, row: Mapping[str, Any], has_baseline: bool) -> l
     settings = " ".join(f"{name}={value}" for name, value in paper_settings(paper, row).items())
     scores = [str(row.get(key, "")) for key in paper.scores.values()]
     size = row[paper.trained]
-    return [str(_method(table, row)), settings, _number(size), "", *scores, "", *([""] * 3 * has_baseline)]
+    return [str(_method(table, row)), settings, size_text(size), "", *scores, "", *([""] * 3 * has_baseline)]
 
 
 def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
@@ -182,7 +182,8 @@ def _memory(arm: Cell) -> float | None:
     return statistics.fmean(found) if found else None
 
 
-def _number(value: int) -> str:
+def size_text(value: int) -> str:
+    """Writes a number of weights: in millions from a tenth of one on."""
     return f"{value / 1e6:,.1f}M" if value >= 100_000 else f"{value:,}"
 
 

@@ -27,8 +27,8 @@ def printed(table: Table, names: Names) -> PrintedTable:
         title=table.title,
         grid=_grid(table, names),
         records=[_unnested(record) for record in found],
-        above=[*_about_paper(table, names), *_about_ours(table, names)],
-        below=[verdict, _missing(table, names), _notes(table, names)],
+        above=[*_about_paper(table, names), *about_ours(table, names)],
+        below=[verdict, missing(table, names), notes_of(table, names)],
         json=found,
     )
 
@@ -54,7 +54,7 @@ def _about_paper(table: Table, names: Names) -> list[str]:
     return [f"Paper: {models}, {table.unit}" + (f"; fluctuation {spreads}." if spreads else ".")]
 
 
-def _about_ours(table: Table, names: Names) -> list[str]:
+def about_ours(table: Table, names: Names) -> list[str]:
     """Says line by line what ours are: metric, protocol, seeds, settings, examples and their targets."""
     ours = table.ours
     if not ours:
@@ -158,17 +158,18 @@ def our_cell(cell: Cell) -> str:
     if mean is None:
         return DASH
     interval = f" [{_score(cell, low)}, {_score(cell, high)}]" if low is not None and high is not None else ""
-    return f"{_score(cell, mean)}{interval} n={n}{tuning.chosen(cell)}"
+    draws = " draws" if cell.is_over_draws else ""
+    return f"{_score(cell, mean)}{interval} n={n}{draws}{tuning.chosen(cell)}"
 
 
 def states_of(cell: Cell) -> str:
     """Writes `1/2 seeds, 1 failed`: how many runs have a score, and what is with the others that were begun."""
     states = [run.state for run in cell.missing]
     named = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != State.todo.value]
-    return ", ".join([f"{cell.n}/{len(cell.runs)} seeds", *named])
+    return ", ".join([f"{cell.n}/{len(cell.runs)} {'runs' if cell.is_over_draws else 'seeds'}", *named])
 
 
-def _missing(table: Table, names: Names) -> list[str]:
+def missing(table: Table, names: Names) -> list[str]:
     """Says what is missing, each cause once, with the command that supplies it."""
     ours = table.ours
     causes: dict[tuple[str, str], list[tuple[Cell, SeedRun]]] = {}
@@ -190,8 +191,8 @@ def _missing(table: Table, names: Names) -> list[str]:
         f"- planned, cannot be run yet: {reason}." for reason in dict.fromkeys(c.planned for c in ours if c.planned)
     ]
     total = _distinct_runs(ours)
-    missing = total - _distinct_runs(ours, scored=True)
-    return [f"Missing: {missing} of {total} runs.", *lines] if lines else []
+    lacking = total - _distinct_runs(ours, scored=True)
+    return [f"Missing: {lacking} of {total} runs.", *lines] if lines else []
 
 
 def _distinct_runs(cells: Sequence[Cell], scored: bool = False) -> int:
@@ -219,7 +220,7 @@ def _where(table: Table, cells: Sequence[Cell], names: Names) -> str:
     return "; ".join(named) + (f" and {len(cells) - 3} more cells" if len(cells) > 3 else "")
 
 
-def _notes(table: Table, names: Names) -> list[str]:
+def notes_of(table: Table, names: Names) -> list[str]:
     """Collects what a reader must know: how to read the cells, flags, models, where the numbers come from."""
     ours = table.ours
     notes = list(table.notes)
@@ -235,7 +236,7 @@ def _notes(table: Table, names: Names) -> list[str]:
         notes.append("A line that is not there: this scale has no such run.")
     if any(cell.missing for cell in ours):
         notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")
-    notes += few_seeds(cell.n for cell in ours if not cell.missing)
+    notes += few_seeds(cell.summary.n for cell in ours if not cell.missing)
     notes += _about_metrics(ours)
     for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
         cells = [cell for cell in ours if flag in cell.flags]

@@ -1,0 +1,235 @@
+"""Tables of methods across tasks: means over tasks, differences, selection bias, the paper's rows beside ours."""
+
+import csv
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from helpers.commands import call
+from helpers.fixture_types import Captured
+from helpers.handmade_runs import write_run, write_status
+from scipy.stats import t, ttest_rel
+
+from analysis.items import Request, load_item, names, read_item
+from analysis.kinds.across import AcrossTable, read_across
+from analysis.render.across import printed
+from analysis.render.printed import PrintedTable, markdown
+from analysis.render.printed import write as write_as
+from lora_repro.config.compose import compose
+from lora_repro.errors import InputError
+from lora_repro.sweep.grid import Job, Sweep, load
+from lora_repro.tasks.targets import Example
+
+TABLE2 = cast(AcrossTable, load_item("table", "2"))
+TASKS = ("task=rte,cola,stsb",)
+FULL = {"rte": (0.60, 0.64), "cola": (0.30, 0.38), "stsb": (0.80, 0.81)}
+"""Cross-fitted scores of full fine-tuning by task, of seeds 0 and 1."""
+GAIN = {"full": (0.0, 0.0), "lora": (0.03, 0.01), "bitfit": (-0.02, -0.02), "head_only": (-0.1, -0.2)}
+"""What a method scores more than that, on every task."""
+FLATTERED = {"full": 0.02, "lora": 0.01, "bitfit": 0.0, "head_only": 0.01}
+"""How much better dev looks at its best epoch."""
+
+
+@cache
+def sweep(*given: str) -> Sweep:
+    return load(compose, ["+sweeps=table2", "scale=smoke", *given])
+
+
+def jobs(*given: str) -> list[Job]:
+    return sweep(*given).jobs
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs of three tasks; no test changes it."""
+    store = tmp_path_factory.mktemp("store")
+    fill(store, *TASKS)
+    return store
+
+
+def table(store: Path, *given: str, protocol: str | None = None) -> PrintedTable:
+    request = Request("smoke", str(store), given or TASKS, protocol=protocol)
+    return printed(read_across(TABLE2, request, sweep(*(given or TASKS))), names())
+
+
+def write(store: Path, job: Job, fair: float, best: float, epochs: int = 2) -> None:
+    """Writes a run whose dev is best after the first of its epochs, and falls by 0.05 in the last."""
+    metric = job.resolved.run.task.targets.metrics[0].name
+    dev = [best] if epochs == 1 else [best, best - 0.05]
+    rows = [{"epoch": number, f"eval/{metric}": score} for number, score in enumerate(dev, 1)]
+    last = {key: value for key, value in rows[-1].items() if key != "epoch"}
+    task = job.resolved.run.task
+    data = {split: task.targets.describe([Example("0", "a text", 1, "0")]) for split in task.splits}
+    write_run(store, job, [(0, 0)], metrics_by_epoch=rows, metrics=last, cross_fitted={metric: fair}, data=data)
+
+
+def fill(store: Path, *given: str) -> None:
+    for job in jobs(*given):
+        run = job.resolved.run
+        fair = FULL[run.task.name][run.seed] + GAIN[run.method.name][run.seed]
+        write(store, job, fair, fair + FLATTERED[run.method.name])
+
+
+def records(store: Path, *given: str, protocol: str | None = None) -> list[dict[str, Any]]:
+    return json.loads(write_as(table(store, *given, protocol=protocol), "json"))
+
+
+def of(found: list[dict[str, Any]], what: str, method: str | None, column: str) -> dict[str, Any]:
+    (one,) = [
+        each
+        for each in found
+        if (each["what"], each["method"], each["column"], each["source"]) == (what, method, column, "ours")
+    ]
+    return one
+
+
+def test_cells_hold_each_tasks_own_metric_cross_fitted(store: Path) -> None:
+    found = records(store)
+    metrics = {column: of(found, "score", "lora", column)["metric"] for column in FULL}
+    assert metrics == {"rte": "accuracy", "cola": "matthews", "stsb": "pearson"}
+    lora = of(found, "score", "lora", "cola")
+    assert lora["scores"] == pytest.approx([0.33, 0.39]) and lora["mean"] == pytest.approx(0.36)
+    assert (lora["low"], lora["high"]) == pytest.approx(t.interval(0.95, 1, 0.36, 0.03)) and lora["n"] == 2
+    assert lora["trained"] == 2 * 2 * 2 * 8 * 32  # layers, matrices, A and B, r, d
+
+
+def test_other_protocols_are_taken_from_dev(store: Path) -> None:
+    best = of(records(store, protocol="best_epoch_on_dev"), "score", "full", "rte")
+    last = of(records(store, protocol="last_epoch"), "score", "full", "rte")
+    assert best["mean"] == pytest.approx(0.62 + 0.02) and last["mean"] == pytest.approx(0.62 + 0.02 - 0.05)
+
+
+def test_the_mean_over_tasks_is_taken_seed_by_seed(store: Path) -> None:
+    mean = of(records(store), "score", "full", "mean")
+    seeds = [(0.60 + 0.30 + 0.80) / 3, (0.64 + 0.38 + 0.81) / 3]  # 0.5667 and 0.61
+    assert mean["mean"] == pytest.approx(sum(seeds) / 2) and mean["n"] == 2
+    assert mean["low"] == pytest.approx(sum(seeds) / 2 - t.ppf(0.975, 1) * (seeds[1] - seeds[0]) / 2)
+    text = write_as(table(store), "md")
+    assert "| 58.8 [31.3, 86.4] n=2 |" in " ".join(text.split())
+    assert "over the tasks of a model's lines, taken seed by seed (tiny_bert rte, cola, stsb)" in text
+    assert "It averages accuracy, matthews, pearson, as the paper's does." in text
+
+
+def test_a_line_without_all_tasks_or_runs_has_no_mean(tmp_path: Path) -> None:
+    for job in jobs(*TASKS):
+        run = job.resolved.run
+        if (run.method.name, run.task.name, run.seed) == ("lora", "stsb", 1):
+            write_status(tmp_path, job, "failed", "out of memory")
+            continue
+        fair = FULL[run.task.name][run.seed] + GAIN[run.method.name][run.seed]
+        write(tmp_path, job, fair, fair)
+    found = records(tmp_path)
+    of(found, "score", "full", "mean")
+    assert not [each for each in found if each["method"] == "lora" and each["column"] == "mean"]
+    assert of(found, "score", "lora", "stsb")["mean"] is None
+    assert {each["column"] for each in found if each["what"] == "difference" and each["method"] == "lora"} == {
+        "rte",
+        "cola",
+    }
+    text = write_as(table(tmp_path), "md")
+    (line,) = [line for line in text.splitlines() if line.startswith("| tiny_bert") and "| lora  " in line]
+    assert "— (1/2 seeds, 1 failed) | —" in " ".join(line.split())
+    assert "Missing: 1 of 24 runs." in text and "out of memory" in text
+    assert "python -m lora_repro -m" in text and "seed=0,1" in text
+
+
+def test_differences_are_paired_by_seed_and_marked_when_they_hold_zero(store: Path) -> None:
+    found = records(store)
+    lora = of(found, "difference", "lora", "rte")
+    assert lora["baseline"] == "full" and lora["mean"] == pytest.approx(0.02) and lora["n"] == 2
+    assert lora["low"] == pytest.approx(0.02 - t.ppf(0.975, 1) * 0.01)
+    assert lora["p"] == pytest.approx(ttest_rel([0.63, 0.65], [0.60, 0.64]).pvalue)
+    assert of(found, "difference", "lora", "mean")["mean"] == pytest.approx(0.02)
+    lines = grid(store)
+    assert lines["lora minus full"]["RTE (accuracy)"] == "+2.00 [-10.71, +14.71] ~"
+    assert lines["bitfit minus full"]["CoLA (matthews)"] == "-2.00 [-2.00, -2.00]"  # of equal differences, no mark
+    assert "full minus full" not in lines
+
+
+def grid(store: Path, *given: str) -> dict[str, dict[str, str]]:
+    header, *lines = table(store, *given).grid
+    return {line[1]: dict(zip(header, line, strict=True)) for line in lines}
+
+
+def test_selection_bias_is_the_best_epoch_on_dev_minus_cross_fitted_over_all_runs(store: Path) -> None:
+    bias = of(records(store), "selection bias", None, "stsb")
+    assert bias["mean"] == pytest.approx((0.02 + 0.01 + 0.0 + 0.01) / 4) and bias["n"] == 8
+    deviations = [0.01, 0.0, -0.01, 0.0] * 2
+    sd = (sum(each**2 for each in deviations) / 7) ** 0.5
+    assert bias["high"] - bias["mean"] == pytest.approx(t.ppf(0.975, 7) * sd / 8**0.5)
+    assert len(set(bias["run_ids"])) == 8
+    line = grid(store)["best epoch on dev minus cross-fitted"]
+    assert line["STS-B (pearson)"].startswith("+1.00 [") and line["STS-B (pearson)"].endswith("n=8 runs")
+
+
+def test_tasks_with_a_test_split_and_runs_of_one_epoch_have_no_selection_bias(tmp_path: Path) -> None:
+    for job in jobs("task=rte,tweets"):
+        if job.resolved.run.task.name == "tweets":
+            write_run(tmp_path, job, [(0.9, 0.7), (0.8, 0.6)])  # dev and test are other examples
+        else:
+            write(tmp_path, job, 0.6, 0.6, epochs=1)
+    assert not [each for each in records(tmp_path, "task=rte,tweets") if each["what"] == "selection bias"]
+
+
+def test_the_papers_rows_stand_beside_the_model_of_their_shape_with_a_mean_over_the_same_tasks(tmp_path: Path) -> None:
+    given = (*TASKS, "model=mpnet", "train.learning_rate=1e-3")
+    fill(tmp_path, *given)
+    lines = table(tmp_path, *given)
+    header, *rows = lines.grid
+    shown = [dict(zip(header, row, strict=True)) for row in rows]
+    theirs = [row for row in shown if row["model"] == "roberta_base (paper)"]
+    assert [row["method"] for row in theirs] == ["full", "bitfit", "lora"]  # no adapter_d, which ours lack
+    lora = theirs[-1]
+    assert lora["RTE (accuracy)"] == "86.6 ±0.7" and lora["trained"] == "0.3M" and lora["MNLI"] == "87.5 ±0.3"
+    assert lora["mean"] == "80.5" and lora["paper's own mean"] == "87.2"  # (86.6 + 63.4 + 91.5) / 3; over all eight
+    text = markdown(lines)
+    assert "It has RoBERTa base's shape, but its pretraining is another" in text
+    assert "Of a line of the paper it is over the same tasks." in text
+    assert shown.index(lora) + 1 == next(
+        n for n, row in enumerate(shown) if (row["model"], row["method"]) == ("mpnet", "lora")
+    )
+
+
+def test_at_the_papers_scale_all_its_rows_are_shown_with_or_without_runs(tmp_path: Path) -> None:
+    found = read_across(TABLE2, Request("paper", str(tmp_path)))
+    rows = [row for block in found.blocks for row in block.paper]
+    assert len(rows) == len(TABLE2.facts["rows"]) == 14 and {row["model"] for row in rows} == set(TABLE2.models[3:])
+    assert all(row in TABLE2.facts["rows"] for row in rows)
+
+
+def test_json_and_csv_hold_every_number_of_the_paper_in_the_units_of_ours(store: Path) -> None:
+    found = [each for each in records(store) if each["source"] == "paper"]
+    assert len(found) == 14 * 9
+    (lora,) = [e for e in found if (e["model"], e["method"], e["column"]) == ("roberta_base", "lora", "cola")]
+    assert (lora["mean"], lora["sd"], lora["trained"]) == (0.634, 0.012, 300_000)
+    lines = list(csv.DictReader(io.StringIO(write_as(table(store), "csv"))))
+    assert len(lines) == len(records(store)) and "tuning" not in lines[0]
+
+
+@pytest.mark.parametrize("form", ["latex", "html"])
+def test_it_is_written_in_the_other_formats(store: Path, form: str) -> None:
+    text = write_as(table(store), form)
+    assert "lora minus full" in text and "RTE (accuracy)" in text
+
+
+def test_two_values_of_a_key_in_one_cell_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.learning_rate: a cell is a mean over seeds only, and the runs of"):
+        read_across(TABLE2, Request("smoke", str(tmp_path), ("train.learning_rate=1e-3,1e-2",)))
+
+
+def test_two_lines_cannot_both_be_the_baseline(tmp_path: Path) -> None:
+    item = read_item("table2")
+    assert isinstance(item, AcrossTable)
+    item.baseline = {"method.name": "lora"}
+    with pytest.raises(InputError, match=r"lora targets=q,v r=4 and lora targets=q,v r=8 of tiny_bert are"):
+        read_across(item, Request("smoke", str(tmp_path), ("method.r=4,8",)))
+
+
+def test_the_command_prints_it(tmp_path: Path, capsys: Captured) -> None:
+    code, out, err = call(capsys, "table", "2", "--scale", "smoke", "--runs", tmp_path)
+    assert code == 0 and out.startswith("## Table 2: GLUE development sets, methods across tasks")
+    assert "Verdict: smoke: plumbing, not judged." in out and "Missing: 8 of 8 runs." in out
+    assert "smoke" in out and "not reproduced" not in err
