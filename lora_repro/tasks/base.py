@@ -54,6 +54,9 @@ class TaskConfig:
     eval_size: int | None = None
     test_size: int | None = None
     subset_seed: int = 0
+    scored_subset_seed: int | None = None
+    """Draws eval_size and test_size in place of subset_seed (null: as it does). Runs on several draws of the training
+    examples that share it are scored on the same dev and test."""
     permute_labels: bool = False
     """Train on targets permuted by the run's seed, so that there is nothing to learn. Dev and test keep theirs."""
 
@@ -168,14 +171,16 @@ class TaskConfig:
         """Refuses impossible values without reading anything.
 
         Raises:
-            InputError: If a size or the subset seed is out of range.
+            InputError: If a size or a subset seed is out of range.
         """
         for key in ("train_size", "eval_size", "test_size"):
             size = getattr(self, key)
             if size is not None and size < 1:
                 raise InputError(f"task.{key}: must be at least 1, or null for all (given: {size}).")
-        if self.subset_seed < 0:
-            raise InputError(f"task.subset_seed: must be 0 or more (given: {self.subset_seed}).")
+        for key in ("subset_seed", "scored_subset_seed"):
+            seed = getattr(self, key)
+            if seed is not None and seed < 0:
+                raise InputError(f"task.{key}: must be 0 or more (given: {seed}).")
         for split, size in (self.sizes() or {}).items():
             self.refuse_size_above(split, size)
 
@@ -247,7 +252,9 @@ def subset(splits: Splits, config: TaskConfig) -> Splits:
     for split, examples in splits.items():
         config.refuse_size_above(split, len(examples))
         size = config.size_of(split)
-        order = draw.generator("subset", config.subset_seed, split).permutation(len(examples))
+        scored = config.subset_seed if config.scored_subset_seed is None else config.scored_subset_seed
+        seed = config.subset_seed if split == "train" else scored
+        order = draw.generator("subset", seed, split).permutation(len(examples))
         drawn[split] = [examples[i] for i in order[:size]]
     return drawn
 

@@ -68,6 +68,7 @@ TASK_DEFAULTS = {
     "eval_size": None,
     "test_size": None,
     "subset_seed": 0,
+    "scored_subset_seed": None,
     "permute_labels": False,
 }
 PREFIX_DEFAULTS = {"init": "words", "init_std": 0.02}

@@ -81,6 +81,19 @@ def test_the_subset_seed_changes_the_subset(splits: Splits) -> None:
     assert zero != one
 
 
+def test_training_can_be_drawn_anew_while_dev_and_test_stay(splits: Splits) -> None:
+    def drawn(seed: int, scored: int | None, n: int = 20) -> Splits:
+        sizes = {"train_size": n, "eval_size": 30, "test_size": 40}
+        return subset(splits, GeneratedConfig("generated", **sizes, subset_seed=seed, scored_subset_seed=scored))
+
+    zero, one = drawn(0, 5), drawn(1, 5)
+    assert (zero["eval"], zero["test"]) == (one["eval"], one["test"]) and zero["train"] != one["train"]
+    assert not set(zero["train"]) <= set(one["train"]) and zero["train"] == drawn(0, 5, n=60)["train"][:20]
+    assert drawn(1, None) == drawn(1, 1)  # without it dev and test are drawn with training
+    assert drawn(0, None)["eval"] != drawn(1, None)["eval"]
+    assert drawn(0, 5)["train"] == drawn(0, None)["train"]
+
+
 def test_a_size_above_what_there_is_is_refused(splits: Splits) -> None:
     with pytest.raises(InputError, match=r"task\.eval_size: generated has 100 eval examples \(given: 101\)"):
         subset(splits, GeneratedConfig("generated", eval_size=101))
