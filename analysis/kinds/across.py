@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from analysis.protocol import Protocol
     from analysis.render.printed import PrintedTable
     from analysis.stats import Paired, Summary
-    from lora_repro.sweep.grid import Job, Sweep
+    from lora_repro.sweep.job import Job, Sweep
 
 ALL = "all"
 """How a column names a value of null: all training examples."""
@@ -226,7 +226,7 @@ def _lines(
     found: dict[tuple[Any, ...], Line] = {}
     members: dict[tuple[Any, ...], dict[str, list[Job]]] = {}
     for job in jobs:
-        settings, run = _settings(item, job), job.resolved.run
+        settings, run = _settings(item, job), job.shown
         line = Line(run.model.name, run.method.name, settings, run.trained_by_method, {})
         key = (line.model, line.method, *settings.items(), line.trained)
         found.setdefault(key, line)
@@ -235,7 +235,7 @@ def _lines(
     for key, line in found.items():
         for column, alike in members[key].items():
             refuse_mixed(f"{line.name} of {line.model} on {column}", alike, besides=draws)
-            run, first = alike[0].resolved.run, alike[0]
+            run, first = alike[0].shown, alike[0]
             metric = run.task.targets.metrics[0]
             runs = seed_runs(alike, request.store, metric, protocol)
             if item.draws is not None:
@@ -252,7 +252,7 @@ def _settings(item: AcrossTable, job: "Job") -> dict[str, str]:
     from analysis.cell import Cell, Place, value_of
     from analysis.kinds.methods import shown_settings
 
-    run = job.resolved.run
+    run = job.shown
     of_method = Cell(Place("", None, "", ""), run.task.targets.metrics[0], config=run)
     of_grid = {key: str(job.point[key]) for key in item.settings if key in job.point and value_of(run, key) is None}
     return shown_settings(item.settings, of_method) | of_grid
@@ -262,7 +262,7 @@ def _column(item: AcrossTable, job: "Job") -> str:
     """Names the column of a run as the item's file does: `rte`, or `mnli 100`."""
     from analysis.cell import label, value_of
 
-    run = job.resolved.run
+    run = job.shown
     if item.columns.key is None:
         return run.task.name
     value = label(value_of(run, item.columns.key))
@@ -273,7 +273,7 @@ def _draw(item: AcrossTable, job: "Job") -> int:
     from analysis.cell import value_of
 
     assert item.draws is not None
-    return value_of(job.resolved.run, item.draws)
+    return value_of(job.shown, item.draws)
 
 
 def _columns(item: AcrossTable, blocks: Sequence[Block]) -> list[str]:

@@ -116,7 +116,7 @@ def test_facts_may_be_another_items(folder: Path) -> None:
         (
             "kind: scores",
             "kind: score",
-            ["kind: no kind 'score'. Did you mean 'scores'?", "Kinds: facts, methods, phi"],
+            ["kind: no kind 'score'. Did you mean 'scores'?", "Kinds: across, facts, methods, phi"],
         ),
         ("{1: r1,", "{1: r1, 1: r2,", ["table6.yaml:", "the key 1 stands there twice"]),
         ("metric: accuracy\n", "metric: accuracy\nmetric: f1\n", ["the key 'metric' stands there twice"]),

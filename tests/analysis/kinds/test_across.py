@@ -20,7 +20,8 @@ from analysis.render.printed import PrintedTable, markdown
 from analysis.render.printed import write as write_as
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
-from lora_repro.sweep.grid import Job, Sweep, load
+from lora_repro.sweep.grid import load
+from lora_repro.sweep.job import Job, Sweep
 from lora_repro.tasks.targets import Example
 
 TABLE2 = cast(AcrossTable, load_item("table", "2"))
@@ -62,7 +63,7 @@ def write(store: Path, job: Job, fair: float, best: float, epochs: int = 2) -> N
     rows = [{"epoch": number, f"eval/{metric}": score} for number, score in enumerate(dev, 1)]
     last = {key: value for key, value in rows[-1].items() if key != "epoch"}
     task = job.resolved.run.task
-    data = {split: task.targets.describe([Example("0", "a text", 1, "0")]) for split in task.splits}
+    data = {split: task.targets.describe([Example("0", "a text", 1, "0")]) for split in task.all_splits}
     write_run(store, job, [(0, 0)], metrics_by_epoch=rows, metrics=last, cross_fitted={metric: fair}, data=data)
 
 
