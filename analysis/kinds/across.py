@@ -200,7 +200,7 @@ def read_across(item: AcrossTable, request: Request, sweep: "Sweep | None" = Non
     sweep = load(compose, [*base, *request.overrides], request.store) if sweep is None else sweep
     protocol = Protocol.of(request.protocol, item.protocol)
     commands = Commands(base, request.overrides, request.store, sweep.reported)
-    lines = _lines(item, sweep.reported, request, protocol, commands)
+    lines = _lines(item, [*sweep.reported, *sweep.twins], request, protocol, commands)
     models = _in_order({line.model for line in lines}, item.models)
     blocks = [_block(item, model, [line for line in lines if line.model == model]) for model in models]
     blocks = _with_paper(item, blocks, is_whole=request.scale == PAPER)
@@ -230,10 +230,13 @@ def _lines(
         line = Line(run.model.name, run.method.name, settings, run.trained_by_method, {})
         key = (line.model, line.method, *settings.items(), line.trained)
         found.setdefault(key, line)
-        members.setdefault(key, {}).setdefault(_column(item, job), []).append(job)
+        alike = members.setdefault(key, {}).setdefault(_column(item, job), [])
+        if all(job.run_id != each.run_id for each in alike):
+            alike.append(job)
     draws = [] if item.draws is None else [item.draws]
     for key, line in found.items():
         for column, alike in members[key].items():
+            alike.sort(key=lambda job: job.resolved.run.seed)
             refuse_mixed(f"{line.name} of {line.model} on {column}", alike, besides=draws)
             run, first = alike[0].shown, alike[0]
             metric = run.task.targets.metrics[0]

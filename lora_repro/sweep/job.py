@@ -93,6 +93,9 @@ class Sweep(NamedTuple):
     """Stand-ins of the reported runs that are not known yet: a tuned value of theirs, or of their start, is open."""
     waiting_tuning: Sequence[Job] = ()
     """Stand-ins of the tuning runs whose start is not known yet."""
+    twins: Sequence[Job] = ()
+    """The reported runs that other points have too, under those points: a run is computed once, and may belong to two
+    lines of a table."""
 
     @property
     def to_compute(self) -> list[Job]:

@@ -80,6 +80,7 @@ class Jobs:
         self._tuning_jobs: dict[str, Job] = {}
         self._waiting: dict[str, Job] = {}
         self._waiting_tuning: dict[str, Job] = {}
+        self._twins: list[Job] = []
         self._tunings: dict[str, Tuning] = {}
         self._under_way: dict[str, None] = {}
         """The runs whose starts are being looked for: one that is met again starts from itself."""
@@ -103,7 +104,8 @@ class Jobs:
             self._find_among_entries()
         for number in range(len(self._entries)):
             job = self._reported(number)
-            (self._jobs if job.why_open is None else self._waiting).setdefault(job.run_id, job)
+            if (self._jobs if job.why_open is None else self._waiting).setdefault(job.run_id, job) is not job:
+                self._twins.append(job)
         self._refuse_tuning_seeds(
             {seed for entry in self._entries if entry.tune is not None for seed in entry.tune.seeds}
         )
@@ -122,7 +124,7 @@ class Jobs:
         tuning, waiting_tuning = (
             sorted(found, key=lambda job: job.resolved.run.seed) for found in (tuning, waiting_tuning)
         )
-        return Sweep(known, planned, tuning, list(self._waiting.values()), waiting_tuning)
+        return Sweep(known, planned, tuning, list(self._waiting.values()), waiting_tuning, self._twins)
 
     def _entry(self, point: Point) -> _Entry:
         tune, has_start, start = point.pop(TUNE, None), START in point, starts.parse(point.pop(START, None))

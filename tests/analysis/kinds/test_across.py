@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from helpers.fixture_types import Captured
 from helpers.handmade_runs import write_run, write_status
 from scipy.stats import t, ttest_rel
 
-from analysis.items import Request, load_item, names, read_item
+from analysis.items import Request, load_item, names
 from analysis.kinds.across import AcrossTable, read_across
 from analysis.render.across import printed
 from analysis.render.printed import PrintedTable, markdown
@@ -28,9 +29,9 @@ TABLE2 = cast(AcrossTable, load_item("table", "2"))
 TASKS = ("task=rte,cola,stsb",)
 FULL = {"rte": (0.60, 0.64), "cola": (0.30, 0.38), "stsb": (0.80, 0.81)}
 """Cross-fitted scores of full fine-tuning by task, of seeds 0 and 1."""
-GAIN = {"full": (0.0, 0.0), "lora": (0.03, 0.01), "bitfit": (-0.02, -0.02), "head_only": (-0.1, -0.2)}
+GAIN = {"full": (0.0, 0.0), "lora": (0.03, 0.01), "bitfit": (-0.02, -0.02), "adapter_h": (-0.1, -0.2)}
 """What a method scores more than that, on every task."""
-FLATTERED = {"full": 0.02, "lora": 0.01, "bitfit": 0.0, "head_only": 0.01}
+FLATTERED = {"full": 0.02, "lora": 0.01, "bitfit": 0.0, "adapter_h": 0.01}
 """How much better dev looks at its best epoch."""
 
 
@@ -67,11 +68,15 @@ def write(store: Path, job: Job, fair: float, best: float, epochs: int = 2) -> N
     write_run(store, job, [(0, 0)], metrics_by_epoch=rows, metrics=last, cross_fitted={metric: fair}, data=data)
 
 
+def kind(method: str) -> str:
+    return "adapter_h" if method.startswith("adapter") else method
+
+
 def fill(store: Path, *given: str) -> None:
     for job in jobs(*given):
         run = job.resolved.run
-        fair = FULL[run.task.name][run.seed] + GAIN[run.method.name][run.seed]
-        write(store, job, fair, fair + FLATTERED[run.method.name])
+        fair = FULL[run.task.name][run.seed] + GAIN[kind(run.method.name)][run.seed]
+        write(store, job, fair, fair + FLATTERED[kind(run.method.name)])
 
 
 def records(store: Path, *given: str, protocol: str | None = None) -> list[dict[str, Any]]:
@@ -120,7 +125,7 @@ def test_a_line_without_all_tasks_or_runs_has_no_mean(tmp_path: Path) -> None:
         if (run.method.name, run.task.name, run.seed) == ("lora", "stsb", 1):
             write_status(tmp_path, job, "failed", "out of memory")
             continue
-        fair = FULL[run.task.name][run.seed] + GAIN[run.method.name][run.seed]
+        fair = FULL[run.task.name][run.seed] + GAIN[kind(run.method.name)][run.seed]
         write(tmp_path, job, fair, fair)
     found = records(tmp_path)
     of(found, "score", "full", "mean")
@@ -133,7 +138,7 @@ def test_a_line_without_all_tasks_or_runs_has_no_mean(tmp_path: Path) -> None:
     text = write_as(table(tmp_path), "md")
     (line,) = [line for line in text.splitlines() if line.startswith("| tiny_bert") and "| lora  " in line]
     assert "— (1/2 seeds, 1 failed) | —" in " ".join(line.split())
-    assert "Missing: 1 of 24 runs." in text and "out of memory" in text
+    assert "Missing: 1 of 36 runs." in text and "out of memory" in text
     assert "python -m lora_repro -m" in text and "seed=0,1" in text
 
 
@@ -157,13 +162,13 @@ def grid(store: Path, *given: str) -> dict[str, dict[str, str]]:
 
 def test_selection_bias_is_the_best_epoch_on_dev_minus_cross_fitted_over_all_runs(store: Path) -> None:
     bias = of(records(store), "selection bias", None, "stsb")
-    assert bias["mean"] == pytest.approx((0.02 + 0.01 + 0.0 + 0.01) / 4) and bias["n"] == 8
-    deviations = [0.01, 0.0, -0.01, 0.0] * 2
-    sd = (sum(each**2 for each in deviations) / 7) ** 0.5
-    assert bias["high"] - bias["mean"] == pytest.approx(t.ppf(0.975, 7) * sd / 8**0.5)
-    assert len(set(bias["run_ids"])) == 8
+    assert bias["mean"] == pytest.approx((0.02 + 0.01 + 0.0 + 3 * 0.01) / 6) and bias["n"] == 12
+    deviations = [0.01, 0.0, -0.01, 0.0, 0.0, 0.0] * 2
+    sd = (sum(each**2 for each in deviations) / 11) ** 0.5
+    assert bias["high"] - bias["mean"] == pytest.approx(t.ppf(0.975, 11) * sd / 12**0.5)
+    assert len(set(bias["run_ids"])) == 12
     line = grid(store)["best epoch on dev minus cross-fitted"]
-    assert line["STS-B (pearson)"].startswith("+1.00 [") and line["STS-B (pearson)"].endswith("n=8 runs")
+    assert line["STS-B (pearson)"].startswith("+1.00 [") and line["STS-B (pearson)"].endswith("n=12 runs")
 
 
 def test_tasks_with_a_test_split_and_runs_of_one_epoch_have_no_selection_bias(tmp_path: Path) -> None:
@@ -182,7 +187,7 @@ def test_the_papers_rows_stand_beside_the_model_of_their_shape_with_a_mean_over_
     header, *rows = lines.grid
     shown = [dict(zip(header, row, strict=True)) for row in rows]
     theirs = [row for row in shown if row["model"] == "roberta_base (paper)"]
-    assert [row["method"] for row in theirs] == ["full", "bitfit", "lora"]  # no adapter_d, which ours lack
+    assert [row["method"] for row in theirs] == ["full", "bitfit", "adapter_d", "adapter_d", "lora"]
     lora = theirs[-1]
     assert lora["RTE (accuracy)"] == "86.6 ±0.7" and lora["trained"] == "0.3M" and lora["MNLI"] == "87.5 ±0.3"
     assert lora["mean"] == "80.5" and lora["paper's own mean"] == "87.2"  # (86.6 + 63.4 + 91.5) / 3; over all eight
@@ -222,15 +227,35 @@ def test_two_values_of_a_key_in_one_cell_are_refused(tmp_path: Path) -> None:
 
 
 def test_two_lines_cannot_both_be_the_baseline(tmp_path: Path) -> None:
-    item = read_item("table2")
-    assert isinstance(item, AcrossTable)
-    item.baseline = {"method.name": "lora"}
-    with pytest.raises(InputError, match=r"lora targets=q,v r=4 and lora targets=q,v r=8 of tiny_bert are"):
-        read_across(item, Request("smoke", str(tmp_path), ("method.r=4,8",)))
+    item = replace(TABLE2, baseline={"method.bottleneck": 2})
+    with pytest.raises(InputError, match=r"adapter_d bottleneck=2 and adapter_h .* of tiny_bert are its baseline"):
+        read_across(item, Request("smoke", str(tmp_path)), sweep(*TASKS))
+
+
+def test_rows_of_methods_that_ours_lack_are_shown_at_the_papers_scale_alone(tmp_path: Path) -> None:
+    assert TABLE2.paper is not None
+    paper = replace(TABLE2.paper, beside={"tiny_bert": "roberta_base"}, methods=TABLE2.paper.methods | {"bitfit": "x"})
+    found = read_across(replace(TABLE2, paper=paper), Request("smoke", str(tmp_path)), sweep(*TASKS))
+    assert [row["method"] for row in found.blocks[0].paper] == ["ft", "adapter_d", "adapter_d", "lora"]
+
+
+def test_a_run_that_two_lines_share_stands_in_both(tmp_path: Path) -> None:
+    """LoRA on RoBERTa large has on some tasks the settings of the restricted rows in the others too."""
+    given = ("model=roberta_large", "task=mnli,mrpc", "seed=0", "method=lora", "preset=paper,paper_restricted")
+    given = (*given, "train.batch_size=32", "train.epochs=10", "task.eval_size=null", "task.test_size=null")
+    found = load(compose, ["+sweeps=table2", "scale=demo", *given])
+    lines = read_across(TABLE2, Request("demo", str(tmp_path), given), found).lines
+    by_preset = {line.settings["preset"]: line.cells for line in lines}
+    assert {preset: set(cells) for preset, cells in by_preset.items()} == {
+        "paper": {"mnli", "mrpc"},
+        "paper_restricted": {"mnli", "mrpc"},
+    }
+    one, other = (by_preset[preset]["mnli"].runs[0].run_id for preset in ("paper", "paper_restricted"))
+    assert one == other
 
 
 def test_the_command_prints_it(tmp_path: Path, capsys: Captured) -> None:
     code, out, err = call(capsys, "table", "2", "--scale", "smoke", "--runs", tmp_path)
     assert code == 0 and out.startswith("## Table 2: GLUE development sets, methods across tasks")
-    assert "Verdict: smoke: plumbing, not judged." in out and "Missing: 8 of 8 runs." in out
+    assert "Verdict: smoke: plumbing, not judged." in out and "Missing: 12 of 12 runs." in out
     assert "smoke" in out and "not reproduced" not in err
