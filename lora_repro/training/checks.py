@@ -56,13 +56,13 @@ def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epo
         epoch: The last epoch; 0 where nothing was trained.
 
     Returns:
-        `untrained`: no step was taken. `unmoved`: steps were taken, and a tensor that is trained is as it was.
-        And the method's own.
+        `untrained`: no step was taken, though the method trains something. `unmoved`: steps were taken, and a tensor
+        that is trained is as it was. And the method's own.
     """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     now = digests(model, without=before.keys() - trained)
     return {
-        "untrained": epoch == 0,
+        "untrained": epoch == 0 and method.is_trained,
         "unmoved": epoch > 0 and any(now[name] == before[name] for name in trained),
         **method.flags(model),
     }

@@ -176,7 +176,7 @@ def test_without_shots_it_asks_what_training_starts_from(few: Compose, tiny: Com
 def test_a_run_trains_and_saves_nothing_and_tells_its_demonstrations(few: Compose) -> None:
     record, result = computed(few("method.shots=2", "method.calibrated=true"))
     assert result["params"] | {"total": 0} == {"trainable": 0, "method": 0, "head": 0, "total": 0, "by_module": {}}
-    assert result["flags"]["untrained"] and not result["flags"]["unmoved"]
+    assert not result["flags"]["untrained"] and not result["flags"]["unmoved"]  # which warn of methods that train
     assert record.run_id.startswith("tiny_llama-generated-few_shot-k2-calibrated-s0-")
     assert sorted(BY_ID[name].target for name in result["provenance"]["demonstrations"]) == [0, 0, 1, 1]
     assert result["merge_max_abs_error"] is None and not list(record.folder.rglob("*.safetensors"))
