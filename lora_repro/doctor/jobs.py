@@ -8,6 +8,7 @@ from lora_repro.config.schema import Run
 from lora_repro.doctor.base import Finding, Subject, Verdict, device_of, rule
 from lora_repro.models.arch import ROLES, Source
 from lora_repro.models.inputs import find_model
+from lora_repro.tasks.targets import split_name
 
 if TYPE_CHECKING:
     import torch
@@ -52,13 +53,14 @@ def weights(subject: Subject) -> Finding:
     "data",
     protects="data that is missing, damaged or of another version",
     remedy="fetch it: python -m lora_repro.fetch TASK",
-    each=lambda subject: subject.by(lambda run: run.task.name),
+    each=lambda subject: subject.by(lambda run: f"{run.task.name} {run.task.digest}"),
 )
 def data(subject: Subject) -> Finding:
     """Reads a task's data, whose digest is checked."""
     task, paths = subject.largest.run.task, subject.settings.paths
-    sizes = " / ".join(f"{len(examples):,}" for examples in task.load(paths.data, paths.cache).values())
-    return Finding(Verdict.ok, f"{task.name} {task.digest[:10]}: {sizes} examples (train / dev / test)")
+    splits = task.load(paths.data, paths.cache)
+    sizes, names = (" / ".join(each) for each in ([f"{len(of):,}" for of in splits.values()], map(split_name, splits)))
+    return Finding(Verdict.ok, f"{task.name} {task.digest[:10]}: {sizes} examples ({names})")
 
 
 @rule(
@@ -104,7 +106,8 @@ def one_step(subject: Subject) -> Finding:
     is_trained = resolved.run.method.is_trained
     sizes = ("train_size", "eval_size", "test_size") if is_trained else ("eval_size", "test_size")
     given = {key: getattr(resolved.run.task, key) for key in sizes}
-    few = {key: EXAMPLES if size is None else min(EXAMPLES, size) for key, size in given.items()}
+    known = {resolved.run.task.size_key(split): size for split, size in (resolved.run.task.sizes() or {}).items()}
+    few = {key: min(EXAMPLES, known.get(key, EXAMPLES), size or EXAMPLES) for key, size in given.items()}
     run = replace(resolved.run, task=replace(resolved.run.task, **few))
     splits = encode(run, subject.settings)
     model = train.build(resolved._replace(run=run), device)

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_repro.tasks.base import Splits
-from lora_repro.tasks.targets import Example
+from lora_repro.tasks.targets import Example, split_name
 
-PRINTED = {"train": "train", "eval": "dev", "test": "test"}
 MOST_CLASSES = 20
 """So many classes are counted one by one."""
 
@@ -19,10 +18,10 @@ def of_examples(splits: Splits, labels: Sequence[str]) -> list[str]:
         splits: The examples that a run uses.
         labels: The names of the classes; empty where targets are scores.
     """
-    sizes = ", ".join(f"{PRINTED.get(split, split)} {len(examples):,}" for split, examples in splits.items())
+    sizes = ", ".join(f"{split_name(split)} {len(examples):,}" for split, examples in splits.items())
     found = [f"Examples: {sizes}."]
     for split, examples in splits.items():
-        found.append(f"{PRINTED.get(split, split)}: {_spread(examples, labels)}.")
+        found.append(f"{split_name(split)}: {_spread(examples, labels)}.")
     return [*found, *_repeated(splits)]
 
 
@@ -51,7 +50,7 @@ def _repeated(splits: Splits) -> list[str]:
                 noisy += targets[example.input] != example.target
             else:
                 targets[example.input] = example.target
-        name = PRINTED.get(split, split)
+        name = split_name(split)
         if again:
             found.append(
                 f"{name}: {again:,} examples repeat the text of an earlier one, {noisy:,} with another target."
@@ -60,8 +59,9 @@ def _repeated(splits: Splits) -> list[str]:
             both = [(text, target) for text, target in targets.items() if text in theirs]
             if both:
                 differ = sum(theirs[text] != target for text, target in both)
+                texts = "1 text" if len(both) == 1 else f"{len(both):,} texts"
                 found.append(
-                    f"{name} and {PRINTED.get(other, other)} share {len(both):,} texts, {differ:,} with another "
+                    f"{name} and {split_name(other)} share {texts}, {differ:,} with another "
                     f"target: not all texts of {name} are new."
                 )
         seen[split] = targets
@@ -81,6 +81,10 @@ def of_lengths(
     """
     every = sorted(length for of in lengths.values() for length in of)
     many = sum(cut.values())
-    where = ", ".join(f"{PRINTED.get(split, split)} {n:,}" for split, n in cut.items() if n)
-    cuts = f"{many:,} are cut to train.max_length={max_length} ({where})" if many else "none is cut"
+    where = ", ".join(f"{split_name(split)} {n:,}" for split, n in cut.items() if n)
+    cuts = (
+        f"{many:,} {'is' if many == 1 else 'are'} cut to train.max_length={max_length} ({where})"
+        if many
+        else "none is cut"
+    )
     return [f"Lengths in tokens: median {every[len(every) // 2]:,}, longest {longest:,}; {cuts}."]

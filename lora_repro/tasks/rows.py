@@ -250,11 +250,23 @@ def _with_quotes(text: str, name: str, delimiter: str) -> Iterator[Line]:
 def _table(lines: Iterator[Line], name: str, columns: Sequence[str] | None, wanted: "_Wanted", quotes: bool) -> Rows:
     names = list(columns) if columns is not None else next(lines)[1]
     _refuse_duplicates(name, names)
-    kept = wanted.among(name, names)
+    try:
+        kept = wanted.among(name, names)
+    except InputError as error:
+        if columns is not None:
+            raise
+        raise _UnreadableError(
+            str(error), "If its first row is no header, name the columns: 'task.header=[a,b]'"
+        ) from None
     # Columns without a name cannot be asked for: pandas writes its index as one, spreadsheets add empty ones.
     picked = [(names.index(column), []) for column in kept if column]
     width, numbers = len(names), array("q")
     for number, fields in lines:
+        if columns is not None and fields == names and not numbers:
+            raise _UnreadableError(
+                f"{name}, line {number}: the first row has the names of the columns, which are given too.",
+                "Leave task.header out.",
+            )
         if len(fields) != width:
             remedy = (
                 "A delimiter or a line break inside a text needs quotes around the text."

@@ -336,10 +336,10 @@ def test_what_is_in_the_data_is_told_before_training(
     assert "Examples: train 5, dev 2, test 2." in told
     assert "train: 1: 2 (40.0 %), 2: 3 (60.0 %)." in told
     assert "train: 3 examples repeat the text of an earlier one, 1 with another target." in told
-    assert "dev and train share 1 texts, 1 with another target" in told
-    assert "test and dev share 1 texts, 0 with another target" in told
+    assert "dev and train share 1 text, 1 with another target" in told
+    assert "test and dev share 1 text, 0 with another target" in told
     # [CLS] and [SEP] around letters: 5 for one, 5 for two, 7 for three; the long one has 20 times four letters.
-    assert "Lengths in tokens: median 5, longest 82; 1 are cut to train.max_length=12 (test 1)." in told
+    assert "Lengths in tokens: median 5, longest 82; 1 is cut to train.max_length=12 (test 1)." in told
 
 
 def test_a_run_with_prompts_takes_the_labels_in_their_order(make: Make, tmp_path: Path) -> None:
