@@ -57,11 +57,12 @@ def settings_of(arm: Cell, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def comparable(cells: Iterable[Cell]) -> list[list[Tuning]]:
-    """Groups the tunings of cells, each once, by task, model and score: among those of a group arms have a place."""
+    """Groups the tunings of cells, each once, by task, training examples, model and score: arms of a group compete."""
     groups: dict[tuple[str, ...], dict[int, Tuning]] = {}
     for cell in cells:
         if (tuning := cell.tuning) is not None:
-            groups.setdefault((cell.task, cell.model, tuning.metric.name), {})[id(tuning)] = tuning
+            size = None if cell.config is None else cell.config.task.train_size
+            groups.setdefault((cell.task, str(size), cell.model, tuning.metric.name), {})[id(tuning)] = tuning
     return [[*group.values()] for group in groups.values()]
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -259,3 +260,69 @@ def test_the_command_prints_it(tmp_path: Path, capsys: Captured) -> None:
     assert code == 0 and out.startswith("## Table 2: GLUE development sets, methods across tasks")
     assert "Verdict: smoke: plumbing, not judged." in out and "Missing: 12 of 12 runs." in out
     assert "smoke" in out and "not reproduced" not in err
+
+
+# Several draws of the training examples: Table 16.
+
+TABLE16 = cast(AcrossTable, load_item("table", "16"))
+DRAWN = {"full": {0: (0.50, 0.54), 1: (0.60, 0.60)}, "lora": {0: (0.55, 0.53), 1: (0.70, 0.68)}}
+"""Test accuracy at n = 16 by draw, of seeds 0 and 1."""
+
+
+@cache
+def drawn(*given: str) -> Sweep:
+    return load(compose, ["+sweeps=table16", "scale=smoke", *given])
+
+
+def fill_draws(store: Path, found: Sweep) -> None:
+    for job in found.jobs:
+        run = job.resolved.run
+        score = DRAWN.get(run.method.name, DRAWN["full"])[run.task.subset_seed][run.seed]
+        score += 0.1 * (run.task.train_size == 64)
+        write_run(store, job, [(score, score), (score - 0.1, score - 0.2)])
+
+
+def cells_of(store: Path, *given: str) -> dict[str, Any]:
+    found = json.loads(write_as(table16(store, *given), "json"))
+    return {f"{each['what']} {each['method']} {each['column']}": each for each in found if each["source"] == "ours"}
+
+
+def table16(store: Path, *given: str) -> PrintedTable:
+    return printed(read_across(TABLE16, Request("smoke", str(store), given), drawn(*given)), names())
+
+
+def test_an_interval_over_draws_averages_the_seeds_of_each_first(tmp_path: Path) -> None:
+    fill_draws(tmp_path, drawn())
+    found = cells_of(tmp_path)
+    full = found["score full generated 16"]
+    assert full["mean"] == pytest.approx((0.52 + 0.60) / 2) and (full["n"], full["over"]) == (2, "draws")
+    assert full["high"] - full["mean"] == pytest.approx(t.ppf(0.975, 1) * 0.08 / 2)  # of 0.52 and 0.60, and not of four
+    assert full["draws"] == [0, 1, 0, 1] and full["seeds"] == [0, 0, 1, 1]
+    assert full["scores"] == [0.50, 0.60, 0.54, 0.60]
+    lora = found["difference lora generated 16"]  # draw 0: 0.05 and -0.01; draw 1: 0.10 and 0.08
+    assert lora["mean"] == pytest.approx((0.02 + 0.09) / 2) and lora["n"] == 2
+    assert lora["p"] == pytest.approx(ttest_rel([0.54, 0.69], [0.52, 0.60]).pvalue)
+    text = " ".join(markdown(table16(tmp_path)).split())
+    assert "56.0 [5.2, 106.8] n=2 draws" in text and "generated, n = 64 (accuracy)" in text
+    assert "an interval is over draws of the training examples (task.subset_seed), the seeds of each averaged" in text
+    assert "| mean |" not in text
+
+
+def test_a_cell_of_one_draw_is_over_seeds(tmp_path: Path) -> None:
+    given = ("task.subset_seed=1",)
+    fill_draws(tmp_path, drawn(*given))
+    lora = cells_of(tmp_path, *given)["score lora generated 16"]
+    assert (lora["mean"], lora["n"], lora["over"]) == (pytest.approx(0.69), 2, "seeds")
+    assert "draws" not in markdown(table16(tmp_path, *given)).split("Notes:")[0]
+
+
+def test_a_missing_draw_leaves_no_number_and_its_command_names_all_draws(tmp_path: Path) -> None:
+    found = drawn()
+    fill_draws(tmp_path, found._replace(jobs=[job for job in found.jobs if job.resolved.run.task.subset_seed == 0]))
+    cells = cells_of(tmp_path)
+    assert cells["score lora generated 64"]["mean"] is None and "difference lora generated 64" not in cells
+    command = cells["score lora generated 64"]["command"]
+    assert "task.subset_seed=0,1" in command and "seed=0,1" in command and "task.train_size=64" in command
+    again = load(compose, shlex.split(command.partition(" -m lora_repro -m ")[2])[:-1])
+    assert {job.run_id for job in again.jobs} == {*cells["score lora generated 64"]["run_ids"]}
+    assert "2/4 runs" in markdown(table16(tmp_path))
