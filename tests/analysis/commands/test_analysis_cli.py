@@ -306,7 +306,7 @@ def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(
     _, _, err = call(capsys, "table", "99")
     assert (
         "table 99: there is no such item here.\nGive one of: table 2, table 5, table 6, table 7, table 9, table 10, "
-        "table 15, table 17, "
+        "table 15, table 16, table 17, "
         "table freeze_a, table leaderboard, table rank_rates. The paper's numbers alone: table 3, table 4.\n"
     ) in err
     _, _, err = call(capsys, "figure", "9")
