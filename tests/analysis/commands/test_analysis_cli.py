@@ -305,8 +305,8 @@ def test_what_is_not_reproduced_prints_the_papers_numbers_alone(capsys: Captured
 def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(capsys: Captured) -> None:
     _, _, err = call(capsys, "table", "99")
     assert (
-        "table 99: there is no such item here.\nGive one of: table 2, table 5, table 6, table 7, table 9, table 10, "
-        "table 15, table 16, table 17, "
+        "table 99: there is no such item here.\nGive one of: table 2, table 5, table 6, table 7, table 8, "
+        "table 9, table 10, table 15, table 16, table 17, "
         "table freeze_a, table leaderboard, table rank_rates. The paper's numbers alone: table 3, table 4.\n"
     ) in err
     _, _, err = call(capsys, "figure", "9")
