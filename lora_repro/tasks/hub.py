@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.tasks import hub_cache
-from lora_repro.tasks.base import is_fetching
 from lora_repro.tasks.own import OwnConfig
 from lora_repro.tasks.shares import SPLITS
 from lora_repro.tasks.sheets import Part
@@ -46,13 +45,10 @@ class HubConfig(OwnConfig):
         self._refuse_no_name()
         super().refuse_columns()
 
-    def identify(self, data: str | None, cache: str) -> None:
-        """Reads the data set from the hub's local cache, and notes the commit."""
-        if not is_fetching():
-            self.refuse_columns()
-            found = self._found()
-            self.dataset, self.subset, self.revision = found.repository, found.subset, found.commit
-        super().identify(data, cache)
+    def pin(self) -> None:
+        """Notes the commit, and the name and configuration that were found."""
+        found = self._found()
+        self.dataset, self.subset, self.revision = found.repository, found.subset, found.commit
 
     def fetch(self, cache: str) -> str:
         """Brings the data set into the hub's local cache, and says where it is and what it has.

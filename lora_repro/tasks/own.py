@@ -9,11 +9,12 @@ import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from lora_repro.config.identity import NOT_IN_ID
+from lora_repro.config.identity import NOT_IN_ID, RUN_ID
 from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.tasks import labelling
 from lora_repro.tasks.base import Splits, is_fetching
@@ -161,9 +162,16 @@ class OwnConfig(ClassConfig):
             self.fetch(cache)
             return
         self.refuse_columns()
-        known = self._known(data, cache)
+        if (recorded := _recorded(data)) is not None:
+            known = self._as_recorded(recorded)
+        else:
+            self.pin()
+            known = self._known(data, cache)
         self.digest, self.sizes_read = known.digest, dict(known.sizes)
         self.labels, self.num_labels = list(known.labels), len(known.labels) if self.target is None else 1
+
+    def pin(self) -> None:
+        """Notes which version of the data is meant, where it has versions."""
 
     def load(self, data: str | None, cache: str) -> Splits:
         """Returns the examples, from memory where this process has read them last.
@@ -172,6 +180,11 @@ class OwnConfig(ClassConfig):
             MissingInputError: If something is not there, or the data has changed since the run was composed.
             InputError: If no task can be made of it.
         """
+        if _recorded(data) is not None:
+            raise MissingInputError(
+                f"paths.data: {data} is a run, which tells what its data was and does not hold it.\n"
+                "Plans and tables need no more. To train give the data itself."
+            )
         reading = self._reading(data, cache)
         if reading.digest != self.digest:
             raise MissingInputError(
@@ -184,6 +197,21 @@ class OwnConfig(ClassConfig):
         """Says how the data was read, and what is in it."""
         of_reading = next((each.notices for each in _last.values() if each.digest == self.digest), [])
         return [*of_reading, *of_examples(splits, self.label_names)]
+
+    def _as_recorded(self, recorded: Mapping[str, Any]) -> _Known:
+        """Takes from a run's record what would be read from its data, which need not be here.
+
+        Raises:
+            InputError: If the run was on something else.
+        """
+        plain = json.loads(json.dumps({key: getattr(self, key) for key in ("name", *self.asked)}))
+        for key, value in plain.items():
+            if recorded.get(key) != value:
+                raise InputError(
+                    f"paths.data: the run there has task.{key}={shown(recorded.get(key))} (given: {shown(value)}).\n"
+                    "Give a run on the same data, or the data itself."
+                )
+        return _Known(recorded["labels"], recorded["digest"], recorded["sizes_read"])
 
     def _known(self, data: str | None, cache: str) -> _Known:
         key = self._key(data, cache)
@@ -389,6 +417,19 @@ class OwnConfig(ClassConfig):
                 for name in names:
                     found.update(json.dumps([getattr(example, name) for example in chunk]).encode())
         return found.hexdigest()
+
+
+def _recorded(data: str | None) -> Mapping[str, Any] | None:
+    """Returns the task in a run's record, if paths.data is the folder of a finished run."""
+    from lora_repro.store.result import read_result
+
+    folder = Path(data or "").expanduser()
+    if data is None or not RUN_ID.fullmatch(folder.name) or not (folder / "result.json").is_file():
+        return None
+    found = read_result(folder)
+    if found.result is None:
+        raise InputError(f"paths.data: {found.problem}\nGive a finished run, or the data itself.")
+    return found.result["config"]["task"]
 
 
 def _about_labels(name: str, labels: list[str], is_declared: bool) -> list[str]:

@@ -19,6 +19,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks import TableConfig, own
 from lora_repro.tasks.encoding import encode
 from lora_repro.tasks.recorded import task_of
+from lora_repro.training.job import compute
 
 GOOD, BAD = ("fine", "lovely", "superb"), ("dull", "broken", "poor")
 ROWS = [(f"{(GOOD if i % 2 else BAD)[i % 3]}, item {i}", "good" if i % 2 else "bad", i // 4) for i in range(40)]
@@ -145,6 +146,23 @@ def test_neither_the_record_nor_the_id_holds_a_path(make: Make, tmp_path: Path) 
         table_of(resolved).digest,
         {"train": 32, "eval": 4, "test": 4},
     )
+
+
+def test_a_run_tells_where_its_data_is_not(make: Make, tmp_path: Path) -> None:
+    """So that a laptop plans and prints what a cluster computes."""
+    path = csv_of(tmp_path / "mine.csv")
+    resolved = make(path, *REVIEWS, "task.train_size=8", "task.eval_size=4", "task.test_size=4", "train.epochs=1")
+    compute(resolved)
+    path.unlink()
+    run = tmp_path / "outputs" / "runs" / run_id(resolved.run)
+    again = make(run, *REVIEWS, "task.train_size=8", "task.eval_size=4", "task.test_size=4", "train.epochs=1")
+    assert run_id(again.run) == run_id(resolved.run)
+    other = make(run, *REVIEWS, "seed=1")
+    assert (table_of(other).labels, other.run.train_examples) == (["bad", "good"], 32)
+    with pytest.raises(InputError, match=r"the run there has task\.text=review \(given: user\)"):
+        make(run, "task.text=user", "task.label=stars")
+    with pytest.raises(MissingInputError, match="is a run, which tells what its data was"):
+        load(other)
 
 
 def test_pairs_are_two_columns(make: Make, tmp_path: Path) -> None:
