@@ -4,42 +4,26 @@ The rows are read while the configuration is composed: the classes, the sizes an
 them. The digest alone stands for the data in a run's id, so no path, file name or format does.
 """
 
-import hashlib
 import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lora_repro.config.identity import NOT_IN_ID, RUN_ID
 from lora_repro.errors import InputError, MissingInputError, shown
-from lora_repro.tasks import labelling
 from lora_repro.tasks.base import Splits, is_fetching
 from lora_repro.tasks.classes import ClassConfig, Form
-from lora_repro.tasks.labelling import places
 from lora_repro.tasks.notices import of_examples
-from lora_repro.tasks.shares import SPLITS, divide
-from lora_repro.tasks.sheets import Columns, Part, Sheet
+from lora_repro.tasks.own_reading import Reading, made
+from lora_repro.tasks.sheets import Columns, Part
 from lora_repro.tasks.targets import Scores, Targets
 
 if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective
-
-CHUNK = 10_000
-"""Rows that are hashed at once."""
-
-
-class Reading(NamedTuple):
-    """What was read."""
-
-    splits: Splits
-    labels: list[str]
-    digest: str
-    notices: list[str]
-    """What is said about the reading before training starts."""
 
 
 class _Known(NamedTuple):
@@ -235,7 +219,7 @@ class OwnConfig(ClassConfig):
         key = self._key(data, cache)
         if key not in _last:
             began = time.perf_counter()
-            reading = self._made(self.read(data, cache))
+            reading = made(self, self.read(data, cache))
             total = sum(map(len, reading.splits.values()))
             if (seconds := time.perf_counter() - began) > 1:
                 reading.notices.append(f"{total:,} examples were read into memory in {seconds:.0f} s.")
@@ -294,130 +278,6 @@ class OwnConfig(ClassConfig):
             raise InputError(f"task.test_size: there is no test split (given: {self.test_size}).\nLeave it out.")
         super().check()
 
-    def _made(self, parts: dict[str, Part]) -> Reading:
-        notices: list[str] = []
-        sheets = {split: self._sheet(split, part, notices) for split, part in parts.items()}
-        if "test" in sheets and self._is_unlabelled(sheets):
-            notices.append(f"test has no labels (all {len(sheets['test'].ids):,} are missing or -1): it is left out.")
-            del sheets["test"]
-        first = "" if "" in sheets else "train"
-        answers: dict[str, list[Any]]
-        if self.target is not None:
-            labels: list[str] = []
-            answers = {split: labelling.scores(sheet.answers(split), self.target) for split, sheet in sheets.items()}
-            labelling.refuse_constant(answers[first], self.target)
-        else:
-            name = str(self.label)
-            texts = {s: labelling.label_texts(sheet.answers(s), name) for s, sheet in sheets.items()}
-            order = parts[first].names
-            column = sheets[first].answers("train")
-            labels = labelling.classes_of(texts[first], column, name, self.max_labels, order)
-            answers = {s: labelling.indices(texts[s], labels, sheet.answers(s), name) for s, sheet in sheets.items()}
-            notices += _about_labels(name, labels, bool(order))
-        divided = self._divided(sheets, answers, notices)
-        splits = {split: sheets[source].examples(rows, answers[source]) for split, (source, rows) in divided.items()}
-        self._refuse_impossible(splits, labels)
-        return Reading(splits, labels, self._digest(splits, labels), notices)
-
-    def _sheet(self, split: str, part: Part, notices: list[str]) -> Sheet:
-        sheet = Sheet(split, part, self.texts, self.columns.optional[0], self.id, self.group)
-        if empty := sheet.empty():
-            if not self.drop_empty:
-                raise InputError(
-                    f"task.text: {len(empty):,} of {len(sheet.inputs):,} rows{f' of {split}' if split else ''} have no "
-                    f"text ({places(empty, sheet.place)}).\nGive them one, or leave them out: task.drop_empty=true"
-                )
-            notices.append(f"{split or 'the file'}: {len(empty):,} rows without text are left out (task.drop_empty).")
-            sheet.drop(empty)
-        if self.id is not None:
-            sheet.refuse_repeated_ids(self.id)
-        return sheet
-
-    def _is_unlabelled(self, sheets: dict[str, Sheet]) -> bool:
-        name, test = str(self.label if self.target is None else self.target), sheets["test"]
-        if test.raw is None:
-            return True
-        texts = labelling.label_texts(test.answers("test"), name)
-        train = sheets["train"].raw
-        if not labelling.is_unlabelled(texts) or train is None:
-            return False
-        known = {labelling.label_text(value) for value in train} if self.target is None else set()
-        return all(text is None for text in texts) or not known & {*labelling.UNLABELLED}
-
-    def _divided(
-        self, sheets: dict[str, Sheet], answers: dict[str, list[Any]], notices: list[str]
-    ) -> dict[str, tuple[str, Sequence[int]]]:
-        """Returns for each split the source and its rows."""
-        found: dict[str, tuple[str, Sequence[int]]] = {}
-        for split in SPLITS:
-            if split in sheets:
-                found[split] = (split, range(len(sheets[split].inputs)))
-        source = "" if "" in sheets else "train"
-        lacking = [split for split in SPLITS if self.shares[split] and not (split == "test" and "test" in sheets)]
-        if "eval" in sheets:
-            lacking = []
-        if lacking:
-            total = sum(self.shares[split] for split in lacking)
-            shares = {split: self.shares[split] / total for split in lacking}
-            classes = None if self.target is not None else answers[source]
-            rows = divide(classes, sheets[source].documents(), shares, self.split_seed)
-            found |= {split: (source, rows[split]) for split in lacking}
-            what = "The rows" if not source else f"The rows of {source}"
-            by = f"whole groups by {self.group!r}" if self.group is not None else "rows with the same text together"
-            notices.append(
-                f"{what} are divided here into {', '.join(lacking)} in shares "
-                f"{' / '.join(f'{share:.2g}' for share in shares.values())} (task.split_seed={self.split_seed}; {by}"
-                f"{'; each class alike' if classes is not None else ''})."
-            )
-        if "test" not in found:
-            notices.append(
-                "There is no test split: dev is scored, and scores on held-out examples are cross-fitted on it."
-            )
-        return {split: found[split] for split in SPLITS if split in found}
-
-    def _refuse_impossible(self, splits: Splits, labels: list[str]) -> None:
-        if self.group is not None:
-            seen: dict[str, str] = {}
-            for split, examples in splits.items():
-                for example in examples:
-                    if seen.setdefault(example.document, split) != split:
-                        raise InputError(
-                            f"task.group: the rows with {self.group} {shown(example.document)!r} are in "
-                            f"{seen[example.document]} and in {split}, so {split} would not be new to the model.\n"
-                            "Let them be divided here (give one file), or leave task.group out."
-                        )
-        if empty := [split for split, examples in splits.items() if not examples]:
-            remedy = (
-                "Each group stays whole: choose another column for task.group, or other task.shares."
-                if self.group is not None
-                else "Give more rows, or other shares: task.shares."
-            )
-            raise InputError(
-                f"task.shares: {empty[0]} gets no row ({' / '.join(f'{len(splits[s]):,}' for s in splits)}).\n{remedy}"
-            )
-        if self.target is None:
-            trained = {example.target for example in splits["train"]}
-            for split in splits:
-                if absent := {example.target for example in splits[split]} - trained:
-                    names = ", ".join(repr(shown(labels[i])) for i in sorted(absent))
-                    raise InputError(
-                        f"task.shares: all rows with the label {names} are in {split}, and none is in train.\n"
-                        "Choose another division: task.split_seed=1, other task.shares, or other groups."
-                    )
-
-    def _digest(self, splits: Splits, labels: list[str]) -> str:
-        """Returns the sha256 over the examples in their order; names and groups count where a column gives them."""
-        parts = {"input": True, "target": True, "id": self.id is not None, "document": self.group is not None}
-        names = [name for name, counts in parts.items() if counts]
-        found = hashlib.sha256(json.dumps([self.target is None, labels, names]).encode())
-        for split, examples in splits.items():
-            found.update(f"{split} {len(examples)}".encode())
-            for start in range(0, len(examples), CHUNK):
-                chunk = examples[start : start + CHUNK]
-                for name in names:
-                    found.update(json.dumps([getattr(example, name) for example in chunk]).encode())
-        return found.hexdigest()
-
 
 def _recorded(data: str | None) -> Mapping[str, Any] | None:
     """Returns the task in a run's record, if paths.data is the folder of a finished run."""
@@ -430,17 +290,3 @@ def _recorded(data: str | None) -> Mapping[str, Any] | None:
     if found.result is None:
         raise InputError(f"paths.data: {found.problem}\nGive a finished run, or the data itself.")
     return found.result["config"]["task"]
-
-
-def _about_labels(name: str, labels: list[str], is_declared: bool) -> list[str]:
-    found = []
-    if all(labelling.NUMBER.fullmatch(label) for label in labels):
-        found.append(
-            f"The numbers of {name!r} ({', '.join(labels)}) are taken as {len(labels)} classes. To predict them as "
-            f"numbers give task.target={name} instead of task.label."
-        )
-    order = "in the data set's order" if is_declared else "sorted"
-    found.append(f"Labels, {order}: {', '.join(f'{i} = {label}' for i, label in enumerate(labels))}.")
-    for one, other in labelling.misspelt(labels):
-        found.append(f"The labels {one!r} and {other!r} differ in upper and lower case alone. Are they the same?")
-    return found
