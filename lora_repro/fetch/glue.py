@@ -1,5 +1,6 @@
 """Brings a set of GLUE from the Hugging Face hub, written as the official files are. No torch."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from lora_repro.tasks.glue import GlueConfig
 
 REPOSITORY = "nyu-mll/glue"
+BREAK = re.compile(r"[\t\r\n]")
+"""What no field of the official files can hold."""
 SPLITS = {"train": "train", "eval": "validation"}
 """The hub's names of splits. mnli has two of dev, `validation_matched` and `validation_mismatched`."""
 
@@ -61,13 +64,16 @@ def _dataset(name: str) -> Any:
 
 
 def _tsv(task: "GlueConfig", rows: Any) -> str:
-    """Writes the columns that the task reads; tabs and line breaks in a text become spaces."""
+    """Writes the columns that the task reads, their texts as they stand; tabs and line breaks become spaces.
+
+    SST-2's texts all end in a space, in the official files and on the hub, which tokenizers of the GPT-2 kind see.
+    """
     texts = [column for column in rows.column_names if column not in ("label", "idx")]
     columns = task.header or [*task.texts, task.target]
     lines = [] if task.header else [columns]
     for row in rows:
         target = task.classes[row["label"]] if task.classes else repr(round(float(row["label"]), 4))
-        values = dict(zip(task.texts, (" ".join(row[text].split()) for text in texts), strict=True)) | {
+        values = dict(zip(task.texts, (BREAK.sub(" ", row[text]) for text in texts), strict=True)) | {
             task.target: target
         }
         lines.append([values.get(column, "") for column in columns])

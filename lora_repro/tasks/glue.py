@@ -47,7 +47,7 @@ class GlueConfig(ClassConfig):
 
     fixed = (
         *("digest", "num_labels", "folder", "files", "header", "texts", "target", "classes", "names", "low", "high"),
-        *("rows", "checked", "dev_rows", "leaves_out_damaged", "metrics", "hub"),
+        *("rows", "checked", "dev_rows", "leaves_out_damaged", "may_lack_second", "metrics", "hub"),
     )
 
     folder: str = field(default=MISSING, metadata=NOT_IN_ID)
@@ -76,6 +76,8 @@ class GlueConfig(ClassConfig):
     """How many rows of the training file are drawn as dev, by the task's name, where there is no file of dev."""
     leaves_out_damaged: bool = field(default=False, metadata=NOT_IN_ID)
     """Whether rows with too few or too many columns are left out, as the hub does: qqp has some."""
+    may_lack_second: bool = field(default=False, metadata=NOT_IN_ID)
+    """Whether the second sentence of a pair may be empty, which stays in as on the hub: two rows of qqp have none."""
     metrics: list[str] = field(default=MISSING, metadata=NOT_IN_ID)
     """The metrics, the one of the paper's Table 2 first."""
     hub: str | None = field(default=None, metadata=NOT_IN_ID)
@@ -224,7 +226,8 @@ class GlueConfig(ClassConfig):
         number_of = {written: number for number, written in enumerate(self.classes)}
         examples = []
         for row, (written, *texts) in enumerate(zip(table[self.target], *columns, strict=True)):
-            if empty := [column for column, text in zip(self.texts, texts, strict=True) if not text.strip()]:
+            needed = self.texts[:1] if self.may_lack_second else self.texts
+            if empty := [column for column, text in zip(needed, texts, strict=False) if not text.strip()]:
                 raise InputError(f"{table.place(row)}: {empty[0]} is empty.")
             target = number_of.get(written) if self.classes else _score(written, self.low, self.high)
             if target is None:

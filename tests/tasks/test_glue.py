@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from helpers.quick_compose import compose_quickly
 
 from lora_repro.config.identity import run_id
@@ -146,7 +147,7 @@ def test_dev_is_drawn_from_training_where_there_is_none(tmp_path: Path) -> None:
 
 
 def test_the_hub_gives_the_same_files(tmp_path: Path, known: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+    from datasets import ClassLabel, DatasetDict, Features, Value
 
     features = Features(
         {"a": Value("string"), "b": Value("string"), "label": ClassLabel(names=["yes", "no"]), "idx": Value("int32")}
@@ -168,6 +169,31 @@ def test_the_hub_gives_the_same_files(tmp_path: Path, known: str, monkeypatch: p
     with pytest.raises(MissingInputError, match="others than GLUE's"):
         hub.download(other, str(tmp_path / "second"))
     assert not (tmp_path / "second" / "data").exists()
+
+
+def test_texts_of_the_hub_keep_their_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text of SST-2 ends in a space, which RoBERTa's and GPT-2's tokenizers see: one id must not stand for two."""
+    train = "sentence\tlabel\nin  two \t0\n\u00a0x \t1\nc\t0\n"
+    changes = {"texts": ["sentence"], "classes": ["0", "1"], "checked": [], "digest": digest({}, []), "hub": "made"}
+    official = made(tmp_path, train, train, **changes | {"rows": {"train": 3, "eval": 3}})
+    rows = Dataset.from_dict({"sentence": ["in  two ", "\u00a0x ", "c"], "label": [0, 1, 0], "idx": [0, 1, 2]})
+    monkeypatch.setattr(hub, "_dataset", {"made": {"train": rows, "validation": rows}}.__getitem__)
+    hub.download(official, str(tmp_path / "cache"))
+    theirs = [example.input for example in official.load(None, str(tmp_path / "cache"))["train"]]
+    assert theirs == [example.input for example in official.load(str(tmp_path), "none")["train"]]
+    assert theirs == ["in  two ", "\u00a0x ", "c"]
+
+
+def test_a_pair_may_lack_its_second_sentence_where_the_task_says_so(tmp_path: Path) -> None:
+    """Two training rows of QQP have no second question (huggingface/datasets issue 277)."""
+    assert load_group("task", "qqp").may_lack_second and not load_group("task", "qqp_23k").may_lack_second
+    train, none = TRAIN.replace("null", ""), {"checked": [], "digest": digest({}, [])}
+    task = made(tmp_path, train, may_lack_second=True, **none)
+    assert task.load(str(tmp_path), "none")["train"][1].input == ("NA", "")
+    with pytest.raises(MissingInputError, match=r"line 3: second is empty"):
+        made(tmp_path, train, **none).load(str(tmp_path), "none")
+    with pytest.raises(MissingInputError, match=r"line 3: first is empty"):
+        made(tmp_path, TRAIN.replace("NA", ""), may_lack_second=True, **none).load(str(tmp_path), "none")
 
 
 @pytest.mark.parametrize("name", ROWS)
