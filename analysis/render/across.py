@@ -15,6 +15,9 @@ from analysis.verdicts import verdict_of
 
 UNDECIDED = "~"
 """Behind a difference whose interval holds 0."""
+EQUAL = "(all equal)"
+"""Behind a difference that is the same with each seed: its interval would be empty, and look certain."""
+ROUNDING = 1e-9
 MEAN = "mean"
 BIAS = "best epoch on dev minus cross-fitted"
 
@@ -196,8 +199,15 @@ def _difference(line: Line, found: Paired | None) -> str:
     cell = next(iter(line.cells.values()))
     if found.low is None or found.high is None:
         return f"{signed(cell, found.mean)} n={found.n}"
+    if _are_equal(found):
+        return f"{signed(cell, found.mean)} {EQUAL} n={found.n}"
     mark = f" {UNDECIDED}" if found.low <= 0 <= found.high else ""
     return f"{signed(cell, found.mean)} [{signed(cell, found.low)}, {signed(cell, found.high)}]{mark}"
+
+
+def _are_equal(found: Paired) -> bool:
+    """Tells whether all differences are the same number, as those of a small dev may be: they say nothing of noise."""
+    return found.low is not None and found.high is not None and found.high - found.low < ROUNDING
 
 
 def _bias_line(table: Across, block: Block, names: Names) -> list[str]:
@@ -260,7 +270,9 @@ def _about_differences(lines: Sequence[Line]) -> list[str]:
         f"minus {' or '.join(baselines)}: the difference of two methods with the same seed and training examples, mean "
         f"[two-sided 95 % t interval]. {UNDECIDED}: the interval holds 0."
     )
-    if tested := [each.p for each in found if each.p is not None]:
+    if any(map(_are_equal, found)):
+        words += f" {EQUAL}: each seed gave the same difference, which says nothing of noise, so it is not tested."
+    if tested := [each.p for each in found if each.p is not None and not _are_equal(each)]:
         words += (
             f" Of {len(tested)} differences {sum(p < ALPHA for p in tested)} exclude 0 one by one, and "
             f"{sum(holm(tested))} when all are tested together (Holm, {100 * ALPHA:.0f} %)."

@@ -52,7 +52,7 @@ def test_a_point_is_written_in_hydras_grammar() -> None:
     assert read["c"] == 1e-05 and str(read["e"]) == "plain-1.0/x" and read["d"] == "it's, so"
 
 
-LARGE = {("leaderboard", "proxy"), ("table15", "proxy"), ("table2", "paper")}
+LARGE = {("leaderboard", "proxy"), ("table15", "proxy"), ("table16", "proxy"), ("table2", "proxy"), ("table2", "paper")}
 """Sweeps that take seconds to load; the quick tests load them at the other scales."""
 
 

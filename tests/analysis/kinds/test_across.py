@@ -152,8 +152,15 @@ def test_differences_are_paired_by_seed_and_marked_when_they_hold_zero(store: Pa
     assert of(found, "difference", "lora", "mean")["mean"] == pytest.approx(0.02)
     lines = grid(store)
     assert lines["lora minus full"]["RTE (accuracy)"] == "+2.00 [-10.71, +14.71] ~"
-    assert lines["bitfit minus full"]["CoLA (matthews)"] == "-2.00 [-2.00, -2.00]"  # of equal differences, no mark
+    assert lines["bitfit minus full"]["CoLA (matthews)"] == "-2.00 (all equal) n=2"
     assert "full minus full" not in lines
+
+
+def test_equal_differences_are_called_equal_and_not_tested(store: Path) -> None:
+    """Two seeds on a dev of 277 examples often differ by the same: an interval of no width would look certain."""
+    text = markdown(table(store))
+    assert "-2.00 [-2.00, -2.00]" not in text and "not tested" in text
+    assert "Of 12 differences 0 exclude 0 one by one, and 0 when all are tested together" in text  # 15 less three
 
 
 def grid(store: Path, *given: str) -> dict[str, dict[str, str]]:
