@@ -81,7 +81,6 @@ ORDER = [
 """What may import what is in its own set or in one before it, where a module is loaded; functions may import more."""
 AGAINST_THE_ORDER = {
     ("config", "machine"),  # the cores that this process may use
-    ("tasks", "training"),  # the lengths to which batches are padded
     ("machine", "sweep"),  # the cores that Slurm grants
     ("interrupt", "sweep"),  # whether Slurm is to requeue
 }

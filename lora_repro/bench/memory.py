@@ -46,10 +46,10 @@ def measure(resolved: Resolved, steps: int, rounded: bool = False) -> Measured:
     from lora_repro.costs.memory import estimate_run
     from lora_repro.machine import GIB
     from lora_repro.models import precision
+    from lora_repro.tasks.batches import batches, padded_length
     from lora_repro.tasks.encoding import encode
     from lora_repro.training import device as devices
     from lora_repro.training import train
-    from lora_repro.training.batches import batches, padded_length
 
     run = resolved.run
     with precision.computing_as(precision.Products.rounded) if rounded else nullcontext():

@@ -166,7 +166,7 @@ def sample(split: "Encoded", batch_size: int, seed: int, count: int) -> "Encoded
     Raises:
         InputError: If the examples do not fill a batch.
     """
-    from lora_repro.training.batches import batches
+    from lora_repro.tasks.batches import batches
 
     lengths = split.lengths.tolist()
     order = [batch for batch in batches(lengths, batch_size, seed, 0) if len(batch) == batch_size]

@@ -19,9 +19,9 @@ from lora_repro.models.attached import attach
 from lora_repro.models.load import SHARED_UP_TO, is_eager_on_cpu, without_weights
 from lora_repro.models.precision import Products, computing_as, products_of
 from lora_repro.store.adapter import trained_tensors
+from lora_repro.tasks.batches import WRITTEN_AT_ONCE, scoring_batches
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.without_task import made_up_for
-from lora_repro.training.batches import WRITTEN_AT_ONCE, scoring_batches
 
 FP32 = 4
 PROCESS = 740 * 2**20

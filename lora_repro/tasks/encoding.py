@@ -14,9 +14,9 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.tokenizer import load_tokenizer
 from lora_repro.tasks.base import permuted, subset
+from lora_repro.tasks.batches import padded_length
 from lora_repro.tasks.notices import of_lengths
 from lora_repro.tasks.targets import Example
-from lora_repro.training.batches import padded_length
 
 if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective

@@ -14,10 +14,10 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.arch import Site
 from lora_repro.models.load import load_model
+from lora_repro.tasks.batches import scoring_batches
 from lora_repro.tasks.encoding import encode
 from lora_repro.terminal import progress
 from lora_repro.training import device
-from lora_repro.training.batches import scoring_batches
 
 
 def measure(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lora_repro import interrupt
 from lora_repro.config.schema import Dtype
 from lora_repro.tasks import LOSS, TaskConfig, cross_fitting
+from lora_repro.tasks.batches import scoring_batches
 from lora_repro.tasks.encoding import Encoded
-from lora_repro.training.batches import scoring_batches
 from lora_repro.training.device import threads
 from lora_repro.training.waiting import watched
 

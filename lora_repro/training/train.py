@@ -25,9 +25,9 @@ from lora_repro.models.load import load
 from lora_repro.models.shared import Shared
 from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
+from lora_repro.tasks.batches import batches
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, provenance, scoring
-from lora_repro.training.batches import batches
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.compiled import compile_blocks
 from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, threads, use_huge_pages

@@ -14,8 +14,8 @@ from lora_repro.bench import speed, window
 from lora_repro.bench.sides import SIDES, adapters, peft_loop, trainer
 from lora_repro.bench.window import Clock, Found, Work, resolve_case, sample, train_window, write_weights
 from lora_repro.errors import InputError
+from lora_repro.tasks.batches import batches, padded_length
 from lora_repro.tasks.encoding import Encoded, encode
-from lora_repro.training.batches import batches, padded_length
 
 CPU = torch.device("cpu")
 FOREIGN = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -10,8 +10,8 @@ from lora_repro import draw
 from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.methods.lora.layers import Start, initial_A
 from lora_repro.tasks import Example, encoding
+from lora_repro.tasks.batches import batches
 from lora_repro.tasks.ratings import RatingsConfig
-from lora_repro.training.batches import batches
 from lora_repro.training.job import run_job
 
 A_0 = [-0.19808257, -0.18920666, 0.18275511, -0.17835522, 0.43880743, -0.00765204, -0.26905841, -0.49125206]

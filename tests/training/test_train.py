@@ -21,9 +21,9 @@ from lora_repro.models.fused import NAME
 from lora_repro.models.load import _template
 from lora_repro.models.precision import products
 from lora_repro.store.status import State
+from lora_repro.tasks.batches import batches
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, train
-from lora_repro.training.batches import batches
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
 

@@ -16,10 +16,10 @@ from lora_repro.bench.sides import adapters
 from lora_repro.bench.sides.trainer import device_of
 from lora_repro.bench.window import WARM_UP, Clock, Found, Work
 from lora_repro.models.precision import has_fast_bf16
+from lora_repro.tasks.batches import batches, padded_length
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.objectives.label_words import LabelWords
 from lora_repro.training import device as devices
-from lora_repro.training.batches import batches, padded_length
 
 IGNORED = -100
 

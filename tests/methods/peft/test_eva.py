@@ -26,8 +26,8 @@ from lora_repro.errors import InputError
 from lora_repro.methods import PeftConfig
 from lora_repro.methods.peft import eva
 from lora_repro.methods.peft.tuner import NAME, peft_config
+from lora_repro.tasks.batches import batches
 from lora_repro.tasks.encoding import encode
-from lora_repro.training.batches import batches
 from lora_repro.training.train import build
 
 pytestmark = [

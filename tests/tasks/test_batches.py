@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lora_repro.training.batches import (
+from lora_repro.tasks.batches import (
     LENGTH_STEP,
     TOKENS_AT_ONCE,
     WRITTEN_AT_ONCE,
