@@ -53,7 +53,10 @@ def find_files(data: str | None, splits: Mapping[str, str], any_name: bool = Fal
         )
     root = Path(data).expanduser()
     if not root.exists():
-        raise MissingInputError(f"paths.data: there is no {root}.\nGive a file (CSV, TSV, JSONL, Parquet) or a folder.")
+        raise MissingInputError(
+            f"paths.data: there is no {root}.\nGive a file (CSV, TSV, JSONL, Parquet) or a folder. Plans and tables "
+            "need no more than a finished run on the same data: paths.data=outputs/runs/RUN"
+        )
     if root.is_file():
         if splits:
             raise InputError(
