@@ -26,7 +26,7 @@ def test_few_shot_prompting_stands_beside_lora_with_nothing_trained(tmp_path: Pa
     assert of["few_shot", "shots=2"][0] == of["few_shot", "shots=2 calibrated=true"][0] == "0"
     assert of["few_shot", "shots=2 calibrated=true"][1].startswith("60.0 [")
     assert of["lora", "targets=q,v r=8"][1].startswith("85.0 [")
-    assert of["few_shot minus lora targets=q,v r=8", "shots=2"][1].startswith("-40.00 [")  # 45 - 85
+    assert of["few_shot minus lora targets=q,v r=8", "shots=2"][1] == "-40.00 (all equal) n=2"  # 45 - 85
     assert of["few_shot minus lora targets=q,v r=8", "shots=2 calibrated=true"][1].startswith("-25.00 [")
 
 
