@@ -56,6 +56,11 @@ class ClassConfig(TaskConfig):
         return None if self.form is Form.text else self.num_labels
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """The fields that a head does not read. Newer families leave them out of ids (`idle`)."""
+        return () if self.form is Form.text else ("prompt", "label_words")
+
+    @property
     def takes_demonstrations(self) -> bool:
         """A language model is asked for label words."""
         return self.form is Form.text

@@ -86,7 +86,7 @@ class GlueConfig(ClassConfig):
     @property
     def idle(self) -> tuple[str, ...]:
         """A head reads no prompt: another wording makes no other run of it."""
-        return () if self.form is Form.text else ("prompt", "label_words")
+        return self.unread
 
     @property
     def is_pair(self) -> bool:

@@ -201,6 +201,20 @@ def refuse_constant(values: Sequence[float], name: str) -> None:
         )
 
 
+def refuse_unlabelled(dev: Sequence[float], train: Sequence[float], name: str) -> None:
+    """Refuses dev where all scores are -1, as where there is none in GLUE's test files, and training has no -1.
+
+    Raises:
+        InputError: Saying so.
+    """
+    if set(dev) == {-1.0} and -1.0 not in train:
+        raise InputError(
+            f"task.target: all {len(dev):,} rows of eval have -1 for {name!r}, which no training row has and which "
+            "stands for no score in GLUE's test files.\nGive a file with scores, or leave it out: dev is then taken "
+            "from train."
+        )
+
+
 def misspelt(labels: Sequence[str]) -> list[tuple[str, str]]:
     """Returns pairs of labels that differ in upper and lower case alone."""
     seen: dict[str, str] = {}

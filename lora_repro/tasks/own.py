@@ -89,6 +89,11 @@ class OwnConfig(ClassConfig):
         return 1 if self.target is not None else super().head_width
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """A head reads no prompt: another wording makes no other run of it."""
+        return self.unread
+
+    @property
     def scored(self) -> tuple[str, ...]:
         """Dev, and test where there is one with labels."""
         return tuple(split for split in ("eval", "test") if not self.sizes_read or split in self.sizes_read)

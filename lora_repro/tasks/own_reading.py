@@ -46,6 +46,8 @@ def made(task: "OwnConfig", parts: dict[str, Part]) -> Reading:
         labels: list[str] = []
         answers = {split: labelling.scores(sheet.answers(split), task.target) for split, sheet in sheets.items()}
         labelling.refuse_constant(answers[first], task.target)
+        if "eval" in answers:
+            labelling.refuse_unlabelled(answers["eval"], answers["train"], task.target)
     else:
         name = str(task.label)
         texts = {s: labelling.label_texts(sheet.answers(s), name) for s, sheet in sheets.items()}

@@ -5,7 +5,7 @@ import pytest
 
 from lora_repro.tasks.cross_fitting import HALVINGS, cross_fitted
 from lora_repro.tasks.generated import GeneratedConfig
-from lora_repro.tasks.targets import MATTHEWS, Classes, Example, Scores, Targets
+from lora_repro.tasks.targets import MATTHEWS, PEARSON, SPEARMAN, Classes, Example, Scores, Targets
 
 
 class Task(GeneratedConfig):
@@ -76,3 +76,23 @@ def test_scores_are_cross_fitted_too() -> None:
     targets = [float(i) for i in range(30)]
     found = cross_fitted(task(Scores()), examples(targets), {1: targets, 2: [-target for target in targets]})
     assert found["mse"] == 0.0 and found["pearson"] == pytest.approx(1.0)
+
+
+def test_epochs_that_answer_on_different_scales_are_not_correlated_together() -> None:
+    """Both are all but right, one of them in other units: as a head's outputs grow from epoch to epoch."""
+    rng = np.random.default_rng(0)
+    targets = rng.uniform(0, 5, 60)
+    noise = rng.normal(0, 0.05, (2, 60))
+    answers = {1: (targets + noise[0]).tolist(), 2: (10 * (targets + noise[1]) + 40).tolist()}
+    found = cross_fitted(task(Scores(PEARSON, SPEARMAN)), examples(targets.tolist()), answers)
+    assert found["pearson"] > 0.998 and found["spearman"] > 0.99
+
+
+def test_baselines_are_those_of_all_of_dev() -> None:
+    """A half of three has a majority of 2/3 at least, all six of them have 1/2."""
+    targets = [0, 1, 0, 1, 0, 1]
+    answers = {epoch: [(i + epoch) % 3 % 2 for i in range(6)] for epoch in range(3)}
+    assert cross_fitted(task(Classes()), examples(targets), answers)["majority"] == 0.5
+    scores = [0.0, 1.0, 2.0, 7.0]
+    found = cross_fitted(task(Scores()), examples(scores), {1: [0.0, 1.0, 9.0, 9.0], 2: [9.0, 9.0, 2.0, 7.0]})
+    assert found["variance"] == pytest.approx(np.var(scores))

@@ -114,6 +114,16 @@ def test_what_changes_the_examples_changes_the_id(make: Make, tmp_path: Path) ->
     assert len(ids) == 7
 
 
+def test_the_wording_is_in_the_id_where_it_is_read_and_nowhere_else(make: Make, tmp_path: Path) -> None:
+    mine = csv_of(tmp_path / "mine.csv")
+    other = ("task.prompt='{text} So?'", "task.label_words=[' yes',' no']")
+    heads = {run_id(make(mine, *REVIEWS, *given).run) for given in ((), other, other[:1], other[1:])}
+    asked = ("model=tiny_llama", "task.form=text")
+    words = ("task.label_words=[' bad',' good']",)
+    texts = {run_id(make(mine, *REVIEWS, *asked, *given).run) for given in (words, other, (*words, *other[:1]))}
+    assert len(heads) == 1 and len(texts) == 3
+
+
 def test_a_file_that_was_changed_is_read_again(make: Make, tmp_path: Path) -> None:
     path = csv_of(tmp_path / "mine.csv")
     before = make(path, *REVIEWS)
@@ -194,6 +204,18 @@ def test_a_target_is_a_number(make: Make, tmp_path: Path) -> None:
     task, splits = table_of(resolved), load(resolved)
     assert (task.head_width, task.label_names, task.targets.column) == (1, [], "target")
     assert sorted(e.target for of in splits.values() for e in of) == [i / 4 for i in range(40)]
+
+
+def test_dev_without_scores_is_refused(make: Make, tmp_path: Path) -> None:
+    """As GLUE's test files on the hub, which have -1 in every row: correlations with it would be 0."""
+    rows = [(text, i % 5 / 2, user) for i, (text, _, user) in enumerate(ROWS)]
+    csv_of(tmp_path / "train.csv", rows)
+    csv_of(tmp_path / "dev.csv", [("a text", -1, 0), ("another", "-1.0", 1)])
+    given = (tmp_path, "task.text=review", "task.target=stars")
+    with pytest.raises(InputError, match="all 2 rows of eval have -1 for 'stars'"):
+        make(*given)
+    csv_of(tmp_path / "train.csv", [*rows, ("a low one", -1, 0)])
+    assert table_of(make(*given)).sizes() == {"train": 41, "eval": 2}
 
 
 def test_one_column_of_whole_numbers_can_be_both(make: Make, tmp_path: Path) -> None:
