@@ -306,6 +306,6 @@ def test_only_the_first_position_of_the_last_layer_is_exact(
         assert torch.allclose(model(**inputs).logits, plain.eval()(**inputs).logits, atol=1e-6)
 
 
-def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, int]:
+def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, None, int]:
     run = resolve(cfg).run
-    return json.dumps(run.model.config, sort_keys=True), run.model.digest, 0.0, 2
+    return json.dumps(run.model.config, sort_keys=True), run.model.digest, 0.0, None, 2

@@ -243,7 +243,7 @@ def test_runs_prints_a_metric_in_its_unit(tmp_path: Path, capsys: Captured) -> N
     metrics = {key: value for key, value in rows[0].items() if "/" in key}
     write_run(tmp_path, one, [(0.5, 0.5)], metrics_by_epoch=rows, metrics=metrics, data=data, flags={})
     _, out, _ = call(capsys, "runs", "--runs", str(tmp_path))
-    assert "| eval/mse |" in out and "| 1.2500 " in out and "%" not in out
+    assert "| eval/mse |" in out and "| 1.2500 " in out and "mse, %" not in out
 
 
 def test_runs_reads_no_configuration_that_repeats_itself(tmp_path: Path, capsys: Captured) -> None:
