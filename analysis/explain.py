@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from analysis.arms import comparable, places
 from analysis.cell import Cell, PaperFact, Place, SeedRun, commit_of, computed_on, label, tuning_record
 from analysis.items import Item, Request, item_names, read_item
-from analysis.kinds.facts import FactsAlone
+from analysis.kinds.across import Across, AcrossTable, read_across
+from analysis.kinds.facts import SPREAD, FactsAlone
 from analysis.kinds.methods import Methods, MethodTable, PaperLines, read_methods
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
@@ -25,6 +26,9 @@ ALIASES = {"task": "task.name", "model": "model.name", "method": "method.name"}
 
 NOT_SETTINGS = ("seed", "model.config.")
 """Beginnings of keys by which no cell is selected: it holds all seeds, and shapes follow from the model's name."""
+
+OfScores = ScoreTable | MethodTable | AcrossTable
+"""The kinds whose cells are explained."""
 
 OF_THE_SWEEP = ("regime", "seed", "tune")
 """Keys that choose other runs, as in `table 6 regime=tuned`, and select no cells."""
@@ -59,7 +63,7 @@ class Explained(NamedTuple):
 class Explanation(NamedTuple):
     """The selected cells of a table."""
 
-    item: ScoreTable | MethodTable
+    item: "OfScores"
     scale: str
     given: Sequence[str]
     """Overrides of its sweep."""
@@ -105,7 +109,7 @@ def without_cells(item: Item) -> str:
             f"Print them: {ask}"
         )
     others = [read_item(each) for each in in_order(item_names())]
-    tables = [each.name for each in others if isinstance(each, ScoreTable | MethodTable) and each.sweep == sweep]
+    tables = [each.name for each in others if isinstance(each, OfScores) and each.sweep == sweep]
     lines = [
         f"{item.name}: it has no cells of scores. Its runs are those of the sweep {sweep}, the paper's numbers are the "
         f"facts of {facts}.",
@@ -116,7 +120,7 @@ def without_cells(item: Item) -> str:
     return "\n".join(lines)
 
 
-def read(item: ScoreTable | MethodTable, request: Request, words: Sequence[str]) -> Explanation:
+def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
     """Joins an item to the store, and selects cells.
 
     Args:
@@ -132,6 +136,10 @@ def read(item: ScoreTable | MethodTable, request: Request, words: Sequence[str])
     if isinstance(item, ScoreTable):
         table = item.read(request)
         protocol, entries = table.protocol, [_of_scores(item, cell) for cell in table.cells]
+    elif isinstance(item, AcrossTable):
+        across = read_across(item, request)
+        protocol, planned, baseline = across.protocol, across.planned, item.baseline
+        entries = _of_across(item, across)
     else:
         methods = read_methods(item, request)
         protocol, planned, baseline = methods.protocol, methods.planned, item.baseline
@@ -203,6 +211,35 @@ def _of_paper(item: MethodTable, paper: PaperLines, row: Mapping[str, Any]) -> l
             settings = {"task.name": task, "model.name": row["model"], "method.name": method, **own}
             found.append(Explained(cell, settings, key))
     return found
+
+
+def _of_across(item: AcrossTable, table: Across) -> list[Explained]:
+    """Returns the paper's cells and ours model by model, in the order of the table."""
+    found = []
+    for block in table.blocks:
+        for row in block.paper:
+            for column in table.columns:
+                if (key := item.columns.facts.get(column, "")) in row:
+                    found.append(_of_row(item, row, column, key))
+        for line in block.lines:
+            of_grid = {key: value for key, value in line.settings.items() if key in item.settings}
+            found += [
+                Explained(cell, _settings(cell) | of_grid, difference=line.differences.get(column))
+                for column, cell in line.cells.items()
+            ]
+    return found
+
+
+def _of_row(item: AcrossTable, row: Mapping[str, Any], column: str, key: str) -> Explained:
+    """Returns one number of a row of the paper."""
+    assert item.paper is not None
+    method, task = str(item.paper.methods.get(row["method"], row["method"])), column.partition(" ")[0]
+    spread = row.get(f"{key}{SPREAD}")
+    fact = PaperFact(
+        round(row[key] / 100, 6), None if spread is None else round(spread / 100, 6), row["model"], dict(row)
+    )
+    cell = Cell(Place(task, None, method, column), Metric(item.facts["unit"], Unit.percent), fact)
+    return Explained(cell, {"task.name": task, "model.name": row["model"], "method.name": method}, key)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

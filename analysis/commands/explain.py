@@ -37,15 +37,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _explain(options: argparse.Namespace) -> str:
     from analysis import explain
     from analysis.items import Request, names
-    from analysis.kinds.methods import MethodTable
-    from analysis.kinds.scores import ScoreTable
     from analysis.render import explain as render
 
     scale = scale_of(options, "table")
     words = [word for word in options.overrides if "=" in word]
     given = [word for word in words if word.lstrip("+").partition("=")[0] in explain.OF_THE_SWEEP]
     item = explain.load(_name([word for word in options.overrides if "=" not in word]))
-    if not isinstance(item, ScoreTable | MethodTable):
+    if not isinstance(item, explain.OfScores):
         if words or options.format == "json":
             what = words[0] if words else "--format json"
             raise InputError(f"explain: {what}: {explain.without_cells(item)}\nLeave {what} out.")

@@ -8,6 +8,7 @@ from typing import Any
 from analysis.cell import Cell, SeedRun, commit_of, computed_on
 from analysis.explain import Explained, Explanation, epochs_of, flags_of, record
 from analysis.foreign_text import paragraph
+from analysis.kinds.methods import MethodTable
 from analysis.render import lines
 from analysis.render.tables import DASH, Names, line_name, our_cell, task_name
 from analysis.states import PLANNED, state_label
@@ -56,7 +57,7 @@ def _name(explanation: Explanation, cell: Cell, names: Names) -> str:
     whose = line_name(place, names) if cell.runs else task_name(place.task, names)
     rows, columns = getattr(item, "rows", None), getattr(item, "columns", None)
     where = [place.row if rows is None else f"{rows.label} {place.row}"]
-    where += [] if columns is None else [f"{columns.label} {place.column}"]
+    where += [] if columns is None else [f"{'' if rows is None else columns.label} {place.column}".strip()]
     return ", ".join([who, whose, *where])
 
 
@@ -102,7 +103,7 @@ def _is_other(key: str, each: Explained, value: Any) -> bool:
 def _settings(explanation: Explanation, each: Explained) -> str:
     """Writes the settings that the table prints beside its numbers, all as recorded."""
     item = explanation.item
-    keys = [axis.key for name in ("rows", "columns") if (axis := getattr(item, name, None)) is not None]
+    keys = [axis.key for name in ("rows", "columns") if (axis := getattr(item, name, None)) is not None and axis.key]
     shown = {key: each.settings[key] for key in dict.fromkeys([*keys, *item.settings]) if key in each.settings}
     method = {key: value for key, value in each.settings.items() if key.startswith("method.")} if not keys else {}
     rate = {key: each.settings[key] for key in ("train.learning_rate",) if key in each.settings}
@@ -120,29 +121,33 @@ def _ours(explanation: Explanation, each: Explained) -> str:
     if cell.planned is not None:
         return f"Ours: none yet; its runs are planned and cannot run: {cell.planned}."
     words = [f"Ours: {our_cell(cell)}. Each score is the {what}."]
-    scores = [run.score for run in cell.runs if run.score is not None]
+    scores = [*cell.replicates.values()]
     if cell.missing:
         words.append(
             f"There is no mean: {len(cell.missing)} of {len(cell.runs)} runs without a score, and none is ever taken "
             "over a part of the seeds."
         )
-    elif cell.n == 1:
+    elif len(scores) == 1:
         words.append("It is one score: a single seed has no interval.")
     else:
-        half, sd = half_width_in_standard_errors(cell.n), statistics.stdev(scores)
+        n = len(scores)
+        half, sd = half_width_in_standard_errors(n), statistics.stdev(scores)
+        each_is = "a draw of the training examples, the mean over its seeds" if cell.is_over_draws else "a seed"
         words.append(
-            f"The number is the mean of {cell.n} scores, one a seed. The interval is the two-sided 95 % t interval: "
-            f"{half:.2f} times the standard deviation {cell.metric.format(sd, 2)} over the root of {cell.n}."
+            f"The number is the mean of {n} scores, one {each_is}. The interval is the two-sided 95 % t interval: "
+            f"{half:.2f} times the standard deviation {cell.metric.format(sd, 2)} over the root of {n}."
         )
-        words += few_seeds([cell.n])
+        words += few_seeds([n])
     if cell.data is not None and cell.targets is not None:
         words.append(f"Data: {cell.targets.summary(cell.data)}.")
     if (paired := each.difference) is not None:
         low, high = paired.low, paired.high
         interval = "" if low is None or high is None else f" [{cell.metric.format(low)}, {cell.metric.format(high)}]"
         baseline = ", ".join(f"{key}={value}" for key, value in explanation.baseline.items())
+        budget = " of its budget" if isinstance(explanation.item, MethodTable) else ""
+        how = "draw by draw" if cell.is_over_draws else "seed by seed"
         words.append(
-            f"Minus the baseline of its budget, taken seed by seed: {cell.metric.format(paired.mean)}{interval} "
+            f"Minus the baseline{budget}, taken {how}: {cell.metric.format(paired.mean)}{interval} "
             f"(baseline: {baseline})."
         )
     words.append(f"Verdict: {cell.verdict if cell.verdict is not None else verdict_of(explanation.scale)}.")

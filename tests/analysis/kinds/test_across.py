@@ -15,9 +15,11 @@ from helpers.fixture_types import Captured
 from helpers.handmade_runs import write_run, write_status
 from scipy.stats import t, ttest_rel
 
+from analysis import explain
 from analysis.items import Request, load_item, names
 from analysis.kinds.across import AcrossTable, read_across
 from analysis.render.across import printed
+from analysis.render.explain import markdown as explained
 from analysis.render.printed import PrintedTable, markdown
 from analysis.render.printed import write as write_as
 from lora_repro.config.compose import compose
@@ -313,6 +315,28 @@ def test_an_interval_over_draws_averages_the_seeds_of_each_first(tmp_path: Path)
     assert "56.0 [5.2, 106.8] n=2 draws" in text and "generated, n = 64 (accuracy)" in text
     assert "an interval is over draws of the training examples (task.subset_seed), the seeds of each averaged" in text
     assert "| mean |" not in text
+
+
+def test_explain_says_what_an_interval_over_draws_is_made_of(tmp_path: Path, capsys: Captured) -> None:
+    fill_draws(tmp_path, drawn())
+    words = ("method=lora", "train_size=16", "--scale", "smoke", "--runs", tmp_path)
+    code, out, _ = call(capsys, "explain", "table16", *words)
+    assert code == 0 and "### ours, tiny_bert, lora targets=q,v r=8 (tiny_bert), generated 16" in out
+    assert "The number is the mean of 2 scores, one a draw of the training examples, the mean over its seeds." in out
+    assert "10.61 over the root of 2" in out  # of 0.54 and 0.69
+    assert "Minus the baseline, taken draw by draw: 5.5 [" in out
+
+
+def test_explain_has_the_cells_of_the_papers_rows_too(tmp_path: Path) -> None:
+    assert TABLE2.paper is not None
+    item = replace(TABLE2, paper=replace(TABLE2.paper, beside={"tiny_bert": "roberta_base"}))
+    found = explain.read(item, Request("smoke", str(tmp_path)), ["method=lora"])
+    paper = {each.fact: each.cell.paper for each in found.entries if each.cell.paper is not None}
+    assert len(paper) == 8 and len(found.entries) == 9 and paper["cola"] is not None
+    assert (paper["cola"].value, paper["cola"].fluctuation) == (0.634, 0.012)
+    assert "Paper: 63.4 ± 1.2 (percent (correlations times 100), higher is better), cola in" in explained(
+        found, str(tmp_path), names()
+    )
 
 
 def test_a_cell_of_one_draw_is_over_seeds(tmp_path: Path) -> None:
