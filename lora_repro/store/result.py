@@ -158,7 +158,11 @@ def _wrong(result: dict[str, Any]) -> str | None:
                 return f"data.{split}: task={name} has no such split"
             if not task.targets.is_description(described):
                 return f"data.{split} must be {task.targets.description}"
+        if "data" in result and (missing := [split for split in task.all_splits if split not in result["data"]]):
+            return f"it has no data.{missing[0]}"
     rows, bounds, metrics = result["metrics_by_epoch"], dict[str, tuple[float, float]](), {}
+    if "cross_fitted" in result and (wrong := _wrong_metrics(result["cross_fitted"], task, bounds)) is not None:
+        return f"cross_fitted: {wrong}"
     for row in rows:
         if not isinstance(row, dict) or not is_count(row.get("epoch")):
             return "each of metrics_by_epoch must be an object with its epoch"
