@@ -92,11 +92,11 @@ def half_width_in_standard_errors(n: int) -> float:
     return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
 
 
-def few_seeds(counts: Iterable[int]) -> list[str]:
-    """Says of each number of seeds how wide a t interval over it is, if that is few."""
+def few_seeds(counts: Iterable[int], replicates: str = "seeds") -> list[str]:
+    """Says of each number of seeds, or other replicates, how wide a t interval over it is, if that is few."""
     return [
-        f"An interval over {n} seeds reaches {half_width_in_standard_errors(n):.1f} standard errors of the mean to "
-        "each side: it says little."
+        f"An interval over {n} {replicates} reaches {half_width_in_standard_errors(n):.1f} standard errors of the "
+        "mean to each side: it says little."
         for n in sorted(set(counts))
         if 2 <= n < FEW_SEEDS
     ]

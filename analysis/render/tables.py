@@ -62,9 +62,10 @@ def about_ours(table: Table, names: Names) -> list[str]:
     metrics = ", ".join(dict.fromkeys(cell.metric.title for cell in ours))
     seeds = sorted({run.seed for cell in ours for run in cell.runs if run.seed is not None})
     whose = f"Ours (scale={table.scale})" if table.is_item else "Scores"
+    draws = ", or over n draws of the training examples" if any(cell.is_over_draws for cell in ours) else ""
     words = [
         f"{whose}: {metrics}, {table.protocol.description}; mean [two-sided 95 % t interval] over n seeds "
-        f"({', '.join(map(str, seeds))}).",
+        f"({', '.join(map(str, seeds))}){draws}.",
         *table.about,
     ]
     for cells in _by_model_andtask_name(ours):
@@ -236,7 +237,8 @@ def notes_of(table: Table, names: Names) -> list[str]:
         notes.append("A line that is not there: this scale has no such run.")
     if any(cell.missing for cell in ours):
         notes.append(f"{DASH}: a cell has a number once all its seeds are finished (finished/expected).")
-    notes += few_seeds(cell.summary.n for cell in ours if not cell.missing)
+    notes += few_seeds(cell.summary.n for cell in ours if not cell.missing and not cell.is_over_draws)
+    notes += few_seeds((cell.summary.n for cell in ours if not cell.missing and cell.is_over_draws), "draws")
     notes += _about_metrics(ours)
     for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
         cells = [cell for cell in ours if flag in cell.flags]

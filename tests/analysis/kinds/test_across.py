@@ -314,6 +314,8 @@ def test_an_interval_over_draws_averages_the_seeds_of_each_first(tmp_path: Path)
     text = " ".join(markdown(table16(tmp_path)).split())
     assert "56.0 [5.2, 106.8] n=2 draws" in text and "generated, n = 64 (accuracy)" in text
     assert "an interval is over draws of the training examples (task.subset_seed), the seeds of each averaged" in text
+    assert "over n seeds (0, 1), or over n draws of the training examples." in text
+    assert "An interval over 2 draws reaches 12.7 standard errors" in text and "over 2 seeds reaches" not in text
     assert "| mean |" not in text
 
 
