@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,11 @@ def test_a_pair_may_lack_its_second_sentence_where_the_task_says_so(tmp_path: Pa
         made(tmp_path, train, **none).load(str(tmp_path), "none")
     with pytest.raises(MissingInputError, match=r"line 3: first is empty"):
         made(tmp_path, TRAIN.replace("NA", ""), may_lack_second=True, **none).load(str(tmp_path), "none")
+
+
+def test_what_an_id_leaves_out_cannot_be_overridden() -> None:
+    left_out = {each.name for each in fields(GlueConfig) if not each.metadata.get("in_id", True)}
+    assert len(left_out) > 10 and left_out <= {*GlueConfig.fixed}
 
 
 @pytest.mark.parametrize("name", ROWS)
