@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_repro.errors import MissingInputError, shown
-from lora_repro.tasks.hub_cache import names_of
+from lora_repro.tasks.own_data.hub_cache import names_of
 
 
 class Listing(NamedTuple):

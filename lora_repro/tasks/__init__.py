@@ -6,11 +6,11 @@ A new task of a known family is a YAML in conf/task. A new family is a TaskConfi
 from lora_repro.tasks.base import Splits, TaskConfig, permuted, subset
 from lora_repro.tasks.generated import GeneratedConfig
 from lora_repro.tasks.glue import GlueConfig
-from lora_repro.tasks.hub import HubConfig
 from lora_repro.tasks.metrics import LOSS, Metric, Unit
+from lora_repro.tasks.own_data.hub import HubConfig
+from lora_repro.tasks.own_data.table import TableConfig
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.reverse import ReverseConfig
-from lora_repro.tasks.table import TableConfig
 from lora_repro.tasks.targets import Example, Targets
 
 FAMILIES: dict[str, type[TaskConfig]] = {

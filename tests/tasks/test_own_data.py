@@ -16,8 +16,9 @@ from pyarrow import parquet
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.tasks import TableConfig, own
+from lora_repro.tasks import TableConfig
 from lora_repro.tasks.encoding import encode
+from lora_repro.tasks.own_data import base as own
 from lora_repro.tasks.recorded import task_of
 from lora_repro.training.job import compute
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lora_repro.tasks.shares import divide
+from lora_repro.tasks.own_data.shares import divide
 
 SHARES = {"train": 0.8, "eval": 0.1, "test": 0.1}
 

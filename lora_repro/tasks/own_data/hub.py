@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, did_you_mean
-from lora_repro.tasks import hub_cache
-from lora_repro.tasks.own import OwnConfig
-from lora_repro.tasks.shares import SPLITS
-from lora_repro.tasks.sheets import Part
-from lora_repro.tasks.table_files import NAMES
+from lora_repro.tasks.own_data import hub_cache
+from lora_repro.tasks.own_data.base import OwnConfig
+from lora_repro.tasks.own_data.files import NAMES
+from lora_repro.tasks.own_data.shares import SPLITS
+from lora_repro.tasks.own_data.sheets import Part
 
 
 @dataclass

@@ -18,8 +18,8 @@ from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.tasks.base import Splits, is_fetching
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.notices import of_examples
-from lora_repro.tasks.own_reading import Reading, made
-from lora_repro.tasks.sheets import Columns, Part
+from lora_repro.tasks.own_data.reading import Reading, made
+from lora_repro.tasks.own_data.sheets import Columns, Part
 from lora_repro.tasks.targets import Scores, Targets
 
 if TYPE_CHECKING:

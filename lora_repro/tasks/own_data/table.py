@@ -11,12 +11,12 @@ from pathlib import Path
 
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError
-from lora_repro.tasks import arrow_rows
-from lora_repro.tasks.own import OwnConfig
+from lora_repro.tasks.own_data import arrow_rows
+from lora_repro.tasks.own_data.base import OwnConfig
+from lora_repro.tasks.own_data.files import NAMES, Found, find_files
+from lora_repro.tasks.own_data.shares import SPLITS
+from lora_repro.tasks.own_data.sheets import Part
 from lora_repro.tasks.rows import Format, Rows, format_of, read_rows
-from lora_repro.tasks.shares import SPLITS
-from lora_repro.tasks.sheets import Part
-from lora_repro.tasks.table_files import NAMES, Found, find_files
 
 
 @dataclass

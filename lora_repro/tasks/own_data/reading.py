@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_repro.errors import InputError, shown
-from lora_repro.tasks import labelling
 from lora_repro.tasks.base import Splits
-from lora_repro.tasks.labelling import places
-from lora_repro.tasks.shares import SPLITS, divide
-from lora_repro.tasks.sheets import Part, Sheet
+from lora_repro.tasks.own_data import labelling
+from lora_repro.tasks.own_data.labelling import places
+from lora_repro.tasks.own_data.shares import SPLITS, divide
+from lora_repro.tasks.own_data.sheets import Part, Sheet
 
 if TYPE_CHECKING:
-    from lora_repro.tasks.own import OwnConfig
+    from lora_repro.tasks.own_data.base import OwnConfig
 
 CHUNK = 10_000
 """Rows that are hashed at once."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lora_repro.errors import InputError, did_you_mean, shown
-from lora_repro.tasks.arrow_rows import Declared, declared
+from lora_repro.tasks.own_data.arrow_rows import Declared, declared
 
 
 class Snapshot(NamedTuple):

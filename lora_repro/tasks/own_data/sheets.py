@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from lora_repro.errors import InputError, shown
-from lora_repro.tasks.labelling import Values, label_text
+from lora_repro.tasks.own_data.labelling import Values, label_text
 from lora_repro.tasks.rows import Rows
 from lora_repro.tasks.targets import Example
 
