@@ -20,6 +20,8 @@ from lora_repro.store.digests import sha256_of, trained_files
 from lora_repro.store.files import write_atomically
 from lora_repro.store.finished_runs import find_run
 from lora_repro.store.result import read_result
+from lora_repro.tasks.base import TaskConfig
+from lora_repro.tasks.recorded import task_of
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +153,8 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         )
     takes_head = run.train.init_head is InitHead.fitting
     start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0, takes_head=takes_head)
+    if is_run and start.taken.intersection(_output_names(run.arch)):
+        _warn_of_other_labels(run, task_of(result["config"]), folder)
     counts_as_base = run.method.has_label_order_of_base and (not is_run or "digests" in result)
     if counts_as_base and start.taken.intersection(_output_names(run.arch)):
         put_labels_in_order(model, run, str(folder))
@@ -161,6 +165,19 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
             folder, start.base, run.model.hub,
         )  # fmt: skip
     return start
+
+
+def _warn_of_other_labels(run: Run, theirs: TaskConfig | None, folder: Path) -> None:
+    """Warns where a head was taken over whose outputs stand for other labels: it then starts from worse than chance."""
+    if theirs is None or theirs.name == run.task.name or theirs.label_names == run.task.label_names:
+        return
+    log.warning(
+        "%s: its head is taken over as it is, though its outputs are %s there (task=%s) and %s here (task=%s). Draw it "
+        "anew: train.init_head=anew",
+        folder, *(
+            part for task in (theirs, run.task) for part in (", ".join(task.label_names) or "a score", task.name)
+        ),
+    )  # fmt: skip
 
 
 def fill(

@@ -233,6 +233,8 @@ class GlueConfig(ClassConfig):
             if target is None:
                 wanted = f"one of {', '.join(self.classes)}" if self.classes else f"from {self.low:g} to {self.high:g}"
                 raise InputError(f"{table.place(row)}: {self.target} is {written[:40]!r}, and must be {wanted}.")
+            if self.form is Form.text:  # all texts of sst2 end in a space, which would be a token before what follows
+                texts = [" ".join(text.split()) for text in texts]
             text = texts[0] if len(texts) == 1 else (texts[0], texts[1])
             examples.append(Example(f"{split}-{row}", text, target, texts[0]))
         return examples

@@ -226,7 +226,6 @@ def test_the_real_files_hold_what_their_readme_counts(name: str) -> None:
 
 
 def test_scores_have_no_words(tmp_path: Path) -> None:
-    from lora_repro.tasks.classes import Form
 
     task = load_group("task", "stsb")
     task.form = Form.text
@@ -276,3 +275,12 @@ def test_the_wording_is_in_the_id_where_it_is_read_and_nowhere_else() -> None:
         for form in (asked, head)
     }
     assert len(ids[asked]) == 3 and len(ids[head]) == 1
+
+
+def test_a_prompt_has_single_spaces_and_none_at_the_end(tmp_path: Path, known: str) -> None:
+    """SST-2's texts all end in a space, which SmolLM2's tokenizer makes a token before the words that follow."""
+    dev = DEV.replace("dev two", "dev  two ")
+    task = made(tmp_path, dev=dev, digest=known)
+    assert task.load(str(tmp_path), "none")["eval"][0].input == ("dev  one", "dev  two ")
+    task.form = Form.text
+    assert task.load(str(tmp_path), "none")["eval"][0].input == ("dev one", "dev two")
