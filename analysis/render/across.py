@@ -248,7 +248,7 @@ def _own_notes(table: Across) -> list[str]:
         )
         notes.append(
             f"{BIAS}: how much the paper's protocol flatters, at most. Dev is scored at the epoch best on it, less "
-            "each half of dev at the epoch best on the other half; mean and 95 % t interval over the runs of all methods, "
+            "each half of dev at the epoch best on the other half; mean and 95 % t interval over runs of all methods, "
             f"which share dev. Tasks with a test split have none, nor have runs of one epoch.{rates if tuned else ''}"
         )
     if any(cell.is_over_draws for line in lines for cell in line.cells.values()):
