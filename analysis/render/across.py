@@ -230,7 +230,7 @@ def _own_notes(table: Across) -> list[str]:
     notes, lines = [], table.lines
     if lines:
         notes.append("trained: weights that the method trains, the head not counted.")
-    if any(line.mean is not None for line in lines):
+    if table.item.mean and any(len(block.columns) > 1 for block in table.blocks):
         over = "; ".join(
             f"{block.model} {', '.join(block.columns)}" for block in table.blocks if len(block.columns) > 1
         )

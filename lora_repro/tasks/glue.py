@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from lora_repro import draw
+from lora_repro.config.catalogue import group_names
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, describe_os_error
 from lora_repro.models.inputs import fetch_command
@@ -192,11 +193,26 @@ class GlueConfig(ClassConfig):
         places = [folder / name for folder in (*folders, self.cached(cache))]
         found = next((path for path in places if path.is_file()), None)
         if found is None:
+            absent = [f"paths.data: there is no folder {root}.\n" for root in given if not root.is_dir()]
             raise MissingInputError(
-                f"task {self.name}: no file {self.folder}/{name} of GLUE: looked for {', '.join(map(str, places))}.\n"
-                f"{self._remedy(cache)}"
+                f"{''.join(absent)}task {self.name}: no file {self.folder}/{name} of GLUE: looked for "
+                f"{', '.join(map(str, places))}.\n{self._parts_there(folders)}{self._remedy(cache)}"
             )
         return found
+
+    def _parts_there(self, folders: Sequence[Path]) -> str:
+        """Names the tasks that are read from another training file of this set, where that file is there."""
+        from lora_repro.config.schema import load_group
+
+        parts = {
+            part: config.files[TRAIN]
+            for part in group_names("task")
+            if part.startswith(f"{self.name}_") and isinstance(config := load_group("task", part), GlueConfig)
+        }
+        there = [
+            f"task={part} reads {file}" for part, file in parts.items() if any((f / file).is_file() for f in folders)
+        ]
+        return f"A part of the set is there: {', '.join(there)}.\n" if there else ""
 
     def _remedy(self, cache: str) -> str:
         folder = "Give the folder of the official TSV files: paths.data=DIR, or the variable LORA_REPRO_DATA"

@@ -81,7 +81,7 @@ def no_column(name: str, column: str, columns: Sequence[str]) -> InputError:
     here = ", ".join(map(repr, map(shown, columns)))
     hint = did_you_mean(column, columns)
     if len(columns) == 1 and (found := re.search(r"[;\t|,]", columns[0])):
-        hint = f" If columns are separated by {found[0]!r} in this file, give task.delimiter={found[0]!r}."
+        hint = f' If columns are separated by {found[0]!r} in this file, give "task.delimiter={found[0]!r}".'
     return InputError(f"{name}: there is no column {column!r}.{hint}\nColumns here: {here}.")
 
 

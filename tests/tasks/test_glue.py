@@ -284,3 +284,16 @@ def test_a_prompt_has_single_spaces_and_none_at_the_end(tmp_path: Path, known: s
     assert task.load(str(tmp_path), "none")["eval"][0].input == ("dev  one", "dev  two ")
     task.form = Form.text
     assert task.load(str(tmp_path), "none")["eval"][0].input == ("dev one", "dev two")
+
+
+def test_a_part_of_a_set_that_is_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "MNLI").mkdir()
+    (tmp_path / "MNLI" / "train.sample9999.tsv").write_text("")
+    task = load_group("task", "mnli")
+    with pytest.raises(
+        MissingInputError, match=r"A part of the set is there: task=mnli_10k reads train\.sample9999\.tsv"
+    ):
+        task.load(str(tmp_path), "none")
+    with pytest.raises(MissingInputError, match="there is no folder") as error:
+        task.load(str(tmp_path / "nowhere"), "none")
+    assert "mnli_10k" not in str(error.value)

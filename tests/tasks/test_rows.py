@@ -122,7 +122,7 @@ def test_parquet_keeps_kinds_of_values() -> None:
         ("text,lable\na,1\n", Format.csv, {"only": ["label"]}, r"no column 'label'\. Did you mean 'lable'\?"),
         ("a,b\n1,2\n", Format.csv, {"only": ["c"]}, r"no column 'c'.*\n.*\n.*task\.header=\[a,b\]"),
         ("a,b\n1,2\n", Format.csv, {"columns": ["a", "b"]}, "line 1: the first row has the names of the columns"),
-        ("text;label\na;1\n", Format.csv, {"only": ["text"]}, r"give task\.delimiter=';'"),
+        ("text;label\na;1\n", Format.csv, {"only": ["text"]}, r"give \"task\.delimiter=';'\""),
         ('text,label\na,1\n"b,2\nc,3\n', Format.csv, {}, r"line 3: the quotes .* not balanced"),
         ('text,label\n"b" c,2\n', Format.csv, {}, r"line 2: the quotes .* not balanced"),
         ("text,label\na,1\nb\0,2\n", Format.csv, {}, "line 3: holds a NUL character"),
