@@ -22,7 +22,23 @@ def of_examples(splits: Splits, labels: Sequence[str]) -> list[str]:
     found = [f"Examples: {sizes}."]
     for split, examples in splits.items():
         found.append(f"{split_name(split)}: {_spread(examples, labels)}.")
-    return [*found, *_repeated(splits)]
+    return [*found, *_rare(splits, labels), *_repeated(splits)]
+
+
+def _rare(splits: Splits, labels: Sequence[str]) -> list[str]:
+    """Names classes of which a split has no example, or training a single one: a stray value may have become one."""
+    counts = {split: Counter(example.target for example in examples) for split, examples in splits.items()}
+    found = []
+    for split, of_split in counts.items():
+        fewest = 1 if split == "train" else 0
+        rare = [name for number, name in enumerate(labels) if of_split[number] <= fewest]
+        if rare:
+            what = "no or one example" if fewest else "no example"
+            more = f" and {len(rare) - MOST_CLASSES} more" if len(rare) > MOST_CLASSES else ""
+            found.append(
+                f"{split_name(split)} has {what} of {', '.join(rare[:MOST_CLASSES])}{more}. Are these labels meant?"
+            )
+    return found
 
 
 def _spread(examples: Sequence[Example], labels: Sequence[str]) -> str:

@@ -18,8 +18,10 @@ from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks import TableConfig
 from lora_repro.tasks.encoding import encode
+from lora_repro.tasks.notices import of_examples
 from lora_repro.tasks.own_data import base as own
 from lora_repro.tasks.recorded import task_of
+from lora_repro.tasks.targets import Example
 from lora_repro.training.job import compute
 
 GOOD, BAD = ("fine", "lovely", "superb"), ("dull", "broken", "poor")
@@ -551,3 +553,11 @@ def test_white_space_around_a_label_does_not_count(make: Make, tmp_path: Path) -
 def _nothing_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "_known", {})
     monkeypatch.setattr(own, "_last", {})
+
+
+def test_a_class_of_one_stray_value_is_told() -> None:
+    made = [Example(str(i), f"text {i}", target, str(i)) for i, target in enumerate([0, 0, 1, 1, 2])]
+    told = of_examples({"train": made, "eval": made[:4]}, ["bad", "good", "n/a"])
+    assert "train has no or one example of n/a. Are these labels meant?" in told
+    assert "dev has no example of n/a. Are these labels meant?" in told
+    assert not any("Are these" in line for line in of_examples({"train": made[:4], "eval": made[:4]}, ["bad", "good"]))

@@ -112,7 +112,7 @@ def _divided(
         notices.append(
             f"{what} are divided here into {', '.join(lacking)} in shares "
             f"{' / '.join(f'{share:.2g}' for share in shares.values())} (task.split_seed={task.split_seed}; {by}"
-            f"{'; each class alike' if classes is not None else ''})."
+            f"{'; each class alike as far as that allows' if classes is not None else ''})."
         )
     if "test" not in found:
         notices.append("There is no test split: dev is scored, and scores on held-out examples are cross-fitted on it.")
