@@ -46,13 +46,13 @@ def test_two_epochs_that_are_right_on_opposite_halves_score_below_the_better_of_
 
 def test_the_best_of_many_worthless_epochs_is_not_better_than_chance() -> None:
     best, fitted = [], []
-    for seed in range(8):
+    for seed in range(5):
         rng = np.random.default_rng(seed)
         targets = rng.integers(0, 2, 100).tolist()
-        answers = {epoch: rng.integers(0, 2, 100).tolist() for epoch in range(20)}
+        answers = {epoch: rng.integers(0, 2, 100).tolist() for epoch in range(12)}
         best.append(max(np.mean(np.array(given) == targets) for given in answers.values()))
         fitted.append(cross_fitted(task(Classes()), examples(targets), answers)["accuracy"])
-    assert np.mean(best) > 0.57 and abs(np.mean(fitted) - 0.5) < 0.03
+    assert np.mean(best) > 0.56 and abs(np.mean(fitted) - 0.5) < 0.03
 
 
 def test_one_epoch_has_its_own_score_on_all_of_dev() -> None:

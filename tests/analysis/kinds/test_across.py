@@ -209,6 +209,7 @@ def test_the_papers_rows_stand_beside_the_model_of_their_shape_with_a_mean_over_
     )
 
 
+@pytest.mark.long
 def test_at_the_papers_scale_all_its_rows_are_shown_with_or_without_runs(tmp_path: Path) -> None:
     found = read_across(TABLE2, Request("paper", str(tmp_path)))
     rows = [row for block in found.blocks for row in block.paper]
