@@ -83,8 +83,9 @@ def test_the_subset_seed_changes_the_subset(splits: Splits) -> None:
 
 def test_training_can_be_drawn_anew_while_dev_and_test_stay(splits: Splits) -> None:
     def drawn(seed: int, scored: int | None, n: int = 20) -> Splits:
-        sizes = {"train_size": n, "eval_size": 30, "test_size": 40}
-        return subset(splits, GeneratedConfig("generated", **sizes, subset_seed=seed, scored_subset_seed=scored))
+        task = GeneratedConfig("generated", train_size=n, eval_size=30, test_size=40, subset_seed=seed)
+        task.scored_subset_seed = scored
+        return subset(splits, task)
 
     zero, one = drawn(0, 5), drawn(1, 5)
     assert (zero["eval"], zero["test"]) == (one["eval"], one["test"]) and zero["train"] != one["train"]
