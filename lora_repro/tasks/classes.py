@@ -1,4 +1,4 @@
-"""What tasks with classes share: how the question is put to the model. No torch."""
+"""What tasks with classes, or a score in their place, share: how the question is put to the model. No torch."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from lora_repro.errors import InputError
 from lora_repro.tasks.base import TaskConfig, refuse_prompt
-from lora_repro.tasks.targets import Classes, Targets
+from lora_repro.tasks.targets import Classes, Scores, Targets
 
 if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective
@@ -25,7 +25,7 @@ class Form(str, Enum):
 
 @dataclass
 class ClassConfig(TaskConfig):
-    """A task whose targets are classes."""
+    """A task whose targets are classes, or scores in their place."""
 
     fixed = ("digest", "num_labels")
 
@@ -38,21 +38,30 @@ class ClassConfig(TaskConfig):
     """What form=text expects after the prompt, label by label, each with the space in front."""
 
     @property
+    def is_score(self) -> bool:
+        """Whether a number is asked for in place of a class: one output of a head, and never words."""
+        return False
+
+    @property
     def targets(self) -> Targets:
-        """Classes."""
-        return Classes()
+        """Classes, or scores."""
+        return Scores() if self.is_score else Classes()
 
     @property
     def objective(self) -> "type[Objective]":
-        """A head with classes, or the likeliest of the label words."""
-        from lora_repro.tasks.objectives.heads import HeadWithClasses
+        """A head with one score or with classes, or the likeliest of the label words."""
+        from lora_repro.tasks.objectives.heads import HeadWithClasses, HeadWithScore
         from lora_repro.tasks.objectives.label_words import LabelWords
 
+        if self.is_score:
+            return HeadWithScore
         return LabelWords if self.form is Form.text else HeadWithClasses
 
     @property
     def head_width(self) -> int | None:
-        """An output a class; None where a language model answers in words."""
+        """One output for a score, or an output a class; None where a language model answers in words."""
+        if self.is_score:
+            return 1
         return None if self.form is Form.text else self.num_labels
 
     @property

@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -32,9 +32,6 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.rows import Format, Rows, read_rows
 from lora_repro.tasks.targets import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN, Classes, Example, Scores, Targets
-
-if TYPE_CHECKING:
-    from lora_repro.tasks.objectives.base import Objective
 
 METRICS = {metric.name: metric for metric in (ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN)}
 TRAIN, DEV = "train", "eval"
@@ -100,17 +97,15 @@ class GlueConfig(ClassConfig):
         return (DEV, *(split for split in self.files if split not in (TRAIN, DEV)))
 
     @property
+    def is_score(self) -> bool:
+        """Whether the targets are scores."""
+        return not self.classes
+
+    @property
     def targets(self) -> Targets:
         """Classes or scores, with the metrics of the task."""
         shown = [METRICS[name] for name in self.metrics]
-        return Classes(*shown) if self.classes else Scores(*shown)
-
-    @property
-    def objective(self) -> "type[Objective]":
-        """A head with one score, or what classes are asked with."""
-        from lora_repro.tasks.objectives.heads import HeadWithScore
-
-        return super().objective if self.classes else HeadWithScore
+        return Scores(*shown) if self.is_score else Classes(*shown)
 
     @property
     def label_names(self) -> list[str]:
@@ -128,7 +123,7 @@ class GlueConfig(ClassConfig):
         Raises:
             InputError: As `ClassConfig.check` does, or if a score is asked for in words.
         """
-        if not self.classes and self.form is Form.text:
+        if self.is_score and self.form is Form.text:
             raise InputError(
                 f"task.form: the targets of {self.name} are scores, which no label words can name (given: text).\n"
                 "Choose task.form=label."

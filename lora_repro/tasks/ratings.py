@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from omegaconf import MISSING
 
@@ -31,10 +31,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.sources import DataFile
-from lora_repro.tasks.targets import Example, Scores, Targets
-
-if TYPE_CHECKING:
-    from lora_repro.tasks.objectives.base import Objective
+from lora_repro.tasks.targets import Example
 
 FOLDER = "hutto_ICWSM_2014"
 """The one folder in the archive."""
@@ -93,26 +90,14 @@ class RatingsConfig(ClassConfig):
     label_words: list[str] = field(default_factory=lambda: [" negative", " positive"])
 
     @property
-    def targets(self) -> Targets:
-        """Classes, or the scores that the raters gave."""
-        return Scores() if self.target is RatingTarget.rating else super().targets
-
-    @property
-    def objective(self) -> "type[Objective]":
-        """A head with one score, or what classes are asked with."""
-        from lora_repro.tasks.objectives.heads import HeadWithScore
-
-        return HeadWithScore if self.target is RatingTarget.rating else super().objective
-
-    @property
-    def head_width(self) -> int | None:
-        """A rating is one output."""
-        return 1 if self.target is RatingTarget.rating else super().head_width
+    def is_score(self) -> bool:
+        """Whether the rating itself is predicted."""
+        return self.target is RatingTarget.rating
 
     @property
     def label_names(self) -> list[str]:
         """Negative is label 0, positive label 1; a rating has no classes."""
-        return [] if self.target is RatingTarget.rating else ["negative", "positive"]
+        return [] if self.is_score else ["negative", "positive"]
 
     @property
     def sources(self) -> list[DataFile]:
@@ -132,7 +117,7 @@ class RatingsConfig(ClassConfig):
         rows = read(self.find(self.sources[0], data, cache).content, self.member)
         documents = [document(row, self.document) for row in rows]
         examples = [
-            Example(row.id, row.text, row.rating if self.target is RatingTarget.rating else int(row.rating > 0), of)
+            Example(row.id, row.text, row.rating if self.is_score else int(row.rating > 0), of)
             for row, of in zip(rows, documents, strict=True)
             if abs(row.rating) > self.threshold
         ]
@@ -160,7 +145,7 @@ class RatingsConfig(ClassConfig):
             raise InputError(
                 f"task.split_sizes: needs train, eval and test, each at least 1 (given: {dict(self.split_sizes)})."
             )
-        if self.target is RatingTarget.rating and self.form is Form.text:
+        if self.is_score and self.form is Form.text:
             raise InputError(
                 "task.target: a rating is read from a head, not from label words (given: task.form=text).\n"
                 "Choose task.form=label, or task.target=label."

@@ -91,6 +91,28 @@ class Targets:
         return {"id": example.id, self.column: example.target, "prediction": prediction}
 
 
+class Measured(Targets):
+    """Targets that are numbers, with metrics that are functions of predictions and references."""
+
+    measures: ClassVar[Mapping[Metric, Measure]]
+    """How each metric is computed."""
+    number: ClassVar[type]
+    """Of what kind predictions and references are."""
+
+    def evaluate(self, examples: Sequence[Example], predictions: Sequence[Any]) -> dict[str, float]:
+        """Returns the declared metrics."""
+        given = self._arrays(examples, predictions)
+        return {metric.name: self.measures[metric](*given) for metric in self.metrics}
+
+    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[Any]) -> float:
+        """Returns one metric."""
+        metric = next(each for each in self.metrics if each.name == name)
+        return self.measures[metric](*self._arrays(examples, predictions))
+
+    def _arrays(self, examples: Sequence[Example], predictions: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(predictions, self.number), np.array([example.target for example in examples], self.number)
+
+
 ACCURACY = Metric("accuracy", Unit.percent, low=0.0, high=1.0, baseline="majority")
 MAJORITY = Metric(
     "majority", Unit.percent, low=0.0, high=1.0, about="always naming the most frequent class of the same split"
@@ -110,7 +132,7 @@ OF_CLASSES: dict[Metric, Measure] = {
 """The metrics of classes, and how each is computed of predictions and references."""
 
 
-class Classes(Targets):
+class Classes(Measured):
     """A target is one of a few classes, counted from 0.
 
     Args:
@@ -121,18 +143,10 @@ class Classes(Targets):
         shown = shown or (ACCURACY,)
         self.metrics = (*shown, MAJORITY) if ACCURACY in shown else shown
 
+    measures = OF_CLASSES
+    number = int
     column = "label"
     description = "an object with n and labels"
-
-    def evaluate(self, examples: Sequence[Example], predictions: Sequence[int]) -> dict[str, float]:
-        """Returns the declared metrics; beside an accuracy what always naming the most frequent class would get."""
-        return {metric.name: self.score(metric.name, examples, predictions) for metric in self.metrics}
-
-    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[int]) -> float:
-        """Returns one metric."""
-        metric = next(each for each in self.metrics if each.name == name)
-        found, references = (np.array(values, int) for values in (predictions, [e.target for e in examples]))
-        return OF_CLASSES[metric](found, references)
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Counts the examples of each class."""
@@ -175,7 +189,7 @@ OF_SCORES: dict[Metric, Measure] = {
 """The metrics of scores, and how each is computed of predictions and references."""
 
 
-class Scores(Targets):
+class Scores(Measured):
     """A target is a number.
 
     Args:
@@ -186,18 +200,10 @@ class Scores(Targets):
         shown = shown or (MSE, PEARSON, SPEARMAN)
         self.metrics = (*shown, VARIANCE) if MSE in shown else shown
 
+    measures = OF_SCORES
+    number = float
     column = "target"
     description = "an object with n, mean and sd"
-
-    def evaluate(self, examples: Sequence[Example], predictions: Sequence[float]) -> dict[str, float]:
-        """Returns the declared metrics, and beside them the variance of the targets."""
-        return {metric.name: self.score(metric.name, examples, predictions) for metric in self.metrics}
-
-    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[float]) -> float:
-        """Returns one metric."""
-        metric = next(each for each in self.metrics if each.name == name)
-        found, references = (np.array(values, float) for values in (predictions, [e.target for e in examples]))
-        return OF_SCORES[metric](found, references)
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns the mean and the standard deviation of the targets."""

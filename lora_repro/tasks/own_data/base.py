@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lora_repro.config.identity import NOT_IN_ID, RUN_ID
 from lora_repro.errors import InputError, MissingInputError, shown
@@ -20,10 +20,6 @@ from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.notices import of_examples
 from lora_repro.tasks.own_data.reading import Reading, made
 from lora_repro.tasks.own_data.sheets import Columns, Part
-from lora_repro.tasks.targets import Scores, Targets
-
-if TYPE_CHECKING:
-    from lora_repro.tasks.objectives.base import Objective
 
 
 class _Known(NamedTuple):
@@ -72,21 +68,9 @@ class OwnConfig(ClassConfig):
     """The examples of each split: read."""
 
     @property
-    def targets(self) -> Targets:
-        """Classes, or scores."""
-        return Scores() if self.target is not None else super().targets
-
-    @property
-    def objective(self) -> "type[Objective]":
-        """A head with one score, or what classes are asked with."""
-        from lora_repro.tasks.objectives.heads import HeadWithScore
-
-        return HeadWithScore if self.target is not None else super().objective
-
-    @property
-    def head_width(self) -> int | None:
-        """A score is one output."""
-        return 1 if self.target is not None else super().head_width
+    def is_score(self) -> bool:
+        """Whether a number is predicted."""
+        return self.target is not None
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -101,7 +85,7 @@ class OwnConfig(ClassConfig):
     @property
     def label_names(self) -> list[str]:
         """The classes as the data calls them."""
-        return [] if self.target is not None else self.labels
+        return [] if self.is_score else self.labels
 
     @property
     def is_pair(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -274,7 +258,7 @@ class OwnConfig(ClassConfig):
         """
         if is_fetching():  # what the values are held against is not known yet
             return
-        if self.target is not None and self.form is Form.text:
+        if self.is_score and self.form is Form.text:
             raise InputError(
                 "task.target: a number is read from a head, not from label words (given: task.form=text).\n"
                 "Choose task.form=label, or give task.label instead."
