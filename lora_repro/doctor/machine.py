@@ -25,8 +25,6 @@ from lora_repro.store.files import write_atomically
 if TYPE_CHECKING:
     import torch
 
-MODULES = {"hydra-core": "hydra", "pyyaml": "yaml"}
-"""Packages whose module has another name."""
 BINARY = ("torch", "transformers", "pyarrow", "safetensors")
 """Packages that a run imports and that may fail to load although they are installed."""
 LAUNCHERS = ("hydra-joblib-launcher", "hydra-submitit-launcher")
@@ -44,9 +42,12 @@ def packages(subject: Subject) -> Finding:
     wanted = [Requirement(line) for line in metadata.requires("lora_repro") or [] if "extra ==" not in line]
     wrong = []
     for each in wanted:
-        if find_spec(MODULES.get(each.name, each.name.replace("-", "_"))) is None:
+        try:
+            version = metadata.version(each.name)
+        except metadata.PackageNotFoundError:
             wrong.append(f"{each.name} is not installed")
-        elif not each.specifier.contains(version := metadata.version(each.name), prereleases=True):
+            continue
+        if not each.specifier.contains(version, prereleases=True):
             wrong.append(f"{each.name} is {version}, needed is {each.specifier}")
     if wrong:
         return Finding(Verdict.fail, "; ".join(wrong))
