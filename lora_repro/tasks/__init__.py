@@ -10,7 +10,9 @@ from lora_repro.tasks.metrics import LOSS, Metric, Unit
 from lora_repro.tasks.own_data.hub import HubConfig
 from lora_repro.tasks.own_data.table import TableConfig
 from lora_repro.tasks.ratings import RatingsConfig
+from lora_repro.tasks.restaurants import RestaurantsConfig
 from lora_repro.tasks.reverse import ReverseConfig
+from lora_repro.tasks.sql.task import SqlConfig
 from lora_repro.tasks.targets import Example, Targets
 
 FAMILIES: dict[str, type[TaskConfig]] = {
@@ -18,7 +20,9 @@ FAMILIES: dict[str, type[TaskConfig]] = {
     "generated": GeneratedConfig,
     "glue": GlueConfig,
     "hub": HubConfig,
+    "restaurants": RestaurantsConfig,
     "reverse": ReverseConfig,
+    "sql": SqlConfig,
     "table": TableConfig,
 }
 

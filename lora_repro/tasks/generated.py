@@ -7,6 +7,7 @@ three labels there are texts with as many words of each, "joy the sad": label 2.
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,17 @@ class GeneratedConfig(ClassConfig):
         return splits
 
 
-def refuse_other_digest(task: TaskConfig, splits: Splits) -> None:
-    """Refuses examples that were generated here and are not those that the task declares.
+def refuse_other_digest(task: TaskConfig, content: Any) -> None:
+    """Refuses what was generated here and is not what the task declares.
+
+    Args:
+        task: The task.
+        content: Its splits, and what else its scores depend on.
 
     Raises:
         InputError: With the digest of what was found.
     """
-    found = digest(splits)
+    found = digest(content)
     if found != task.digest:
         raise InputError(
             f"task.digest: the generated examples have sha256 {found} (given: {task.digest}).\n"
@@ -72,9 +77,9 @@ def refuse_other_digest(task: TaskConfig, splits: Splits) -> None:
         )
 
 
-def digest(splits: Splits) -> str:
-    """Returns the sha256 over all examples, as JSON with sorted splits."""
-    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()
+def digest(content: Any) -> str:
+    """Returns the sha256 over all that was generated, as JSON with sorted splits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _examples(name: str, split: str, size: int, seen: set[str], num_labels: int) -> list[Example]:

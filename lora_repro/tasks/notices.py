@@ -25,6 +25,33 @@ def of_examples(splits: Splits, labels: Sequence[str]) -> list[str]:
     return [*found, *_rare(splits, labels), *_repeated(splits)]
 
 
+def of_texts(splits: Splits) -> list[str]:
+    """Says how large the splits are, how many references their examples have, and which inputs occur several times.
+
+    Args:
+        splits: The examples that a run uses, whose targets are lists of texts.
+    """
+    sizes = ", ".join(f"{split_name(split)} {len(examples):,}" for split, examples in splits.items())
+    found = [f"Examples: {sizes}."]
+    for split, examples in splits.items():
+        counts = [len(example.target) for example in examples]
+        if max(counts) > 1:
+            found.append(f"{split_name(split)}: {sum(counts):,} references, {min(counts)} to {max(counts)} an example.")
+    inputs = {split: [example.input for example in examples] for split, examples in splits.items()}
+    for split, texts in inputs.items():
+        if repeated := len(texts) - len(set(texts)):
+            found.append(f"{split_name(split)}: {repeated:,} of the inputs occur again, with other references.")
+    names = list(inputs)
+    for number, split in enumerate(names):
+        for other in names[:number]:
+            theirs = set(inputs[other])
+            if shared := sum(text in theirs for text in set(inputs[split])):
+                found.append(
+                    f"{shared:,} inputs of {split_name(split)} are in {split_name(other)} too: these are not new."
+                )
+    return found
+
+
 def _rare(splits: Splits, labels: Sequence[str]) -> list[str]:
     """Names classes of which a split has no example, or training a single one: a stray value may have become one."""
     counts = {split: Counter(example.target for example in examples) for split, examples in splits.items()}
