@@ -53,6 +53,8 @@ class Score(NamedTuple):
 def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score | None:
     """Returns a run's score under a protocol (of equally good epochs the first), or None if the record has none.
 
+    A run that writes texts after its last epoch alone has one under `last_epoch`, and no best epoch.
+
     Args:
         result: The record's result.json.
         metric: What is scored, as the task declares it.
@@ -63,10 +65,10 @@ def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score
         value = cross_fitted.get(metric.name)
         return Score(value, None, cross_fitted.get(metric.baseline)) if _is_number(value) else None
     dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
-    if not by_epoch or not all(_is_number(row.get(key)) for row in by_epoch for key in (dev, scored)):
+    rows = by_epoch[-1:] if protocol is Protocol.last_epoch else by_epoch
+    if not rows or not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
         return None
-    last = protocol is Protocol.last_epoch
-    row = by_epoch[-1 if last else metric.best([epoch[dev] for epoch in by_epoch])]
+    row = rows[metric.best([epoch[dev] for epoch in rows])]
     return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))
 
 

@@ -78,16 +78,19 @@ def collect(store: str | Path, run_ids: Iterable[str]) -> list[Row]:
 
 
 def _answers(path: Path, result: Mapping[str, Any]) -> tuple[Answers | None, Answers | None]:
-    """Returns what a run answered for dev after its last epoch, and for test after the epoch best on dev."""
+    """Returns what a run answered for dev after its last epoch, and for test after the epoch best on dev.
+
+    Of epochs, only those count after which it answered.
+    """
     by_epoch: list[dict[str, Any]] = result["metrics_by_epoch"]
     try:
         metric = run_of(result).task.targets.metrics[0]
     except InputError:  # a task that this version does not have
         return None, None
-    scores = [row.get(f"eval/{metric.name}") for row in by_epoch]
-    if not by_epoch or None in scores:
+    answered = [row for row in by_epoch if f"eval/{metric.name}" in row]
+    if not answered or answered[-1] is not by_epoch[-1]:
         return None, None
-    best = by_epoch[metric.best(scores)]  # pyright: ignore[reportArgumentType]
+    best = answered[metric.best([row[f"eval/{metric.name}"] for row in answered])]
     return read_answers(path, "eval", by_epoch[-1]["epoch"]), read_answers(path, "test", best["epoch"])
 
 

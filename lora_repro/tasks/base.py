@@ -90,6 +90,15 @@ class TaskConfig:
         """The splits that are scored after each epoch: eval, which is dev, first."""
         return ("eval", "test")
 
+    def has_answers_at(self, epoch: int, epochs: int) -> bool:
+        """Tells whether the scored splits are answered after an epoch, and not the loss alone computed.
+
+        Args:
+            epoch: Counted from 1; 0 where nothing is trained.
+            epochs: The last.
+        """
+        return True
+
     @property
     def all_splits(self) -> tuple[str, ...]:
         """All splits, as they are read, recorded and printed."""

@@ -11,7 +11,7 @@ TOKENS_AT_ONCE = 2048
 TOKENS_AT_ONCE_ON_GPU = 8192
 """The same on any other device: 64 texts of 128 tokens."""
 WRITTEN_AT_ONCE = 64
-"""Examples in such a batch of a language model, which holds a number for each token of its vocabulary behind each."""
+"""Texts in such a batch of a language model, which holds a number for each token of its vocabulary behind each."""
 LENGTH_STEP = 4
 """Batches are padded to a multiple of this many tokens, so that few shapes occur."""
 
@@ -43,13 +43,14 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
     return [groups[position] for position in random.permutation(len(groups))]
 
 
-def scoring_batches(lengths: Sequence[int], on_cpu: bool, reserved: int = 0) -> list[list[int]]:
+def scoring_batches(lengths: Sequence[int], on_cpu: bool, reserved: int = 0, texts_at_once: int = 1) -> list[list[int]]:
     """Groups all examples into batches of like length, the shortest first: for passes that train nothing.
 
     Args:
         lengths: Tokens of each example.
         on_cpu: They are computed on a CPU.
         reserved: Tokens that a language model writes behind each.
+        texts_at_once: How many texts it writes at once behind each, as beams.
 
     Returns:
         Positions into `lengths`, each exactly once; a batch has TOKENS_AT_ONCE at most, or is a single example.
@@ -58,7 +59,7 @@ def scoring_batches(lengths: Sequence[int], on_cpu: bool, reserved: int = 0) -> 
     groups: list[list[int]] = []
     for position in np.argsort(np.asarray(lengths), kind="stable").tolist():
         width = padded_length(lengths[position]) + reserved
-        at_once = tokens // width if not reserved else min(tokens // width, WRITTEN_AT_ONCE)
+        at_once = tokens // width if not reserved else min(tokens // width, WRITTEN_AT_ONCE // texts_at_once)
         if not groups or len(groups[-1]) >= at_once:
             groups.append([])
         groups[-1].append(position)

@@ -1,6 +1,8 @@
 """What tasks share whose answer is a text to be written. No torch."""
 
+import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective
 
 
+class DecodeAt(str, Enum):
+    """After which epochs texts are written."""
+
+    last = "last"
+    every = "every"
+
+
 @dataclass
 class TextConfig(TaskConfig):
     """A task whose targets are texts, which a language model writes after a prompt."""
@@ -22,6 +31,14 @@ class TextConfig(TaskConfig):
     text is cut, of two the longer one first, the words around it never."""
     max_new_tokens: int = MISSING
     """Decoding stops after so many tokens; a longer reference is refused."""
+    num_beams: int = 1
+    """Beams that decoding keeps; one is greedy decoding. See lora_repro/tasks/objectives/decoding.py."""
+    length_penalty: float = 1.0
+    """A beam of n tokens counts sum log p / n^length_penalty. With one beam nothing reads it."""
+    no_repeat_ngram_size: int = 0
+    """No n tokens are written twice in a text; 0 forbids nothing."""
+    decode_at: DecodeAt = DecodeAt.last
+    """After which epochs texts are written and scored. The loss is computed after each."""
 
     @property
     def targets(self) -> Targets:
@@ -36,6 +53,15 @@ class TextConfig(TaskConfig):
         return TextToWrite
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """With one beam the text is the same whatever the length counts."""
+        return ("length_penalty",) if self.num_beams == 1 else ()
+
+    def has_answers_at(self, epoch: int, epochs: int) -> bool:
+        """Tells whether texts are written after an epoch."""
+        return self.decode_at is DecodeAt.every or epoch == epochs
+
+    @property
     def head_width(self) -> int | None:
         """None, as the model answers in words."""
         return None
@@ -44,9 +70,12 @@ class TextConfig(TaskConfig):
         """Refuses impossible values without reading anything.
 
         Raises:
-            InputError: If a size, the subset seed, the prompt or the number of tokens is impossible.
+            InputError: If a size, the subset seed, the prompt or a setting of decoding is impossible.
         """
         super().check()
         refuse_prompt(self, self.prompt)
-        if self.max_new_tokens < 1:
-            raise InputError(f"task.max_new_tokens: must be at least 1 (given: {self.max_new_tokens}).")
+        for key, least in (("max_new_tokens", 1), ("num_beams", 1), ("no_repeat_ngram_size", 0)):
+            if (value := getattr(self, key)) < least:
+                raise InputError(f"task.{key}: must be at least {least} (given: {value}).")
+        if not math.isfinite(self.length_penalty):
+            raise InputError(f"task.length_penalty: must be a finite number (given: {self.length_penalty}).")

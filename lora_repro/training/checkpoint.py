@@ -53,6 +53,8 @@ class TrainState:
     """The lines of metrics.jsonl."""
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """What the objective predicted for each scored split, by `split/epoch`: metrics and the record's rows follow."""
+    begun: list[Tensor] = field(default_factory=list)
+    """Predictions for the first examples of the split that is being scored, in the order of scoring."""
     machines: list[dict[str, Any]] = field(default_factory=list)
     """Earlier machines of this run that compute other bits."""
 
@@ -75,6 +77,7 @@ class TrainState:
             tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()}
         tensors |= {f"method/{key}": value for key, value in self.method.state(self.model).items()}
         tensors |= {f"logits/{key}": value for key, value in self.predictions.items()}
+        tensors |= {"begun": torch.cat(self.begun)} if self.begun else {}
         values = {key: getattr(self, attribute) for attribute, key in _PLAIN.items()}
         rates = [group["lr"] for group in self.optimizer.param_groups]
         return tensors, values | {"schedule": self.schedule.state_dict(), "rates": rates}
@@ -85,6 +88,7 @@ class TrainState:
         trained = self.trained()
         own = {key.removeprefix("method/"): tensor for key, tensor in tensors.items() if key.startswith("method/")}
         self.method.restore(self.model, own)
+        self.begun = [tensors["begun"]] if "begun" in tensors else []
         for key, tensor in tensors.items():
             kind, _, name = key.partition("/")
             if kind == "model":
@@ -246,7 +250,7 @@ class Checkpointer:
         self.record.log_metrics(line)
 
     def after_step(self, state: TrainState) -> None:
-        """Runs after every training step and scored split. Writes a checkpoint or snapshot if one is due.
+        """Runs after every training step and scored batch. Writes a checkpoint or snapshot if one is due.
 
         Raises:
             AskedToEndError: If the process was asked to end.

@@ -1,6 +1,6 @@
 """Scores a split: predictions, metrics, and the rows that the record stores."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -17,29 +17,63 @@ from lora_repro.training.device import threads
 from lora_repro.training.waiting import watched
 
 
-def predict(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device) -> Float[Tensor, "n width"]:
+def predict(
+    model: nn.Module,
+    split: Encoded,
+    dtype: Dtype,
+    device: torch.device,
+    *,
+    with_answers: bool = True,
+    begun: list[Tensor] | None = None,
+    after_batch: Callable[[], None] | None = None,
+) -> Float[Tensor, "n width"]:
     """Returns the predictions for every example of a split, in its order; computed in batches of like length.
+
+    Args:
+        model: The model.
+        split: The examples.
+        dtype: Precision of the products.
+        device: Where to compute.
+        with_answers: False leaves out answers that cost more than the loss, as written texts do.
+        begun: The rows of the shortest examples, if they are known, in pieces; what is computed is appended.
+        after_batch: Called after each batch; None: only what is asked to end ends.
 
     Raises:
         AskedToEndError: If the process was asked to end.
     """
-    batches = scoring_batches(split.lengths.tolist(), device.type == "cpu", split.objective.reserved)
-    rows: list[Tensor] = []
+    objective, pieces = split.objective, [] if begun is None else begun
+    reserved, texts = (objective.reserved, objective.texts_at_once) if with_answers else (0, 1)
+    predicted = split.predict if with_answers else split.outputs
+    done = sum(map(len, pieces))
     model.eval()
     with torch.inference_mode():
-        for indices in watched(batches, threads(device)):
-            interrupt.refuse_to_go_on()
-            rows.append(split.predict(model, indices, dtype, device))
-        offset = split.objective.calibration(model, dtype, device)
-    in_order = torch.empty(len(split.lengths), rows[0].shape[1])
-    in_order[list(chain(*batches))] = torch.cat(rows).float().cpu()
+        batches = scoring_batches(split.lengths.tolist(), device.type == "cpu", reserved, texts)
+        order = list(chain(*batches))
+        for indices in watched(_after(batches, done), threads(device)):
+            pieces.append(predicted(model, indices, dtype, device).float().cpu())
+            (after_batch or interrupt.refuse_to_go_on)()
+        offset = objective.calibration(model, dtype, device)
+    in_order = torch.empty(len(order), pieces[0].shape[1])
+    in_order[order] = torch.cat(pieces)
     return in_order if offset is None else in_order - offset.float().cpu()
 
 
+def _after(batches: list[list[int]], done: int) -> list[list[int]]:
+    """Returns batches without the first examples."""
+    left = []
+    for batch in batches:
+        if len(batch) > done:
+            left.append(batch[done:])
+        done = max(done - len(batch), 0)
+    return left
+
+
 def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str) -> dict[str, float]:
-    """Returns the task's metrics and the loss, spelt `split/metric`."""
-    answers = [answer.prediction for answer in split.objective.answers(predictions)]
-    found = task.targets.evaluate(split.examples, answers)
+    """Returns the loss and, where the predictions hold answers, the task's metrics, spelt `split/metric`."""
+    found: dict[str, float] = {}
+    if split.objective.has_answers(predictions):
+        answers = [answer.prediction for answer in split.objective.answers(predictions)]
+        found |= task.targets.evaluate(split.examples, answers)
     found |= {LOSS.name: split.objective.mean_loss(predictions, split)}
     return {f"{name}/{metric}": value for metric, value in found.items()}
 
@@ -47,7 +81,12 @@ def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n widt
 def rows(
     task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str, epoch: int
 ) -> list[dict[str, Any]]:
-    """Returns the rows of predictions.parquet; documents are counted from 0 in the order of the examples."""
+    """Returns the rows of predictions.parquet; documents are counted from 0 in the order of the examples.
+
+    There are none where nothing was answered.
+    """
+    if not split.objective.has_answers(predictions):
+        return []
     answers = split.objective.answers(predictions)
     documents = {document: number for number, document in enumerate(dict.fromkeys(e.document for e in split.examples))}
     return [

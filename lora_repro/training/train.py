@@ -27,6 +27,7 @@ from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
 from lora_repro.tasks.batches import batches
 from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.targets import split_name
 from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.compiled import compile_blocks
@@ -88,7 +89,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
                 if epoch:
                     train_epoch(state, run, splits["train"], epoch, checkpointer)
                 checks.refuse_changed_weights(model, before)
-                score_epoch(state, run, splits, epoch, checkpointer)
+                score_epoch(state, run, splits, epoch, epochs, checkpointer)
         except interrupt.AskedToEndError:
             checkpointer.write(state)
             raise KeyboardInterrupt from None
@@ -252,8 +253,25 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             checkpointer.after_step(state)
 
 
+def _after_batch(state: TrainState, checkpointer: Checkpointer, split: str, total: int) -> Callable[[], None]:
+    """Returns what runs after each scored batch: it keeps what is done, and says now and then how far it is."""
+    began = last_message = time.perf_counter()
+    before = sum(map(len, state.begun))
+
+    def run() -> None:
+        nonlocal last_message
+        now, done = time.perf_counter(), sum(map(len, state.begun))
+        if now - last_message > SAY_EVERY_S:
+            last_message = now
+            left = (total - done) * (now - began) / (done - before)
+            log.info("%s: %d of %d examples scored, about %.0f s to go", split_name(split), done, total, left)
+        checkpointer.after_step(state)
+
+    return run
+
+
 def score_epoch(
-    state: TrainState, run: Run, splits: dict[str, Encoded], epoch: int, checkpointer: Checkpointer
+    state: TrainState, run: Run, splits: dict[str, Encoded], epoch: int, epochs: int, checkpointer: Checkpointer
 ) -> None:
     """Scores the splits after an epoch unless a checkpoint has their predictions, and logs the epoch's metrics."""
     if any(line["epoch"] == epoch and "loss" not in line for line in state.lines):
@@ -262,7 +280,12 @@ def score_epoch(
     for name in run.task.scored:
         key = f"{name}/{epoch}"
         if key not in state.predictions:
-            state.predictions[key] = scoring.predict(state.model, splits[name], run.train.dtype, state.device)
+            state.predictions[key] = scoring.predict(
+                state.model, splits[name], run.train.dtype, state.device,
+                with_answers=run.task.has_answers_at(epoch, epochs), begun=state.begun,
+                after_batch=_after_batch(state, checkpointer, name, len(splits[name].examples)),
+            )  # fmt: skip
+            state.begun = []
             checkpointer.after_step(state)
         metrics = scoring.metrics(run.task, splits[name], state.predictions[key], name)
         if not math.isfinite(metrics[f"{name}/loss"]):

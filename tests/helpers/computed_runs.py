@@ -1,12 +1,16 @@
 """Runs that are really computed, in this process, and their records."""
 
+import signal
 from typing import Any
 
+import pytest
 from omegaconf import DictConfig
 
+from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.store.record import Record
+from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.job import run_job
 
 
@@ -22,3 +26,21 @@ def computed(cfg: DictConfig) -> tuple[Record, dict[str, Any]]:
     result = record.read().result
     assert result is not None
     return record, result
+
+
+def interrupted(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Computes a run until `after_step` is called for this time, from 1, where a signal arrives."""
+    seen, after_step = [], Checkpointer.after_step
+
+    def hear(checkpointer: Checkpointer, state: TrainState) -> None:
+        seen.append(state.step)
+        if len(seen) == calls:
+            monkeypatch.setattr(interrupt, "_requested", signal.SIGTERM)
+        after_step(checkpointer, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt, "_is_program", True)
+        patch.setattr(Checkpointer, "after_step", hear)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(cfg)
+    monkeypatch.setattr(interrupt, "_requested", None)

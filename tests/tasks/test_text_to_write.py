@@ -109,7 +109,9 @@ def test_writing_stops_at_the_end_and_the_end_is_no_part_of_the_text(
         whole = split.predict(model, [3, 0, 7], Dtype.fp32, CPU)[:, 1:].long().tolist()
         assert isinstance(split.objective, TextToWrite)
         end = next(token for token in whole[0][1:] if token != whole[0][0])
-        monkeypatch.setattr(split.objective, "end", end)  # ends the first text early, and the others if they have it
+        monkeypatch.setattr(
+            split.objective, "decoding", split.objective.decoding._replace(end=end)
+        )  # ends the first text early, and the others if they have it
         predictions = split.predict(model, [3, 0, 7], Dtype.fp32, CPU)
     at = whole[0].index(end) + 1
     assert 2 <= at < 10 and predictions[0, 1:].long().tolist() == whole[0][:at] + [-1] * (20 - at)
@@ -123,7 +125,7 @@ def test_padding_that_is_the_end_of_a_text_too_is_told_from_it(tiny: Compose, tm
     folder = write(tmp_path / "m", "llama", tokenizer, vocab_size=200)
     cfg = tiny("model=local", f"paths.model={folder}", "task=reverse", "preset@train=tiny_llama", "train.dtype=fp32")
     split = encode(resolve(cfg).run, resolve(cfg).settings)["eval"]
-    assert isinstance(split.objective, TextToWrite) and split.objective.end == 2
+    assert isinstance(split.objective, TextToWrite) and split.objective.decoding.end == 2
     for i in range(4):
         assert target_of(split, i)[-1] == 2 and prompt_of(split, i)[0] == 1 and 2 not in prompt_of(split, i)
         assert (

@@ -1,13 +1,12 @@
 """Tasks whose targets are scores or texts, from YAML to a record: trained, resumed, described, damaged."""
 
-import signal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.computed_runs import record_of
+from helpers.computed_runs import interrupted, record_of
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
 from safetensors.torch import load_file
@@ -18,7 +17,6 @@ from analysis.render.listing import markdown as runs_markdown
 from analysis.render.printed import markdown
 from analysis.render.tables import printed
 from analysis.sweep_table import read_sweep
-from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.store.finished_runs import run_of
@@ -26,7 +24,6 @@ from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.recorded import task_of
-from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.job import run_job
 from lora_repro.training.train import assemble
 
@@ -50,24 +47,6 @@ def small(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> Compose:
     monkeypatch.setattr(RatingsConfig, "load", rated)
     monkeypatch.setattr(encoding, "_encoded", {})
     return tiny
-
-
-def interrupted(cfg: object, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """Computes a run until `after_step` is called for this time, from 1, where a signal arrives."""
-    seen, after_step = [], Checkpointer.after_step
-
-    def hear(checkpointer: Checkpointer, state: TrainState) -> None:
-        seen.append(state.step)
-        if len(seen) == calls:
-            monkeypatch.setattr(interrupt, "_requested", signal.SIGTERM)
-        after_step(checkpointer, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupt, "_is_program", True)
-        patch.setattr(Checkpointer, "after_step", hear)
-        with pytest.raises(KeyboardInterrupt):
-            run_job(cfg)  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr(interrupt, "_requested", None)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -92,22 +92,32 @@ def attach(method: PeftConfig, model: nn.Module, arch: Arch, seed: int) -> None:
 
     def put_in(_: nn.Module, args: tuple[Tensor, ...], given: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
         tokens = args[0] if args else given.pop("input_ids")
-        embedded, mask = table(tokens), given.get("attention_mask")
+        cache = given.get("past_key_values")
+        past = 0 if cache is None else cache.get_seq_length()
+        mask = given.get("attention_mask")
+        if mask is None:
+            mask = tokens.new_ones(len(tokens), max(past - added, 0) + tokens.shape[1])
+        mask = given["attention_mask"] = _extended(mask, added, 1)
+        if given.get("position_ids") is not None:
+            given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        if past:  # the cache holds the virtual tokens
+            return (), given | {"input_ids": tokens}
+        embedded = table(tokens)
         prompt = encoder(torch.arange(added, device=tokens.device)) if method.has_encoder else encoder.embedding.weight
         prompt = prompt.to(embedded.dtype).expand(len(tokens), -1, -1)
         given["inputs_embeds"] = torch.cat([prompt, embedded], 1)
-        given["attention_mask"] = _extended(mask if mask is not None else torch.ones_like(tokens), added, 1)
         if (types := given.get("token_type_ids")) is not None:
             given["token_type_ids"] = _extended(types, added, 0)
         return (), given
 
-    def take_off(_: nn.Module, __: object, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[:, added:]
+    def take_off(_: nn.Module, __: object, given: dict[str, Any], output: Any) -> Any:
+        if given.get("inputs_embeds") is not None:
+            output.last_hidden_state = output.last_hidden_state[:, added:]
         return output
 
     body.register_forward_pre_hook(put_in, with_kwargs=True)
     if arch.is_decoder:
-        body.register_forward_hook(take_off)
+        body.register_forward_hook(take_off, with_kwargs=True)
 
 
 def _extended(values: Tensor, tokens: int, value: int) -> Tensor:

@@ -62,6 +62,11 @@ class Objective(ABC):
         return 0
 
     @property
+    def texts_at_once(self) -> int:
+        """How many texts a batch holds for each example that is scored."""
+        return 1
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What a record must tell of how the model was asked, beside the configuration."""
         return {}
@@ -87,6 +92,10 @@ class Objective(ABC):
     def calibration(self, model: nn.Module, dtype: Dtype, device: torch.device) -> Float[Tensor, " width"] | None:
         """Returns what is taken off each row of predictions, computed once for a split; None: nothing."""
         return None
+
+    def has_answers(self, predictions: Float[Tensor, "n width"]) -> bool:
+        """Tells whether rows hold the answers, as those of `predict` do, and those of `outputs` need not."""
+        return True
 
     @abstractmethod
     def mean_loss(self, predictions: Float[Tensor, "n width"], split: Encoded) -> float:

@@ -37,13 +37,28 @@ def log_likelihood(
     return chosen.masked_fill(targets < 0, 0.0).sum(1)
 
 
+class OutputLayer:
+    """The layer over a model's vocabulary in fp32: rounded to bf16 a logit of 20 would be off by a sixteenth.
+
+    Args:
+        model: A language model of transformers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        layer: Any = model.lm_head
+        self._weight = layer.weight.float()
+        self._bias = layer.bias.float() if layer.bias is not None else None
+
+    def logits(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch tokens"]:
+        """Returns the logits of every token."""
+        return F.linear(hidden.float(), self._weight, self._bias)
+
+
 def log_probabilities(
     model: nn.Module, hidden: Float[Tensor, "batch targets d"]
 ) -> Float[Tensor, "batch targets tokens"]:
-    """Returns log p of every token, in fp32: rounded to bf16 a logit of 20 would be off by a sixteenth."""
-    output: Any = model.lm_head
-    bias = output.bias.float() if output.bias is not None else None
-    return F.linear(hidden.float(), output.weight.float(), bias).log_softmax(-1)
+    """Returns log p of every token, in fp32."""
+    return OutputLayer(model).logits(hidden).log_softmax(-1)
 
 
 def states(

@@ -1,10 +1,10 @@
-"""A language model writes a text after a prompt: the loss is on its tokens alone, and decoding is greedy."""
+"""A language model writes a text after a prompt: the loss is on its tokens alone."""
 
 import logging
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -14,8 +14,8 @@ from lora_repro.models.tokenizer import too_large
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.metrics import exact_match
-from lora_repro.tasks.objectives import language
 from lora_repro.tasks.objectives.base import Answer, Objective, padded
+from lora_repro.tasks.objectives.decoding import Decoding, write
 from lora_repro.tasks.objectives.language import NO_TOKEN, log_likelihood, rows_of
 from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
@@ -30,17 +30,16 @@ log = logging.getLogger(__name__)
 class TextToWrite(Objective):
     """The loss is the mean of -log p over the tokens of the targets, the end of the text included.
 
-    A prediction is a row of numbers: log p of the whole target, then the tokens that greedy decoding wrote, padded with
+    A prediction is a row of numbers: log p of the whole target, then the tokens that were written instead, padded with
     NO_TOKEN. As numbers of fp32 they are exact up to 16 million tokens.
 
     Args:
         tokenizer: Turns tokens into text; None where nothing is read.
-        end: The token that ends a text.
-        max_new_tokens: Decoding stops after so many tokens.
+        decoding: How texts are written.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, end: int, max_new_tokens: int) -> None:
-        self.tokenizer, self.end, self.max_new_tokens = tokenizer, end, max_new_tokens
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, decoding: Decoding) -> None:
+        self.tokenizer, self.decoding = tokenizer, decoding
 
     @classmethod
     def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
@@ -59,7 +58,7 @@ class TextToWrite(Objective):
                 f"task {task.name}: neither tokenizer nor config.json of {run.model.name} names the end of a text."
                 "\nGive a tokenizer with an eos_token."
             )
-        encoded, objective = {}, cls(tokenizer, end, task.max_new_tokens)
+        encoded, objective = {}, cls(tokenizer, _decoding(task, end))
         for name, examples in splits.items():
             cut = prompts.cut(examples, reserved=objective.reserved)
             written = prompts.continuations(cut, [f" {example.target[0]}" for example in examples])
@@ -77,14 +76,19 @@ class TextToWrite(Objective):
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
         """Returns n arbitrary prompts, each with a target of task.max_new_tokens tokens behind it."""
-        longest = cast(TextConfig, run.task).max_new_tokens
-        targets = torch.full((n, longest), 7)
-        return made_up(run, n, max(1, length - longest), targets, cls(None, 3, longest))
+        task = cast(TextConfig, run.task)
+        targets = torch.full((n, task.max_new_tokens), 7)
+        return made_up(run, n, max(1, length - task.max_new_tokens), targets, cls(None, _decoding(task, end=3)))
 
     @property
     def reserved(self) -> int:
         """The most tokens that decoding writes."""
-        return self.max_new_tokens
+        return self.decoding.max_new_tokens
+
+    @property
+    def texts_at_once(self) -> int:
+        """Each example has as many texts in a batch as there are beams."""
+        return self.decoding.num_beams
 
     def loss(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
@@ -104,8 +108,13 @@ class TextToWrite(Objective):
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, "batch width"]:
         """Returns log p of the target, and the text that the model writes instead."""
-        written = self._write(model, split, indices, dtype, device)
+        inputs, _ = split.batch(indices, device)
+        written = write(model, inputs["input_ids"], split.lengths[indices].to(device), self.decoding, dtype)
         return torch.cat([self.outputs(model, split, indices, dtype, device), written.float()], dim=1)
+
+    def has_answers(self, predictions: Float[Tensor, "n width"]) -> bool:
+        """Tells whether there are written texts, and not the log p of the targets alone."""
+        return predictions.shape[1] > 1
 
     def mean_loss(self, predictions: Float[Tensor, "n width"], split: Encoded) -> float:
         """Returns the mean of -log p over the target tokens of all examples."""
@@ -116,36 +125,18 @@ class TextToWrite(Objective):
         rows = predictions[:, 1:].long().tolist()
         return [Answer(self._text(row), [score]) for row, score in zip(rows, predictions[:, 0].tolist(), strict=True)]
 
-    def _write(
-        self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
-    ) -> Int[Tensor, "batch tokens"]:
-        """Appends the likeliest token again and again, until every text of the batch has ended.
-
-        Prompts are padded on the right, and what is written follows each prompt directly, as if it were alone.
-        """
-        written = torch.full((len(indices), self.max_new_tokens), NO_TOKEN, device=device)
-        going = torch.ones(len(indices), dtype=torch.bool, device=device)
-        for step in range(self.max_new_tokens):
-            hidden = language.states(model, split, indices, written[:, : step + 1], dtype, device)
-            likeliest = language.log_probabilities(model, hidden[:, -1:])[:, 0].argmax(-1)
-            written[going, step] = likeliest[going]
-            going &= likeliest != self.end
-            if not going.any():
-                break
-        return written
-
     def _text(self, tokens: list[int]) -> str:
         assert self.tokenizer is not None
-        row = [token for token in tokens if token not in (NO_TOKEN, self.end)]
+        row = [token for token in tokens if token not in (NO_TOKEN, self.decoding.end)]
         return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
     def _refuse(self, run: Run, examples: list[Example], targets: list[list[int]]) -> None:
         """Refuses targets that cannot be written, and warns of those that come back as another text."""
         for example, tokens in zip(examples, targets, strict=True):
-            if len(tokens) > self.max_new_tokens:
+            if len(tokens) > self.decoding.max_new_tokens:
                 raise InputError(
                     f"task.max_new_tokens: the text of example {example.id} has {len(tokens)} tokens with its end "
-                    f"(given: {self.max_new_tokens}).\nRaise it: task.max_new_tokens={len(tokens)}"
+                    f"(given: {self.decoding.max_new_tokens}).\nRaise it: task.max_new_tokens={len(tokens)}"
                 )
             if self.tokenizer is not None and max(tokens) >= run.model.config["vocab_size"]:
                 raise too_large(self.tokenizer, run.model, max(tokens))
@@ -156,3 +147,7 @@ class TextToWrite(Objective):
                 "task %s: %d of %d target texts change when they are encoded and decoded (%r becomes %r), so no model "
                 "can match them exactly.", run.task.name, len(other), len(examples), *other[0],
             )  # fmt: skip
+
+
+def _decoding(task: TextConfig, end: int) -> Decoding:
+    return Decoding(task.max_new_tokens, end, task.num_beams, task.length_penalty, task.no_repeat_ngram_size)

@@ -1,0 +1,92 @@
+"""When texts are written in a run, and how an interrupted decoding goes on."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from helpers.computed_runs import interrupted, record_of
+from helpers.fixture_types import Compose
+from helpers.store_contents import contents
+
+from analysis.protocol import Protocol, pick
+from lora_repro.config.resolve import resolve
+from lora_repro.errors import InputError
+from lora_repro.tasks import batches
+from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.targets import Texts
+from lora_repro.training.job import run_job
+
+WRITES = (
+    *("model=tiny_llama", "preset@train=tiny_llama", "task=reverse", "train.dtype=fp32", "train.epochs=2"),
+    *("task.train_size=32", "task.eval_size=24", "task.test_size=16", "task.num_beams=2", "log.every_steps=3"),
+)
+
+
+@pytest.mark.parametrize("at", ["last", "every"])
+def test_texts_are_written_after_the_epochs_that_are_asked_for_and_the_loss_is_always_there(
+    tiny: Compose, at: str
+) -> None:
+    cfg = tiny(*WRITES, f"task.decode_at={at}")
+    run_job(cfg)
+    record = record_of(cfg)
+    result = record.read().result
+    assert result is not None
+    first, last = result["metrics_by_epoch"]
+    assert ("eval/exact_match" in first, "eval/exact_match" in last) == (at == "every", True)
+    assert {"eval/loss", "test/loss"} <= first.keys() & last.keys()
+    rows = pd.read_parquet(record.folder / "predictions.parquet")
+    assert rows.groupby("epoch").size().to_dict() == ({1: 40, 2: 40} if at == "every" else {2: 40})
+    (metric,) = Texts().metrics
+    assert pick(result, metric, Protocol.last_epoch) is not None
+    assert (pick(result, metric, Protocol.best_epoch_on_dev) is None) == (at == "last")
+
+
+def test_an_interrupted_decoding_goes_on_at_the_batch_where_it_stopped(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "WRITTEN_AT_ONCE", 8)  # four examples of two beams each
+    monkeypatch.chdir(tmp_path)
+    whole, cut = (tiny(*WRITES, f"paths.outputs={store}") for store in ("whole", "cut"))
+    written: list[int] = []
+    predict = Encoded.predict
+
+    def counted(self: Encoded, model: object, indices: list[int], *given: object) -> torch.Tensor:
+        written.extend(indices)
+        return predict(self, model, indices, *given)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Encoded, "predict", counted)
+    run_job(whole)
+    assert len(written) == 40
+    written.clear()
+    steps, losses = 2 * 2, 2  # and dev's and test's losses are one batch each after the first epoch
+    interrupted(cut, monkeypatch, 1 + steps + 2 * losses + 3)
+    assert len(written) == 12 and list(tmp_path.glob("cut/runs/*/checkpoint/*"))
+    run_job(cut)
+    assert sorted(written) == sorted([*range(24), *range(16)])
+    expected, found = contents(tmp_path / "whole"), contents(tmp_path / "cut")
+    for files in (expected, found):
+        files.pop(next(name for name in files if name.endswith("config.yaml")))  # paths.outputs stands in it
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("num_beams=0", "task.num_beams: must be at least 1"),
+        ("no_repeat_ngram_size=-1", "task.no_repeat_ngram_size: must be at least 0"),
+        ("length_penalty=nan", "task.length_penalty: must be a finite number"),
+        ("max_new_tokens=0", "task.max_new_tokens: must be at least 1"),
+    ],
+)
+def test_impossible_settings_of_decoding_are_refused(tiny: Compose, setting: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        resolve(tiny(*WRITES, f"task.{setting}"))
+
+
+def test_a_setting_that_one_beam_does_not_read_makes_no_other_run(tiny: Compose) -> None:
+    def fingerprint(*settings: str) -> str:
+        return record_of(tiny(*WRITES, *(f"task.{setting}" for setting in settings))).run_id
+
+    assert fingerprint("num_beams=1", "length_penalty=0.8") == fingerprint("num_beams=1")
+    assert fingerprint("length_penalty=0.8") != fingerprint()
