@@ -17,6 +17,7 @@ from lora_repro.methods.lora.layers import Start, initial_A
 from lora_repro.models.arch import ModelConfig
 from lora_repro.sweep.grid import load
 from lora_repro.tasks import FAMILIES
+from lora_repro.tasks.texts import TextConfig
 
 SMOKE = ["model=tiny_bert", "task=generated"]
 
@@ -121,6 +122,14 @@ GOLDEN_DEFAULTS = {
 for _name in ("PrefixLayerConfig", "LoRAPrefixLayerConfig"):
     GOLDEN_DEFAULTS |= {"LlamaAdapterConfig.top_layers": None, "LlamaAdapterConfig.init_std": 1.0}
     GOLDEN_DEFAULTS |= {f"{_name}.form": "activations", f"{_name}.shift_positions": True}
+
+DECODING_DEFAULTS = {"num_beams": 1, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "decode_at": "last"}
+GOLDEN_DEFAULTS |= {
+    f"{cls.__name__}.{key}": default
+    for cls in FAMILIES.values()
+    if issubclass(cls, TextConfig)
+    for key, default in DECODING_DEFAULTS.items()
+}
 
 
 def test_defaults_that_ids_leave_out_never_change() -> None:
