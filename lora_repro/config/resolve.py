@@ -121,12 +121,17 @@ def check(config: Config) -> Resolved:
 
 
 def _refuse_other_use(run: Run) -> None:
-    """Refuses a method that trains nothing where something is trained, and demonstrations where nothing reads them."""
+    """Refuses what would change nothing: training without a method, demonstrations or smoothing that nothing reads."""
     name, given = run.method.name, run.train.init_from
     if run.method.demonstrations is not None and not run.task.takes_demonstrations:
         raise InputError(
             f"method={name}: shows solved examples to a language model that answers with label words, and task="
             f"{run.task.name} asks otherwise here.\nChoose a decoder, and a task with classes: task.form=text"
+        )
+    if run.train.label_smoothing and not run.task.writes_texts:
+        raise InputError(
+            f"train.label_smoothing: smooths the loss of texts to be written, and task={run.task.name} has none "
+            f"(given: {run.train.label_smoothing}).\nLeave it out."
         )
     if not run.method.is_trained and run.train.epochs:
         raise InputError(

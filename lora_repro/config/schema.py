@@ -68,6 +68,9 @@ class TrainConfig:
     """Learning rate of the head (null: learning_rate)."""
     init_from: str | None = None
     """Start from the adapter and head of a run (its id or directory) or of a PEFT folder."""
+    label_smoothing: float = 0.0
+    """Of the loss that trains a text to be written: this share of each target token's weight goes to all tokens alike
+    (LoRA paper, Table 11). Losses of dev and test are without it."""
     init_head: InitHead = InitHead.fitting
     """Which head a run has that starts from another one: the start's if it fits, or one that is drawn anew."""
 
@@ -99,6 +102,7 @@ class TrainConfig:
             ("max_grad_norm", 0 < clip < math.inf, "a finite number above 0, or null"),
             ("max_length", 3 <= self.max_length <= longest, f"from 3 to {longest} tokens"),
             ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "0 or more, or null"),
         ]
         for key, holds, legal in rules:

@@ -110,6 +110,11 @@ class TaskConfig:
         return False
 
     @property
+    def writes_texts(self) -> bool:
+        """Tells whether a language model is trained to write texts."""
+        return False
+
+    @property
     def label_names(self) -> list[str]:
         """What the outputs of a head with classes are called, in order; empty where nothing is known of them."""
         return []

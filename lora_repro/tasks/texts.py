@@ -28,7 +28,7 @@ class TextConfig(TaskConfig):
 
     prompt: str = MISSING
     """What the model is asked; {text} stands for the example, {first} and {second} for the sentences of a pair. A long
-    text is cut, of two the longer one first, the words around it never."""
+    text loses its beginning, of two the longer one first, the words around it never."""
     max_new_tokens: int = MISSING
     """Decoding stops after so many tokens; a longer reference is refused."""
     num_beams: int = 1
@@ -56,6 +56,11 @@ class TextConfig(TaskConfig):
     def idle(self) -> tuple[str, ...]:
         """With one beam the text is the same whatever the length counts."""
         return ("length_penalty",) if self.num_beams == 1 else ()
+
+    @property
+    def writes_texts(self) -> bool:
+        """A language model writes them."""
+        return True
 
     def has_answers_at(self, epoch: int, epochs: int) -> bool:
         """Tells whether texts are written after an epoch."""

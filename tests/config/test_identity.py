@@ -83,6 +83,7 @@ GOLDEN_DEFAULTS = {
     "TrainConfig.head_learning_rate": None,
     "TrainConfig.init_from": None,
     "TrainConfig.init_head": "fitting",
+    "TrainConfig.label_smoothing": 0.0,
     **{f"{family.__name__}.{key}": default for family in FAMILIES.values() for key, default in TASK_DEFAULTS.items()},
     "RatingsConfig.form": "label",
     "RatingsConfig.target": "label",

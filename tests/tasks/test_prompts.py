@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.fixture_types import Compose
-from helpers.local_models import WORDS, bytes_tokenizer, space_mark_tokenizer, write
+from helpers.local_models import WORDS, bytes_tokenizer, space_mark_tokenizer, words_tokenizer, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lora_repro.config.resolve import resolve
@@ -94,16 +94,25 @@ def test_words_that_join_the_text_of_one_example_alone_are_refused(tiny: Compose
         prepared(tiny, tmp_path / "m", tokenizer, "task.prompt='{text}'", "task.label_words=[s,t]")
 
 
-def test_a_long_text_is_cut_between_its_own_letters(tiny: Compose, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keeps_end", [False, True])
+def test_a_long_text_is_cut_between_its_own_letters(keeps_end: bool) -> None:
     """Each letter of a joined emoji is three or four tokens of bytes; cut within one, it decodes to another."""
     tokenizer = bytes_tokenizer()
     text = "a \U0001f469\u200d\U0001f52c \u00e9 \U0001f469\u200d\U0001f52c"
     example = Example("one", text, 0, "one")
     cut = set()
     for room in range(8, 34):
-        prompts = Prompts(tokenizer, "{text}: ", room)
+        prompts = Prompts(tokenizer, "{text}: ", room, keeps_end=keeps_end)
         (row,) = prompts.opened(prompts.cut([example], reserved=1))
         kept = str(tokenizer.decode(row)).removesuffix(": ")
-        assert text.startswith(kept) and len(row) <= room - 1
+        assert (text.endswith(kept) if keeps_end else text.startswith(kept)) and len(row) <= room - 1
         cut.add(kept)
     assert text in cut and len(cut) > 8
+
+
+def test_of_a_pair_that_is_too_long_the_longer_one_loses_its_beginning() -> None:
+    tokenizer = words_tokenizer(("a", "b", "c", "d", "e", "f", "g"))
+    example = Example("one", ("a b c d e", "f g"), 0, "one")
+    prompts = Prompts(tokenizer, "{first} {second}", 6, keeps_end=True)
+    (prompt,) = prompts.cut([example], reserved=2)
+    assert prompt.text == "d e f g"

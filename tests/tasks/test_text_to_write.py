@@ -73,6 +73,25 @@ def test_the_loss_is_transformers_on_the_target_tokens_alone(prepared: tuple[tor
     assert all(target[-1] == END for _, target in rows) and len({len(target) for _, target in rows}) > 2
 
 
+def test_smoothing_gives_a_share_of_each_token_to_all_tokens_in_training_alone(
+    prepared: tuple[torch.nn.Module, Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, split = prepared
+    indices, share = [3, 0, 7, 5], 0.1
+    assert isinstance(split.objective, TextToWrite) and split.objective.smoothing == 0
+    plain, predictions = split.loss(model, indices, Dtype.fp32, CPU), split.outputs(model, indices, Dtype.fp32, CPU)
+    log_p = []
+    for i in indices:
+        prompt, target = prompt_of(split, i), target_of(split, i)
+        logits = model(input_ids=torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        log_p.append(logits.log_softmax(-1))
+    to_all = -torch.cat(log_p).mean()
+    monkeypatch.setattr(split.objective, "smoothing", share)
+    smoothed = split.loss(model, indices, Dtype.fp32, CPU)
+    assert torch.allclose(smoothed, (1 - share) * plain + share * to_all, atol=1e-4) and abs(smoothed - plain) > 0.01
+    assert torch.equal(split.outputs(model, indices, Dtype.fp32, CPU), predictions)
+
+
 def test_the_loss_of_a_split_is_the_mean_over_its_target_tokens(prepared: tuple[torch.nn.Module, Encoded]) -> None:
     model, split = prepared
     everything = list(range(len(split.examples)))

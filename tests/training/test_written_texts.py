@@ -90,3 +90,10 @@ def test_a_setting_that_one_beam_does_not_read_makes_no_other_run(tiny: Compose)
 
     assert fingerprint("num_beams=1", "length_penalty=0.8") == fingerprint("num_beams=1")
     assert fingerprint("length_penalty=0.8") != fingerprint()
+
+
+def test_smoothing_a_loss_that_writes_nothing_is_refused(tiny: Compose) -> None:
+    with pytest.raises(InputError, match=r"train\.label_smoothing: smooths the loss of texts to be written, and task="):
+        resolve(tiny("train.label_smoothing=0.1"))
+    with pytest.raises(InputError, match=r"train\.label_smoothing: must be in \[0, 1\)"):
+        resolve(tiny(*WRITES, "train.label_smoothing=1"))

@@ -29,10 +29,19 @@ class Prompts:
         prompt: The words around an example, with {text} in its place, or {first} and {second} in those of a pair.
         max_length: Tokens of prompt and what follows.
         before: What stands before each prompt, from `solved`. With it, nothing is cut.
+        keeps_end: A text that is too long loses its beginning, and not its end.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, max_length: int, before: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str,
+        max_length: int,
+        before: str = "",
+        keeps_end: bool = False,
+    ) -> None:
         self._tokenizer, self._prompt, self._max_length, self._before = tokenizer, prompt, max_length, before
+        self._keeps_end = keeps_end
         self._places: tuple[str, ...] = ("text",) if "{text}" in prompt else ("first", "second")
         self._beginning = _beginning(tokenizer)
 
@@ -58,8 +67,9 @@ class Prompts:
     def cut(self, examples: Sequence[Example], reserved: int) -> list[Prompt]:
         """Returns the prompts of examples, their texts cut so that `reserved` tokens fit behind.
 
-        Of a pair the longer text is cut, token by token until both are equally long and then in turn, as transformers'
-        `longest_first` does; of equally long ones the second.
+        A text loses its end, or its beginning where `keeps_end` says so. Of a pair the longer text is cut, token by
+        token until both are equally long and then in turn, as transformers' `longest_first` does; of equally long ones
+        the second.
 
         What a tokenizer puts at the end of a text (EOS, [SEP]) is left out, as something follows.
 
@@ -144,14 +154,20 @@ class Prompts:
             longest: How many it may have.
         """
         encodings = [self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) for text in texts]
-        ends = [[end for _, end in encoding["offset_mapping"]] for encoding in encodings]
+        spans = [[*encoding["offset_mapping"]] for encoding in encodings]
         shortened = Prompt("", [0] * length)
         while (over := len(shortened.tokens) - longest) > 0:
             for _ in range(over):
-                del max(reversed(ends), key=len)[-1:]
-            whole = self._around([text[: at[-1]] if at else "" for text, at in zip(texts, ends, strict=True)])
+                del max(reversed(spans), key=len)[slice(1) if self._keeps_end else slice(-1, None)]
+            whole = self._around([self._left(text, at) for text, at in zip(texts, spans, strict=True)])
             shortened = Prompt(whole, self._tokens([whole])[0])
         return shortened
+
+    def _left(self, text: str, spans: Sequence[tuple[int, int]]) -> str:
+        """Returns a text without the tokens that were cut off one of its ends; spans are those of the others."""
+        if not spans:
+            return ""
+        return text[spans[0][0] :] if self._keeps_end else text[: spans[-1][1]]
 
     def _refuse_longer(self, prompts: Sequence[Prompt], longest: int) -> None:
         """Refuses prompts that do not fit whole: with a demonstration less, or a part of one, the answer is another."""

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from lora_repro.config.schema import Dtype, Run
@@ -16,7 +17,7 @@ from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.metrics import exact_match
 from lora_repro.tasks.objectives.base import Answer, Objective, padded
 from lora_repro.tasks.objectives.decoding import Decoding, write
-from lora_repro.tasks.objectives.language import NO_TOKEN, log_likelihood, rows_of
+from lora_repro.tasks.objectives.language import NO_TOKEN, OutputLayer, log_likelihood, rows_of, states
 from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
 from lora_repro.tasks.targets import Example
@@ -30,16 +31,19 @@ log = logging.getLogger(__name__)
 class TextToWrite(Objective):
     """The loss is the mean of -log p over the tokens of the targets, the end of the text included.
 
+    Of an input that is too long the beginning is cut off, and nothing of a target.
+
     A prediction is a row of numbers: log p of the whole target, then the tokens that were written instead, padded with
     NO_TOKEN. As numbers of fp32 they are exact up to 16 million tokens.
 
     Args:
         tokenizer: Turns tokens into text; None where nothing is read.
         decoding: How texts are written.
+        smoothing: train.label_smoothing.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, decoding: Decoding) -> None:
-        self.tokenizer, self.decoding = tokenizer, decoding
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, decoding: Decoding, smoothing: float = 0.0) -> None:
+        self.tokenizer, self.decoding, self.smoothing = tokenizer, decoding, smoothing
 
     @classmethod
     def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
@@ -50,7 +54,7 @@ class TextToWrite(Objective):
                 `Prompts` refuses.
         """
         task = cast(TextConfig, run.task)
-        prompts = Prompts(tokenizer, task.prompt, run.train.max_length)
+        prompts = Prompts(tokenizer, task.prompt, run.train.max_length, keeps_end=True)
         known = (tokenizer.eos_token_id, tokenizer.sep_token_id, run.model.config.get("eos_token_id"))
         end = next((token for token in known if isinstance(token, int)), None)
         if end is None:
@@ -58,7 +62,7 @@ class TextToWrite(Objective):
                 f"task {task.name}: neither tokenizer nor config.json of {run.model.name} names the end of a text."
                 "\nGive a tokenizer with an eos_token."
             )
-        encoded, objective = {}, cls(tokenizer, _decoding(task, end))
+        encoded, objective = {}, cls(tokenizer, _decoding(task, end), run.train.label_smoothing)
         for name, examples in splits.items():
             cut = prompts.cut(examples, reserved=objective.reserved)
             written = prompts.continuations(cut, [f" {example.target[0]}" for example in examples])
@@ -93,9 +97,12 @@ class TextToWrite(Objective):
     def loss(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, ""]:
-        """Returns the mean of -log p over all target tokens of a batch, as transformers computes it."""
+        """Returns the mean cross-entropy of all target tokens of a batch, as transformers computes it."""
         targets = split.targets[indices].to(device)
-        return -log_likelihood(model, split, indices, targets, dtype, device).sum() / (targets != NO_TOKEN).sum()
+        logits = OutputLayer(model).logits(states(model, split, indices, targets, dtype, device))
+        return F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TOKEN, label_smoothing=self.smoothing
+        )
 
     def outputs(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
