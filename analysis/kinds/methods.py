@@ -217,20 +217,26 @@ def shown_settings(keys: Sequence[str], arm: "Cell") -> dict[str, str]:
 
 
 def _time(arm: "Cell", baseline: "Cell") -> float | None:
-    """Returns how long training takes over the baseline's: the mean ratio over the machines that computed both."""
+    """Returns how long training takes over the baseline's: the mean ratio over the machines that computed both.
+
+    Of runs on a CPU the time is what it computed, as other work makes the time on the clock longer; of others, and of
+    records that do not hold it, it is that on the clock.
+    """
     from statistics import fmean
 
-    ours, theirs = (_seconds(each) for each in (arm, baseline))
-    ratios = [fmean(ours[machine]) / fmean(theirs[machine]) for machine in ours.keys() & theirs.keys()]
-    return fmean(ratios) if ratios else None
+    ratios: dict[str, float] = {}
+    for key in ("train_seconds", "train_cpu_seconds"):
+        ours, theirs = (_seconds(each, key) for each in (arm, baseline))
+        ratios |= {machine: fmean(ours[machine]) / fmean(theirs[machine]) for machine in ours.keys() & theirs.keys()}
+    return fmean(ratios.values()) if ratios else None
 
 
-def _seconds(arm: "Cell") -> dict[str, list[float]]:
+def _seconds(arm: "Cell", key: str) -> dict[str, list[float]]:
     from analysis.cell import machine_of
 
     found: dict[str, list[float]] = {}
     for result in arm.results:
-        if seconds := result.get("train_seconds"):
+        if seconds := result.get(key):
             found.setdefault(machine_of(result), []).append(seconds)
     return found
 

@@ -245,8 +245,8 @@ def _notes(table: Methods, names: Names) -> list[str]:
         at = f"{table.item.baseline['method.name']} {table.item.baseline['method.targets']}"
         notes.append(
             f"minus LoRA: the difference to {at} at the same budget, taken seed by seed; of methods with {ONE_SIZE}, "
-            "to that of the largest budget. time: seconds of training over the baseline's, on the machines that "
-            "computed both. GiB: the process's peak."
+            "to that of the largest budget. time: of training over the baseline's, on the machines that computed "
+            "both; what a CPU computed where it is recorded, else that on the clock. GiB: the process's peak."
         )
     notes += tuning.sentences([(_name(line), line.arm) for line in table.lines])
     notes += few_seeds(arm.n for arm in arms if not arm.missing)

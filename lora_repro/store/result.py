@@ -82,7 +82,9 @@ _SHAPE = {
     **{f"data.{split}": _SPLIT for split in ("train", "eval")},
     "cross_fitted": _of(_NUMBER, "an object of numbers"),
     **dict.fromkeys(("run_seconds", "train_seconds"), _AMOUNT),
-    **dict.fromkeys(("train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)),
+    **dict.fromkeys(
+        ("train_cpu_seconds", "train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)
+    ),
     "digests": _of(_TEXT, "an object of text"),
     "provenance": _OBJECT,
     "provenance.commit": _or_null(_TEXT),

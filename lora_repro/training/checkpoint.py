@@ -49,6 +49,8 @@ class TrainState:
     """Examples up to the last line of metrics.jsonl."""
     seconds: float = 0.0
     """Time spent in training steps; scoring is not counted."""
+    cpu_seconds: float = 0.0
+    """What all threads of the process computed in that time: other work on the machine hardly changes it."""
     lines: list[dict[str, Any]] = field(default_factory=list)
     """The lines of metrics.jsonl."""
     predictions: dict[str, Tensor] = field(default_factory=dict)
@@ -99,7 +101,8 @@ class TrainState:
             elif kind == "logits":
                 self.predictions[name] = tensor
         for attribute, key in _PLAIN.items():
-            setattr(self, attribute, values[key])
+            if key in values:  # an older checkpoint has no cpu_seconds
+                setattr(self, attribute, values[key])
         for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.load_state_dict(values["schedule"])
@@ -114,6 +117,7 @@ _PLAIN = {  # `examples_told`, like `logits/`, is an older name that stays so th
     "examples": "examples",
     "examples_logged": "examples_told",
     "seconds": "seconds",
+    "cpu_seconds": "cpu_seconds",
     "lines": "lines",
     "machines": "machines",
 }

@@ -112,6 +112,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "data": {name: run.task.targets.describe(split.examples) for name, split in splits.items()},
         **scoring.cross_fitted(run.task, splits, state.predictions, by_epoch),
         "train_seconds": round(state.seconds, 3),
+        "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds else None,
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": peak_memory_gib(device),
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
@@ -217,6 +218,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
     order = order[state.step - first : total - first]
     trained = list(state.trained().values())
     spent, began = state.seconds, time.perf_counter()
+    cpu_spent, cpu_began = state.cpu_seconds, time.process_time()
     last_message = began
     use_huge_pages()  # the heap may have grown
     state.model.train()
@@ -237,6 +239,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             state.examples += len(indices)
             state.loss_sum += loss.detach() * len(indices)
             state.seconds = spent + time.perf_counter() - began
+            state.cpu_seconds = cpu_spent + time.process_time() - cpu_began
             if state.step % checkpointer.settings.every_steps == 0 or state.step == last_step:
                 mean = state.loss_sum.item() / (state.examples - state.examples_logged)
                 if not math.isfinite(mean):

@@ -4,7 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-TIMES = {"updated", "started", "attempts", "deaths", "pid", "wall_time_s", "train_seconds", "run_seconds"}
+TIMES = {
+    "updated",
+    "started",
+    "attempts",
+    "deaths",
+    "pid",
+    "wall_time_s",
+    "train_seconds",
+    "train_cpu_seconds",
+    "run_seconds",
+}
 TIMES |= {"train_examples_per_s", "peak_memory_gib"}
 """Keys of the record's JSON that say when, how long, how often."""
 

@@ -40,8 +40,11 @@ def sweep(store: Path) -> Sweep:
     return load(compose, ["+sweeps=leaderboard", "scale=smoke"], store)
 
 
-def finish(store: Path, extra: float = 0.0) -> None:
-    """Finishes the tuning (the smaller rate is better, by more than an inner one) and then all reported runs."""
+def finish(store: Path, extra: float = 0.0, cpu: dict[str, float] | None = None) -> None:
+    """Finishes the tuning (the smaller rate is better, by more than an inner one) and then all reported runs.
+
+    Some arms may have recorded what the CPU computed.
+    """
     while sweep(store).waiting:
         for job in sweep(store).tuning_jobs:
             rate = job.resolved.run.train.learning_rate
@@ -53,7 +56,8 @@ def finish(store: Path, extra: float = 0.0) -> None:
         mean = MEANS.get(name(job), 0.6)
         slope = 2 if name(job).startswith("lora q,k") else 1
         score = mean + slope * SEEDS[seed] + extra * (-1) ** seed
-        write_run(store, job, [(0.5, 0.4), (score, score)], train_seconds=10.0 if name(job) == "full" else 5.0)
+        times = {"train_seconds": 10.0 if name(job) == "full" else 5.0, "train_cpu_seconds": (cpu or {}).get(name(job))}
+        write_run(store, job, [(0.5, 0.4), (score, score)], **times)
 
 
 def request(store: Path, **more: Any) -> Request:
@@ -77,6 +81,12 @@ def test_differences_are_taken_seed_by_seed_from_the_baseline_of_the_same_budget
     own = found["head_only"]["difference"]  # of the last budget's baseline
     assert own["mean"] == pytest.approx(0.60 - 0.74) and own["low"] == pytest.approx(own["high"])
     assert found["full"]["time"] == 2.0 and found["head_only"]["time"] == 1.0
+
+
+def test_time_is_what_the_cpu_computed_where_both_arms_recorded_it(tmp_path: Path) -> None:
+    finish(tmp_path, cpu={"lora q,v 1024": 2.0, "full": 3.0})
+    found = lines(tmp_path)
+    assert found["full"]["time"] == 1.5 and found["head_only"]["time"] == 1.0
 
 
 def test_each_task_has_its_own_baseline(tmp_path: Path) -> None:
