@@ -235,10 +235,13 @@ def _of_row(item: AcrossTable, row: Mapping[str, Any], column: str, key: str) ->
     assert item.paper is not None
     method, task = str(item.paper.methods.get(row["method"], row["method"])), column.partition(" ")[0]
     spread = row.get(f"{key}{SPREAD}")
-    fact = PaperFact(
-        round(row[key] / 100, 6), None if spread is None else round(spread / 100, 6), row["model"], dict(row)
+    value, sd = (
+        item.columns.of_paper(column, row[key]),
+        None if spread is None else item.columns.of_paper(column, spread),
     )
-    cell = Cell(Place(task, None, method, column), Metric(item.facts["unit"], Unit.percent), fact)
+    fact = PaperFact(value, sd, row["model"], dict(row))
+    metric = item.columns.metric(column) or Metric(item.facts["unit"], Unit.percent)
+    cell = Cell(Place(task, None, method, column), metric, fact)
     return Explained(cell, {"task.name": task, "model.name": row["model"], "method.name": method}, key)
 
 

@@ -1,4 +1,6 @@
-"""The kind `across`: a line for each method, a column for each task or number of training examples (Tables 2 and 16).
+"""The kind `across`: a line for each method, a column for each task, number of training examples, or metric.
+
+Tables 2 and 16 are of this kind, and those of generated text.
 
 Beside the scores stand, column by column, the difference of each method to a baseline, and how much choosing the epoch
 on the examples that are scored flatters: the selection bias of the paper's protocol.
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from analysis.render.printed import PrintedTable
     from analysis.stats import Paired, Summary
     from lora_repro.sweep.job import Job, Sweep
+    from lora_repro.tasks import Metric
 
 ALL = "all"
 """How a column names a value of null: all training examples."""
@@ -29,15 +32,38 @@ PAPER = "paper"
 
 @dataclass
 class Columns:
-    """What makes columns: the task, and perhaps one key more."""
+    """What makes columns: the task, and perhaps one key or metrics more."""
 
     facts: dict[str, str] = field(default_factory=dict)
-    """For each column in its order, `rte` or with a key `mnli 100`, the key of the facts' rows that holds its score in
-    percent. One that our runs lack is shown where the paper has it."""
+    """For each column in its order, `rte`, with a key `mnli 100`, with metrics `e2e bleu`, the key of the facts' rows
+    that holds its score as we print it, shares in percent. One that our runs lack is shown where the paper has it."""
+    shares: list[str] = field(default_factory=list)
+    """Keys of the facts' rows that hold shares from 0 to 1, and are printed in percent beside ours."""
     key: str | None = None
     """The configuration's key that makes columns beside the task."""
     label: str = ""
     """How the key is printed: n."""
+    metrics: list[str] = field(default_factory=list)
+    """The metrics that make a column each, as far as a task has them. Empty: the first of each task makes one."""
+
+    @property
+    def second(self) -> str:
+        """What makes columns beside the task, as it is printed; empty if nothing does."""
+        return "metric" if self.metrics else self.label if self.key else ""
+
+    def metric(self, column: str) -> "Metric | None":
+        """Returns the metric that a column is named after; None where columns are not, and scores are in percent."""
+        from lora_repro.tasks.targets import metric_of_any_kind
+
+        return metric_of_any_kind(column.partition(" ")[2]) if self.metrics else None
+
+    def of_paper(self, column: str, value: float) -> float:
+        """Returns a number of the paper's column in the unit of our records, where shares are from 0 to 1."""
+        from lora_repro.tasks import Unit
+
+        metric = self.metric(column)
+        is_percent = self.facts[column] not in self.shares and (metric is None or metric.unit is Unit.percent)
+        return round(value / 100, 6) if is_percent else value
 
 
 @dataclass
@@ -52,6 +78,8 @@ class PaperRows:
     """The key of a row that holds the number of trained weights."""
     average: str | None = None
     """The key of a row that holds its mean over all tasks, as printed."""
+    settings: list[str] = field(default_factory=list)
+    """Keys of a row that are printed among its settings: r=4."""
     marks: dict[str, str] = field(default_factory=dict)
     """Keys of a row that are true or false, and what is printed among its settings where it is true."""
 
@@ -92,6 +120,10 @@ class AcrossTable(Item):
             InputError: Naming the field.
         """
         refuse_unknown_sweep(self.name, self.sweep)
+        if self.columns.key is not None and self.columns.metrics:
+            raise InputError(
+                f"{self.name}.yaml: columns: give key or metrics, as a column has one name beside its task."
+            )
         if self.paper is None:
             return
         rows: list[dict[str, Any]] = self.facts.get("rows", [])
@@ -99,7 +131,8 @@ class AcrossTable(Item):
         single = [key for key in (self.paper.trained, self.paper.average) if key is not None]
         asked: list[tuple[str, Iterable[str], Sequence[Any]]] = [
             ("columns: facts", self.columns.facts.values(), keys),
-            ("paper", [*single, *self.paper.marks], keys),
+            ("columns: shares", self.columns.shares, [*self.columns.facts.values()]),
+            ("paper", [*single, *self.paper.settings, *self.paper.marks], keys),
             ("paper: methods", self.paper.methods, [row["method"] for row in rows]),
             ("paper: beside", self.paper.beside.values(), [row["model"] for row in rows]),
         ]
@@ -224,22 +257,22 @@ def _lines(
     from analysis.verdicts import verdict_of
 
     found: dict[tuple[Any, ...], Line] = {}
-    members: dict[tuple[Any, ...], dict[str, list[Job]]] = {}
+    members: dict[tuple[Any, ...], dict[tuple[str, Metric], list[Job]]] = {}
     for job in jobs:
         settings, run = _settings(item, job), job.shown
         line = Line(run.model.name, run.method.name, settings, run.trained_by_method, {})
         key = (line.model, line.method, *settings.items(), line.trained)
         found.setdefault(key, line)
-        alike = members.setdefault(key, {}).setdefault(_column(item, job), [])
-        if all(job.run_id != each.run_id for each in alike):
-            alike.append(job)
+        for column in _columns_of(item, job):
+            alike = members.setdefault(key, {}).setdefault(column, [])
+            if all(job.run_id != each.run_id for each in alike):
+                alike.append(job)
     draws = [] if item.draws is None else [item.draws]
     for key, line in found.items():
-        for column, alike in members[key].items():
+        for (column, metric), alike in members[key].items():
             alike.sort(key=lambda job: job.resolved.run.seed)
             refuse_mixed(f"{line.name} of {line.model} on {column}", alike, besides=draws)
             run, first = alike[0].shown, alike[0]
-            metric = run.task.targets.metrics[0]
             runs = seed_runs(alike, request.store, metric, protocol)
             if item.draws is not None:
                 runs = tuple(each._replace(draw=_draw(item, job)) for each, job in zip(runs, alike, strict=True))
@@ -261,15 +294,19 @@ def _settings(item: AcrossTable, job: "Job") -> dict[str, str]:
     return shown_settings(item.settings, of_method) | of_grid
 
 
-def _column(item: AcrossTable, job: "Job") -> str:
-    """Names the column of a run as the item's file does: `rte`, or `mnli 100`."""
+def _columns_of(item: AcrossTable, job: "Job") -> "list[tuple[str, Metric]]":
+    """Names the columns of a run as the item's file does, `rte`, `mnli 100` or `e2e bleu`, each with its metric."""
     from analysis.cell import label, value_of
 
     run = job.shown
+    task, targets = run.task.name, run.task.targets
+    if item.columns.metrics:
+        declared = [targets.metric(name) for name in item.columns.metrics]
+        return [(f"{task} {metric.name}", metric) for metric in declared if metric is not None]
     if item.columns.key is None:
-        return run.task.name
+        return [(task, targets.metrics[0])]
     value = label(value_of(run, item.columns.key))
-    return f"{run.task.name} {ALL if value is None else value}"
+    return [(f"{task} {ALL if value is None else value}", targets.metrics[0])]
 
 
 def _draw(item: AcrossTable, job: "Job") -> int:

@@ -1,6 +1,7 @@
 """A table of methods across tasks, or across numbers of training examples, becomes a printed one."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from statistics import fmean
 from typing import Any
 
@@ -45,7 +46,7 @@ def _as_table(table: Across) -> Table:
     return Table(
         title=f"Table {item.number}: {item.title}",
         rows="method",
-        columns=f"task and {item.columns.label}" if item.columns.key else "task",
+        columns=f"task and {item.columns.second}" if item.columns.second else "task",
         cells=[cell for line in table.lines for cell in line.cells.values()],
         protocol=table.protocol,
         scale=table.scale,
@@ -87,14 +88,17 @@ def _shows_paper(table: Across) -> bool:
 
 
 def _header(table: Across, column: str, names: Names) -> str:
-    """Writes `RTE (accuracy)`, or `MNLI, n = 100 (accuracy)`."""
+    """Writes `RTE (accuracy)`, `MNLI, n = 100 (accuracy)` or `E2E (bleu)`."""
     cell = next((line.cells[column] for line in table.lines if column in line.cells), None)
-    return f"{column_name(table, column, names)}{'' if cell is None else f' ({cell.metric.name})'}"
+    metric = table.item.columns.metric(column) if cell is None else cell.metric
+    return f"{column_name(table, column, names)}{'' if metric is None else f' ({metric.name})'}"
 
 
 def column_name(table: Across, column: str, names: Names) -> str:
     """Returns how a column is printed."""
     task, _, value = column.partition(" ")
+    if table.item.columns.metrics:
+        return task_name(task, names)
     label = f", {table.item.columns.label} = {value}" if value and value != ALL else f", {value}" if value else ""
     return f"{task_name(task, names)}{label}"
 
@@ -132,7 +136,8 @@ def _paper_line(table: Across, block: Block, row: Mapping[str, Any]) -> list[str
     assert paper is not None
     cells = [_paper_cell(table, column, row) for column in table.columns]
     mean = _paper_mean(table, block, row)
-    marks = " ".join(words for key, words in paper.marks.items() if row.get(key))
+    settings = [f"{key}={row[key]}" for key in paper.settings if key in row]
+    marks = " ".join([*settings, *(words for key, words in paper.marks.items() if row.get(key))])
     size = "" if paper.trained is None else size_text(row[paper.trained])
     average = "" if paper.average is None else str(row.get(paper.average, ""))
     whose = f"{row['model']} (paper)"
@@ -141,8 +146,15 @@ def _paper_line(table: Across, block: Block, row: Mapping[str, Any]) -> list[str
 
 def _paper_cell(table: Across, column: str, row: Mapping[str, Any]) -> str:
     key = table.item.columns.facts.get(column, "")
-    value, spread = row.get(key), row.get(f"{key}{SPREAD}")
-    return "" if value is None else str(value) if spread is None else f"{value} ±{spread}"
+    value, spread = (_as_printed(table, key, row.get(each)) for each in (key, f"{key}{SPREAD}"))
+    return "" if value is None else value if spread is None else f"{value} ±{spread}"
+
+
+def _as_printed(table: Across, key: str, value: float | None) -> str | None:
+    """Writes a number of the paper with the digits that it has there, shares in percent."""
+    if value is None or key not in table.item.columns.shares:
+        return None if value is None else str(value)
+    return f"{(Decimal(str(value)) * 100).normalize():f}"
 
 
 def _paper_mean(table: Across, block: Block, row: Mapping[str, Any]) -> float | None:
@@ -321,7 +333,7 @@ def _cell_record(table: Across, cell: Cell) -> dict[str, Any]:
 
 
 def _paper_records(table: Across) -> list[dict[str, Any]]:
-    """Returns every number of the facts' rows, in [0, 1] as ours, whether it is printed beside ours or not."""
+    """Returns every number of the facts' rows in the unit of ours, whether it is printed beside ours or not."""
     paper = table.item.paper
     if paper is None:
         return []
@@ -330,13 +342,14 @@ def _paper_records(table: Across) -> list[dict[str, Any]]:
     found = []
     for row in table.item.facts["rows"]:
         head = {"what": "score", "source": "paper", "model": row["model"], "method": paper.methods.get(row["method"])}
-        head["settings"] = {words: True for key, words in paper.marks.items() if row.get(key)}
+        head["settings"] = {key: row[key] for key in paper.settings if key in row}
+        head["settings"] |= {words: True for key, words in paper.marks.items() if row.get(key)}
         head["trained"] = None if paper.trained is None else row[paper.trained]
         for key, column in names_of.items():
             if row.get(key) is not None:
-                spread = row.get(f"{key}{SPREAD}")
-                scaled = {"mean": round(row[key] / 100, 6), "sd": None if spread is None else round(spread / 100, 6)}
-                found.append({**head, "column": column, **scaled})
+                of_paper, spread = table.item.columns.of_paper, row.get(f"{key}{SPREAD}")
+                sd = None if spread is None else of_paper(column, spread)
+                found.append({**head, "column": column, "mean": of_paper(column, row[key]), "sd": sd})
         if paper.average is not None and row.get(paper.average) is not None:
             found.append({**head, "column": paper.average, "mean": round(row[paper.average] / 100, 6), "sd": None})
     return found

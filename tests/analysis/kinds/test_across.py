@@ -17,7 +17,7 @@ from scipy.stats import t, ttest_rel
 
 from analysis import explain
 from analysis.items import Request, load_item, names
-from analysis.kinds.across import AcrossTable, read_across
+from analysis.kinds.across import AcrossTable, Columns, PaperRows, read_across
 from analysis.render.across import printed
 from analysis.render.explain import markdown as explained
 from analysis.render.printed import PrintedTable, markdown
@@ -360,3 +360,63 @@ def test_a_missing_draw_leaves_no_number_and_its_command_names_all_draws(tmp_pat
     again = load(compose, shlex.split(command.partition(" -m lora_repro -m ")[2])[:-1])
     assert {job.run_id for job in again.jobs} == {*cells["score lora generated 64"]["run_ids"]}
     assert "2/4 runs" in markdown(table16(tmp_path))
+
+
+BY_METRIC = replace(
+    TABLE2,
+    columns=Columns(
+        facts={"stsb pearson": "correlation", "stsb spearman": "ranks", "stsb loss": "loss"},
+        shares=["correlation"],
+        metrics=["pearson", "spearman", "loss"],
+    ),
+    mean=False,
+    paper=PaperRows(methods={"ft": "full"}, beside={"tiny_bert": "printed"}, settings=["r"]),
+    facts={
+        "unit": "more is better",
+        "rows": [
+            {
+                "model": "printed",
+                "method": "ft",
+                "r": 4,
+                "correlation": 0.912,
+                "ranks": 91.0,
+                "loss": 1.25,
+                "loss_std": 0.5,
+            }
+        ],
+    },
+)
+
+
+def by_metric(store: Path) -> PrintedTable:
+    given = ("task=stsb",)
+    request = Request("smoke", str(store), given, protocol="last_epoch")
+    return printed(read_across(BY_METRIC, request, sweep(*given)), names())
+
+
+def test_metrics_of_one_task_make_a_column_each_in_their_own_units(tmp_path: Path) -> None:
+    for job in jobs("task=stsb"):
+        row = {"eval/pearson": 0.85, "eval/spearman": 0.5, "eval/loss": 1.75}
+        task = job.resolved.run.task
+        data = {split: task.targets.describe([Example("0", "a text", 1, "0")]) for split in task.all_splits}
+        write_run(tmp_path, job, [(0, 0)], metrics_by_epoch=[{"epoch": 1, **row}], metrics=row, data=data)
+    made = by_metric(tmp_path)
+    assert made.grid[0][4:] == ["STS-B (pearson)", "STS-B (spearman)", "STS-B (loss)"]
+    (paper,) = [line for line in made.grid if "paper" in line[0]]
+    assert paper[1:] == ["full", "r=4", "", "91.2", "91.0", "1.25 ±0.5"]
+    full = next(line for line in made.grid[1:] if line[1] == "full" and line is not paper)
+    assert [cell.split(" ")[0] for cell in full[4:]] == ["85.0", "50.0", "1.750"]
+    found = {(each["source"], each["column"]): each for each in made.json if each["what"] == "score"}
+    assert [found["paper", f"stsb {name}"]["mean"] for name in ("pearson", "spearman", "loss")] == [0.912, 0.91, 1.25]
+    assert found["paper", "stsb loss"]["sd"] == 0.5 and found["paper", "stsb loss"]["settings"] == {"r": 4}
+    assert found["ours", "stsb spearman"]["metric"] == "spearman"
+
+
+def test_a_table_of_metrics_says_what_the_paper_has_where_no_run_is_finished(tmp_path: Path) -> None:
+    assert by_metric(tmp_path).grid[0][4:] == ["STS-B (pearson)", "STS-B (spearman)", "STS-B (loss)"]
+
+
+def test_columns_by_key_and_by_metric_at_once_are_refused() -> None:
+    both = replace(TABLE2, columns=replace(BY_METRIC.columns, key="task.train_size"))
+    with pytest.raises(InputError, match="columns: give key or metrics"):
+        both.check()
