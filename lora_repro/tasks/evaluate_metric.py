@@ -1,30 +1,44 @@
 """A task's metrics as an `evaluate.Metric`, for other people's code: computed by the functions that score our runs."""
 
+import shutil
+import tempfile
+import weakref
 from typing import Any
 
 import evaluate
 from datasets import Features, Value
 from datasets import Sequence as ListOf
 
+from lora_repro.config.catalogue import group_names
 from lora_repro.config.schema import load_group
 from lora_repro.tasks.base import TaskConfig
-from lora_repro.tasks.targets import Classes, Example, Scores, Targets
+from lora_repro.tasks.targets import Classes, Example, Scores, Targets, Texts
+from lora_repro.tasks.text_metrics.protocols import PROTOCOLS
 
 
 class TaskMetric(evaluate.Metric):
     """All metrics of a task's targets.
 
     `compute(predictions=..., references=...)` returns them by name, as result.json holds them: shares and correlations
-    are not multiplied by 100. References of texts are lists of texts, of which each is right.
+    are not multiplied by 100. References of texts are lists of texts, of which each is right. Nothing is downloaded.
+    Batches that are added lie in a temporary folder until this object is gone, unless `cache_dir` names another;
+    evaluate would keep them in the user's home.
 
     Args:
         name: What it is called.
         targets: What is scored.
         options: As `evaluate.Metric` takes them.
+
+    Raises:
+        MissingInputError: If a package or Java is missing that one of the metrics needs.
     """
 
     def __init__(self, name: str, targets: Targets, **options: Any) -> None:
+        targets.refuse_missing_tools()
         self.targets = targets
+        if options.get("cache_dir") is None:
+            options["cache_dir"] = tempfile.mkdtemp(prefix="lora-repro-metric-")
+            weakref.finalize(self, shutil.rmtree, options["cache_dir"], ignore_errors=True)
         super().__init__(config_name=name, **options)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -42,9 +56,15 @@ class TaskMetric(evaluate.Metric):
 def load(task: str, **options: Any) -> TaskMetric:
     """Returns the metrics of a task of conf/task as an `evaluate.Metric`: `load("cola")` has matthews and accuracy.
 
+    A protocol of generated texts is named likewise, whether it has a task or not: `load("e2e")`,
+    `load("dart_leaderboard")`.
+
     Raises:
         InputError: If there is no such task.
+        MissingInputError: If a package or Java is missing that one of the metrics needs.
     """
+    if task in PROTOCOLS and task not in group_names("task"):
+        return TaskMetric(task, Texts(*PROTOCOLS[task].declared), **options)
     config = load_group("task", task)
     assert isinstance(config, TaskConfig)
     return TaskMetric(task, config.targets, **options)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from lora_repro.tasks.text_metrics.given import refuse_unfit
+
 
 class Unit(str, Enum):
     """How a metric is printed."""
@@ -174,13 +176,9 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]])
     """Returns the share of texts that equal one of their references, but for white space at the ends and its amount.
 
     Raises:
-        ValueError: If there are no examples, or not one prediction for each.
+        ValueError: If there is no example, not one prediction for each, or an example without a reference.
     """
-    if not references or len(predictions) != len(references):
-        raise ValueError(
-            f"exact match: needs one prediction for each of at least one example "
-            f"(given: {len(predictions)} and {len(references)})."
-        )
+    refuse_unfit("exact match", predictions, references)
     hits = [_spaced(text) in map(_spaced, texts) for text, texts in zip(predictions, references, strict=True)]
     return sum(hits) / len(hits)
 

@@ -13,6 +13,8 @@ from lora_repro.errors import InputError
 from lora_repro.store.reading import is_count, is_number
 from lora_repro.tasks import metrics
 from lora_repro.tasks.metrics import Measure, Metric, Unit
+from lora_repro.tasks.text_metrics import protocols
+from lora_repro.tasks.text_metrics.protocols import PROTOCOLS, TextMetric
 
 
 class Example(NamedTuple):
@@ -68,6 +70,13 @@ class Targets:
     def score(self, name: str, examples: Sequence[Example], predictions: Sequence[Any]) -> float:
         """Returns one declared metric of predictions, without computing the others where that saves time."""
         return self.evaluate(examples, predictions)[name]
+
+    def refuse_missing_tools(self) -> None:
+        """Refuses to start a run whose predictions could not be scored here; by default everything is here.
+
+        Raises:
+            MissingInputError: With the command that installs what is missing.
+        """
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns what result.json holds about a split under `data`: `n`, the number of examples, and more."""
@@ -224,16 +233,46 @@ class Scores(Measured):
         return {"constant": any(metrics.is_constant(np.array(scores, float)) for scores in predictions.values())}
 
 
-class Texts(Targets):
-    """A target is a list of texts, of which each would be right."""
+OF_TEXTS: dict[Metric, TextMetric] = {each.metric: each for protocol in PROTOCOLS.values() for each in protocol.metrics}
+"""The metrics of texts: each protocol has its own, though they share names."""
+EXACT_MATCH = protocols.EXACT_MATCH.metric
 
-    metrics = (Metric("exact_match", Unit.percent, low=0.0, high=1.0),)
+
+class Texts(Targets):
+    """A target is a list of texts, of which each would be right.
+
+    Args:
+        shown: The metrics that are reported, the one that tables show first; those of a protocol are its `declared`.
+    """
+
+    metrics = (EXACT_MATCH,)
     column = "references"
     description = "an object with n and characters"
 
+    def __init__(self, *shown: Metric) -> None:
+        if shown:
+            self.metrics = shown
+
     def evaluate(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
-        """Returns the share of texts that equal one of their references."""
-        return {"exact_match": metrics.exact_match(predictions, [example.target for example in examples])}
+        """Returns the declared metrics that are known here; a subclass adds those of its own."""
+        known = [OF_TEXTS[metric] for metric in self.metrics if metric in OF_TEXTS]
+        references = [example.target for example in examples]
+        return {each.metric.name: each.measure(predictions, references) for each in known}
+
+    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[str]) -> float:
+        """Returns one metric."""
+        metric = next(each for each in self.metrics if each.name == name)
+        if metric not in OF_TEXTS:
+            return self.evaluate(examples, predictions)[name]
+        return OF_TEXTS[metric].measure(predictions, [example.target for example in examples])
+
+    def refuse_missing_tools(self) -> None:
+        """Refuses to start a run where a metric needs a package or Java that is not here.
+
+        Raises:
+            MissingInputError: With the command that installs it.
+        """
+        protocols.refuse_missing_tools(OF_TEXTS[metric] for metric in self.metrics if metric in OF_TEXTS)
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns the mean length of the first reference in characters."""
@@ -255,7 +294,7 @@ class Texts(Targets):
 
 def metric_of_any_kind(name: str) -> Metric | None:
     """Returns what is declared about a metric by this name, of whatever task: one that is not known here, too."""
-    kinds = (Classes(ACCURACY, F1, MACRO_F1, MATTHEWS), Scores(), Texts())
+    kinds = (Classes(ACCURACY, F1, MACRO_F1, MATTHEWS), Scores(), Texts(*OF_TEXTS))
     return next((metric for kind in kinds if (metric := kind.metric(name)) is not None), None)
 
 

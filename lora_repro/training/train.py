@@ -54,6 +54,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
     """
     run, settings = resolved.run, resolved.settings
+    run.task.targets.refuse_missing_tools()
     device = prepare(settings.compute)
     count = run.method.count(run.arch)
     splits = encode(run, settings)
