@@ -32,6 +32,7 @@ from analysis.commands import (
     measure,
     report,
     runs,
+    score,
     tables,
     truncate,
 )
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         adapters,
         truncate,
         measure,
+        score,
     ):
         module.add_commands(commands)
     for listed in commands._choices_actions:  # each command's own --help begins with its line in the list

@@ -1,0 +1,1 @@
+"""Any system's generated texts beside their references: the official files, and their scores. No torch."""

@@ -1,0 +1,143 @@
+"""Puts a system's texts beside their references, and refuses what does not fit together."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from analysis.texts.lines import TRAILING
+from analysis.texts.predictions import Predictions
+from analysis.texts.references import Example, References
+from analysis.texts.wikisql import is_object
+from lora_repro.errors import InputError, shown
+
+SEEN = (
+    *("Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University"),
+    "WrittenWork",
+)
+"""WebNLG's categories in its training files, as the authors' format_converting_webnlg.py lists them."""
+CATEGORIES = ("all", "seen", "unseen")
+
+
+class Pairs(NamedTuple):
+    """Texts beside their references."""
+
+    texts: list[str]
+    examples: list[Example]
+    places: list[str]
+    """Where each text stands."""
+    notes: list[str]
+    """What a reader of the scores must know."""
+
+    @property
+    def references(self) -> list[list[str]]:
+        """The references of each text."""
+        return [example.references for example in self.examples]
+
+
+def paired(written: Predictions, right: References, categories: str = "all") -> Pairs:
+    """Puts texts beside their references: by their meanings where both files say them, otherwise in order.
+
+    Args:
+        written: The texts. They may be those of the chosen categories alone.
+        right: The references. Examples with the same input are one, as in the authors' gpt2_decode.py, if there are as
+            many texts as different inputs.
+        categories: Which of WebNLG's categories count: all, seen or unseen in training.
+
+    Raises:
+        InputError: If they do not fit together. The message names the place.
+    """
+    _refuse_other_kind(written, right)
+    kept = _of_categories(right, categories)
+    chosen = [right.examples[i] for i in kept]
+    if written.sources is not None and all(example.input for example in chosen):
+        return _by_source(written, written.sources, right, chosen)
+    count, notes = len(written.texts), list(right.notes)
+    if count == len(chosen):
+        return Pairs(written.texts, chosen, written.places, notes)
+    if count == len(right.examples):
+        return Pairs([written.texts[i] for i in kept], chosen, [written.places[i] for i in kept], notes)
+    if count == len(merged := _merged(chosen)):
+        notes.append(
+            f"{right.name}: {len(chosen):,} examples have {count:,} different inputs, and there are as many texts. So "
+            "examples with the same input are one, with the references of all, as in the authors' gpt2_decode.py."
+        )
+        return Pairs(written.texts, merged, written.places, notes)
+    raise _other_number(written, right, len(chosen), len(merged))
+
+
+def _by_source(written: Predictions, sources: Sequence[str], right: References, chosen: Sequence[Example]) -> Pairs:
+    """Finds the references of each text by its meaning, as measure_scores.py does."""
+    of_source = {example.input: example for example in _merged(chosen)}
+    seen: dict[str, str] = {}
+    for source, place in zip(sources, written.places, strict=True):
+        if source not in of_source:
+            raise InputError(
+                f"{written.name}, {place}: there is no reference for it in {right.name} ({shown(source)})."
+            )
+        if source in seen:
+            raise InputError(f"{written.name}, {place}: has the same meaning as {seen[source]} ({shown(source)}).")
+        seen[source] = place
+    if left := [example for source, example in of_source.items() if source not in seen]:
+        raise InputError(
+            f"{right.name}, {left[0].place}: there is no text for it in {written.name} ({shown(left[0].input)}), nor "
+            f"for {len(left) - 1} others.\nEach example needs a text; an empty one counts as such."
+        )
+    return Pairs(written.texts, [of_source[source] for source in sources], written.places, list(right.notes))
+
+
+def _merged(examples: Sequence[Example]) -> list[Example]:
+    """Takes examples with the same input for one, in the order in which the inputs first occur."""
+    found: dict[str, Example] = {}
+    for number, example in enumerate(examples):
+        key = example.input or f"without input {number}"
+        before = found.get(key)
+        references = example.references if before is None else [*before.references, *example.references]
+        found[key] = (before or example)._replace(references=references)
+    return list(found.values())
+
+
+def _of_categories(right: References, categories: str) -> list[int]:
+    """Returns the numbers of the examples that count."""
+    if categories == "all":
+        return list(range(len(right.examples)))
+    found = [
+        i
+        for i, each in enumerate(right.examples)
+        if each.category and (each.category in SEEN) == (categories == "seen")
+    ]
+    if not found:
+        raise InputError(
+            f"--categories {categories}: {right.name} names no such category of WebNLG.\n"
+            "Give its JSON or XML as --references, or files of these categories alone, without --categories."
+        )
+    return found
+
+
+def _refuse_other_kind(written: Predictions, right: References) -> None:
+    """Refuses queries that name columns beside queries that number them, which only the tables could compare."""
+    for i, example in enumerate(right.examples):
+        numbered = is_object(example.references[0])
+        if i < len(written.texts) and (text := written.texts[i]) and is_object(text) != numbered:
+            one, other = ("names columns", "numbers them") if numbered else ("numbers columns", "names them")
+            raise InputError(
+                f"{written.name}, {written.places[i]}: {one} ({shown(text)}), and {right.name}, {example.place}, "
+                f"{other}: only the tables tell which is which.\n"
+                "Give both as SQL, or both as objects with sel, agg and conds."
+            )
+
+
+def _other_number(written: Predictions, right: References, count: int, different: int) -> InputError:
+    """Says how many texts and examples there are, and where the difference may come from."""
+    texts = written.texts
+    merged = f" with {different:,} different inputs" if different != count else ""
+    said = f"{written.name}: has {len(texts):,} texts, and {right.name} has {count:,} examples{merged}."
+    if len(texts) > count and not any(texts[count:]):
+        return InputError(f"{said}\nRemove what follows {written.places[count - 1]}, which is empty. {TRAILING}")
+    if "" in texts:
+        place = written.places[texts.index("")]
+        return InputError(f"{said}\nThe first empty text is at {place}: does it belong there?")
+    more = (
+        "A text with line breaks is several here: write it into a .jsonl, or without them."
+        if count < len(texts)
+        else ""
+    )
+    return InputError(f"{said}\n{more or 'Each example needs a text; an empty one is an empty line.'}")

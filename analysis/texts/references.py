@@ -1,0 +1,237 @@
+"""References of examples, in the forms in which they are published or written for the official scripts."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from analysis.texts import wikisql
+from analysis.texts.lines import TRAILING, content_of, lines_of
+from analysis.texts.tables import REFERENCE, SOURCE, column_among, read_columns
+from lora_repro.errors import InputError, shown
+from lora_repro.tasks.rows import Format, Rows, read_rows
+
+NUMBERED = re.compile(r"(.*reference)(\d+)(\.\w+)?")
+"""One of the files in which GenerationEval and DART's script have the first references, the second and so on."""
+GOOD = "good"
+"""WebNLG's comment on a text that counts."""
+AUTHORS_SEPARATOR = "||"
+"""Between meaning and text in the authors' files of E2E."""
+FIELDS = ("annotations", "tripleset", "summary", "references", "sql", "text")
+"""What objects of DART, SAMSum and WikiSQL are read for."""
+FORMS = (
+    "lines (examples divided by empty lines, or a reference a line), the authors' `meaning||text`, CSV or TSV with the "
+    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum, XML of WebNLG or "
+    "DART, JSONL of WikiSQL"
+)
+
+
+class Example(NamedTuple):
+    """What is right for one input."""
+
+    references: list[str]
+    place: str
+    """Where in its file it stands."""
+    input: str = ""
+    """What is put into words, where the file says it; equal for examples that may be taken for one."""
+    category: str = ""
+    """Of WebNLG."""
+
+
+class References(NamedTuple):
+    """All examples of a file."""
+
+    name: str
+    examples: list[Example]
+    notes: list[str]
+    """What a reader of the scores must know."""
+
+
+def read_references(path: Path) -> References:
+    """Reads references in whichever of FORMS they are.
+
+    Raises:
+        InputError: If there is no such file, it has none of these forms, or an example has no reference. The message
+            names the place.
+    """
+    if numbered := _numbered_files(path):
+        return _of_numbered_files(numbered)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder without a file reference0.\nForms of references: {FORMS}.")
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        return _checked(path, _of_xml(path))
+    if suffix == ".json":
+        return _checked(path, _of_json(path))
+    if suffix in (".jsonl", ".ndjson"):
+        return _checked(path, _of_rows(path, content_of(path), Format.jsonl))
+    if suffix in (".csv", ".tsv"):
+        return _checked(path, _of_table(read_columns(path)))
+    return _checked(path, _of_lines(path))
+
+
+def _checked(path: Path, examples: Iterable[Example]) -> References:
+    found = list(examples)
+    for example in found:
+        if not example.references:
+            raise InputError(f"{path}, {example.place}: there is no reference.\nEach example needs one.")
+    return References(str(path), found, [])
+
+
+def _numbered_files(path: Path) -> list[Path]:
+    """Returns reference0, reference1 ... of a folder, or of the beginning of their names (`DIR/reference`)."""
+    folder = path if path.is_dir() else path.parent
+    files: dict[tuple[str, str], dict[int, Path]] = {}
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if each.is_file() and (read := NUMBERED.fullmatch(each.name)):
+            files.setdefault((read[1], read[3] or ""), {})[int(read[2])] = each
+    if path != folder:
+        files = {key: found for key, found in files.items() if key[0] == path.name}
+    if len(files) > 1:
+        several = ", ".join(f"{first}0{last}" for first, last in sorted(files))
+        raise InputError(
+            f"{path}: there are several sets of references ({several}).\nGive one: {folder}/{min(files)[0]}"
+        )
+    found = next(iter(files.values()), {})
+    if found and sorted(found) != list(range(len(found))):
+        raise InputError(
+            f"{path}: reference{min(set(range(len(found))) - set(found))} is missing among {len(found)} files."
+        )
+    return [found[i] for i in range(len(found))]
+
+
+def _of_numbered_files(files: list[Path]) -> References:
+    """Reads a line of each file for an example; an empty one says that it has no further reference."""
+    columns = [lines_of(path) for path in files]
+    for path, lines in zip(files, columns, strict=True):
+        if len(lines) != len(columns[0]):
+            raise InputError(
+                f"{path}: has {len(lines):,} lines, and {files[0].name} has {len(columns[0]):,}.\nWhere an example has "
+                "no further reference its line is empty, and a newline ends it, as it ends the others."
+            )
+    examples = []
+    for number, texts in enumerate(zip(*columns, strict=True), 1):
+        if not any(texts):
+            more = TRAILING if number == len(columns[0]) else "Each example needs a reference."
+            raise InputError(f"{files[0]}, line {number}: is empty in {_files(files)}.\n{more}")
+        examples.append(Example([text for text in texts if text], f"line {number}"))
+    fewer = sum(len(example.references) < len(files) for example in examples)
+    notes = [f"{fewer:,} examples have empty lines in some of {len(files)} files: no reference stands there."]
+    return References(str(files[0].parent), examples, notes if fewer else [])
+
+
+def _files(files: list[Path]) -> str:
+    return files[0].name if len(files) == 1 else f"all of {files[0].name} to {files[-1].name}"
+
+
+def _of_xml(path: Path) -> Iterator[Example]:
+    try:
+        root = ElementTree.fromstring(content_of(path).encode())
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path}: is no XML that can be read ({error}).") from None
+    entries = list(root.iter("entry"))
+    if not entries:
+        raise InputError(f"{path}: has no <entry>.\nForms of references: {FORMS}.")
+    is_webnlg = any(each.get("comment") == GOOD for each in root.iter("lex"))  # DART's comments name sources
+    for number, entry in enumerate(entries, 1):
+        texts = [
+            (each.text or "").strip() for each in entry.iter("lex") if not is_webnlg or each.get("comment") == GOOD
+        ]
+        triples = [(each.text or "").split(" | ") for each in entry.iter("mtriple")]
+        yield Example(texts, f"entry {number}", _input(triples), entry.get("category", ""))
+
+
+def _of_json(path: Path) -> Iterable[Example]:
+    text = content_of(path)
+    with suppress(json.JSONDecodeError, RecursionError):  # which read_rows tells with its place
+        if isinstance(content := json.loads(text), dict) and "entries" in content:
+            return _of_webnlg(path, content["entries"])
+    return _of_rows(path, text, Format.json)
+
+
+def _of_webnlg(path: Path, entries: Any) -> Iterator[Example]:
+    for number, numbered in enumerate(entries if isinstance(entries, list) else [], 1):
+        try:
+            (entry,) = numbered.values()
+            texts = [each["lex"].strip() for each in entry["lexicalisations"] if each["comment"] == GOOD]
+            triples = [(each["subject"], each["property"], each["object"]) for each in entry["modifiedtripleset"]]
+            category = entry["category"]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{path}, entry {number}: is none of WebNLG's (found: {shown(numbered)}).\nNeeded: "
+                "category, modifiedtripleset and lexicalisations."
+            ) from None
+        yield Example(texts, f"entry {number}", _input(triples), category)
+
+
+def _input(triples: Iterable[Sequence[str]]) -> str:
+    """Returns what two entries have in common that are one for the authors: the case of properties means nothing."""
+    return " | ".join(" : ".join(part.lower() if i == 1 else part for i, part in enumerate(each)) for each in triples)
+
+
+def _of_rows(path: Path, text: str, format: Format) -> Iterator[Example]:
+    """Reads objects of DART, SAMSum or WikiSQL; what else is in them need not be in all of them."""
+    rows = read_rows(text.encode(), str(path), format, only=[], optional=FIELDS, has_options=False)
+    columns = rows.columns
+    for row in range(len(rows)):
+        place = rows.place(row).rpartition(", ")[2]
+        if "annotations" in columns and "tripleset" in columns:
+            texts = [str(each["text"]).strip() for each in columns["annotations"][row]]
+            yield Example(texts, place, _input([list(map(str, each)) for each in columns["tripleset"][row]]))
+        elif "summary" in columns:
+            yield Example([str(columns["summary"][row]).strip()], place)
+        elif "references" in columns:
+            yield Example([str(text) for text in columns["references"][row]], place)
+        elif "sql" in columns or "text" in columns:
+            yield Example([wikisql.reference(rows, row)], place)
+        else:
+            raise InputError(
+                f"{rows.name}: has no references that are known here (looked for: {', '.join(FIELDS)}).\n"
+                f"Forms of references: {FORMS}."
+            )
+
+
+def _of_table(rows: Rows) -> Iterator[Example]:
+    """Reads a row a reference. Rows with the same meaning that follow each other are one example, as in e2e-metrics."""
+    sources, texts = (rows[column_among(rows, names)] for names in (SOURCE, REFERENCE))
+    return _grouped(
+        (source, text, rows.place(row)) for row, (source, text) in enumerate(zip(sources, texts, strict=True))
+    )
+
+
+def _grouped(rows: Iterable[tuple[str, str, str]]) -> Iterator[Example]:
+    example = None
+    for source, text, place in rows:
+        if example is not None and source == example.input:
+            example.references.append(text.strip())
+            continue
+        if example is not None:
+            yield example
+        example = Example([text.strip()], place.rpartition(", ")[2], source)
+    if example is not None:
+        yield example
+
+
+def _of_lines(path: Path) -> Iterable[Example]:
+    lines = lines_of(path)
+    pairs = [line.partition(AUTHORS_SEPARATOR) for line in lines]
+    if all(separator for _, separator, _ in pairs):
+        # gpt2_decode.py collects the references of a meaning wherever they stand
+        of_meaning: dict[str, Example] = {}
+        for number, (meaning, _, text) in enumerate(pairs, 1):
+            of_meaning.setdefault(meaning, Example([], f"line {number}", meaning)).references.append(text.strip())
+        return list(of_meaning.values())
+    if "" not in (written := "\n".join(lines).strip("\n").split("\n")):
+        return [Example([line], f"line {number}") for number, line in enumerate(lines, 1) if line]
+    examples = [Example([], "line 1")]
+    for number, line in enumerate(written, lines.index(written[0]) + 1):
+        if line:
+            examples[-1].references.append(line)
+        elif examples[-1].references:
+            examples.append(Example([], f"line {number + 1}"))
+        else:
+            raise InputError(f"{path}, line {number}: a second empty line, so an example without a reference.")
+    return examples

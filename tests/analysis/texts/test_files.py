@@ -1,0 +1,261 @@
+"""A system's files and the data sets' are read in all their forms, and what does not fit together is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.texts.pairs import CATEGORIES, SEEN, paired
+from analysis.texts.predictions import read_predictions
+from analysis.texts.references import read_references
+from lora_repro.errors import InputError
+
+RIGHT = [["a pub .", "the pub"], ["a café", "un “café”", "x"], ["y|z"]]
+MEANINGS = ["name[A]", "name[B], area[C]", "name[D]"]
+TRIPLES = [[("A", "is", "pub")], [("B", "is", "café"), ("B", "in", "C")], [("D", "is", "E")]]
+KINDS = ["Food", "Artist", "Food"]
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def webnlg(folder: Path) -> Path:
+    entries = [
+        {
+            str(i): {
+                "category": kind,
+                "modifiedtripleset": [{"subject": s, "property": p, "object": o} for s, p, o in triples],
+                "lexicalisations": [
+                    *({"comment": "good", "lex": text} for text in texts), {"comment": "bad", "lex": "wrong"},
+                ],
+            }
+        }
+        for i, (kind, triples, texts) in enumerate(zip(KINDS, TRIPLES, RIGHT, strict=True), 1)
+    ]  # fmt: skip
+    return write(folder / "test.json", json.dumps({"entries": entries}, indent=1))
+
+
+def xml(folder: Path) -> Path:
+    entries = "".join(
+        f'<entry category="{kind}" eid="Id{i}"><originaltripleset><otriple>?</otriple></originaltripleset>'
+        + "<modifiedtripleset>"
+        + "".join(f"<mtriple>{' | '.join(each)}</mtriple>" for each in triples)
+        + "</modifiedtripleset>"
+        + "".join(f'<lex comment="good" lid="Id1">{text}</lex>' for text in texts)
+        + '<lex comment="toFix" lid="Id9">wrong</lex></entry>'
+        for i, (kind, triples, texts) in enumerate(zip(KINDS, TRIPLES, RIGHT, strict=True), 1)
+    )
+    return write(
+        folder / "test.xml",
+        f'<?xml version="1.0" encoding="UTF-8"?><benchmark><entries>{entries}</entries></benchmark>',
+    )
+
+
+def dart(folder: Path) -> Path:
+    entries = [
+        {"tripleset": triples, "annotations": [{"source": "x", "text": text} for text in texts]}
+        for triples, texts in zip(TRIPLES, RIGHT, strict=True)
+    ]
+    return write(folder / "dart.json", json.dumps([{"subtree_was_extended": False, **entries[0]}, *entries[1:]]))
+
+
+def numbered(folder: Path, end: str = "\n") -> Path:
+    for i in range(3):
+        lines = [texts[i] if len(texts) > i else "" for texts in RIGHT]
+        write(folder / "refs" / f"reference{i}", "\n".join(lines) + end)
+    return folder / "refs"
+
+
+def table(folder: Path) -> Path:
+    rows = "".join(
+        f'"{meaning}","{text}"\r\n' for meaning, texts in zip(MEANINGS, RIGHT, strict=True) for text in texts
+    )
+    return write(folder / "refs.csv", f"\ufeffMR,ref\r\n{rows}")
+
+
+def blocks(folder: Path) -> Path:
+    return write(folder / "refs.txt", "\n\n".join("\n".join(texts) for texts in RIGHT) + "\n\n")
+
+
+def authors(folder: Path) -> Path:
+    lines = [f"{meaning}||{text} " for meaning, texts in zip(MEANINGS, RIGHT, strict=True) for text in texts]
+    return write(folder / "test.txt", "\n".join([*lines[:2], lines[-1], *lines[2:-1]]) + "\n")
+
+
+FORMS = [webnlg, xml, dart, numbered, lambda folder: numbered(folder) / "reference", table, blocks]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_references_are_the_same_in_every_form(form, tmp_path: Path) -> None:
+    found = read_references(form(tmp_path))
+    assert [example.references for example in found.examples] == RIGHT
+    pairs = paired(read_predictions(write(tmp_path / "out.txt", "1\n\n3\n")), found)
+    assert pairs.texts == ["1", "", "3"] and pairs.references == RIGHT and pairs.places[2] == "line 3"
+
+
+def test_the_authors_form_of_e2e_is_grouped_by_meaning_wherever_its_rows_stand(tmp_path: Path) -> None:
+    found = read_references(authors(tmp_path))
+    assert [example.references for example in found.examples] == [RIGHT[0], RIGHT[2], RIGHT[1]]
+
+
+def test_a_reference_a_line_needs_no_empty_lines(tmp_path: Path) -> None:
+    found = read_references(write(tmp_path / "refs.txt", "a\nb\n"))
+    assert [example.references for example in found.examples] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_newline_at_the_end_of_a_file_is_no_line(end: str, tmp_path: Path) -> None:
+    out = write(tmp_path / "out.txt", f"1\n2\u2028\x852\n3{end}")
+    right = write(tmp_path / "refs" / "reference0", f"a\nb\nc{end}")
+    write(tmp_path / "refs" / "reference1", f"a\n\nc{end}")
+    pairs = paired(read_predictions(out), read_references(right.parent))
+    assert pairs.texts == ["1", "2\u2028\x852", "3"] and pairs.references == [["a", "a"], ["b"], ["c", "c"]]
+    assert pairs.notes == ["1 examples have empty lines in some of 2 files: no reference stands there."]
+
+
+def test_empty_lines_at_the_end_are_refused_with_what_they_do_to_the_official_script(tmp_path: Path) -> None:
+    """The authors' decoded files end METEOR of GenerationEval so: github.com/microsoft/LoRA, issue 138."""
+    right, out = read_references(numbered(tmp_path)), write(tmp_path / "out.txt", "1\n2\n3\n\n")
+    with pytest.raises(InputError) as refused:
+        paired(read_predictions(out), right)
+    assert "has 4 texts" in str(refused.value) and "has 3 examples" in str(refused.value)
+    assert "Remove what follows line 3, which is empty." in str(refused.value)
+    assert "METEOR then ends with 'test and reference not same length'" in str(refused.value)
+    with pytest.raises(InputError, match=r"reference0, line 4: is empty in all of reference0 to reference2.\n.*METEOR"):
+        read_references(numbered(tmp_path, "\n\n"))
+
+
+def test_texts_of_a_table_find_their_references_by_their_meanings(tmp_path: Path) -> None:
+    rows = [("name[D]", "3"), ("name[A]", "1 Â£5 cafÃ©"), ("name[B], area[C]", "2")]
+    out = write(tmp_path / "out.csv", "mr,output\n" + "".join(f'"{mr}","{text}"\n' for mr, text in rows))
+    pairs = paired(read_predictions(out), read_references(table(tmp_path)))
+    assert pairs.texts == ["3", "1 £5 café", "2"]  # mended as measure_scores.py mends tables
+    assert pairs.references == [RIGHT[2], RIGHT[0], RIGHT[1]]
+    tsv = write(tmp_path / "out.tsv", "System Output\tMR\n1\tname[A]\n2\tname[B], area[C]\n3\tname[D]\n")
+    assert paired(read_predictions(tsv), read_references(table(tmp_path))).references == RIGHT
+
+
+def test_examples_with_one_input_are_one_where_there_are_as_many_texts(tmp_path: Path) -> None:
+    """The authors' gpt2_decode.py makes 4,159 of the 5,097 entries of DART's test file."""
+    entries = [
+        {"tripleset": [["A", prop, "B"]], "annotations": [{"text": text}]}
+        for prop, text in (("IS", "1"), ("has", "2"), ("is", "3"))
+    ]
+    right = read_references(write(tmp_path / "dart.json", json.dumps(entries)))
+    alone = paired(read_predictions(write(tmp_path / "three.txt", "x\ny\nz\n")), right)
+    assert alone.references == [["1"], ["2"], ["3"]] and alone.notes == []
+    merged = paired(read_predictions(write(tmp_path / "two.txt", "x\ny\n")), right)
+    assert merged.references == [["1", "3"], ["2"]]
+    assert "3 examples have 2 different inputs" in merged.notes[0]
+
+
+def test_seen_and_unseen_categories_are_chosen_from_all_texts_or_given_alone(tmp_path: Path) -> None:
+    right, every = read_references(webnlg(tmp_path)), read_predictions(write(tmp_path / "out.txt", "1\n2\n3\n"))
+    assert "Food" in SEEN and len(SEEN) == 10 and "Artist" not in SEEN
+    pairs = {name: paired(every, right, name) for name in CATEGORIES}
+    assert (pairs["all"].texts, pairs["seen"].texts, pairs["unseen"].texts) == (["1", "2", "3"], ["1", "3"], ["2"])
+    assert pairs["seen"].references == [RIGHT[0], RIGHT[2]] and pairs["seen"].places == ["line 1", "line 3"]
+    alone = paired(read_predictions(write(tmp_path / "unseen.txt", "2\n")), right, "unseen")
+    assert (alone.texts, alone.references) == (["2"], [RIGHT[1]])
+    with pytest.raises(InputError, match=r"--categories seen: .*names no such category"):
+        paired(every, read_references(dart(tmp_path)), "seen")
+
+
+def test_json_holds_texts_with_line_breaks(tmp_path: Path) -> None:
+    texts = ["a\nb", "", "c"]
+    as_list = write(tmp_path / "out.json", json.dumps(texts))
+    as_lines = write(
+        tmp_path / "out.jsonl", "".join(json.dumps({"id": 1, "prediction": text}) + "\n" for text in texts)
+    )
+    assert read_predictions(as_list).texts == read_predictions(as_lines).texts == texts
+    assert read_predictions(as_lines).places == ["line 1", "line 2", "line 3"]
+
+
+OBJECT = {"sel": 0, "agg": 3, "conds": [[1, 0, "x"]]}
+
+
+def test_wikisqls_files_are_read_as_objects_and_as_sql(tmp_path: Path) -> None:
+    official = write(tmp_path / "dev.jsonl", json.dumps({"phase": 1, "question": "?", "sql": OBJECT}) + "\n")
+    text = "table: 1\ncolumns: a\nQ: ?\nA: SELECT COUNT a FROM t"
+    mlx = write(tmp_path / "mlx.jsonl", json.dumps({"text": text}) + "\n")
+    out = write(tmp_path / "out.jsonl", json.dumps({"query": OBJECT}) + "\n")
+    failed = write(tmp_path / "failed.jsonl", json.dumps({"error": "no"}) + "\n")
+    sql = write(tmp_path / "out.txt", "select count a from t\n")
+    pairs = paired(read_predictions(out), read_references(official))
+    assert json.loads(pairs.texts[0]) == json.loads(pairs.references[0][0]) == OBJECT
+    assert paired(read_predictions(failed), read_references(official)).texts == [""]
+    assert paired(read_predictions(sql), read_references(mlx)).references == [["SELECT COUNT a FROM t"]]
+    for written, right, said in ((sql, official, "names columns"), (out, mlx, "numbers columns")):
+        with pytest.raises(InputError, match=rf"{written.name}, line 1: {said} .*{right.name}, line 1, "):
+            paired(read_predictions(written), read_references(right))
+    with pytest.raises(InputError, match="line 1: is no query of WikiSQL"):
+        read_references(write(tmp_path / "bad.jsonl", json.dumps({"sql": "DROP TABLE t"})))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("out.txt", "1\n2\n", "has 2 texts, and .*refs.csv has 3 examples"),
+        ("out.txt", "1\n\n2\n3\n", "The first empty text is at line 2"),
+        ("out.txt", "1\n2\n2b\n3\n", "A text with line breaks is several here"),
+        ("out.txt", "", "out.txt: the file is empty"),
+        ("out.txt", " \n", "empty but for white space"),
+        ("none.txt", None, "none.txt: No such file"),
+        ("out.json", '["a", 3]', "out.json, entry 2: is no text .found: 3"),
+        ("out.json", '{"a": 1}', "must hold a list"),
+        ("out.json", '["a",\n"b"', "line 2: is not JSON"),
+        ("out.jsonl", '{"answer": "a"}', "out.jsonl, line 1: is no text"),
+        ("out.csv", "mr,answer\nx,y\n", "no column called output, out, system_output"),
+        ("out.csv", 'mr,output\n"name[X]",y\n', r"out.csv, line 2: there is no reference for it in .*name\[X\]"),
+        ("out.csv", "mr,output\nname[A],y\nname[A],z\n", "line 3: has the same meaning as line 2"),
+        ("out.csv", "mr,output\nname[A],y\nname[D],z\n", r"refs.csv, line 4: there is no text .*name\[B\].*0 others"),
+        ("out.csv", "mr,output\nname[A],y,z\n", "line 2: 3 fields, and there are 2 columns"),
+    ],
+)  # fmt: skip
+def test_texts_that_do_not_fit_are_refused_with_their_place(
+    name: str, content: str | None, said: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        write(tmp_path / name, content)
+    with pytest.raises(InputError, match=said):
+        paired(read_predictions(tmp_path / name), read_references(table(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("refs.txt", b"a\n\n\nb\n", "refs.txt, line 3: a second empty line"),
+        ("refs.txt", b"a\nb\xff\n", "refs.txt, line 2: is not UTF-8"),
+        ("refs.csv", b"mr,text\na,b\n", "no column called ref, reference, human"),
+        ("refs.json", b'[{"a": 1}]', "no references that are known here"),
+        ("refs.json", b'{"entries": [{"1": {"category": "Food"}}]}', "refs.json, entry 1: is none of WebNLG's"),
+        ("refs.json", b'[{"tripleset": [], "annotations": []}]', "refs.json, row 1: there is no reference"),
+        ("refs.json", b'[{"summary": "a"}, {"id": 3}]', "refs.json, row 2: there is no 'summary'"),
+        ("refs.xml", b"<a/>", "refs.xml: has no <entry>"),
+        ("refs.xml", b"<a>", "refs.xml: is no XML"),
+        ("refs.xml", b'<a><entry category="x"><lex comment="good">y</lex></entry><entry/></a>', "entry 2: there is no"),
+        ("refs/reference1", b"a\n", "reference0 is missing among 1 files"),
+        ("refs/other", b"a\n", "is a folder without a file reference0"),
+    ],
+)  # fmt: skip
+def test_references_that_are_none_are_refused_with_their_place(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_references(path if path.parent == tmp_path else path.parent)
+
+
+def test_reference_files_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    folder = numbered(tmp_path)
+    write(folder / "reference2", "a\nb\n")
+    with pytest.raises(InputError, match="reference2: has 2 lines, and reference0 has 3"):
+        read_references(folder)
+    write(folder / "all-reference0.lex", "a\n")
+    with pytest.raises(InputError, match=r"several sets of references .all-reference0.lex, reference0."):
+        read_references(folder)
