@@ -21,7 +21,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "score", help="BLEU, METEOR, ROUGE and so on of any system's texts: score e2e", epilog=EXAMPLES
     )
     score.set_defaults(command=_score, runs=None, reads_runs=False, takes_overrides=False, writes={"--out": "out"})
-    score.add_argument("protocol", choices=PROTOCOLS, help="whose metrics: docs/models_and_data.md tells them")
+    score.add_argument("protocol", choices=PROTOCOLS, help="whose metrics: docs/generated_texts.md tells them")
     score.add_argument(
         "--predictions", metavar="P", required=True, help="the system's texts: a text a line, CSV, TSV or JSON"
     )

@@ -119,8 +119,11 @@ def _of_numbered_files(files: list[Path]) -> References:
             raise InputError(f"{files[0]}, line {number}: is empty in {_files(files)}.\n{more}")
         examples.append(Example([text for text in texts if text], f"line {number}"))
     fewer = sum(len(example.references) < len(files) for example in examples)
-    notes = [f"{fewer:,} examples have empty lines in some of {len(files)} files: no reference stands there."]
-    return References(str(files[0].parent), examples, notes if fewer else [])
+    note = (
+        f"{files[0].parent}: {fewer:,} of {len(examples):,} examples have an empty line in some of {len(files)} files, "
+        "which is no reference."
+    )
+    return References(str(files[0].parent), examples, [note] if fewer else [])
 
 
 def _files(files: list[Path]) -> str:
