@@ -30,7 +30,7 @@ from lora_repro.training.train import build
 
 README = HOME / "README.md"
 PAGES = [README, *sorted((HOME / "docs").glob("*.md"))]
-PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bmine\b|layer_norms|letters|counts6?\b|nyu-mll")
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b|\bmine\b|layer_norms|letters|counts6?\b|nyu-mll|tatsu-lab")
 """A word that the reader replaces, such as DIR or RUN, or a name that a page makes up or the hub has."""
 
 SMOKE = {

@@ -8,6 +8,7 @@ from lora_repro.tasks.generated import GeneratedConfig
 from lora_repro.tasks.glue import GlueConfig
 from lora_repro.tasks.metrics import LOSS, Metric, Unit
 from lora_repro.tasks.own_data.hub import HubConfig
+from lora_repro.tasks.own_data.instructions import InstructionsConfig
 from lora_repro.tasks.own_data.table import TableConfig
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.restaurants import RestaurantsConfig
@@ -16,10 +17,11 @@ from lora_repro.tasks.sql.task import SqlConfig
 from lora_repro.tasks.targets import Example, Targets
 
 FAMILIES: dict[str, type[TaskConfig]] = {
-    "ratings": RatingsConfig,
     "generated": GeneratedConfig,
     "glue": GlueConfig,
     "hub": HubConfig,
+    "instructions": InstructionsConfig,
+    "ratings": RatingsConfig,
     "restaurants": RestaurantsConfig,
     "reverse": ReverseConfig,
     "sql": SqlConfig,

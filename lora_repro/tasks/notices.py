@@ -26,7 +26,7 @@ def of_examples(splits: Splits, labels: Sequence[str]) -> list[str]:
 
 
 def of_texts(splits: Splits) -> list[str]:
-    """Says how large the splits are, how many references their examples have, and which inputs occur several times.
+    """Says how large the splits are, how many references their examples have, and how many inputs repeat.
 
     Args:
         splits: The examples that a run uses, whose targets are lists of texts.
@@ -39,15 +39,17 @@ def of_texts(splits: Splits) -> list[str]:
             found.append(f"{split_name(split)}: {sum(counts):,} references, {min(counts)} to {max(counts)} an example.")
     inputs = {split: [example.input for example in examples] for split, examples in splits.items()}
     for split, texts in inputs.items():
-        if repeated := len(texts) - len(set(texts)):
-            found.append(f"{split_name(split)}: {repeated:,} of the inputs occur again, with other references.")
+        if (different := len(set(texts))) < len(texts):
+            pairs = {(example.input, *example.target) for example in splits[split]}
+            same = f"; {again:,} occur again word for word" if (again := len(texts) - len(pairs)) else ""
+            found.append(f"{split_name(split)}: {different:,} different inputs for {len(texts):,} examples{same}.")
     names = list(inputs)
     for number, split in enumerate(names):
         for other in names[:number]:
             theirs = set(inputs[other])
             if shared := sum(text in theirs for text in set(inputs[split])):
                 found.append(
-                    f"{shared:,} inputs of {split_name(split)} are in {split_name(other)} too: these are not new."
+                    f"{split_name(split)}: {shared:,} of the inputs are in {split_name(other)} too, so not new."
                 )
     return found
 

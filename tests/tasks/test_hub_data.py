@@ -18,7 +18,7 @@ from lora_repro.fetch import hub_data
 from lora_repro.fetch.fetch import main as fetch
 from lora_repro.fetch.hub_data import Listing, NotThereError
 from lora_repro.tasks import HubConfig
-from lora_repro.tasks.own_data import base as own
+from lora_repro.tasks.own_data import read_here as own
 
 OLD, NEW = "a" * 40, "b" * 40
 """Commits."""

@@ -19,7 +19,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks import TableConfig
 from lora_repro.tasks.encoding import encode
 from lora_repro.tasks.notices import of_examples
-from lora_repro.tasks.own_data import base as own
+from lora_repro.tasks.own_data import read_here as own
 from lora_repro.tasks.recorded import task_of
 from lora_repro.tasks.targets import Example
 from lora_repro.training.job import compute

@@ -4,12 +4,14 @@ A folder holds files by the names of their splits, as `train.csv`, `validation.c
 `data/train-00000-of-00002.parquet`, or in folders `train/`, `test/`; or it is what `save_to_disk` of datasets wrote.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from lora_repro.errors import InputError, MissingInputError, did_you_mean, shown
+from lora_repro.tasks.own_data.shares import SPLITS
 from lora_repro.tasks.rows import SUFFIXES
 
 NAMES = {
@@ -69,6 +71,32 @@ def find_files(data: str | None, splits: Mapping[str, str], any_name: bool = Fal
     if any((root / name).is_file() for name in SAVED):
         return Found(root, {"": sorted(path for path in root.rglob("*") if path.is_file())}, is_saved=True)
     return Found(root, _by_name(root, any_name))
+
+
+def versions(files: Mapping[str, list[Path]]) -> str:
+    """Returns the names, sizes and times of files: another value when their content may have changed."""
+    stats = [(str(path.absolute()), path.stat()) for paths in files.values() for path in paths]
+    return json.dumps([(path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats])
+
+
+def refuse_split_names(splits: Mapping[str, str]) -> None:
+    """Refuses names of files that task.splits cannot have.
+
+    Raises:
+        InputError: If train is missing, a file lies elsewhere, or one is given twice.
+    """
+    if splits and ("train" not in splits or not set(splits) <= set(SPLITS)):
+        raise InputError(
+            f"task.splits: needs train, and may have eval and test (given: {dict(splits)}).\n"
+            "Example: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
+        )
+    if outside := [name for name in splits.values() if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise InputError(
+            f"task.splits: files are named relative to the folder paths.data (given: {outside[0]}).\n"
+            "Give their folder, or one above it, as paths.data."
+        )
+    if len(set(splits.values())) < len(splits):
+        raise InputError(f"task.splits: one file is given for two splits (given: {dict(splits)}).")
 
 
 def _given(root: Path, split: str, name: str, any_name: bool) -> Path:

@@ -6,30 +6,17 @@ One example of it: "No Weapons of Mass Destruction Found in Iraq Yet." and "Weap
 label not_entailment. Runs read the hub's local cache alone, which `lora_repro.fetch` fills.
 """
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from lora_repro.config.identity import NOT_IN_ID
-from lora_repro.errors import InputError, MissingInputError, did_you_mean
 from lora_repro.tasks.own_data import hub_cache
 from lora_repro.tasks.own_data.base import OwnConfig
-from lora_repro.tasks.own_data.files import NAMES
-from lora_repro.tasks.own_data.shares import SPLITS
+from lora_repro.tasks.own_data.hub_source import HubSource
 from lora_repro.tasks.own_data.sheets import Part
 
 
 @dataclass
-class HubConfig(OwnConfig):
-    """One configuration of a repository."""
-
-    dataset: str | None = field(default=None, metadata=NOT_IN_ID)
-    """The repository as the hub spells it, or name/configuration for one of those without an organisation."""
-    subset: str | None = field(default=None, metadata=NOT_IN_ID)
-    """The configuration (null: the only one, or the one that the data set calls default)."""
-    revision: str | None = field(default=None, metadata=NOT_IN_ID)
-    """The commit, or a branch or tag (null: main as it is in the hub's local cache). The record holds the commit."""
-    splits: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(SPLITS), metadata=NOT_IN_ID)
-    """What the data set calls train, eval and test (null: as usual; its validation is eval)."""
+class HubConfig(HubSource, OwnConfig):
+    """Classes or scores in the columns of one configuration of a repository."""
 
     @property
     def asked(self) -> list[str]:
@@ -42,98 +29,12 @@ class HubConfig(OwnConfig):
         Raises:
             InputError: Naming the key.
         """
-        self._refuse_no_name()
+        self.refuse_no_name()
         super().refuse_columns()
-
-    def pin(self) -> None:
-        """Notes the commit, and the name and configuration that were found."""
-        found = self._found()
-        self.dataset, self.subset, self.revision = found.repository, found.subset, found.commit
-
-    def fetch(self, cache: str) -> str:
-        """Brings the data set into the hub's local cache, and says where it is and what it has.
-
-        Raises:
-            MissingInputError: If the hub does not answer, or has no such data set.
-        """
-        from lora_repro.fetch.hub_data import download
-
-        self._refuse_no_name()
-        found, verb = hub_cache.find(str(self.dataset), self.subset, self.revision), "present"
-        try:
-            about = None if found is None else hub_cache.describe(found)
-        except InputError:  # of another configuration alone, or not whole
-            about = None
-        if found is None or about is None:
-            download(str(self.dataset), self.subset, self.revision)
-            found, verb = self._found(), "fetched"
-            about = hub_cache.describe(found)
-        return f"{verb} ({found.repository} at {found.commit}, in {found.folder}; {about})"
-
-    def version(self, data: str | None, cache: str) -> str:
-        """Returns the commit, and which of its files are here."""
-        found = self._found()
-        files = sorted(path for path in found.folder.rglob("*") if path.is_file())
-        sizes = [(path.relative_to(found.folder).as_posix(), path.stat().st_size) for path in files]
-        return json.dumps([str(found.folder), sizes])
 
     def read(self, data: str | None, cache: str) -> dict[str, Part]:
         """Reads the rows of each split."""
-        found = self._found()
+        found = self.found()
         there = hub_cache.read(found, *self.columns, self.columns.optional[0])
-        names = self._names(list(there))
+        names = self.split_names(list(there))
         return {split: Part([there[name].rows], there[name].names) for split, name in names.items()}
-
-    def _names(self, there: list[str]) -> dict[str, str]:
-        """Returns what the data set calls each split that it has."""
-        found: dict[str, str] = {}
-        for split in SPLITS:
-            given = self.splits[split]
-            if given is not None and given not in there:
-                raise InputError(
-                    f"task.splits.{split}: {self.dataset} has no split {given!r}.{did_you_mean(given, there)}\n"
-                    f"Its splits: {', '.join(there)}."
-                )
-            usual = [name for name in there if name.lower() in NAMES[split]]
-            if given is None and len(usual) > 1:
-                raise InputError(
-                    f"task.splits: {self.dataset} has several splits for {split}: {', '.join(usual)}.\n"
-                    f"Choose one: 'task.splits={{{split}: {usual[0]}}}'"
-                )
-            if given is not None or usual:
-                found[split] = given if given is not None else usual[0]
-        if len(set(found.values())) < len(found):
-            raise InputError(f"task.splits: one split is taken for two ({found}).")
-        if "train" not in found:
-            if len(there) == 1 and not found:
-                return {"": there[0]}
-            raise InputError(
-                f"task.splits: {self.dataset} has no split that is called train (its splits: {', '.join(there)}).\n"
-                f"Say which one it is: 'task.splits={{train: {there[0]}}}'"
-            )
-        if "eval" not in found and (others := [name for name in there if name not in found.values()]):
-            raise InputError(
-                f"task.splits: which split of {self.dataset} is eval? It has {', '.join(there)}.\n"
-                f"Choose one: 'task.splits={{eval: {others[0]}}}'"
-            )
-        return found
-
-    def _found(self) -> hub_cache.Snapshot:
-        found = hub_cache.find(str(self.dataset), self.subset, self.revision)
-        if found is None:
-            given = [
-                f"task.{key}={value}" for key in ("dataset", "subset", "revision") if (value := getattr(self, key))
-            ]
-            raise MissingInputError(
-                f"task.dataset: there is no {self.dataset} in the hub's local cache"
-                f"{f' at {self.revision}' if self.revision is not None else ''}.\n"
-                f"Fetch it: python -m lora_repro.fetch task={self.name} {' '.join(given)}"
-            )
-        return found
-
-    def _refuse_no_name(self) -> None:
-        if not self.dataset:
-            raise InputError(
-                "task.dataset: must name a data set of the hub (given: none).\n"
-                f"Example: task={self.name} task.dataset=nyu-mll/glue task.subset=rte"
-            )

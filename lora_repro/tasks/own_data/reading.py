@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lora_repro.errors import InputError, shown
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.own_data import labelling
 from lora_repro.tasks.own_data.labelling import places
+from lora_repro.tasks.own_data.read_here import Reading
 from lora_repro.tasks.own_data.shares import SPLITS, divide
 from lora_repro.tasks.own_data.sheets import Part, Sheet
 
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
 
 CHUNK = 10_000
 """Rows that are hashed at once."""
-
-
-class Reading(NamedTuple):
-    """What was read."""
-
-    splits: Splits
-    labels: list[str]
-    digest: str
-    notices: list[str]
-    """What is said about the reading before training starts."""
 
 
 def made(task: "OwnConfig", parts: dict[str, Part]) -> Reading:

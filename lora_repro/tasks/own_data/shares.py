@@ -1,12 +1,30 @@
 """Divides rows among splits by a seed: stratified by class, and without dividing a document. No torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lora_repro import draw
+from lora_repro.errors import InputError
 
 SPLITS = ("train", "eval", "test")
+
+
+def refuse_shares(given: Mapping[str, float]) -> None:
+    """Refuses shares of train, eval and test that are none.
+
+    Raises:
+        InputError: If one is no fraction, or they do not add up to 1.
+    """
+    shares = dict(given)
+    if not all(0 < shares[split] < 1 for split in ("train", "eval")) or not 0 <= shares["test"] < 1:
+        raise InputError(
+            f"task.shares: must be fractions above 0, and test may be 0 (given: {shares}).\n"
+            "Example: 'task.shares={train: 0.8, eval: 0.1, test: 0.1}'"
+        )
+    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        raise InputError(f"task.shares: must add up to 1 (given: {shares}, which is {sum(shares.values()):g}).")
 
 
 def divide(

@@ -4,7 +4,6 @@ One example, from a CSV file with the columns review and stars: input "The lid b
 docs/own_data.md shows what can be given.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError
 from lora_repro.tasks.own_data import arrow_rows
 from lora_repro.tasks.own_data.base import OwnConfig
-from lora_repro.tasks.own_data.files import NAMES, Found, find_files
+from lora_repro.tasks.own_data.files import NAMES, Found, find_files, refuse_split_names, versions
 from lora_repro.tasks.own_data.shares import SPLITS
 from lora_repro.tasks.own_data.sheets import Part
 from lora_repro.tasks.rows import Format, Rows, format_of, read_rows
@@ -52,19 +51,7 @@ class TableConfig(OwnConfig):
             InputError: Naming the key.
         """
         super().refuse_columns()
-        splits = self.given_splits
-        if splits and ("train" not in splits or not set(splits) <= set(SPLITS)):
-            raise InputError(
-                f"task.splits: needs train, and may have eval and test (given: {splits}).\n"
-                "Example: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
-            )
-        if outside := [name for name in splits.values() if Path(name).is_absolute() or ".." in Path(name).parts]:
-            raise InputError(
-                f"task.splits: files are named relative to the folder paths.data (given: {outside[0]}).\n"
-                "Give their folder, or one above it, as paths.data."
-            )
-        if len(set(splits.values())) < len(splits):
-            raise InputError(f"task.splits: one file is given for two splits (given: {splits}).")
+        refuse_split_names(self.given_splits)
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise InputError(
                 f"task.delimiter: must be one character (given: {self.delimiter!r}).\nA tab is task.format=tsv."
@@ -76,9 +63,7 @@ class TableConfig(OwnConfig):
 
     def version(self, data: str | None, cache: str) -> str:
         """Returns the names, sizes and times of the files."""
-        found = self._found(data)
-        stats = [(str(path.absolute()), path.stat()) for paths in found.files.values() for path in paths]
-        return json.dumps([(path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats])
+        return versions(self._found(data).files)
 
     def read(self, data: str | None, cache: str) -> dict[str, Part]:
         """Reads the rows of each split."""
