@@ -111,7 +111,8 @@ def cross_fitted(
     if "test" in task.scored:
         return {}
     dev = splits["eval"]
-    answers = {line["epoch"]: dev.objective.answers(predictions[f"eval/{line['epoch']}"]) for line in by_epoch}
+    found = {line["epoch"]: predictions[f"eval/{line['epoch']}"] for line in by_epoch}
+    answers = {epoch: dev.objective.answers(of) for epoch, of in found.items() if dev.objective.has_answers(of)}
     plain = {epoch: [answer.prediction for answer in given] for epoch, given in answers.items()}
     return {"cross_fitted": cross_fitting.cross_fitted(task, dev.examples, plain)}
 

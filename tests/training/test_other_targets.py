@@ -24,6 +24,7 @@ from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.recorded import task_of
+from lora_repro.tasks.reverse import ReverseConfig
 from lora_repro.training.job import run_job
 from lora_repro.training.train import assemble
 
@@ -137,6 +138,20 @@ def test_a_sweep_is_printed_in_the_unit_of_its_metric(small: Compose, task: str,
     listing = runs_markdown(read_listing(cfg.paths.outputs), cfg.paths.outputs)
     header, score = ("eval/mse ", f"{found[0]:.4f}") if task == "rating" else ("eval/exact_match, %", f"{found[0]:.2f}")
     assert header in listing and score in listing
+
+
+def test_texts_without_a_test_split_are_scored_where_they_were_written(
+    small: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written answers to RTE have no test split, and are written after the last epoch alone."""
+    load = ReverseConfig.load
+    monkeypatch.setattr(ReverseConfig, "scored", ("eval",))
+    monkeypatch.setattr(ReverseConfig, "load", lambda *given: {k: v for k, v in load(*given).items() if k != "test"})
+    cfg = small(*TASKS["reverse"], "train.epochs=2", "task.test_size=null")
+    metrics = run_job(cfg)
+    result = record_of(cfg).read().result
+    assert result is not None and "test/exact_match" not in metrics
+    assert result["cross_fitted"] == {"exact_match": metrics["eval/exact_match"]}
 
 
 @pytest.mark.long
