@@ -145,6 +145,26 @@ def read_rows(
         raise InputError(f"{error}\n{error.advice if has_options else 'The file is damaged or another.'}") from None
 
 
+def read_json(path: Path, name: str) -> Any:
+    """Returns what a JSON file in UTF-8 holds, whatever it is; no object in it has a key twice.
+
+    Args:
+        path: The file.
+        name: What messages call it.
+
+    Raises:
+        MissingInputError: If the file cannot be read.
+        InputError: If it is no JSON. The message names the line.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingInputError(describe_os_error(error)) from None
+    if not content:
+        raise InputError(f"{name}: the file is empty.")
+    return _parsed(_decoded(content, name, "utf-8"), name, 0)
+
+
 class _UnreadableError(InputError):
     """A file that could perhaps be read otherwise."""
 

@@ -124,6 +124,9 @@ for _name in ("PrefixLayerConfig", "LoRAPrefixLayerConfig"):
     GOLDEN_DEFAULTS |= {"LlamaAdapterConfig.top_layers": None, "LlamaAdapterConfig.init_std": 1.0}
     GOLDEN_DEFAULTS |= {f"{_name}.form": "activations", f"{_name}.shift_positions": True}
 
+GOLDEN_DEFAULTS |= {f"{name}.linearisation": "authors" for name in ("E2eConfig", "WebnlgConfig", "DartConfig")}
+GOLDEN_DEFAULTS |= {"WebnlgConfig.with_marked": False, "DartConfig.grouping": "input", "WikisqlConfig.sql": "quoted"}
+
 DECODING_DEFAULTS = {"num_beams": 1, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "decode_at": "last"}
 GOLDEN_DEFAULTS |= {
     f"{cls.__name__}.{key}": default

@@ -1,0 +1,237 @@
+"""WikiSQL's queries: written as text, compared by their logical form, and run on their table. No torch.
+
+A query selects one column, perhaps aggregated, where some conditions hold. Its text names columns as the table's header
+does, in SQL's words but not in its grammar: SELECT COUNT School/Club Team FROM 1-10015132-11 WHERE No. = '3'.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from lora_repro.tasks.execution import Column, Result, Table, is_same, opened, result
+
+AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
+OPERATORS = ("=", ">", "<")
+NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
+"""What the official script takes out of a text that is compared with numbers: the first of these."""
+WHOLE = re.compile(r"select (.+?) from (\S+)(?: where (.+))?")
+PIECE = re.compile(r"(.+?) ([=<>]) (.+)")
+
+
+class Condition(NamedTuple):
+    """A column, one of OPERATORS by its number, and a value as text."""
+
+    column: int
+    operator: int
+    value: str
+
+
+class Query(NamedTuple):
+    """A logical form, as the release has it."""
+
+    select: int
+    aggregate: int
+    conditions: tuple[Condition, ...]
+
+
+class Header(NamedTuple):
+    """A table of WikiSQL."""
+
+    name: str
+    columns: tuple[str, ...]
+    is_real: tuple[bool, ...]
+    """Whether a column holds numbers."""
+    rows: tuple[tuple[Any, ...], ...] = ()
+    """Read for the tables of dev and test."""
+
+
+class Sql(str, Enum):
+    """How a query is written."""
+
+    quoted = "quoted"
+    """FROM the table's name, and texts in quotes, which tell where a value ends: as the part in mlx-examples has it."""
+    release = "release"
+    """FROM table, without quotes: as the release prints a query."""
+
+
+def written(query: Query, table: Header, form: Sql) -> str:
+    """Writes a query. A number has no quotes where its column holds numbers."""
+    aggregate = f"{AGGREGATES[query.aggregate]} " if query.aggregate else ""
+    name = table.name if form is Sql.quoted else "table"
+    conditions = []
+    for column, operator, value in query.conditions:
+        shown = f"'{value}'" if form is Sql.quoted and not table.is_real[column] else value
+        conditions.append(f"{table.columns[column]} {OPERATORS[operator]} {shown}")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT {aggregate}{table.columns[query.select]} FROM {name}{where}"
+
+
+def logical_form(text: str) -> tuple[str, frozenset[str]] | None:
+    """Returns what of a query's text decides its logical form; None of a text that is no query.
+
+    As in the official script the order of conditions does not count, nor does case. The amount of white space and the
+    quotes around a value do not either. The table is given, so its name does not count.
+    """
+    found = WHOLE.fullmatch(_plain(text))
+    if found is None:
+        return None
+    conditions = (_condition(piece) for piece in (found[3] or "").split(" and ") if piece)
+    return found[1], frozenset(conditions)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().strip().removesuffix(";").split())
+
+
+def _condition(piece: str) -> str:
+    found = PIECE.fullmatch(piece)
+    return f"{found[1]} {found[2]} {_unquoted(found[3])}" if found else _unquoted(piece)
+
+
+def _unquoted(value: str) -> str:
+    return value.strip("'\"").strip()
+
+
+def logical_form_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Returns the share of queries with the logical form of one of their references.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction for each.
+    """
+    if not references or len(predictions) != len(references):
+        raise ValueError(
+            f"logical form: needs one prediction for each of at least one example "
+            f"(given: {len(predictions)} and {len(references)})."
+        )
+    hits = 0
+    for text, right in zip(predictions, references, strict=True):
+        form = logical_form(text)
+        hits += form is not None and form in map(logical_form, right)
+    return hits / len(references)
+
+
+def parsed(text: str, table: Header) -> Query | None:
+    """Reads a query's text; None if it is none, or names a column that the table does not have.
+
+    Names of columns may hold any words, so they are looked for as the table has them. Of two columns with one name the
+    first is taken, which the text does not tell apart.
+    """
+    found = WHOLE.fullmatch(_plain(text))
+    columns = [_plain(column) for column in table.columns]
+    if found is None:
+        return None
+    select, aggregate = found[1], 0
+    if select not in columns:
+        word, _, select = found[1].partition(" ")
+        aggregate = AGGREGATES.index(word.upper()) if word.upper() in AGGREGATES[1:] else -1
+        if aggregate < 0 or select not in columns:
+            return None
+    conditions = _conditions(found[3], columns) if found[3] else ()
+    return Query(columns.index(select), aggregate, conditions) if conditions is not None else None
+
+
+def _conditions(text: str, columns: Sequence[str]) -> tuple[Condition, ...] | None:
+    """Reads "column op value and column op value ..." in any way in which all of it is read."""
+    for column in sorted(set(columns), key=len, reverse=True):
+        if not text.startswith(f"{column} "):
+            continue
+        operator, _, rest = text[len(column) + 1 :].partition(" ")
+        if operator not in OPERATORS or not rest:
+            continue
+        for value, more in _values(rest):
+            others = _conditions(more, columns) if more else ()
+            if others is not None and not _goes_on(value, columns):
+                return (Condition(columns.index(column), OPERATORS.index(operator), _unquoted(value)), *others)
+    return None
+
+
+def _values(text: str) -> Iterable[tuple[str, str]]:
+    """Yields the values with which a text may begin, and what follows behind " and "."""
+    start = 0
+    while (at := text.find(" and ", start)) >= 0:
+        yield text[:at], text[at + len(" and ") :]
+        start = at + 1
+    yield text, ""
+
+
+def _goes_on(value: str, columns: Sequence[str]) -> bool:
+    """Tells whether what would be a value holds another condition behind OR, which no query of WikiSQL has."""
+    return any(f" or {column} {operator} " in value for column in columns for operator in OPERATORS)
+
+
+def run(query: Query, table: Header) -> Result | None:
+    """Runs a query on its table as the official script does: without regard to case; None if that fails."""
+    columns = tuple(Column(f"col{i}", "real" if real else "text") for i, real in enumerate(table.is_real))
+    rows = tuple(
+        tuple(_cell(value, real) for value, real in zip(row, table.is_real, strict=True)) for row in table.rows
+    )
+    with opened(Table("asked", columns, rows)) as connection:
+        what = f"{AGGREGATES[query.aggregate]}(col{query.select})" if query.aggregate else f"col{query.select}"
+        values, wheres = [], []
+        for column, operator, value in query.conditions:
+            number = _number(value) if table.is_real[column] else value.lower()
+            if number is None:
+                return None
+            values.append(number)
+            wheres.append(f"col{column} {OPERATORS[operator]} ?")
+        where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
+        return result(connection, f"SELECT {what} FROM asked{where}", values)
+
+
+def _number(value: str) -> float | None:
+    try:
+        return float(value.replace(",", ""))
+    except ValueError:
+        found = NUMBER.findall(value)
+        return float(found[0]) if found else None
+
+
+def _cell(value: Any, is_real: bool) -> Any:
+    if not isinstance(value, str):
+        return value
+    if is_real:
+        try:
+            return float(value.replace(",", ""))
+        except ValueError:
+            pass
+    return " ".join(value.lower().split())
+
+
+def execution(predictions: Sequence[str], references: Sequence[Sequence[str]], tables: Sequence[Header]) -> float:
+    """Returns the share of queries that return what one of their references returns.
+
+    A reference that cannot be run is returned by no query.
+
+    Args:
+        predictions: A query an example.
+        references: The right queries of each example.
+        tables: The table of each example, with its rows.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction and table for each.
+    """
+    if not references or not len(predictions) == len(references) == len(tables):
+        raise ValueError(
+            f"execution: needs one prediction and one table for each of at least one example "
+            f"(given: {len(predictions)}, {len(tables)} and {len(references)})."
+        )
+    hits = 0
+    for text, right, table in zip(predictions, references, tables, strict=True):
+        found = returned(text, table)
+        wanted = [rows for reference in right if (rows := returned(reference, table)) is not None]
+        hits += any(is_same(found, rows, is_ordered=False) for rows in wanted)
+    return hits / len(references)
+
+
+def returned(text: str, table: Header) -> Result | None:
+    """Returns what a query's text returns on its table; None if it is no query or fails."""
+    query = parsed(text, table)
+    return run(query, table) if query is not None else None
+
+
+def header_of(entry: Mapping[str, Any], with_rows: bool) -> Header:
+    """Returns a table of the release, of whose fields all are there."""
+    is_real = tuple(kind == "real" for kind in entry["types"])
+    rows = tuple(map(tuple, entry["rows"])) if with_rows else ()
+    return Header(entry["id"], tuple(" ".join(name.split()) for name in entry["header"]), is_real, rows)

@@ -1,0 +1,266 @@
+"""WikiSQL's queries as text: the logical form, and what they return, as the official script has it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import corpora
+from helpers.corpora import declared
+
+from lora_repro.config.schema import load_group
+from lora_repro.errors import InputError, MissingInputError
+from lora_repro.tasks.corpora import wikisql
+from lora_repro.tasks.corpora.wikisql_queries import (
+    AGGREGATES,
+    OPERATORS,
+    Condition,
+    Header,
+    Query,
+    Sql,
+    execution,
+    logical_form,
+    logical_form_accuracy,
+    parsed,
+    returned,
+    written,
+)
+from lora_repro.tasks.evaluate_metric import TaskMetric
+from lora_repro.tasks.rows import Format, read_rows
+from lora_repro.tasks.targets import Example
+
+TABLE = Header(
+    "1-1",
+    ("Player", "No.", "Max points", "points", "Years from start", "points and more"),
+    (False, True, True, False, True, False),
+    (
+        ("Terrence Ross", 31, 7, "a", 3, "x"),
+        ("Amir Johnson", 15, 9.5, "b and c", 1, "y and points = 'z'"),
+        ("John O'Neal", 3, "1,200", "A", 2, "z"),
+    ),
+)
+
+
+def query(select: int, aggregate: str = "", *conditions: tuple[int, str, str]) -> Query:
+    found = tuple(Condition(column, OPERATORS.index(operator), value) for column, operator, value in conditions)
+    return Query(select, AGGREGATES.index(aggregate), found)
+
+
+QUERIES = [
+    (query(0), "SELECT Player FROM 1-1"),
+    (query(0, "COUNT", (1, ">", "3")), "SELECT COUNT Player FROM 1-1 WHERE No. > 3"),
+    (query(2, "MAX"), "SELECT MAX Max points FROM 1-1"),
+    (query(3, "MIN", (0, "=", "john o'neal")), "SELECT MIN points FROM 1-1 WHERE Player = 'john o'neal'"),
+    (
+        query(0, "", (3, "=", "b and c"), (1, "<", "30.5")),
+        "SELECT Player FROM 1-1 WHERE points = 'b and c' AND No. < 30.5",
+    ),
+    (query(4, "AVG", (4, ">", "1")), "SELECT AVG Years from start FROM 1-1 WHERE Years from start > 1"),
+    (
+        query(0, "", (5, "=", "y and points = 'z'"), (3, "=", "b and c")),
+        "SELECT Player FROM 1-1 WHERE points and more = 'y and points = 'z'' AND points = 'b and c'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "text"), QUERIES)
+def test_a_query_is_written_and_read_again(asked: Query, text: str) -> None:
+    assert written(asked, TABLE, Sql.quoted) == text
+    release = written(asked, TABLE, Sql.release)
+    assert "'1" not in release and " FROM table" in release
+    if "points and more" not in text:  # whose value reads as two conditions without quotes
+        assert parsed(release, TABLE) == parsed(text, TABLE) == asked
+        assert parsed(f" {text.upper()} ; ", TABLE) == asked
+        assert logical_form(release) == logical_form(text)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "is_right"),
+    [
+        ("select player from 1-1 where no. = '3'", "SELECT Player FROM 1-1 WHERE No. = 3", True),
+        ("SELECT Player FROM table WHERE No. = 3", "SELECT Player FROM 1-1 WHERE No. = '3'", True),
+        ("SELECT a FROM t WHERE b = 'x' AND c > 2", "SELECT a FROM t WHERE c > 2 AND b = 'X'", True),
+        ("SELECT a FROM t WHERE b = 'x' AND b = 'x'", "SELECT a FROM t WHERE b = 'x'", True),
+        ("SELECT a  FROM t WHERE b =  'x  y'", "SELECT a FROM t WHERE b = 'x y'", True),
+        ("SELECT a FROM t WHERE b = 'x and y'", "SELECT a FROM t WHERE b = 'x and y'", True),
+        ("SELECT a FROM t WHERE b = 'x'", "SELECT a FROM t WHERE b = 'y'", False),
+        ("SELECT a FROM t WHERE b > 2", "SELECT a FROM t WHERE b < 2", False),
+        ("SELECT a FROM t WHERE b = 2", "SELECT a FROM t WHERE b = 2.0", False),  # as str(cond) in the official script
+        ("SELECT a FROM t", "SELECT a FROM t WHERE b = 2", False),
+        ("SELECT MAX a FROM t", "SELECT MIN a FROM t", False),
+        ("SELECT MAX a FROM t", "SELECT a FROM t", False),
+        ("SELECT b FROM t", "SELECT a FROM t", False),
+        ("SELECT Way from A FROM t WHERE x = 1", "SELECT Way from A FROM t WHERE x = 1", True),
+        ("SELECT Way from A FROM t WHERE x = 1", "SELECT Way from B FROM t WHERE x = 1", False),
+        ("", "SELECT a FROM t", False),
+        ("SELECT", "SELECT a FROM t", False),
+        ("no query at all", "SELECT a FROM t", False),
+    ],
+)
+def test_the_logical_form_is_column_aggregate_and_the_set_of_conditions(
+    prediction: str, reference: str, is_right: bool
+) -> None:
+    assert logical_form_accuracy([prediction], [[reference]]) == is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("SELECT Player FROM 1-1 WHERE points = 'A'", [("terrence ross",), ("john o'neal",)]),
+        ("SELECT COUNT Player FROM 1-1 WHERE No. > 3", [(2,)]),
+        ("SELECT MAX Max points FROM 1-1", [(1200.0,)]),
+        ("SELECT No. FROM 1-1 WHERE Player = 'John O'Neal'", [(3.0,)]),
+        ("SELECT Player FROM 1-1 WHERE No. = 'no. 15 of them'", [("amir johnson",)]),  # the first number counts
+        ("SELECT Player FROM 1-1 WHERE Max points > '1,100'", [("john o'neal",)]),
+        # Two conditions on one column: the official script binds both to the last value (dbengine.py, where_map).
+        ("SELECT Player FROM 1-1 WHERE No. > 3 AND No. < 30", [("amir johnson",)]),
+        ("SELECT Player FROM 1-1 WHERE No. = 'none'", None),
+        ("SELECT Height FROM 1-1", None),
+        ("SELECT SUM Height FROM 1-1", None),
+        ("SELECT Player FROM 1-1 WHERE Height = 3", None),
+        ("SELECT Player FROM 1-1 WHERE No. LIKE 3", None),
+        ("SELECT Player FROM 1-1 WHERE No. = 3 OR No. = 4", None),
+        ("DROP TABLE asked", None),
+        ("", None),
+    ],
+)
+def test_a_query_returns_what_the_official_script_finds(text: str, rows: list[tuple[Any, ...]] | None) -> None:
+    found = returned(text, TABLE)
+    assert (found if found is None else sorted(found)) == (rows if rows is None else sorted(rows))
+
+
+def test_execution_counts_equal_rows_and_no_failures() -> None:
+    reference = ["SELECT Player FROM 1-1 WHERE No. > 3 AND No. < 30"]
+    predictions = ["SELECT Player FROM table WHERE Max points = 9.5", "SELECT Player FROM 1-1", "", reference[0]]
+    assert execution(predictions, [reference] * 4, [TABLE] * 4) == 0.5
+    assert execution(["x"], [["SELECT Player FROM 1-1 WHERE No. = 'none'"]], [TABLE]) == 0
+    for given in (([], [], []), (["a"], [["b"]], []), (["a"], [["b"], ["c"]], [TABLE])):
+        with pytest.raises(ValueError, match="needs one prediction and one table for each"):
+            execution(*given)
+    with pytest.raises(ValueError, match="logical form: needs one prediction for each"):
+        logical_form_accuracy([], [])
+
+
+def test_the_task_gives_schema_and_question_and_asks_for_the_query(tmp_path: Path) -> None:
+    corpora.write_wikisql(tmp_path / "wikisql")
+    task = declared("wikisql", tmp_path)
+    splits = task.load(str(tmp_path), "none")
+    assert [(example.input, example.target) for example in splits["eval"]] == [
+        (
+            "table: 1-1\ncolumns: Player, No., Max points, points\nQ: What is the most?",
+            ["SELECT MAX Max points FROM 1-1"],
+        ),
+        *[
+            (
+                "table: 1-1\ncolumns: Player, No., Max points, points\nQ: How many?",
+                ["SELECT COUNT Player FROM 1-1 WHERE No. > 3 AND No. < 30.0"],
+            )
+        ]
+        * 2,
+    ]
+    assert [example.id for example in splits["eval"]] == ["eval-0", "eval-1", "eval-2"]
+    assert splits["test"][0].target == ["SELECT No. FROM 1-1 WHERE points = 'B and C'"]
+    assert {example.document for of in splits.values() for example in of} == {"1-1"}
+    predictions = ["select max max points from 1-1", "SELECT COUNT No. FROM 1-1 WHERE No. = 15", ""]
+    assert task.targets.evaluate(splits["eval"], predictions) == pytest.approx(
+        {"logical_form": 1 / 3, "execution": 2 / 3, "exact_match": 0}
+    )
+    assert [metric.name for metric in task.targets.metrics] == ["logical_form", "execution", "exact_match"]
+    task.sql = Sql.release
+    assert task.load(str(tmp_path), "none")["test"][0].target == ["SELECT No. FROM table WHERE points = B and C"]
+    unknown = [Example("a", "", ["SELECT a FROM b"], "9-9")]
+    with pytest.raises(MissingInputError, match="the table 9-9 was not read"):
+        task.targets.evaluate(unknown, [""])
+    metric = TaskMetric("wikisql", task.targets)
+    assert metric.compute(predictions=["SELECT a FROM b"], references=[["select A from b"]]) == {
+        "logical_form": 1.0, "exact_match": 0.0,
+    }  # fmt: skip
+
+
+def test_what_cannot_be_run_is_told_before_training(tmp_path: Path) -> None:
+    sql = {"sel": 0, "agg": 0, "conds": [[1, 0, "none"]]}
+    nothing = {"sel": 0, "agg": 0, "conds": [[1, 0, 99]]}
+    corpora.write_wikisql(tmp_path / "wikisql")
+    lines = [{"table_id": "1-1", "question": "q", "sql": each} for each in (sql, nothing)]
+    (tmp_path / "wikisql" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = declared("wikisql", tmp_path)
+    assert task.notices(task.load(str(tmp_path), "none"))[-1] == (
+        "test: 1 of 2 references cannot be run, so that no query is right; 1 return no row, which wrong queries often "
+        "do too."
+    )
+
+
+LINE = "table: 1-1\ncolumns: a, b, c\nQ: what?\nA: SELECT a FROM 1-1"
+
+
+def test_the_part_in_mlx_examples_is_text(tmp_path: Path) -> None:
+    task = load_group("task", "wikisql_mlx")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text": LINE.replace("what?", "what?\u00a0 ")}) + "\n")
+    assert task.read(tmp_path / "x.jsonl")[0][1:3] == (("1-1", "what?", "a, b, c"), ("SELECT a FROM 1-1",))
+    for wrong in ("table: 1\nQ: x\nA: y", LINE.replace("A: ", "B: "), LINE.replace("SELECT", "select-"), 5, None):
+        (tmp_path / "x.jsonl").write_text(json.dumps({"text": wrong}) + "\n")
+        with pytest.raises(InputError, match=r"x\.jsonl, line 1: must hold the lines 'table: '"):
+            task.read(tmp_path / "x.jsonl")
+    task.sql = Sql.release
+    with pytest.raises(InputError, match=r"task\.sql: wikisql_mlx has its queries as text"):
+        task.check()
+
+
+def official(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Compares two queries as lib/query.py of the release does, without regard to the order of conditions."""
+    conditions = [{(column, op, str(value).lower()) for column, op, value in sql["conds"]} for sql in (one, other)]
+    return (one["sel"], one["agg"]) == (other["sel"], other["agg"]) and conditions[0] == conditions[1]
+
+
+@pytest.mark.parametrize("name", ["dev", "test"])
+def test_the_logical_form_of_real_queries_agrees_with_the_official_script(name: str) -> None:
+    """Each query against the next ones about its table, with made-up names of columns, as the real ones are absent."""
+    path = Path(os.environ.get("LORA_REPRO_REAL_DATA", "nowhere")) / "wikisql" / f"{name}.jsonl"
+    if not path.is_file():
+        pytest.skip("LORA_REPRO_REAL_DATA names no folder with WikiSQL")
+    rows = read_rows(path, path.name, Format.jsonl, only=["table_id", "question", "sql"])
+    table = Header("t", tuple(f"Column {('and', 'from', 'where')[i % 3]} {i}" for i in range(60)), (False,) * 60)
+    asked = [(rows["table_id"][i], rows["sql"][i]) for i in range(len(rows))]
+    texts = []
+    for _, sql in asked:
+        conditions = tuple(Condition(column, op, " ".join(str(value).split())) for column, op, value in sql["conds"])
+        texts.append(written(Query(sql["sel"], sql["agg"], conditions), table, Sql.quoted))
+    equal = 0
+    for i, (of, sql) in enumerate(asked):
+        for j in range(i, min(i + 4, len(asked))):
+            if asked[j][0] == of:
+                same = logical_form(texts[i]) == logical_form(texts[j])
+                assert same == official(sql, asked[j][1]), (texts[i], texts[j])
+                equal += same
+        found = parsed(texts[i], table)
+        assert found is not None and logical_form(written(found, table, Sql.quoted)) == logical_form(texts[i])
+    assert equal > len(asked)
+
+
+def test_real_parts_of_mlx_examples_are_the_official_queries() -> None:
+    """The first hundred of dev and of test, but for columns whose names hold a comma."""
+    data = Path(os.environ.get("LORA_REPRO_REAL_DATA", "nowhere")) / "wikisql"
+    if not (data / "mlx_lora").is_dir():
+        pytest.skip("LORA_REPRO_REAL_DATA names no folder with WikiSQL")
+    task, same, total = load_group("task", "wikisql_mlx"), 0, 0
+    for ours, theirs in (("valid", "dev"), ("test", "test")):
+        rows = read_rows(data / f"{theirs}.jsonl", theirs, Format.jsonl, only=["table_id", "question", "sql"])
+        for row, entry in enumerate(task.read(data / "mlx_lora" / f"{ours}.jsonl")):
+            sql, columns = rows["sql"][row], entry.facts[2].split(", ")
+            assert entry.facts[0] == rows["table_id"][row]
+            real = {column for column, _, value in sql["conds"] if not isinstance(value, str)}
+            table = Header(entry.facts[0], tuple(columns), tuple(i in real for i in range(len(columns))))
+            conditions = tuple(Condition(column, op, str(value)) for column, op, value in sql["conds"])
+            total += 1
+            if max([sql["sel"], *(each.column for each in conditions)]) < len(columns):
+                text = written(Query(sql["sel"], sql["agg"], conditions), table, Sql.quoted)
+                same += logical_form(text) == logical_form(entry.texts[0]) and text == entry.texts[0]
+    assert (total, same) == (200, 194)
+
+
+def test_a_table_that_is_read_again_is_the_newer_one(tmp_path: Path) -> None:
+    corpora.write_wikisql(tmp_path / "wikisql")
+    task = declared("wikisql", tmp_path)
+    task.load(str(tmp_path), "none")
+    assert wikisql.HEADERS["1-1"].rows and wikisql.HEADERS["1-1"].columns[0] == "Player"
