@@ -28,23 +28,17 @@ from lora_repro.tasks.corpora.wikisql_queries import (
     Header,
     Query,
     Sql,
+    execution,
     header_of,
-    logical_form_accuracy,
     returned,
     written,
 )
-from lora_repro.tasks.metrics import Metric, Unit
 from lora_repro.tasks.queries import EXECUTION
 from lora_repro.tasks.rows import Format, Rows, read_rows
 from lora_repro.tasks.targets import Example, Targets, Texts
+from lora_repro.tasks.text_metrics.protocols import WIKISQL
+from lora_repro.tasks.text_metrics.wikisql import logical_form_of
 
-LOGICAL_FORM = Metric(
-    "logical_form",
-    Unit.percent,
-    low=0.0,
-    high=1.0,
-    about="the share of queries with the column, the aggregate and the conditions of the reference",
-)
 HEADERS: dict[str, Header] = {}
 """The tables that were read, by their names: those of dev and test with their rows."""
 PARTS = ("table: ", "columns: ", "Q: ", "A: ")
@@ -65,7 +59,7 @@ class WikisqlConfig(CorpusConfig):
     @property
     def targets(self) -> Targets:
         """Queries, compared by their logical form, and run where there are tables."""
-        return WikisqlQueries(Texts(), self.with_tables)
+        return WikisqlQueries() if self.with_tables else Texts(*WIKISQL.declared)
 
     def check(self) -> None:
         """Refuses another form of queries where they are given as text.
@@ -151,26 +145,24 @@ class WikisqlConfig(CorpusConfig):
 
 
 class WikisqlQueries(Texts):
-    """Queries by their logical form, and by what they return where there are tables.
+    """Queries by their logical form, and by what they return."""
 
-    Args:
-        texts: The metrics of texts beside.
-        with_tables: Whether there are tables.
-    """
-
-    def __init__(self, texts: Texts, with_tables: bool) -> None:
-        self._texts, self._with_tables = texts, with_tables
-        more = (EXECUTION._replace(baseline=None),) if with_tables else ()
-        self.metrics = (LOGICAL_FORM, *more, *texts.metrics)
+    def __init__(self) -> None:
+        first, *others = WIKISQL.declared
+        super().__init__(first, EXECUTION._replace(baseline=None), *others)
 
     def evaluate(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
-        """Returns the logical form first. Examples without a table, as evaluate.Metric has them, are not run."""
-        references = [example.target for example in examples]
-        found = {LOGICAL_FORM.name: logical_form_accuracy(predictions, references)}
-        if self._with_tables and any(example.document for example in examples):
+        """Reads queries by the columns of their tables, and runs them.
+
+        Examples that name no table, as evaluate.Metric makes them, are read by their text alone and not run.
+        """
+        found = super().evaluate(examples, predictions)
+        if any(example.document for example in examples):
             tables = [_known_table(example.document) for example in examples]
-            found[EXECUTION.name] = wikisql_queries.execution(predictions, references, tables)
-        return found | self._texts.evaluate(examples, predictions)
+            references = [example.target for example in examples]
+            for name, measure in (("logical_form", wikisql_queries.logical_form), ("execution", execution)):
+                found[name] = measure(predictions, references, tables)
+        return found
 
 
 def _known_table(name: str) -> Header:
@@ -228,7 +220,7 @@ def _of_text(rows: Rows, row: int) -> Entry:
     lines = text.split("\n") if isinstance(text, str) else []
     begins = len(lines) == len(PARTS) and all(line.startswith(part) for line, part in zip(lines, PARTS, strict=True))
     values = [clean(line.removeprefix(part)) for line, part in zip(lines, PARTS, strict=False)]
-    if not begins or not all(values) or wikisql_queries.logical_form(values[3]) is None:
+    if not begins or not all(values) or logical_form_of(values[3]) is None:
         raise InputError(
             f"{rows.place(row)}: must hold the lines {', '.join(map(repr, PARTS))}, the last with a query "
             f"(found: {shown(text)})."

@@ -1,4 +1,4 @@
-"""WikiSQL's queries: written as text, compared by their logical form, and run on their table. No torch.
+"""WikiSQL's queries: written as text, read again, and run on their table. No torch.
 
 A query selects one column, perhaps aggregated, where some conditions hold. Its text names columns as the table's header
 does, in SQL's words but not in its grammar: SELECT COUNT School/Club Team FROM 1-10015132-11 WHERE No. = '3'.
@@ -16,7 +16,6 @@ OPERATORS = ("=", ">", "<")
 NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 """What the official script takes out of a text that is compared with numbers: the first of these."""
 WHOLE = re.compile(r"select (.+?) from (\S+)(?: where (.+))?")
-PIECE = re.compile(r"(.+?) ([=<>]) (.+)")
 
 
 class Condition(NamedTuple):
@@ -67,48 +66,48 @@ def written(query: Query, table: Header, form: Sql) -> str:
     return f"SELECT {aggregate}{table.columns[query.select]} FROM {name}{where}"
 
 
-def logical_form(text: str) -> tuple[str, frozenset[str]] | None:
-    """Returns what of a query's text decides its logical form; None of a text that is no query.
+def logical_form(predictions: Sequence[str], references: Sequence[Sequence[str]], tables: Sequence[Header]) -> float:
+    """Returns the share of queries with the column, aggregate and set of conditions of one of their references.
 
-    As in the official script the order of conditions does not count, nor does case. The amount of white space and the
-    quotes around a value do not either. The table is given, so its name does not count.
+    It is the official script's comparison, without regard to case. A name of a column may hold AND or FROM, so that
+    the text alone does not always tell where a condition begins: the tables do.
+
+    Args:
+        predictions: A query an example.
+        references: The right queries of each example.
+        tables: The table of each example.
+
+    Raises:
+        ValueError: If there are no examples, or not one prediction and table for each.
     """
-    found = WHOLE.fullmatch(_plain(text))
-    if found is None:
-        return None
-    conditions = (_condition(piece) for piece in (found[3] or "").split(" and ") if piece)
-    return found[1], frozenset(conditions)
+    _refuse_other_lengths("logical form", predictions, references, tables)
+    hits = 0
+    for text, right, table in zip(predictions, references, tables, strict=True):
+        form = _form(text, table)
+        hits += form is not None and form in [_form(reference, table) for reference in right]
+    return hits / len(references)
+
+
+def _form(text: str, table: Header) -> tuple[int, int, frozenset[Condition]] | None:
+    query = parsed(text, table)
+    return (query.select, query.aggregate, frozenset(query.conditions)) if query is not None else None
+
+
+def _refuse_other_lengths(what: str, *of: Sequence[Any]) -> None:
+    if len({*map(len, of)}) > 1 or not of[0]:
+        raise ValueError(
+            f"{what}: needs one prediction and one table for each of at least one example "
+            f"(given: {', '.join(str(len(each)) for each in of)})."
+        )
 
 
 def _plain(text: str) -> str:
     return " ".join(text.lower().strip().removesuffix(";").split())
 
 
-def _condition(piece: str) -> str:
-    found = PIECE.fullmatch(piece)
-    return f"{found[1]} {found[2]} {_unquoted(found[3])}" if found else _unquoted(piece)
-
-
 def _unquoted(value: str) -> str:
-    return value.strip("'\"").strip()
-
-
-def logical_form_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Returns the share of queries with the logical form of one of their references.
-
-    Raises:
-        ValueError: If there are no examples, or not one prediction for each.
-    """
-    if not references or len(predictions) != len(references):
-        raise ValueError(
-            f"logical form: needs one prediction for each of at least one example "
-            f"(given: {len(predictions)} and {len(references)})."
-        )
-    hits = 0
-    for text, right in zip(predictions, references, strict=True):
-        form = logical_form(text)
-        hits += form is not None and form in map(logical_form, right)
-    return hits / len(references)
+    """Takes one pair of quotes off. Double quotes belong to many of WikiSQL's values."""
+    return value[1:-1].strip() if len(value) > 1 and value[0] == value[-1] == "'" else value
 
 
 def parsed(text: str, table: Header) -> Query | None:
@@ -211,11 +210,7 @@ def execution(predictions: Sequence[str], references: Sequence[Sequence[str]], t
     Raises:
         ValueError: If there are no examples, or not one prediction and table for each.
     """
-    if not references or not len(predictions) == len(references) == len(tables):
-        raise ValueError(
-            f"execution: needs one prediction and one table for each of at least one example "
-            f"(given: {len(predictions)}, {len(tables)} and {len(references)})."
-        )
+    _refuse_other_lengths("execution", predictions, references, tables)
     hits = 0
     for text, right, table in zip(predictions, references, tables, strict=True):
         found = returned(text, table)
