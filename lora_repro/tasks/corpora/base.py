@@ -25,7 +25,7 @@ from lora_repro.errors import InputError, MissingInputError, describe_os_error
 from lora_repro.models.inputs import fetch_command
 from lora_repro.tasks import notices
 from lora_repro.tasks.base import Splits
-from lora_repro.tasks.targets import Example, Targets, Texts, split_name
+from lora_repro.tasks.targets import Example, split_name
 from lora_repro.tasks.texts import TextConfig
 
 TRAIN = "train"
@@ -79,11 +79,6 @@ class CorpusConfig(TextConfig):
     """The data set on the hub; None where it has none."""
     hub_subset: str | None = field(default=None, metadata=NOT_IN_ID)
     """Its configuration."""
-
-    @property
-    def targets(self) -> Targets:
-        """Texts."""
-        return Texts()
 
     @property
     def scored(self) -> tuple[str, ...]:

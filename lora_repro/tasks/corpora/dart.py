@@ -21,7 +21,8 @@ from lora_repro.tasks.corpora.base import CorpusConfig, Entry, clean, listed
 from lora_repro.tasks.corpora.objects import field, top, triple
 from lora_repro.tasks.corpora.triples import with_bars, with_tags
 from lora_repro.tasks.rows import read_json
-from lora_repro.tasks.targets import split_name
+from lora_repro.tasks.targets import Targets, Texts, split_name
+from lora_repro.tasks.text_metrics import protocols
 
 
 class Linearisation(str, Enum):
@@ -48,6 +49,12 @@ class DartConfig(CorpusConfig):
 
     linearisation: Linearisation = Linearisation.authors
     grouping: Grouping = Grouping.input
+
+    @property
+    def targets(self) -> Targets:
+        """Texts, scored as the authors do, or as DART's own scripts where each entry is an example."""
+        by_input = self.grouping is Grouping.input
+        return Texts(*(protocols.DART if by_input else protocols.DART_LEADERBOARD).declared)
 
     def sizes(self) -> dict[str, int] | None:
         """Returns the number of examples of each split, where it is known."""

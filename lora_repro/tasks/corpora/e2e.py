@@ -21,6 +21,8 @@ from typing import Any
 from lora_repro.errors import InputError, shown
 from lora_repro.tasks.corpora.base import CorpusConfig, Entry, clean
 from lora_repro.tasks.rows import Format, Rows, read_rows
+from lora_repro.tasks.targets import Targets, Texts
+from lora_repro.tasks.text_metrics import protocols
 
 AUTHORS = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
 """What the authors' files call attributes of the release; the others have the same name."""
@@ -47,6 +49,11 @@ class E2eConfig(CorpusConfig):
     """The pairs of train, and the meanings of dev and test with all their texts."""
 
     linearisation: Linearisation = Linearisation.authors
+
+    @property
+    def targets(self) -> Targets:
+        """Texts, scored as in the E2E challenge."""
+        return Texts(*protocols.E2E.declared)
 
     def read(self, path: Path) -> list[Entry]:
         """Reads the official CSV, or the authors' text form where the file's name does not end in .csv."""

@@ -18,6 +18,8 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.corpora.base import CorpusConfig, Entry, clean
 from lora_repro.tasks.corpora.objects import field, top
 from lora_repro.tasks.rows import read_json
+from lora_repro.tasks.targets import Targets, Texts
+from lora_repro.tasks.text_metrics import protocols
 
 EMPTY = frozenset({"13828807"})
 """Chats that are empty in the release."""
@@ -26,6 +28,11 @@ EMPTY = frozenset({"13828807"})
 @dataclass
 class SamsumConfig(CorpusConfig):
     """Chats with a summary each."""
+
+    @property
+    def targets(self) -> Targets:
+        """Texts, scored by ROUGE."""
+        return Texts(*protocols.SAMSUM.declared)
 
     def read(self, path: Path) -> list[Entry]:
         """Reads the JSON file."""

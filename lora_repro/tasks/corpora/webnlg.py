@@ -24,6 +24,7 @@ from lora_repro.tasks.corpora.triples import with_bars, with_tags
 from lora_repro.tasks.parts import Parts
 from lora_repro.tasks.rows import read_json
 from lora_repro.tasks.targets import Example, Targets, Texts
+from lora_repro.tasks.text_metrics import protocols
 
 SEEN = frozenset(
     {
@@ -61,7 +62,7 @@ class WebnlgConfig(CorpusConfig):
     @property
     def targets(self) -> Targets:
         """Texts, scored as a whole and for the seen and unseen categories."""
-        return Parts(Texts(), ("seen", "unseen"), part_of)
+        return Parts(Texts(*protocols.WEBNLG.declared), ("seen", "unseen"), part_of)
 
     @property
     def has_default_options(self) -> bool:
@@ -114,8 +115,9 @@ class WebnlgConfig(CorpusConfig):
 
 
 def part_of(example: Example) -> str:
-    """Tells whether train has the category of an example: seen or unseen."""
-    return "seen" if example.id.rpartition("-")[2] in SEEN else "unseen"
+    """Tells whether train has the category of an example: seen or unseen; empty where it has no category."""
+    _, dash, category = example.id.rpartition("-")
+    return "seen" if category in SEEN else "unseen" if dash else ""
 
 
 def _of_json(path: Path) -> list[Entry]:

@@ -27,6 +27,7 @@ from lora_repro.tasks.own_data.read_here import ReadHereConfig, Reading
 from lora_repro.tasks.own_data.shares import SPLITS, divide, refuse_shares
 from lora_repro.tasks.rows import Rows, format_of, read_rows
 from lora_repro.tasks.targets import Example, Targets, Texts
+from lora_repro.tasks.text_metrics import protocols
 from lora_repro.tasks.texts import TextConfig
 
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
@@ -67,8 +68,8 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
 
     @property
     def targets(self) -> Targets:
-        """Texts."""
-        return Texts()
+        """Texts, scored by ROUGE-L; what a response should be, no single reference tells."""
+        return Texts(protocols.SAMSUM.declared[-1])
 
     @property
     def asked(self) -> list[str]:

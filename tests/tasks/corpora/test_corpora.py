@@ -19,7 +19,8 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.corpora import dart, e2e, webnlg
 from lora_repro.tasks.corpora.base import CorpusConfig, blob_names
-from lora_repro.tasks.targets import Example
+from lora_repro.tasks.parts import Parts
+from lora_repro.tasks.targets import Example, Texts
 
 NAMES = ("e2e", "e2e_csv", "webnlg", "dart", "samsum", "wikisql", "wikisql_mlx", "dart_2020")
 WRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
@@ -142,10 +143,36 @@ def test_webnlg_is_scored_by_seen_and_unseen_categories(tmp_path: Path) -> None:
     assert [(example.id, webnlg.part_of(example)) for example in splits["test"]] == [
         ("test-0-City", "seen"), ("test-1-Artist", "unseen"),
     ]  # fmt: skip
-    found = task.targets.evaluate(splits["test"], ["É is in L.", "nothing"])
+    parts = Parts(Texts(), ("seen", "unseen"), webnlg.part_of)
+    found = parts.evaluate(splits["test"], ["É is in L.", "nothing"])
     assert found == {"exact_match": 0.5, "exact_match_seen": 1.0, "exact_match_unseen": 0.0}
-    assert task.targets.evaluate(splits["eval"], ["L has K."]) == {"exact_match": 1.0, "exact_match_seen": 1.0}
-    assert [metric.name for metric in task.targets.metrics] == ["exact_match", "exact_match_seen", "exact_match_unseen"]
+    assert parts.evaluate(splits["eval"], ["L has K."]) == {"exact_match": 1.0, "exact_match_seen": 1.0}
+    assert parts.evaluate([Example("0", "", ["a"], "")], ["a"]) == {"exact_match": 1.0}
+    assert parts.score("exact_match_unseen", splits["test"], ["É is in L.", "S sang T."]) == 1.0
+    names = ["bleu", "meteor", "ter"]
+    expected = [*names, *(f"{name}_{part}" for part in ("seen", "unseen") for name in names)]
+    assert [metric.name for metric in task.targets.metrics] == expected
+    assert not task.targets.metric("ter_unseen").higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("e2e", ["bleu", "nist", "meteor", "rouge_l", "cider"]),
+        ("e2e_csv", ["bleu", "nist", "meteor", "rouge_l", "cider"]),
+        ("dart", ["bleu", "meteor", "ter"]),
+        ("samsum", ["rouge_1", "rouge_2", "rouge_l"]),
+        ("wikisql_mlx", ["logical_form", "exact_match", "match_in_any_case"]),
+        ("restaurants", ["bleu", "nist"]),
+        ("instructions", ["rouge_l"]),
+    ],
+)
+def test_each_corpus_is_scored_by_its_protocol(name: str, metrics: list[str]) -> None:
+    task = load_group("task", name)
+    assert [metric.name for metric in task.targets.metrics] == metrics
+    if isinstance(task, dart.DartConfig):
+        task.grouping = dart.Grouping.entry
+        assert [metric.name for metric in task.targets.metrics] == ["bleu", "meteor"]
 
 
 def test_dart_puts_texts_of_one_input_together_unless_it_is_told_not_to(tmp_path: Path) -> None:
