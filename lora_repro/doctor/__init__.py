@@ -11,13 +11,14 @@ from lora_repro.config.compose import compose
 from lora_repro.config.explain import explain
 from lora_repro.config.settings import PathsConfig, Settings
 from lora_repro.doctor.base import Check, Finding, Rule, Subject, Verdict
-from lora_repro.doctor.jobs import data, every_job, one_step, targets, weights
+from lora_repro.doctor.jobs import data, every_job, metrics, one_step, targets, weights
 from lora_repro.doctor.machine import disk, dtype_speeds, memory, packages, store, the_device, tracker
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import load, overrides
 
 RULES: list[Rule] = [
-    packages, every_job, the_device, dtype_speeds, store, disk, memory, weights, data, targets, one_step, tracker
+    packages, every_job, the_device, dtype_speeds, store, disk, memory,
+    weights, data, metrics, targets, one_step, tracker,
 ]  # fmt: skip
 
 __all__ = ["RULES", "Check", "Verdict", "examine", "summary"]

@@ -64,6 +64,19 @@ def data(subject: Subject) -> Finding:
 
 
 @rule(
+    "metrics",
+    protects="runs whose predictions cannot be scored here once they are there",
+    remedy="install what is named",
+    each=lambda subject: subject.by(lambda run: run.task.name),
+)
+def metrics(subject: Subject) -> Finding:
+    """Looks for the packages and programs that the metrics need."""
+    task = subject.largest.run.task
+    task.targets.refuse_missing_tools()
+    return Finding(Verdict.ok, f"{task.name}: {', '.join(metric.name for metric in task.targets.metrics)}")
+
+
+@rule(
     "targets",
     protects="targets that the loaded model does not have, or has in another shape than was counted",
     remedy="say where the matrices are (model.sites.q=...), or correct lora_repro/models/arch/families.py",

@@ -78,6 +78,11 @@ class Targets:
             MissingInputError: With the command that installs what is missing.
         """
 
+    @property
+    def signatures(self) -> dict[str, str]:
+        """What decides the value of metrics that come from other programs: settings and versions, by name."""
+        return {}
+
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns what result.json holds about a split under `data`: `n`, the number of examples, and more."""
         raise NotImplementedError
@@ -273,6 +278,12 @@ class Texts(Targets):
             MissingInputError: With the command that installs it.
         """
         protocols.refuse_missing_tools(OF_TEXTS[metric] for metric in self.metrics if metric in OF_TEXTS)
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Those of the metrics of a protocol."""
+        known = [OF_TEXTS[metric] for metric in self.metrics if metric in OF_TEXTS]
+        return {each.metric.name: each.signature for each in known if each is not protocols.EXACT_MATCH}
 
     def describe(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Returns the mean length of the first reference in characters."""

@@ -120,6 +120,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
         | run.method.provenance(run.arch)
         | splits["train"].objective.provenance
+        | ({"metrics": signatures} if (signatures := run.task.targets.signatures) else {})
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }

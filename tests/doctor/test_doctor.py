@@ -20,6 +20,9 @@ from lora_repro.methods.lora import layers
 from lora_repro.methods.lora.layers import LoRAUpdate
 from lora_repro.models import load as models
 from lora_repro.models import precision
+from lora_repro.tasks.targets import Texts
+from lora_repro.tasks.text_metrics import protocols, tools
+from lora_repro.tasks.texts import TextConfig
 from lora_repro.training import train
 
 TINY = ("model=tiny_bert", "task=generated", "compute.device=cpu", "compute.threads=1")
@@ -65,7 +68,7 @@ def test_all_is_well_with_a_tiny_job(tmp_path: Path) -> None:
             f"     protects from: {each.protects}",
             f"     do: {each.remedy}",
         ]
-    assert doctor.summary(checks).startswith("12 checks: 12 ok, 0 warnings, 0 failed, in ")
+    assert doctor.summary(checks).startswith("13 checks: 13 ok, 0 warnings, 0 failed, in ")
 
 
 @pytest.mark.parametrize("method", ["full", "head_only"])
@@ -99,6 +102,19 @@ def test_missing_data_is_told_with_the_command_that_fetches_it(tmp_path: Path) -
     assert data.verdict is Verdict.fail and "no hutto_ICWSM_2014.tar.gz" in data.found
     assert f"python -m lora_repro.fetch movies --cache {tmp_path}/nowhere" in data.remedy
     assert step.found == "skipped, because data failed with the same error"
+
+
+def test_a_missing_program_of_a_metric_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    assert check(tmp_path, "metrics").found == "generated: accuracy, majority"
+    monkeypatch.setattr(TextConfig, "targets", property(lambda config: Texts(*protocols.WEBNLG.declared)))
+    monkeypatch.setattr(tools, "_java", lambda: None)
+    tools.java_version.cache_clear()
+    found = check(tmp_path, "metrics", "model=tiny_llama", "task=reverse")
+    tools.java_version.cache_clear()
+    assert found.verdict is Verdict.fail and "METEOR: needs Java" in found.found
+    assert "apt-get install default-jre-headless" in found.remedy
 
 
 @pytest.mark.parametrize("store", ["/proc/nothing", "/dev/null", "/dev/null/below"])
@@ -311,7 +327,7 @@ def test_the_command_line_ends_well_when_all_is_well(tmp_path: Path) -> None:
     *lines, last = done.stdout.splitlines()
     assert len(lines) == 3 * len(doctor.RULES)
     assert lines[0].startswith("ok   packages  ") and lines[1].startswith("     protects from: ")
-    assert last.startswith("12 checks: 12 ok, 0 warnings, 0 failed, in ")
+    assert last.startswith("13 checks: 13 ok, 0 warnings, 0 failed, in ")
 
 
 def test_the_command_line_ends_with_an_error_when_a_check_fails() -> None:
@@ -320,4 +336,4 @@ def test_the_command_line_ends_with_an_error_when_a_check_fails() -> None:
     *lines, last = done.stdout.splitlines()
     (at,) = [i for i, line in enumerate(lines) if line.startswith("fail store     /dev/null cannot be written")]
     assert lines[at + 1].startswith("     protects from: ") and lines[at + 2].startswith("     do: ")
-    assert last.startswith("12 checks: 11 ok, 0 warnings, 1 failed, in ")
+    assert last.startswith("13 checks: 12 ok, 0 warnings, 1 failed, in ")

@@ -19,12 +19,17 @@ from analysis.render.tables import printed
 from analysis.sweep_table import read_sweep
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
+from lora_repro.errors import MissingInputError
 from lora_repro.store.finished_runs import run_of
 from lora_repro.store.record import Record
 from lora_repro.tasks import Example, Splits, encoding
 from lora_repro.tasks.ratings import RatingsConfig
 from lora_repro.tasks.recorded import task_of
 from lora_repro.tasks.reverse import ReverseConfig
+from lora_repro.tasks.targets import Texts
+from lora_repro.tasks.text_metrics import protocols, samsum, tools
+from lora_repro.tasks.texts import TextConfig
+from lora_repro.training import train
 from lora_repro.training.job import run_job
 from lora_repro.training.train import assemble
 
@@ -152,6 +157,38 @@ def test_texts_without_a_test_split_are_scored_where_they_were_written(
     result = record_of(cfg).read().result
     assert result is not None and "test/exact_match" not in metrics
     assert result["cross_fitted"] == {"exact_match": metrics["eval/exact_match"]}
+
+
+def test_texts_are_scored_by_a_protocol_whose_signature_the_record_holds(
+    small: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TextConfig, "targets", property(lambda config: Texts(*protocols.SAMSUM.declared)))
+    cfg = small(*TASKS["reverse"], "train.epochs=1")
+    metrics = run_job(cfg)
+    record = record_of(cfg)
+    result = record.read().result
+    assert result is not None
+    names = ["rouge_1", "rouge_2", "rouge_l"]
+    assert list(metrics) == [f"{split}/{name}" for split in ("eval", "test") for name in [*names, "loss"]]
+    rows = pd.read_parquet(record.folder / "predictions.parquet")
+    rows = rows[rows["split"] == "eval"]
+    expected = samsum.rouge_1(list(rows["prediction"]), [list(texts) for texts in rows["references"]])
+    assert metrics["eval/rouge_1"] == expected
+    signatures = result["provenance"]["metrics"]
+    assert list(signatures) == names and "rouge-score:0.1" in signatures["rouge_l"]
+
+
+def test_a_missing_program_of_a_metric_ends_a_run_before_anything_is_loaded(
+    small: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TextConfig, "targets", property(lambda config: Texts(*protocols.E2E.declared)))
+    monkeypatch.setattr(tools, "_java", lambda: None)
+    tools.java_version.cache_clear()
+    monkeypatch.setattr(train, "encode", None)  # which reads the data
+    with pytest.raises(MissingInputError, match="METEOR: needs Java"):
+        run_job(small(*TASKS["reverse"]))
+    tools.java_version.cache_clear()
+    assert not list(tmp_path.glob("runs/*/result.json"))
 
 
 @pytest.mark.long

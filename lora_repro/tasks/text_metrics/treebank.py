@@ -31,7 +31,9 @@ def _tokenized(texts: tuple[str, ...]) -> tuple[str, ...]:
 
     jar = tools.jar(tools.TOKENIZER)
     arguments = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    given = "".join(f"{in_one_line(text)}\n" for text in texts).encode()
+    given = "".join(f"{in_one_line(text)}\n" for text in texts).encode(
+        errors="replace"
+    )  # JSON can hold half a character
     done = subprocess.run(
         tools.command(arguments, "the tokenizer of METEOR, ROUGE-L and CIDEr"),
         input=given, capture_output=True, timeout=TIMEOUT_S, check=False, start_new_session=True,
