@@ -8,13 +8,10 @@ from analysis.texts.predictions import Predictions
 from analysis.texts.references import Example, References
 from analysis.texts.wikisql import is_object
 from lora_repro.errors import InputError, shown
+from lora_repro.tasks.corpora.webnlg import SEEN
 
-SEEN = (
-    *("Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University"),
-    "WrittenWork",
-)
-"""WebNLG's categories in its training files, as the authors' format_converting_webnlg.py lists them."""
 CATEGORIES = ("all", "seen", "unseen")
+"""Of WebNLG: whether they are in its training files."""
 
 
 class Pairs(NamedTuple):

@@ -1,31 +1,29 @@
 """References of examples, in the forms in which they are published or written for the official scripts."""
 
-import json
 import re
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from analysis.texts import wikisql
-from analysis.texts.lines import TRAILING, content_of, lines_of
+from analysis.texts.lines import TRAILING, lines_of
 from analysis.texts.tables import REFERENCE, SOURCE, column_among, read_columns
-from lora_repro.errors import InputError, shown
-from lora_repro.tasks.rows import Format, Rows, read_rows
+from lora_repro.errors import InputError
+from lora_repro.tasks.corpora.base import CorpusConfig
+from lora_repro.tasks.corpora.dart import DartConfig
+from lora_repro.tasks.corpora.webnlg import WebnlgConfig
+from lora_repro.tasks.rows import Format, Rows, read_json, read_rows
 
 NUMBERED = re.compile(r"(.*reference)(\d+)(\.\w+)?")
 """One of the files in which GenerationEval and DART's script have the first references, the second and so on."""
-GOOD = "good"
-"""WebNLG's comment on a text that counts."""
 AUTHORS_SEPARATOR = "||"
 """Between meaning and text in the authors' files of E2E."""
-FIELDS = ("annotations", "tripleset", "summary", "references", "sql", "text")
-"""What objects of DART, SAMSum and WikiSQL are read for."""
+FIELDS = ("summary", "references", "sql", "text")
+"""What objects of SAMSum and WikiSQL are read for."""
 FORMS = (
     "lines (examples divided by empty lines, or a reference a line), the authors' `meaning||text`, CSV or TSV with the "
-    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum, XML of WebNLG or "
-    "DART, JSONL of WikiSQL"
+    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum, XML of WebNLG (or a "
+    "folder of it), JSONL of WikiSQL"
 )
 
 
@@ -59,15 +57,17 @@ def read_references(path: Path) -> References:
     """
     if numbered := _numbered_files(path):
         return _of_numbered_files(numbered)
+    if path.is_dir() and any(path.rglob("*.xml")):
+        return _checked(path, _of_corpus(WebnlgConfig(), path))
     if path.is_dir():
         raise InputError(f"{path}: is a folder without a file reference0.\nForms of references: {FORMS}.")
     suffix = path.suffix.lower()
     if suffix == ".xml":
-        return _checked(path, _of_xml(path))
+        return _checked(path, _of_corpus(WebnlgConfig(), path))
     if suffix == ".json":
         return _checked(path, _of_json(path))
     if suffix in (".jsonl", ".ndjson"):
-        return _checked(path, _of_rows(path, content_of(path), Format.jsonl))
+        return _checked(path, _of_rows(path, Format.jsonl))
     if suffix in (".csv", ".tsv"):
         return _checked(path, _of_table(read_columns(path)))
     return _checked(path, _of_lines(path))
@@ -75,6 +75,8 @@ def read_references(path: Path) -> References:
 
 def _checked(path: Path, examples: Iterable[Example]) -> References:
     found = list(examples)
+    if not found:
+        raise InputError(f"{path}: has no example.\nForms of references: {FORMS}.")
     for example in found:
         if not example.references:
             raise InputError(f"{path}, {example.place}: there is no reference.\nEach example needs one.")
@@ -130,61 +132,29 @@ def _files(files: list[Path]) -> str:
     return files[0].name if len(files) == 1 else f"all of {files[0].name} to {files[-1].name}"
 
 
-def _of_xml(path: Path) -> Iterator[Example]:
-    try:
-        root = ElementTree.fromstring(content_of(path).encode())
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path}: is no XML that can be read ({error}).") from None
-    entries = list(root.iter("entry"))
-    if not entries:
-        raise InputError(f"{path}: has no <entry>.\nForms of references: {FORMS}.")
-    is_webnlg = any(each.get("comment") == GOOD for each in root.iter("lex"))  # DART's comments name sources
-    for number, entry in enumerate(entries, 1):
-        texts = [
-            (each.text or "").strip() for each in entry.iter("lex") if not is_webnlg or each.get("comment") == GOOD
-        ]
-        triples = [(each.text or "").split(" | ") for each in entry.iter("mtriple")]
-        yield Example(texts, f"entry {number}", _input(triples), entry.get("category", ""))
+def _of_corpus(corpus: CorpusConfig, path: Path) -> Iterator[Example]:
+    """Reads the file of a corpus as the task does; a text that WebNLG marks as one to be fixed does not count."""
+    for number, entry in enumerate(corpus.read(path), 1):
+        category = entry.facts[0] if isinstance(corpus, WebnlgConfig) else ""
+        yield Example(list(corpus.kept(entry)), f"entry {number}", str(corpus.key_of(entry)), category)
 
 
 def _of_json(path: Path) -> Iterable[Example]:
-    text = content_of(path)
-    with suppress(json.JSONDecodeError, RecursionError):  # which read_rows tells with its place
-        if isinstance(content := json.loads(text), dict) and "entries" in content:
-            return _of_webnlg(path, content["entries"])
-    return _of_rows(path, text, Format.json)
+    content = read_json(path, str(path))
+    if isinstance(content, dict) and "entries" in content:
+        return _of_corpus(WebnlgConfig(), path)
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "tripleset" in content[0]:
+        return _of_corpus(DartConfig(), path)
+    return _of_rows(path, Format.json)
 
 
-def _of_webnlg(path: Path, entries: Any) -> Iterator[Example]:
-    for number, numbered in enumerate(entries if isinstance(entries, list) else [], 1):
-        try:
-            (entry,) = numbered.values()
-            texts = [each["lex"].strip() for each in entry["lexicalisations"] if each["comment"] == GOOD]
-            triples = [(each["subject"], each["property"], each["object"]) for each in entry["modifiedtripleset"]]
-            category = entry["category"]
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{path}, entry {number}: is none of WebNLG's (found: {shown(numbered)}).\nNeeded: "
-                "category, modifiedtripleset and lexicalisations."
-            ) from None
-        yield Example(texts, f"entry {number}", _input(triples), category)
-
-
-def _input(triples: Iterable[Sequence[str]]) -> str:
-    """Returns what two entries have in common that are one for the authors: the case of properties means nothing."""
-    return " | ".join(" : ".join(part.lower() if i == 1 else part for i, part in enumerate(each)) for each in triples)
-
-
-def _of_rows(path: Path, text: str, format: Format) -> Iterator[Example]:
-    """Reads objects of DART, SAMSum or WikiSQL; what else is in them need not be in all of them."""
-    rows = read_rows(text.encode(), str(path), format, only=[], optional=FIELDS, has_options=False)
+def _of_rows(path: Path, format: Format) -> Iterator[Example]:
+    """Reads objects of SAMSum or WikiSQL; what else is in them need not be in all of them."""
+    rows = read_rows(path, str(path), format, only=[], optional=FIELDS, has_options=False)
     columns = rows.columns
     for row in range(len(rows)):
         place = rows.place(row).rpartition(", ")[2]
-        if "annotations" in columns and "tripleset" in columns:
-            texts = [str(each["text"]).strip() for each in columns["annotations"][row]]
-            yield Example(texts, place, _input([list(map(str, each)) for each in columns["tripleset"][row]]))
-        elif "summary" in columns:
+        if "summary" in columns:
             yield Example([str(columns["summary"][row]).strip()], place)
         elif "references" in columns:
             yield Example([str(text) for text in columns["references"][row]], place)

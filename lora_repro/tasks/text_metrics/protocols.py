@@ -144,15 +144,15 @@ DART = Protocol(
 )
 DART_LEADERBOARD = Protocol(
     "dart_leaderboard",
-    "DART's own run_eval_on_dart.sh, on its three reference files; its TER needs tercom 0.7.25, which is not here",
+    "DART's own run_eval_on_dart.sh with three references; its TER needs tercom 0.7.25, which is not here",
     (
         TextMetric(
             _share("bleu", "BLEU-4 of DART's own script"), "BLEU", dart.bleu,
-            "case:mixed|tok:none|smooth:none|refs:3, those missing empty", ("sacrebleu",), in_percent=True,
+            r"split:(\W)|case:lc|tok:none|smooth:none|refs:3, those missing empty", ("sacrebleu",), in_percent=True,
         ),
         TextMetric(
             _share("meteor", "METEOR 1.5 of DART's own script"),
-            "METEOR", dart.meteor, f"{_METEOR}|case:mixed|tok:none|refs:3", _COCO,
+            "METEOR", dart.meteor, rf"{_METEOR}|split:(\W)|case:lc|refs:3", _COCO,
         ),
     ),
 )  # fmt: skip
