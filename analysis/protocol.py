@@ -53,7 +53,7 @@ class Score(NamedTuple):
 def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score | None:
     """Returns a run's score under a protocol (of equally good epochs the first), or None if the record has none.
 
-    A run that writes texts after its last epoch alone has one under `last_epoch`, and no best epoch.
+    Of epochs, those count after which the examples were answered: a task may write texts after the last alone.
 
     Args:
         result: The record's result.json.
@@ -65,8 +65,11 @@ def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score
         value = cross_fitted.get(metric.name)
         return Score(value, None, cross_fitted.get(metric.baseline)) if _is_number(value) else None
     dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
-    rows = by_epoch[-1:] if protocol is Protocol.last_epoch else by_epoch
-    if not rows or not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
+    answered = [row for row in by_epoch if dev in row]
+    if not answered or answered[-1] is not by_epoch[-1]:
+        return None
+    rows = answered[-1:] if protocol is Protocol.last_epoch else answered
+    if not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
         return None
     row = rows[metric.best([epoch[dev] for epoch in rows])]
     return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))

@@ -276,7 +276,8 @@ def _lines(
             runs = seed_runs(alike, request.store, metric, protocol)
             if item.draws is not None:
                 runs = tuple(each._replace(draw=_draw(item, job)) for each, job in zip(runs, alike, strict=True))
-            place = Place("", run.model.name, f"{line.name} ({line.model})", column)
+            shown = (run.task.name, metric.name) if item.columns.metrics else (column, None)
+            place = Place("", run.model.name, f"{line.name} ({line.model})", *shown)
             line.cells[column] = Cell(
                 place, metric, None, runs, run, commands.of(alike), verdict_of(request.scale), first.tuning
             )

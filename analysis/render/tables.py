@@ -179,7 +179,7 @@ def missing(table: Table, names: Names) -> list[str]:
             causes.setdefault((run.state, _one_line(run.reason or "")), []).append((cell, run))
     lines = []
     for (state, reason), found in causes.items():
-        runs = {run.run_id or (cell.place, run.seed) for cell, run in found}
+        runs = {run.run_id or (cell.place._replace(metric=None), run.seed) for cell, run in found}
         cells = list({cell.place: cell for cell, _ in found}.values())
         what = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} {STATES[state].missing}"
         seed = f", seed {found[0][1].seed}" if len(runs) == 1 else ""

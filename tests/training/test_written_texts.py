@@ -38,8 +38,10 @@ def test_texts_are_written_after_the_epochs_that_are_asked_for_and_the_loss_is_a
     rows = pd.read_parquet(record.folder / "predictions.parquet")
     assert rows.groupby("epoch").size().to_dict() == ({1: 40, 2: 40} if at == "every" else {2: 40})
     (metric,) = Texts().metrics
-    assert pick(result, metric, Protocol.last_epoch) is not None
-    assert (pick(result, metric, Protocol.best_epoch_on_dev) is None) == (at == "last")
+    held_out = pick(result, metric, Protocol.held_out)
+    best = 2 if at == "last" or last["eval/exact_match"] > first["eval/exact_match"] else 1
+    assert held_out is not None and held_out.epoch == best
+    assert held_out.value == result["metrics_by_epoch"][best - 1]["test/exact_match"]
 
 
 def test_an_interrupted_decoding_goes_on_at_the_batch_where_it_stopped(
