@@ -153,6 +153,10 @@ def test_a_wrong_file_is_refused(made_up: Path, content: str, words: str, capsys
     assert code == 1 and words in said
 
 
+WRITTEN = ("e2e", "webnlg", "dart", "wikisql", "samsum")
+"""Tasks of texts: what their presets set of decoding is no key of other tasks."""
+
+
 def entries() -> list[tuple[str, str, str, str]]:
     return [
         (name, model, method, task)
@@ -166,13 +170,18 @@ def entries() -> list[tuple[str, str, str, str]]:
 
 
 def test_every_entry_is_possible_for_its_model_and_method() -> None:
-    """On another task: 8 tasks of GLUE in 8 setups and 5 baselines, 4 sizes of MNLI for GPT-3, 26 scripts."""
+    """Those of GLUE on another task: 8 tasks in 8 setups and 5 baselines, 4 sizes of MNLI for GPT-3, 26 scripts.
+
+    Of Table 11 2 models on 3 tasks and a script, of Table 12 6 methods on 3 tasks, 4 of which are MNLI's again.
+    """
     assert {path.stem for path in BY_TASK.glob("*.yaml")} == {name for name, *_ in entries()}
-    assert len(entries()) == 8 * (1 + 1 + 1 + 5) + 4 * 4 + 26 + 8 * 5
+    assert len(entries()) == 8 * (1 + 1 + 1 + 5) + 4 * 4 + 26 + 8 * 5 + (2 * 3 + 1) + (6 * 3 - 4)
     for name, model, method, task in entries():
         values = presets.values_of(name, model, method, task)
-        keys = [f"{key}={quoted(value)}" for key, value in values.items() if not key.startswith("task.")]
-        run = resolve(compose_quickly([f"model={model}", f"method={method}", "task=generated", *keys])).run
+        is_text = task in WRITTEN
+        keys = [f"{key}={quoted(value)}" for key, value in values.items() if is_text or not key.startswith("task.")]
+        given = [f"model={model}", f"method={method}", f"task={task if is_text else 'generated'}"]
+        run = resolve(compose_quickly([*given, *keys])).run
         assert run.train.learning_rate == values["train.learning_rate"]
 
 
@@ -186,6 +195,9 @@ def test_every_entry_is_possible_for_its_model_and_method() -> None:
         ("script roberta_base lora cola", "64 80 4e-4 512 0.06 8 16"),
         ("script roberta_large lora cola", "32 20 3e-4 128 0.06 8 16"),
         ("script deberta_v2_xxlarge lora mrpc", "256 30 2e-4 128 0.1 16 32"),
+        ("script gpt2_medium lora e2e", "8 5 2e-4 512"),
+        ("paper gpt2_large lora dart", "8 5 2e-4 512"),
+        ("paper gpt3_175b bitfit wikisql", "128 2 1.6e-3 384"),
         ("prior_work roberta_large full qqp", "32 10 1e-5 512 0.25"),
         ("prior_work roberta_base full rte", "16 10 2e-5 512 0.06"),
         ("prior_work roberta_base bitfit rte", "8 16 1e-3 128 0"),
@@ -205,6 +217,10 @@ def test_the_warm_up_of_gpt_3_has_as_many_tokens_as_printed() -> None:
     assert steps == [(20, 17), (20, 17), (100, 4), (128, 3)]
     assert all((warmup - 1) * batch * 768 < 250_000 <= warmup * batch * 768 for batch, warmup in steps)
     assert [each.get("task.train_size") for each in found] == [100, 1000, 10000, None]
+    for task, length in (("wikisql", 384), ("samsum", 2048)):
+        values = presets.values_of("paper", "gpt3_175b", "lora", task)
+        steps = values["train.warmup_steps"]
+        assert values["train.max_length"] == length and (steps - 1) * 128 * length < 250_000 <= steps * 128 * length
 
 
 def test_a_wheel_finds_the_presets() -> None:

@@ -189,7 +189,7 @@ def test_items_without_facts_name_none(folder: Path) -> None:
 
 
 def test_an_unknown_item_is_refused_with_those_from_runs_and_those_of_the_papers_numbers_alone() -> None:
-    with pytest.raises(InputError, match=r"Give one of: table 2, table 5, .*alone: table 3, table 4\."):
+    with pytest.raises(InputError, match=r"Give one of: table 2, table 3, .*alone: table 4\."):
         load_item("table", "99")
     with pytest.raises(InputError, match=r"Give one of: figure 2, .*alone: figure 1, figure 5\."):
         load_item("figure", "9")
