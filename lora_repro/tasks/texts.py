@@ -30,7 +30,7 @@ class TextConfig(TaskConfig):
     """What the model is asked; {text} stands for the example, {first} and {second} for the sentences of a pair. A long
     text loses its beginning, of two the longer one first, the words around it never."""
     max_new_tokens: int = MISSING
-    """Decoding stops after so many tokens; a longer reference is refused."""
+    """Writing stops after so many tokens. A longer reference is learned whole, and cannot be met."""
     num_beams: int = 1
     """Beams that decoding keeps; one is greedy decoding. See lora_repro/tasks/objectives/decoding.py."""
     length_penalty: float = 1.0

@@ -42,12 +42,14 @@ def predict(
         AskedToEndError: If the process was asked to end.
     """
     objective, pieces = split.objective, [] if begun is None else begun
-    reserved, texts = (objective.reserved, objective.texts_at_once) if with_answers else (0, 1)
-    predicted = split.predict if with_answers else split.outputs
+    predicted, lengths, reserved, texts = split.outputs, objective.lengths_read(split), 0, 1
+    if with_answers:
+        predicted, lengths = split.predict, split.lengths.tolist()
+        reserved, texts = objective.reserved, objective.texts_at_once
     done = sum(map(len, pieces))
     model.eval()
     with torch.inference_mode():
-        batches = scoring_batches(split.lengths.tolist(), device.type == "cpu", reserved, texts)
+        batches = scoring_batches(lengths, device.type == "cpu", reserved, texts)
         order = list(chain(*batches))
         for indices in watched(_after(batches, done), threads(device)):
             pieces.append(predicted(model, indices, dtype, device).float().cpu())

@@ -184,7 +184,7 @@ def first_losses(model: nn.Module, resolved: Resolved) -> Iterator[Callable[[], 
     """Yields for each batch of the first epoch what computes its loss on the CPU and in fp32."""
     run, device = resolved.run, torch.device("cpu")
     split = encode(run, resolved.settings)["train"]
-    for indices in batches(split.lengths.tolist(), run.train.batch_size, run.seed, 0):
+    for indices in batches(split.objective.lengths_read(split), run.train.batch_size, run.seed, 0):
         yield partial(split.loss, model, indices, Dtype.fp32, device)
 
 
@@ -214,7 +214,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
 def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpointer: Checkpointer) -> None:
     """Takes the remaining steps of an epoch. The loss is read only where it is logged, as reading waits for the GPU."""
     total = run.train.steps(len(split.examples))
-    order = batches(split.lengths.tolist(), run.train.batch_size, run.seed, epoch - 1)
+    order = batches(split.objective.lengths_read(split), run.train.batch_size, run.seed, epoch - 1)
     first = (epoch - 1) * len(order)
     last_step = min(first + len(order), total)
     order = order[state.step - first : total - first]

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,13 +157,13 @@ def test_padding_that_is_the_end_of_a_text_too_is_told_from_it(tiny: Compose, tm
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["task.max_new_tokens=2"],
-            r"(?s)task\.max_new_tokens: the text of example \d+ has 3 tokens with its end .*=3",
-        ),
         (["task.max_new_tokens=0"], r"task\.max_new_tokens: must be at least 1"),
         (["task.prompt=so"], r"task\.prompt: must hold {text} once"),
         (["task.letters=9"], r"task\.letters: belongs to task=reverse"),
+        (
+            ["train.max_length=5"],
+            r"train\.max_length: 5 tokens hold no more than the prompt itself and the 8 behind it",
+        ),
         (["model=tiny_bert"], r"bert is an encoder and writes no text"),
     ],
 )
@@ -170,6 +171,40 @@ def test_what_cannot_be_written_is_refused(overrides: list[str], message: str, t
     with pytest.raises(InputError, match=message):
         resolved = resolve(tiny(*REVERSE, *overrides))
         encode(resolved.run, resolved.settings)
+
+
+def test_a_reference_longer_than_what_is_written_is_learned_whole_and_told(
+    tiny: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The paper's authors stop at 64 tokens on E2E, which has longer references."""
+    resolved = resolve(tiny(*REVERSE, "task.max_new_tokens=2"))
+    with caplog.at_level(logging.WARNING):
+        splits = encode(resolved.run, resolved.settings)
+    split = splits["eval"]
+    assert split.targets.shape[1] == 3 and split.objective.reserved == 3 and split.targets[0, -1] == END
+    n = len(split.examples)
+    assert [record.getMessage().startswith(f"task reverse: {n} of {n} texts of dev have more than the 2 tokens") for
+            record in caplog.records] == [True, False]  # fmt: skip
+    assert "of test have more" in caplog.text and "of train" not in caplog.text and "max_new_tokens=3" in caplog.text
+    model = build(resolved, CPU).eval()
+    with torch.inference_mode():
+        assert split.predict(model, [0, 1], Dtype.fp32, CPU).shape == (2, 1 + 2)
+
+
+def test_a_batch_is_as_long_as_its_own_texts(prepared: tuple[torch.nn.Module, Encoded]) -> None:
+    model, split = prepared
+    shortest = min(range(len(split.examples)), key=lambda i: len(prompt_of(split, i)) + len(target_of(split, i)))
+    read = len(prompt_of(split, shortest)) + len(target_of(split, shortest)) - 1
+    assert split.objective.lengths_read(split)[shortest] == read < split.targets.shape[1]
+    seen = []
+    body: Any = model.base_model
+    hook = body.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    split.loss(model, [shortest], Dtype.fp32, CPU)
+    split.outputs(model, [shortest], Dtype.fp32, CPU)
+    hook.remove()
+    assert all(read <= length < read + 4 for length in seen) and len(seen) == 2
 
 
 def test_texts_that_a_tokenizer_reads_back_as_others_are_told(

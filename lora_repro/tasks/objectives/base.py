@@ -61,6 +61,10 @@ class Objective(ABC):
         """How many tokens the model writes behind an input, which train.max_length has to hold too."""
         return 0
 
+    def lengths_read(self, split: Encoded) -> list[int]:
+        """Returns how many tokens the model reads of each example in training, by which batches are of like length."""
+        return split.lengths.tolist()
+
     @property
     def texts_at_once(self) -> int:
         """How many texts a batch holds for each example that is scored."""

@@ -79,8 +79,9 @@ class Prompts:
         """
         longest = self._max_length - reserved - len(self._beginning)
         if not self._before and len(self._tokens([self._around([""] * len(self._places))])[0]) > longest - 1:
+            behind = f" and the {reserved} behind it" if reserved else ""
             raise InputError(
-                f"train.max_length: {self._max_length} tokens hold no more than the prompt itself.\n"
+                f"train.max_length: {self._max_length} tokens hold no more than the prompt itself{behind}.\n"
                 "Raise it, or shorten task.prompt."
             )
         inputs = [self._texts(example) for example in examples]

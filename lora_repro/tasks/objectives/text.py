@@ -4,7 +4,7 @@ import logging
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -15,12 +15,13 @@ from lora_repro.models.tokenizer import too_large
 from lora_repro.tasks.base import Splits
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.metrics import exact_match
+from lora_repro.tasks.objectives import language
 from lora_repro.tasks.objectives.base import Answer, Objective, padded
 from lora_repro.tasks.objectives.decoding import Decoding, write
-from lora_repro.tasks.objectives.language import NO_TOKEN, OutputLayer, log_likelihood, rows_of, states
+from lora_repro.tasks.objectives.language import NO_TOKEN, OutputLayer, log_likelihood, rows_of
 from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
-from lora_repro.tasks.targets import Example
+from lora_repro.tasks.targets import Example, split_name
 from lora_repro.tasks.texts import TextConfig
 
 CPU = torch.device("cpu")
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 class TextToWrite(Objective):
     """The loss is the mean of -log p over the tokens of the targets, the end of the text included.
 
-    Of an input that is too long the beginning is cut off, and nothing of a target.
+    Of an input that is too long the beginning is cut off, and nothing of a target, which may be longer than what is
+    written.
 
     A prediction is a row of numbers: log p of the whole target, then the tokens that were written instead, padded with
     NO_TOKEN. As numbers of fp32 they are exact up to 16 million tokens.
@@ -40,18 +42,25 @@ class TextToWrite(Objective):
         tokenizer: Turns tokens into text; None where nothing is read.
         decoding: How texts are written.
         smoothing: train.label_smoothing.
+        longest_target: Tokens of the longest target with its end.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, decoding: Decoding, smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | None,
+        decoding: Decoding,
+        smoothing: float = 0.0,
+        longest_target: int = 0,
+    ) -> None:
         self.tokenizer, self.decoding, self.smoothing = tokenizer, decoding, smoothing
+        self.longest_target = longest_target
 
     @classmethod
     def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
-        """Tokenises prompts, cut so that task.max_new_tokens fit behind, and the first reference of each example.
+        """Tokenises the first reference of each example, and prompts, cut so that what follows them fits behind.
 
         Raises:
-            InputError: If a reference with its end is longer, or no token is known that ends a text; and what
-                `Prompts` refuses.
+            InputError: If no token is known that ends a text; and what `Prompts` refuses.
         """
         task = cast(TextConfig, run.task)
         prompts = Prompts(tokenizer, task.prompt, run.train.max_length, keeps_end=True)
@@ -62,12 +71,14 @@ class TextToWrite(Objective):
                 f"task {task.name}: neither tokenizer nor config.json of {run.model.name} names the end of a text."
                 "\nGive a tokenizer with an eos_token."
             )
-        encoded, objective = {}, cls(tokenizer, _decoding(task, end), run.train.label_smoothing)
+        texts = [f" {example.target[0]}" for examples in splits.values() for example in examples]
+        alone = [len(tokens) + 1 for tokens in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        encoded, objective = {}, cls(tokenizer, _decoding(task, end), run.train.label_smoothing, max(alone, default=0))
         for name, examples in splits.items():
             cut = prompts.cut(examples, reserved=objective.reserved)
             written = prompts.continuations(cut, [f" {example.target[0]}" for example in examples])
             targets = [[*tokens, end] for tokens in written]
-            objective._refuse(run, examples, targets)
+            objective._warn(name, run, examples, targets)
             rows = prompts.opened(cut)
             tokens = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
             encoded[name] = padded(examples, tokens, rows_of(targets, CPU), objective, tokenizer, run)
@@ -86,8 +97,12 @@ class TextToWrite(Objective):
 
     @property
     def reserved(self) -> int:
-        """The most tokens that decoding writes."""
-        return self.decoding.max_new_tokens
+        """The most tokens that follow a prompt: as a target, or written."""
+        return max(self.decoding.max_new_tokens, self.longest_target)
+
+    def lengths_read(self, split: Encoded) -> list[int]:
+        """Counts the target without its last token, as nothing follows that."""
+        return (split.lengths + (split.targets != NO_TOKEN).sum(1) - 1).tolist()
 
     @property
     def texts_at_once(self) -> int:
@@ -98,8 +113,8 @@ class TextToWrite(Objective):
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, ""]:
         """Returns the mean cross-entropy of all target tokens of a batch, as transformers computes it."""
-        targets = split.targets[indices].to(device)
-        logits = OutputLayer(model).logits(states(model, split, indices, targets, dtype, device))
+        targets = _targets(split, indices, device)
+        logits = OutputLayer(model).logits(language.states(model, split, indices, targets, dtype, device))
         return F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TOKEN, label_smoothing=self.smoothing
         )
@@ -108,7 +123,7 @@ class TextToWrite(Objective):
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, "batch width"]:
         """Returns log p(target | prompt) of the first reference."""
-        targets = split.targets[indices].to(device)
+        targets = _targets(split, indices, device)
         return log_likelihood(model, split, indices, targets, dtype, device)[:, None]
 
     def predict(
@@ -137,14 +152,16 @@ class TextToWrite(Objective):
         row = [token for token in tokens if token not in (NO_TOKEN, self.decoding.end)]
         return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
-    def _refuse(self, run: Run, examples: list[Example], targets: list[list[int]]) -> None:
-        """Refuses targets that cannot be written, and warns of those that come back as another text."""
-        for example, tokens in zip(examples, targets, strict=True):
-            if len(tokens) > self.decoding.max_new_tokens:
-                raise InputError(
-                    f"task.max_new_tokens: the text of example {example.id} has {len(tokens)} tokens with its end "
-                    f"(given: {self.decoding.max_new_tokens}).\nRaise it: task.max_new_tokens={len(tokens)}"
-                )
+    def _warn(self, split: str, run: Run, examples: list[Example], targets: list[list[int]]) -> None:
+        """Refuses tokens that the model does not have; warns of targets that it cannot write as they are."""
+        lengths, limit = [*map(len, targets)], self.decoding.max_new_tokens
+        if split != "train" and (longer := sum(length > limit for length in lengths)):
+            log.warning(
+                "task %s: %d of %d texts of %s have more than the %d tokens after which writing stops, up to %d with "
+                "their end. To let them be written: task.max_new_tokens=%d",
+                run.task.name, longer, len(lengths), split_name(split), limit, max(lengths), max(lengths),
+            )  # fmt: skip
+        for tokens in targets:
             if self.tokenizer is not None and max(tokens) >= run.model.config["vocab_size"]:
                 raise too_large(self.tokenizer, run.model, max(tokens))
         read = [self._text(tokens) for tokens in targets]
@@ -154,6 +171,12 @@ class TextToWrite(Objective):
                 "task %s: %d of %d target texts change when they are encoded and decoded (%r becomes %r), so no model "
                 "can match them exactly.", run.task.name, len(other), len(examples), *other[0],
             )  # fmt: skip
+
+
+def _targets(split: Encoded, indices: list[int], device: torch.device) -> Int[Tensor, "batch longest"]:
+    """Returns the targets of a batch, as long as the longest of them."""
+    targets = split.targets[indices]
+    return targets[:, : int((targets != NO_TOKEN).sum(1).max())].to(device)
 
 
 def _decoding(task: TextConfig, end: int) -> Decoding:
