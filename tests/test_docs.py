@@ -101,8 +101,10 @@ def test_every_item_is_named_where_the_items_are_listed() -> None:
     for page in (README, HOME / "docs" / "sweeps_and_tables.md"):
         text = page.read_text()
         for word, numbers in (("Table", set[int]()), ("Figure", set[int]())):
-            for listed in re.findall(rf"{word}s? ((?:\d+(?: \([^)]*\))?(?:, | and )?)+)", text):
-                numbers |= {int(number) for number in re.findall(r"\b\d+\b", re.sub(r"\([^)]*\)", "", listed))}
+            for listed in re.findall(rf"{word}s? ((?:\d+(?: \([^)]*\))?(?:, | and | to )?)+)", text):
+                bare = re.sub(r" \([^)]*\)", "", listed)
+                for first, last in re.findall(r"\b(\d+)(?: to (\d+))?\b", bare):
+                    numbers |= {*range(int(first), int(last or first) + 1)}
             items = re.findall(rf"\b{word.lower()}(\d+)", " ".join(item_names()))
             assert numbers == {int(number) for number in items}, (page.name, word)
 
