@@ -58,8 +58,9 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
     configs: dict[str, ModelConfig | TaskConfig] = {}
     for name in (argument for argument in arguments if "=" not in argument):
         if name not in of:
+            models, tasks = (", ".join(group_names(group)) for group in ("model", "task"))
             raise InputError(
-                f"fetch: no model or task {name!r}.{did_you_mean(name, of)}\nModels and tasks: {', '.join(of)}."
+                f"fetch: no model or task {name!r}.{did_you_mean(name, of)}\nModels: {models}.\nTasks: {tasks}."
             )
         configs[name] = load_group(of[name], name)
     if overrides := [argument for argument in arguments if "=" in argument]:

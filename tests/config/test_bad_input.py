@@ -97,7 +97,7 @@ CASES = [
     ("path in a name", "run task=../../etc/passwd", "task: there is no '../../etc/passwd'", "Choices: "),
     ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: freeze_a, leaderboard"),
     ("path in a name", "run preset@train=../train/default", "there is no '../train/default'", "Choices: "),
-    ("path in a name", "fetch ../x", "no model or task '../x'", "Models and tasks: "),
+    ("path in a name", "fetch ../x", "no model or task '../x'", "Models: "),
     ("outside", "run paths.outputs=", "paths.outputs: no folder is given", "paths.outputs=DIR"),
     ("outside", "run paths.outputs=/proc/nothing", "cannot be written (No such file or directory", "paths.outputs=DIR"),
     ("outside", "run paths.outputs={files}/text", "{files}/text/runs/", "paths.outputs=DIR"),

@@ -43,7 +43,9 @@ def of_gpt3(form: str) -> Printed:
         "try: main(sys.argv[1:])\n"
         "finally:\n"
         "    used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "    print(used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)"
+        "    try: (peak,) = [line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]\n"
+        "    except OSError: peak = used.ru_maxrss\n"  # which of a forked process counts its parent's memory too
+        "    print(used.ru_utime + used.ru_stime, peak, file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, *GPT3, "--format", form]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -161,4 +163,4 @@ def test_it_needs_no_torch_no_pandas_two_seconds_and_little_memory() -> None:
     done = of_gpt3("md")
     assert done.out.startswith("## Budget 18M on gpt3_175b")
     assert done.seconds < 2.0  # of the processor, whatever else the machine does
-    assert done.resident < 2**30
+    assert done.resident < 2**28
