@@ -1,0 +1,47 @@
+"""Tables and figures in analysis/results are what their commands print from the ledgers beside them."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers.commands import call
+from helpers.fixture_types import Captured
+
+from lora_repro.config.catalogue import HOME
+
+RESULTS = HOME / "analysis" / "results"
+COMMAND = re.compile(r"<!-- python -m analysis (.+) \(at [0-9a-f]{7,}\) -->\n")
+"""In the first line: the command, and the commit at which it was given."""
+DRAWN = sorted(path.name for path in RESULTS.iterdir() if path.suffix != ".parquet")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_it_is_what_its_command_prints(
+    name: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (RESULTS / name).read_text()
+    found = COMMAND.search(text)
+    assert found is not None and "\n" not in text[: found.start()]
+    monkeypatch.chdir(HOME)
+    command = shlex.split(found[1])
+    if command[0] == "figure":
+        drawn = tmp_path / name
+        code, _, err = call(capsys, *command, "--out", drawn)
+        printed = drawn.read_text() if code == 0 else ""
+    else:
+        code, printed, err = call(capsys, *command)
+    assert code == 0, err
+    assert _rounded(COMMAND.sub("\n" if found.start() else "", text, count=1)) == _rounded(printed)
+
+
+def _rounded(text: str) -> str:
+    """Rounds coordinates, whose last digits are the processor's; tables have no more digits."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
+
+
+def test_every_ledger_has_a_table() -> None:
+    """Of a study that is under way the runs alone are kept."""
+    under_way = {"leaderboard"}
+    ledgers = {path.stem for path in RESULTS.glob("*.parquet")}
+    assert ledgers - under_way <= {Path(name).stem for name in DRAWN}
