@@ -1,12 +1,11 @@
 """Brings a corpus of texts from the Hugging Face hub, written as its official files are. No torch."""
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_repro.errors import MissingInputError, shown
-from lora_repro.fetch.download import staging
+from lora_repro.fetch.download import move, staging
 
 if TYPE_CHECKING:
     from lora_repro.tasks.corpora.base import CorpusConfig
@@ -41,10 +40,7 @@ def download(task: "CorpusConfig", cache: str) -> Path:
                 (folder / name).write_text(content, encoding="utf-8")
         task.load(str(stage), cache)
         target = task.cached(cache)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)  # of another version, as it was not taken
-        folder.replace(target)
+        move(folder, target)
     return target
 
 

@@ -30,8 +30,10 @@ def staging(cache: str) -> Iterator[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Puts a finished file in its place, in one step."""
+    """Puts a finished file or folder in its place, in one step; a folder that is there, of another version, goes."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and target.exists():
+        shutil.rmtree(target)
     source.replace(target)
 
 

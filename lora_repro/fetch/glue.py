@@ -1,13 +1,12 @@
 """Brings a set of GLUE from the Hugging Face hub, written as the official files are. No torch."""
 
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_repro.errors import MissingInputError
-from lora_repro.fetch.download import staging
+from lora_repro.fetch.download import move, staging
 
 if TYPE_CHECKING:
     from lora_repro.tasks.glue import GlueConfig
@@ -43,10 +42,7 @@ def download(task: "GlueConfig", cache: str) -> Path:
             (folder / name).write_text(_tsv(task, found[there]), encoding="utf-8")
         task.load(str(stage), cache)
         target = task.cached(cache)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)  # of another version, as it was not taken
-        folder.replace(target)
+        move(folder, target)
     return target
 
 
