@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from lora_repro.store.result import answered_epochs
 from lora_repro.tasks import Metric
 
 
@@ -60,16 +61,13 @@ def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score
         metric: What is scored, as the task declares it.
         protocol: Which epoch and which split.
     """
-    by_epoch: list[dict[str, Any]] = result["metrics_by_epoch"]
     if protocol is Protocol.held_out and (cross_fitted := result.get("cross_fitted")):
         value = cross_fitted.get(metric.name)
         return Score(value, None, cross_fitted.get(metric.baseline)) if _is_number(value) else None
     dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
-    answered = [row for row in by_epoch if dev in row]
-    if not answered or answered[-1] is not by_epoch[-1]:
-        return None
+    answered = answered_epochs(result, dev)
     rows = answered[-1:] if protocol is Protocol.last_epoch else answered
-    if not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
+    if not rows or not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
         return None
     row = rows[metric.best([epoch[dev] for epoch in rows])]
     return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))

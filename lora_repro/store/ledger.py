@@ -20,6 +20,7 @@ from lora_repro.store.finished_runs import run_of
 from lora_repro.store.layout import PREDICTIONS
 from lora_repro.store.reading import parse_json
 from lora_repro.store.record import Record
+from lora_repro.store.result import answered_epochs
 from lora_repro.store.status import State
 
 SCHEMA = 2
@@ -82,16 +83,15 @@ def _answers(path: Path, result: Mapping[str, Any]) -> tuple[Answers | None, Ans
 
     Of epochs, only those count after which it answered.
     """
-    by_epoch: list[dict[str, Any]] = result["metrics_by_epoch"]
     try:
         metric = run_of(result).task.targets.metrics[0]
     except InputError:  # a task that this version does not have
         return None, None
-    answered = [row for row in by_epoch if f"eval/{metric.name}" in row]
-    if not answered or answered[-1] is not by_epoch[-1]:
+    answered = answered_epochs(result, key := f"eval/{metric.name}")
+    if not answered:
         return None, None
-    best = answered[metric.best([row[f"eval/{metric.name}"] for row in answered])]
-    return read_answers(path, "eval", by_epoch[-1]["epoch"]), read_answers(path, "test", best["epoch"])
+    best = answered[metric.best([row[key] for row in answered])]
+    return read_answers(path, "eval", answered[-1]["epoch"]), read_answers(path, "test", best["epoch"])
 
 
 def write(

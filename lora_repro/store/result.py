@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,6 +194,16 @@ def _wrong_metrics(
             )
             return f"{key} must be a number, {limits} (it is {str(value)[:40]})"
     return None
+
+
+def answered_epochs(result: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Returns the rows of metrics_by_epoch that hold a metric: some tasks answer after the last epoch alone.
+
+    There are none where the last epoch lacks it, so that the record does not say how the run ended.
+    """
+    by_epoch: list[dict[str, Any]] = result["metrics_by_epoch"]
+    answered = [row for row in by_epoch if key in row]
+    return answered if answered and answered[-1] is by_epoch[-1] else []
 
 
 def first_difference(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str | None:

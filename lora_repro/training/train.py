@@ -265,9 +265,10 @@ def _after_batch(state: TrainState, checkpointer: Checkpointer, split: str, tota
 
     def run() -> None:
         nonlocal last_message
-        now, done = time.perf_counter(), sum(map(len, state.begun))
+        now = time.perf_counter()
         if now - last_message > SAY_EVERY_S:
             last_message = now
+            done = sum(map(len, state.begun))
             left = (total - done) * (now - began) / (done - before)
             log.info("%s: %d of %d examples scored, about %.0f s to go", split_name(split), done, total, left)
         checkpointer.after_step(state)
