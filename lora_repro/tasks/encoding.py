@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class References(NamedTuple):
+    """The texts of all examples of a split of which some have several: those of the first, of the second and so on."""
+
+    targets: Int[Tensor, "texts longest"]
+    """The tokens of each."""
+    counts: Int[Tensor, " n"]
+    """How many an example has."""
+
+    @property
+    def owners(self) -> Int[Tensor, " texts"]:
+        """Returns of which example each is."""
+        return torch.arange(len(self.counts)).repeat_interleave(self.counts)
+
+
 class Encoded(NamedTuple):
     """One split: tokens padded to its longest example, from which a batch is cut to its own longest."""
 
@@ -34,6 +48,8 @@ class Encoded(NamedTuple):
     """A row an example: its class, its score, or the tokens to be written."""
     objective: "Objective"
     """What the model is asked."""
+    references: References | None = None
+    """Over which texts the loss is, where an example has more than the one in `targets`."""
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the model's inputs and the targets of these examples, of the length that `padded_length` gives."""
@@ -118,4 +134,4 @@ def _forget_all_but(size: int) -> None:
 
 
 def _bytes(split: Encoded) -> int:
-    return sum(tensor.nbytes for tensor in (*split.inputs.values(), split.lengths, split.targets))
+    return sum(t.nbytes for t in (*split.inputs.values(), split.lengths, split.targets, *(split.references or ())))

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from lora_repro.errors import InputError
 from lora_repro.tasks.base import TaskConfig, refuse_prompt
-from lora_repro.tasks.targets import Targets, Texts
+from lora_repro.tasks.targets import Example, Targets, Texts
 
 if TYPE_CHECKING:
     from lora_repro.tasks.objectives.base import Objective
@@ -20,6 +20,15 @@ class DecodeAt(str, Enum):
 
     last = "last"
     every = "every"
+
+
+class LossOver(str, Enum):
+    """Over which texts of an example of dev and test its loss is."""
+
+    first = "first"
+    """The first, which of most tasks is all there is."""
+    all = "all"
+    """Each of them, so that an example with more texts weighs more, as it does in training."""
 
 
 @dataclass
@@ -39,6 +48,8 @@ class TextConfig(TaskConfig):
     """No n tokens are written twice in a text; 0 forbids nothing."""
     decode_at: DecodeAt = DecodeAt.last
     """After which epochs texts are written and scored. The loss is computed after each."""
+    loss_over: LossOver = LossOver.first
+    """Over which texts the loss of dev and test is. A task whose examples have several says `all`."""
 
     @property
     def targets(self) -> Targets:
@@ -61,6 +72,10 @@ class TextConfig(TaskConfig):
     def writes_texts(self) -> bool:
         """A language model writes them."""
         return True
+
+    def texts_of_loss(self, split: str, example: Example) -> list[str]:
+        """Returns the texts of an example that the loss is over: of train the first, which is its only one."""
+        return example.target if self.loss_over is LossOver.all and split != "train" else example.target[:1]
 
     def has_answers_at(self, epoch: int, epochs: int) -> bool:
         """Tells whether texts are written after an epoch."""

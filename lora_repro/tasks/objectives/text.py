@@ -1,6 +1,7 @@
 """A language model writes a text after a prompt: the loss is on its tokens alone."""
 
 import logging
+from itertools import accumulate
 from typing import cast
 
 import torch
@@ -13,7 +14,8 @@ from lora_repro.config.schema import Dtype, Run
 from lora_repro.errors import InputError
 from lora_repro.models.tokenizer import too_large
 from lora_repro.tasks.base import Splits
-from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.batches import scoring_batches
+from lora_repro.tasks.encoding import Encoded, References
 from lora_repro.tasks.metrics import exact_match
 from lora_repro.tasks.objectives import language
 from lora_repro.tasks.objectives.base import Answer, Objective, padded
@@ -35,8 +37,9 @@ class TextToWrite(Objective):
     Of an input that is too long the beginning is cut off, and nothing of a target, which may be longer than what is
     written.
 
-    A prediction is a row of numbers: log p of the whole target, then the tokens that were written instead, padded with
-    NO_TOKEN. As numbers of fp32 they are exact up to 16 million tokens.
+    Of dev and test it is over each text of an example where task.loss_over says so. A prediction is a row of numbers:
+    log p of these texts, summed, then the tokens that were written instead, padded with NO_TOKEN. As numbers of fp32
+    they are exact up to 16 million tokens.
 
     Args:
         tokenizer: Turns tokens into text; None where nothing is read.
@@ -57,7 +60,7 @@ class TextToWrite(Objective):
 
     @classmethod
     def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
-        """Tokenises the first reference of each example, and prompts, cut so that what follows them fits behind.
+        """Tokenises the texts that the loss is over, and prompts, cut so that what follows them fits behind.
 
         Raises:
             InputError: If no token is known that ends a text; and what `Prompts` refuses.
@@ -71,17 +74,23 @@ class TextToWrite(Objective):
                 f"task {task.name}: neither tokenizer nor config.json of {run.model.name} names the end of a text."
                 "\nGive a tokenizer with an eos_token."
             )
-        texts = [f" {example.target[0]}" for examples in splits.values() for example in examples]
-        alone = [len(tokens) + 1 for tokens in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        texts = {name: [task.texts_of_loss(name, each) for each in of] for name, of in splits.items()}
+        words = [f" {text}" for of in texts.values() for each in of for text in each]
+        alone = [len(tokens) + 1 for tokens in tokenizer(words, add_special_tokens=False)["input_ids"]]
         encoded, objective = {}, cls(tokenizer, _decoding(task, end), run.train.label_smoothing, max(alone, default=0))
         for name, examples in splits.items():
-            cut = prompts.cut(examples, reserved=objective.reserved)
-            written = prompts.continuations(cut, [f" {example.target[0]}" for example in examples])
-            targets = [[*tokens, end] for tokens in written]
-            objective._warn(name, run, examples, targets)
+            cut, counts = prompts.cut(examples, reserved=objective.reserved), [*map(len, texts[name])]
+            each = [text for of in texts[name] for text in of]
+            behind = [prompt for prompt, count in zip(cut, counts, strict=True) for _ in range(count)]
+            targets = [[*tokens, end] for tokens in prompts.continuations(behind, [f" {text}" for text in each])]
+            objective._warn(name, run, each, targets)
             rows = prompts.opened(cut)
             tokens = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
-            encoded[name] = padded(examples, tokens, rows_of(targets, CPU), objective, tokenizer, run)
+            first = [targets[stop - count] for stop, count in zip(accumulate(counts), counts, strict=True)]
+            split = padded(examples, tokens, rows_of(first, CPU), objective, tokenizer, run)
+            if len(each) > len(examples):
+                split = split._replace(references=References(rows_of(targets, CPU), torch.tensor(counts)))
+            encoded[name] = split
         return encoded
 
     def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
@@ -113,7 +122,7 @@ class TextToWrite(Objective):
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, ""]:
         """Returns the mean cross-entropy of all target tokens of a batch, as transformers computes it."""
-        targets = _targets(split, indices, device)
+        targets = _cut(split.targets[indices], device)
         logits = OutputLayer(model).logits(language.states(model, split, indices, targets, dtype, device))
         return F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TOKEN, label_smoothing=self.smoothing
@@ -122,14 +131,27 @@ class TextToWrite(Objective):
     def outputs(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, "batch width"]:
-        """Returns log p(target | prompt) of the first reference."""
-        targets = _targets(split, indices, device)
-        return log_likelihood(model, split, indices, targets, dtype, device)[:, None]
+        """Returns log p(target | prompt), summed over the texts that the loss is over.
+
+        Those of all examples are divided into batches anew, as an example may have dozens.
+        """
+        if split.references is None:
+            return log_likelihood(model, split, indices, _cut(split.targets[indices], device), dtype, device)[:, None]
+        texts, counts, owners = split.references.targets, split.references.counts, split.references.owners
+        ends = counts.cumsum(0)
+        chosen = [text for i in indices for text in range(int(ends[i] - counts[i]), int(ends[i]))]
+        lengths = split.lengths[owners[chosen]] + (texts[chosen] != NO_TOKEN).sum(1) - 1
+        log_p = torch.empty(len(chosen), device=device)
+        for batch in scoring_batches(lengths.tolist(), device.type == "cpu"):
+            of = [chosen[i] for i in batch]
+            targets = _cut(texts[of], device)
+            log_p[batch] = log_likelihood(model, split, owners[of].tolist(), targets, dtype, device)
+        return torch.stack([part.sum() for part in log_p.split(counts[indices].tolist())])[:, None]
 
     def predict(
         self, model: nn.Module, split: Encoded, indices: list[int], dtype: Dtype, device: torch.device
     ) -> Float[Tensor, "batch width"]:
-        """Returns log p of the target, and the text that the model writes instead."""
+        """Returns what `outputs` does, and the text that the model writes instead."""
         inputs, _ = split.batch(indices, device)
         written = write(model, inputs["input_ids"], split.lengths[indices].to(device), self.decoding, dtype)
         return torch.cat([self.outputs(model, split, indices, dtype, device), written.float()], dim=1)
@@ -139,8 +161,9 @@ class TextToWrite(Objective):
         return predictions.shape[1] > 1
 
     def mean_loss(self, predictions: Float[Tensor, "n width"], split: Encoded) -> float:
-        """Returns the mean of -log p over the target tokens of all examples."""
-        return -predictions[:, 0].double().sum().item() / int((split.targets != NO_TOKEN).sum())
+        """Returns the mean of -log p over the tokens of all texts that the loss is over, as training weighs them."""
+        texts = split.targets if split.references is None else split.references.targets
+        return -predictions[:, 0].double().sum().item() / int((texts != NO_TOKEN).sum())
 
     def answers(self, predictions: Float[Tensor, "n width"]) -> list[Answer]:
         """Turns the tokens that were written into text."""
@@ -152,7 +175,7 @@ class TextToWrite(Objective):
         row = [token for token in tokens if token not in (NO_TOKEN, self.decoding.end)]
         return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
-    def _warn(self, split: str, run: Run, examples: list[Example], targets: list[list[int]]) -> None:
+    def _warn(self, split: str, run: Run, texts: list[str], targets: list[list[int]]) -> None:
         """Refuses tokens that the model does not have; warns of targets that it cannot write as they are."""
         lengths, limit = [*map(len, targets)], self.decoding.max_new_tokens
         if split != "train" and (longer := sum(length > limit for length in lengths)):
@@ -165,17 +188,15 @@ class TextToWrite(Objective):
             if self.tokenizer is not None and max(tokens) >= run.model.config["vocab_size"]:
                 raise too_large(self.tokenizer, run.model, max(tokens))
         read = [self._text(tokens) for tokens in targets]
-        pairs = zip(examples, read, strict=True)
-        if other := [(example.target[0], text) for example, text in pairs if not exact_match([text], [example.target])]:
+        if other := [pair for pair in zip(texts, read, strict=True) if not exact_match([pair[1]], [[pair[0]]])]:
             log.warning(
                 "task %s: %d of %d target texts change when they are encoded and decoded (%r becomes %r), so no model "
-                "can match them exactly.", run.task.name, len(other), len(examples), *other[0],
+                "can match them exactly.", run.task.name, len(other), len(texts), *other[0],
             )  # fmt: skip
 
 
-def _targets(split: Encoded, indices: list[int], device: torch.device) -> Int[Tensor, "batch longest"]:
+def _cut(targets: Int[Tensor, "batch targets"], device: torch.device) -> Int[Tensor, "batch longest"]:
     """Returns the targets of a batch, as long as the longest of them."""
-    targets = split.targets[indices]
     return targets[:, : int((targets != NO_TOKEN).sum(1).max())].to(device)
 
 
