@@ -15,6 +15,7 @@ from lora_repro.config.settings import Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError
 from lora_repro.methods import METHODS, SizedConfig
+from lora_repro.methods.base import Demonstrations
 from lora_repro.models.arch import ModelConfig
 from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import identify_local, refuse_impossible_weights
@@ -123,10 +124,13 @@ def check(config: Config) -> Resolved:
 def _refuse_other_use(run: Run) -> None:
     """Refuses what would change nothing: training without a method, demonstrations or smoothing that nothing reads."""
     name, given = run.method.name, run.train.init_from
-    if run.method.demonstrations is not None and not run.task.takes_demonstrations:
+    shown = run.method.demonstrations
+    asks_alone = run.task.writes_texts and shown == Demonstrations(0, is_calibrated=False)
+    if shown is not None and not run.task.takes_demonstrations and not asks_alone:
         raise InputError(
             f"method={name}: shows solved examples to a language model that answers with label words, and task="
-            f"{run.task.name} asks otherwise here.\nChoose a decoder, and a task with classes: task.form=text"
+            f"{run.task.name} asks otherwise here.\nChoose a decoder, and a task with classes: task.form=text. A task "
+            "whose texts are written is asked without examples: method.shots=0"
         )
     if run.train.label_smoothing and not run.task.writes_texts:
         raise InputError(

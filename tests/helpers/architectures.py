@@ -19,6 +19,9 @@ OPT = dict(
     vocab_size=60, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, ffn_dim=40, max_position_embeddings=40
 )
 LLAMA = SHAPE | dict(max_position_embeddings=40, num_key_value_heads=2)
+WINDOWS = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA3 = LLAMA | dict(head_dim=8, query_pre_attn_scalar=12, sliding_window=5, layer_types=WINDOWS)
+"""Its windows are shorter than the texts of most tests."""
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", SHAPE | dict(max_position_embeddings=40, type_vocab_size=2, pad_token_id=0)),
@@ -37,6 +40,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", SHAPE | dict(max_position_embeddings=40)),
     "llama": ("llama", LLAMA),
     "smollm2": ("llama", LLAMA | dict(tie_word_embeddings=True)),
+    "qwen2": ("qwen2", LLAMA),
+    "qwen2-tied": ("qwen2", LLAMA | dict(tie_word_embeddings=True)),
+    "gemma3": ("gemma3_text", GEMMA3),
+    "gemma3-biases": ("gemma3_text", GEMMA3 | dict(attention_bias=True, tie_word_embeddings=False)),
     "llama-head_dim": ("llama", LLAMA | dict(head_dim=8, attention_bias=True, mlp_bias=True)),
 }
 """Tiny models of the real classes, of every architecture and form that changes shapes."""

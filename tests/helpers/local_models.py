@@ -16,24 +16,24 @@ WORDS = (*generated.POSITIVE, *generated.NEGATIVE, *generated.NEUTRAL)
 """All words of the generated task."""
 ROWS = 64
 """Rows of the embedding."""
+_D: dict[str, Any] = dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=128
+)
+_GROUPED = _D | dict(num_key_value_heads=2)
 DECODERS: dict[str, dict[str, Any]] = {
     "gpt2": SIZES["gpt2"],
     "gpt_neox": SIZES["gpt_neox"],
     "llama": SIZES["llama"],
     "opt": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32),
+    "qwen2": _GROUPED,
+    "gemma3_text": _GROUPED | dict(head_dim=16, sliding_window=7, layer_types=["sliding_attention", "full_attention"]),
 }
 """Sizes by model_type."""
-_D: dict[str, Any] = dict(
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=128
-)
-_GROUPED = _D | dict(num_key_value_heads=2)
 READ: dict[str, dict[str, Any]] = {
-    "qwen2": _GROUPED,
     "qwen3": _GROUPED | dict(head_dim=16),
     "mistral": _GROUPED,
     "gemma": _GROUPED | dict(head_dim=16),
     "gemma2": _GROUPED | dict(head_dim=16),
-    "gemma3_text": _GROUPED | dict(head_dim=16),
     "phi": _D,
     "mixtral": _GROUPED | dict(num_local_experts=4),
     "qwen2_moe": _GROUPED

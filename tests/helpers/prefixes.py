@@ -103,11 +103,15 @@ def blocks_of(theirs: Any, h: Tensor, rows: list[Tensor] | None, places: Tensor)
         h = theirs.decoder.final_layer_norm(h) if theirs.decoder.final_layer_norm is not None else h
         h = theirs.decoder.project_out(h) if theirs.decoder.project_out is not None else h
     else:
-        rotary = theirs.rotary_emb(h, position_ids=positions)
-        for i, block in enumerate(theirs.layers):
-            h = block(entering(i, h), attention_mask=causal, position_embeddings=rotary)
+        by_layer, kinds = family == "gemma3_text", getattr(theirs.config, "layer_types", [None] * len(theirs.layers))
+        for i, (block, kind) in enumerate(zip(theirs.layers, kinds, strict=True)):
+            rotary = theirs.rotary_emb(h, positions, *([kind] if by_layer else []))
+            mask = causal
+            if kind == "sliding_attention":
+                mask = causal + torch.full((n, n), torch.finfo(h.dtype).min).tril(-theirs.config.sliding_window)
+            h = block(entering(i, h), attention_mask=mask, position_embeddings=rotary)
             h = h if isinstance(h, Tensor) else h[0]
-        h = theirs.norm(h) if family == "llama" else theirs.final_layer_norm(h)
+        h = theirs.final_layer_norm(h) if family == "gpt_neox" else theirs.norm(h)
     return h
 
 

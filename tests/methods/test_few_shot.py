@@ -240,9 +240,21 @@ def test_what_cannot_be_asked_is_refused(override: str, message: str, few: Compo
         asked(few(override))
 
 
-def test_a_text_to_write_takes_no_demonstrations() -> None:
-    with pytest.raises(InputError, match="task=reverse asks otherwise here"):
-        resolve(compose_quickly(["model=tiny_llama", "task=reverse", "method=few_shot"]))
+@pytest.mark.parametrize("given", [["method.shots=2"], ["method.shots=0", "method.calibrated=true"]])
+def test_a_text_to_write_takes_no_demonstrations(given: list[str]) -> None:
+    with pytest.raises(InputError, match=r"(?s)task=reverse asks otherwise here.*method\.shots=0"):
+        resolve(compose_quickly(["model=tiny_llama", "task=reverse", "method=few_shot", *given]))
+
+
+def test_without_shots_a_model_writes_what_an_untrained_one_writes(tiny: Compose) -> None:
+    same = ("model=tiny_llama", "task=reverse", "train.epochs=0", "train.max_length=64", "train.dtype=fp32")
+    sizes = ("task.train_size=8", "task.eval_size=8", "task.test_size=8")
+    records = [
+        computed(tiny(*same, *sizes, *more)) for more in (["method=few_shot", "method.shots=0"], ["method=lora"])
+    ]
+    (record, ours), (_, theirs) = records
+    assert ours["metrics"] == theirs["metrics"] and ours["params"]["method"] == 0
+    assert record.run_id.startswith("tiny_llama-reverse-few_shot-k0-s0-")
 
 
 def test_shots_and_calibration_are_in_the_id_and_a_default_is_not(few: Compose) -> None:

@@ -29,11 +29,9 @@ ATTENTION = ["q", "k", "v", "o"]
 GATED = [*ATTENTION, "up", "down", "gate", "embed"]
 ENCODER = [*ATTENTION, "up", "down", "embed"]
 ROLES = {
-    "qwen2": GATED,
     "qwen3": GATED,
     "mistral": GATED,
     "gemma": GATED,
-    "gemma3_text": GATED,
     "phi": ENCODER,
     "mixtral": [*ATTENTION, "embed"],
     "qwen2_moe": [*ATTENTION, "embed"],
@@ -90,7 +88,7 @@ def test_every_weight_of_a_language_model_is_counted_once(family: str, tiny: Com
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral", "gemma", "phi"])
+@pytest.mark.parametrize("family", ["qwen3", "mistral", "gemma", "phi"])
 @pytest.mark.parametrize("num_labels", [3, None])
 def test_the_headers_of_the_weights_tell_what_the_class_does(
     family: str, is_tied: bool, num_labels: int | None, tmp_path: Path
@@ -103,7 +101,7 @@ def test_the_headers_of_the_weights_tell_what_the_class_does(
 
 
 def test_a_decoder_is_read_without_torch(tiny: Compose, tmp_path: Path) -> None:
-    folder = written(tmp_path / "m", "qwen2", LANGUAGE)
+    folder = written(tmp_path / "m", "mistral", LANGUAGE)
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "from lora_repro.config.compose import compose\nfrom lora_repro.config.resolve import resolve\n"
@@ -137,7 +135,7 @@ def test_what_is_not_known_of_a_class_is_refused_with_its_matrices(
 def test_an_architecture_that_transformers_does_not_know_is_refused_with_its_matrices(
     tiny: Compose, tmp_path: Path
 ) -> None:
-    folder = write(tmp_path / "m", "qwen2", words_tokenizer(), {"model_type": "qwen9"})
+    folder = write(tmp_path / "m", "qwen3", words_tokenizer(), {"model_type": "qwen9"})
     with pytest.raises(InputError, match=r"(?s)qwen9 .*unknown architecture.*layers\.\{0\.\.1\}\.self_attn\.q_proj"):
         resolved(tiny, folder)
 
@@ -246,7 +244,7 @@ def test_an_expert_is_not_taken_for_the_feed_forward_layer() -> None:
     assert sites == () and not reading.doubtful and len(reading.rest) == 3
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gemma", "gemma3_text", "distilbert", "electra", "modernbert", "mixtral"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma", "distilbert", "electra", "modernbert", "mixtral"])
 def test_a_model_scores_as_transformers_does_alone_and_in_a_batch(family: str, tiny: Compose, tmp_path: Path) -> None:
     folder = written(tmp_path / "m", family, initializer_range=0.3)
     model = load_model(resolved(tiny, folder).run, str(folder), "", torch.device("cpu")).eval()
@@ -305,7 +303,7 @@ def test_what_was_taken_is_written_to_the_log(tiny: Compose, tmp_path: Path, cap
     assert " o = model.layers.*.self_attn.dense (2); " in caplog.text
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gemma", "distilbert"])
+@pytest.mark.parametrize("family", ["qwen2", "gemma3_text", "qwen3", "gemma", "distilbert"])
 def test_a_text_is_split_as_the_folders_tokenizer_does(family: str, tiny: Compose, tmp_path: Path) -> None:
     """Transformers reads a Qwen 2 folder with its class of Qwen's own tokenizer, which makes nothing of these words."""
     folder = written(tmp_path / "m", family)

@@ -29,6 +29,8 @@ FAMILIES: dict[str, dict[str, int]] = {
     "opt": {},
     "gpt_neox": {},
     "llama": dict(num_key_value_heads=2),
+    "qwen2": {},
+    "gemma3_text": dict(query_pre_attn_scalar=12),
 }
 
 

@@ -128,7 +128,10 @@ with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
         print(json.dumps([model, method, run.task.name, run_id(run), count.method, count.head]))
 """
 MODELS = [name for name in group_names("model") if name != "local"]
-FAMILIES = ["tiny_bert", "mpnet", "roberta_base", "deberta_v2_xxlarge", "gpt2_medium", "opt_350m", "tiny_llama"]
+FAMILIES = [
+    "tiny_bert", "mpnet", "roberta_base", "deberta_v2_xxlarge", "gpt2_medium", "opt_350m", "tiny_llama",
+    "qwen2_5_coder_0_5b", "gemma3_270m",
+]  # fmt: skip
 """A model of each architecture."""
 
 
@@ -144,13 +147,13 @@ def test_models_compose_and_count_with_every_method_without_torch(models: list[s
 
     Tuners of PEFT are left out, as PEFT itself counts them, and few-shot prompting, which no classifier can do.
     """
-    writers = ("gpt2", "opt", "gpt_neox", "llama")
+    writers = ("gpt2", "opt", "gpt_neox", "llama", "qwen2", "gemma3_text")
     families = {model: described(model).config["model_type"] for model in models}
     jobs = [
         (model, method, "task=generated")
         for model in models
         for method in group_names("method")
-        if (families[model], method) != ("llama", "bitfit")  # it has no biases
+        if not (method == "bitfit" and families[model] in ("llama", "gemma3_text"))  # which have no biases
         and method not in ("peft", "few_shot")
         and (method != "llama_adapter" or families[model] in ASKED_ATTENTION)
     ]
@@ -170,6 +173,23 @@ def test_models_compose_and_count_with_every_method_without_torch(models: list[s
             assert trained == PUBLISHED[model].layers * 2 * 2 * PUBLISHED[model].d_model * 8, model
     lora = {model: trained for model, method, _, _, trained, _ in rows if method == "lora"}
     assert (lora["roberta_base"], lora["roberta_large"]) == (294_912, 786_432)  # Table 2: 0.3M, 0.8M
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("gemma3_270m", 268_098_176), ("qwen2_5_coder_0_5b", 494_032_768), ("qwen2_5_coder_1_5b", 1_543_714_304)],
+)
+def test_models_of_the_registry_have_the_weights_that_the_hub_lists(name: str, weights: int) -> None:
+    """With the output layer tied to the embedding, as on the hub."""
+    assert arch_of({**described(name).config, "tie_word_embeddings": True}, None).size() == weights
+
+
+@pytest.mark.parametrize("key", ["final_logit_softcapping", "use_bidirectional_attention"])
+def test_a_gemma_that_cannot_write_as_others_do_is_refused_where_it_must(key: str) -> None:
+    config = {**described("gemma3_270m").config, key: True}
+    assert arch_of(config, 2).size() > arch_of({**config, key: None}, None).size()
+    with pytest.raises(InputError, match=f"a Gemma 3 with {key} is not supported for tasks that are answered in words"):
+        arch_of(config, None)
 
 
 def test_a_model_without_a_preset_says_what_is_missing() -> None:

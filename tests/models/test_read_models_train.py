@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Could not find a config file in local"),  # the base is no repository of the hub
 ]
 CPU = torch.device("cpu")
-FAMILIES = ["qwen2", "gemma", "distilbert"]
+FAMILIES = ["qwen3", "gemma", "distilbert"]
 STREAM = ("input_layernorm", "model.norm", "layer_norm", "LayerNorm")
 """Norms that read the residual stream; others read products, which are bf16."""
 

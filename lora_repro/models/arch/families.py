@@ -295,27 +295,77 @@ def gpt_neox(config: Mapping[str, Any], num_labels: int | None) -> Arch:
 
 def llama(config: Mapping[str, Any], num_labels: int | None) -> Arch:
     """Llama and SmolLM2: RMSNorm, a gate, and fewer heads for k and v than for q (grouped), so k and v are narrower."""
-    plan = Plan(config, num_labels)
+    bias = config.get("attention_bias", False)
+    return _of_llamas_kind(Plan(config, num_labels), bias, bias, config.get("mlp_bias", False))
+
+
+def qwen2(config: Mapping[str, Any], num_labels: int | None) -> Arch:
+    """Qwen 2 and 2.5: as Llama, with biases of q, k and v."""
+    return _of_llamas_kind(Plan(config, num_labels), qkv_bias=True)
+
+
+def gemma3(config: Mapping[str, Any], num_labels: int | None) -> Arch:
+    """Gemma 3 as a model of text: norms on queries and keys, and before and behind both halves of a block.
+
+    Raises:
+        InputError: If it shall write, and caps its logits or sees what follows (EmbeddingGemma).
+    """
+    for key in ("final_logit_softcapping", "use_bidirectional_attention"):
+        if num_labels is None and config.get(key):
+            raise InputError(
+                f"model: a Gemma 3 with {key} is not supported for tasks that are answered in words (given: "
+                f"{config[key]}).\nChoose a task with a head, or another model."
+            )
+    bias = config.get("attention_bias", False)
+    around = ("post_attention", "pre_feedforward", "post_feedforward")
+    return _of_llamas_kind(
+        Plan(config, num_labels), bias, bias, norms=around, normed_heads=True, head_width=256, tied=True
+    )
+
+
+def _of_llamas_kind(
+    plan: Plan,
+    qkv_bias: bool = False,
+    o_bias: bool = False,
+    mlp_bias: bool = False,
+    norms: tuple[str, ...] = ("post_attention",),
+    normed_heads: bool = False,
+    head_width: int | None = None,
+    tied: bool = False,
+) -> Arch:
+    """Lays out a decoder whose modules are called as Llama's.
+
+    Args:
+        plan: The plan to fill.
+        qkv_bias: q, k and v have biases.
+        o_bias: o has one.
+        mlp_bias: gate, up and down have them.
+        norms: The norms of a block behind its first one.
+        normed_heads: Queries and keys are normed, head by head.
+        head_width: Width of a head where the configuration does not say it (None: the width's share).
+        tied: The output layer is the embedding where the configuration does not say it.
+    """
     vocabulary, positions = plan.whole("vocab_size", "vocabulary"), plan.whole("max_position_embeddings", "positions")
     d, d_ff = plan.whole("hidden_size", "width"), plan.whole("intermediate_size", "width")
     num_layers = plan.whole("num_hidden_layers", "layers")
     heads = plan.heads("num_attention_heads", "hidden_size", d)
-    head_width = plan.whole("head_dim", "width", default=d // heads)
-    q_width, kv_width = heads * head_width, plan.whole("num_key_value_heads", "heads", default=heads) * head_width
-    bias, mlp_bias = config.get("attention_bias", False), config.get("mlp_bias", False)
+    width = plan.whole("head_dim", "width", default=d // heads if head_width is None else head_width)
+    q_width, kv_width = heads * width, plan.whole("num_key_value_heads", "heads", default=heads) * width
     plan.tokens("model.embed_tokens", vocabulary, d)
     for layer in range(num_layers):
         block = f"model.layers.{layer}"
-        for role, width in (("q", q_width), ("k", kv_width), ("v", kv_width)):
-            plan.matrix(layer, role, f"{block}.self_attn.{role}_proj", d, width, bias)
-        plan.matrix(layer, "o", f"{block}.self_attn.o_proj", q_width, d, bias)
+        for role, d_out in (("q", q_width), ("k", kv_width), ("v", kv_width)):
+            plan.matrix(layer, role, f"{block}.self_attn.{role}_proj", d, d_out, qkv_bias)
+        plan.matrix(layer, "o", f"{block}.self_attn.o_proj", q_width, d, o_bias)
+        for name in ("q_norm", "k_norm") if normed_heads else ():
+            plan.norm(f"{block}.self_attn.{name}", width, bias=False)
         for role in ("gate", "up"):
             plan.matrix(layer, role, f"{block}.mlp.{role}_proj", d, d_ff, mlp_bias)
         plan.matrix(layer, "down", f"{block}.mlp.down_proj", d_ff, d, mlp_bias)
-        plan.norm(f"{block}.input_layernorm", d, bias=False)
-        plan.norm(f"{block}.post_attention_layernorm", d, bias=False)
+        for name in ("input", *norms):
+            plan.norm(f"{block}.{name}_layernorm", d, bias=False)
     plan.norm("model.norm", d, bias=False)
-    head = plan.end_of_decoder(d, "model.embed_tokens", config.get("tie_word_embeddings", False))
+    head = plan.end_of_decoder(d, "model.embed_tokens", plan.config.get("tie_word_embeddings", tied))
     return plan.arch(d, num_layers, heads, positions, head, decoder=True)
 
 
@@ -342,5 +392,7 @@ FAMILIES: dict[str, Callable[[Mapping[str, Any], int | None], Arch]] = {
     "opt": opt,
     "gpt_neox": gpt_neox,
     "llama": llama,
+    "qwen2": qwen2,
+    "gemma3_text": gemma3,
 }
 """By model_type of config.json."""

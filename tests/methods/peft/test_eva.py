@@ -123,7 +123,7 @@ def test_the_start_depends_on_the_seed_alone(tiny: Compose) -> None:
     assert all(not shared.changed() for _, shared in models._all_kept.values())
 
 
-@pytest.mark.parametrize("family", ["bert", "llama", "gpt2", "opt", "roberta", "qwen2", "gpt_neox", marked("mpnet")])
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2", "opt", "roberta", "qwen3", "gpt_neox", marked("mpnet")])
 def test_peft_opens_it_on_every_architecture(family: str, tiny: Compose, tmp_path: Path) -> None:
     quickly = EVA.replace("rho:1", "rho:1,tau:0.9")
     opens_and_scores_again("LORA", family, ["method.targets=[q,k,v]", quickly], tiny, tmp_path)

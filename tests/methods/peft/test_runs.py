@@ -55,7 +55,7 @@ WHOLE = "method.targets=[q,k,v]"
 )
 @pytest.mark.parametrize(
     "family",
-    ["gpt2", *(pytest.param(name, marks=pytest.mark.long) for name in ("gpt_neox", "opt", "qwen2")), "roberta"],
+    ["gpt2", *(pytest.param(name, marks=pytest.mark.long) for name in ("gpt_neox", "opt", "qwen3")), "roberta"],
 )
 def test_peft_opens_tuners_of_other_architectures(
     kind: str, given: list[str], family: str, tiny: Compose, tmp_path: Path

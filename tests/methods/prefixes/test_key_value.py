@@ -42,7 +42,7 @@ def in_peft(layers: list[Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("model", ["bert", "roberta", "gpt2", "opt", "gpt_neox", "llama"])
+@pytest.mark.parametrize("model", ["bert", "roberta", "gpt2", "opt", "gpt_neox", "llama", "qwen2"])
 def test_outputs_and_gradients_are_those_of_peft(model: str, attention: str) -> None:
     ours, theirs, arch = pair(
         model, method(), attention, labels=None if MODELS[model][0] not in ("bert", "roberta") else 3

@@ -16,7 +16,7 @@ from lora_repro.errors import InputError
 from lora_repro.training.train import build
 
 CPU = torch.device("cpu")
-DECODERS = ("qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "mixtral", "qwen2_moe")
+DECODERS = ("qwen3", "mistral", "gemma", "gemma2", "phi", "mixtral", "qwen2_moe")
 ENCODERS = ("distilbert", "electra", "xlm-roberta", "modernbert")
 
 

@@ -73,7 +73,9 @@ def test_a_text_stands_behind_the_infix(model: str) -> None:
     assert gradient.any(1).all()
 
 
-@pytest.mark.parametrize("model", ["bert", "roberta", "mpnet", "deberta-v2", "gpt2", "opt", "gpt_neox", "llama"])
+@pytest.mark.parametrize(
+    "model", ["bert", "roberta", "mpnet", "deberta-v2", "gpt2", "opt", "gpt_neox", "llama", "gemma3"]
+)
 @pytest.mark.parametrize("method", ["prefix_embed", "lora_prefix_layer", "key_value"])
 def test_products_in_bf16_give_about_the_same(method: str, model: str) -> None:
     config = {

@@ -81,7 +81,7 @@ def test_the_second_sentence_stays_the_second(model: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("model", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("model", ["bert", "gpt2", "llama", "gemma3"])
 def test_the_fused_kernel_of_attention_gives_the_same(name: str, model: str) -> None:
     ids, mask = batch()
     found = [
