@@ -137,6 +137,16 @@ def _refuse_other_use(run: Run) -> None:
             f"train.label_smoothing: smooths the loss of texts to be written, and task={run.task.name} has none "
             f"(given: {run.train.label_smoothing}).\nLeave it out."
         )
+    if run.train.packing and not run.task.writes_texts:
+        raise InputError(
+            f"train.packing: puts several texts to be written into one row, and task={run.task.name} has none.\n"
+            "Leave it out."
+        )
+    if run.train.packing and run.method.needs_a_row_of_its_own:
+        raise InputError(
+            f"train.packing: method={name} puts a prefix in front of each text, which cannot be done where several "
+            "share a row.\nLeave it out."
+        )
     if not run.method.is_trained and run.train.epochs:
         raise InputError(
             f"train.epochs: must be 0, as method={name} trains nothing (given: {run.train.epochs}).\n"

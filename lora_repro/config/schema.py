@@ -71,6 +71,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Of the loss that trains a text to be written: this share of each target token's weight goes to all tokens alike
     (LoRA paper, Table 11). Losses of dev and test are without it."""
+    packing: bool = False
+    """Of texts to be written: a batch is drawn at random, and not of like length, and its texts share rows, in which
+    none sees another. The loss is that of the same batch with padding."""
     init_head: InitHead = InitHead.fitting
     """Which head a run has that starts from another one: the start's if it fits, or one that is drawn anew."""
 

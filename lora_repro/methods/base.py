@@ -86,6 +86,11 @@ class MethodConfig:
         return 0
 
     @property
+    def needs_a_row_of_its_own(self) -> bool:
+        """Tells whether an input cannot share its row of a batch with others (`train.packing`), as it has a prefix."""
+        return self.added_tokens > 0
+
+    @property
     def demonstrations(self) -> Demonstrations | None:
         """How solved examples are shown before each question; None of a method that shows none.
 

@@ -16,7 +16,7 @@ LENGTH_STEP = 4
 """Batches are padded to a multiple of this many tokens, so that few shapes occur."""
 
 
-def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, alike: bool = True) -> list[list[int]]:
     """Groups all examples into batches of like length and puts the batches in random order.
 
     Within a length (rounded up to LENGTH_STEP) the examples are shuffled again in each epoch. All batches but one are
@@ -27,19 +27,21 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
         batch_size: Examples in a batch.
         seed: The run's seed.
         epoch: Counts from 0.
+        alike: Whether those of a batch are of like length; False draws them at random.
 
     Returns:
         Positions into `lengths`, each exactly once.
     """
     random = draw.generator("batches", seed, epoch)
     shuffled = random.permutation(len(lengths))
-    padded = np.array([padded_length(length) for length in lengths])
-    by_length = shuffled[np.argsort(padded[shuffled], kind="stable")]
+    if alike:
+        padded = np.array([padded_length(length) for length in lengths])
+        shuffled = shuffled[np.argsort(padded[shuffled], kind="stable")]
     full, rest = divmod(len(lengths), batch_size)
     sizes = [batch_size] * full
     if rest:
         sizes.insert(random.integers(full + 1), rest)
-    groups = [group.tolist() for group in np.split(by_length, np.cumsum(sizes)[:-1])]
+    groups = [group.tolist() for group in np.split(shuffled, np.cumsum(sizes)[:-1])]
     return [groups[position] for position in random.permutation(len(groups))]
 
 

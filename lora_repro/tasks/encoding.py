@@ -74,6 +74,8 @@ class Encoded(NamedTuple):
         return self.objective.predict(model, self, indices, dtype, device)
 
 
+READ_BY_OBJECTIVES = ("max_length", "label_smoothing", "packing")
+"""The settings of training that objectives read, in `encode` or later."""
 KEPT_BYTES = 64 * 2**20
 """Up to so many bytes of tokens stay in memory beside those of the last task: `movies` has 16 MiB of a model."""
 
@@ -92,7 +94,8 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     seed = run.seed if run.task.permute_labels else None
     shown = run.method.demonstrations
     asked = [shown, run.seed] if shown is not None else None  # which are drawn by the seed
-    question = [id_fields(run.task), id_fields(run.model), run.train.max_length, seed, asked]
+    trained = [getattr(run.train, key) for key in READ_BY_OBJECTIVES]
+    question = [id_fields(run.task), id_fields(run.model), trained, seed, asked]
     key = json.dumps([*question, paths.data, paths.model, paths.cache])
     found = _encoded.pop(key, None)
     if found is None:

@@ -27,6 +27,7 @@ from lora_repro.store.adapter import TakenOver, load_adapter, save_adapter
 from lora_repro.store.record import Record, plain
 from lora_repro.tasks.batches import batches
 from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.objectives.text import refuse_leaks
 from lora_repro.tasks.targets import split_name
 from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.checkpoint import Checkpointer, TrainState
@@ -67,6 +68,8 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     model, origin = assembled.model, assembled.origin
     as_read = assembled.shared.digests(model) if assembled.shared is not None else {}
     before = as_read | checks.digests(model, without=as_read)
+    if run.train.packing and total:
+        refuse_leaks(model, splits["train"], run.train.dtype, device)
     compiled = compile_blocks(model, run, settings, total, device)
     machine = provenance.machine(device, run.train.dtype, compiled)
     checkpointer = Checkpointer(record, settings.log, machine, run, total)
@@ -184,8 +187,14 @@ def first_losses(model: nn.Module, resolved: Resolved) -> Iterator[Callable[[], 
     """Yields for each batch of the first epoch what computes its loss on the CPU and in fp32."""
     run, device = resolved.run, torch.device("cpu")
     split = encode(run, resolved.settings)["train"]
-    for indices in batches(split.objective.lengths_read(split), run.train.batch_size, run.seed, 0):
+    for indices in _order(split, run, epoch=1):
         yield partial(split.loss, model, indices, Dtype.fp32, device)
+
+
+def _order(split: Encoded, run: Run, epoch: int) -> list[list[int]]:
+    """Returns the batches of an epoch, which counts from 1."""
+    lengths = split.objective.lengths_read(split)
+    return batches(lengths, run.train.batch_size, run.seed, epoch - 1, alike=not run.train.packing)
 
 
 def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
@@ -214,7 +223,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
 def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpointer: Checkpointer) -> None:
     """Takes the remaining steps of an epoch. The loss is read only where it is logged, as reading waits for the GPU."""
     total = run.train.steps(len(split.examples))
-    order = batches(split.objective.lengths_read(split), run.train.batch_size, run.seed, epoch - 1)
+    order = _order(split, run, epoch)
     first = (epoch - 1) * len(order)
     last_step = min(first + len(order), total)
     order = order[state.step - first : total - first]

@@ -54,6 +54,11 @@ class PrefixConfig(SizedConfig):
         """l_p and l_i."""
         return self.l_p + self.l_i
 
+    @property
+    def needs_a_row_of_its_own(self) -> bool:
+        """Keys and values in front of an input take no positions, and yet stand in front of a whole row."""
+        return True
+
     def largest(self, arch: Arch) -> int:
         """Returns how many tokens fit in front of the infix and one token of input."""
         return arch.max_length - 1 - self.l_i

@@ -12,6 +12,7 @@ from lora_repro.config.schema import Dtype
 from lora_repro.models.input_lengths import input_lengths
 from lora_repro.models.precision import products
 from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.objectives.packing import mask_of, pack, unpacked
 
 NO_TOKEN = -1
 """Pads rows of tokens that follow a prompt. No tokenizer has it, while a padding token may also end a text."""
@@ -68,6 +69,7 @@ def states(
     targets: Int[Tensor, "batch targets"] | None,
     dtype: Dtype,
     device: torch.device,
+    packed: bool = False,
 ) -> Float[Tensor, "batch targets d"]:
     """Returns the last hidden states from which the targets are read: only there the vocabulary is multiplied out.
 
@@ -79,6 +81,7 @@ def states(
             reads the prompt alone.
         dtype: Precision of the products.
         device: Where to compute.
+        packed: Several texts stand in one row, none of which sees another.
     """
     inputs, _ = split.batch(indices, device)
     tokens, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -91,6 +94,16 @@ def states(
         tokens = tokens.scatter(1, at[:, 1:], targets[:, :-1].clamp(min=0))
         mask = mask.scatter(1, at[:, 1:], (targets[:, :-1] >= 0).to(mask.dtype))
     body: Any = model.base_model
+    if packed:
+        rows = pack(tokens, mask.sum(1))
+        with products(dtype, device):
+            hidden = body(
+                input_ids=rows.tokens,
+                attention_mask=mask_of(model, rows.sees, torch.float32),
+                position_ids=rows.positions,
+                use_cache=False,
+            ).last_hidden_state
+        return unpacked(hidden, rows.starts, at)
     with products(dtype, device):
         hidden = body(
             input_ids=tokens, attention_mask=mask, use_cache=False, **input_lengths(body, lengths)

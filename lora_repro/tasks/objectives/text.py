@@ -27,6 +27,8 @@ from lora_repro.tasks.targets import Example, split_name
 from lora_repro.tasks.texts import TextConfig
 
 CPU = torch.device("cpu")
+LEAK = {Dtype.fp32: 1e-3, Dtype.bf16: 0.05}
+"""States of a text in a shared row may differ by so much of the largest number among them, by rounding."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class TextToWrite(Objective):
         tokenizer: Turns tokens into text; None where nothing is read.
         decoding: How texts are written.
         smoothing: train.label_smoothing.
+        packing: train.packing.
         longest_target: Tokens of the longest target with its end.
     """
 
@@ -53,10 +56,11 @@ class TextToWrite(Objective):
         tokenizer: PreTrainedTokenizerBase | None,
         decoding: Decoding,
         smoothing: float = 0.0,
+        packing: bool = False,
         longest_target: int = 0,
     ) -> None:
-        self.tokenizer, self.decoding, self.smoothing = tokenizer, decoding, smoothing
-        self.longest_target = longest_target
+        self.tokenizer, self.decoding = tokenizer, decoding
+        self.smoothing, self.packing, self.longest_target = smoothing, packing, longest_target
 
     @classmethod
     def encode(cls, tokenizer: PreTrainedTokenizerBase, run: Run, splits: Splits) -> dict[str, Encoded]:
@@ -77,7 +81,8 @@ class TextToWrite(Objective):
         texts = {name: [task.texts_of_loss(name, each) for each in of] for name, of in splits.items()}
         words = [f" {text}" for of in texts.values() for each in of for text in each]
         alone = [len(tokens) + 1 for tokens in tokenizer(words, add_special_tokens=False)["input_ids"]]
-        encoded, objective = {}, cls(tokenizer, _decoding(task, end), run.train.label_smoothing, max(alone, default=0))
+        settings = (run.train.label_smoothing, run.train.packing, max(alone, default=0))
+        encoded, objective = {}, cls(tokenizer, _decoding(task, end), *settings)
         for name, examples in splits.items():
             cut, counts = prompts.cut(examples, reserved=objective.reserved), [*map(len, texts[name])]
             each = [text for of in texts[name] for text in of]
@@ -123,7 +128,8 @@ class TextToWrite(Objective):
     ) -> Float[Tensor, ""]:
         """Returns the mean cross-entropy of all target tokens of a batch, as transformers computes it."""
         targets = _cut(split.targets[indices], device)
-        logits = OutputLayer(model).logits(language.states(model, split, indices, targets, dtype, device))
+        states = language.states(model, split, indices, targets, dtype, device, packed=self.packing)
+        logits = OutputLayer(model).logits(states)
         return F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TOKEN, label_smoothing=self.smoothing
         )
@@ -193,6 +199,29 @@ class TextToWrite(Objective):
                 "task %s: %d of %d target texts change when they are encoded and decoded (%r becomes %r), so no model "
                 "can match them exactly.", run.task.name, len(other), len(texts), *other[0],
             )  # fmt: skip
+
+
+def refuse_leaks(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device) -> None:
+    """Refuses a model whose texts see each other in a shared row: the two shortest are read beside the longest.
+
+    Raises:
+        InputError: If their states change by more than rounding.
+    """
+    order = torch.tensor(split.objective.lengths_read(split)).argsort().tolist()
+    indices, was_training = [*order[:2], order[-1]], model.training
+    targets = _cut(split.targets[indices], device)
+    model.eval()
+    with torch.inference_mode():
+        together, apart = (
+            language.states(model, split, indices, targets, dtype, device, packed=packed)[targets >= 0].float()
+            for packed in (True, False)
+        )
+    model.train(was_training)
+    if not torch.allclose(together, apart, rtol=0, atol=LEAK[dtype] * float(apart.abs().max())):
+        raise InputError(
+            "train.packing: with this method texts that share a row change each other's states in this model, so they "
+            "cannot be packed.\nLeave train.packing out."
+        )
 
 
 def _cut(targets: Int[Tensor, "batch targets"], device: torch.device) -> Int[Tensor, "batch longest"]:
