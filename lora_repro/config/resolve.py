@@ -137,6 +137,8 @@ def _refuse_other_use(run: Run) -> None:
             f"train.label_smoothing: smooths the loss of texts to be written, and task={run.task.name} has none "
             f"(given: {run.train.label_smoothing}).\nLeave it out."
         )
+    if run.train.score_merged and (why := run.method.why_not_merged) is not None:
+        raise InputError(f"train.score_merged: method={name} cannot be merged here, as {why}.\nLeave it out.")
     if run.train.packing and not run.task.writes_texts:
         raise InputError(
             f"train.packing: puts several texts to be written into one row, and task={run.task.name} has none.\n"

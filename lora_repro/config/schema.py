@@ -74,6 +74,9 @@ class TrainConfig:
     packing: bool = False
     """Of texts to be written: a batch is drawn at random, and not of like length, and its texts share rows, in which
     none sees another. The loss is that of the same batch with padding."""
+    score_merged: bool = False
+    """Dev and test are scored with W + dW as one matrix, as a model is deployed (LoRA paper, Section 4.1). In bf16 the
+    sum is rounded once more."""
     init_head: InitHead = InitHead.fitting
     """Which head a run has that starts from another one: the start's if it fits, or one that is drawn anew."""
 

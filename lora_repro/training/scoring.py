@@ -1,6 +1,7 @@
 """Scores a split: predictions, metrics, and the rows that the record stores."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from itertools import chain
 from typing import Any
 
@@ -10,11 +11,21 @@ from torch import Tensor, nn
 
 from lora_repro import interrupt
 from lora_repro.config.schema import Dtype
+from lora_repro.methods import MethodConfig
 from lora_repro.tasks import LOSS, TaskConfig, cross_fitting
 from lora_repro.tasks.batches import scoring_batches
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.training.device import threads
 from lora_repro.training.waiting import watched
+
+
+@torch.no_grad()
+def merged(model: nn.Module, method: MethodConfig) -> nn.Module:
+    """Returns a copy of a model with what the method adds folded into its weights; the copy shares all others."""
+    tensors = (*model.parameters(), *model.buffers())
+    copy = deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    method.merge(copy)
+    return copy
 
 
 def predict(

@@ -292,11 +292,12 @@ def score_epoch(
     if any(line["epoch"] == epoch and "loss" not in line for line in state.lines):
         return
     line: dict[str, Any] = {"epoch": epoch, "step": state.step}
+    model = scoring.merged(state.model, run.method) if run.train.score_merged else state.model
     for name in run.task.scored:
         key = f"{name}/{epoch}"
         if key not in state.predictions:
             state.predictions[key] = scoring.predict(
-                state.model, splits[name], run.train.dtype, state.device,
+                model, splits[name], run.train.dtype, state.device,
                 with_answers=run.task.has_answers_at(epoch, epochs), begun=state.begun,
                 after_batch=_after_batch(state, checkpointer, name, len(splits[name].examples)),
             )  # fmt: skip

@@ -15,7 +15,9 @@ from lora_repro.errors import InputError
 from lora_repro.tasks import batches
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.targets import Texts
+from lora_repro.training import scoring
 from lora_repro.training.job import run_job
+from lora_repro.training.train import build
 
 WRITES = (
     *("model=tiny_llama", "preset@train=tiny_llama", "task=reverse", "train.dtype=fp32", "train.epochs=2"),
@@ -44,12 +46,14 @@ def test_texts_are_written_after_the_epochs_that_are_asked_for_and_the_loss_is_a
     assert held_out.value == result["metrics_by_epoch"][best - 1]["test/exact_match"]
 
 
+@pytest.mark.parametrize("merged", [False, True])
 def test_an_interrupted_decoding_goes_on_at_the_batch_where_it_stopped(
-    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: bool
 ) -> None:
     monkeypatch.setattr(batches, "WRITTEN_AT_ONCE", 8)  # four examples of two beams each
     monkeypatch.chdir(tmp_path)
-    whole, cut = (tiny(*WRITES, f"paths.outputs={store}") for store in ("whole", "cut"))
+    settings = ("method=lora", f"train.score_merged={merged}")
+    whole, cut = (tiny(*WRITES, *settings, f"paths.outputs={store}") for store in ("whole", "cut"))
     written: list[int] = []
     predict = Encoded.predict
 
@@ -99,3 +103,46 @@ def test_smoothing_a_loss_that_writes_nothing_is_refused(tiny: Compose) -> None:
         resolve(tiny("train.label_smoothing=0.1"))
     with pytest.raises(InputError, match=r"train\.label_smoothing: must be in \[0, 1\)"):
         resolve(tiny(*WRITES, "train.label_smoothing=1"))
+
+
+@pytest.mark.parametrize("task", [(), ("model=tiny_bert", "task=generated", "preset@train=tiny_bert")])
+def test_scored_with_merged_weights_a_run_trains_alike_and_scores_alike_in_fp32(
+    tiny: Compose, task: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, scored, merged_copy = [], [], scoring.merged
+    monkeypatch.setattr(scoring, "merged", lambda *given: scored.append(merged_copy(*given)) or scored[-1])
+    for merged in (False, True):
+        cfg = tiny(*(task or WRITES), "method=lora", "train.dtype=fp32", f"train.score_merged={merged}")
+        run_job(cfg)
+        record = record_of(cfg)
+        result = record.read().result
+        assert result is not None and result["merge_max_abs_error"] is not None
+        texts = pd.read_parquet(record.folder / "predictions.parquet")["prediction"].tolist()
+        (adapter,) = record.folder.rglob("adapter_model.safetensors")
+        found.append((record.run_id, adapter.read_bytes(), result["metrics"], texts))
+    (plain_id, plain_adapter, plain, plain_texts), (merged_id, merged_adapter, merged_scores, merged_texts) = found
+    assert plain_id != merged_id and plain_adapter == merged_adapter
+    assert merged_scores == pytest.approx(plain, abs=1e-4) and merged_texts == plain_texts
+    assert len(scored) == 2, "a copy an epoch, of the second run alone"
+
+
+def test_a_merged_copy_shares_what_is_frozen_and_leaves_the_model_as_it_is(tiny: Compose) -> None:
+    run = resolve(tiny(*WRITES, "method=lora", "method.targets=[q,v]"))
+    model = build(run, torch.device("cpu"))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                before[name] = parameter.fill_(0.5).clone()
+    copy = scoring.merged(model, run.run.method)
+    names = {name for name, _ in copy.named_parameters()}
+    assert not any("lora" in name for name in names)
+    theirs = {parameter.data_ptr() for parameter in model.parameters()}
+    own = {name for name, parameter in copy.named_parameters() if parameter.data_ptr() not in theirs}
+    assert own and all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in own)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_merging_what_cannot_be_merged_is_refused(tiny: Compose) -> None:
+    with pytest.raises(InputError, match=r"train\.score_merged: method=adapter_h cannot be merged here, as a nonlin"):
+        resolve(tiny(*WRITES, "method=adapter_h", "method.bottleneck=2", "train.score_merged=true"))
