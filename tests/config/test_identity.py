@@ -84,6 +84,8 @@ GOLDEN_DEFAULTS = {
     "TrainConfig.init_from": None,
     "TrainConfig.init_head": "fitting",
     "TrainConfig.label_smoothing": 0.0,
+    "TrainConfig.packing": False,
+    "TrainConfig.score_merged": False,
     **{f"{family.__name__}.{key}": default for family in FAMILIES.values() for key, default in TASK_DEFAULTS.items()},
     "RatingsConfig.form": "label",
     "RatingsConfig.target": "label",

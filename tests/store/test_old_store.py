@@ -202,6 +202,8 @@ SINCE = {
     "task.scored_subset_seed": None,
     "train.init_head": "fitting",
     "train.label_smoothing": 0.0,
+    "train.packing": False,
+    "train.score_merged": False,
 }
 """Keys of a configuration that came after the old store, each at the value that changes nothing."""
 KEYS_SINCE = {"train_cpu_seconds"}
