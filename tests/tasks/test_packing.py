@@ -72,7 +72,7 @@ def test_each_text_has_its_own_places_in_as_few_rows_as_the_longest_first_needs(
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        *itertools.product(("gpt2", "opt", "llama"), (lora(),)),
+        *itertools.product(("gpt2", "opt", "llama", "qwen2", "gemma3"), (lora(),)),
         ("llama", AdapterHConfig("adapter_h", bottleneck=3)),
         ("llama", LlamaAdapterConfig("llama_adapter", l_p=3)),
     ],
