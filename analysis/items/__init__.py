@@ -142,9 +142,10 @@ def load_item(word: str, number: str) -> Item:
         alone = [each for each in ordered if read_yaml(ITEMS / f"{each}.yaml").get("kind") == "facts"]
         from_runs = [each for each in ordered if each not in alone]
         listed = [", ".join(f"{word} {each.removeprefix(word)}" for each in some) for some in (from_runs, alone)]
+        papers = f" The paper's numbers alone: {listed[1]}." if alone else ""
         raise InputError(
             f"{word} {number}: there is no such item here.{did_you_mean(name, known)}\n"
-            f"Give one of: {listed[0]}. The paper's numbers alone: {listed[1]}."
+            f"Give one of: {listed[0]}.{papers}"
         )
     return read_item(name)
 

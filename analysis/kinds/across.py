@@ -44,7 +44,7 @@ class Columns:
     label: str = ""
     """How the key is printed: n."""
     metrics: list[str] = field(default_factory=list)
-    """The metrics that make a column each, as far as a task has them. Empty: the first of each task makes one."""
+    """The metrics that make a column each, as far as a task has them; of one that has none of them, its first does."""
 
     @property
     def second(self) -> str:
@@ -302,8 +302,8 @@ def _columns_of(item: AcrossTable, job: "Job") -> "list[tuple[str, Metric]]":
     run = job.shown
     task, targets = run.task.name, run.task.targets
     if item.columns.metrics:
-        declared = [targets.metric(name) for name in item.columns.metrics]
-        return [(f"{task} {metric.name}", metric) for metric in declared if metric is not None]
+        named = [metric for name in item.columns.metrics if (metric := targets.metric(name)) is not None]
+        return [(f"{task} {metric.name}", metric) for metric in named or targets.metrics[:1]]
     if item.columns.key is None:
         return [(task, targets.metrics[0])]
     value = label(value_of(run, item.columns.key))
