@@ -200,9 +200,10 @@ def _dequantise(config: ModelConfig, stage: Path, files: Path) -> None:
     line = [sys.executable, "-m", "lora_repro.fetch.dequantise", str(path), str(files)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MissingInputError(
-            f"{config.gguf} could not be read ({(done.stderr.splitlines() or ['no error message'])[-1]})."
-        )
+        why = (done.stderr.splitlines() or ["no error message"])[-1]
+        if done.returncode < 0:  # by a signal, as the kernel does where memory runs out
+            why = f"its process was ended by signal {-done.returncode}: is there too little memory?"
+        raise MissingInputError(f"{config.gguf} could not be read ({why}).")
 
 
 def fetch_data(source: DataFile, cache: str) -> Path:
