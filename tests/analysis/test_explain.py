@@ -166,7 +166,7 @@ def test_cells_come_in_the_tables_order_and_by_any_form_of_a_key(capsys: Capture
         (["tabel6"], "there is no item 'tabel6'. Did you mean 'table6'?"),
         (["table5", "table6"], "one item is explained (given: table5 and table6)"),
         ([], "one item is explained (given: none)"),
-        (["table4", "model=gpt3_175b"], "no runs of ours are behind it"),
+        (["figure5", "method=adapter_h"], "no runs of ours are behind it"),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_refused_with_what_is(
 
 
 def test_items_without_cells_say_where_their_numbers_come_from(capsys: Captured, tmp_path: Path) -> None:
-    assert "Its numbers are the paper's" in text(capsys, tmp_path, "explain", "table4")
+    assert "Its numbers are the paper's" in text(capsys, tmp_path, "explain", "figure5")
     figure = text(capsys, tmp_path, "explain", "figure", "2")
     assert "the sweep table15" in figure and "python -m analysis explain table15" in figure
     assert "python -m analysis figure shared_directions --format json" in text(

@@ -99,7 +99,7 @@ def states(
         with products(dtype, device):
             hidden = body(
                 input_ids=rows.tokens,
-                attention_mask=mask_of(model, rows.sees, torch.float32),
+                attention_mask=mask_of(model, rows.sees),
                 position_ids=rows.positions,
                 use_cache=False,
             ).last_hidden_state

@@ -74,25 +74,25 @@ def pack(tokens: Int[Tensor, "texts seq"], lengths: Int[Tensor, " texts"]) -> Ro
     return Rows(packed.view(rows, width), positions.view(rows, width), sees, starts)
 
 
-def mask_of(model: Any, sees: Bool[Tensor, "rows 1 width width"], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """Returns a mask as a model's attention takes it, which adds it to the scores unless it is torch's own.
+def mask_of(model: Any, sees: Bool[Tensor, "rows 1 width width"]) -> Tensor | dict[str, Tensor]:
+    """Returns a mask as a model of transformers takes it; one for each kind of layer where some see a window alone.
 
     Args:
-        model: A model of transformers. Where its layers are of kinds of which one sees a window, each kind has a mask.
-        sees: Which token attends to which.
-        dtype: Of a mask that is added.
+        model: The model.
+        sees: Which token attends to which, were there no windows.
     """
-    if "sliding_attention" not in (getattr(model.config, "layer_types", None) or ()):
-        return _mask(model, sees, dtype)
-    near = torch.ones_like(sees).triu(1 - model.config.sliding_window)
-    kinds = {"full_attention": sees, "sliding_attention": sees & near}
-    return {kind: _mask(model, seen, dtype) for kind, seen in kinds.items()}
+    config = model.config
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return _given(sees, config)
+    near = torch.ones_like(sees[0, 0]).triu(1 - config.sliding_window)
+    return {"full_attention": _given(sees, config), "sliding_attention": _given(sees & near, config)}
 
 
-def _mask(model: Any, sees: Tensor, dtype: torch.dtype) -> Tensor:
-    if model.config._attn_implementation == "sdpa":
+def _given(sees: Tensor, config: Any) -> Tensor:
+    """Returns what is added to the scores, or for torch's own attention what is seen."""
+    if config._attn_implementation == "sdpa":
         return sees
-    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
+    return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, torch.finfo(torch.float32).min)
 
 
 def unpacked(

@@ -420,3 +420,10 @@ def test_columns_by_key_and_by_metric_at_once_are_refused() -> None:
     both = replace(TABLE2, columns=replace(BY_METRIC.columns, key="task.train_size"))
     with pytest.raises(InputError, match="columns: give key or metrics"):
         both.check()
+
+
+def test_a_task_that_has_none_of_the_named_metrics_shows_its_first(tmp_path: Path) -> None:
+    item = replace(TABLE2, columns=Columns(metrics=["matthews", "spearman"]), paper=None)
+    given = ("task=rte,cola,stsb",)
+    found = read_across(item, Request("smoke", str(tmp_path), given), sweep(*given))
+    assert found.columns == ["cola matthews", "rte accuracy", "stsb spearman"]
