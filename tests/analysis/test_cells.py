@@ -214,7 +214,7 @@ def test_planned_runs_are_cells_with_their_reason(tmp_path: Path) -> None:
     assert len(frame) == 30
     got = cell(frame, "q", 1, "wikisql")
     assert (got["paper"], got["n"], got["n_expected"]) == (0.688, 0, 1)
-    assert "no tasks wikisql and mnli" in got["reason"]
+    assert "needs GPUs, on which this was not tried" in got["reason"]
     assert (got["command"], got["verdict"]) == (None, "not judged yet")
 
 
