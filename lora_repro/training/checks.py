@@ -12,6 +12,9 @@ from lora_repro.models.arch import Arch
 from lora_repro.models.shared import digest
 from lora_repro.tasks.encoding import Encoded
 
+COPIED_UP_TO = 10**9
+"""Weights up to which a finished model is copied in fp32, to see what merging changes: 4 GB."""
+
 
 def refuse_wrong_counts(model: nn.Module, arch: Arch, count: Count) -> None:
     """Holds the model's weights against the count from shapes.
@@ -72,11 +75,12 @@ def flags(model: nn.Module, method: MethodConfig, before: Mapping[str, str], epo
 def merge_max_abs_error(
     model: nn.Module, method: MethodConfig, split: Encoded, device: torch.device, examples: int = 4
 ) -> float | None:
-    """Returns the largest change of an output when the method is merged; None if it is not.
+    """Returns the largest change of an output when the method is merged; None if it is not, or the model too large.
 
-    Measured in fp32 on the first examples of a split: merging is exact but for rounding (paper, Section 4.1).
+    Measured in fp32 on the first examples of a split: merging is exact but for rounding (paper, Section 4.1). That
+    takes a copy of the model in fp32.
     """
-    if method.why_not_merged is not None:
+    if method.why_not_merged is not None or sum(p.numel() for p in model.parameters()) > COPIED_UP_TO:
         return None
     in_fp32 = {id(p): nn.Parameter(p.data.to(torch.float32, copy=True), False) for p in model.parameters()}
     copy = deepcopy(model, in_fp32).float().eval()

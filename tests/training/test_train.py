@@ -288,6 +288,20 @@ def test_merged_equals_unmerged(tiny: Compose) -> None:
     assert error is not None and 0 < error < 1e-4
 
 
+def test_a_model_of_which_a_copy_would_take_too_much_memory_is_not_merged_to_be_looked_at(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny()
+    model, resolved = built(cfg).eval(), resolve(cfg)
+    split = encode(resolved.run, resolved.settings)["eval"]
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    found = []
+    for most in (weights, weights - 1):
+        monkeypatch.setattr(checks, "COPIED_UP_TO", most)
+        found.append(checks.merge_max_abs_error(model, resolved.run.method, split, CPU))
+    assert found[0] is not None and found[1] is None
+
+
 @pytest.mark.parametrize("eager_up_to", [0, 256])
 def test_only_the_first_position_of_the_last_layer_is_exact(
     tiny: Compose, eager_up_to: int, monkeypatch: pytest.MonkeyPatch
