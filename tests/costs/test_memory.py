@@ -366,8 +366,8 @@ def test_prompt_and_text_together_are_as_long_as_an_input_may_be(
     widths: list[int] = []
     states = language.states
 
-    def seen(model: nn.Module, split: Encoded, *arguments: Any) -> Tensor:
-        found = states(model, split, *arguments)
+    def seen(model: nn.Module, split: Encoded, *arguments: Any, **options: Any) -> Tensor:
+        found = states(model, split, *arguments, **options)
         widths.append(split.inputs["input_ids"].shape[1] + found.shape[1])
         return found
 
