@@ -128,6 +128,7 @@ def test_the_methods_csv_has_a_line_an_arm_and_a_score_of_the_paper(tmp_path: Pa
 
 
 def test_a_file_says_by_which_command_it_was_made_and_is_written_anew(tmp_path: Path, capsys: Captured) -> None:
+    line = ""
     for form, first in {"md": "<!-- {} -->", "latex": "% {}", "html": "<!-- {} -->"}.items():
         file = tmp_path / form
         line = f"python -m analysis table 6 --scale smoke --runs {tmp_path} --format {form} --out {file}"
