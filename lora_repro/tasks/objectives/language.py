@@ -94,18 +94,14 @@ def states(
         tokens = tokens.scatter(1, at[:, 1:], targets[:, :-1].clamp(min=0))
         mask = mask.scatter(1, at[:, 1:], (targets[:, :-1] >= 0).to(mask.dtype))
     body: Any = model.base_model
-    if packed:
-        rows = pack(tokens, mask.sum(1))
-        with products(dtype, device):
-            hidden = body(
-                input_ids=rows.tokens,
-                attention_mask=mask_of(model, rows.sees),
-                position_ids=rows.positions,
-                use_cache=False,
-            ).last_hidden_state
-        return unpacked(hidden, rows.starts, at)
+    rows = pack(tokens, mask.sum(1)) if packed else None
+    if rows is None:
+        given = {"input_ids": tokens, "attention_mask": mask, **input_lengths(body, lengths)}
+    else:
+        seen = mask_of(model, rows.sees)
+        given = {"input_ids": rows.tokens, "attention_mask": seen, "position_ids": rows.positions}
     with products(dtype, device):
-        hidden = body(
-            input_ids=tokens, attention_mask=mask, use_cache=False, **input_lengths(body, lengths)
-        ).last_hidden_state
+        hidden = body(use_cache=False, **given).last_hidden_state
+    if rows is not None:
+        return unpacked(hidden, rows.starts, at)
     return hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))
