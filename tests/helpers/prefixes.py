@@ -36,6 +36,16 @@ def pair(name: str, method: MethodConfig, attention: str = "eager", labels: int 
     return ours, theirs, arch
 
 
+def with_strong_weights(name: str, method: MethodConfig) -> Any:
+    """Returns a tiny language model with a method whose trained weights are large, so that each text differs."""
+    model, _, _ = pair(name, method, labels=None)
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.3)
+    return model
+
+
 def batch(side: str = "right", rows: int = 60) -> tuple[Tensor, Tensor]:
     """Returns inputs of `LENGTHS`, with padding of arbitrary tokens on a side, and their mask."""
     generator = torch.Generator().manual_seed(1)

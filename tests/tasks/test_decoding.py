@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.prefixes import LENGTHS, batch, examples, pair
-from torch import Tensor, nn
+from helpers.prefixes import LENGTHS, batch, examples, with_strong_weights
+from torch import Tensor
 
 from lora_repro.config.schema import Dtype
 from lora_repro.methods import MethodConfig
@@ -36,12 +36,7 @@ FAMILIES = ("gpt2", "opt", "llama", "qwen2", "gemma3")
 
 def prepared(family: str, method: str) -> Any:
     """A tiny model with strong random weights, and the method's among them."""
-    model, _, _ = pair(family, METHODS[method](), labels=None)
-    torch.manual_seed(3)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            nn.init.normal_(parameter, std=0.3)
-    return model
+    return with_strong_weights(family, METHODS[method]())
 
 
 def together(model: Any, how: Decoding, dtype: Dtype = Dtype.fp32) -> list[list[int]]:

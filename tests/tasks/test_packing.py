@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.fixture_types import Compose
-from helpers.prefixes import pair
-from torch import nn
+from helpers.prefixes import with_strong_weights
 
 from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import Dtype, TrainConfig
@@ -43,15 +42,6 @@ def split_of(packing: bool) -> Encoded:
     return Encoded([], inputs, lengths, rows_of(TARGETS, CPU), objective)
 
 
-def prepared(family: str, method: MethodConfig) -> Any:
-    model, _, _ = pair(family, method, labels=None)
-    torch.manual_seed(3)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
 def lora() -> MethodConfig:
     return LoRAConfig("lora", targets=["q", "v"], r=2, alpha=4.0, dropout=0.0)
 
@@ -82,7 +72,7 @@ def test_each_text_has_its_own_places_in_as_few_rows_as_the_longest_first_needs(
 def test_loss_and_gradients_are_those_of_the_texts_one_by_one(
     family: str, method: MethodConfig, attention: str
 ) -> None:
-    model = prepared(family, method)
+    model = with_strong_weights(family, method)
     if attention == "sdpa" and method.name != "llama_adapter":
         model.config._attn_implementation = "sdpa"
     packed, apart = split_of(True), split_of(False)
@@ -103,7 +93,7 @@ def test_loss_and_gradients_are_those_of_the_texts_one_by_one(
 
 
 def test_in_bf16_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = prepared("llama", lora())
+    model = with_strong_weights("llama", lora())
     loss = {packing: split_of(packing).loss(model, [0, 1, 2, 3], Dtype.bf16, CPU).item() for packing in (True, False)}
     assert loss[True] == pytest.approx(loss[False], rel=0.02)
     refuse_leaks(model, split_of(True), Dtype.bf16, CPU)
@@ -111,7 +101,7 @@ def test_in_bf16_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_texts_that_see_each_other_are_refused() -> None:
     """As where a layer makes its own mask."""
-    model = prepared("llama", lora())
+    model = with_strong_weights("llama", lora())
     layer = model.model.layers[0].self_attn
     plain = layer.forward
 
