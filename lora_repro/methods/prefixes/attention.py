@@ -18,9 +18,9 @@ NAME = "lora_repro_prefix"
 def ask_here(model: Any, arch: Arch) -> list[Any]:
     """Lets a model ask this module for its attention, and returns the modules that do, layer by layer.
 
-    Each of them may get the attribute `before`, a list of one tensor (2, kv_heads, tokens, d) of keys and values before
-    those of the input; `beside`, a function of the queries and the scale whose result is added to what attention
-    returns; and `seen`, a list that takes up the keys and values of the input.
+    Each of them may get the attribute `before`, a function that returns the keys and values (2, kv_heads, tokens, d)
+    before those of the input; `beside`, a function of the queries and the scale whose result is added to what
+    attention returns; and `seen`, a list that takes up the keys and values of the input.
     """
     if model.config._attn_implementation != NAME:
         model.config.attention_inside = model.config._attn_implementation
@@ -41,7 +41,7 @@ def _attention(
     if hasattr(module, "seen"):
         module.seen.append(torch.cat([key, value]).clone())
     if hasattr(module, "before"):
-        (pair,) = module.before
+        pair = module.before()
         key, value = (
             torch.cat([before.to(own.dtype).expand(len(own), -1, -1, -1), own], 2)
             for before, own in zip(pair, (key, value), strict=True)

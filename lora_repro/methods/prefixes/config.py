@@ -150,6 +150,10 @@ Gemma 3 is none: most of its layers see a window, in which keys before the input
 """
 
 
+READ_AS_KEYS = ("bert", "roberta")
+"""Models in which trained states of added tokens are read through their keys and values alone, wherever they stand."""
+
+
 def refuse_other_attention(key: str, arch: Arch) -> None:
     """Refuses models whose attention takes no keys without a position.
 
@@ -220,20 +224,24 @@ class PrefixLayerConfig(PrefixConfig):
 
     def attach(self, model: "nn.Module", arch: Arch, seed: int) -> None:
         """Puts the tokens around the input of the base model, or keys and values into every attention."""
-        if self.form is Form.activations:
+        if self.form is Form.activations and arch.model_type not in READ_AS_KEYS:
             return super().attach(model, arch, seed)
         from lora_repro.methods.prefixes import key_value
         from lora_repro.methods.prefixes.tokens import Prefix, Surrounded, body_of, words
 
         (table,) = arch.select(["embed"])
-        body = body_of(model, arch)
-        if self.init is Start.words:
-            pairs = key_value.pairs_of(model, body, arch, words(seed, self.l_p, table.d_in))
+        body, drawn = body_of(model, arch), words(seed, self.l_p + self.l_i, table.d_in)
+        if self.form is Form.activations:
+            prefix, attach, is_shifted = self.start(body, arch, seed, drawn), key_value.attach_states, True
         else:
-            pairs = [self._drawn_pair(arch, seed, site) for site in arch.select(["k"])]
-        model.prefix = prefix = Prefix(None, pairs)
-        key_value.attach(model, arch, [*prefix.layers])
-        Surrounded(body, arch, Prefix(None), 0, 0, shift=self.l_p if self.shift_positions else 0)
+            if self.init is Start.words:
+                pairs = key_value.pairs_of(model, body, arch, drawn)
+            else:
+                pairs = [self._drawn_pair(arch, seed, site) for site in arch.select(["k"])]
+            prefix, attach, is_shifted = Prefix(None, pairs), key_value.attach, self.shift_positions
+        model.prefix = prefix
+        attach(model, arch, [*prefix.layers])
+        Surrounded(body, arch, Prefix(None), 0, 0, shift=self.l_p if is_shifted else 0)
 
     def _drawn_pair(self, arch: Arch, seed: int, site: Site) -> "Tensor":
         import torch

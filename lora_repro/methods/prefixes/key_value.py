@@ -1,7 +1,10 @@
-"""Trained keys and values of tokens before the input, in the attention of every layer (Li and Liang 2021).
+"""Keys and values of tokens before the input, in the attention of every layer: trained (Li and Liang 2021), or computed.
 
 Every token of the input sees them, as if they were in a key-value cache: rotary positions are not applied to them.
 """
+
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from lora_repro.methods.prefixes.attention import ask_here
 from lora_repro.models.arch import Arch
+from lora_repro.models.fused import joined
 
 
 def attach(model: nn.Module, arch: Arch, pairs: list[Float[Tensor, "2 kv_heads tokens d"]]) -> None:
@@ -20,7 +24,32 @@ def attach(model: nn.Module, arch: Arch, pairs: list[Float[Tensor, "2 kv_heads t
         pairs: The keys and values of each layer; they can be trained.
     """
     for module, pair in zip(ask_here(model, arch), pairs, strict=True):
-        module.before = [pair]  # in a list, as a parameter has its name elsewhere
+        module.before = partial(_unchanged, pair)  # in a function, as a parameter has its name elsewhere
+
+
+def attach_states(model: nn.Module, arch: Arch, states: list[Float[Tensor, "tokens d_in"]]) -> None:
+    """Lets every layer of a BERT or RoBERTa attend to tokens whose states entered it, in place.
+
+    The blocks compute nothing else of these tokens: what would leave a block in their places is replaced where it
+    enters the next, and the last one's is not read. Their keys and values are the same for all examples of a batch.
+    An update of W_k or W_v applies to them, its dropout once for all examples.
+
+    Args:
+        model: The model.
+        arch: Its shapes. There must be no norm before the attention, and no positions within it.
+        states: What enters each layer in the places of the tokens; they can be trained.
+    """
+    for module, own in zip(ask_here(model, arch), states, strict=True):
+        module.before = partial(_keys_and_values, module, own)
+
+
+def _unchanged(pair: Tensor) -> Tensor:
+    return pair
+
+
+def _keys_and_values(module: Any, states: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "2 heads tokens d"]:
+    both = joined(states, (module.key, module.value))
+    return torch.stack([rows.unflatten(-1, (-1, module.attention_head_size)).transpose(0, 1) for rows in both])
 
 
 @torch.no_grad()

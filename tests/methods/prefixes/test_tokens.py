@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from helpers.architectures import ENCODERS, MODELS
-from helpers.prefixes import batch, blocks_of, embedded, examples, head_of, pair
+from helpers.prefixes import LENGTHS, batch, blocks_of, embedded, examples, head_of, pair
 from torch import Tensor, nn
 
-from lora_repro.methods import PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
+from lora_repro.methods import LoRAPrefixLayerConfig, PrefixConfig, PrefixEmbedConfig, PrefixLayerConfig
+from lora_repro.methods.lora.layers import LoRALinear
 from lora_repro.methods.prefixes.config import Start
 from lora_repro.methods.prefixes.layout import lay_out
 from lora_repro.methods.prefixes.tokens import words
@@ -160,3 +161,25 @@ def test_what_would_be_read_wrongly_is_refused() -> None:
         ours.base_model(input_ids=torch.tensor([[5]]), inputs_embeds=torch.zeros(1, 1, 24))
     with pytest.raises(ValueError, match=r"mask of shape \(batch, tokens\)"):
         ours(input_ids=torch.tensor([[5]]), attention_mask=torch.ones(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("model", ["bert", "roberta"])
+def test_blocks_compute_keys_and_values_alone_of_tokens_whose_states_are_replaced(model: str) -> None:
+    ours, theirs, _ = pair(
+        model, LoRAPrefixLayerConfig("both", targets=["k", "v"], r=2, alpha=2.0, dropout=0.0, l_p=4, l_i=2)
+    )
+    assert sum(isinstance(module, LoRALinear) for module in ours.modules()) == 2 * ours.config.num_hidden_layers
+    torch.manual_seed(4)
+    for name, module in ours.named_modules():
+        if isinstance(module, LoRALinear):
+            (update,) = module.updates.values()
+            nn.init.normal_(update.lora_B, std=0.3)
+            theirs.get_submodule(name).weight.data += update.delta_W()
+    seen: list[tuple[int, ...]] = []
+    for block in ours.base_model.encoder.layer:
+        block.intermediate.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[:2])))
+    ids, mask = batch()
+    found = ours(input_ids=ids, attention_mask=mask).logits
+    rows = torch.cat([expected("prefix_layer", ours, theirs, row, 4, 2) for row in examples(ids, mask)])
+    assert torch.allclose(found, rows, atol=2e-5 * rows.abs().max().item())
+    assert set(seen) <= {(len(LENGTHS), max(LENGTHS)), (len(LENGTHS), 1)}
