@@ -1,4 +1,4 @@
-"""Keys and values of tokens before the input, in the attention of every layer: trained (Li and Liang 2021), or computed.
+"""Keys and values of tokens before the input, in each attention: trained (Li and Liang 2021), or computed of states.
 
 Every token of the input sees them, as if they were in a key-value cache: rotary positions are not applied to them.
 """
