@@ -5,29 +5,33 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analysis.cell import Cell, Place
-from analysis.join import Commands, seed_runs
+from analysis.join import Commands, seed_runs, shown_metric
 from analysis.protocol import Protocol
 from lora_repro.config.identity import id_fields
-from lora_repro.errors import InputError
 from lora_repro.sweep.job import Job
 from lora_repro.sweep.tuning import Ranked, Tuning, rank
 
 
 def read_arms(
-    jobs: Sequence[Job], store: str, metric: str, protocol: Protocol, item: str, commands: Commands | None = None
+    jobs: Sequence[Job],
+    store: str,
+    metrics: Sequence[str],
+    protocol: Protocol,
+    item: str,
+    commands: Commands | None = None,
 ) -> list[Cell]:
     """Returns an arm for each setting of the runs, in their order; its place is task, model and method.
 
     Args:
         jobs: The runs that are reported.
         store: The folder that holds runs/.
-        metric: What is shown, as metric keys spell it without the split.
+        metrics: The first of them that a task has is shown; as metric keys spell them without the split.
         protocol: Which number is taken from a run.
         item: Who shows it, for messages.
         commands: Writes the command of an arm.
 
     Raises:
-        InputError: If a task has no such metric, or runs of one arm record different numbers of trained weights.
+        InputError: If a task has none of the metrics, or runs of one arm record different numbers of trained weights.
     """
     groups: dict[str, list[Job]] = {}
     for job in jobs:
@@ -35,15 +39,20 @@ def read_arms(
         if job.open_tuning is not None:
             settings["tune"] = job.open_tuning.tune.override()  # the value of its stand-in may be another arm's own
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
-    return [_arm(members, store, metric, protocol, item, commands) for members in groups.values()]
+    return [_arm(members, store, metrics, protocol, item, commands) for members in groups.values()]
 
 
-def _arm(jobs: Sequence[Job], store: str, name: str, protocol: Protocol, item: str, commands: Commands | None) -> Cell:
+def _arm(
+    jobs: Sequence[Job],
+    store: str,
+    metrics: Sequence[str],
+    protocol: Protocol,
+    item: str,
+    commands: Commands | None,
+) -> Cell:
     run = jobs[0].shown
-    metric = run.task.targets.metric(name)
-    if metric is None:
-        raise InputError(f"task: {item} shows {name}, which {run.task.name} has not.\nLeave task out.")
-    place = Place(run.task.name, run.model.name, run.method.name, name)
+    metric = shown_metric(run.task, metrics, item)
+    place = Place(run.task.name, run.model.name, run.method.name, metric.name)
     command = None if commands is None else commands.of(jobs)
     runs = seed_runs(jobs, store, metric, protocol)
     arm = Cell(place, metric, runs=runs, config=run, command=command, tuning=jobs[0].tuning)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cell import Cell, PaperFact, Place, Table, label, records, value_of
-from analysis.join import Commands, planned_runs, refuse_mixed, seed_runs
+from analysis.join import Commands, planned_runs, refuse_mixed, seed_runs, shown_metric
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.runs import flat
@@ -19,7 +19,7 @@ from lora_repro.config.compose import compose
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.store.record import plain
 from lora_repro.sweep.grid import Job, Point, Sweep, load
-from lora_repro.tasks import Metric, TaskConfig, Unit
+from lora_repro.tasks import Metric, Unit
 
 
 def cells(
@@ -84,12 +84,12 @@ def read_cells(
         verdict = verdict_of(scale) if place in jobs or place in planned else None
         if place in jobs:
             run = jobs[place][0].shown
-            metric = _metric(item, run.task)
+            metric = shown_metric(run.task, item.metrics, item.name)
             runs = seed_runs(jobs[place], store, metric, protocol)
             found.append(Cell(place, metric, fact, runs, run, commands.of(jobs[place]), verdict, jobs[place][0].tuning))
         else:
             runs = planned_runs(planned.get(place, ()))
-            found.append(Cell(place, Metric(item.metric, Unit.percent), fact, runs, verdict=verdict))
+            found.append(Cell(place, Metric(item.metrics[-1], Unit.percent), fact, runs, verdict=verdict))
     return Table(
         title=f"Table {item.number}: {item.title}",
         rows=item.rows.label,
@@ -125,13 +125,6 @@ def _refuse_unknown_keys(item: ScoreTable, sweep: Sweep) -> None:
             raise InputError(
                 f"{item.name}.yaml: {where}: no run of the sweep has a key {key!r}.{did_you_mean(key, known)}"
             )
-
-
-def _metric(item: ScoreTable, task: TaskConfig) -> Metric:
-    metric = task.targets.metric(item.metric)
-    if metric is None:
-        raise InputError(f"{item.name}: its metric {item.metric} is none of the task's.")
-    return metric
 
 
 def _by_place(item: ScoreTable, jobs: Iterable[Job]) -> tuple[dict[Place, list[Job]], list[str]]:

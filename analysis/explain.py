@@ -203,11 +203,11 @@ def _of_paper(item: MethodTable, paper: PaperLines, row: Mapping[str, Any]) -> l
     own = {f"method.{name}": row[key] for key, name in paper.settings.items() if key in row}
     if "method.targets" in own:
         own["method.targets"] = ",".join(own["method.targets"])
-    found = []
+    found, metric = [], Metric(item.metrics[-1], Unit.percent)
     for task, key in paper.scores.items():
         if key in row:
             fact = PaperFact(round(row[key] / 100, 6), None, row["model"], dict(row))
-            cell = Cell(Place(task, None, method, item.metric), Metric(item.metric, Unit.percent), fact)
+            cell = Cell(Place(task, None, method, metric.name), metric, fact)
             settings = {"task.name": task, "model.name": row["model"], "method.name": method, **own}
             found.append(Explained(cell, settings, key))
     return found

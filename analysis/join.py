@@ -17,7 +17,7 @@ from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.sweep.job import Job, Point, overrides
 from lora_repro.sweep.readiness import held
-from lora_repro.tasks import Metric
+from lora_repro.tasks import Metric, TaskConfig
 
 
 def seed_runs(jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: Protocol) -> tuple[SeedRun, ...]:
@@ -50,6 +50,23 @@ def why_held(job: Job, store: str | Path) -> str | None:
     """Says why a run cannot be computed before the one that it starts from; None if it can."""
     found = held(job, str(store), lambda run_id: Record(store, run_id).state)
     return None if found is None else found.reason
+
+
+def shown_metric(task: TaskConfig, metrics: Sequence[str], item: str) -> Metric:
+    """Returns the first of some metrics that a task has.
+
+    Args:
+        task: The task.
+        metrics: As metric keys spell them, without the split.
+        item: Who shows it, for messages.
+
+    Raises:
+        InputError: If it has none of them.
+    """
+    found = next(filter(None, map(task.targets.metric, metrics)), None)
+    if found is None:
+        raise InputError(f"task: {item} shows {' or '.join(metrics)}, which {task.name} has not.\nLeave task out.")
+    return found
 
 
 def planned_runs(points: Iterable[tuple[Point, str]]) -> tuple[SeedRun, ...]:

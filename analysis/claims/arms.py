@@ -34,6 +34,8 @@ ROUNDING = 1e-6
 """How far the mean of a run's examples may lie from its score."""
 SHARE_OF_RIGHT = "accuracy"
 """The metric that is the mean of its examples, each right or wrong."""
+METRICS = ("logical_form", SHARE_OF_RIGHT)
+"""By which arms are compared where no item says it: the first that their task has."""
 
 
 class Group(NamedTuple):
@@ -55,7 +57,7 @@ class Arms:
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._items: dict[str, Item] = {}
         self._sweeps = dict(loaded or {})
-        self._groups: dict[tuple[str, str | None, str], Group] = {}
+        self._groups: dict[tuple[str, str | None, tuple[str, ...]], Group] = {}
         self._scored: dict[str, Scored] = {}
         self._statistics: dict[str, list[Statistic]] = {}
 
@@ -90,29 +92,33 @@ class Arms:
     def item(self, name: str, regime: str | None) -> Group:
         """Returns the arms of an item's sweep in a regime."""
         item = self.read_item(name)
-        sweep, metric = (getattr(item, key, None) for key in ("sweep", "metric"))
-        if sweep is None or metric is None:
+        sweep, metrics = (getattr(item, key, None) for key in ("sweep", "metrics"))
+        if sweep is None or metrics is None:
             raise InputError(f"claims.yaml: {name} has no runs whose scores a claim could read.")
-        return self.sweep(sweep, regime, metric)
+        return self.sweep(sweep, regime, tuple(metrics))
 
-    def sweep(self, name: str, regime: str | None = None, metric: str = SHARE_OF_RIGHT) -> Group:
+    def sweep(self, name: str, regime: str | None = None, metrics: tuple[str, ...] = METRICS) -> Group:
         """Returns the arms of a sweep in a regime, scored on test at the epoch best on dev: dev chose the rates."""
-        if (name, regime, metric) not in self._groups:
+        if (name, regime, metrics) not in self._groups:
             sweep = self.load(name, regime)
             commands = Commands(self._given(name, regime), [], self.store, sweep.reported)
-            cells = read_arms(sweep.reported, self.store, metric, PROTOCOL, name, commands)
+            cells = read_arms(sweep.reported, self.store, metrics, PROTOCOL, name, commands)
             planned = list(dict.fromkeys(why for _, why in sweep.planned))
-            self._groups[name, regime, metric] = Group(cells, commands.whole(), planned)
-        return self._groups[name, regime, metric]
+            self._groups[name, regime, metrics] = Group(cells, commands.whole(), planned)
+        return self._groups[name, regime, metrics]
 
     def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
         """Returns the single arm that a selector means on a study's model and task; None if the sweep has none.
 
+        Claims are declared for the grids of the proxy. At a scale with other grids several arms are as good as none.
+
         Raises:
-            InputError: If it means several.
+            InputError: If it means several of the proxy.
         """
         on = {"model": study.model, "task": study.task}
         found = select(group.cells, {**on, **selector})
+        if len(found) > 1 and self.scale != JUDGED:
+            return None
         if len(found) > 1:
             names = [str(cell.runs[0].run_id) for cell in found[:3]]
             raise InputError(

@@ -42,8 +42,8 @@ class MethodTable(Item):
 
     sweep: str
     """Which runs make the lines."""
-    metric: str
-    """As metric keys spell it, without the split: accuracy."""
+    metrics: list[str]
+    """As metric keys spell them, without the split: accuracy. A task is shown by the first of them that it has."""
     settings: list[str]
     """Keys of the configuration that are printed where a method has them and they are not at their default."""
     protocol: str = "last_epoch"
@@ -129,7 +129,7 @@ def read_methods(item: MethodTable, request: Request, sweep: "Sweep | None" = No
     sweep = load(compose, [*base, *request.overrides], request.store) if sweep is None else sweep
     protocol = Protocol.of(request.protocol, item.protocol)
     commands = Commands(base, request.overrides, request.store, sweep.reported)
-    arms = read_arms(sweep.reported, request.store, item.metric, protocol, item.name, commands)
+    arms = read_arms(sweep.reported, request.store, item.metrics, protocol, item.name, commands)
     return Methods(
         item=item,
         scale=request.scale,

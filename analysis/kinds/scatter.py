@@ -55,8 +55,8 @@ class Scatter(Item):
 
     sweep: str
     """Which runs make the points."""
-    metric: str
-    """As metric keys spell it, without the split: accuracy."""
+    metrics: list[str]
+    """As metric keys spell them, without the split: accuracy. A task is shown by the first of them that it has."""
     settings: list[str]
     """Keys of the configuration by which the points of one method are named."""
     paper: PaperPoints | None = None
@@ -84,7 +84,8 @@ class ScatterData(NamedTuple):
     item: Scatter
     scale: str
     protocol: Protocol
-    metric: Metric
+    metrics: dict[str, Metric]
+    """By task, the paper's tasks among them."""
     paper: list[Point]
     ours: list[Cell]
     sweep: Sweep
@@ -102,13 +103,15 @@ def read_scatter(item: Scatter, request: Request) -> ScatterData:
     arguments = [f"+sweeps={item.sweep}", f"scale={request.scale}", *request.overrides]
     sweep = load(compose, arguments, request.store)
     protocol = Protocol.of(request.protocol)
-    ours = read_arms(sweep.reported, request.store, item.metric, protocol, item.name)
+    ours = read_arms(sweep.reported, request.store, item.metrics, protocol, item.name)
     command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(request.store)])
     paper = paper_points(item) if item.paper is not None else []
-    metrics = list(dict.fromkeys(cell.metric for cell in ours)) or [Metric(item.metric, Unit.percent)]
-    if len(metrics) > 1:
-        raise InputError(f"task: {item.name} has one axis of {item.metric}, which these tasks measure in other ways.")
-    return ScatterData(item, request.scale, protocol, metrics[0], paper, ours, sweep, command)
+    metrics = {cell.task: cell.metric for cell in ours}
+    if len({metric.higher_is_better for metric in metrics.values()}) > 1:
+        raise InputError(f"task: {item.name} says which scores are better, and for these tasks that is not the same.")
+    for point in paper:
+        metrics.setdefault(point.task, Metric(item.metrics[-1], Unit.percent))
+    return ScatterData(item, request.scale, protocol, metrics, paper, ours, sweep, command)
 
 
 def paper_points(item: Scatter) -> list[Point]:
@@ -136,12 +139,13 @@ def paper_points(item: Scatter) -> list[Point]:
 
 def _json(data: ScatterData) -> list[dict[str, Any]]:
     """Returns an entry a point: the paper's, then ours; scores as records hold them, what is missing is null."""
-    shared = {"figure": data.item.number, "metric": data.item.metric}
+    shared = {"figure": data.item.number}
     nothing = {"settings": {}, "low": None, "high": None, "scores": [], "seeds": [], "run_ids": [], "states": []}
     nothing |= {"tuning": None}
-    paper = [{"source": "paper", **shared, **nothing, **_of_point(point)} for point in data.paper]
+    named = {task: {"metric": metric.name} for task, metric in data.metrics.items()}
+    paper = [{"source": "paper", **shared, **named[p.task], **nothing, **_of_point(p)} for p in data.paper]
     about = {"source": "ours", **shared, "scale": data.scale, "protocol": data.protocol.value}
-    return [*paper, *({**about, **_of_cell(data.item, cell)} for cell in data.ours)]
+    return [*paper, *({**about, **named[cell.task], **_of_cell(data.item, cell)} for cell in data.ours)]
 
 
 def _of_point(point: Point) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def _draw(data: ScatterData, words: list[str]) -> Figure:
         for mean, low, high, _ in [cell.summary]
         if mean is not None and cell.trained is not None
     ]
-    return draw_points([*data.paper, *ours], data.metric, names(), words)
+    return draw_points([*data.paper, *ours], data.metrics, names(), words)
 
 
 def _title(data: ScatterData) -> str:
@@ -198,11 +202,12 @@ def _caption(data: ScatterData) -> list[str]:
             f"Filled markers are ours, means over seeds {', '.join(map(str, seeds))} {data.protocol.description}; bars "
             f"are two-sided 95 % t intervals{cut_words(data.drawn)}."
         )
-    side = "above" if data.metric.higher_is_better else "below"
+    shown = dict.fromkeys(data.metrics[cell.task].name for cell in data.ours) or [data.item.metrics[-1]]
+    side = "above" if all(metric.higher_is_better for metric in data.metrics.values()) else "below"
     return [
         " ".join(
             [
-                f"Each point is one setting of a method: its {data.item.metric} and how many weights it trains, the "
+                f"Each point is one setting of a method: its {' or '.join(shown)} and how many weights it trains, the "
                 "classification head not counted.",
                 *whose,
             ]

@@ -49,8 +49,8 @@ class ScoreTable(Item):
     """Which runs make its cells."""
     rows: Axis
     columns: Axis
-    metric: str
-    """As metric keys spell it, without the split: accuracy."""
+    metrics: list[str]
+    """As metric keys spell them, without the split: accuracy. A task is shown by the first of them that it has."""
     settings: list[str] = field(default_factory=list)
     """Keys of the configuration that are printed beside the numbers."""
     fluctuation: dict[str, str] = field(default_factory=dict)

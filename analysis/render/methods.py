@@ -26,7 +26,7 @@ def printed(table: Methods, names: Names) -> PrintedTable:
         grid=_grid(table, names),
         records=[*_paper_records(table), *map(_unnested, table.lines, ours)],
         above=_about(table, names),
-        below=[_apart(table), _missing(table), verdict, _notes(table, names)],
+        below=[_apart(table, names), _missing(table), verdict, _notes(table, names)],
         json=[*({"source": "paper", **row} for row in table.paper), *ours],
     )
 
@@ -88,10 +88,11 @@ def _about(table: Methods, names: Names) -> list[str]:
     first, arms = table.lines[0].arm, [line.arm for line in table.lines]
     seeds = sorted({run.seed for arm in arms for run in arm.runs if run.seed is not None})
     where = " and ".join(dict.fromkeys(_where(arm, names) for arm in arms))
+    metrics = " and ".join(dict.fromkeys(arm.metric.title for arm in arms))
     data = next((arm.data for arm in arms if arm.data is not None), None)
     described = f" {first.targets.summary(data)}." if data is not None and first.targets is not None else ""
     return [
-        f"Ours (scale={table.scale}): {first.metric.title} of {where}, {table.protocol.description}; mean [two-sided "
+        f"Ours (scale={table.scale}): {metrics} of {where}, {table.protocol.description}; mean [two-sided "
         f"95 % t interval] over n seeds ({', '.join(map(str, seeds))}).{described}"
     ]
 
@@ -104,20 +105,26 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
     paper, has_baseline = table.item.paper, bool(table.item.baseline)
     scores = [] if paper is None else [f"{task_name(task, names)}, paper" for task in paper.scores]
     budgets = [] if paper is not None else ["budget"]
-    whose = dict.fromkeys(line_name(line.arm.place, names) for line in table.lines)
+    whose = list(dict.fromkeys(line_name(line.arm.place, names) for line in table.lines))
     ours = [
-        f"{next(iter(whose))}, ours" if len(whose) == 1 else "ours",
+        f"{whose[0]}, ours" if len(whose) == 1 else "ours",
         *(["minus LoRA", "time", "GiB"] if has_baseline else []),
     ]
-    lines = [[*budgets, "method", "settings", "trained", "of the model", *scores, *ours]]
+    on = ["on"] if len(whose) > 1 else []
+
+    def our_line(line: Line) -> list[str]:
+        where = [line_name(line.arm.place, names) for _ in on]
+        return [line.arm.place.row, *where, *_our_line(table, line, len(scores))]
+
+    lines = [[*budgets, "method", *on, "settings", "trained", "of the model", *scores, *ours]]
     if paper is not None:
         for method in dict.fromkeys(paper.methods.values()):
-            lines += [_paper_line(table, row, has_baseline) for row in table.paper if _method(table, row) == method]
-            own = [line for line in table.lines if line.arm.place.row == method]
-            lines += [_our_line(table, line, len(scores)) for line in own]
+            rows = [row for row in table.paper if _method(table, row) == method]
+            lines += [[method, *([""] * len(on)), *_paper_line(paper, row, has_baseline)] for row in rows]
+            lines += [our_line(line) for line in table.lines if line.arm.place.row == method]
         rest = [line for line in table.lines if line.arm.place.row not in paper.methods.values()]
-        return [*lines, *(_our_line(table, line, len(scores)) for line in rest)]
-    return [*lines, *([line.budget or ONE_SIZE, *_our_line(table, line, 0)] for line in by_budget(table.lines))]
+        return [*lines, *map(our_line, rest)]
+    return [*lines, *([line.budget or ONE_SIZE, *our_line(line)] for line in by_budget(table.lines))]
 
 
 def by_budget(lines: Sequence[Line]) -> list[Line]:
@@ -137,13 +144,11 @@ def _method(table: Methods, row: Mapping[str, Any]) -> str | None:
     return table.item.paper.methods.get(row["method"])
 
 
-def _paper_line(table: Methods, row: Mapping[str, Any], has_baseline: bool) -> list[str]:
-    paper = table.item.paper
-    assert paper is not None
+def _paper_line(paper: PaperLines, row: Mapping[str, Any], has_baseline: bool) -> list[str]:
     settings = " ".join(f"{name}={value}" for name, value in paper_settings(paper, row).items())
     scores = [str(row.get(key, "")) for key in paper.scores.values()]
     size = row[paper.trained]
-    return [str(_method(table, row)), settings, size_text(size), "", *scores, "", *([""] * 3 * has_baseline)]
+    return [settings, size_text(size), "", *scores, "", *([""] * 3 * has_baseline)]
 
 
 def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
@@ -151,7 +156,7 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
     share = share_of(arm)
     size = ["" if arm.trained is None else f"{arm.trained:,}", "" if share is None else f"{100 * share:.2g} %"]
-    cells = [arm.place.row, settings, *size, *[""] * paper_scores, our_cell(arm)]
+    cells = [settings, *size, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
         return cells
     memory = _memory(arm)
@@ -187,9 +192,20 @@ def size_text(value: int) -> str:
     return f"{value / 1e6:,.1f}M" if value >= 100_000 else f"{value:,}"
 
 
-def _apart(table: Methods) -> list[str]:
-    """Says how small a difference the table can tell from noise, and which differences it tells."""
-    arms = [line.arm for line in table.lines if line.arm.n > 1 and not line.arm.missing]
+def _apart(table: Methods, names: Names) -> list[str]:
+    """Says how small a difference the table can tell from noise, and which differences it tells, task by task."""
+    groups: dict[str, list[Line]] = {}
+    for line in table.lines:
+        groups.setdefault(line_name(line.arm.place, names), []).append(line)
+    return [
+        f"{whose}: {sentence}" if len(groups) > 1 else sentence
+        for whose, lines in groups.items()
+        for sentence in _told_apart(table, lines)
+    ]
+
+
+def _told_apart(table: Methods, lines: Sequence[Line]) -> list[str]:
+    arms = [line.arm for line in lines if line.arm.n > 1 and not line.arm.missing]
     if not arms:
         return []
     metric, words = arms[0].metric, []
@@ -206,7 +222,7 @@ def _apart(table: Methods) -> list[str]:
             f"run's score has a standard deviation of {metric.format(noise.sd, 2)}, the largest difference is "
             f"{metric.format(noise.largest, 2)}."
         )
-    tested = [(line, line.difference.p) for line in table.lines if line.difference and line.difference.p is not None]
+    tested = [(line, line.difference.p) for line in lines if line.difference and line.difference.p is not None]
     if tested:
         halves = [(line.difference.high or 0) - line.difference.mean for line, _ in tested if line.difference]
         named = [_name(line) for (line, _), beyond in zip(tested, holm([p for _, p in tested]), strict=True) if beyond]

@@ -37,13 +37,16 @@ class Point(NamedTuple):
 
 
 def draw_points(
-    points: Sequence[Point], metric: Metric, printed: Mapping[str, Mapping[str, str]], words: Sequence[str]
+    points: Sequence[Point],
+    metrics: Mapping[str, Metric],
+    printed: Mapping[str, Mapping[str, str]],
+    words: Sequence[str],
 ) -> Figure:
     """Draws a panel for each task and model, in the order of the points.
 
     Args:
         points: What is drawn.
-        metric: What the score is.
+        metrics: By task, what the score is.
         printed: How tasks and models are printed (analysis/names.yaml).
         words: Title and caption.
     """
@@ -59,12 +62,14 @@ def draw_points(
     grid = figure.add_gridspec(lines + 1, columns, height_ratios=[legend, *[HEIGHT] * lines])
     above = figure.add_subplot(grid[0, :])
     axes: Any = [figure.add_subplot(grid[1 + at // columns, at % columns]) for at in range(len(panels))]
+    labels = [style.axis_label(metrics[task]) for task, _ in panels]
     for number, (ax, ((task, model), some)) in enumerate(zip(axes, panels.items(), strict=True)):
-        draw_panel(ax, some, metric, styles)
+        draw_panel(ax, some, metrics[task], styles)
         where = f"{printed['models'].get(model, model)}, {printed['tasks'].get(task, task)}"
         ax.set_title(f"{'ours' if some[0].is_ours else 'paper'}: {where}")
         ax.set_xlabel("trained weights")
-        ax.set_ylabel(style.axis_label(metric) if number % columns == 0 else "")
+        is_told = number % columns == 0 or labels[number] != labels[number - 1]
+        ax.set_ylabel(labels[number] if is_told else "")
     handles = [
         Line2D([], [], linestyle="", marker=marker, color=colour, label=method)
         for method, (marker, colour) in styles.items()

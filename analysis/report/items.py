@@ -18,6 +18,7 @@ from analysis.render.tables import our_cell
 from analysis.report.boxes import Boxes, compared, in_words, reference_of
 from analysis.report.data import Difference, Entry, Panel, Point, Row, Section, Shown, cut
 from lora_repro.errors import InputError
+from lora_repro.tasks import Metric
 
 ITEMS = ("table5", "table6", "table7", "table15", "freeze_a", "leaderboard")
 """In their order on the page."""
@@ -97,9 +98,9 @@ class Items:
             return _absent(item, regime, _nothing(sum(len(arm.runs) for arm in arms), table.command))
         paper = item.paper
         tasks = [] if paper is None else list(paper.scores)
-        whose = "; ".join(dict.fromkeys(tables.line_name(arm.place, names()) for arm in arms))
+        whose = list(dict.fromkeys(tables.line_name(arm.place, names()) for arm in arms))
         boxes = {id(line): self._line(item, regime, line, table, arms) for line in table.lines}
-        rows = [_method_row(line, boxes[id(line)], tasks, paper is None) for line in table.lines]
+        rows = [_method_row(line, boxes[id(line)], tasks, paper is None, len(whose) > 1) for line in table.lines]
         if paper is not None:
             theirs = [(_method(paper, row), _paper_row(paper, row)) for row in table.paper]
             ours = [(line.arm.place.row, row) for line, row in zip(table.lines, rows, strict=True)]
@@ -107,7 +108,8 @@ class Items:
             rows = [row for name in order for whose in (theirs, ours) for at, row in whose if at == name]
         self._panel(item, regime, table, boxes)
         printed = render_methods.printed(table, names())
-        header = ("method", f"ours, {whose}", *(f"paper, {tables.task_name(task, names())}" for task in tasks))
+        papers = [f"paper, {tables.task_name(task, names())}" for task in tasks]
+        header = ("method", f"ours, {'; '.join(whose)}", *papers)
         return _section(item, regime, printed, header, rows)
 
     def _line(self, item: MethodTable, regime: str | None, line: Line, table: Methods, arms: Sequence[Cell]) -> str:
@@ -121,14 +123,13 @@ class Items:
         ).id
 
     def _panel(self, item: MethodTable, regime: str | None, table: Methods, boxes: dict[int, str]) -> None:
-        groups: dict[tuple[str, str], list[Point]] = {}
+        groups: dict[tuple[str, str, Metric], list[Point]] = {}
         for line in table.lines:
             arm, (mean, low, high, _) = line.arm, line.arm.summary
             if mean is not None and arm.trained is not None:
                 point = Point(boxes[id(line)], arm.place.row, arm.trained, mean, low, high, our_cell(arm))
-                groups.setdefault((arm.task, arm.model), []).append(point)
-        for (task, model), points in groups.items():
-            metric = table.lines[0].arm.metric
+                groups.setdefault((arm.task, arm.model, arm.metric), []).append(point)
+        for (task, model, metric), points in groups.items():
             title = f"{_title(item)}: {model} on {task}" + (f", {regime}" if regime else "")
             where = f"{metric.title} {table.protocol.description}"
             self.panels.append(Panel(title, where, style.factor(metric), tuple(points)))
@@ -247,10 +248,11 @@ def _paper_row(paper: PaperLines, row: Any) -> Row:
     return Row(heads, (Entry(), *entries), True)
 
 
-def _method_row(line: Line, box: str, tasks: Sequence[str], has_budgets: bool) -> Row:
+def _method_row(line: Line, box: str, tasks: Sequence[str], has_budgets: bool, has_places: bool) -> Row:
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
     heads = [line.arm.place.row, settings, "" if line.arm.trained is None else f"{line.arm.trained:,} weights"]
     heads += [f"budget {line.budget or render_methods.ONE_SIZE}"] if has_budgets else []
+    heads += [tables.line_name(line.arm.place, names())] if has_places else []
     return Row(tuple(heads), (Entry(box=box), *(Entry() for _ in tasks)))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from helpers import planned
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import PROVENANCE, SMOKE, fill, job, write_run, write_status
@@ -186,9 +187,11 @@ def test_items_without_cells_say_where_their_numbers_come_from(capsys: Captured,
     assert in_order(item_names())[:3] == ["table2", "table3", "table4"]
 
 
-def test_planned_cells_say_why(capsys: Captured, tmp_path: Path) -> None:
+def test_planned_cells_say_why(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned.plan(monkeypatch, "analysis.cells")
     out = text(capsys, tmp_path, "explain", "table6", "r=8", "targets=q", "task=mnli", "--scale", "paper")
-    assert "Paper: 90.7 ± 0.1" in out and "planned and cannot run: a model of 13 billion" in out
+    assert "Paper: 90.7 ± 0.1" in out and f"planned and cannot run: {planned.WHY}" in out
+    planned.plan(monkeypatch, "lora_repro.sweep.grid")
     out = text(capsys, tmp_path, "explain", "table15", "method=full", "--scale", "paper")
     assert "Ours is planned and cannot run yet" in out
 

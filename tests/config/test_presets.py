@@ -157,12 +157,17 @@ WRITTEN = ("e2e", "webnlg", "dart", "wikisql", "samsum")
 """Tasks of texts: what their presets set of decoding is no key of other tasks."""
 
 
+STAND_INS = ("cerebras_", "opt_")
+"""Models with the values of GPT-3, which are compared with it below."""
+
+
 def entries() -> list[tuple[str, str, str, str]]:
     return [
         (name, model, method, task)
         for name in catalogue.preset_names()
         if name != catalogue.OURS
         for model, methods in presets.read(name).items()
+        if not model.startswith(STAND_INS)
         for method, entry in methods.items()
         for task in entry
         if task != presets.ALL
@@ -183,6 +188,16 @@ def test_every_entry_is_possible_for_its_model_and_method() -> None:
         given = [f"model={model}", f"method={method}", f"task={task if is_text else 'generated'}"]
         run = resolve(compose_quickly([*given, *keys])).run
         assert run.train.learning_rate == values["train.learning_rate"]
+
+
+@pytest.mark.parametrize("name", ["paper", "paper_n100", "paper_n1k", "paper_n10k"])
+def test_each_model_of_gpt_3s_kind_takes_its_values(name: str) -> None:
+    found = presets.read(name)
+    models = {path.stem for path in (HOME / "conf" / "model").glob("*.yaml") if path.stem.startswith(STAND_INS)}
+    assert len(models) == 15 and models <= set(found)
+    assert all(found[model] == found["gpt3_175b"] for model in models)
+    run = resolve(compose([f"preset={name}", "model=cerebras_111m", "task=mnli", "task.form=text", "method=lora"])).run
+    assert run.train.learning_rate == 2e-4 and run.train.weight_decay == 0.1 and run.train.max_length == 768
 
 
 @pytest.mark.parametrize(

@@ -208,9 +208,9 @@ def test_a_choice_that_does_not_exist_is_told_in_words(tmp_path: Path) -> None:
 
 def test_a_sweep_that_is_planned_for_later_is_a_warning(tmp_path: Path) -> None:
     (found,) = [
-        each for each in doctor.examine(["+sweeps=table6", "scale=paper"], str(tmp_path)) if each.name == "jobs"
+        each for each in doctor.examine(["+sweeps=margin", "scale=paper"], str(tmp_path)) if each.name == "jobs"
     ]
-    assert found.verdict is Verdict.warn and found.found.startswith("0 composed, 30 planned: ")
+    assert found.verdict is Verdict.warn and found.found.startswith("0 composed, 4 planned: ")
 
 
 def test_targets_of_another_shape_or_name_fail(tmp_path: Path, monkeypatch: Patch) -> None:

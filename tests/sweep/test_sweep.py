@@ -72,9 +72,7 @@ def test_every_sweep_loads_at_every_scale(sweep: str, scale: str) -> None:
 
 def test_table6_has_the_runs_that_the_issue_asks_for() -> None:
     sizes = {scale: len(load(compose, ["+sweeps=table6", f"scale={scale}"]).jobs) for scale in group_names("scale")}
-    assert sizes == {"demo": 6, "paper": 0, "proxy": 145, "smoke": 8}
-    planned = load(compose, ["+sweeps=table6", "scale=paper"]).planned
-    assert len(planned) == 2 * 3 * 5 and all("needs GPUs" in reason for _, reason in planned)
+    assert sizes == {"demo": 6, "paper": 64, "proxy": 145, "smoke": 8}
 
 
 def test_the_quick_composition_equals_hydras() -> None:

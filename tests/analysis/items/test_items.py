@@ -57,7 +57,7 @@ title: Ranks side by side
 sweep: table6
 rows: {key: method.r, label: r, values: {1: 1, 2: 2}}
 columns: {key: method.targets, label: targets, values: {"q": q, "q,v": qv}}
-metric: accuracy
+metrics: [accuracy]
 settings: [method.alpha]
 """
     )
@@ -105,12 +105,15 @@ def test_facts_may_be_another_items(folder: Path) -> None:
     assert read_item("later").facts == read_item("table15").facts != {}
 
 
+METRICS = "metrics: [logical_form, accuracy]\n"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("label: r\n", "label: r\n  lable: x\n", ["table6.yaml: columns: there is no field 'lable'", "Did you mean"]),
-        ("metric: accuracy\n", "", ["table6.yaml: the field 'metric' is missing", "Fields: title, facts, sweep, rows"]),
-        ("metric: accuracy\n", "metric: [accuracy]\n", ["metric: must be str (given: ['accuracy'])"]),
+        (METRICS, "", ["table6.yaml: the field 'metrics' is missing", "Fields: title, facts, sweep, rows"]),
+        (METRICS, "metrics: accuracy\n", ["metrics: must be list[str] (given: 'accuracy')"]),
         ("{1: r1,", "{on: r1,", ["columns: values: key: must be str | int (given: True)", "on, off, yes and no"]),
         ("{1: r1,", "{1e0: r1, 1.5: r1,", ["columns: values: key: must be str | int (given: 1.5)"]),
         (
@@ -119,7 +122,7 @@ def test_facts_may_be_another_items(folder: Path) -> None:
             ["kind: no kind 'score'. Did you mean 'scores'?", "Kinds: across, facts, methods, phi"],
         ),
         ("{1: r1,", "{1: r1, 1: r2,", ["table6.yaml:", "the key 1 stands there twice"]),
-        ("metric: accuracy\n", "metric: accuracy\nmetric: f1\n", ["the key 'metric' stands there twice"]),
+        (METRICS, METRICS * 2, ["the key 'metrics' stands there twice"]),
         ("facts:\n", "facts: table66\nfact:\n", ["table66: there is no such item.", "Items: figure1, "]),
         ("kind: scores\n", "kind: scores\n  x: [\n", ["table6.yaml: this is no YAML"]),
         (
@@ -132,10 +135,10 @@ def test_facts_may_be_another_items(folder: Path) -> None:
         ("facts: adapted_weights", "facts: adapted", ["rows: facts: the facts have no 'adapted'", "'adapted_weights'"]),
         ("sweep: table6", "sweep: table66", ["table6.yaml: sweep: no sweep 'table66'", "Sweeps: "]),
         ("mnli: fluctuation_mnli", "mnli: spread", ["table6.yaml: fluctuation: the facts have no 'spread'"]),
-        ("metric: accuracy\n", "metric: accuracy\nbeneath: [r]\n", ["table6.yaml: beneath: must be"]),
+        (METRICS, f"{METRICS}beneath: [r]\n", ["table6.yaml: beneath: must be"]),
         (
-            "metric: accuracy\n",
-            "metric: accuracy\nbeneath: {facts: rank, key: method.r}\n",
+            METRICS,
+            f"{METRICS}beneath: {{facts: rank, key: method.r}}\n",
             ["table6.yaml: beneath: facts: the facts have no 'rank'"],
         ),
     ],

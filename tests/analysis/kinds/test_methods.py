@@ -108,7 +108,7 @@ def test_runs_that_wait_for_their_tuning_are_no_part_of_an_arm_with_the_smallest
     write_run(tmp_path, plain[0], [(0.7, 0.7)])
     tuned = load(compose, [*arm, f"tune={{{RATE}:[1e-3,3e-3],seed:[100]}}"], store)
     assert tuned.reported[0].run_id == plain[0].run_id
-    arms = read_arms([*plain, *tuned.reported], store, "accuracy", Protocol.last_epoch, "x")
+    arms = read_arms([*plain, *tuned.reported], store, ["accuracy"], Protocol.last_epoch, "x")
     assert [[run.score for run in arm.runs] for arm in arms] == [[0.7], [None]]
 
 
@@ -151,8 +151,22 @@ def test_the_papers_lines_of_table_15_stand_with_ours_of_the_same_method(capsys:
     ]  # fmt: skip
     lora = next(line for line in table if "301.9M" in line)
     assert "targets=qv r=64" in lora and "73.6" in lora and "91.4" in lora
-    _, out, _ = call(capsys, "table", "15", "--scale", "paper", "--runs", tmp_path)
-    assert "planned and cannot run yet: a model of 13 billion weights needs GPUs, on which this was not tried." in out
+    _, out, _ = call(capsys, "table", "leaderboard", "--scale", "paper", "--runs", tmp_path)
+    assert "planned and cannot run yet: the leaderboard is ours" in out
+
+
+def test_lines_of_several_tasks_say_which_and_have_a_noise_each(capsys: Captured, tmp_path: Path) -> None:
+    tasks = "task=generated,generated_three"
+    for job in load(compose, ["+sweeps=table15", "scale=smoke", tasks], tmp_path).jobs:
+        run = job.resolved.run
+        score = 0.5 + 0.01 * run.seed * (1 if run.task.name == "generated" else 4)
+        write_run(tmp_path, job, [(score, score)])
+    _, out, _ = call(capsys, "table", "15", "--scale", "smoke", "--runs", tmp_path, tasks)
+    (full, other) = [line for line in out.splitlines() if line.startswith("| full") and "(tiny_bert)" in line]
+    assert "| generated (tiny_bert)" in full and "| generated_three (tiny_bert)" in other
+    noise = "Noise of seeds: the scores of one arm have a standard deviation of"
+    assert f"\ngenerated (tiny_bert): {noise} 0.71 over" in out
+    assert f"\ngenerated_three (tiny_bert): {noise} 2.83 over" in out
 
 
 def test_paired_equals_scipys_test_and_holm_its_own_example() -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from helpers import planned
 from helpers.commands import figure, smoke
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import jobs, write_run, write_status
@@ -108,7 +109,10 @@ def test_runs_that_record_other_counts_are_refused(tmp_path: Path, capsys: Captu
     assert drawn.code == 1 and "differ in their seed alone record 100 and 101 trained weights" in drawn.err
 
 
-def test_a_scale_that_is_planned_shows_the_papers_points_alone(tmp_path: Path, capsys: Captured) -> None:
+def test_planned_runs_leave_the_papers_points_alone(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned.plan(monkeypatch, "analysis.kinds.scatter")
     drawn = figure(capsys, tmp_path, "2", "--scale", "paper", "--format", "json")
     assert drawn.code == 0 and {entry["source"] for entry in drawn.data} == {"paper"}
     assert "Ours are planned and cannot run yet" in drawn.err
@@ -174,9 +178,9 @@ def test_an_error_is_drawn_as_it_is_and_lower_is_better(tmp_path: Path) -> None:
     bottom, top = ax.get_ylim()
     drawn = [float(line.get_ydata()[0]) for line in ax.lines if line.get_marker() != "None"]
     assert drawn == [1.25, 150.0] and bottom < 1.1 and top > 150
-    assert draw_points(points, mse, names(), ["title", "caption"]).axes[1].get_ylabel() == "mse"
+    assert draw_points(points, {"t": mse}, names(), ["title", "caption"]).axes[1].get_ylabel() == "mse"
     ratings = Request("smoke", str(tmp_path), ("model=minilm", "task=movies", "task.target=rating"))
-    item = replace(FIGURE2, metric="mse", paper=None)
+    item = replace(FIGURE2, metrics=["mse"], paper=None)
     assert "where it stands below those to its left" in item.picture(ratings).caption[2]
 
 
@@ -196,7 +200,7 @@ def test_each_method_has_its_own_marker_and_the_legend_shows_it() -> None:
         Point("p", "m", "lora", 5, 0.5),
         *(Point("p", "m", f"new_{i}", 9, 0.5) for i in (1, 2)),
     ]
-    drawn = draw_points(points, ACCURACY, names(), ["title", "caption"])
+    drawn = draw_points(points, {"t": ACCURACY, "p": ACCURACY}, names(), ["title", "caption"])
     legend = drawn.axes[0].get_legend()
     assert legend is not None
     shown = {

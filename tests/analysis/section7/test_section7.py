@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from helpers import planned
 from helpers.commands import Figures, figure, smoke
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import jobs
@@ -218,9 +219,12 @@ def test_bad_input_is_refused_in_words(arguments: list[str], words: list[str], s
         assert word in drawn.err
 
 
-def test_the_paper_scale_says_why_it_cannot_be_drawn(store: Path, capsys: Captured) -> None:
+def test_planned_runs_say_why_they_cannot_be_drawn(
+    store: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned.plan(monkeypatch, "analysis.section7.compared_runs")
     drawn = figure(capsys, store, "3", "--scale", "paper")
-    assert drawn.code == 1 and "13 billion weights needs GPUs" in drawn.err and "--scale proxy" in drawn.err
+    assert drawn.code == 1 and planned.WHY in drawn.err and "--scale proxy" in drawn.err
 
 
 def test_parts_of_the_depth_are_the_papers_layers_at_96_and_round_up_elsewhere() -> None:
