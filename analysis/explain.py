@@ -129,7 +129,7 @@ def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
         words: KEY=VALUE that select cells; none selects all.
 
     Raises:
-        InputError: If no cell has a key, a value, or all that is asked for.
+        InputError: If there are no cells, or none has a key, a value, or all that is asked for.
     """
     baseline: Mapping[str, Any] = {}
     planned: list[str] = []
@@ -144,6 +144,9 @@ def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
         methods = read_methods(item, request)
         protocol, planned, baseline = methods.protocol, methods.planned, item.baseline
         entries = _of_methods(item, methods)
+    if not entries:
+        why = f" Its runs are planned and cannot run yet: {'; '.join(planned)}." if planned else ""
+        raise InputError(f"explain: {item.name} has no cells at scale={request.scale}.{why}\nGive another --scale.")
     found = select(entries, words, item.name, request.scale)
     order = places(comparable(each.cell for each in entries))
     folder = Path(request.store) / "runs"

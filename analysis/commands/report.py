@@ -46,6 +46,7 @@ def _report(options: argparse.Namespace) -> str:
         )
     if options.project is not None and options.wandb is None:
         raise InputError("--project: is W&B's. Add --wandb, or leave it out.")
+    print("Judging the claims, then reading each table and figure: up to half a minute.", file=sys.stderr)
     found = report(str(options.runs), scale, options.line)
     text = page(found)
     if options.wandb is None:
