@@ -128,9 +128,12 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
 
 
 def by_budget(lines: Sequence[Line]) -> list[Line]:
-    """Orders lines as a table without the paper's has them: by budget, then the best mean first, those without last."""
+    """Orders lines as a table without the paper's has them: by budget, by task, then the best mean first."""
     budgets = list(dict.fromkeys(line.budget for line in lines))
-    return sorted(lines, key=lambda line: (budgets.index(line.budget), _by_score(line)))
+    places = list(dict.fromkeys(line.arm.place[:2] for line in lines))
+    return sorted(
+        lines, key=lambda line: (budgets.index(line.budget), places.index(line.arm.place[:2]), _by_score(line))
+    )
 
 
 def _by_score(line: Line) -> float:

@@ -191,9 +191,11 @@ def test_planned_cells_say_why(capsys: Captured, tmp_path: Path, monkeypatch: py
     planned.plan(monkeypatch, "analysis.cells")
     out = text(capsys, tmp_path, "explain", "table6", "r=8", "targets=q", "task=mnli", "--scale", "paper")
     assert "Paper: 90.7 ± 0.1" in out and f"planned and cannot run: {planned.WHY}" in out
-    refused = call(capsys, "explain", "leaderboard", "--scale", "paper", "--runs", tmp_path)
-    assert refused[0] == 1 and "explain: leaderboard has no cells at scale=paper. Its runs are planned and" in refused[2]
     planned.plan(monkeypatch, "lora_repro.sweep.grid")
+    refused = call(capsys, "explain", "leaderboard", "--scale", "paper", "--runs", tmp_path)
+    assert (
+        refused[0] == 1 and "explain: leaderboard has no cells at scale=paper. Its runs are planned and" in refused[2]
+    )
     out = text(capsys, tmp_path, "explain", "table15", "method=full", "--scale", "paper")
     assert "Ours is planned and cannot run yet" in out
 

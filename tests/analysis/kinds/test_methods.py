@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from helpers import planned
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import write_run
@@ -151,8 +152,12 @@ def test_the_papers_lines_of_table_15_stand_with_ours_of_the_same_method(capsys:
     ]  # fmt: skip
     lora = next(line for line in table if "301.9M" in line)
     assert "targets=qv r=64" in lora and "73.6" in lora and "91.4" in lora
+
+
+def test_planned_lines_say_why(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned.plan(monkeypatch, "lora_repro.sweep.grid")
     _, out, _ = call(capsys, "table", "leaderboard", "--scale", "paper", "--runs", tmp_path)
-    assert "planned and cannot run yet: the leaderboard is ours" in out
+    assert f"planned and cannot run yet: {planned.WHY}" in out
 
 
 def test_lines_of_several_tasks_say_which_and_have_a_noise_each(capsys: Captured, tmp_path: Path) -> None:
