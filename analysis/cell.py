@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.protocol import Protocol
 from analysis.states import PLANNED
 from analysis.stats import Summary, summarise
+from lora_repro.config.grammar import quoted
 from lora_repro.config.schema import Run
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import reasons
@@ -302,14 +303,16 @@ def value_of(run: Run, key: str) -> Any:
     """Returns the value of a dotted key, or None where the configuration has no such key."""
     value: Any = run
     for part in key.split("."):
-        value = getattr(value, part, None)
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
     return value
 
 
 def label(value: Any) -> Any:
-    """Writes a list as the items do (`q,v`), a yes or no as YAML, an Enum as its value; everything else stays."""
+    """Writes a list as the items do (`q,v`), a mapping and a yes or no as YAML, an Enum as its value; else it stays."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return quoted(dict(value))
     return ",".join(map(str, value)) if isinstance(value, list) else getattr(value, "value", value)
 
 

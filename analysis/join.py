@@ -105,7 +105,8 @@ class Commands:
         self.store = elsewhere(store)
         points = [job.point for job in jobs]
         axes = {key: {str(point.get(key)) for point in points} for point in points for key in point}
-        self.is_product = math.prod(map(len, axes.values())) == len(points)
+        are_alike = all(point.keys() == axes.keys() for point in points)
+        self.is_product = are_alike and math.prod(map(len, axes.values())) == len(points)
         self.pinned = [key for key, values in axes.items() if len(values) > 1 and key != "seed"]
 
     def whole(self) -> str:

@@ -12,6 +12,9 @@ CONFIDENCE = 0.95
 
 Key = TypeVar("Key", bound=Hashable)
 
+ROUNDING = 1e-9
+"""Differences of scores that lie closer together are equal but for their last bits."""
+
 FEW_SEEDS = 4
 """Below it a text says how wide a t interval is."""
 
@@ -45,8 +48,14 @@ class Paired(NamedTuple):
     """The ends of its two-sided 95 % t interval; None over a single seed."""
     high: float | None
     p: float | None
-    """How probable so large a mean is if seeds alone make it: the paired t test, two-sided; None over a single seed."""
+    """How probable so large a mean is if seeds alone make it: the paired t test, two-sided. None over a single seed,
+    and where all differences are equal, as those of a small dev may be: they say nothing of noise."""
     n: int
+
+    @property
+    def are_equal(self) -> bool:
+        """Whether several differences are all the same number."""
+        return self.n > 1 and self.p is None
 
 
 def paired(differences: Sequence[float]) -> Paired:
@@ -59,9 +68,9 @@ def paired(differences: Sequence[float]) -> Paired:
     assert mean is not None
     if n == 1:
         return Paired(mean, low, high, None, n)
+    if max(differences) - min(differences) < ROUNDING:
+        return Paired(mean, low, high, None, n)
     error = statistics.stdev(differences) / math.sqrt(n)
-    if error == 0:
-        return Paired(mean, low, high, 1.0 if mean == 0 else 0.0, n)
     return Paired(mean, low, high, float(2 * stdtr(n - 1, -abs(mean) / error)), n)
 
 

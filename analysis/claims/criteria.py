@@ -49,10 +49,11 @@ def bounded(
     unit: float = 100,
     zero: float = 0.0,
     level: float = LEVEL,
+    level_of_all: float = LEVEL,
 ) -> Outcome:
     """Asks whether all estimates lie on one side of a limit.
 
-    Supported when the one-sided 95 % bound of each clears the limit. Contradicted when one lies beyond it, by tests
+    Supported when the one-sided bound of each clears the limit. Contradicted when one lies beyond it, by tests
     that Holm's method adjusts for their number. Over one seed nothing is decided.
 
     Args:
@@ -62,6 +63,7 @@ def bounded(
         unit: What numbers are multiplied by in the reason: 100 writes scores as points.
         zero: An estimate that is shown to lie beyond it, but within the limit, is named: worse, inside the margin.
         level: Of the tests that contradict, together.
+        level_of_all: Of each test that supports, at most 5 %, for which the bounds are.
     """
     if alone := [name for name, each in estimates.items() if each.low is None]:
         return Outcome(Verdict.undecided, f"One seed has no spread ({', '.join(alone)}).", 2)
@@ -69,7 +71,9 @@ def bounded(
     far = {name: _bound(each, is_upper) for name, each in estimates.items()}
     near = {name: _bound(each, not is_upper) for name, each in estimates.items()}
     worst = min(far, key=lambda name: side * far[name])
-    if all(side * (bound - limit) > 0 for bound in far.values()):
+    clears = all(side * (bound - limit) > 0 for bound in far.values())
+    opposed = [each.p_not_below(limit) if is_upper else each.p_not_above(limit) for each in estimates.values()]
+    if clears and (level_of_all == LEVEL or max(opposed) <= level_of_all):
         beyond = [name for name in estimates if side * (near[name] - zero) < 0 < side * (zero - limit)]
         note = f" Worse, inside the margin: {', '.join(beyond)}." if beyond else ""
         reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, side, unit)
@@ -80,17 +84,23 @@ def bounded(
         reason = _sentence(name, estimates[name], near[name], not is_upper, limit, side, unit)
         return Outcome(Verdict.contradicted, reason)
     reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, side, unit)
-    return Outcome(Verdict.undecided, reason, _seeds(estimates, limit, side, level))
+    if clears:
+        reason += f" That is the bound at 95 %, and one of several parts needs {100 * (1 - level_of_all):.4g} %."
+    return Outcome(Verdict.undecided, reason, _seeds(estimates, limit, side, level, level_of_all))
 
 
-def _seeds(estimates: Mapping[str, Bounded], limit: float, side: Side, level: float) -> int | None:
+def _seeds(estimates: Mapping[str, Bounded], limit: float, side: Side, level: float, level_of_all: float) -> int | None:
     """Returns how many seeds would decide: for one estimate to contradict, or else for all to clear the limit."""
     beyond = [each for each in estimates.values() if side * (each.mean - limit) < 0]
     if beyond:
         needed = [each.seeds_to_clear(limit, level / len(estimates)) for each in beyond]
         return min((number for number in needed if number is not None), default=None)
-    still_open = [each for each in estimates.values() if side * (_bound(each, side is Side.below) - limit) <= 0]
-    needed = [each.seeds_to_clear(limit) for each in still_open]
+    still_open = [
+        each
+        for each in estimates.values()
+        if side * (_bound(each, side is Side.below) - limit) <= 0 or level_of_all < LEVEL
+    ]
+    needed = [each.seeds_to_clear(limit, level_of_all) for each in still_open]
     known = [number for number in needed if number is not None]
     return max(known) if known and len(known) == len(needed) else None
 

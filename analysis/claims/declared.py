@@ -88,6 +88,11 @@ class Part:
         """Whether it asks for a difference in the terms of the margin."""
         return self.test in ("not_worse", "some_better") or self.by == "margin"
 
+    @property
+    def unit(self) -> float:
+        """What its numbers are multiplied by in texts: scores are in points, statistics of weights as they are."""
+        return 1 if self.test == "ratio" or (self.test == "above_chance" and not self.has_margin) else 100
+
     def margin_at(self, bounds: Sequence[tuple[float, float]]) -> float:
         """Returns the margin at which it begins to hold (`not_worse`), or up to which it holds.
 

@@ -40,6 +40,7 @@ def printed(
     limit: float | None,
     side: Side,
     sign: float,
+    level: float,
     margin_at: Callable[[Sequence[tuple[float, float]]], float],
 ) -> tuple[Printed, ...]:
     """Tests the paper's numbers, task by task; nothing of arms that it does not print.
@@ -51,6 +52,7 @@ def printed(
         limit: As for ours; None of a test that has a margin.
         side: As for ours.
         sign: 1 if differences are `than` minus `of`, -1 if `of` minus `than`.
+        level: Of what contradicts, as for ours.
         margin_at: Returns the margin from which, or up to which, it holds with these bounds.
     """
     found = []
@@ -64,7 +66,7 @@ def printed(
             sd = math.sqrt(2) * own.fluctuation
             normals = {name: Normal(value, sd) for name, value in differences.items()}
             if limit is not None:
-                outcome = bounded(normals, limit, side)
+                outcome = bounded(normals, limit, side, level=level)
             else:
                 holds_from = margin_at([(each.low, each.high) for each in normals.values()])
         found.append(Printed(task, outcome, differences, holds_from))

@@ -119,7 +119,8 @@ class Question:
             return outcome._replace(reason=_in_times(found))
         if self.part.test == "some_better":
             # the gain that is claimed of one arm is what `not_worse` denies of all; only one of them needs to have it
-            return opposite(bounded(found.estimates, found.limit, Side.below, level=LEVEL / self.family))
+            below = bounded(found.estimates, found.limit, Side.below, level_of_all=LEVEL / self.family)
+            return opposite(below)
         return bounded(found.estimates, found.limit, found.side, level=LEVEL / self.family)
 
     # What the question needs.
@@ -251,7 +252,8 @@ class Question:
         names = [f"{of} over {describe(each)}" if is_gain else f"{describe(each)} over {of}" for each in part.than]
         limit = None if part.has_margin else 0.0
         than = dict(zip(names, part.than, strict=True))
-        return printed(self.item, part.of, than, limit, side, -1.0 if is_gain else 1.0, part.margin_at)
+        sign, level = -1.0 if is_gain else 1.0, LEVEL / self.family
+        return printed(self.item, part.of, than, limit, side, sign, level, part.margin_at)
 
 
 def _in_times(found: Judged) -> str:

@@ -27,19 +27,30 @@ def estimates_of(part: Part, study: Study, found: Sequence[Statistic]) -> dict[s
         study: On which model and task.
         found: The statistics of a store.
     """
-    estimates = {}
+    estimates, asked = {}, _asked(part, study, found)
     for where in part.where:
         for against in part.against or [""]:
-            key = (part.statistic, study.model, study.task, where, part.setting, against)
             values = [
                 each.value - (each.chance or 0.0)
-                for each in sorted(found, key=lambda each: each.seeds)
-                if (each.name, each.model, each.task, each.where, each.setting, each.against) == key
-                and len(each.seeds) == 1
+                for each in sorted(asked, key=lambda each: each.seeds)
+                if (each.where, each.against) == (where, against)
             ]
             if values:
                 estimates[f"{where} beside {against}" if against else where] = Estimate(tuple(values))
     return estimates
+
+
+def _asked(part: Part, study: Study, found: Sequence[Statistic]) -> list[Statistic]:
+    """Returns the statistics of single seeds that a part asks for."""
+    key = (part.statistic, study.model, study.task, part.setting)
+    return [
+        each
+        for each in found
+        if (each.name, each.model, each.task, each.setting) == key
+        and each.where in part.where
+        and each.against in (part.against or [""])
+        and len(each.seeds) == 1
+    ]
 
 
 def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, claims: Claims, family: int) -> Judged:
@@ -59,7 +70,9 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     is_below = part.most is not None or margin is not None
     limit = margin.value if margin is not None else part.most if part.most is not None else part.least or 0.0
     side = Side.below if is_below else Side.above
-    estimates = estimates_of(part, study, arms.statistics(SWEEP))
+    known = {run.run_id for cell in group.cells for run in cell.runs}
+    own = [each for each in arms.statistics(SWEEP) if known.issuperset(each.run_ids)]  # others are of older runs
+    estimates = estimates_of(part, study, own)
     seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
     wanted = len(part.where) * max(1, len(part.against))
     there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
@@ -76,6 +89,7 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         finished=there,
         expected=len(seeds),
         commands=() if there == len(seeds) else (group.command, measure),
+        run_ids=tuple(dict.fromkeys(run_id for each in _asked(part, study, own) for run_id in each.run_ids)),
     )
     if there < FEWEST:
         return found
@@ -83,8 +97,8 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         assert margin is not None
         outcome = margin.why_not
     else:
-        unit = 100 if margin is not None else 1
-        outcome = bounded(estimates, limit, side, unit=unit, level=LEVEL / family)
+        zero = 0.0 if margin is not None else limit  # within a limit that is no margin nothing is worse
+        outcome = bounded(estimates, limit, side, unit=part.unit, zero=zero, level=LEVEL / family)
     if arms.scale in VERDICTS:
         outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
     elif there < len(seeds):

@@ -42,7 +42,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     table.add_argument("--columns", metavar="KEYS", help="of a sweep: keys that make the columns, as --rows")
     table.add_argument("--metric", metavar="NAMES", help="of a sweep: metrics of its task (default: the task's first)")
-    table.add_argument("--protocol", choices=PROTOCOLS, help=f"which score of a run. Default: {PROTOCOLS[0]}")
+    table.add_argument(
+        "--protocol", choices=PROTOCOLS, help="which score of a run (default: the table's, which it names)"
+    )
     table.add_argument(
         "--again",
         metavar="DIR",

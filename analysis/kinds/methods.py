@@ -236,7 +236,8 @@ def _seconds(arm: "Cell", key: str) -> dict[str, list[float]]:
 
     found: dict[str, list[float]] = {}
     for result in arm.results:
-        if seconds := result.get(key):
+        went_on_elsewhere = result.get("provenance", {}).get("machines_before")
+        if (seconds := result.get(key)) and not went_on_elsewhere:
             found.setdefault(machine_of(result), []).append(seconds)
     return found
 

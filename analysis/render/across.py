@@ -8,7 +8,7 @@ from typing import Any
 from analysis.cell import Cell, Table, tuning_record
 from analysis.kinds.across import ALL, Across, Block, Line
 from analysis.kinds.facts import SPREAD
-from analysis.render.methods import ALPHA, signed, size_text
+from analysis.render.methods import ALPHA, EQUAL, signed, size_text
 from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_ours, missing, notes_of, our_cell, task_name
 from analysis.stats import Paired, Summary, holm
@@ -16,9 +16,6 @@ from analysis.verdicts import verdict_of
 
 UNDECIDED = "~"
 """Behind a difference whose interval holds 0."""
-EQUAL = "(all equal)"
-"""Behind a difference that is the same with each seed: its interval would be empty, and look certain."""
-ROUNDING = 1e-9
 MEAN = "mean"
 BIAS = "best epoch on dev minus cross-fitted"
 
@@ -211,15 +208,10 @@ def _difference(line: Line, found: Paired | None) -> str:
     cell = next(iter(line.cells.values()))
     if found.low is None or found.high is None:
         return f"{signed(cell, found.mean)} n={found.n}"
-    if _are_equal(found):
+    if found.are_equal:
         return f"{signed(cell, found.mean)} {EQUAL} n={found.n}"
     mark = f" {UNDECIDED}" if found.low <= 0 <= found.high else ""
     return f"{signed(cell, found.mean)} [{signed(cell, found.low)}, {signed(cell, found.high)}]{mark}"
-
-
-def _are_equal(found: Paired) -> bool:
-    """Tells whether all differences are the same number, as those of a small dev may be: they say nothing of noise."""
-    return found.low is not None and found.high is not None and found.high - found.low < ROUNDING
 
 
 def _bias_line(table: Across, block: Block, names: Names) -> list[str]:
@@ -282,9 +274,9 @@ def _about_differences(lines: Sequence[Line]) -> list[str]:
         f"minus {' or '.join(baselines)}: the difference of two methods with the same seed and training examples, mean "
         f"[two-sided 95 % t interval]. {UNDECIDED}: the interval holds 0."
     )
-    if any(map(_are_equal, found)):
+    if any(each.are_equal for each in found):
         words += f" {EQUAL}: each seed gave the same difference, which says nothing of noise, so it is not tested."
-    if tested := [each.p for each in found if each.p is not None and not _are_equal(each)]:
+    if tested := [each.p for each in found if each.p is not None]:
         words += (
             f" Of {len(tested)} differences {sum(p < ALPHA for p in tested)} exclude 0 one by one, and "
             f"{sum(holm(tested))} when all are tested together (Holm, {100 * ALPHA:.0f} %)."

@@ -102,8 +102,9 @@ def _back(value: float | None, back: Any) -> float | None:
 
 
 NOTES = (
-    "Scores are those on test at the epoch best on dev; differences are in points of accuracy. Bounds are one-sided at "
-    "95 %, and count only if both a paired t test over seeds and a bootstrap over documents clear them.",
+    "Scores are those on test at the epoch best on dev; their differences are in points, statistics of weights are "
+    "not. Bounds are one-sided at 95 %, and count only if both a paired t test over seeds and a bootstrap over "
+    "documents clear them.",
     "The paper's numbers: a z test with the spread that it prints, one number an arm. Where the question has a margin, "
     "the one with which it would hold is given in points, as the paper has none. (1), (2) are the parts of a claim.",
     "A verdict on a proxy is about that model and task. It never says that a number of the paper is wrong.",
@@ -241,7 +242,9 @@ def _said(outcome: Outcome) -> str:
 
 
 def _shown(part: Judged, value: float) -> str:
-    return f"{math.exp(value):.3g}" if part.part.test == "ratio" else f"{100 * value:+.2f}"
+    if part.part.test == "ratio":
+        return f"{math.exp(value):.3g}"
+    return f"{part.part.unit * value:+.2f}"
 
 
 def _name(name: str, names: Names, group: str) -> str:

@@ -15,6 +15,8 @@ from analysis.verdicts import verdict_of
 
 ONE_SIZE = "own size"
 ALPHA = 1 - CONFIDENCE
+EQUAL = "(all equal)"
+"""Behind a difference that is the same with each seed: its interval would be empty, and look certain."""
 
 
 def printed(table: Methods, names: Names) -> PrintedTable:
@@ -162,15 +164,17 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     cells = [settings, *size, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
         return cells
-    memory = _memory(arm)
+    memory, difference = _memory(arm), "" if line.difference is None else in_words(arm, line.difference)
+    difference = "the baseline" if line.is_baseline else difference
     costs = ["" if line.time is None else f"{line.time:.2f}", "" if memory is None else f"{memory:.2f}"]
-    return [*cells, "the baseline" if line.is_baseline else _difference(arm, line.difference), *costs]
+    return [*cells, difference, *costs]
 
 
-def _difference(arm: Cell, difference: Paired | None) -> str:
-    if difference is None:
-        return ""
+def in_words(arm: Cell, difference: Paired) -> str:
+    """Writes a difference with its interval, if it has one that says something."""
     mean, low, high = (None if value is None else signed(arm, value) for value in difference[:3])
+    if difference.are_equal:
+        return f"{mean} {EQUAL}"
     return f"{mean}" if low is None else f"{mean} [{low}, {high}]"
 
 

@@ -39,7 +39,7 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
     ]
     if at:
         words.append(f"Tuned at {at}; other settings take the {key} that was chosen there.")
-    distinct = list({id(tuning): (name, tuning) for name, tuning in tuned}.values())
+    distinct = _distinct(tuned)
     if grown := [f"{name} by {_values(tuning.grown)}" for name, tuning in distinct if tuning.grown]:
         words.append(f"A grid whose best value is its first or last grows by a factor {FACTOR}: {_named(grown)}.")
     counts = [tuning.runs for _, tuning in distinct]
@@ -55,6 +55,15 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
         )
     groups = comparable([cell for _, cell in cells])
     return [*words, *_about_order(distinct, groups, key)]
+
+
+def _distinct(tuned: Iterable[tuple[str, Tuning]]) -> list[tuple[str, Tuning]]:
+    """Returns each tuning once; one that several arms share is named by the first of them."""
+    groups: dict[int, list[tuple[str, Tuning]]] = {}
+    for name, tuning in tuned:
+        groups.setdefault(id(tuning), []).append((name, tuning))
+    names = {key: f" and {len(arms) - 1} more" if len(arms) > 1 else "" for key, arms in groups.items()}
+    return [(f"{arms[0][0]}{names[key]}", arms[0][1]) for key, arms in groups.items()]
 
 
 def _about_order(arms: Sequence[tuple[str, Tuning]], groups: Sequence[Sequence[Tuning]], key: str) -> list[str]:

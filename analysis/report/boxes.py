@@ -9,7 +9,7 @@ from analysis.cell import Cell, SeedRun, commit_of, computed_on, label
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, select
 from analysis.differences import difference
 from analysis.protocol import Protocol
-from analysis.render.methods import signed
+from analysis.render import methods
 from analysis.render.tables import DASH, states_of
 from analysis.render.tuning import chosen
 from analysis.report.data import Answered, Box, Difference, ExampleAnswer, SeedScore, cut
@@ -122,10 +122,10 @@ def compared(cell: Cell, other: Cell) -> Difference | None:
 
 def in_words(cell: Cell, found: Paired) -> Difference:
     """Returns a difference to a cell's score with its text."""
-    mean, low, high = (None if value is None else signed(cell, value) for value in found[:3])
-    sign = 0 if found.low is None or found.high is None else (found.low > 0) - (found.high < 0)
-    text = f"{mean}" if low is None else f"{mean} [{low}, {high}]"
-    return Difference(found.mean, found.low, found.high, found.n, text, sign)
+    sign = 0
+    if found.low is not None and found.high is not None and not found.are_equal:
+        sign = (found.low > 0) - (found.high < 0)
+    return Difference(found.mean, found.low, found.high, found.n, methods.in_words(cell, found), sign)
 
 
 def _text(cell: Cell) -> str:

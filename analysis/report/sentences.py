@@ -32,15 +32,16 @@ def sentence(found: Verdicts, names: render.Names) -> str:
             how = "Our runs say" if ran else "A count of weights says"
             return f"{how} otherwise{where}. It does not hold that {_said(deciding)}."
         case Verdict.undecided:
-            seeds = max((part.outcome.seeds or 0 for part in deciding), default=0)
-            more = f"; about {seeds} seeds would tell" if seeds else "; more seeds alone would not tell"
+            needed = [part.outcome.seeds for part in deciding if part.outcome.seeds is not None]
+            would_tell = bool(needed) and len(needed) == len(deciding)
+            more = f"; about {max(needed)} seeds would tell" if would_tell else "; more seeds alone would not tell"
             return f"Too close to call{where}: {_said(deciding)}{more}."
         case Verdict.uninformative:
             return f"These runs cannot tell{where}: {_said(deciding)}."
         case Verdict.interim:
             part = next((part for part in deciding if part.finished < part.expected), None)
             if part is None:
-                return f"Not judged yet{where}: the tuning runs that set its margin are missing."
+                return f"Not judged yet{where}: {_inside(deciding[0].outcome.reason)}"
             return f"Not judged before all runs are there{where}: {part.finished} of {part.expected} are."
         case Verdict.not_judged:
             return f"Runs of this scale show that everything works{where}, and decide nothing."

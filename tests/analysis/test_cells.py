@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
+from helpers import planned
 from helpers.handmade_runs import SMOKE, fill, job, jobs, write_run, write_status
 
 from analysis.cell import Cell, Place, SeedRun
@@ -16,6 +17,7 @@ from analysis.join import Commands, planned_runs
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol, pick
 from analysis.stats import summarise
+from analysis.verdicts import NOT_HERE
 from lora_repro.config.catalogue import group_names
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
@@ -209,13 +211,23 @@ def test_a_cell_of_a_sweep_of_several_grids_spells_its_settings_out() -> None:
     assert expansion(commands.of(pair)) == {each.run_id for each in pair}
 
 
-def test_planned_runs_are_cells_with_their_reason(tmp_path: Path) -> None:
+def test_grids_that_differ_in_their_keys_are_no_product() -> None:
+    plain = jobs(*SMOKE, "method.targets=[v]", "method.r=1")
+    scaled = jobs(*SMOKE, "method.targets=[v]", "method.r=1", "method.rslora=true")
+    commands = Commands(list(SMOKE), [], "outputs", [*plain, *scaled])
+    assert not commands.is_product
+    for some in (plain, scaled):
+        assert expansion(commands.of(some)) == {each.run_id for each in some}
+
+
+def test_planned_runs_are_cells_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned.plan(monkeypatch, "analysis.cells")
     frame = cells(TABLE6, "paper", tmp_path)
     assert len(frame) == 30
     got = cell(frame, "q", 1, "wikisql")
     assert (got["paper"], got["n"], got["n_expected"]) == (0.688, 0, 1)
-    assert "needs GPUs, on which this was not tried" in got["reason"]
-    assert (got["command"], got["verdict"]) == (None, "not judged yet")
+    assert planned.WHY in got["reason"]
+    assert (got["command"], got["verdict"]) == (None, NOT_HERE)
 
 
 def test_a_cell_says_all_reasons_why_its_runs_are_planned() -> None:
@@ -280,8 +292,9 @@ def test_table_5_is_one_axis_at_an_equal_budget() -> None:
         assert len(ranks) == compared and all(r * len(key.split(",")) == ranks["q"] for key, r in ranks.items())
         assert {job.resolved.run.trained_by_method for job in jobs} == {trained}
         assert {job.resolved.run.utilisation for job in jobs} == {1.0}
-    planned = load(compose, ["+sweeps=table5", "scale=paper"]).planned
-    assert len(planned) == 14 and {point["method.budget"] for point, _ in planned} == {"18M"}
+    for arguments, trained in (([], 3_276_800), (["model=gpt3_175b", "method.budget=18874368"], 18_874_368)):
+        runs = [job.resolved.run for job in load(compose, ["+sweeps=table5", "scale=paper", *arguments]).jobs]
+        assert len(runs) == 2 * 7 * 2 and {run.trained_by_method for run in runs} == {trained}
 
 
 def test_table_5_joins_runs_by_budget_and_targets(tmp_path: Path) -> None:

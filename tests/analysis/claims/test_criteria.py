@@ -82,6 +82,18 @@ def test_the_opposite_is_supported_by_what_contradicts() -> None:
     assert opposite(bounded({"a": around(0.0)}, MARGIN, Side.below)).verdict is Verdict.contradicted
 
 
+def test_each_of_several_parts_contradicts_at_its_own_level_however_it_is_asked() -> None:
+    gain = around(0.008, 0.0014, 6)  # upper bounds: 0.0093 at 95 %, 0.0096 at 97.5 %, 0.0103 at 99 %
+    lies_below = [bounded({"a": gain}, MARGIN, Side.below, level_of_all=0.05 / parts) for parts in (1, 2, 5)]
+    assert [each.verdict for each in lies_below] == [Verdict.supported, Verdict.supported, Verdict.undecided]
+    assert lies_below[2].reason.endswith("That is the bound at 95 %, and one of several parts needs 99 %.")
+    assert opposite(lies_below[2]).verdict is Verdict.undecided and lies_below[2].seeds is not None
+    more = around(0.008, 0.0014, lies_below[2].seeds + lies_below[2].seeds % 2)
+    assert bounded({"a": more}, MARGIN, Side.below, level_of_all=0.01).verdict is Verdict.supported
+    beyond = around(0.012, 0.0014, 6)  # what contradicts of all, and supports of some, has the level of the claim
+    assert bounded({"a": beyond}, MARGIN, Side.below, level_of_all=0.01).verdict is Verdict.contradicted
+
+
 def test_a_bound_without_spread_is_called_by_its_side() -> None:
     outcome = bounded({"a": Estimate((0.0, 0.0))}, MARGIN, Side.below)
     assert outcome.reason == "a: +0.00, at most +0.00; the limit is +1.00 (below it is claimed)."

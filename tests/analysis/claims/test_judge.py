@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from helpers.claim_stores import EXAMPLES, answer, sweep_jobs, write_margin, write_ranks, write_scored
+from helpers.commands import call
+from helpers.fixture_types import Captured
 from helpers.handmade_runs import PROVENANCE, write_run, write_status
 
 from analysis.claims.criteria import Verdict
@@ -370,3 +372,21 @@ def test_what_updates_learn_is_judged_beside_chance(
     )
     on_mpnet = [part for part in claim.parts if part.study and part.study.model == "mpnet"]
     assert {part.outcome.verdict for part in on_mpnet} == {Verdict.not_run}
+
+
+def test_statistics_of_runs_that_are_not_the_sweeps_any_more_are_not_judged(tmp_path: Path) -> None:
+    values = {"q": [4.0, 4.2, 4.1, 3.9, 4.0], "v": [3.0, 3.1, 2.9, 3.0, 3.2], "q - v": [1.0, 1.2, 0.9, 1.1, 1.3]}
+    runs = load(compose, ["+sweeps=section7"], tmp_path).reported
+    (own, *_) = [job.run_id for job in runs if job.resolved.run.model.name == "minilm"]
+    for run_id, verdict in ((own, Verdict.supported), ("minilm-movies-lora-r64-qv-s0-deadbeef00", Verdict.not_run)):
+        found = [each._replace(run_ids=(run_id,)) for each in seeds_share(values)]
+        write_statistics(tmp_path, "section7", "proxy", found, "a command")
+        (claim,) = judge(load_claims(), str(tmp_path), "proxy", frozenset(["subspace_seeds"]))
+        assert {part.outcome.verdict for part in claim.headline} == {verdict}
+        assert {part.run_ids for part in claim.headline} == {(own,) if run_id == own else ()}
+
+
+def test_statistics_of_weights_are_written_as_they_are(tmp_path: Path, capsys: Captured) -> None:
+    write_statistics(tmp_path, "section7", "proxy", seeds_share({"q": [4.0, 4.2], "v": [3.0, 3.1]}), "a command")
+    code, out, _ = call(capsys, "claims", "subspace_seeds", "--runs", tmp_path)
+    assert code == 0 and "- q beside Gaussian: +2.60 [" in out and "+260" not in out

@@ -107,7 +107,7 @@ def test_planned_runs_share_lines_with_the_paper(tmp_path: Path, monkeypatch: py
     assert shared[0][0] == "68.8 / —"
     assert len(shared) == 3
     assert text.count(planned.WHY) == 1
-    assert "not judged yet" in text
+    assert "not judged here; python -m analysis claims" in text
 
 
 def test_each_task_is_shown_by_a_metric_that_it_has(tmp_path: Path) -> None:
