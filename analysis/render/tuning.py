@@ -62,7 +62,7 @@ def _distinct(tuned: Iterable[tuple[str, Tuning]]) -> list[tuple[str, Tuning]]:
     groups: dict[int, list[tuple[str, Tuning]]] = {}
     for name, tuning in tuned:
         groups.setdefault(id(tuning), []).append((name, tuning))
-    names = {key: f" and {len(arms) - 1} more" if len(arms) > 1 else "" for key, arms in groups.items()}
+    names = {key: f" (and {len(arms) - 1} others)" if len(arms) > 1 else "" for key, arms in groups.items()}
     return [(f"{arms[0][0]}{names[key]}", arms[0][1]) for key, arms in groups.items()]
 
 
