@@ -55,7 +55,7 @@ def finish(store: Path, extra: float = 0.0, cpu: dict[str, float] | None = None)
     for job in sweep(store).jobs:
         seed = job.resolved.run.seed
         mean = MEANS.get(name(job), 0.6)
-        slope = {"lora q,k": 2, "lora q,v": 1}.get(name(job)[:8], 1.01)  # no difference to LoRA is the same with all seeds
+        slope = {"lora q,k": 2, "lora q,v": 1}.get(name(job)[:8], 1.01)  # so no difference is the same with all seeds
         score = mean + slope * SEEDS[seed] + extra * (-1) ** seed
         times = {"train_seconds": 10.0 if name(job) == "full" else 5.0, "train_cpu_seconds": (cpu or {}).get(name(job))}
         write_run(store, job, [(0.5, 0.4), (score, score)], **times)
