@@ -50,6 +50,8 @@ class Encoded(NamedTuple):
     """What the model is asked."""
     references: References | None = None
     """Over which texts the loss is, where an example has more than the one in `targets`."""
+    cut: Int[Tensor, " n"] | None = None
+    """How many tokens each input lost as it was too long, where `encode` counts them."""
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the model's inputs and the targets of these examples, of the length that `padded_length` gives."""
@@ -95,7 +97,7 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     shown = run.method.demonstrations
     asked = [shown, run.seed] if shown is not None else None  # which are drawn by the seed
     trained = [getattr(run.train, key) for key in READ_BY_OBJECTIVES]
-    question = [id_fields(run.task), id_fields(run.model), trained, seed, asked]
+    question = [id_fields(run.task), id_fields(run.model), trained, seed, asked, run.method.added_tokens]
     key = json.dumps([*question, paths.data, paths.model, paths.cache])
     found = _encoded.pop(key, None)
     if found is None:
@@ -120,7 +122,11 @@ def _about_lengths(found: dict[str, Encoded], tokenizer: PreTrainedTokenizerBase
     """Says how long the inputs are, and how many were cut. Those that may have been are tokenised again, uncut."""
     lengths, cut, longest = {}, {}, 0
     for name, split in found.items():
-        lengths[name], bound = split.lengths.tolist(), run.train.max_length - split.objective.reserved
+        lengths[name] = split.lengths.tolist()
+        if split.cut is not None:
+            cut[name], longest = int((split.cut > 0).sum()), max(longest, int((split.lengths + split.cut).max()))
+            continue
+        bound = run.train.max_length - split.objective.reserved
         at_bound = [e for e, length in zip(split.examples, lengths[name], strict=True) if length > bound - UNCUT]
         wholes = split.objective.whole_lengths(tokenizer, run, at_bound) if at_bound else []
         cut[name] = sum(length > bound for length in wholes)

@@ -1,6 +1,7 @@
 """What tasks share whose answer is a text to be written. No torch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -31,6 +32,16 @@ class LossOver(str, Enum):
     """Each of them, so that an example with more texts weighs more, as it does in training."""
 
 
+class RoomFor(str, Enum):
+    """For what there must be room behind an input in train.max_length."""
+
+    longest = "longest"
+    """The longest text of any example and max_new_tokens: as runs of before have it. Inputs may be cut that would fit.
+    """
+    own = "own"
+    """The longest of the example's own texts. What is written goes on as far as the model has positions."""
+
+
 @dataclass
 class TextConfig(TaskConfig):
     """A task whose targets are texts, which a language model writes after a prompt."""
@@ -50,6 +61,8 @@ class TextConfig(TaskConfig):
     """After which epochs texts are written and scored. The loss is computed after each."""
     loss_over: LossOver = LossOver.first
     """Over which texts the loss of dev and test is. A task whose examples have several says `all`."""
+    room_for: RoomFor = RoomFor.longest
+    """For what an input is cut. All tasks here say `own` but `reverse` and `sql`, whose inputs are short."""
 
     @property
     def targets(self) -> Targets:
@@ -76,6 +89,10 @@ class TextConfig(TaskConfig):
     def texts_of_loss(self, split: str, example: Example) -> list[str]:
         """Returns the texts of an example that the loss is over: of train the first, which is its only one."""
         return example.target if self.loss_over is LossOver.all and split != "train" else example.target[:1]
+
+    def framed(self, example: Example) -> tuple[str, Sequence[str]]:
+        """Returns the words around an example, with places as in `prompt`, and the text or two that may be cut."""
+        return self.prompt, [example.input] if isinstance(example.input, str) else example.input
 
     def has_answers_at(self, epoch: int, epochs: int) -> bool:
         """Tells whether texts are written after an epoch."""

@@ -130,7 +130,7 @@ GOLDEN_DEFAULTS |= {f"{name}.linearisation": "authors" for name in ("E2eConfig",
 GOLDEN_DEFAULTS |= {"WebnlgConfig.with_marked": False, "DartConfig.grouping": "input", "WikisqlConfig.sql": "quoted"}
 
 DECODING_DEFAULTS = {"num_beams": 1, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "decode_at": "last"}
-DECODING_DEFAULTS |= {"loss_over": "first"}
+DECODING_DEFAULTS |= {"loss_over": "first", "room_for": "longest"}
 GOLDEN_DEFAULTS |= {
     f"{cls.__name__}.{key}": default
     for cls in FAMILIES.values()

@@ -18,7 +18,7 @@ from lora_repro.tasks.encoding import Encoded, References, encode
 from lora_repro.tasks.objectives import text
 from lora_repro.tasks.reverse import ReverseConfig
 from lora_repro.tasks.targets import Example
-from lora_repro.tasks.texts import LossOver, TextConfig
+from lora_repro.tasks.texts import LossOver, RoomFor, TextConfig
 from lora_repro.training import scoring
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
@@ -176,14 +176,16 @@ def composed(*given: str) -> Run:
 
 
 def test_runs_of_tasks_with_several_texts_have_new_ids_and_their_earlier_records_are_still_read() -> None:
-    """The three ids here were made when the loss was over the first text alone."""
-    assert run_id(composed("task=samsum")) == "smollm2-samsum-lora-r8-qv-s0-6cec6f5a12"
+    """The three ids here were made when the loss was over the first text alone, and room for the longest of any."""
+    longest = "task.room_for=longest"
+    earlier = "smollm2-samsum-lora-r8-qv-s0-6cec6f5a12"
+    assert run_id(composed("task=samsum", longest)) == earlier != run_id(composed("task=samsum"))
     assert run_id(composed("task=sql")) == "smollm2-sql-lora-r8-qv-s0-51cb8cc124"
     earlier = "smollm2-e2e-lora-r8-qv-s0-0c377689fb"
-    assert run_id(composed("task=e2e", "task.loss_over=first")) == earlier != run_id(composed("task=e2e"))
+    assert run_id(composed("task=e2e", "task.loss_over=first", longest)) == earlier != run_id(composed("task=e2e"))
     config = OmegaConf.to_container(compose_quickly(["model=smollm2", "method=lora", *RATE, "task=e2e"]))
     assert isinstance(config, dict)
     config = {part: config[part] for part in ("seed", "model", "task", "method", "train")}
-    del config["task"]["loss_over"]
+    del config["task"]["loss_over"], config["task"]["room_for"]
     read = run_of({"run_id": earlier, "config": config}).task
-    assert isinstance(read, TextConfig) and read.loss_over is LossOver.first
+    assert isinstance(read, TextConfig) and (read.loss_over, read.room_for) == (LossOver.first, RoomFor.longest)

@@ -52,13 +52,13 @@ class Objective(ABC):
             length: Tokens of each, with what the model writes behind it.
         """
 
-    @abstractmethod
     def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
-        """Returns how many tokens each input would have if none was cut."""
+        """Returns how many tokens each input would have if none was cut; not asked where `Encoded.cut` tells it."""
+        raise NotImplementedError
 
     @property
     def reserved(self) -> int:
-        """How many tokens the model writes behind an input, which train.max_length has to hold too."""
+        """The most tokens that the model reads or writes behind an input."""
         return 0
 
     def lengths_read(self, split: Encoded) -> list[int]:

@@ -1,7 +1,7 @@
 """A language model writes a text after a prompt: the loss is on its tokens alone."""
 
 import logging
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import cast
 
 import torch
@@ -23,8 +23,8 @@ from lora_repro.tasks.objectives.decoding import Decoding, write
 from lora_repro.tasks.objectives.language import NO_TOKEN, OutputLayer, log_likelihood, rows_of
 from lora_repro.tasks.objectives.made_up import made_up
 from lora_repro.tasks.objectives.prompts import Prompts
-from lora_repro.tasks.targets import Example, split_name
-from lora_repro.tasks.texts import TextConfig
+from lora_repro.tasks.targets import split_name
+from lora_repro.tasks.texts import RoomFor, TextConfig
 
 CPU = torch.device("cpu")
 LEAK = {Dtype.fp32: 1e-3, Dtype.bf16: 0.05}
@@ -37,7 +37,7 @@ class TextToWrite(Objective):
     """The loss is the mean of -log p over the tokens of the targets, the end of the text included.
 
     Of an input that is too long the beginning is cut off, and nothing of a target, which may be longer than what is
-    written.
+    written. task.room_for says for what there must be room behind it.
 
     Of dev and test it is over each text of an example where task.loss_over says so. A prediction is a row of numbers:
     log p of these texts, summed, then the tokens that were written instead, padded with NO_TOKEN. As numbers of fp32
@@ -67,10 +67,11 @@ class TextToWrite(Objective):
         """Tokenises the texts that the loss is over, and prompts, cut so that what follows them fits behind.
 
         Raises:
-            InputError: If no token is known that ends a text; and what `Prompts` refuses.
+            InputError: If no token is known that ends a text, or the model has no positions for an input beside what is
+                written; and what `Prompts` refuses.
         """
         task = cast(TextConfig, run.task)
-        prompts = Prompts(tokenizer, task.prompt, run.train.max_length, keeps_end=True)
+        prompts = Prompts(tokenizer, task.prompt, run.train.max_length, keeps_end=True, framed=task.framed)
         known = (tokenizer.eos_token_id, tokenizer.sep_token_id, run.model.config.get("eos_token_id"))
         end = next((token for token in known if isinstance(token, int)), None)
         if end is None:
@@ -82,9 +83,11 @@ class TextToWrite(Objective):
         words = [f" {text}" for of in texts.values() for each in of for text in each]
         alone = [len(tokens) + 1 for tokens in tokenizer(words, add_special_tokens=False)["input_ids"]]
         settings = (run.train.label_smoothing, run.train.packing, max(alone, default=0))
-        encoded, objective = {}, cls(tokenizer, _decoding(task, end), *settings)
+        encoded, objective, tokens_of = {}, cls(tokenizer, _decoding(task, end), *settings), iter(alone)
         for name, examples in splits.items():
-            cut, counts = prompts.cut(examples, reserved=objective.reserved), [*map(len, texts[name])]
+            counts = [*map(len, texts[name])]
+            own = [max(islice(tokens_of, count)) for count in counts]
+            cut = prompts.cut(examples, objective._behind(run, name, own))
             each = [text for of in texts[name] for text in of]
             behind = [prompt for prompt, count in zip(cut, counts, strict=True) for _ in range(count)]
             targets = [[*tokens, end] for tokens in prompts.continuations(behind, [f" {text}" for text in each])]
@@ -95,19 +98,17 @@ class TextToWrite(Objective):
             split = padded(examples, tokens, rows_of(first, CPU), objective, tokenizer, run)
             if len(each) > len(examples):
                 split = split._replace(references=References(rows_of(targets, CPU), torch.tensor(counts)))
-            encoded[name] = split
+            encoded[name] = split._replace(cut=torch.tensor([prompt.cut for prompt in cut]))
+        _warn_of_cuts(run, encoded)
         return encoded
-
-    def whole_lengths(self, tokenizer: PreTrainedTokenizerBase, run: Run, examples: list[Example]) -> list[int]:
-        """Returns how many tokens each prompt would have if none was cut."""
-        return Prompts(tokenizer, cast(TextConfig, run.task).prompt, run.train.max_length).whole_lengths(examples)
 
     @classmethod
     def made_up(cls, run: Run, n: int, length: int) -> Encoded:
-        """Returns n arbitrary prompts, each with a target of task.max_new_tokens tokens behind it."""
+        """Returns n arbitrary prompts, each with a target of task.max_new_tokens tokens, or as many as fit."""
         task = cast(TextConfig, run.task)
-        targets = torch.full((n, task.max_new_tokens), 7)
-        return made_up(run, n, max(1, length - task.max_new_tokens), targets, cls(None, _decoding(task, end=3)))
+        written = max(1, min(task.max_new_tokens, length - 1))
+        targets = torch.full((n, written), 7)
+        return made_up(run, n, max(1, length - written), targets, cls(None, _decoding(task, end=3)))
 
     @property
     def reserved(self) -> int:
@@ -181,6 +182,27 @@ class TextToWrite(Objective):
         row = [token for token in tokens if token not in (NO_TOKEN, self.decoding.end)]
         return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
+    def _behind(self, run: Run, split: str, own: list[int]) -> list[int]:
+        """Returns for how many tokens train.max_length must have room behind each input of a split.
+
+        Args:
+            run: The run.
+            split: Which split.
+            own: Tokens of the longest of each example's own texts, with its end.
+        """
+        max_length, written = run.train.max_length, self.decoding.max_new_tokens
+        if cast(TextConfig, run.task).room_for is RoomFor.longest:
+            return [self.reserved] * len(own)
+        if split == "train":
+            return own
+        positions = run.arch.max_length - run.method.added_tokens
+        if written >= positions:
+            raise InputError(
+                f"task.max_new_tokens: {run.model.name} with this method has {positions} positions, which leaves none "
+                f"for an input (given: {written}).\nLower it."
+            )
+        return [max(tokens, max_length + written - positions) for tokens in own]
+
     def _warn(self, split: str, run: Run, texts: list[str], targets: list[list[int]]) -> None:
         """Refuses tokens that the model does not have; warns of targets that it cannot write as they are."""
         lengths, limit = [*map(len, targets)], self.decoding.max_new_tokens
@@ -199,6 +221,22 @@ class TextToWrite(Objective):
                 "task %s: %d of %d target texts change when they are encoded and decoded (%r becomes %r), so no model "
                 "can match them exactly.", run.task.name, len(other), len(texts), *other[0],
             )  # fmt: skip
+
+
+def _warn_of_cuts(run: Run, encoded: dict[str, Encoded]) -> None:
+    """Says how many inputs of each split are cut, and what would hold them whole."""
+    cuts = {name: split.cut for name, split in encoded.items() if split.cut is not None and split.cut.any()}
+    if cuts:
+        shares = [
+            f"{split_name(name)} {int((cut > 0).sum()):,} of {len(cut):,} ({100 * (cut > 0).double().mean():.1f} %)"
+            for name, cut in cuts.items()
+        ]
+        needed = run.train.max_length + max(int(cut.max()) for cut in cuts.values())
+        log.warning(
+            "task %s: inputs lose their beginning, as they do not fit into train.max_length=%d beside what follows "
+            "them, or into the model's positions: %s. To cut none: train.max_length=%d, as far as the model has "
+            "positions.", run.task.name, run.train.max_length, ", ".join(shares), needed,
+        )  # fmt: skip
 
 
 def refuse_leaks(model: nn.Module, split: Encoded, dtype: Dtype, device: torch.device) -> None:

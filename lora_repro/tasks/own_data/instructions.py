@@ -39,6 +39,8 @@ FIRST_WORDS = {
 }
 """How a prompt begins where there is an input, and where there is none: Stanford Alpaca, train.py."""
 
+MARK, INPUT_MARK = "\n\n### Instruction:\n", "\n\n### Input:\n"
+
 
 class Template(str, Enum):
     """How instruction and input are written."""
@@ -171,8 +173,16 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
     def _asked(self, instruction: str, more: str) -> str:
         if self.template is Template.bare:
             return f"{instruction}\n\n{more}" if more else instruction
-        given = f"\n\n### Input:\n{more}" if more else ""
-        return f"{FIRST_WORDS[bool(more)]}\n\n### Instruction:\n{instruction}{given}"
+        return f"{FIRST_WORDS[bool(more)]}{MARK}{instruction}{f'{INPUT_MARK}{more}' if more else ''}"
+
+    def framed(self, example: Example) -> tuple[str, Sequence[str]]:
+        """Counts Alpaca's words to those around an example: of a long one the input is cut, or else the instruction."""
+        head, mark, rest = example.text.partition(MARK)
+        if self.template is Template.bare or not mark:
+            return super().framed(example)
+        instruction, between, more = rest.partition(INPUT_MARK)
+        words, texts = (f"{{first}}{between}{{second}}", [instruction, more]) if between else ("{text}", [instruction])
+        return self.prompt.replace("{text}", f"{head}{mark}{words}"), texts
 
     def _divided(self, examples: dict[str, list[Example]], told: list[str]) -> Splits:
         """Draws dev and test where there are none of their own."""
