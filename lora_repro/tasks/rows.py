@@ -363,8 +363,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, wanted: _Wanted) -> Rows:
-    """Turns objects into columns: those of the first object, which the others must have too."""
+    """Turns objects into columns: those of the first object, which the others must have too.
+
+    Optional columns are those that any object has; where one lacks them it has None.
+    """
     numbers = array("q")
+    optional: dict[str, list[Any]] = {column: [] for column in wanted.optional if column not in (wanted.only or ())}
+    seen: set[str] = set()
     columns: dict[str, list[Any]] | None = None
     whole = set()
     for number, entry in entries:
@@ -374,7 +379,7 @@ def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, wanted: _
                 'Example: {"text": "a text", "label": 1}'
             )
         if columns is None:
-            columns = {column: [] for column in wanted.among(name, list(entry))}
+            columns = {column: [] for column in wanted.among(name, list(entry)) if column not in optional}
             whole = set(entry)
         try:
             for column, values in columns.items():
@@ -384,13 +389,16 @@ def _objects(entries: Iterator[tuple[int, Any]], name: str, unit: str, wanted: _
                 f"{name}, {unit} {number}: there is no {error.args[0]!r}, which the first row has "
                 f"(found: {shown(', '.join(entry))})."
             ) from None
+        for column, values in optional.items():
+            values.append(entry.get(column))
+        seen.update(entry)
         if wanted.only is None and len(entry) != len(whole):
             more = next(key for key in entry if key not in whole)
             raise InputError(f"{name}, {unit} {number}: there is a {more!r}, which the first row does not have.")
         numbers.append(number)
     if columns is None:
         raise InputError(f"{name}: the list is empty.")
-    return Rows(name, columns, numbers, unit)
+    return Rows(name, columns | {column: of for column, of in optional.items() if column in seen}, numbers, unit)
 
 
 def _parquet(content: bytes, name: str, wanted: _Wanted) -> Rows:

@@ -172,3 +172,12 @@ def test_the_name_says_the_format(name: str, format: Format) -> None:
 def test_a_name_that_says_no_format_is_refused() -> None:
     with pytest.raises(InputError, match=r"a\.xlsx: its name does not say.*\n.*task\.format"):
         format_of("a.xlsx")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_optional_column_is_that_of_any_object(first: int, tmp_path: Path) -> None:
+    entries = ['{"a": 1}', '{"a": 2, "b": 3, "c": 4}']
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f"{entries[first]}\n{entries[1 - first]}\n")
+    rows = read_rows(path, "mine", Format.jsonl, only=["a"], optional=["b", "d"])
+    assert rows.columns == {"a": [[1, 2], [2, 1]][first], "b": [[None, 3], [3, None]][first]}

@@ -53,7 +53,7 @@ class Sheet:
             self._ends.append(len(rows) + (self._ends[-1] if self._ends else 0))
         columns = [self._column(name, self._texts) for name in texts]
         self.inputs: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        if split == "test" and not all(answer in rows.columns for rows in part.rows):
+        if split == "test" and not any(answer in rows.columns for rows in part.rows):
             self.raw: list[Any] | None = None
         else:
             self.raw = list(chain.from_iterable(rows[answer] for rows in part.rows))
