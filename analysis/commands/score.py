@@ -5,7 +5,7 @@ import sys
 
 from lora_repro.errors import InputError
 
-PROTOCOLS = ("e2e", "webnlg", "dart", "dart_leaderboard", "samsum", "wikisql")
+PROTOCOLS = ("e2e", "webnlg", "dart", "dart_leaderboard", "samsum", "wikisql", "any_language")
 """lora_repro.tasks.text_metrics.protocols.PROTOCOLS, spelt out so that --help imports no numpy; a test holds them."""
 CATEGORIES = ("all", "seen", "unseen")
 """analysis.texts.pairs.CATEGORIES, likewise."""

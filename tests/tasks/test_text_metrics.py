@@ -15,7 +15,7 @@ from helpers.generated_texts import PREDICTIONS, REFERENCES, needs_java
 
 from lora_repro.errors import MissingInputError
 from lora_repro.tasks.targets import OF_TEXTS, Example, Texts, metric_of_any_kind
-from lora_repro.tasks.text_metrics import dart, e2e, generation_eval, samsum, tools, treebank
+from lora_repro.tasks.text_metrics import any_language, dart, e2e, generation_eval, samsum, tools, treebank
 from lora_repro.tasks.text_metrics.edit_rate import Distance, edit_rates
 from lora_repro.tasks.text_metrics.protocols import PROTOCOLS, TextMetric, protocol
 
@@ -252,3 +252,27 @@ def test_every_metric_of_texts_is_known_by_its_name() -> None:
     assert len(OF_TEXTS) == sum(len(each.metrics) for each in PROTOCOLS.values())
     by_name = {name: {each.unit for each in OF_TEXTS if each.name == name} for name in names}
     assert all(len(units) == 1 for units in by_name.values())
+
+
+def test_rouge_l_in_any_language_is_that_of_rouge_score_in_english() -> None:
+    written = ["The cats were sitting_on 2 mats!", "nothing alike", ""]
+    right = [["A cat sat on the mats.", "the cat sits on 2 mats"], ["The dogs"], ["one"]]
+    assert any_language.rouge_l_of_each(written, right) == samsum.rouge_l_of_each(written, right)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("今天 is 好。", ["今", "天", "is", "好"]),
+        ("ありがとう", ["あ", "り", "が", "と", "う"]),
+        ("Größe, déjà-vu", ["größe", "déjà", "vu"]),
+        ("de\u0301ja\u0300", ["déjà"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("Привет, мир!", ["привет", "мир"]),
+        ("? !", ["?", "!"]),
+        ("\U0001f600 ", ["\U0001f600"]),
+        ("", []),
+    ],
+)
+def test_words_are_found_in_any_script(text: str, words: list[str]) -> None:
+    assert any_language.Words().tokenize(text) == words

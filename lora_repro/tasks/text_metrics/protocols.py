@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.tasks.metrics import Metric, Unit, exact_match
-from lora_repro.tasks.text_metrics import dart, e2e, generation_eval, samsum, tools, wikisql
+from lora_repro.tasks.text_metrics import any_language, dart, e2e, generation_eval, samsum, tools, wikisql
 from lora_repro.tasks.text_metrics.given import EachMeasure, TextMeasure
 
 
@@ -187,7 +187,19 @@ WIKISQL = Protocol(
     ),
 )  # fmt: skip
 
-PROTOCOLS = {each.name: each for each in (E2E, WEBNLG, DART, DART_LEADERBOARD, SAMSUM, WIKISQL)}
+ANY_LANGUAGE = Protocol(
+    "any_language",
+    "ROUGE-L by words of any script; of English what rouge-score with stemming gives",
+    (
+        TextMetric(
+            _share("rouge_l", "ROUGE-L in any language: the mean F over texts"), "ROUGE_L", any_language.rouge_l,
+            "F, mean over texts|stem:porter of a-z|tok:unicode, letters of unspaced scripts|case:lc", ("rouge-score",),
+            any_language.rouge_l_of_each,
+        ),
+    ),
+)  # fmt: skip
+
+PROTOCOLS = {each.name: each for each in (E2E, WEBNLG, DART, DART_LEADERBOARD, SAMSUM, WIKISQL, ANY_LANGUAGE)}
 
 
 def protocol(name: str) -> Protocol:

@@ -1,0 +1,67 @@
+"""ROUGE-L of texts in any language: for responses to instructions, of which nothing says that they are in English.
+
+Google's rouge-score compares runs of a to z and 0 to 9 alone: a text in Chinese has no word, and an accent parts one.
+Here words are runs of letters, marks and digits of any script; where a script has no spaces between words, each letter
+counts as one. A text without any word, such as "?" or an emoji, is compared by its characters. Texts in ASCII with a
+word get what rouge-score gives them, with stemming.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from lora_repro.tasks.text_metrics.given import refuse_unfit
+
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+"""How the names of characters begin whose scripts have no spaces between words."""
+
+
+class Words:
+    """A tokenizer as rouge-score takes one."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Returns the words of a text in lower case, those in ASCII stemmed."""
+        if text.isascii():
+            found: list[str] = _ascii().tokenize(text)
+        else:
+            words = "".join(map(_apart, unicodedata.normalize("NFC", text.lower()))).split()
+            found = [each for word in words for each in (_ascii().tokenize(word) if word.isascii() else [word])]
+        return found or list("".join(text.split()))
+
+
+def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Returns the F of the longest common subsequence of words, from 0 to 1: of each text with its nearest reference.
+
+    Raises:
+        ValueError: If there is no example, not one prediction for each, or an example without a reference.
+    """
+    found = rouge_l_of_each(predictions, references)
+    return sum(found) / len(found)
+
+
+def rouge_l_of_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Returns ROUGE-L of each text, of which `rouge_l` is the mean."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    refuse_unfit("ROUGE", predictions, references)
+    scorer = RougeScorer(["rougeL"], tokenizer=Words())
+    return [
+        max(float(scorer.score(reference, text)["rougeL"].fmeasure) for reference in texts)
+        for text, texts in zip(predictions, references, strict=True)
+    ]
+
+
+@cache
+def _ascii() -> Any:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    return DefaultTokenizer(use_stemmer=True)
+
+
+@cache
+def _apart(character: str) -> str:
+    """Returns a character with spaces around it where it is a word of its own, and a space for one that is of none."""
+    if unicodedata.category(character)[0] not in "LMN":
+        return " "
+    return f" {character} " if unicodedata.name(character, "").startswith(UNSPACED) else character
