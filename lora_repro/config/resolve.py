@@ -20,6 +20,7 @@ from lora_repro.models.arch import ModelConfig
 from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import identify_local, refuse_impossible_weights
 from lora_repro.store.adapter_identity import identify_adapter
+from lora_repro.tasks.base import is_fetching
 
 
 class Resolved(NamedTuple):
@@ -100,7 +101,12 @@ def check(config: Config) -> Resolved:
     run.model.check()
     run.model.sites = _whole_patterns(run)
     run.task.check()
-    arch = run.arch
+    try:
+        arch = run.arch
+    except InputError:
+        if not is_fetching():
+            raise
+        return Resolved(run, settings, None)  # what is fetched together need not be run together
     if run.model.head_dropout is not None and (arch.is_decoder or not arch.head_modules):
         raise InputError(
             f"model.head_dropout: {run.model.name} has no dropout in front of a head here (given: "

@@ -70,7 +70,8 @@ def _needed_by(arguments: Sequence[str]) -> list[ModelConfig | TaskConfig]:
             raise InputError(f"fetch: nothing can be fetched yet, all is planned: {sweep.why_planned}.")
         for job in sweep.every_kind:
             run = job.resolved.run
-            configs |= {run.model.name: run.model, run.task.name: run.task}
+            data = [str(getattr(run.task, key, "")) for key in ("dataset", "subset", "revision")]
+            configs |= {run.model.name: run.model, " ".join([run.task.name, *data]): run.task}
     return list(configs.values())
 
 

@@ -26,7 +26,7 @@ _fetching: ContextVar[bool] = ContextVar("fetching", default=False)
 
 @contextmanager
 def fetching() -> Iterator[None]:
-    """Lets tasks that are read while a configuration is composed fetch what they need instead, and read nothing."""
+    """Lets tasks that are read while a configuration is composed read nothing, as it is yet to be fetched."""
     before = _fetching.set(True)
     try:
         yield

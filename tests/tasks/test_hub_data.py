@@ -241,3 +241,14 @@ def test_without_network_fetch_says_so(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_composing_alone_reads_nothing() -> None:
     assert compose(["task=hub", "task.dataset=no/such", "task.text=a", "task.label=b"]).task.dataset == "no/such"
+
+
+def test_data_to_be_written_is_fetched_whatever_the_model_is_once_all_else_is_possible(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that docs/own_data.md gives: the default model is an encoder."""
+    hub = Hub(cache, monkeypatch)
+    line = ["model=tiny_bert", "task=instructions", "task.dataset=glue/pairs"]
+    assert fetch([*line, "task.max_new_tokens=0"]) and not hub.asked
+    assert fetch(line) == 0 and len(hub.asked) == 2
+    assert f"instructions: fetched (glue at {NEW}" in capsys.readouterr().err

@@ -94,8 +94,7 @@ class ReadHereConfig(TaskConfig):
             MissingInputError: If something is not there.
             InputError: If no task can be made of it.
         """
-        if is_fetching():
-            self.fetch(cache)
+        if is_fetching():  # which follows once all that is asked for is known to be possible
             return
         self.refuse_columns()
         if (recorded := _recorded(data)) is not None:
