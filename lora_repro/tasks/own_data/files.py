@@ -6,7 +6,7 @@ A folder holds files by the names of their splits, as `train.csv`, `validation.c
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ NAMES = {
 """What the files of a split may be called."""
 _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _SHARD = re.compile(r"(?P<name>.+?)-(?P<number>\d{5})-of-(?P<of>\d{5})(?:-[0-9a-f]+)?")
+EXAMPLE_OF_SPLITS = "Example: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
 SAVED = ("dataset_dict.json", "state.json")
 """What tells a folder that datasets has saved: several splits, or a single one."""
 
@@ -66,11 +67,59 @@ def find_files(data: str | None, splits: Mapping[str, str], any_name: bool = Fal
                 f"Give the folder: paths.data={root.parent}"
             )
         return Found(root.parent, {"": [root]})
+    if any((root / name).is_file() for name in SAVED):  # whose splits `split_names` finds
+        return Found(root, {"": sorted(path for path in root.rglob("*") if path.is_file())}, is_saved=True)
+    if splits and "train" not in splits:
+        raise InputError(
+            f"task.splits: needs train, and may have eval and test (given: {dict(splits)}).\n{EXAMPLE_OF_SPLITS}"
+        )
     if splits:
         return Found(root, {split: [_given(root, split, name, any_name)] for split, name in splits.items()})
-    if any((root / name).is_file() for name in SAVED):
-        return Found(root, {"": sorted(path for path in root.rglob("*") if path.is_file())}, is_saved=True)
     return Found(root, _by_name(root, any_name))
+
+
+def split_names(data: str, there: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
+    """Returns what a data set calls each split that it has; its only one under "" where that has no usual name.
+
+    Args:
+        data: What messages call it.
+        there: Its splits.
+        given: task.splits: what train, eval and test are called; None: as usual.
+
+    Raises:
+        InputError: If a split is not there, one stands for two, or it is not clear which one is meant.
+    """
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        name = given[split]
+        if name is not None and name not in there:
+            raise InputError(
+                f"task.splits.{split}: {data} has no split {name!r}.{did_you_mean(name, there)}\n"
+                f"Its splits: {', '.join(there)}."
+            )
+        usual = [each for each in there if each.lower() in NAMES[split]]
+        if name is None and len(usual) > 1:
+            raise InputError(
+                f"task.splits: {data} has several splits for {split}: {', '.join(usual)}.\n"
+                f"Choose one: 'task.splits={{{split}: {usual[0]}}}'"
+            )
+        if name is not None or usual:
+            found[split] = name if name is not None else usual[0]
+    if len(set(found.values())) < len(found):
+        raise InputError(f"task.splits: one split is taken for two ({found}).")
+    if "train" not in found:
+        if len(there) == 1 and not found:
+            return {"": there[0]}
+        raise InputError(
+            f"task.splits: {data} has no split that is called train (its splits: {', '.join(there)}).\n"
+            f"Say which one it is: 'task.splits={{train: {there[0]}}}'"
+        )
+    if "eval" not in found and (others := [each for each in there if each not in found.values()]):
+        raise InputError(
+            f"task.splits: which split of {data} is eval? It has {', '.join(there)}.\n"
+            f"Choose one: 'task.splits={{eval: {others[0]}}}'"
+        )
+    return found
 
 
 def versions(files: Mapping[str, list[Path]]) -> str:
@@ -83,13 +132,10 @@ def refuse_split_names(splits: Mapping[str, str]) -> None:
     """Refuses names of files that task.splits cannot have.
 
     Raises:
-        InputError: If train is missing, a file lies elsewhere, or one is given twice.
+        InputError: If a split is unknown, a file lies elsewhere, or one is given twice.
     """
-    if splits and ("train" not in splits or not set(splits) <= set(SPLITS)):
-        raise InputError(
-            f"task.splits: needs train, and may have eval and test (given: {dict(splits)}).\n"
-            "Example: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
-        )
+    if not set(splits) <= set(SPLITS):
+        raise InputError(f"task.splits: may have train, eval and test (given: {dict(splits)}).\n{EXAMPLE_OF_SPLITS}")
     if outside := [name for name in splits.values() if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise InputError(
             f"task.splits: files are named relative to the folder paths.data (given: {outside[0]}).\n"

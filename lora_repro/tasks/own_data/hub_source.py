@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass, field
 
 from lora_repro.config.identity import NOT_IN_ID
-from lora_repro.errors import InputError, MissingInputError, did_you_mean
+from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks.base import TaskConfig
 from lora_repro.tasks.own_data import hub_cache
-from lora_repro.tasks.own_data.files import NAMES
+from lora_repro.tasks.own_data.files import split_names
 from lora_repro.tasks.own_data.shares import SPLITS
 
 
@@ -58,37 +58,7 @@ class HubSource(TaskConfig):
 
     def split_names(self, there: list[str]) -> dict[str, str]:
         """Returns what the data set calls each split that it has."""
-        found: dict[str, str] = {}
-        for split in SPLITS:
-            given = self.splits[split]
-            if given is not None and given not in there:
-                raise InputError(
-                    f"task.splits.{split}: {self.dataset} has no split {given!r}.{did_you_mean(given, there)}\n"
-                    f"Its splits: {', '.join(there)}."
-                )
-            usual = [name for name in there if name.lower() in NAMES[split]]
-            if given is None and len(usual) > 1:
-                raise InputError(
-                    f"task.splits: {self.dataset} has several splits for {split}: {', '.join(usual)}.\n"
-                    f"Choose one: 'task.splits={{{split}: {usual[0]}}}'"
-                )
-            if given is not None or usual:
-                found[split] = given if given is not None else usual[0]
-        if len(set(found.values())) < len(found):
-            raise InputError(f"task.splits: one split is taken for two ({found}).")
-        if "train" not in found:
-            if len(there) == 1 and not found:
-                return {"": there[0]}
-            raise InputError(
-                f"task.splits: {self.dataset} has no split that is called train (its splits: {', '.join(there)}).\n"
-                f"Say which one it is: 'task.splits={{train: {there[0]}}}'"
-            )
-        if "eval" not in found and (others := [name for name in there if name not in found.values()]):
-            raise InputError(
-                f"task.splits: which split of {self.dataset} is eval? It has {', '.join(there)}.\n"
-                f"Choose one: 'task.splits={{eval: {others[0]}}}'"
-            )
-        return found
+        return split_names(str(self.dataset), there, self.splits)
 
     def found(self) -> hub_cache.Snapshot:
         """Returns what the hub's local cache has.

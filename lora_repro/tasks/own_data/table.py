@@ -12,7 +12,7 @@ from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError
 from lora_repro.tasks.own_data import arrow_rows
 from lora_repro.tasks.own_data.base import OwnConfig
-from lora_repro.tasks.own_data.files import NAMES, Found, find_files, refuse_split_names, versions
+from lora_repro.tasks.own_data.files import Found, find_files, refuse_split_names, split_names, versions
 from lora_repro.tasks.own_data.shares import SPLITS
 from lora_repro.tasks.own_data.sheets import Part
 from lora_repro.tasks.rows import Format, Rows, format_of, read_rows
@@ -23,7 +23,8 @@ class TableConfig(OwnConfig):
     """Files with rows."""
 
     splits: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(SPLITS), metadata=NOT_IN_ID)
-    """Files of train, eval and test in the folder paths.data (null: by their names, or one file is divided)."""
+    """Files of train, eval and test in the folder paths.data (null: by their names, or one file is divided); of a
+    folder that datasets has saved, its splits."""
     format: Format | None = field(default=None, metadata=NOT_IN_ID)
     """How the rows are written (null: as the end of the file's name says)."""
     quotes: bool | None = field(default=None, metadata=NOT_IN_ID)
@@ -91,9 +92,8 @@ class TableConfig(OwnConfig):
         return each
 
     def _saved(self, folder: Path) -> dict[str, Part]:
-        of = {name: split for split, names in NAMES.items() for name in names}
         found = arrow_rows.saved(folder, *self.columns, self.columns.optional[0])
-        if "" not in found and not any(of.get(name) == "train" for name in found):
-            raise InputError(f"paths.data: {folder} has no split that is called train (splits: {', '.join(found)}).")
-        named = {of.get(name, ""): part for name, part in found.items() if name in of or not name}
-        return {split: Part([part.rows], part.names) for split, part in named.items()}
+        if "" in found and self.given_splits:
+            raise InputError(f"task.splits: {folder} has no splits (given: {self.given_splits}).\nLeave it out.")
+        names = {"": ""} if "" in found else split_names(str(folder), [*found], self.splits)
+        return {split: Part([found[name].rows], found[name].names) for split, name in names.items()}
