@@ -134,7 +134,7 @@ def test_files_of_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([{"instruction": "a", "input": ""}], r"mine\.json: there is no column 'output'"),
-        ([ROWS[0], {"instruction": "a", "output": "b"}], r"row 2: there is no 'input', which the first row has"),
+        ([ROWS[0], {"instruction": "a", "input": "c"}], r"row 2: there is no 'output', which the first row has"),
         ([ROWS[0] | {"output": 5}] * 3, r"row 1: 'output' must be a text \(found: 5\)"),
         ([ROWS[0] | {"instruction": ["a"]}] * 3, r"row 1: 'instruction' must be a text"),
         ([ROWS[0] | {"output": "\ud800"}] * 3, r"row 1: 'output' holds half of a character"),
@@ -173,3 +173,35 @@ def test_data_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     written(data, ROWS[:-1])
     with pytest.raises(MissingInputError, match="the data has changed since this run was composed"):
         task.load(str(data), "none")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_rows_with_and_without_an_input_may_stand_in_any_order(tmp_path: Path, first: int, suffix: str) -> None:
+    rows = [{"instruction": "Add.", "input": "1 + 1", "output": "2"}, {"instruction": "Stop.", "output": "Ok."}]
+    rows = [rows[first], rows[1 - first]]
+    data, lines = tmp_path / f"train.{suffix}", [json.dumps(row) for row in rows]
+    data.write_text("\n".join(lines) if suffix == "jsonl" else f"[{','.join(lines)}]")
+    written(tmp_path / "dev.json", rows)
+    examples = task_of(tmp_path).load(str(tmp_path), "none")["train"]
+    assert ["### Input:\n1 + 1" in example.text for example in examples] == [first == 0, first == 1]
+
+
+def test_examples_of_several_files_have_names_of_their_own(tmp_path: Path) -> None:
+    for part in (0, 1):
+        written(tmp_path / f"train-0000{part}-of-00002.json", ROWS[5 * part : 5 * part + 5])
+    written(tmp_path / "dev.json", ROWS[10:])
+    examples = task_of(tmp_path).load(str(tmp_path), "none")["train"]
+    assert [example.id for example in examples] == [f"train-{i}" for i in range(1, 11)]
+
+
+def test_responses_in_any_language_are_scored(tmp_path: Path) -> None:
+    """rouge-score alone knows no word of these: the run would end when it is first scored."""
+    right = ["今天天气很好", "\U0001f600", "?", "Añadir más", "It is 4."]
+    rows = [{"instruction": f"{i}", "output": output} for i, output in enumerate(right)]
+    written(tmp_path / "train.json", rows)
+    written(tmp_path / "dev.json", rows)
+    task = task_of(tmp_path)
+    examples = task.load(str(tmp_path), "none")["eval"]
+    assert task.targets.evaluate(examples, right) == {"rouge_l": 1}
+    assert task.targets.evaluate(examples, ["x", "", "!", "b", ""]) == {"rouge_l": 0}

@@ -288,6 +288,41 @@ def test_what_datasets_saved_keeps_its_order_of_classes(make: Make, tmp_path: Pa
     assert [e.target for e in load(resolved)["eval"]] == [0 if row[1] == "good" else 1 for row in ROWS[20:30]]
 
 
+def saved_in(folder: Path, **parts: list[Any]) -> Path:
+    of = {
+        split: datasets.Dataset.from_dict({"review": [row[0] for row in rows], "stars": [row[1] for row in rows]})
+        for split, rows in parts.items()
+    }
+    datasets.DatasetDict({**of}).save_to_disk(folder)
+    return folder
+
+
+def test_splits_of_unusual_names_that_datasets_saved_are_asked_for(make: Make, tmp_path: Path) -> None:
+    data = saved_in(tmp_path / "one", train=ROWS[:20], validation_matched=ROWS[20:30], validation_mismatched=ROWS[30:])
+    with pytest.raises(InputError, match=r"which split of .*one is eval\?.*\n.*splits={eval: validation_matched}"):
+        make(data, *REVIEWS)
+    for given in ("eval: validation_matched", "train: train, eval: validation_matched"):
+        assert table_of(make(data, *REVIEWS, f"task.splits={{{given}}}")).sizes() == {"train": 20, "eval": 10}
+    with pytest.raises(InputError, match=r"task\.splits\.eval: .*one has no split 'dev'"):
+        make(data, *REVIEWS, "task.splits={eval: dev}")
+    both = saved_in(tmp_path / "two", train=ROWS[:20], validation=ROWS[20:30], dev=ROWS[30:])
+    with pytest.raises(InputError, match=r"two has several splits for eval: validation, dev"):
+        make(both, *REVIEWS)
+    datasets.Dataset.from_dict({"review": ["a"], "stars": ["b"]}).save_to_disk(tmp_path / "three")
+    with pytest.raises(InputError, match=r"task\.splits: .*three has no splits"):
+        make(tmp_path / "three", *REVIEWS, "task.splits={train: train}")
+
+
+def test_a_test_file_of_which_the_first_row_lacks_a_label_is_no_test_file_without_labels(
+    make: Make, tmp_path: Path
+) -> None:
+    entries = [{"review": row[0], "stars": row[1]} for row in ROWS]
+    for name, of in (("train", entries[:20]), ("dev", entries[20:30]), ("test", [{"review": "new"}, *entries[30:]])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(of))
+    with pytest.raises(InputError, match=r"test\.json, row 1"):
+        make(tmp_path, *REVIEWS)
+
+
 def test_a_test_split_without_labels_is_left_out_and_told(make: Make, tmp_path: Path) -> None:
     csv_of(tmp_path / "train.csv", ROWS[:20])
     csv_of(tmp_path / "dev.csv", ROWS[20:])

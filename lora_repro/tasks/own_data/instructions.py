@@ -24,7 +24,7 @@ from lora_repro.tasks.own_data.files import find_files, refuse_split_names, vers
 from lora_repro.tasks.own_data.hub_source import HubSource
 from lora_repro.tasks.own_data.labelling import places
 from lora_repro.tasks.own_data.read_here import ReadHereConfig, Reading
-from lora_repro.tasks.own_data.shares import SPLITS, divide, refuse_shares
+from lora_repro.tasks.own_data.shares import SPLITS, Division, refuse_shares
 from lora_repro.tasks.rows import Rows, format_of, read_rows
 from lora_repro.tasks.targets import Example, Targets, Texts
 from lora_repro.tasks.text_metrics import protocols
@@ -70,8 +70,8 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
 
     @property
     def targets(self) -> Targets:
-        """Texts, scored by ROUGE-L; what a response should be, no single reference tells."""
-        return Texts(protocols.SAMSUM.declared[-1])
+        """Texts in any language, scored by ROUGE-L; what a response should be, no single reference tells."""
+        return Texts(*protocols.ANY_LANGUAGE.declared)
 
     @property
     def asked(self) -> list[str]:
@@ -147,7 +147,7 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
 
     def _examples(self, split: str, parts: Sequence[Rows], told: list[str]) -> list[Example]:
         """Makes the examples of a file, or of several that are one split."""
-        found, empty = [], []
+        found, empty, before = [], [], 0
         for rows in parts:
             inputs = rows.columns.get(INPUT, [None] * len(rows))
             for row, values in enumerate(zip(rows[INSTRUCTION], inputs, rows[OUTPUT], strict=True)):
@@ -159,7 +159,8 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
                     empty.append(rows.place(row))
                 else:
                     asked = self._asked(instruction, more)
-                    found.append(Example(f"{split or 'row'}-{row + 1}", asked, [output], asked))
+                    found.append(Example(f"{split or 'row'}-{before + row + 1}", asked, [output], asked))
+            before += len(rows)
         if empty:
             where = places(range(len(empty)), empty.__getitem__)
             if not self.drop_empty:
@@ -186,22 +187,13 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
 
     def _divided(self, examples: dict[str, list[Example]], told: list[str]) -> Splits:
         """Draws dev and test where there are none of their own."""
-        source = "" if "" in examples else "train"
-        lacking = (
-            [] if "eval" in examples else [s for s in SPLITS if self.shares[s] and (s == "train" or s not in examples)]
-        )
+        division = Division.of(examples, self.shares, self.split_seed)
         splits = {split: examples[split] for split in SPLITS if split in examples}
-        if lacking:
-            total = sum(self.shares[split] for split in lacking)
-            shares = {split: self.shares[split] / total for split in lacking}
-            rows = examples[source]
-            drawn = divide(None, [example.document for example in rows], shares, self.split_seed)
-            splits |= {split: [rows[i] for i in drawn[split]] for split in lacking}
-            told.append(
-                f"The rows are divided here into {', '.join(lacking)} in shares "
-                f"{' / '.join(f'{share:.2g}' for share in shares.values())} (task.split_seed={self.split_seed}; equal "
-                "questions together)."
-            )
+        if division.shares:
+            rows = examples[division.source]
+            drawn = division.draw(None, [example.document for example in rows])
+            splits |= {split: [rows[i] for i in of] for split, of in drawn.items()}
+            told.append(division.told("equal questions together"))
         if empty := [split for split, of in splits.items() if not of]:
             raise InputError(f"task.shares: {empty[0]} gets no row.\nGive more rows, or other shares: task.shares.")
         return {split: splits[split] for split in SPLITS if split in splits}

@@ -10,7 +10,7 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.own_data import labelling
 from lora_repro.tasks.own_data.labelling import places
 from lora_repro.tasks.own_data.read_here import Reading
-from lora_repro.tasks.own_data.shares import SPLITS, divide
+from lora_repro.tasks.own_data.shares import SPLITS, Division
 from lora_repro.tasks.own_data.sheets import Part, Sheet
 
 if TYPE_CHECKING:
@@ -88,23 +88,15 @@ def _divided(
     for split in SPLITS:
         if split in sheets:
             found[split] = (split, range(len(sheets[split].inputs)))
-    source = "" if "" in sheets else "train"
-    lacking = [split for split in SPLITS if task.shares[split] and not (split == "test" and "test" in sheets)]
-    if "eval" in sheets:
-        lacking = []
-    if lacking:
-        total = sum(task.shares[split] for split in lacking)
-        shares = {split: task.shares[split] / total for split in lacking}
+    division = Division.of(sheets, task.shares, task.split_seed)
+    if division.shares:
+        source = division.source
         classes = None if task.target is not None else answers[source]
-        rows = divide(classes, sheets[source].documents(), shares, task.split_seed)
-        found |= {split: (source, rows[split]) for split in lacking}
-        what = "The rows" if not source else f"The rows of {source}"
+        rows = division.draw(classes, sheets[source].documents())
+        found |= {split: (source, of) for split, of in rows.items()}
         by = f"whole groups by {task.group!r}" if task.group is not None else "rows with the same text together"
-        notices.append(
-            f"{what} are divided here into {', '.join(lacking)} in shares "
-            f"{' / '.join(f'{share:.2g}' for share in shares.values())} (task.split_seed={task.split_seed}; {by}"
-            f"{'; each class alike as far as that allows' if classes is not None else ''})."
-        )
+        alike = "; each class alike as far as that allows" if classes is not None else ""
+        notices.append(division.told(f"{by}{alike}"))
     if "test" not in found:
         notices.append("There is no test split: dev is scored, and scores on held-out examples are cross-fitted on it.")
     return {split: found[split] for split in SPLITS if split in found}

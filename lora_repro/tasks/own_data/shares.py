@@ -1,7 +1,8 @@
 """Divides rows among splits by a seed: stratified by class, and without dividing a document. No torch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,43 @@ def refuse_shares(given: Mapping[str, float]) -> None:
         )
     if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
         raise InputError(f"task.shares: must add up to 1 (given: {shares}, which is {sum(shares.values()):g}).")
+
+
+class Division(NamedTuple):
+    """Which rows are divided here, and how: those that are in no split, or those of train where there is no dev."""
+
+    source: str
+    """The split whose rows are divided; empty: those that are in none."""
+    shares: dict[str, float]
+    """The share of each split that lacks rows; empty where none does."""
+    seed: int
+
+    @classmethod
+    def of(cls, there: Container[str], shares: Mapping[str, float], seed: int) -> "Division":
+        """Returns how the splits that are missing come about.
+
+        Args:
+            there: The splits that have rows of their own; "" stands for rows that are in no split.
+            shares: task.shares.
+            seed: task.split_seed.
+        """
+        lacking = [split for split in SPLITS if shares[split] and not (split == "test" and "test" in there)]
+        if "eval" in there:
+            lacking = []
+        total = sum(shares[split] for split in lacking)
+        return cls("" if "" in there else "train", {split: shares[split] / total for split in lacking}, seed)
+
+    def draw(self, classes: Sequence[int] | None, documents: Sequence[str]) -> dict[str, list[int]]:
+        """Gives each row of the source to a split, as `divide` does."""
+        return divide(classes, documents, self.shares, self.seed)
+
+    def told(self, how: str) -> str:
+        """Says that the rows are divided, and how beside the shares."""
+        return (
+            f"The rows{f' of {self.source}' if self.source else ''} are divided here into {', '.join(self.shares)} in "
+            f"shares {' / '.join(f'{share:.2g}' for share in self.shares.values())} (task.split_seed={self.seed}; "
+            f"{how})."
+        )
 
 
 def divide(
