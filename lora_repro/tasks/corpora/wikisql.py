@@ -22,8 +22,6 @@ from lora_repro.tasks.base import Splits
 from lora_repro.tasks.corpora import wikisql_queries
 from lora_repro.tasks.corpora.base import TRAIN, CorpusConfig, Entry, clean, listed
 from lora_repro.tasks.corpora.wikisql_queries import (
-    AGGREGATES,
-    OPERATORS,
     Condition,
     Header,
     Query,
@@ -37,10 +35,12 @@ from lora_repro.tasks.queries import EXECUTION
 from lora_repro.tasks.rows import Format, Rows, read_rows
 from lora_repro.tasks.targets import Example, Targets, Texts
 from lora_repro.tasks.text_metrics.protocols import WIKISQL
-from lora_repro.tasks.text_metrics.wikisql import logical_form_of
+from lora_repro.tasks.text_metrics.wikisql import AGGREGATES, OPERATORS, logical_form_of
 
 HEADERS: dict[str, Header] = {}
 """The tables that were read, by their names: those of dev and test with their rows."""
+BY_TABLES = {"logical_form": wikisql_queries.logical_form, "execution": execution}
+"""The metrics that need the tables."""
 PARTS = ("table: ", "columns: ", "Q: ", "A: ")
 """How the lines of a text in mlx-examples begin."""
 
@@ -156,13 +156,16 @@ class WikisqlQueries(Texts):
 
         Examples that name no table, as evaluate.Metric makes them, are read by their text alone and not run.
         """
-        found = super().evaluate(examples, predictions)
-        if any(example.document for example in examples):
-            tables = [_known_table(example.document) for example in examples]
-            references = [example.target for example in examples]
-            for name, measure in (("logical_form", wikisql_queries.logical_form), ("execution", execution)):
-                found[name] = measure(predictions, references, tables)
-        return found
+        if not any(example.document for example in examples):
+            return super().evaluate(examples, predictions)
+        return {metric.name: self.score(metric.name, examples, predictions) for metric in self.metrics}
+
+    def score(self, name: str, examples: Sequence[Example], predictions: Sequence[str]) -> float:
+        """Returns one metric, by the tables where it needs them."""
+        if name not in BY_TABLES or not any(example.document for example in examples):
+            return super().score(name, examples, predictions)
+        tables = [_known_table(example.document) for example in examples]
+        return BY_TABLES[name](predictions, [example.target for example in examples], tables)
 
 
 def _known_table(name: str) -> Header:

@@ -10,9 +10,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from lora_repro.tasks.execution import Column, Result, Table, is_same, opened, result
+from lora_repro.tasks.text_metrics.wikisql import AGGREGATES, OPERATORS, unquoted
 
-AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
-OPERATORS = ("=", ">", "<")
 NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 """What the official script takes out of a text that is compared with numbers: the first of these."""
 WHOLE = re.compile(r"select (.+?) from (\S+)(?: where (.+))?")
@@ -105,11 +104,6 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().strip().removesuffix(";").split())
 
 
-def _unquoted(value: str) -> str:
-    """Takes one pair of quotes off. Double quotes belong to many of WikiSQL's values."""
-    return value[1:-1].strip() if len(value) > 1 and value[0] == value[-1] == "'" else value
-
-
 def parsed(text: str, table: Header) -> Query | None:
     """Reads a query's text; None if it is none, or names a column that the table does not have.
 
@@ -141,7 +135,7 @@ def _conditions(text: str, columns: Sequence[str]) -> tuple[Condition, ...] | No
         for value, more in _values(rest):
             others = _conditions(more, columns) if more else ()
             if others is not None and not _goes_on(value, columns):
-                return (Condition(columns.index(column), OPERATORS.index(operator), _unquoted(value)), *others)
+                return (Condition(columns.index(column), OPERATORS.index(operator), unquoted(value)), *others)
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lora_repro.tasks.metrics import exact_match
 from lora_repro.tasks.text_metrics.given import refuse_unfit
 
-AGGREGATORS = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
+AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<")
 """As the official files number them."""
 
@@ -80,14 +80,14 @@ def logical_form_of(query: str) -> LogicalForm | None:
     aggregated = _AGGREGATED.fullmatch(read["selected"])
     selected = read["selected"] if aggregated is None else aggregated["inner"] or aggregated["outer"]
     aggregator = "" if aggregated is None else aggregated["name"]
-    return None if conditions is None else LogicalForm(_unquoted(selected), aggregator, conditions)
+    return None if conditions is None else LogicalForm(unquoted(selected), aggregator, conditions)
 
 
 def _of_object(query: str) -> LogicalForm | None:
     try:
         given = json.loads(query)
         conditions = [(column, OPERATORS[operator], value) for column, operator, value in given["conds"]]
-        aggregator, column = AGGREGATORS[_index(given["agg"])], str(_index(given["sel"]))
+        aggregator, column = AGGREGATES[_index(given["agg"])], str(_index(given["sel"]))
     except (ValueError, LookupError, TypeError):
         return None
     return LogicalForm(column, aggregator.lower(), frozenset((str(c), o, str(v).lower()) for c, o, v in conditions))
@@ -112,7 +112,7 @@ def _conditions(where: str) -> frozenset[tuple[str, str, str]] | None:
         None
         if None in read
         else frozenset(
-            (_unquoted(each["column"]), each["operator"], _unquoted(each["value"])) for each in read if each is not None
+            (unquoted(each["column"]), each["operator"], unquoted(each["value"])) for each in read if each is not None
         )
     )
 
@@ -124,7 +124,7 @@ def _is_open(condition: str) -> bool:
     return value[:1] == QUOTE and (len(value) == 1 or value[-1] != QUOTE)
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Takes the quotes off; a quote that is written twice is one. Double quotes belong to many of WikiSQL's values."""
     inner = text[1:-1] if len(text) > 1 and text[0] == text[-1] == QUOTE else text
     return inner.replace(2 * QUOTE, QUOTE).strip()

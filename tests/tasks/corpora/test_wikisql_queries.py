@@ -244,3 +244,18 @@ def test_a_table_that_is_read_again_is_the_newer_one(tmp_path: Path) -> None:
     task = declared("wikisql", tmp_path)
     task.load(str(tmp_path), "none")
     assert wikisql.HEADERS["1-1"].rows and wikisql.HEADERS["1-1"].columns[0] == "Player"
+
+
+def test_one_logical_form_is_computed_and_by_the_tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference that the text alone does not tell, as a column without a name, ends no run."""
+    nameless = Header("2-1", ("", "b"), (False, False))
+    monkeypatch.setattr(wikisql, "HEADERS", {"1-1": TABLE, "2-1": nameless})
+    unreadable = written(query(1, "", (0, "=", "x")), nameless, Sql.quoted)
+    right = "SELECT points FROM 1-1 WHERE Player = 'John O'Neal'"
+    examples = [Example("1", "?", [right], "1-1"), Example("2", "?", [unreadable], "2-1")]
+    doubled = right.replace("O'N", "O''N")
+    targets = wikisql.WikisqlQueries()
+    found = targets.evaluate(examples, [doubled, "SELECT b FROM 2-1"])
+    assert found["logical_form"] == found["execution"] == 0.5 == targets.score("logical_form", examples, [doubled, ""])
+    assert [*found] == [metric.name for metric in targets.metrics]
+    assert logical_form_of(doubled) == logical_form_of(right)
