@@ -1,6 +1,7 @@
 """Scores a finished run again with some trained weights replaced, to see what a part of an update contributes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from lora_repro.config.resolve import Resolved
-from lora_repro.config.schema import Run
+from lora_repro.config.schema import InitHead, Run
 from lora_repro.config.settings import Settings
 from lora_repro.tasks.encoding import encode
 from lora_repro.training import provenance, scoring
@@ -32,7 +33,8 @@ class Rescorer:
         self.run = run
         self._device = prepare(settings.compute)
         self._splits = encode(run, settings)
-        self._model = build(Resolved(run, settings, str(folder.absolute())), self._device)
+        ended = replace(run, train=replace(run.train, init_head=InitHead.fitting))  # the head it trained, not its start
+        self._model = build(Resolved(ended, settings, str(folder.absolute())), self._device)
 
     @property
     def trained(self) -> list[str]:
@@ -58,9 +60,11 @@ class Rescorer:
         self._put({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in replaced.items()})
         found: dict[str, float] = {}
         try:
+            method = self.run.method
+            model = scoring.merged(self._model, method) if self.run.train.score_merged else self._model
             for name in self.run.task.scored:
                 split = self._splits[name]
-                predictions = scoring.predict(self._model, split, self.run.train.dtype, self._device)
+                predictions = scoring.predict(model, split, self.run.train.dtype, self._device)
                 found |= scoring.metrics(self.run.task, split, predictions, name)
         finally:
             self._put(own)

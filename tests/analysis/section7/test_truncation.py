@@ -93,6 +93,26 @@ def test_with_all_directions_a_run_scores_to_the_bit_as_recorded(name: str, trai
     assert (found.rank, found.matrices) == ((4, 6) if name == "lora" else (32, 15))
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(("train.init_from={start}", "train.init_head=anew"), id="init_head=anew"),
+        pytest.param(("train.score_merged=true",), id="score_merged"),
+    ],
+)
+def test_a_run_with_another_head_than_its_start_or_scored_merged_scores_as_recorded(
+    overrides: tuple[str, ...], trained: dict[str, Resolved], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = [override.format(start=folder_of(trained["lora"])) for override in overrides]
+    cfg = compose([*TINY, *METHODS["lora"], "train.dtype=bf16", *asked, f"paths.outputs={tmp_path}"])
+    run_job(cfg)
+    resolved = resolve(cfg)
+    caplog.clear()
+    found = truncate(folder_of(resolved), [1, 4], settings())
+    assert found.whole == found.cuts[-1].metrics == stored(resolved) != found.cuts[0].metrics
+    assert "Without a cut it scores exactly as its record says." in found.notes and "anew" not in caplog.text
+
+
 def test_without_directions_lora_is_its_base_with_the_trained_head(trained: dict[str, Resolved]) -> None:
     resolved = trained["lora"]
 
