@@ -211,7 +211,7 @@ def _check(
         but = f", which holds no {', '.join(absent)}" if absent else ""
         return [f"Without a cut it scores exactly as its record says{but}."]
     recorded = result.get("provenance", {})
-    then = recorded | {"torch": recorded.get("versions", {}).get("torch")}
+    then = recorded | recorded.get("versions", {})
     differs = [f"{key} {then.get(key)}, here {value}" for key, value in machine.items() if then.get(key) != value]
     key = max(away, key=lambda key: away[key])
     what = f"{result['run_id']}, scored again without a cut, differs from its record by up to {away[key]:.2g} ({key})"

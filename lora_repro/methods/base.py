@@ -66,6 +66,8 @@ class MethodConfig:
     """It trains something. If not, `train.epochs` must be 0, and nothing is saved."""
     has_label_order_of_base: ClassVar[bool] = False
     """Files hold the head's outputs in the order of the base's labels, as PEFT's do, and not in the task's."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The libraries that it is made of, as installers name them: a checkpoint of other versions is of elsewhere."""
     why_not_merged: ClassVar[str | None] = "it adds nothing to the weights"
     """Why `merge` has nothing to do, or cannot do it; None where it works."""
 

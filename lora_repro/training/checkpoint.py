@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lora_repro.store import files
 from lora_repro.store.adapter import save_snapshot
 from lora_repro.store.layout import CHECKPOINT, SNAPSHOTS
 from lora_repro.store.record import Record
+from lora_repro.training.provenance import PACKAGES
 
 SCHEMA = 1
 
@@ -156,8 +158,8 @@ def restore(
     """Fills a state that was prepared as for a fresh start from the newest whole checkpoint, in place.
 
     The rule: a checkpoint of another run (so of another configuration or numerics version), of another schema, or
-    damaged, is never used. One made on another device class, with other threads, other precision of products or
-    another torch, is used with `log.resume=any` only, and the record then lists the machines.
+    damaged, is never used. One made on another device class, with other threads, other precision of products or other
+    versions of libraries, is used with `log.resume=any` only, and the record then lists the machines.
 
     Args:
         state: The state to fill.
@@ -182,9 +184,11 @@ def restore(
         if other := [f"{key} {about.get(key)}" for key, value in ours.items() if about.get(key) != value]:
             log.warning("%s is of another run and not used (%s).", path, ", ".join(other))
             continue
-        differs = [key for key in machine if about["machine"].get(key) != machine[key]]
+        unsaid = {name: machine[name] for name in PACKAGES if name in machine}  # an older checkpoint names torch alone
+        theirs = unsaid | about["machine"]
+        differs = [key for key in machine if theirs.get(key) != machine[key]]
         if differs and which is not Resume.any:
-            changes = "; ".join(f"{key}: {about['machine'].get(key)}, here {machine[key]}" for key in differs)
+            changes = "; ".join(f"{key}: {theirs.get(key)}, here {machine[key]}" for key in differs)
             log.warning(
                 "The checkpoint of step %d was written elsewhere (%s), so it is not used; log.resume=any would use it.",
                 about["state"]["step"], changes,
@@ -236,15 +240,19 @@ class Checkpointer:
 
     def __init__(self, record: Record, settings: LogConfig, machine: dict[str, Any], run: Run, total: int) -> None:
         self.record, self.settings, self.machine, self.run = record, settings, machine, run
-        self.snapshots = {fraction: round(fraction * total) for fraction in settings.snapshots}
+        self.total, self.snapshots = total, {fraction: round(fraction * total) for fraction in settings.snapshots}
         self.written_at = time.monotonic()
 
     def resume(self, state: TrainState) -> None:
-        """Restores the state in place from a checkpoint that fits; without one, removes the old snapshots."""
+        """Restores the state in place from a checkpoint that fits, and removes snapshots of steps that are to come."""
         absent = [step for of, step in self.snapshots.items() if not self.record.snapshot_path(of).exists()]
         folder, up_to = self.record.folder / CHECKPOINT, min(absent, default=None)
         if restore(state, folder, self.record.run_id, self.machine, self.settings.resume, up_to):
             log.info("%s goes on from step %d.", self.record.run_id, state.step)
+            for path in (self.record.folder / SNAPSHOTS).glob("*.safetensors"):
+                with suppress(ValueError):  # a name that is none of ours
+                    if round(float(path.stem) * self.total) > state.step:  # perhaps another machine's
+                        files.remove(path)
         else:
             shutil.rmtree(self.record.folder / SNAPSHOTS, ignore_errors=True)
 

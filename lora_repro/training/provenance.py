@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,14 +31,21 @@ number itself is recorded.
 """
 
 
-def machine(device: torch.device, dtype: Dtype, compiled: bool = False) -> dict[str, Any]:
-    """Returns what decides the exact bits of a run's numbers besides its configuration."""
+def machine(device: torch.device, dtype: Dtype, compiled: bool = False, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what decides the exact bits of a run's numbers besides its configuration.
+
+    Args:
+        device: Where the run is computed.
+        dtype: Precision of the products.
+        compiled: Whether the model's blocks are compiled.
+        packages: Those that the run's method is made of, beside PACKAGES.
+    """
     return {
         "device_class": _device_class(device),
         "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(device) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
         "compiled": compiled,
-        "torch": metadata.version("torch"),
+        **{name: metadata.version(name) for name in (*PACKAGES, *packages)},
         "settings": settings() or None,
     }
 
@@ -53,8 +61,7 @@ def collect(device: torch.device, dtype: Dtype, budget: Any = None, compiled: bo
     """
     here = machine(device, dtype, compiled)
     return {
-        **_commit(),
-        "versions": _versions(),
+        **code(),
         "numerics_version": NUMERICS_VERSION,
         **{key: here[key] for key in ("device_class", "bf16", "threads")},
         **({"compiled": True} if compiled else {}),
@@ -69,8 +76,14 @@ def settings() -> dict[str, str]:
 
 
 @cache
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES} | {"lora_repro": __version__}
+def code() -> dict[str, Any]:
+    """Returns commit and versions of the code of this process, as they were at the first call.
+
+    It is called before a process's first run is trained: whoever commits or installs meanwhile changes what lies on
+    the disk, and not what is computed.
+    """
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {**_commit(), "versions": versions | {"lora_repro": __version__}}
 
 
 @cache
@@ -85,7 +98,6 @@ def _device_class(device: torch.device) -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-@cache
 def _commit() -> dict[str, Any]:
     """Returns the checkout's commit and whether it has uncommitted changes; None for both outside a checkout."""
     if not (HOME / ".git").exists():

@@ -55,6 +55,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         KeyboardInterrupt: If the process was asked to end; a checkpoint is written.
     """
     run, settings = resolved.run, resolved.settings
+    provenance.code()  # as it is now: what is committed or installed meanwhile computes nothing here
     run.task.targets.refuse_missing_tools()
     device = prepare(settings.compute)
     count = run.method.count(run.arch)
@@ -71,7 +72,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     if run.train.packing and total:
         refuse_leaks(model, splits["train"], run.train.dtype, device)
     compiled = compile_blocks(model, run, settings, total, device)
-    machine = provenance.machine(device, run.train.dtype, compiled)
+    machine = provenance.machine(device, run.train.dtype, compiled, run.method.packages)
     checkpointer = Checkpointer(record, settings.log, machine, run, total)
     state = start(model, run, examples)
     checkpointer.resume(state)

@@ -149,6 +149,7 @@ def test_without_an_interval_only_a_signal_writes_a_checkpoint(tiny: Compose, mo
         ({"machine": {"device_class": "another CPU"}}, "was written elsewhere (device_class: another CPU"),
         ({"machine": {"threads": 99}}, "threads: 99, here 1"),
         ({"machine": {"torch": "1.0"}}, "torch: 1.0"),
+        ({"machine": {"transformers": "4.0", "numpy": "1.0"}}, "(transformers: 4.0, here "),
         ({"run_id": "x"}, "is of another run and not used (run_id x)"),
         ({"numerics_version": NUMERICS_VERSION - 1}, f"numerics_version {NUMERICS_VERSION - 1}"),
         ({"schema": 9}, "schema 9"),
@@ -184,6 +185,33 @@ def test_resume_any_goes_on_from_another_machine_and_the_record_says_so(
     assert result is not None
     (before,) = result["provenance"]["machines_before"]
     assert before["until_step"] == 3 and before["device_class"] == "another CPU"
+
+
+def test_a_checkpoint_that_names_no_version_but_torchs_is_resumed(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As earlier code wrote them."""
+    record = interrupted(tiny(), monkeypatch, 4)
+    _forge(record, {"machine": {}}, without=("transformers", "tokenizers", "numpy"))
+    caplog.set_level("INFO", "lora_repro")
+    run_job(tiny())
+    assert "goes on from step 3" in caplog.text
+
+
+def test_snapshots_of_steps_that_another_machine_computes_again_are_written_again(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny("log.snapshots=[0.125,0.5,1]", "log.resume=any")
+    record = interrupted(cfg, monkeypatch, 4)
+    _forge(record, {"machine": {"device_class": "another CPU"}})
+    folder = record.folder / "snapshots"
+    first = (folder / "0.125.safetensors").read_bytes()
+    for name in ("0.5", "0.75", "notes"):
+        (folder / f"{name}.safetensors").write_bytes(b"theirs")
+    run_job(cfg)
+    found = {path.stem: path.read_bytes() for path in folder.iterdir()}
+    assert found.keys() == {"0.125", "0.5", "1", "notes"}
+    assert found["0.125"] == first and found["0.5"] != b"theirs" == found["notes"]
 
 
 def test_resume_never_starts_over(
@@ -290,12 +318,13 @@ def test_kept_weights_of_full_fine_tuning_are_scored_again_alike(tiny: Compose) 
     assert again == first
 
 
-def _forge(record: Record, change: dict[str, object]) -> None:
+def _forge(record: Record, change: dict[str, object], without: tuple[str, ...] = ()) -> None:
     """Writes the checkpoint anew, whole, with another story about where it was made."""
     (path,) = (record.folder / "checkpoint").iterdir()
     tensors, about = checkpoint._read(path)
     for key, value in change.items():
         about[key] = about[key] | value if isinstance(value, dict) else value
+    about["machine"] = {key: value for key, value in about["machine"].items() if key not in without}
     text = json.dumps(about)
     path.write_bytes(checkpoint.save(tensors, {"about": text, "sha256": checkpoint._digest(tensors, text)}))
     logging.getLogger("lora_repro").debug("forged %s", path)

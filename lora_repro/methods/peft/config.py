@@ -95,6 +95,7 @@ class PeftConfig(SizedConfig):
 
     folder: ClassVar[str] = ADAPTER
     has_label_order_of_base: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("peft",)
     why_not_merged: ClassVar[str | None] = (
         "PEFT merges its own tuners: PeftModel.from_pretrained(...).merge_and_unload()"
     )

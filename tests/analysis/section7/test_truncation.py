@@ -253,6 +253,9 @@ def test_a_record_of_an_earlier_numerics_version_may_differ_and_the_note_says_so
     assert note.endswith(f"{before} and elsewhere: threads 1, here 2.")
     with pytest.raises(RunFailedError, match="on the machine that made it"):
         _check(record, {"eval/loss": 0.75}, {"threads": 1}, NUMERICS_VERSION)
+    record["provenance"] |= {"versions": {"torch": "2", "transformers": "4"}}
+    (note,) = _check(record, {"eval/loss": 0.75}, {"torch": "2", "transformers": "5"}, NUMERICS_VERSION)
+    assert note.endswith("it was made elsewhere: transformers 4, here 5.")
 
 
 @pytest.mark.parametrize(
