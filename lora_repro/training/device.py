@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _own_gpu: dict[int, int] = {}
 """The GPU that this process holds, and the descriptor of its lock."""
+_threads_before: dict[int, int] = {}
+"""The number of threads that the last run asked for, if it did, and torch's own number before."""
 
 
 def prepare(compute: ComputeConfig) -> torch.device:
@@ -41,15 +44,26 @@ def prepare(compute: ComputeConfig) -> torch.device:
         raise InputError(
             f"compute.device: no device {name!r} here ({first}).\nUse auto, cpu, cuda or cuda:N."
         ) from error
-    if compute.threads is not None:
-        torch.set_num_threads(compute.threads)
-    elif torch.get_num_threads() > cores():  # torch knows the cores it is bound to, not what it was granted of them
-        torch.set_num_threads(cores())
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what torch says of bf16 is of the current one
+    _set_threads(compute.threads)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True)
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (nothing reads it; typed nowhere)
     _keep_freed_memory()
     return device
+
+
+def _set_threads(asked: int | None) -> None:
+    """Has torch compute with so many threads; None: with its own number, whatever runs before asked for."""
+    now = torch.get_num_threads()
+    own = _threads_before.get(now, now)  # another number than the last run's was set by somebody since
+    _threads_before.clear()
+    if asked is not None:
+        _threads_before[asked] = own
+    wanted = asked if asked is not None else min(own, cores())  # torch does not know what it was granted of the cores
+    if wanted != now:
+        torch.set_num_threads(wanted)
 
 
 def threads(device: torch.device) -> int:
@@ -66,7 +80,9 @@ def _own() -> str:
         if index in _own_gpu:
             return f"cuda:{index}"
         name = f"lora_repro-{torch.cuda.get_device_properties(index).uuid}.lock"
-        descriptor = os.open(Path(tempfile.gettempdir()) / name, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open_lock(Path(tempfile.gettempdir()) / name)
+        if descriptor is None:
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -76,6 +92,14 @@ def _own() -> str:
         return f"cuda:{index}"
     log.warning("All %d GPUs are taken by other runs; this one shares the first.", count)
     return "cuda:0"
+
+
+def _open_lock(path: Path) -> int | None:
+    """Opens a lock that any user of the machine may have created; None if that one lets nobody else open it."""
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # flock needs no write access
+        with suppress(OSError):
+            return os.open(path, flags, 0o666)
+    return None
 
 
 def _keep_freed_memory() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lora_repro.config.settings import ComputeConfig
 from lora_repro.training import device
 
 HOLD = """
@@ -54,6 +55,60 @@ def test_a_gpu_that_another_process_has_taken_is_left_to_it(
             second.kill()
         first.kill()
     assert device._own() == "cuda:0" and list(device._own_gpu) == [0]
+
+
+def test_a_lock_that_another_user_has_created_is_tried_and_one_that_cannot_be_opened_counts_as_taken(
+    two_gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file of mode 0644 or 0600 in a sticky folder; the superuser, who may run this, opens any."""
+    path, unreadable, opens = two_gpus / "lora_repro-gpu0.lock", [False], os.open
+
+    def refuses(where: Path, flags: int, mode: int = 0o777) -> int:
+        if where == path and (unreadable[0] or flags & (os.O_CREAT | os.O_RDWR)):
+            raise PermissionError(13, "Permission denied")
+        return opens(where, flags, mode)
+
+    path.touch()
+    monkeypatch.setattr(device.os, "open", refuses)
+    with held_by_another(path) as process:
+        try:
+            assert device._own() == "cuda:1"
+        finally:
+            process.kill()
+    os.close(device._own_gpu.pop(1))
+    assert device._own() == "cuda:0"
+    os.close(device._own_gpu.pop(0))
+    unreadable[0] = True
+    assert device._own() == "cuda:1"
+
+
+def test_the_gpu_that_is_asked_for_becomes_torchs_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cpu", "cuda", "cuda:1"):
+        assert device.prepare(ComputeConfig(device=name)) == torch.device(name)
+    assert current == [torch.device("cuda:1")]
+
+
+def test_the_threads_that_a_run_asks_for_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: now.__setitem__(0, number))
+    monkeypatch.setattr(device, "cores", lambda: 8)
+    monkeypatch.setattr(device, "_threads_before", {})
+
+    def after(threads: int | None) -> int:
+        device.prepare(ComputeConfig(device="cpu", threads=threads))
+        return now[0]
+
+    assert [after(threads) for threads in (None, 1, 2, None, 5, 1, None, None)] == [5, 1, 2, 5, 5, 1, 5, 5]
+    after(1)
+    now[0] = 3  # by the user's own code
+    assert [after(threads) for threads in (None, 2, None)] == [3, 2, 3]
+    monkeypatch.setattr(device, "cores", lambda: 2)
+    assert after(None) == 2
 
 
 def test_a_single_gpu_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
