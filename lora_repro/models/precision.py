@@ -76,8 +76,9 @@ def store_in_bf16(model: nn.Module, method: MethodConfig, bare_embeddings: bool 
     """Stores the frozen weights in bf16, in place; what is trained stays in fp32.
 
     LayerNorms, and embeddings that begin the residual stream themselves, return bf16 whether they are trained or not:
-    methods differ in what they train, not in how they round. A language model's output layer (with its tied embedding)
-    stays in fp32, and what the method says.
+    methods differ in what they train, not in how they round. Where `fused` does not compute them, trained RMSNorms of
+    transformers do: most, as Llama's, return fp32, which the products that read it round, so their gradients are summed
+    in fp32. A language model's output layer (with its tied embedding) stays in fp32, and what the method says.
 
     Args:
         model: The model, with its method attached.
@@ -114,8 +115,8 @@ class LayerNormInBf16(nn.LayerNorm):
 
 
 def in_stream(x: Tensor) -> Tensor:
-    """Rounds an activation as the residual stream is."""
-    return x if dtype_of_products(x) is torch.float32 else x.bfloat16()
+    """Rounds an activation as the residual stream is: to bf16 where products are; nothing is rounded elsewhere."""
+    return x.bfloat16() if dtype_of_products(x) in (None, torch.bfloat16) else x
 
 
 def dtype_of_products(x: Tensor) -> torch.dtype | None:

@@ -1,9 +1,11 @@
+from contextlib import AbstractContextManager, nullcontext
+
 import pytest
 import torch
 from torch import nn
 
 from lora_repro.config.schema import Dtype
-from lora_repro.models.precision import RoundedProducts, products
+from lora_repro.models.precision import RoundedProducts, in_stream, products
 
 CPU = torch.device("cpu")
 
@@ -58,3 +60,21 @@ def test_fp32_leaves_products_alone() -> None:
 def test_bf16_is_autocast_where_the_hardware_has_it(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_repro.models.precision.has_fast_bf16", lambda device: fast)
     assert isinstance(products(Dtype.bf16, CPU), torch.autocast if fast else RoundedProducts)
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        pytest.param(nullcontext(), torch.float32, id="fp32"),
+        pytest.param(torch.autocast("cpu", torch.bfloat16), torch.bfloat16, id="bf16"),
+        pytest.param(torch.autocast("cpu", torch.float16), torch.float32, id="fp16"),
+        pytest.param(RoundedProducts(), torch.bfloat16, id="rounded"),
+    ],
+)
+def test_only_where_products_are_in_bf16_is_the_stream_rounded(
+    context: AbstractContextManager[object], expected: torch.dtype
+) -> None:
+    x = torch.tensor([1.0 + 2**-10])
+    with context:
+        found = in_stream(x)
+    assert found.dtype is expected and (found.item() == x.item()) == (expected is torch.float32)
