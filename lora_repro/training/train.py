@@ -129,7 +129,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
     }
     checks.refuse_changed_weights(model, before)
-    if assembled.shared is not None:
+    if assembled.shared is not None and as_read:  # a copy, as on a GPU, vouches for nothing that was lent
         assembled.shared.take_back()
     return result, written
 

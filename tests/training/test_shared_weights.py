@@ -121,6 +121,30 @@ def test_a_write_by_a_run_that_does_not_end_is_found_before_the_next_run(
     assert_same(found, fresh(tiny, f"train.dtype={dtype}"))
 
 
+def test_a_write_to_weights_whose_copy_is_trained_is_found_before_the_next_run(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a GPU a run computes with a copy; here it lies in other memory of this machine."""
+    attach, to = train.attach, nn.Module.to
+
+    def writes(model: nn.Module, *arguments: object) -> None:
+        attach(model, *arguments)  # pyright: ignore[reportArgumentType]
+        next(p for p in model.parameters() if not p.requires_grad and p.dim() > 1).data[3, 1] += 1
+
+    def copies(model: nn.Module, *arguments: object) -> nn.Module:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+        return to(model, *arguments)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "attach", writes)
+        patch.setattr(nn.Module, "to", copies)
+        run_job(tiny(*STEPS, "train.dtype=fp32"))
+    found = tensors(tiny, "train.dtype=fp32")
+    assert "Frozen weights in memory were changed" in caplog.text
+    assert_same(found, fresh(tiny, "train.dtype=fp32"))
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_write_while_a_run_is_scored_fails_that_run(
     dtype: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch
