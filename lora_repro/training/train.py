@@ -250,10 +250,12 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             state.optimizer.zero_grad()
             state.examples += len(indices)
             state.loss_sum += loss.detach() * len(indices)
+            is_logged = state.step % checkpointer.settings.every_steps == 0 or state.step == last_step
+            loss_sum = state.loss_sum.item() if is_logged else 0.0  # waits for the GPU, so the clock is read after it
             state.seconds = spent + time.perf_counter() - began
             state.cpu_seconds = cpu_spent + time.process_time() - cpu_began
-            if state.step % checkpointer.settings.every_steps == 0 or state.step == last_step:
-                mean = state.loss_sum.item() / (state.examples - state.examples_logged)
+            if is_logged:
+                mean = loss_sum / (state.examples - state.examples_logged)
                 if not math.isfinite(mean):
                     raise DivergedError(f"the loss is {mean} at step {state.step} of {total}; {REMEDY}")
                 line = {"step": state.step, "epoch": epoch, "examples": state.examples, "loss": mean, "lr": rate}

@@ -1,6 +1,8 @@
 import json
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -323,3 +325,27 @@ def test_only_the_first_position_of_the_last_layer_is_exact(
 def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, None, int]:
     run = resolve(cfg).run
     return json.dumps(run.model.config, sort_keys=True), run.model.digest, 0.0, None, 2
+
+
+def test_the_time_of_training_holds_what_a_gpu_computes_behind_the_last_step(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the loss waits for it: here for five seconds each time."""
+    now, begin, item, states = [0.0], train.start, torch.Tensor.item, list[train.TrainState]()
+
+    def start(*arguments: Any) -> train.TrainState:
+        states.append(begin(*arguments))
+        return states[-1]
+
+    def waits(tensor: torch.Tensor) -> float:
+        now[0] += 5.0 * any(tensor is state.loss_sum for state in states)
+        return item(tensor)
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+    monkeypatch.setattr(train, "time", clock)
+    monkeypatch.setattr(train, "start", start)
+    monkeypatch.setattr(torch.Tensor, "item", waits)
+    record, result = computed(tiny())
+    lines = [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["wall_time_s"] for line in lines if "loss" in line] == [5.0, 10.0]
+    assert result["train_seconds"] == result["train_cpu_seconds"] == 10.0
