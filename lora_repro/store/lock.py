@@ -7,8 +7,10 @@ every BEAT_S seconds. An owner on another machine counts as dead only after this
 GRACE_S seconds, by its own monotonic clock: clocks of different machines are never compared. A process that looks only
 once, as `status` does, declares nobody dead.
 
-One gap is left: an owner on another machine, without flock, that stops for more than GRACE_S and then continues. It
-notices before its next checkpoint, and before its result, that another process has the lock, and ends.
+Where flock does not reach another machine, two gaps are left: an owner there that stops for more than GRACE_S and then
+continues, and two machines that take a free lock at the same moment. Both compute until the one that the file does not
+name notices it, before its next checkpoint and before its result, and ends. Till then it adds its lines to
+metrics.jsonl, which the other one writes anew before its result.
 """
 
 import errno

@@ -131,7 +131,8 @@ class Record:
             self._end(State.diverged, error)
             raise
         except InputError as error:
-            if is_new and not os.path.lexists(self.folder / "result.json"):  # nothing has begun: no trace is left
+            has_begun = any(os.path.lexists(self.folder / name) for name in ("metrics.jsonl", "result.json"))
+            if is_new and not has_begun:  # no trace is left
                 shutil.rmtree(self.folder, ignore_errors=True)
             else:
                 self._end(State.interrupted, error)
@@ -150,15 +151,16 @@ class Record:
             self._lock.release()
 
     def refuse_loss_of_lock(self) -> None:
-        """Ends a run that another machine has taken over while this process was stopped for minutes.
+        """Ends a run that another machine computes: it took over while this one was stopped, or began with it.
 
         Raises:
             RunFailedError: If the lock is no longer this process's.
         """
         if not self._lock.is_ours():
             raise RunFailedError(
-                f"{self.run_id}: another process took this run over, because this one had not renewed its lock for "
-                f"{GRACE_S / 60:g} minutes."
+                f"{self.run_id}: another process has this run's lock and computes it. It took the run over, because "
+                f"this one had not renewed its lock for {GRACE_S / 60:g} minutes; or it began at the same moment on "
+                "another machine, and the file system passes no locks on."
             )
 
     def refuse_to_write_over(self, metrics_by_epoch: list[dict[str, Any]]) -> None:

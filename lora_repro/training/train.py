@@ -105,6 +105,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
             rows += scoring.rows(run.task, splits[name], state.predictions[f"{name}/{epoch}"], name, epoch)
     last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in run.task.scored}
     record.refuse_to_write_over(by_epoch)
+    record.reset_metrics(state.lines)  # another machine that began at the same time may have added its own
     record.save_predictions(rows)
     written = save_adapter(model, run, record.folder, keep_full=settings.log.save_full)
     result = {

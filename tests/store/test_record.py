@@ -217,3 +217,36 @@ def test_a_refused_run_does_not_take_a_result_away_that_came_meanwhile(
     with pytest.raises(MissingInputError):
         run_job(tiny())
     assert (folder / "result.json").read_text() == "another process's"
+
+
+def test_a_first_attempt_that_is_refused_after_it_began_keeps_its_checkpoint(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a file of the data is found to have changed when it is read again."""
+
+    def refused(*_: object) -> None:
+        raise MissingInputError("data: gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.checks, "flags", refused)
+        with pytest.raises(MissingInputError):
+            run_job(tiny("log.checkpoint_every_s=0"))
+    record = record_of(tiny())
+    assert record.state is State.interrupted and "data: gone" in record.status()["error"]
+    caplog.set_level("INFO", "lora_repro")
+    run_job(tiny())
+    assert "goes on from step 8" in caplog.text
+
+
+def test_the_metrics_of_a_finished_run_are_its_own_lines(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine that took the lock at the same moment adds its lines until it notices."""
+    scored, path = train.score_epoch, record_of(tiny()).folder / "metrics.jsonl"
+
+    def with_others(*arguments: Any) -> None:
+        scored(*arguments)
+        path.write_text(path.read_text() + json.dumps({"step": 1, "epoch": 1, "loss": 9.0}) + "\n")
+
+    monkeypatch.setattr(train, "score_epoch", with_others)
+    run_job(tiny())
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 4, 8, 8] and all(line.get("loss") != 9.0 for line in lines)
