@@ -63,9 +63,11 @@ def test_the_vocabulary_is_multiplied_out_at_the_words_alone(
 ) -> None:
     model, split = prepared(tiny(*TEXT, words))
     seen = []
-    original = language.log_probabilities
+    original = language.OutputLayer.logits
     monkeypatch.setattr(
-        language, "log_probabilities", lambda m, hidden: seen.append(tuple(hidden.shape)) or original(m, hidden)
+        language.OutputLayer,
+        "logits",
+        lambda layer, hidden: seen.append(tuple(hidden.shape)) or original(layer, hidden),
     )
     split.loss(model, [0, 1, 2, 3], Dtype.fp32, CPU)
     assert seen == [(4, positions, 32)] and split.inputs["input_ids"].shape[1] > 10 * positions

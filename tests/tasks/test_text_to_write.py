@@ -15,6 +15,7 @@ from lora_repro.config.schema import Dtype
 from lora_repro.errors import InputError
 from lora_repro.tasks import encoding
 from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.objectives import language
 from lora_repro.tasks.objectives.text import TextToWrite
 from lora_repro.tasks.reverse import ReverseConfig
 from lora_repro.tasks.targets import Example
@@ -219,3 +220,22 @@ def test_texts_that_a_tokenizer_reads_back_as_others_are_told(
     with caplog.at_level(logging.WARNING, "lora_repro"):
         encode(resolved.run, resolved.settings)
     assert "1 of 2 target texts change when they are encoded and decoded ('B a' becomes " in caplog.text
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_likelihood_holds_few_logits_at_once(
+    prepared: tuple[torch.nn.Module, Encoded], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, split = prepared
+    everything = list(range(len(split.examples)))
+    with torch.inference_mode():
+        whole = split.outputs(model, everything, Dtype.fp32, CPU)
+        vocabulary = language.OutputLayer(model).vocabulary
+        most, seen, logits = rows * split.targets.shape[1] * vocabulary, [], language.OutputLayer.logits
+        monkeypatch.setattr(language, "LOGITS_AT_ONCE", most)
+        monkeypatch.setattr(
+            language.OutputLayer, "logits", lambda *given: (seen.append(logits(*given).numel()), logits(*given))[1]
+        )
+        parts = split.outputs(model, everything, Dtype.fp32, CPU)
+    assert torch.allclose(parts, whole, rtol=1e-6, atol=0) and whole.abs().min() > 1
+    assert max(seen) <= most and len(seen) == -(-len(everything) // rows) > 1
