@@ -9,6 +9,7 @@ from lora_repro.errors import InputError
 
 EXAMPLES = """Examples:
   python -m analysis ledger write study.parquet +sweeps=table6
+  python -m analysis ledger write part.parquet +sweeps=table6 seed=0,1 --runs study.parquet
   python -m analysis ledger restore study.parquet --runs outputs
 Every command that reads runs takes a ledger too: python -m analysis table 6 --runs study.parquet"""
 
@@ -31,14 +32,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _ledger(options: argparse.Namespace) -> str:
+    from analysis.store import opened
     from lora_repro.store import ledger, statistics_files
 
     path = Path(options.file)
     if path.suffix != ledger.SUFFIX:
         raise InputError(f"ledger: its file must end in {ledger.SUFFIX} (given: {path}).")
-    if ledger.is_ledger(options.runs):
-        raise InputError(f"ledger: --runs is the store, a folder that holds runs/ (given: {options.runs}).")
     if options.action == "restore":
+        if ledger.is_ledger(options.runs):
+            raise InputError(f"ledger: --runs is the store, a folder that holds runs/ (given: {options.runs}).")
         if options.overrides or options.scale is not None:
             raise InputError("ledger restore: takes the file alone, and --runs DIR. Leave the rest out.")
         found = ledger.read(path)
@@ -50,11 +52,16 @@ def _ledger(options: argparse.Namespace) -> str:
             f"{'' if len(written) == len(found.rows) else '; the others are there already'}{also}."
         )
     add_scale(options)
-    new = ledger.collect(options.runs, _run_ids(options))
+    with opened(options.runs) as store:
+        run_ids = _run_ids(options, store)
+        new = ledger.collect(store, run_ids)
+        statistics = statistics_files.collect(store, [row.run_id for row in new])
+    if ledger.is_ledger(options.runs):  # its answers do not come into a store
+        new = [row for row in ledger.read(options.runs).rows if row.run_id in set(run_ids)]
     found = ledger.read(path) if path.exists() else None
     before, kept = (found.rows, found.statistics) if found is not None else ([], {})
     rows = ledger.merge(new, before)
-    statistics = kept | statistics_files.collect(options.runs, [row.run_id for row in new])
+    statistics = kept | statistics
     ledger.write(path, rows, {"command": options.line}, statistics)
     added = len(rows) - len(before)
     diverged = sum(row.result is None for row in rows)
@@ -63,15 +70,15 @@ def _ledger(options: argparse.Namespace) -> str:
     return f"{path}: {len(rows)} runs that ended ({added} new{note}){also}, {path.stat().st_size / 1024:,.0f} KiB."
 
 
-def _run_ids(options: argparse.Namespace) -> list[str]:
+def _run_ids(options: argparse.Namespace, store: str) -> list[str]:
     """Returns the runs of the sweep that is given, those of its tuning too; or all of the store."""
     from analysis.listing import read_listing
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
     if not options.overrides:
-        return [run.run_id for run in read_listing(options.runs)]
-    sweep = load(compose, options.overrides, options.runs)
+        return [run.run_id for run in read_listing(store)]
+    sweep = load(compose, options.overrides, store)
     if waiting := [*sweep.waiting_tuning, *sweep.waiting]:
         print(f"{len(waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
     return [job.run_id for job in sweep.to_compute]

@@ -184,16 +184,26 @@ def test_no_file_outside_of_its_folder_is_written(tmp_path: Path) -> None:
         statistics_files.restore({"../../etc": "{}"}, tmp_path)
 
 
-@pytest.mark.parametrize("action", ["write", "restore"])
-def test_a_ledger_is_no_store_to_write_from_or_to(
-    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+def test_a_ledger_is_no_store_to_write_runs_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """It would be read as a store without runs, and give an empty ledger."""
     monkeypatch.chdir(tmp_path)
     for name in ("one.parquet", "two.parquet"):
         ledger.write(Path(name), [], {})
-    code, _, words = call(capsys, "ledger", action, "one.parquet", "--runs", "two.parquet")
+    code, _, words = call(capsys, "ledger", "restore", "one.parquet", "--runs", "two.parquet")
     assert code != 0 and "--runs is the store, a folder that holds runs/ (given: two.parquet)" in words
+
+
+def test_a_part_of_a_ledger_has_its_answers_too(tmp_path: Path, capsys: Captured) -> None:
+    fill(tmp_path / "a")
+    answer(tmp_path / "a")
+    whole, part = tmp_path / "whole.parquet", tmp_path / "part.parquet"
+    ledger.write(whole, kept(tmp_path / "a"), {})
+    code, out, _ = call(capsys, "ledger", "write", part, *SWEEP, "seed=0", "--runs", whole)
+    own = {job.run_id for job in jobs() if job.resolved.run.seed == 0}
+    assert code == 0 and f"{len(own)} runs that ended" in out
+    assert ledger.read(part).rows == [row for row in ledger.read(whole).rows if row.run_id in own]
+    assert any(row.test is not None for row in ledger.read(part).rows)
 
 
 def test_a_ledger_that_is_not_there_is_not_read_as_an_empty_store(
