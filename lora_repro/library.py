@@ -85,7 +85,7 @@ class Adapted:
         return self.model
 
     def _refuse_merged(self) -> None:
-        if not _has_lora(self.model):
+        if not _lora_layers(self.model):
             raise InputError("The model holds no LoRA any more: it was merged.\nSave or load before merge().")
 
 
@@ -106,6 +106,9 @@ def attach_lora(
     sites: Mapping[str, str] | None = None,
 ) -> Adapted:
     """Puts LoRA on a model, in place, and freezes all else but the classification head.
+
+    Each update lies on the device of its matrix and is in the mode, training or not, that the matrix's layer is in. One
+    of a weight on the meta device holds no numbers either: it can be counted, not trained.
 
     Args:
         model: A classifier or a language model of transformers, in fp32.
@@ -144,18 +147,20 @@ def attach_lora(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(arch.is_head(name))
     method.attach(model, arch, seed)
-    nn.Module.to(model, next(model.parameters()).device)
+    for layer in _lora_layers(model):
+        layer.train(layer.base.training)  # new modules are in training mode, and from_pretrained gives one that is not
+        layer.updates.to(layer.base.weight.device)  # the parts of one model may lie on several devices
     return Adapted(model, method, arch)
 
 
-def _has_lora(model: nn.Module) -> bool:
-    return any(isinstance(module, LoRALinear | LoRAEmbedding) for module in model.modules())
+def _lora_layers(model: nn.Module) -> list[LoRALinear | LoRAEmbedding]:
+    return [module for module in model.modules() if isinstance(module, LoRALinear | LoRAEmbedding)]
 
 
 def _arch(model: PreTrainedModel, sites: Mapping[str, str] | None) -> Arch:
     """Returns the shapes of a model, held against its own parameters."""
     name = type(model).__name__
-    if _has_lora(model):
+    if _lora_layers(model):
         raise InputError(f"{name}: has LoRA already.\nLoad the model anew, or merge what it has.")
     is_classifier = name.endswith("ForSequenceClassification")
     if not is_classifier and not name.endswith(("ForCausalLM", "LMHeadModel")):

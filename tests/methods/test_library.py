@@ -98,6 +98,29 @@ def test_the_start_follows_from_the_seed() -> None:
     assert not all(a.equal(b) for a, b in zip(first, other, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings.*:UserWarning")
+@pytest.mark.parametrize("is_training", [False, True])
+def test_an_update_is_in_the_mode_of_its_layer(is_training: bool) -> None:
+    lora = attach_lora(plain("llama").train(is_training), ["q", "embed"], r=4, alpha=8, dropout=0.5)
+    assert {module.training for module in lora.model.modules()} == {is_training}
+    for parameter in lora.parameters():
+        torch.nn.init.ones_(parameter)
+    with torch.no_grad():
+        first, second = (lora.model(input_ids=TOKENS).logits for _ in range(2))
+    assert first.equal(second) is not is_training
+
+
+def test_an_update_lies_where_its_weight_does() -> None:
+    """The meta device stands for a second GPU."""
+    model = plain("bert")
+    first, second = (model.get_submodule(f"bert.encoder.layer.{index}") for index in (0, 1))
+    second.to("meta")
+    lora = attach_lora(model, ["q", "v"], r=4, alpha=8)
+    assert {parameter.device.type for parameter in first.parameters()} == {"cpu"}
+    assert {parameter.device.type for parameter in second.parameters()} == {"meta"}
+    assert lora.count.method == sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+
+
 def test_a_base_is_named_as_on_the_hub_and_never_by_a_path(tmp_path: Path) -> None:
     for name, expected in (("roberta-base", "roberta-base"), (str(tmp_path), None), ("/gone/model", None)):
         model = plain("bert")
