@@ -52,10 +52,17 @@ class Columns:
         return "metric" if self.metrics else self.label if self.key else ""
 
     def metric(self, column: str) -> "Metric | None":
-        """Returns the metric that a column is named after; None where columns are not, and scores are in percent."""
+        """Returns the metric that a column is named after; None where columns are not, and scores are in percent.
+
+        A metric of a part, ter_unseen, is no metric of any kind: it is what its whole is, under its own name.
+        """
         from lora_repro.tasks.targets import metric_of_any_kind
 
-        return metric_of_any_kind(column.partition(" ")[2]) if self.metrics else None
+        if not self.metrics:
+            return None
+        name = column.partition(" ")[2]
+        found = metric_of_any_kind(name) or metric_of_any_kind(name.rpartition("_")[0])
+        return None if found is None else found._replace(name=name)
 
     def of_paper(self, column: str, value: float) -> float:
         """Returns a number of the paper's column in the unit of our records, where shares are from 0 to 1."""
@@ -114,7 +121,7 @@ class AcrossTable(Item):
     """Sentences below the table."""
 
     def check(self) -> None:
-        """Refuses a sweep that is not there, and keys that the facts lack.
+        """Refuses a sweep that is not there, keys that the facts lack, and columns of the paper in an unknown unit.
 
         Raises:
             InputError: Naming the field.
@@ -143,6 +150,13 @@ class AcrossTable(Item):
                         f"{self.name}.yaml: {where}: the facts have no {each!r}.{did_you_mean(each, known)}\n"
                         f"They have: {', '.join(dict.fromkeys(known))}."
                     )
+        for column in self.columns.facts if self.columns.metrics else ():
+            if self.columns.metric(column) is None:
+                raise InputError(
+                    f"{self.name}.yaml: columns: facts: the unit of the paper's numbers is unknown, as there is no "
+                    f"metric {column.partition(' ')[2]!r} (given: {column!r}).\n"
+                    "Give the task and a metric, or a metric and its part. Examples: webnlg ter, webnlg ter_unseen"
+                )
 
     def printed(self, request: Request) -> "PrintedTable":
         """Returns the table in words."""

@@ -416,6 +416,31 @@ def test_a_table_of_metrics_says_what_the_paper_has_where_no_run_is_finished(tmp
     assert by_metric(tmp_path).grid[0][4:] == ["STS-B (pearson)", "STS-B (spearman)", "STS-B (loss)"]
 
 
+def test_the_papers_metrics_of_parts_are_in_the_unit_of_the_whole(tmp_path: Path) -> None:
+    """Table 14 prints TER and METEOR from 0 to 1 and BLEU in percent, each of unseen and seen categories too."""
+    item = cast(AcrossTable, load_item("table", "14"))
+    made = item.printed(Request("smoke", str(tmp_path)))
+    full = {
+        each["column"].partition(" ")[2]: each["mean"]
+        for each in made.json
+        if (each["source"], each["model"], each["method"]) == ("paper", "gpt2_medium", "full")
+    }
+    assert full == {
+        **{"bleu_unseen": 0.277, "bleu_seen": 0.642, "bleu": 0.465},
+        **{"meteor_unseen": 0.3, "meteor_seen": 0.45, "meteor": 0.38},
+        **{"ter_unseen": 0.76, "ter_seen": 0.33, "ter": 0.53},
+    }
+    ter = item.columns.metric("webnlg ter_unseen")
+    assert ter is not None and (ter.name, ter.higher_is_better) == ("ter_unseen", False)
+
+
+def test_a_column_of_the_paper_in_no_known_unit_is_refused() -> None:
+    columns = replace(BY_METRIC.columns, facts=BY_METRIC.columns.facts | {"stsb pearsen": "ranks"})
+    with pytest.raises(InputError, match=r"there is no metric 'pearsen' \(given: 'stsb pearsen'\)"):
+        replace(BY_METRIC, columns=columns).check()
+    BY_METRIC.check()
+
+
 def test_columns_by_key_and_by_metric_at_once_are_refused() -> None:
     both = replace(TABLE2, columns=replace(BY_METRIC.columns, key="task.train_size"))
     with pytest.raises(InputError, match="columns: give key or metrics"):
