@@ -22,14 +22,14 @@ EQUAL = "(all equal)"
 def printed(table: Methods, names: Names) -> PrintedTable:
     """Writes title, what is compared, the lines, and what they can tell apart; the paper's rows come first in data."""
     verdict = [f"Verdict: {verdict_of(table.scale)}."] if table.lines else []
-    ours = [_record(table, line) for line in table.lines]
+    paper, ours = _paper_records(table), [_record(table, line) for line in table.lines]
     return PrintedTable(
         title=_title(table),
         grid=_grid(table, names),
-        records=[*_paper_records(table), *map(_unnested, table.lines, ours)],
+        records=[*paper, *map(_unnested, table.lines, ours)],
         above=_about(table, names),
         below=[_apart(table, names), _missing(table), verdict, _notes(table, names)],
-        json=[*({"source": "paper", **row} for row in table.paper), *ours],
+        json=[*paper, *ours],
     )
 
 

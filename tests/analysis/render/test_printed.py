@@ -113,13 +113,20 @@ def test_every_table_says_the_same_in_every_format(number: str, tmp_path: Path) 
         assert line.removeprefix("- ").strip().replace("`", "") in found.below and line in markdown(table)
 
 
-def test_the_methods_csv_has_a_line_an_arm_and_a_score_of_the_paper(tmp_path: Path) -> None:
+def test_csv_and_json_of_methods_have_an_entry_for_each_arm_and_score_of_the_paper(tmp_path: Path) -> None:
     item = load_item("table", "15")
     lines = list(csv.DictReader(item.text(Request("smoke", str(tmp_path), format="csv")).splitlines()))
     full = [line for line in lines if (line["source"], line["method"]) == ("paper", "full")]
     assert [(line["task"], line["mean"], line["trained"]) for line in full] == [
         ("wikisql", "0.738", "175000000000"), ("mnli", "0.895", "175000000000"),
     ]  # fmt: skip
+    records = json.loads(item.text(Request("smoke", str(tmp_path), format="json")))
+    of_paper = [each for each in records if (each["source"], each["method"]) == ("paper", "lora")]
+    assert of_paper[0] == {
+        **{"source": "paper", "task": "wikisql", "model": "gpt3_175b", "method": "lora"},
+        **{"settings": {"targets": "v", "r": 2}, "trained": 4_700_000, "mean": 0.734},
+    }
+    assert len(records) == len(lines)
     ours = [line for line in lines if line["source"] == "ours"]
     assert ours and all(line["mean"] == "" and line["states"] for line in ours)
     text = load_item("table", "leaderboard").text(Request("smoke", str(tmp_path), format="csv"))
