@@ -100,8 +100,8 @@ class PhiGrids(NamedTuple):
     no_other_seed: str
 
     def paper_points(self, site: Site, curve: str) -> tuple[list[int], list[float]] | None:
-        """Returns what was read off the paper's figure at this matrix, where the ranks are the paper's."""
-        if curve not in self.item.points or list(self.ranks) != self.item.ranks:
+        """Returns what was read off the paper's figure at this matrix, where side and ranks are the paper's."""
+        if self.side is not Side.A or curve not in self.item.points or list(self.ranks) != self.item.ranks:
             return None
         at, depth = self.item.points[curve], self.runs[0].run.arch.num_layers
         layer = next(layer_at(part, PAPER_DEPTH) for part in self.item.layers if layer_at(part, depth) == site.layer)

@@ -84,7 +84,12 @@ class WeightGrids(NamedTuple):
     no_inputs: str
 
     def paper_points(self, r: int) -> tuple[list[float], list[float]] | None:
-        """Returns what was read off the paper's figure for a rank, its i at the same part of our width."""
+        """Returns what was read off the paper's figure for a rank, its i at the same part of our width.
+
+        None of what the paper does not show: it compares the weight with A.
+        """
+        if self.side is not Side.A:
+            return None
         points = self.item.points
         for fact in self.item.facts["points"]:
             if fact["weight"] == self.random.site.role and fact["what"] == points.what.format(r):

@@ -256,18 +256,28 @@ def test_values_of_the_papers_figures_stand_at_our_layers() -> None:
     run = resolve(compose([])).run
     runs = (Trained("", run, Path()), Trained("", run, Path()))
 
-    def points(number: str, layer: int, weight: str, curve: str, ranks: tuple[int, int]) -> list[float] | None:
+    def points(
+        number: str, layer: int, weight: str, curve: str, ranks: tuple[int, int], side: Side = Side.A
+    ) -> list[float] | None:
         (site,) = [site for site in run.arch.select([weight]) if site.layer == layer]
         figure = cast(PhiFigure, item(number))
-        found = PhiGrids(figure, "proxy", Side.A, runs, ranks, [], None, None, "", "", None, "").paper_points(
-            site, curve
-        )
+        found = PhiGrids(figure, "proxy", side, runs, ranks, [], None, None, "", "", None, "").paper_points(site, curve)
         return found[1] if found is not None else None
 
     assert points("3", 2, "q", "whole", (8, 64)) == [0.43, 0.36, 0.34, 0.33, 0.3, 0.27, 0.24, 0.21]
     assert points("6", 1, "v", "diagonal", (8, 64)) == [0.46, 0.36, 0.3, 0.24, 0.22, 0.19, 0.16, 0.14]
     assert points("7", 5, "v", "diagonal", (64, 64)) == [0.53, 0.26, 0.17, 0.1, 0.05, 0.03, 0.01]
     assert points("4", 2, "q", "whole", (64, 64)) is None and points("3", 2, "q", "whole", (1, 64)) is None
+    for side in (Side.B, Side.update_left, Side.update_right):
+        assert points("3", 2, "q", "whole", (8, 64), side) is None
+
+
+@pytest.mark.parametrize("side", ["B", "dW-right"])
+def test_figure_8_of_a_side_that_the_paper_did_not_measure_has_none_of_its_points(side: str, store: Path) -> None:
+    """Ranks 4 and 8 are in the paper, as the smoke's are."""
+    figure = cast(WeightFigure, item("8"))
+    at = {each: "\n".join(figure.picture(Request("smoke", str(store), side=each)).caption) for each in ("A", side)}
+    assert "circles" in at["A"] and "circles" not in at[side]
 
 
 _HIGH: Mapping[str, list[float]] = {GAUSSIAN: [0.2] * 4, START: [0.3] * 4, INPUTS: [0.6, 0.6, 0.6, 0.1]}
