@@ -75,7 +75,8 @@ class PhiFigure(UpdateItem):
         """
         data = read_phi(ComparedRuns(self, request.scale, request.store, request.overrides), Side(request.side))
         words = [title(data), *caption(data)]
-        runs = [*data.runs, *([data.other_seed] if data.other_seed is not None else [])]
+        beside = [each.trained for each in data.permuted.runs] if data.permuted is not None else []
+        runs = [*data.runs, *([data.other_seed] if data.other_seed is not None else []), *beside]
         return Picture(partial(draw_phi, data, words), words, phi_json(data), [run.run_id for run in runs])
 
 

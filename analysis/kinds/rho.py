@@ -64,8 +64,9 @@ class RhoFigure(UpdateItem):
         """
         data = read_rho(ComparedRuns(self, request.scale, request.store, request.overrides), Side(request.side))
         words = [title(data), *caption(data)]
-        runs = [run.run_id for pair in data.pairs for run in pair]
-        return Picture(partial(draw, data, words), words, rho_json(data), runs)
+        beside = [each.trained for control in data.permuted if control is not None for each in control.runs]
+        runs = [*(run for pair in data.pairs for run in pair), *beside]
+        return Picture(partial(draw, data, words), words, rho_json(data), [run.run_id for run in runs])
 
 
 class Shares(NamedTuple):
