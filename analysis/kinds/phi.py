@@ -264,7 +264,8 @@ def _shown(data: PhiGrids) -> str:
 
 def _how_to_read(data: PhiGrids) -> str:
     low, high = data.item.colours
-    zoom = f" The panels on the right show the first {data.ranks[0]} columns again." if data.item.zoom else ""
+    n = len(data.grids[0].phi)
+    zoom = f' Panels "j to {n}" show the first {n} columns again.' if data.item.zoom else ""
     square = data.ranks[0] == data.ranks[1]
     curves = "diagonal" if square else f"last column (j = {data.ranks[1]}), and beside it the diagonal"
     circles = ""

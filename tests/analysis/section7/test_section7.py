@@ -75,6 +75,14 @@ def test_each_figure_is_drawn_and_its_caption_says_what_it_is(
     assert Path(file).read_text().count("<path") > 100
 
 
+def test_captions_name_the_panels_that_show_the_first_columns_again_by_their_titles(drawn: Figures) -> None:
+    """Figure 6 has them layer by layer, so that they do not stand on one side."""
+    for number in ("3", "6"):
+        words = " ".join(drawn(number).err.split())
+        assert ' Panels "j to 8" show the first 8 columns again. ' in words and "on the right" not in words
+    assert "columns again" not in drawn("4").err
+
+
 def test_phi_of_figure_3_is_that_of_the_tensors_and_so_are_the_counts(store: Path, drawn: Figures) -> None:
     entries = drawn("3").data
     runs = [section7(8, 0), section7(16, 0)]
