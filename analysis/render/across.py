@@ -148,7 +148,7 @@ def _paper_cell(table: Across, column: str, row: Mapping[str, Any]) -> str:
 
 
 def _as_printed(table: Across, key: str, value: float | None) -> str | None:
-    """Writes a number of the paper with the digits that it has there, shares in percent."""
+    """Writes a number of the paper as the facts hold it, shares in percent; a float keeps no zero at its end: 0.4."""
     if value is None or key not in table.item.columns.shares:
         return None if value is None else str(value)
     return f"{(Decimal(str(value)) * 100).normalize():f}"
