@@ -71,7 +71,7 @@ class ComputeConfig:
     """On what a run is computed."""
 
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, or a torch device such as cuda:1."""
+    """auto (a GPU where there is one), cuda (a GPU, which no other run on the machine has), cuda:1 or cpu."""
     threads: int | None = None
     """CPU threads (null: torch's choice)."""
     compile: bool | None = None

@@ -33,9 +33,12 @@ class Workers:
         """Sets how many runs the next launch computes at a time, and says why."""
         compute = jobs[0].resolved.settings.compute
         threads, gpus = compute.threads, 0 if compute.device == "cpu" else machine.gpus()
+        is_named = gpus > 0 and compute.device.startswith("cuda:")  # one for all runs, however many there are
+        if is_named:
+            gpus = 1
         cores = machine.cores()
         most = min(len(jobs), gpus or max(1, cores // (threads or 1)))
-        at_once, limit = most, ""
+        at_once, limit = most, f"; compute.device={compute.device} names one GPU for all runs" if is_named else ""
         if most > 1 and not gpus and (free := machine.free_memory()) is not None:
             need = _most_memory([job.resolved.run for job in jobs])
             at_once = max(1, min(most, free // need))

@@ -35,7 +35,11 @@ def prepare(compute: ComputeConfig) -> torch.device:
         InputError: If there is no such device.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order each time
-    name = compute.device if compute.device != "auto" else _own() if torch.cuda.is_available() else "cpu"
+    name = compute.device
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        name = _own()  # torch's "cuda" would be the first one for every process
+    elif name == "auto":
+        name = "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

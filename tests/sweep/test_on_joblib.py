@@ -79,3 +79,12 @@ def test_each_gpu_has_a_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     monkeypatch.setattr(machine, "free_memory", lambda: 0)
     assert at_once("seed=range(0,20)") == 4
     assert "4 runs at a time, each with a GPU." in caplog.text
+
+
+def test_a_gpu_with_a_number_is_one_for_all_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: 4)
+    assert at_once("seed=range(0,20)", "compute.device=cuda:1") == 1
+    assert "1 run at a time, each with a GPU; compute.device=cuda:1 names one GPU for all runs." in caplog.text
+    assert at_once("seed=range(0,20)", "compute.device=cuda") == 4

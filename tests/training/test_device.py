@@ -92,6 +92,22 @@ def test_the_gpu_that_is_asked_for_becomes_torchs_current_one(monkeypatch: pytes
     assert current == [torch.device("cuda:1")]
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_gpu_without_a_number_is_one_that_no_other_process_has(
+    name: str, two_gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with held_by_another(two_gpus / "lora_repro-gpu0.lock") as process:
+        try:
+            assert device.prepare(ComputeConfig(device=name)) == torch.device("cuda:1")
+            assert device.prepare(ComputeConfig(device="cuda:0")) == torch.device("cuda:0")
+        finally:
+            process.kill()
+
+
 def test_the_threads_that_a_run_asks_for_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [5]
     monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
