@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from traceback import clear_frames
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import Resolved, resolve
-from lora_repro.config.settings import LogConfig
+from lora_repro.config.settings import LogConfig, Mirror
 from lora_repro.errors import AlreadyFinishedError, DivergedError, InputError, RunFailedError, describe_os_error
 from lora_repro.mirror import notify
 from lora_repro.store.files import leaving_none_empty
@@ -80,7 +81,8 @@ def _rebuild(resolved: Resolved, record: Record, missing: list[str], result: dic
     again = Record(Path(resolved.settings.paths.outputs) / "rebuild", record.run_id)
     if again.state is State.finished:
         again.discard()  # an earlier attempt, which was asked for other files
-    found = _compute(resolved, again)
+    unmirrored = replace(resolved.settings, log=replace(resolved.settings.log, wandb=Mirror.off))
+    found = _compute(resolved._replace(settings=unmirrored), again)  # a tracker has the run, and this folder goes away
     if found["metrics_by_epoch"] != result["metrics_by_epoch"]:
         raise RunFailedError(
             f"{record.run_id} was computed again with other metrics, so nothing is added; it stays as it was.\n"

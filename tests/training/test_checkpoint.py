@@ -18,6 +18,7 @@ from lora_repro.config.identity import NUMERICS_VERSION
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunFailedError
 from lora_repro.methods import METHODS
+from lora_repro.mirror import notify
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.training import checkpoint
@@ -310,6 +311,13 @@ def test_a_rebuild_with_other_metrics_changes_nothing(tiny: Compose) -> None:
     with pytest.raises(RunFailedError, match=r"computed again with other metrics.*\nSee why: python -m analysis diff"):
         run_job(tiny("log.snapshots=[1]", "log.rebuild=true"))
     assert {path: path.read_bytes() for path in before} == before and not (record.folder / "snapshots").exists()
+
+
+def test_a_rebuild_is_not_mirrored_as_its_folder_goes_away(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_job(tiny())
+    monkeypatch.setattr(notify, "_MirroringProcess", lambda *_: pytest.fail("mirrored"))
+    run_job(tiny("log.snapshots=[1]", "log.rebuild=true", "log.wandb=offline"))
+    assert (record_of(tiny()).folder / "snapshots" / "1.safetensors").exists()
 
 
 def test_kept_weights_of_full_fine_tuning_are_scored_again_alike(tiny: Compose) -> None:
