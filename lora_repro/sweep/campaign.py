@@ -265,7 +265,8 @@ def _run_wave(
             record.tidy()
     queued = {job.run_id for job in begun.queued}
     elsewhere = [job for job in new if begun.states[job.run_id] is State.running and job.run_id not in queued]
-    named = {job.run_id: job for job in run_names.named(sweep.to_compute)}
+    every = run_names.named(sweep.every_kind)  # with stand-ins: each wave names the same axes
+    named = {job.run_id: job for job in every[: len(sweep.to_compute)]}
     to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere) if job.run_id in names]
     return _run_all(to_do, outputs, launcher, timings)
 

@@ -228,10 +228,10 @@ class Computer:
         write_run(self.store, job, [(result, result)])
 
 
-def run(store: Path, compute: Computer, *arguments: str) -> int:
+def run(store: Path, compute: Callable[[Job], object], *arguments: str, tune: str = TUNED) -> int:
     launcher = campaign.Launcher(lambda *_, **__: list[JobReturn](), compute)
     try:
-        campaign.run(lambda: sweep(store, *arguments), str(store), LogConfig(), launcher)
+        campaign.run(lambda: sweep(store, *arguments, tune=tune), str(store), LogConfig(), launcher)
     except SystemExit as error:
         return int(str(error.code))
     return 0
@@ -246,6 +246,18 @@ def test_a_sweep_tunes_grows_its_grid_and_then_computes_the_reported_runs(tmp_pa
     assert reported == [(0, 1e-2), (1, 1e-2)]
     again = Computer(tmp_path, compute.score)
     assert run(tmp_path, again) == 0 and not again.computed
+
+
+def test_the_waves_of_a_sweep_are_one_group_of_a_tracker(tmp_path: Path) -> None:
+    """Though the ranks differ in the reported runs alone."""
+    compute, groups = Computer(tmp_path, {1e-3: 0.5, 3e-3: 0.6, 1e-2: 0.4}.get), list[str | None]()
+
+    def noted(job: Job) -> None:
+        groups.append(job.resolved.settings.log.group)
+        compute(job)
+
+    assert run(tmp_path, noted, "method.r=1,2", tune=TUNED.replace("}", ",at:{method.r:2}}")) == 0
+    assert len(groups) == 6 + 4 and len(set(groups)) == 1
 
 
 def test_a_tuning_run_that_is_removed_is_computed_again_and_nothing_else(tmp_path: Path) -> None:
