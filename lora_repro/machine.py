@@ -27,17 +27,42 @@ def workers() -> int:
     return gpus() or cores()
 
 
-def free_memory() -> int | None:
-    """Returns the bytes that this machine and this process's control group leave; None where nothing says so."""
+def free_memory(
+    own: Path = Path("/proc/self/cgroup"),
+    root: Path = Path("/sys/fs/cgroup"),
+    machine: Path = Path("/proc/meminfo"),
+) -> int | None:
+    """Returns the bytes that this machine and the control groups of this process leave; None where nothing says so.
+
+    Args:
+        own: Names its groups, as for `quota`.
+        root: Where they are mounted.
+        machine: What the machine has (man proc_meminfo).
+    """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = machine.read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
-        if limit.is_file() and (most := limit.read_text().strip()).isdigit():
-            free = min(free, int(most) - int(used.read_text()))
-        return free
     except (OSError, StopIteration, ValueError):
         return None
+    left = (_memory_left(folder) for folder in _groups("memory", own, root))
+    return min([free, *(max(0, found) for found in left if found is not None)])
+
+
+def _memory_left(group: Path) -> int | None:
+    """Returns the bytes that one control group leaves; None where it sets no limit.
+
+    The page cache that nobody has used of late (inactive_file) counts as left: Linux gives it up before it kills.
+    """
+    for limit, usage, inactive in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+    ):
+        with suppress(OSError, ValueError):
+            most, used = (int((group / name).read_text()) for name in (limit, usage))
+            with suppress(OSError, ValueError, KeyError):
+                used -= int(dict(line.split() for line in (group / "memory.stat").read_text().splitlines())[inactive])
+            return most - used
+    return None
 
 
 def limit_joblib() -> None:
@@ -62,16 +87,21 @@ def quota(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgro
         own: Names its groups: a line each of number, controllers (none in version 2) and path (man cgroups).
         root: Where they are mounted.
     """
-    limits = []
+    return min((limit for limit in map(_share, _groups("cpu", own, root)) if limit is not None), default=None)
+
+
+def _groups(controller: str, own: Path, root: Path) -> list[Path]:
+    """Returns the folders of the control groups that hold this process and limit what a controller counts."""
+    folders = []
     for line in own.read_text().splitlines() if own.exists() else []:
         _, controllers, name = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        folder = root / ("cpu" if controllers else "") / name.lstrip("/")
+        folder = root / (controller if controllers else "") / name.lstrip("/")
         while folder.is_relative_to(root):
-            limits.append(_share(folder))
+            folders.append(folder)
             folder = folder.parent
-    return min((limit for limit in limits if limit is not None), default=None)
+    return folders
 
 
 def _share(group: Path) -> int | None:

@@ -267,5 +267,36 @@ def test_a_quota_of_processor_time_counts_as_whole_cores(
     assert workers.quota(tmp_path / "own", tmp_path / "cgroup") == cores
 
 
+CACHED = "anon 1\ninactive_file 300\ntotal_inactive_file 400\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "free"),
+    [
+        ("0::/\n", {"memory.max": "5000\n", "memory.current": "1000\n"}, 4000),  # a container
+        ("0::/\n", {"memory.max": "max\n", "memory.current": "1000\n"}, 1024 * 1000),
+        ("0::/\n", {}, 1024 * 1000),
+        ("0::/\n", {"memory.max": "5000", "memory.current": "6000"}, 0),
+        ("0::/a\n", {"a/memory.max": "5000", "a/memory.current": "1000", "a/memory.stat": CACHED}, 4300),
+        ("0::/a/b\n", {"a/memory.max": "5000", "a/memory.current": "2000", "a/b/memory.max": "max"}, 3000),  # of Slurm
+        ("4:memory:/a\n", {f"memory/a/memory.{name}": text for name, text in (
+            ("limit_in_bytes", "5000"), ("usage_in_bytes", "1000"), ("stat", CACHED))}, 4400),
+        ("3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "5", "memory/a/memory.usage_in_bytes": "1"}, 1024 * 1000),
+    ],
+)  # fmt: skip
+def test_free_memory_is_what_machine_and_control_groups_leave(
+    groups: str, files: dict[str, str], free: int, tmp_path: Path
+) -> None:
+    (tmp_path / "own").write_text(groups)
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 1000 kB\n")
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    given = (tmp_path / "own", tmp_path / "cgroup", tmp_path / "meminfo")
+    assert workers.free_memory(*given) == free
+    assert workers.free_memory(*given[:2], tmp_path / "none") is None
+
+
 def test_where_no_control_groups_are_there_is_no_quota(tmp_path: Path) -> None:
     assert workers.quota(tmp_path / "none", tmp_path) is None
