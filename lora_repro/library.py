@@ -77,6 +77,8 @@ class Adapted:
     def merge(self) -> PreTrainedModel:
         """Folds LoRA into the weights, W_0 + s B A, in place, and returns the model: a plain one, without LoRA.
 
+        The weights stay frozen as they were: `requires_grad_` unfreezes them.
+
         Raises:
             InputError: If LoRA was merged before.
         """
