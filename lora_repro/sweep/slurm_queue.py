@@ -123,6 +123,8 @@ class Queue:
         executor.update_parameters(
             **{key if key in shared else f"slurm_{key}": value for key, value in params.items() if key not in own}
         )
+        if (cpus := params.get("cpus_per_task")) is not None:  # Slurm 22.05 to 23.02 do not hand it to srun
+            executor.update_parameters(slurm_srun_args=[f"--cpus-per-task={cpus}"])
         numbers = range(initial, initial + len(lines))
         calls = [
             (list(line), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
@@ -137,7 +139,7 @@ class Queue:
         except Exception as error:  # of any kind: submitit's, Slurm's
             if interrupt.requested():  # Ctrl-C has ended sbatch too
                 raise KeyboardInterrupt from None
-            raise RunFailedError(f"Slurm takes no jobs: {error}") from error
+            raise RunFailedError(f"Slurm takes no jobs: {error}{_remedy(str(error), len(lines))}") from error
         return tasks
 
 
@@ -217,6 +219,16 @@ def _returned(name: str, task: Task, outputs: str, left: tuple[float, str] | Non
     if time.monotonic() - since < LATE_S:
         return None
     return _failed(f"{name}: its job {task.job} ended without a result (Slurm says: {state}). See {paths.stdout}")
+
+
+def _remedy(error: str, jobs: int) -> str:
+    """Says what helps where Slurm refuses an array for its size; nothing of other errors."""
+    if "Invalid job array" not in error:
+        return ""
+    return (
+        f"\nThe array has {jobs} jobs, perhaps more than this cluster takes (scontrol show config: MaxArraySize).\n"
+        "Compute the sweep in parts, one command after the other, as in seed=0,1 and then seed=2,3."
+    )
 
 
 def _failed(reason: str) -> JobReturn:

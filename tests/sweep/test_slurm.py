@@ -117,7 +117,7 @@ class Cluster:
         calls = self.folder / "calls"
         return len(calls.read_text().splitlines()) if calls.exists() else 0
 
-    def compute(self, runs: list[str], *queues: str) -> list[JobReturn]:
+    def compute(self, runs: list[str], *queues: str, **params: Any) -> list[JobReturn]:
         """Computes runs while the queue changes each second from one text to the next, and then Ctrl-C is pressed."""
         texts = iter(queues[1:])
         (self.folder / "queue").write_text(queues[0])
@@ -130,7 +130,7 @@ class Cluster:
 
         with self.patch.context() as patch:
             patch.setattr(slurm_queue, "time", SimpleNamespace(sleep=second, monotonic=time.monotonic))
-            launcher = Launcher(submitit_folder=str(self.folder / "%j"), max_num_timeout=1, name="x")
+            launcher = Launcher(submitit_folder=str(self.folder / "%j"), max_num_timeout=1, name="x", **params)
             return slurm_queue.Queue(launcher).compute({run: [f"seed={run}"] for run in runs}, self.store, 0)
 
 
@@ -172,6 +172,22 @@ def test_what_slurm_says_against_a_submission_is_told(cluster: Cluster) -> None:
     with pytest.raises(RunFailedError, match=r"(?s)Slurm takes no jobs: .*invalid partition specified: gpu"):
         cluster.compute(["0", "1"], "")
     assert slurm_queue.jobs_in_queue(cluster.store) == {}
+
+
+def test_an_array_that_is_too_large_is_refused_with_what_to_do(cluster: Cluster) -> None:
+    said = "error: Batch job submission failed: Invalid job array specification"
+    answers(cluster.patch, cluster.folder / "bin", "sbatch", said)
+    with pytest.raises(RunFailedError, match=r"(?s)array has 2 jobs.*MaxArraySize.*in parts.*seed=0,1 and then"):
+        cluster.compute(["0", "1"], "")
+
+
+@pytest.mark.parametrize("cpus", [None, 3])
+def test_srun_is_told_the_cpus_of_its_job(cpus: int | None, cluster: Cluster) -> None:
+    """In Slurm 22.05 to 23.02 it does not inherit them."""
+    with pytest.raises(KeyboardInterrupt):
+        cluster.compute(["0"], "1|RUNNING\n", cpus_per_task=cpus)
+    (line,) = (line for line in (cluster.folder / "scripts").read_text().splitlines() if line.startswith("srun"))
+    assert ("--cpus-per-task=3" in line) is (cpus == 3) and ("--cpus-per-task" in line) is (cpus is not None)
 
 
 def test_a_requeued_job_is_waited_for(cluster: Cluster) -> None:
