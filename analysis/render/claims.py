@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.claims.criteria import Outcome, Verdict, together
+from analysis.claims.criteria import Outcome, Verdict, signed, together
 from analysis.claims.declared import Study
 from analysis.claims.estimates import Estimate
 from analysis.claims.judged import Judged, Verdicts
@@ -244,7 +244,7 @@ def _said(outcome: Outcome) -> str:
 def _shown(part: Judged, value: float) -> str:
     if part.part.test == "ratio":
         return f"{math.exp(value):.3g}"
-    return f"{part.part.unit * value:+.2f}"
+    return signed(part.part.unit * value, part.part.unit)
 
 
 def _name(name: str, names: Names, group: str) -> str:

@@ -350,8 +350,8 @@ def seeds_share(values: dict[str, list[float]], chance: float = 1.5) -> list[Sta
 @pytest.mark.parametrize(
     ("q_less_v", "verdict", "reason"),
     [
-        ([1.0, 1.2, 0.9, 1.1, 1.3], Verdict.supported, "q - v beside Gaussian: +1.10, at least +0.95"),
-        ([-1.0, -1.2, -0.9, -1.1, -1.3], Verdict.contradicted, "q - v beside Gaussian: -1.10, at most -0.95"),
+        ([1.0, 1.2, 0.9, 1.1, 1.3], Verdict.supported, "q - v beside Gaussian: +1.100, at least +0.949"),
+        ([-1.0, -1.2, -0.9, -1.1, -1.3], Verdict.contradicted, "q - v beside Gaussian: -1.100, at most -0.949"),
         ([1.0, -1.2, 0.9, -0.8, 0.3], Verdict.undecided, "q - v beside Gaussian: +0.04"),
         ([1.0, 1.2, 0.9, 1.1], Verdict.interim, "4 of 5 seeds."),
         ([1.0], Verdict.not_run, "Its statistics are not measured for enough seeds."),
@@ -389,4 +389,4 @@ def test_statistics_of_runs_that_are_not_the_sweeps_any_more_are_not_judged(tmp_
 def test_statistics_of_weights_are_written_as_they_are(tmp_path: Path, capsys: Captured) -> None:
     write_statistics(tmp_path, "section7", "proxy", seeds_share({"q": [4.0, 4.2], "v": [3.0, 3.1]}), "a command")
     code, out, _ = call(capsys, "claims", "subspace_seeds", "--runs", tmp_path)
-    assert code == 0 and "- q beside Gaussian: +2.60 [" in out and "+260" not in out
+    assert code == 0 and "- q beside Gaussian: +2.600 [" in out and "+260" not in out
