@@ -154,6 +154,9 @@ def _of_rows(path: Path, format: Format) -> Iterator[Example]:
     columns = rows.columns
     for row in range(len(rows)):
         place = rows.place(row).rpartition(", ")[2]
+        key = next((name for name in FIELDS if name in columns), None)
+        if key is not None and columns[key][row] is None:
+            raise InputError(f"{rows.place(row)}: there is no {key!r}, which other rows have.")
         if "summary" in columns:
             yield Example([str(columns["summary"][row]).strip()], place)
         elif "references" in columns:

@@ -241,8 +241,8 @@ def test_a_note_on_empty_cells_stands_only_below_a_table_that_has_some() -> None
 
 
 def test_a_sweep_that_is_planned_is_refused_with_a_remedy() -> None:
-    with pytest.raises(InputError, match=r"(?s)all 30 runs of the sweep are planned.*Give another scale"):
-        read_sweep(["+sweeps=table6", "scale=paper"], "nowhere")
+    with pytest.raises(InputError, match=r"(?s)all 4 runs of the sweep are planned.*Give another scale"):
+        read_sweep(["+sweeps=margin", "scale=paper"], "nowhere")
 
 
 def test_planned_runs_are_left_out_and_counted_with_all_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:

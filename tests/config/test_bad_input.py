@@ -55,7 +55,7 @@ CASES = [
     ("not a sweep", "run +sweeps=table6", "is a sweep", "Give -m: python -m lora_repro -m"),
     ("not a sweep", "run method.r=1,2", "several values make a sweep", "Give -m"),
     ("not a sweep", "sweep sweeps=table6", "write one plus", "Give: -m +sweeps=table6"),
-    ("not a sweep", "sweep +sweeps=table6 scale=paper", "Nothing of this sweep can be run yet", "needs GPUs"),
+    ("not a sweep", "sweep +sweeps=margin scale=paper", "Nothing of this sweep can be run yet", "no head"),
     ("one value", "sweep scale=smoke,demo", "a sweep has one scale", "start one sweep for each"),
     ("one value", "sweep paths.outputs=a,b", "a sweep has one paths.outputs", "Give one value"),
     ("one value", "analysis table 6 --scale demo scale=proxy", "given as proxy and demo", "Give one of --scale"),

@@ -74,6 +74,7 @@ def test_no_entry_of_a_preset_is_without_a_printed_row() -> None:
         (name, model, method, task)
         for name in ("paper", "paper_restricted", "paper_restricted_64", "paper_n100", "paper_n1k", "paper_n10k")
         for model, methods in presets.read(name).items()
+        if not model.startswith(("cerebras_", "opt_"))  # stand-ins for GPT-3, with its values
         for method, entry in methods.items()
         for task in entry
         if task != presets.ALL

@@ -56,7 +56,7 @@ def said(verdict: Verdict, *parts: Judged, missing: str | None = None) -> str:
         ),
         (
             said(Verdict.interim, part("Rank 1 is enough", Verdict.interim)),
-            "Not judged yet on minilm: the tuning runs that set its margin are missing.",
+            "Not judged yet on minilm: a reason.",
         ),
         (said(Verdict.not_run, missing="GLUE is not here"), "Not tested yet: GLUE is not here."),
         (
