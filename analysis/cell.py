@@ -322,6 +322,11 @@ def machine_of(result: Mapping[str, Any]) -> str:
     return f"{provenance.get('device_class')}, {provenance.get('bf16')}, {provenance.get('threads')}"
 
 
+def only_machine_of(result: Mapping[str, Any]) -> str | None:
+    """Names the machine that computed a whole run; None of one that went on on another, whose times mix both."""
+    return None if result.get("provenance", {}).get("machines_before") else machine_of(result)
+
+
 def computed_on(result: Mapping[str, Any]) -> str:
     """Names the hardware and the versions that computed a run."""
     provenance = result["provenance"]

@@ -1,7 +1,7 @@
 """The store that commands read: its default, how a command line names another, and ledgers that stand for one."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -72,6 +72,16 @@ def answers_of(store: str | Path, run_id: str, split: str, epoch: int) -> "Answe
     row = _LEDGERS[str(store)].rows.get(run_id)
     kept = None if row is None else row.eval if split == "eval" else row.test
     return kept if kept is not None and kept.epoch == epoch else None
+
+
+def rows_of(store: str | Path, run_ids: Collection[str]) -> "list[Row]":
+    """Returns what a ledger keeps of runs that ended: of a store that stands for one, that ledger's own rows."""
+    from lora_repro.store import ledger
+
+    if str(store) not in _LEDGERS:
+        return ledger.collect(store, run_ids)
+    wanted = set(run_ids)
+    return [row for row in _LEDGERS[str(store)].rows.values() if row.run_id in wanted]
 
 
 def store_arguments(store: str | Path) -> list[str]:

@@ -118,15 +118,15 @@ def _bound(estimate: Bounded, is_upper: bool) -> float:
 
 
 def _sentence(name: str, estimate: Bounded, bound: float, is_upper: bool, limit: float, side: Side, unit: float) -> str:
-    numbers = [signed(unit * value, unit) for value in (estimate.mean, bound, limit)]
+    numbers = [signed(value, unit) for value in (estimate.mean, bound, limit)]
     word = "at most" if is_upper else "at least"
     return f"{name}: {numbers[0]}, {word} {numbers[1]}; the limit is {numbers[2]} ({side.name} it is claimed)."
 
 
-def signed(number: float, unit: float) -> str:
-    """Writes a number with its sign: points with two decimals, what has no unit with three."""
+def signed(value: float, unit: float) -> str:
+    """Writes a number in a unit, with its sign: points with two decimals, what has no unit with three."""
     decimals = 3 if unit == 1 else 2
-    return f"{round(number, decimals) + 0.0:+.{decimals}f}"
+    return f"{round(unit * value, decimals) + 0.0:+.{decimals}f}"
 
 
 def exactly(value: float, least: float | None, most: float | None, reason: str) -> Outcome:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from analysis.cell import Cell, machine_of
+from analysis.cell import Cell, only_machine_of
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded, opposite
 from analysis.claims.declared import Claims, Part, Selector, Study
@@ -114,14 +114,12 @@ class Question:
 
     def _test(self, found: Judged) -> Outcome:
         assert found.limit is not None
-        if not self.has_score:
-            outcome = bounded(found.estimates, found.limit, found.side, unit=1, level=LEVEL / self.family)
-            return outcome._replace(reason=_in_times(found))
         if self.part.test == "some_better":
             # the gain that is claimed of one arm is what `not_worse` denies of all; only one of them needs to have it
             below = bounded(found.estimates, found.limit, Side.below, level_of_all=LEVEL / self.family)
             return opposite(below)
-        return bounded(found.estimates, found.limit, found.side, level=LEVEL / self.family)
+        outcome = bounded(found.estimates, found.limit, found.side, unit=self.part.unit, level=LEVEL / self.family)
+        return outcome if self.has_score else outcome._replace(reason=_in_times(found))
 
     # What the question needs.
 
@@ -281,8 +279,8 @@ def _measured(cell: Cell, measure: str) -> dict[tuple[int | None, str], float]:
         value = None if run.result is None else run.result.get(measure)
         if run.result is None or not isinstance(value, int | float) or value <= 0:
             continue
-        if not run.result.get("provenance", {}).get("machines_before"):
-            found[run.seed, machine_of(run.result)] = float(value)
+        if (machine := only_machine_of(run.result)) is not None:
+            found[run.seed, machine] = float(value)
     return found
 
 

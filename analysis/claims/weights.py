@@ -17,17 +17,16 @@ TRUNCATED = ("truncated_gap", "whole_score")
 """Statistics that are measured only with --truncate."""
 
 
-def estimates_of(part: Part, study: Study, found: Sequence[Statistic]) -> dict[str, Estimate]:
+def estimates_of(part: Part, asked: Sequence[Statistic]) -> dict[str, Estimate]:
     """Returns value minus chance, seed by seed, for each matrix and each null of a part; none of what is not there.
 
     A number of a pair of seeds is no estimate: the ten pairs of five seeds are not independent (docs/section7.md).
 
     Args:
-        part: Says which statistic, of which matrices, in which setting and against what.
-        study: On which model and task.
-        found: The statistics of a store.
+        part: Says of which matrices and against what.
+        asked: The statistics that it asks for.
     """
-    estimates, asked = {}, _asked(part, study, found)
+    estimates = {}
     for where in part.where:
         for against in part.against or [""]:
             values = [
@@ -72,7 +71,8 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     side = Side.below if is_below else Side.above
     known = {run.run_id for cell in group.cells for run in cell.runs}
     own = [each for each in arms.statistics(SWEEP) if known.issuperset(each.run_ids)]  # others are of older runs
-    estimates = estimates_of(part, study, own)
+    asked = _asked(part, study, own)
+    estimates = estimates_of(part, asked)
     seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
     wanted = len(part.where) * max(1, len(part.against))
     there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
@@ -89,7 +89,7 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         finished=there,
         expected=len(seeds),
         commands=() if there == len(seeds) else (group.command, measure),
-        run_ids=tuple(dict.fromkeys(run_id for each in _asked(part, study, own) for run_id in each.run_ids)),
+        run_ids=tuple(dict.fromkeys(run_id for each in asked for run_id in each.run_ids)),
     )
     if there < FEWEST:
         return found

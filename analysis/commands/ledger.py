@@ -32,7 +32,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _ledger(options: argparse.Namespace) -> str:
-    from analysis.store import opened
+    from analysis.store import opened, rows_of
     from lora_repro.store import ledger, statistics_files
 
     path = Path(options.file)
@@ -53,11 +53,8 @@ def _ledger(options: argparse.Namespace) -> str:
         )
     add_scale(options)
     with opened(options.runs) as store:
-        run_ids = _run_ids(options, store)
-        new = ledger.collect(store, run_ids)
+        new = rows_of(store, _run_ids(options, store))
         statistics = statistics_files.collect(store, [row.run_id for row in new])
-    if ledger.is_ledger(options.runs):  # its answers do not come into a store
-        new = [row for row in ledger.read(options.runs).rows if row.run_id in set(run_ids)]
     found = ledger.read(path) if path.exists() else None
     before, kept = (found.rows, found.statistics) if found is not None else ([], {})
     rows = ledger.merge(new, before)

@@ -232,13 +232,12 @@ def _time(arm: "Cell", baseline: "Cell") -> float | None:
 
 
 def _seconds(arm: "Cell", key: str) -> dict[str, list[float]]:
-    from analysis.cell import machine_of
+    from analysis.cell import only_machine_of
 
     found: dict[str, list[float]] = {}
     for result in arm.results:
-        went_on_elsewhere = result.get("provenance", {}).get("machines_before")
-        if (seconds := result.get(key)) and not went_on_elsewhere:
-            found.setdefault(machine_of(result), []).append(seconds)
+        if (seconds := result.get(key)) and (machine := only_machine_of(result)) is not None:
+            found.setdefault(machine, []).append(seconds)
     return found
 
 

@@ -244,7 +244,7 @@ def _said(outcome: Outcome) -> str:
 def _shown(part: Judged, value: float) -> str:
     if part.part.test == "ratio":
         return f"{math.exp(value):.3g}"
-    return signed(part.part.unit * value, part.part.unit)
+    return signed(value, part.part.unit)
 
 
 def _name(name: str, names: Names, group: str) -> str:

@@ -115,7 +115,7 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
     on = ["on"] if len(whose) > 1 else []
 
     def our_line(line: Line) -> list[str]:
-        where = [line_name(line.arm.place, names) for _ in on]
+        where = [line_name(line.arm.place, names)] if on else []
         return [line.arm.place.row, *where, *_our_line(table, line, len(scores))]
 
     lines = [[*budgets, "method", *on, "settings", "trained", "of the model", *scores, *ours]]

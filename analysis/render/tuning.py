@@ -62,8 +62,10 @@ def _distinct(tuned: Iterable[tuple[str, Tuning]]) -> list[tuple[str, Tuning]]:
     groups: dict[int, list[tuple[str, Tuning]]] = {}
     for name, tuning in tuned:
         groups.setdefault(id(tuning), []).append((name, tuning))
-    names = {key: f" (and {len(arms) - 1} others)" if len(arms) > 1 else "" for key, arms in groups.items()}
-    return [(f"{arms[0][0]}{names[key]}", arms[0][1]) for key, arms in groups.items()]
+    found = []
+    for (name, tuning), *others in groups.values():
+        found.append((f"{name} (and {len(others)} others)" if others else name, tuning))
+    return found
 
 
 def _about_order(arms: Sequence[tuple[str, Tuning]], groups: Sequence[Sequence[Tuning]], key: str) -> list[str]:

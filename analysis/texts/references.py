@@ -151,23 +151,22 @@ def _of_json(path: Path) -> Iterable[Example]:
 def _of_rows(path: Path, format: Format) -> Iterator[Example]:
     """Reads objects of SAMSum or WikiSQL; what else is in them need not be in all of them."""
     rows = read_rows(path, str(path), format, only=[], optional=FIELDS, has_options=False)
-    columns = rows.columns
-    for row in range(len(rows)):
+    key = next((name for name in FIELDS if name in rows.columns), None)
+    if key is None:
+        raise InputError(
+            f"{rows.name}: has no references that are known here (looked for: {', '.join(FIELDS)}).\n"
+            f"Forms of references: {FORMS}."
+        )
+    for row, given in enumerate(rows[key]):
         place = rows.place(row).rpartition(", ")[2]
-        key = next((name for name in FIELDS if name in columns), None)
-        if key is not None and columns[key][row] is None:
+        if given is None:
             raise InputError(f"{rows.place(row)}: there is no {key!r}, which other rows have.")
-        if "summary" in columns:
-            yield Example([str(columns["summary"][row]).strip()], place)
-        elif "references" in columns:
-            yield Example([str(text) for text in columns["references"][row]], place)
-        elif "sql" in columns or "text" in columns:
-            yield Example([wikisql.reference(rows, row)], place)
+        if key == "summary":
+            yield Example([str(given).strip()], place)
+        elif key == "references":
+            yield Example([str(text) for text in given], place)
         else:
-            raise InputError(
-                f"{rows.name}: has no references that are known here (looked for: {', '.join(FIELDS)}).\n"
-                f"Forms of references: {FORMS}."
-            )
+            yield Example([wikisql.reference(rows, row)], place)
 
 
 def _of_table(rows: Rows) -> Iterator[Example]:

@@ -232,16 +232,16 @@ class PrefixLayerConfig(PrefixConfig):
         (table,) = arch.select(["embed"])
         body, drawn = body_of(model, arch), words(seed, self.l_p + self.l_i, table.d_in)
         if self.form is Form.activations:
-            prefix, attach, is_shifted = self.start(body, arch, seed, drawn), key_value.attach_states, True
+            prefix, attach = self.start(body, arch, seed, drawn), key_value.attach_states
         else:
             if self.init is Start.words:
                 pairs = key_value.pairs_of(model, body, arch, drawn)
             else:
                 pairs = [self._drawn_pair(arch, seed, site) for site in arch.select(["k"])]
-            prefix, attach, is_shifted = Prefix(None, pairs), key_value.attach, self.shift_positions
+            prefix, attach = Prefix(None, pairs), key_value.attach
         model.prefix = prefix
         attach(model, arch, [*prefix.layers])
-        Surrounded(body, arch, Prefix(None), 0, 0, shift=self.l_p if is_shifted else 0)
+        Surrounded(body, arch, Prefix(None), 0, 0, shift=self.l_p if self.added_tokens else 0)
 
     def _drawn_pair(self, arch: Arch, seed: int, site: Site) -> "Tensor":
         import torch

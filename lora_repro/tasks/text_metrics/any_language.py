@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from lora_repro.tasks.text_metrics.given import refuse_unfit
+from lora_repro.tasks.text_metrics.samsum import with_nearest
 
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 """How the names of characters begin whose scripts have no spaces between words."""
@@ -45,11 +46,8 @@ def rouge_l_of_each(predictions: Sequence[str], references: Sequence[Sequence[st
     from rouge_score.rouge_scorer import RougeScorer
 
     refuse_unfit("ROUGE", predictions, references)
-    scorer = RougeScorer(["rougeL"], tokenizer=Words())
-    return [
-        max(float(scorer.score(reference, text)["rougeL"].fmeasure) for reference in texts)
-        for text, texts in zip(predictions, references, strict=True)
-    ]
+    types = ["rougeL"]
+    return [score for (score,) in with_nearest(RougeScorer(types, tokenizer=Words()), types, predictions, references)]
 
 
 @cache

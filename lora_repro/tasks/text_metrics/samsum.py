@@ -7,6 +7,7 @@ most published scores; words are runs of a to z and 0 to 9, so letters with acce
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from lora_repro.tasks.text_metrics.given import refuse_unfit
 
@@ -66,9 +67,15 @@ def _scored(predictions: tuple[str, ...], references: tuple[tuple[str, ...], ...
     """Returns the three of each text, which are computed together."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(TYPES, use_stemmer=True)
+    return tuple(with_nearest(RougeScorer(TYPES, use_stemmer=True), TYPES, predictions, references))
+
+
+def with_nearest(
+    scorer: Any, types: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[tuple[float, ...]]:
+    """Returns the F of each text with the nearest of its references, for each type of a scorer of rouge-score."""
     rows = []
     for text, texts in zip(predictions, references, strict=True):
         found = [scorer.score(reference, text) for reference in texts]
-        rows.append(tuple(max(float(scores[kind].fmeasure) for scores in found) for kind in TYPES))
-    return tuple(rows)
+        rows.append(tuple(max(float(scores[kind].fmeasure) for scores in found) for kind in types))
+    return rows
