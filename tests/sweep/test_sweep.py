@@ -15,6 +15,7 @@ from lora_repro.config.compose import compose
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
+from lora_repro.methods.peft.config import PeftConfig
 from lora_repro.sweep.grid import Point, expand, load, overrides
 
 SMOKE = ["model=tiny_bert", "task=generated"]
@@ -68,6 +69,20 @@ def test_every_sweep_loads_at_every_scale(sweep: str, scale: str) -> None:
     found = load(compose, [f"+sweeps={sweep}", f"scale={scale}"])
     assert found.to_compute or found.planned
     assert len({job.run_id for job in found.jobs}) == len(found.jobs)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),  # init_r, target_r, and per unit of init_r 12 or 24 matrices of 2 d + 1 weights
+    [
+        ("proxy", {(7, 5, 12 * 7 * 769), (24, 16, 12 * 24 * 769)}),
+        ("paper", {(8, 5, 24 * 8 * 1537), (24, 16, 24 * 24 * 1537)}),
+    ],
+)
+def test_the_leaderboard_has_adalora_at_both_budgets(scale: str, expected: set[tuple[int, int, int]]) -> None:
+    grids = [g for g in compose(["+sweeps=leaderboard"]).sweep[scale] if g.get("method.peft_type") == "ADALORA"]
+    runs = [job.resolved.run for job in load(with_sweep(grids), ["+sweeps=table6", "scale=smoke"]).to_compute]
+    given = [(run.method.keys, run.trained_by_method) for run in runs if isinstance(run.method, PeftConfig)]
+    assert {(keys["init_r"], keys["target_r"], count) for keys, count in given} == expected
 
 
 def test_table6_has_the_runs_that_the_issue_asks_for() -> None:
