@@ -197,8 +197,7 @@ def test_tensors_that_pefts_settings_leave_out_are_refused(tiny: Compose, base: 
         ({"target_modules": [5]}, "must be a list of names"),
         ({"layers_to_transform": ["0"]}, "must be numbers of layers"),
         ({"alpha_pattern": {"(": 4}}, "is no pattern"),
-        ({"rank_pattern": {"(?=a)": 4}}, "holds .*, which"),
-        ({"alpha_pattern": {"a{99999999999}": 4}}, "is no number of repetitions|too large to match"),
+        ({"alpha_pattern": {"a{99999999999}": 4}}, "too large to match"),
     ],
 )
 def test_settings_of_a_wrong_type_are_refused(tiny: Compose, base: Path, changes: dict[str, Any], message: str) -> None:
