@@ -50,6 +50,7 @@ def bounded(
     zero: float = 0.0,
     level: float = LEVEL,
     level_of_all: float = LEVEL,
+    claimed: Side | None = None,
 ) -> Outcome:
     """Asks whether all estimates lie on one side of a limit.
 
@@ -64,7 +65,9 @@ def bounded(
         zero: An estimate that is shown to lie beyond it, but within the limit, is named: worse, inside the margin.
         level: Of the tests that contradict, together.
         level_of_all: Of each test that supports, at most 5 %, for which the bounds are.
+        claimed: Where the reason says that they are claimed to lie; None: where they must lie.
     """
+    named = side if claimed is None else claimed
     if alone := [name for name, each in estimates.items() if each.low is None]:
         return Outcome(Verdict.undecided, f"One seed has no spread ({', '.join(alone)}).", 2)
     is_upper = side is Side.below
@@ -76,14 +79,14 @@ def bounded(
     if clears and (level_of_all == LEVEL or max(opposed) <= level_of_all):
         beyond = [name for name in estimates if side * (near[name] - zero) < 0 < side * (zero - limit)]
         note = f" Worse, inside the margin: {', '.join(beyond)}." if beyond else ""
-        reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, side, unit)
+        reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, named, unit)
         return Outcome(Verdict.supported, f"{reason}{note}")
     tested = [each.p_not_above(limit) if is_upper else each.p_not_below(limit) for each in estimates.values()]
     if wrong := [name for name, rejects in zip(estimates, holm(tested, level), strict=True) if rejects]:
         name = min(wrong, key=lambda each: side * estimates[each].mean)
-        reason = _sentence(name, estimates[name], near[name], not is_upper, limit, side, unit)
+        reason = _sentence(name, estimates[name], near[name], not is_upper, limit, named, unit)
         return Outcome(Verdict.contradicted, reason)
-    reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, side, unit)
+    reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, named, unit)
     if clears:
         reason += f" That is the bound at 95 %, and one of several parts needs {100 * (1 - level_of_all):.4g} %."
     return Outcome(Verdict.undecided, reason, _seeds(estimates, limit, side, level, level_of_all))
@@ -105,10 +108,20 @@ def _seeds(estimates: Mapping[str, Bounded], limit: float, side: Side, level: fl
     return max(known) if known and len(known) == len(needed) else None
 
 
-def opposite(outcome: Outcome) -> Outcome:
-    """Returns the outcome of the opposite statement: that not all estimates lie on that side."""
+def some_above(estimates: Mapping[str, Bounded], limit: float, level_of_all: float = LEVEL) -> Outcome:
+    """Asks whether some estimate lies above a limit: the opposite of that all lie below it.
+
+    Supported when one lies above it, by tests that Holm's method adjusts. Contradicted when the upper bound of each
+    lies below it.
+
+    Args:
+        estimates: By the name of what is estimated; at least one.
+        limit: In their unit.
+        level_of_all: Of each test that contradicts, at most 5 %, for which the bounds are.
+    """
+    below = bounded(estimates, limit, Side.below, zero=limit, level_of_all=level_of_all, claimed=Side.above)
     turned = {Verdict.supported: Verdict.contradicted, Verdict.contradicted: Verdict.supported}
-    return outcome._replace(verdict=turned.get(outcome.verdict, outcome.verdict))
+    return below._replace(verdict=turned.get(below.verdict, below.verdict))
 
 
 def _bound(estimate: Bounded, is_upper: bool) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.claims.estimates import LEVEL, Bounded
 from analysis.items import item_names
 from analysis.items.entry import build, read_yaml
 from lora_repro.config.catalogue import regime_names
@@ -93,17 +94,20 @@ class Part:
         """What its numbers are multiplied by in texts: scores are in points, statistics of weights as they are."""
         return 1 if self.test == "ratio" or (self.test == "above_chance" and not self.has_margin) else 100
 
-    def margin_at(self, bounds: Sequence[tuple[float, float]]) -> float:
-        """Returns the margin at which it begins to hold (`not_worse`), or up to which it holds.
+    def margin_at(self, differences: Sequence[Bounded]) -> float | None:
+        """Returns the margin at which it begins to hold (`not_worse`), or up to which it holds; None without bounds.
 
         Args:
-            bounds: The lower and the upper bound of each difference, as its test takes it.
+            differences: As its test takes them.
         """
-        if self.test == "some_better":
-            return max(low for low, _ in bounds)
-        if self.test == "better":
-            return min(low for low, _ in bounds)
-        return max(high for _, high in bounds)
+        if self.test == "some_better":  # by Holm's method the first of k tests rejects at the k-th part of the level
+            bounds = [each.low_at(LEVEL / len(differences)) for each in differences]
+        else:
+            bounds = [each.low if self.test == "better" else each.high for each in differences]
+        known = [bound for bound in bounds if bound is not None]
+        if not known or len(known) < len(bounds):
+            return None
+        return min(known) if self.test == "better" else max(known)
 
     @property
     def margin_word(self) -> str:

@@ -58,6 +58,10 @@ class Bounded(Protocol):
         """Returns how probable so small an estimate is if the true number is not below the limit."""
         ...
 
+    def low_at(self, level: float) -> float | None:
+        """Returns the limit up to which `p_not_above` rejects at a level; None where nothing is known of the spread."""
+        ...
+
     def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns how many seeds would put the limit outside the bound, if that is known."""
         ...
@@ -113,6 +117,16 @@ class Estimate:
     def p_not_below(self, limit: float) -> float:
         """Returns how probable so small a mean is if the true one is not below the limit; 1 over a single seed."""
         return self._p(limit, -1)
+
+    def low_at(self, level: float) -> float | None:
+        """Returns the limit up to which `p_not_above` is at most a level; None over a single seed."""
+        if self._error is None:
+            return None
+        of_seeds = self.mean - t_quantile(self.n, level) * self._error
+        if self.draws is None:
+            return of_seeds
+        allowed = math.floor(level * (len(self.draws) + 1)) - 1  # draws at or below the limit, as `_p` counts them
+        return min(of_seeds, float(np.sort(self.draws)[allowed])) if allowed >= 0 else -math.inf
 
     def _p(self, limit: float, side: int) -> float:
         if self._error is None:
@@ -171,6 +185,10 @@ class Normal:
     def p_not_below(self, limit: float) -> float:
         """Returns how probable so small a number is if the true one is not below the limit."""
         return float(ndtr((self.mean - limit) / self.sd))
+
+    def low_at(self, level: float) -> float:
+        """Returns the limit up to which `p_not_above` is at most a level."""
+        return self.mean - float(ndtri(1 - level)) * self.sd
 
     def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns None: more seeds of the paper are not to be had."""

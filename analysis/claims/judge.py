@@ -6,7 +6,8 @@ from analysis.claims.criteria import Verdict, exactly, together
 from analysis.claims.declared import Claim, Claims, Part, Study
 from analysis.claims.judged import Judged, Verdicts
 from analysis.claims.question import Question
-from analysis.claims.weights import judge_weights
+from analysis.claims.weights import SWEEP, judge_weights
+from analysis.items import read_item
 
 
 def judge(claims: Claims, store: str, scale: str, names: frozenset[str] | None = None) -> list[Verdicts]:
@@ -24,6 +25,12 @@ def judge(claims: Claims, store: str, scale: str, names: frozenset[str] | None =
 def judged(claims: Claims, arms: Arms, names: frozenset[str] | None = None) -> list[Verdicts]:
     """Judges claims by arms that others read too."""
     return [_judge(claim, claims, arms) for claim in claims.claims if names is None or claim.id in names]
+
+
+def sweeps_beside_the_margin(claims: Claims) -> set[str]:
+    """Returns the sweeps whose runs claims judge by scores or weights: all that needs the margin."""
+    asked = [part for claim in claims.claims for part in claim.parts if part.test not in ("count", "ratio")]
+    return {SWEEP if part.item is None else str(getattr(read_item(part.item), "sweep", "")) for part in asked}
 
 
 def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:

@@ -23,7 +23,7 @@ class Judged(NamedTuple):
     limit: float | None = None
     """What the estimates are compared with; None where nothing is estimated, or the margin is not known."""
     side: Side = Side.below
-    """On which side of it they must lie."""
+    """On which side of it they must lie; of `some_better` one of them."""
     control: Outcome | None = None
     """Whether the positive control shows a loss beyond the margin."""
     printed: tuple[Printed, ...] = ()
@@ -40,9 +40,7 @@ class Judged(NamedTuple):
     @property
     def holds_from(self) -> float | None:
         """The margin from which, or up to which, it would hold (`Part.margin_at`); None without one, or bounds."""
-        bounds = [(each.low, each.high) for each in self.estimates.values()]
-        known = [(low, high) for low, high in bounds if low is not None and high is not None]
-        return self.part.margin_at(known) if self.part.has_margin and known and len(known) == len(bounds) else None
+        return self.part.margin_at(list(self.estimates.values())) if self.part.has_margin else None
 
 
 class Verdicts(NamedTuple):

@@ -41,7 +41,7 @@ def printed(
     side: Side,
     sign: float,
     level: float,
-    margin_at: Callable[[Sequence[tuple[float, float]]], float],
+    margin_at: Callable[[Sequence[Normal]], float | None],
 ) -> tuple[Printed, ...]:
     """Tests the paper's numbers, task by task; nothing of arms that it does not print.
 
@@ -53,7 +53,7 @@ def printed(
         side: As for ours.
         sign: 1 if differences are `than` minus `of`, -1 if `of` minus `than`.
         level: Of what contradicts, as for ours.
-        margin_at: Returns the margin from which, or up to which, it holds with these bounds.
+        margin_at: Returns the margin from which, or up to which, it holds with these differences.
     """
     found = []
     for task, scores in _by_task(item, {"": of, **than}).items():
@@ -68,7 +68,7 @@ def printed(
             if limit is not None:
                 outcome = bounded(normals, limit, side, level=level)
             else:
-                holds_from = margin_at([(each.low, each.high) for each in normals.values()])
+                holds_from = margin_at(list(normals.values()))
         found.append(Printed(task, outcome, differences, holds_from))
     return tuple(found)
 

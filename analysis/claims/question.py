@@ -7,7 +7,7 @@ from statistics import fmean
 
 from analysis.cell import Cell, only_machine_of
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, select, setting
-from analysis.claims.criteria import Outcome, Side, Verdict, bounded, opposite
+from analysis.claims.criteria import Outcome, Side, Verdict, bounded, some_above
 from analysis.claims.declared import Claims, Part, Selector, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Arm, Estimate, contrast, slope_weights
 from analysis.claims.judged import Judged
@@ -80,7 +80,9 @@ class Question:
             return found._replace(outcome=Outcome(Verdict.not_run, reason))
         estimates = self._estimates(of, others)
         found = found._replace(estimates=estimates, control=self._control(pair))
-        outcome = self._outcome(found, needed, 1 if is_trend else len(others))
+        same = of is not None and all(_ids(member.cell) == _ids(of.cell) for member in others)
+        outcome = self._outcome(found, needed, 1 if is_trend else len(others), same)
+        found = found._replace(estimates={} if same else estimates)
         if self.arms.scale in VERDICTS and outcome.verdict is not Verdict.not_run:
             outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
         return found._replace(outcome=outcome)
@@ -90,7 +92,7 @@ class Question:
         """Whether it is about scores, and not about time or memory."""
         return self.part.test != "ratio"
 
-    def _outcome(self, found: Judged, needed: Sequence[Member], wanted: int) -> Outcome:
+    def _outcome(self, found: Judged, needed: Sequence[Member], wanted: int, same: bool) -> Outcome:
         if why := self._unusable(needed):
             return Outcome(Verdict.uninformative, why)
         if len(found.estimates) < wanted or any(each.n < FEWEST for each in found.estimates.values()):
@@ -100,6 +102,8 @@ class Question:
             return self.margin.why_not
         assert found.limit is not None
         outcome = self._test(found)
+        if same:
+            outcome = outcome._replace(reason="Both arms are the same runs, as tuning chose the value that both have.")
         if found.finished < found.expected:
             reason = f"{found.finished} of {found.expected} runs have a score. {outcome.reason}"
             return Outcome(Verdict.interim, reason)
@@ -115,9 +119,7 @@ class Question:
     def _test(self, found: Judged) -> Outcome:
         assert found.limit is not None
         if self.part.test == "some_better":
-            # the gain that is claimed of one arm is what `not_worse` denies of all; only one of them needs to have it
-            below = bounded(found.estimates, found.limit, Side.below, level_of_all=LEVEL / self.family)
-            return opposite(below)
+            return some_above(found.estimates, found.limit, LEVEL / self.family)
         outcome = bounded(found.estimates, found.limit, found.side, unit=self.part.unit, level=LEVEL / self.family)
         return outcome if self.has_score else outcome._replace(reason=_in_times(found))
 
@@ -163,7 +165,7 @@ class Question:
     def _limit(self) -> tuple[float | None, Side]:
         match self.part.test:
             case "not_worse" | "some_better":
-                return self.margin.value, Side.below
+                return self.margin.value, Side.below if self.part.test == "not_worse" else Side.above
             case "better":
                 return (self.margin.value if self.part.by == "margin" else 0.0), Side.above
             case "trend":
@@ -252,6 +254,10 @@ class Question:
         than = dict(zip(names, part.than, strict=True))
         sign, level = -1.0 if is_gain else 1.0, LEVEL / self.family
         return printed(self.item, part.of, than, limit, side, sign, level, part.margin_at)
+
+
+def _ids(cell: Cell) -> set[str | None]:
+    return {run.run_id for run in cell.runs}
 
 
 def _in_times(found: Judged) -> str:

@@ -68,7 +68,7 @@ def _ledger(options: argparse.Namespace) -> str:
 
 
 def _run_ids(options: argparse.Namespace, store: str) -> list[str]:
-    """Returns the runs of the sweep that is given, those of its tuning too; or all of the store."""
+    """Returns the runs of the sweep that is given, of its tuning and of the claims' margin; or all of the store."""
     from analysis.listing import read_listing
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
@@ -78,4 +78,18 @@ def _run_ids(options: argparse.Namespace, store: str) -> list[str]:
     sweep = load(compose, options.overrides, store)
     if waiting := [*sweep.waiting_tuning, *sweep.waiting]:
         print(f"{len(waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
-    return [job.run_id for job in sweep.to_compute]
+    return list(dict.fromkeys([job.run_id for job in sweep.to_compute] + _of_the_margin(options.overrides, store)))
+
+
+def _of_the_margin(overrides: list[str], store: str) -> list[str]:
+    """Returns the runs that the margin is made of, if claims judge the sweep: its ledger alone then gives verdicts."""
+    from analysis.claims.declared import load_claims
+    from analysis.claims.judge import sweeps_beside_the_margin
+    from lora_repro.config.compose import compose
+    from lora_repro.sweep.grid import load
+
+    claims, given = load_claims(), dict(each.lstrip("+").split("=", 1) for each in overrides)
+    if given.get("sweeps") not in sweeps_beside_the_margin(claims):
+        return []
+    kept = [f"{key}={given[key]}" for key in ("scale", "model") if key in given]
+    return [job.run_id for job in load(compose, [f"+sweeps={claims.margin.sweep}", *kept], store).to_compute]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+from helpers.claim_stores import write_margin
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import fill, jobs, write_run, write_status
@@ -204,6 +205,19 @@ def test_a_part_of_a_ledger_has_its_answers_too(tmp_path: Path, capsys: Captured
     assert code == 0 and f"{len(own)} runs that ended" in out
     assert ledger.read(part).rows == [row for row in ledger.read(whole).rows if row.run_id in own]
     assert any(row.test is not None for row in ledger.read(part).rows)
+
+
+def test_the_ledger_of_a_sweep_that_claims_judge_holds_the_runs_of_their_margin(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    """By hand: three rates, two tuning seeds, LoRA and the head alone."""
+    store = tmp_path / "store"
+    write_margin(store)
+    for sweep, kept_runs in (("table6", 12), ("section7", 12), ("rank_rates", 0)):
+        path = tmp_path / f"{sweep}.parquet"
+        code, _, words = call(capsys, "ledger", "write", path, f"+sweeps={sweep}", "scale=proxy", "--runs", store)
+        assert code == 0, words
+        assert len(ledger.read(path).rows) == kept_runs
 
 
 def test_a_ledger_that_is_not_there_is_not_read_as_an_empty_store(

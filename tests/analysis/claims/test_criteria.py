@@ -1,9 +1,11 @@
 """Verdicts, on estimates whose bounds are known by hand."""
 
+import numpy as np
 import pytest
 
-from analysis.claims.criteria import Side, Verdict, bounded, exactly, opposite, together
-from analysis.claims.estimates import Estimate
+from analysis.claims.criteria import Side, Verdict, bounded, exactly, some_above, together
+from analysis.claims.declared import Part
+from analysis.claims.estimates import Bounded, Estimate, Normal
 
 MARGIN = 0.01
 
@@ -76,10 +78,39 @@ def test_one_arm_beyond_the_limit_decides_alone_and_its_seeds_count() -> None:
     assert wide.seeds is None  # hundreds
 
 
-def test_the_opposite_is_supported_by_what_contradicts() -> None:
-    gain = bounded({"a": around(0.0), "b": around(0.03)}, MARGIN, Side.below)
-    assert opposite(gain).verdict is Verdict.supported and opposite(gain).reason == gain.reason
-    assert opposite(bounded({"a": around(0.0)}, MARGIN, Side.below)).verdict is Verdict.contradicted
+def test_one_of_several_above_is_the_opposite_of_all_below_and_says_that_above_is_claimed() -> None:
+    gain = some_above({"a": around(0.0), "b": around(0.03)}, MARGIN)
+    assert gain.verdict is Verdict.supported
+    assert gain.reason == "b: +3.00, at least +2.86; the limit is +1.00 (above it is claimed)."
+    none = some_above({"a": around(0.005)}, MARGIN)
+    assert none.verdict is Verdict.contradicted
+    assert none.reason == "a: +0.50, at most +0.64; the limit is +1.00 (above it is claimed)."
+
+
+def drawn(mean: float, wide: float) -> Estimate:
+    """An estimate whose documents move it by up to `wide` to each side."""
+    return Estimate(around(mean).values, np.linspace(mean - wide, mean + wide, 4000))
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin"),
+    [
+        # t at 0.05 / 4 with 3 degrees of freedom is 4.1765, the standard error 0.001 / sqrt(3)
+        ([around(mean) for mean in (0.0, 0.01, 0.02, 0.03)], 0.03 - 4.1765 * 0.001 / 3**0.5),
+        # of 4,000 samples 49 may lie at or below it: (49 + 1) / 4001 <= 0.0125 and (50 + 1) / 4001 > 0.0125
+        ([drawn(mean, 0.02) for mean in (0.0, 0.01, 0.02, 0.03)], 0.01 + 49 * 0.04 / 3999),
+        # Table 6 of the paper, q over r = 1 on WikiSQL: 70.5 - 68.8; z at 0.05 / 4 is 2.2414
+        ([Normal(each, 0.005 * 2**0.5) for each in (0.008, 0.017, 0.016, 0.012)], 0.017 - 2.2414 * 0.005 * 2**0.5),
+    ],
+)
+def test_that_some_arm_gains_flips_exactly_at_its_margin(differences: list[Bounded], margin: float) -> None:
+    part = Part(says="", test="some_better")
+    found = part.margin_at(differences)
+    assert found is not None and found == pytest.approx(margin, abs=1e-6)
+    named = {str(number): each for number, each in enumerate(differences)}
+    assert some_above(named, found - 1e-9).verdict is Verdict.supported
+    assert some_above(named, found + 1e-9).verdict is Verdict.undecided
+    assert part.margin_at([*differences, Estimate((0.5,))]) is None
 
 
 def test_each_of_several_parts_contradicts_at_its_own_level_however_it_is_asked() -> None:
@@ -87,7 +118,7 @@ def test_each_of_several_parts_contradicts_at_its_own_level_however_it_is_asked(
     lies_below = [bounded({"a": gain}, MARGIN, Side.below, level_of_all=0.05 / parts) for parts in (1, 2, 5)]
     assert [each.verdict for each in lies_below] == [Verdict.supported, Verdict.supported, Verdict.undecided]
     assert lies_below[2].reason.endswith("That is the bound at 95 %, and one of several parts needs 99 %.")
-    assert opposite(lies_below[2]).verdict is Verdict.undecided and lies_below[2].seeds is not None
+    assert some_above({"a": gain}, MARGIN, 0.01).verdict is Verdict.undecided and lies_below[2].seeds is not None
     more = around(0.008, 0.0014, lies_below[2].seeds + lies_below[2].seeds % 2)
     assert bounded({"a": more}, MARGIN, Side.below, level_of_all=0.01).verdict is Verdict.supported
     beyond = around(0.012, 0.0014, 6)  # what contradicts of all, and supports of some, has the level of the claim

@@ -204,7 +204,10 @@ def test_one_rank_that_gains_is_enough_for_that(store: Path) -> None:
     write_ranks(store, scores(r64=0.04))
     part = part_of(store, number=2)
     assert part.outcome.verdict is Verdict.supported and part.outcome.reason.startswith("q r = 64 over q r = 1")
-    assert part.holds_from == pytest.approx(0.036, abs=0.01)
+    # 40 of 1,000 documents differ: one of four is tested at 0.0125, which is 2.24 standard errors of a share
+    assert part.holds_from == pytest.approx(0.04 - 2.24 * (0.04 * 0.96 / 1000) ** 0.5, abs=1.5e-3)
+    assert part.side.name == "above"
+    assert "the limit is +1.60 (above it is claimed)" in part.outcome.reason
 
 
 def test_an_arm_of_another_regime_is_looked_up_there(store: Path) -> None:
@@ -215,6 +218,13 @@ def test_an_arm_of_another_regime_is_looked_up_there(store: Path) -> None:
     part = part_of(store, claim="alpha_rule", number=1)
     assert part.outcome.verdict is Verdict.interim
     assert [command for command in part.commands if "tune=" not in command] == []  # what is there is not asked for
+
+
+def test_a_tuned_arm_with_the_rate_of_the_other_is_the_same_runs_and_no_estimate(store: Path) -> None:
+    write_ranks(store, scores())  # the margin's runs tune r = 8 on q and v, and 3e-3 is best: the preset's rate
+    part = part_of(store, claim="alpha_rule", number=2)
+    assert part.outcome.verdict is Verdict.supported and not part.estimates and part.holds_from is None
+    assert part.outcome.reason == "Both arms are the same runs, as tuning chose the value that both have."
 
 
 def test_a_margin_that_is_none_is_said(tmp_path: Path) -> None:
@@ -310,6 +320,9 @@ def test_the_papers_numbers_go_through_the_same_question(tmp_path: Path) -> None
     assert by_task["wikisql"].outcome is None  # the paper has no margin
     assert by_task["wikisql"].holds_from == pytest.approx(0.0156, abs=1e-4)  # +0.4 + 1.645 * 0.5 * sqrt(2)
     assert by_task["mnli"].holds_from == pytest.approx(0.0053, abs=1e-4)  # +0.3 + 1.645 * 0.1 * sqrt(2)
+    more = {each.task: each.holds_from for each in part_of(tmp_path, number=2).printed}
+    assert more["wikisql"] == pytest.approx(0.0012, abs=5e-5)  # 70.5 - 68.8 - 2.241 * 0.5 * sqrt(2), one of four
+    assert more["mnli"] == pytest.approx(0.0008, abs=5e-5)  # 91.1 - 90.7 - 2.241 * 0.1 * sqrt(2)
     spread = part_of(tmp_path, claim="weights_spread")
     (wikisql,) = (each.outcome for each in spread.printed if each.task == "wikisql")
     assert wikisql is not None and wikisql.verdict is Verdict.undecided  # q and v over o: +0.5
