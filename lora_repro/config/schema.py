@@ -37,7 +37,7 @@ class InitHead(str, Enum):
     """What becomes of the head that `train.init_from` holds. The paper takes over the LoRA modules and says no more."""
 
     fitting = "fitting"
-    """It is taken over where its shape fits, as in the authors' code."""
+    """It is taken over where it is of the same labels; the authors' code asks for as many alone."""
     anew = "anew"
     """It is left out: the head is that of a run without a start."""
 

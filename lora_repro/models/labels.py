@@ -28,20 +28,42 @@ def names_in(id2label: object) -> list[str] | None:
 def order(found: Sequence[str], names: Sequence[str]) -> list[int] | None:
     """Returns for each label of the task its output in the head; None if they cannot be matched by name.
 
-    `LABEL_0` and `0` are the task's first label, at whatever output.
+    `LABEL_0` and `0` are the task's first label, at whatever output, unless the task's own labels are such numbers.
 
     Args:
         found: What the checkpoint calls the outputs of its head.
         names: What the task calls its labels.
     """
-    numbers = [re.fullmatch(r"(?:label|class)?(\d+)", _plain(name)) for name in found]
-    theirs: list[Any] = [int(number[1]) for number in numbers if number is not None]
-    ours: list[Any] = list(range(len(names)))
-    if len(theirs) != len(found):
-        theirs, ours = [_plain(name) for name in found], [_plain(name) for name in names]
-    if len(set(theirs)) != len(theirs) or set(theirs) != set(ours):
-        return None
-    return [theirs.index(name) for name in ours]
+    matched = order_by_name(found, names)
+    numbers = _numbers(found) if matched is None else None
+    return matched if numbers is None else _order(numbers, range(len(names)))
+
+
+def order_by_name(found: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Returns what `order` does for names alone: of a number only the same number is the same label."""
+    exact = _order(found, names)
+    return exact if exact is not None else _order([*map(_plain, found)], [*map(_plain, names)])
+
+
+def are_named(found: Sequence[str] | None, names: Sequence[str]) -> bool:
+    """Tells whether a checkpoint's labels are the task's by what they are called, and not by their numbers alone."""
+    if found is None:
+        return False
+    numbers = _numbers(found)
+    return order_by_name(found, names) is not None or (numbers is not None and numbers == _numbers(names))
+
+
+def _order(theirs: Sequence[Any], ours: Sequence[Any]) -> list[int] | None:
+    """Returns where each of ours stands among theirs; None if they are not the same, each once."""
+    is_same = len(theirs) == len(ours) == len(set(theirs)) and set(theirs) == set(ours)
+    return [theirs.index(each) for each in ours] if is_same else None
+
+
+def _numbers(names: Sequence[str]) -> list[int] | None:
+    """Returns the numbers that labels are called by, `LABEL_0` or `0`; None if one has a name."""
+    found = [re.fullmatch(r"(?:label|class)?(\d+)", _plain(name)) for name in names]
+    numbers = [int(number[1]) for number in found if number is not None]
+    return numbers if len(numbers) == len(names) else None
 
 
 def _plain(name: str) -> str:

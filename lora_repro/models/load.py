@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,20 +208,35 @@ def put_labels_in_order(model: nn.Module, run: Run, whose: str) -> None:
         run: Its run.
         whose: Where the head comes from, for the message.
     """
-    output, found, order = run.arch.output, _labels_of_base(run), label_order(run)
-    if output is None or found is None:
+    output, names = run.arch.output, run.task.label_names
+    if output is None or not names:
         return
-    if order is None:
+    found, order = _labels_of_base(run), label_order(run)
+    said = "none" if found is None else ", ".join(found)
+    if not labels.are_named(found, names):
         log.warning(
             "%s: config.json names the labels %s and the task %s. They cannot be matched by name, so %s. "
             "If that is wrong, correct id2label in config.json.",
-            whose, ", ".join(found), ", ".join(run.task.label_names),
-            ", ".join(f"output {index} is taken as {name}" for index, name in enumerate(run.task.label_names)),
+            whose, said, ", ".join(names), ", ".join(
+                f"output {index} is taken as {name}"
+                for index, name in zip(order if order is not None else range(len(names)), names, strict=True)
+            ),
         )  # fmt: skip
-    elif order != sorted(order):
-        log.info("%s: the head's labels are %s; put into the task's order.", whose, ", ".join(found))
-        for parameter in model.get_submodule(output).parameters():
-            parameter.data = parameter.data[order]
+    if order is not None and order != sorted(order):
+        log.info("%s: the head's labels are %s; put into the task's order.", whose, said)
+        reorder_outputs(model, output, order)
+
+
+def reorder_outputs(model: nn.Module, output: str, order: Sequence[int]) -> None:
+    """Puts the outputs of a head into another order, in place.
+
+    Args:
+        model: The model with the head.
+        output: The module that has a row for each output.
+        order: Which output stands at each place from now on.
+    """
+    for parameter in model.get_submodule(output).parameters():
+        parameter.data = parameter.data[list(order)]
 
 
 def _labels_of_base(run: Run) -> list[str] | None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import MethodConfig
+from lora_repro.models import labels
 from lora_repro.models.arch import Arch
-from lora_repro.models.load import label_order, put_labels_in_order
+from lora_repro.models.load import label_order, put_labels_in_order, reorder_outputs
 from lora_repro.models.pickled import PLAIN
 from lora_repro.store.adapter_identity import identify_adapter
 from lora_repro.store.digests import sha256_of, trained_files
@@ -151,13 +152,27 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise InputError(
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
-    takes_head = run.train.init_head is InitHead.fitting
-    start = fill(model, run.arch, run.method, folder, drawn, is_trained=run.train.epochs > 0, takes_head=takes_head)
-    if is_run and start.taken.intersection(_output_names(run.arch)):
-        _warn_of_other_labels(run, task_of(result["config"]), folder)
-    counts_as_base = run.method.has_label_order_of_base and (not is_run or "digests" in result)
-    if counts_as_base and start.taken.intersection(_output_names(run.arch)):
-        put_labels_in_order(model, run, str(folder))
+    theirs = task_of(result["config"]) if is_run else None
+    named = _saved_labels(result, theirs, run.method) if theirs is not None else None
+    order = None if named is None else labels.order_by_name(named, run.task.label_names)
+    without_head = ""
+    if run.train.init_head is InitHead.anew:
+        without_head = "train.init_head=anew leaves the adapter's head out"
+    elif theirs is not None and order is None and theirs.head_width == run.task.head_width:
+        without_head = "the adapter's head is of the labels {} (task={}), the task's are {} (task={})".format(
+            *(part for task in (theirs, run.task) for part in (", ".join(task.label_names) or "a score", task.name))
+        )
+    start = fill(model, run.arch, run.method, folder, drawn, run.train.epochs > 0, without_head)
+    output = run.arch.output
+    if output is not None and start.taken.intersection(_output_names(run.arch)):
+        if order is not None and order != sorted(order):
+            start = start._replace(
+                head=f"{start.head}, its labels put into the order {', '.join(run.task.label_names)}"
+            )
+            log.info("%s: the head is %s.", folder, start.head)
+            reorder_outputs(model, output, order)
+        elif theirs is None and run.method.has_label_order_of_base and (not is_run or "digests" in result):
+            put_labels_in_order(model, run, str(folder))
     names = [PurePosixPath(name).name.lower() for name in (start.base, run.model.hub) if name is not None]
     if len(set(names)) == 2 and start.base != run.model.name:  # organisations differ: gpt2, openai-community/gpt2
         log.warning(
@@ -167,17 +182,13 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
     return start
 
 
-def _warn_of_other_labels(run: Run, theirs: TaskConfig | None, folder: Path) -> None:
-    """Warns where a head was taken over whose outputs stand for other labels: it then starts from worse than chance."""
-    if theirs is None or theirs.name == run.task.name or theirs.label_names == run.task.label_names:
-        return
-    log.warning(
-        "%s: its head is taken over as it is, though its outputs are %s there (task=%s) and %s here (task=%s). Draw it "
-        "anew: train.init_head=anew",
-        folder, *(
-            part for task in (theirs, run.task) for part in (", ".join(task.label_names) or "a score", task.name)
-        ),
-    )  # fmt: skip
+def _saved_labels(result: Mapping[str, Any], task: TaskConfig, method: MethodConfig) -> list[str]:
+    """Returns the labels of a run in the order in which its files hold the head's outputs, as `save_adapter` does."""
+    names = task.label_names
+    counts_as_base = method.has_label_order_of_base and "digests" in result  # earlier records count as the task
+    base = labels.names_in(result["config"]["model"]["config"].get("id2label")) if counts_as_base else None
+    order = labels.order(base, names) if base is not None else None
+    return names if order is None else [names[order.index(output)] for output in range(len(order))]
 
 
 def fill(
@@ -187,7 +198,7 @@ def fill(
     folder: Path,
     drawn: Collection[str],
     is_trained: bool,
-    takes_head: bool = True,
+    without_head: str = "",
 ) -> TakenOver:
     """Copies what a folder holds into a model that has the method attached, in place.
 
@@ -198,7 +209,7 @@ def fill(
         folder: A folder in the method's layout.
         drawn: The parameters of the model's head that were drawn.
         is_trained: Whether the model will be trained, so that a head that nobody trained may be in it.
-        takes_head: Whether the folder's head is copied where it fits; otherwise the model keeps its own.
+        without_head: Why the model keeps its own head although the folder's would fit; empty where it is copied.
 
     Raises:
         MissingInputError: If files are missing or damaged.
@@ -207,7 +218,7 @@ def fill(
     saved, names = method.read(arch, folder), method.file_names(model, arch)
     tensors, path = dict(saved.tensors), saved.path
     found = {name: tensors.pop(key) for name, key in names.items() if key in tensors}
-    head = _take_head(found, arch, names, _tensors(model), drawn, path, is_trained, takes_head)
+    head = _take_head(found, arch, names, _tensors(model), drawn, path, is_trained, without_head)
     _copy(model, found, arch, names, path)
     if tensors:
         raise InputError(
@@ -231,7 +242,7 @@ def _take_head(
     drawn: Collection[str],
     path: Path,
     is_trained: bool,
-    takes_head: bool,
+    without_head: str,
 ) -> str:
     """Leaves the adapter's head out, in place, where it is not wanted or of another number of labels.
 
@@ -254,12 +265,12 @@ def _take_head(
     if is_left_out:
         name, shape = next(iter(theirs.items()))
         what = f"the adapter's head is of {shape[0]} labels, the task's of {parameters[name].shape[0]}"
-    elif held and not takes_head:
-        what = "train.init_head=anew leaves the adapter's head out"
+    elif held and without_head:
+        what = without_head
         if len(held) == len(found):
             raise InputError(
-                f"{path} holds a head and nothing else, and train.init_head=anew leaves it out, so nothing is taken "
-                "over.\nGive train.init_head=fitting, or no train.init_from."
+                f"{path} holds a head and nothing else, and it is not taken over ({what}), so nothing is.\n"
+                "Leave out train.init_head=anew, give a run on the same labels, or give no train.init_from."
             )
         is_left_out = True
     if is_left_out:

@@ -22,6 +22,7 @@ from lora_repro.sweep.estimate import Timings, expected
 from lora_repro.sweep.job import Job, Sweep
 from lora_repro.sweep.readiness import held
 from lora_repro.sweep.slurm_queue import Queue, jobs_in_queue
+from lora_repro.sweep.starts import draws_head
 from lora_repro.sweep.watch import Watch, duration
 from lora_repro.training.job import set_up_logging
 
@@ -95,7 +96,10 @@ class SweepPlan(NamedTuple):
         started = [*self.after, *self.sweep.waiting_tuning, *(job for job in awaited if job.open_start is not None)]
         tuned = [job.open_tuning for job in awaited if job.open_start is None and job.open_tuning is not None]
         later = [f"{len(tuned)} whose {tuned[0].tune.key} these decide"] if tuned else []
-        later += [f"{len(started)} that start from these"] if started else []
+        if started:
+            pairs = [(job.start.job.resolved.run, job.resolved.run) for job in started if job.start is not None]
+            anew = sum(draws_head(*pair) for pair in pairs)
+            later.append(f"{len(started)} that start from these{f' ({anew} with a new head)' if anew else ''}")
         if later:
             cost = "" if self.seconds_after is None else f", about {duration(self.seconds_after)}"
             parts.append(f"then {' and '.join(later)}{cost}")

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from lora_repro.config.declared_types import as_declared
 from lora_repro.config.grammar import quoted
 from lora_repro.config.identity import id_fields
-from lora_repro.config.schema import Run
+from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, did_you_mean
+from lora_repro.models.labels import order_by_name
 from lora_repro.store.record import plain
 from lora_repro.sweep.job import START, Job, Point, named, overrides
 
@@ -74,6 +75,16 @@ def is_itself(given: Mapping[str, Any], run: Run, point: Point) -> bool:
     return all(_value(key, run, point) == value for key, value in values.items())
 
 
+def draws_head(start: Run, run: Run) -> bool:
+    """Tells whether a run draws its head anew: the one of its start is not wanted, or is of other labels."""
+    theirs, ours = start.task, run.task
+    return ours.head_width is not None and (
+        run.train.init_head is InitHead.anew
+        or theirs.head_width != ours.head_width
+        or order_by_name(theirs.label_names, ours.label_names) is None
+    )
+
+
 class Finder:
     """Finds starts among the runs of a sweep.
 
@@ -113,7 +124,7 @@ class Finder:
             found = [each for each in found if not _differing(each.point, point, given)] or found
         if len(found) > 1:
             raise InputError(self._several(given, found))
-        pair = (text, shared, found[0].run.task.head_width, run.task.head_width, run.train.init_head, found[0].tuned)
+        pair = (text, shared, draws_head(found[0].run, run), found[0].tuned)
         if pair not in self._possible:
             self._refuse_impossible(given, found[0], run)
             self._possible.add(pair)
@@ -181,8 +192,7 @@ class Finder:
                 "alone, with the same settings.\nTune a key of train, as train.learning_rate; or give the value itself."
             )
         has_no_update = run.method.count(run.arch).method == 0
-        draws = run.train.init_head.value == "anew" or start.task.head_width != run.task.head_width
-        if has_no_update and draws:
+        if has_no_update and draws_head(start, run):
             raise InputError(
                 f"start: method={run.method.name} trains the head alone, and that of {named(given)} is not taken over, "
                 f"so nothing would be.\nGive method={run.method.name} a grid of its own without start."

@@ -37,10 +37,29 @@ NLI = ["entailment", "neutral", "contradiction"]
         (["LABEL_1", "LABEL_2"], ["negative", "positive"], None),
         (["negative", "LABEL_1"], ["negative", "positive"], None),
         (["positive", "negative"], [], None),
+        (["0", "1"], ["1", "0"], [1, 0]),
+        (["LABEL_0", "LABEL_1"], ["1", "0"], [0, 1]),
     ],
 )
 def test_labels_are_found_by_their_names(found: list[str], names: list[str], expected: list[int] | None) -> None:
     assert labels.order(found, names) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "names", "expected"),
+    [
+        (None, ["0", "1"], False),
+        (["LABEL_0", "LABEL_1"], ["negative", "positive"], False),
+        (["LABEL_0", "LABEL_1"], ["0", "1"], True),
+        (["LABEL_0", "LABEL_1"], ["1", "0"], False),
+        (["Pos", "neg"], ["negative", "positive"], True),
+        (["sad", "happy"], ["negative", "positive"], False),
+    ],
+)
+def test_labels_that_are_numbers_alone_name_none_of_the_tasks(
+    found: list[str] | None, names: list[str], expected: bool
+) -> None:
+    assert labels.are_named(found, names) is expected
 
 
 @pytest.mark.parametrize("given", [None, "text", ["a", "b"], {}, {"1": "a", "2": "b"}, {"x": "a"}])
@@ -73,6 +92,9 @@ def test_a_trained_head_says_of_a_label_what_its_checkpoint_says(
     }
     plain = logits(tiny, named["LABEL_0 LABEL_1"])
     assert (plain[:, 0] - plain[:, 1]).std() > 0.1
+    told = "They cannot be matched by name, so output 0 is taken as negative, output 1 is taken as positive."
+    assert f"names the labels LABEL_0, LABEL_1 and the task negative, positive. {told}" in caplog.text
+    caplog.clear()
     assert torch.equal(logits(tiny, named["negative positive"]), plain)
     assert torch.equal(logits(tiny, named["POSITIVE NEGATIVE"]), plain.flip(1))
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

@@ -268,7 +268,9 @@ def test_a_plan_counts_both_waves_and_a_cell_says_what_it_waits_for(
     write_run(tmp_path, of(sweep("seed=0,1", FROM_THREE).jobs, THREE)[0], [(0.5, 0.5)])
     plan = said("plan", *arguments, "--runs", str(tmp_path))
     assert plan.count("start first ") == 1 and "1 of 4 runs finished, 2 to run" in plan
-    assert re.search(r"2 to run, about \d+ (s|min), then 1 that start from these, about \d+ (s|min)\.", plan)
+    assert re.search(
+        r"2 to run, about \d+ (s|min), then 1 that start from these \(1 with a new head\), about \d+ ", plan
+    )
     status = said("status", *arguments, "--runs", str(tmp_path))
     assert "1 start first" in status and f"(task={THREE}, " in status and "is not finished" in status
     table = read_sweep(arguments, tmp_path)

@@ -400,7 +400,9 @@ def test_a_head_that_is_left_out_is_not_scored_and_needs_a_start(tiny: Compose, 
         {name: value for name, value in model.state_dict().items() if name.startswith("classifier")}, tmp_path / TRAINED
     )
     with pytest.raises(InputError, match="a head and nothing else"):
-        fill(model, run.arch, HeadOnlyConfig(name="head_only"), tmp_path, [], is_trained=True, takes_head=False)
+        fill(
+            model, run.arch, HeadOnlyConfig(name="head_only"), tmp_path, [], is_trained=True, without_head="not wanted"
+        )
 
 
 def test_an_adapter_that_changes_between_the_id_and_the_start_is_refused(tiny: Compose, base: Path) -> None:
