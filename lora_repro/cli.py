@@ -150,9 +150,10 @@ def normalise(argv: Sequence[str]) -> list[str]:
             if override.key_or_group == "paths.outputs":
                 refuse_home(str(override.value()))
         arguments.append(_as_declared(override, argument))
-    budget.refuse_both([override.key_or_group for override in given])
     arguments += _instead_of_preset(given)
     if not multirun:
+        values = {override.key_or_group: override.value() for override in given}
+        budget.refuse_both(values, str(values.get("method", "lora")))
         refuse_idle_scale(given)
     return arguments
 

@@ -119,7 +119,7 @@ def test_lora_is_known_in_its_own_folder_and_nowhere_else() -> None:
         "lora_repro/bench/sides/adapters.py",  # PEFT's and loralib's LoRA, which are measured beside ours
         "lora_repro/bench/demo.py",  # which tells a script of PEFT what a run's LoRA is
         "lora_repro/bench/one_run_with_peft.py",  # that script
-        "lora_repro/methods/peft/config.py",  # which names keys of PEFT's LoRA
+        "lora_repro/methods/peft/not_offered.py",  # which names keys of PEFT's LoRA
     }
 
 

@@ -203,13 +203,17 @@ def utilisation(method: MethodConfig, arch: Arch) -> float | None:
     return None if given is None else read(given, arch).utilisation(method.count(arch).method)
 
 
-def refuse_both(keys: Iterable[str]) -> None:
-    """Refuses a size beside the budget that it follows from.
+def refuse_both(keys: Iterable[str], method: str) -> None:
+    """Refuses a size beside the budget that it follows from; of a tuner of PEFT its `with_size` does.
+
+    Args:
+        keys: The keys that are given.
+        method: The method's name.
 
     Raises:
-        InputError: If both are among the keys that were given.
+        InputError: If the budget and the method's size are among them.
     """
-    given = set(keys)
-    sizes = {f"method.{kind.size_key}" for kind in METHODS.values() if issubclass(kind, SizedConfig)}
-    if "method.budget" in given and (both := sorted(sizes & given)):
-        raise InputError(f"{both[0]}: follows from method.budget, and both are given.\nGive one of the two.")
+    given, kind = set(keys), METHODS.get(method)
+    key = getattr(kind, "size_key", None)
+    if isinstance(key, str) and {"method.budget", f"method.{key}"} <= given:
+        raise InputError(f"method.{key}: follows from method.budget, and both are given.\nGive one of the two.")

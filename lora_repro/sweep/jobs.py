@@ -305,9 +305,9 @@ class Jobs:
             composed.regime = self._regime
             self._bases[choice] = Variants(composed)
         try:
-            budget.refuse_both(point)
             values = {key: value for key, value in point.items() if key not in groups}
             resolved = self._bases[choice].resolve(values | beside)
+            budget.refuse_both(point, resolved.run.method.name)
             refuse_idle_ratio(point, resolved.run.train.warmup_steps)
         except (InputError, OmegaConfBaseException) as error:
             reason = error if isinstance(error, InputError) else explain(error)

@@ -202,6 +202,25 @@ def test_a_size_beside_its_budget_is_refused_where_both_are_given() -> None:
     with pytest.raises(InputError, match=r"both are given.*\n.*\nIn the job: .*\nIn sweeps/table5\.yaml"):
         load(compose, ["+sweeps=table5", "scale=smoke", "method.r=4"])
     assert normalise(["method.budget=18M", "method.targets=[q]"]) == ["method.budget=18M", "method.targets=[q]"]
+    with pytest.raises(InputError, match=r"method\.l_p: follows from method\.budget"):
+        normalise(["method=prefix_embed", "method.budget=4000", "method.l_p=4"])
+    with pytest.raises(InputError, match=r"method\.r: follows from method\.budget"):
+        load(compose, [*SMOKE, "method=lora_prefix_embed", "method.budget=4000", "method.l_p=4", "method.r=2,4"])
+
+
+@pytest.mark.parametrize(
+    ("method", "per_token"),
+    [("lora_prefix_embed", 32), ("lora_prefix_layer", 2 * 32)],  # one vector a token, or one in each layer
+)
+def test_a_combination_takes_its_tokens_beside_a_budget(method: str, per_token: int) -> None:
+    given = [*SMOKE, f"method={method}", "method.budget=4000", "method.l_i=4"]
+    jobs = load(compose, [*given, "method.l_p=4,8"]).jobs
+    assert normalise([*given, "method.l_p=4"]) == [*given, "method.l_p=4"]
+    for job, tokens in zip(jobs, (4 + 4, 8 + 4), strict=True):
+        run = job.resolved.run
+        assert isinstance(run.method, LoRAConfig)
+        assert run.method.r == (4000 - tokens * per_token) // (2 * 2 * ONE)  # q and v of two layers
+        assert run.trained_by_method == run.method.r * 4 * ONE + tokens * per_token
 
 
 def test_the_record_remembers_the_budget(tiny: Callable[..., DictConfig]) -> None:

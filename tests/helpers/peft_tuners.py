@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from lora_repro import interrupt
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.methods.peft import declared
-from lora_repro.methods.peft.config import NOT_HERE
+from lora_repro.methods.peft.not_offered import NOT_HERE
 from lora_repro.models.load import load_model
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.job import run_job

@@ -11,6 +11,15 @@ from lora_repro.errors import InputError, did_you_mean
 from lora_repro.methods.base import Count, SizedConfig
 from lora_repro.methods.chosen_layers import in_order, of_layers, read_layers, refuse_other_layers, without_all
 from lora_repro.methods.peft import declared
+from lora_repro.methods.peft.not_offered import (
+    FOLLOWS,
+    IDLE_IN_ADALORA,
+    NOT_HERE,
+    REFUSED,
+    STARTS_REFUSED,
+    UNEVEN,
+    refuse_idle_patterns,
+)
 from lora_repro.models.arch import Arch, Site
 from lora_repro.store.layout import ADAPTER
 
@@ -18,66 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lora_repro.store.tensors import Saved
-
-FOLLOWS = {
-    "peft_type": "give method.peft_type",
-    "task_type": "it follows from the task",
-    "modules_to_save": "the head is trained by every method, and nothing else beside the tuner",
-    "fan_in_fan_out": "it follows from the layers",
-    "total_step": "it is the number of steps of the run",
-    "inference_mode": "it follows from train.epochs",
-    "base_model_name_or_path": "it follows from the model",
-    "revision": "it follows from the model",
-    "auto_mapping": "it follows from the model",
-    "peft_version": "it is in the record's provenance",
-    "token_dim": "it follows from the model",
-    "num_layers": "it follows from the model",
-    "num_attention_heads": "it follows from the model",
-    "num_transformer_submodules": "it follows from the model",
-}
-"""Keys of PEFT that are not given here, and why."""
-
-NOT_HERE = {
-    "XLORA": "it mixes adapters that were trained before",
-    "POLY": "it routes examples of several tasks",
-    "MULTITASK_PROMPT_TUNING": "it routes examples of several tasks",
-    "CPT": "it is made of a text of labelled examples and changes the loss",
-    "CARTRIDGE": "it is distilled from a text, and not trained on examples",
-    "SHADOW": "it runs a second model beside the first",
-    "ADAPTION_PROMPT": "its file names tensors by layers that it replaces whole: method=llama_adapter is this method",
-    "LILY": "its router averages over a batch, so that the score of an example would depend on its neighbours",
-    "PREFIX_TUNING": "method=prefix_layer method.form=key_value is this method, with masks and padding",
-    "FROD": "its file holds tables that are no tensors of the model",
-    "SHIRA": "its file holds indices that are no tensors of the model",
-}
-"""Types that are not trained here, and why."""
-
-REFUSED = {
-    "loftq_config": "it rounds the base with bitsandbytes, and here all methods train on the same base in fp32 or bf16",
-    "corda_config": "its start needs covariances of the inputs, which are not measured here",
-    "lora_ga_config": "its start needs gradients of the base, which are not measured here",
-    "layer_replication": "it repeats layers, so that the model is another one",
-    "megatron_config": "it is for Megatron's layers on several GPUs",
-    "alora_invocation_tokens": "it is switched on by tokens of a prompt",
-    "arrow_config": "it mixes adapters that were trained before",
-    "kasa_config": "PEFT leaves its term of the loss to the user",
-    "monteclora_config": "PEFT leaves its term of the loss to the user",
-    "target_parameters": "it adapts parameters and not layers",
-    "trainable_token_indices": "it trains rows of the embedding too: method.peft_type=TRAINABLE_TOKENS does",
-    "use_asa": "its scores are in no checkpoint",
-    "tokenizer_name_or_path": "it is for a start from a text",
-    "prompt_tuning_init_text": "it needs the tokenizer of a repository; a random start needs none",
-    "runtime_offload_base_weight": "the frozen weights are checked, and stay where they are",
-}
-"""Options of tuners that are not offered here, and why."""
-
-STARTS_REFUSED = {
-    "loftq": REFUSED["loftq_config"],
-    "corda": REFUSED["corda_config"],
-    "lora_ga": REFUSED["lora_ga_config"],
-    "pissa_niter": "it is drawn at random, so that PEFT could not open the adapter on the same base: give pissa",
-}
-"""Starts of LoRA (init_lora_weights), by how they begin."""
 
 VERA_LARGEST = 2**14
 """The largest r of VeRA that is looked for: its matrices of this rank are frozen, shared and bound by no width."""
@@ -130,6 +79,12 @@ class PeftConfig(SizedConfig):
     @property
     def size_key(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The key of the configuration with which the count grows."""
+        if self.peft_type in UNEVEN:
+            why, example = UNEVEN[self.peft_type]
+            raise InputError(
+                f"method.budget: the size of {self.peft_type} does not change in equal steps, as {why} (given: "
+                f"{self.budget}).\nGive it itself, as in 'method.config={{{example}}}'"
+            )
         found = next((key for key in SIZES if key in self.tuner.keys), None)
         if found is None:
             raise InputError(
@@ -139,8 +94,17 @@ class PeftConfig(SizedConfig):
         return f"config.{found}"
 
     def with_size(self, size: int) -> "PeftConfig":
-        """Returns the method at another size."""
-        given = {**self.keys, self.size_key.removeprefix("config."): size}
+        """Returns the method at another size.
+
+        Raises:
+            InputError: If its configuration has a size beside the budget that it follows from.
+        """
+        key = self.size_key.removeprefix("config.")
+        if self.budget is not None and key in self.keys:
+            raise InputError(
+                f"method.config.{key}: follows from method.budget, and both are given.\nGive one of the two."
+            )
+        given = {**self.keys, key: size}
         if self.peft_type == "ADALORA":
             given.setdefault("target_r", max(1, round(size * TARGET_OF_INIT)))
         return replace(self, config=given)
@@ -246,14 +210,16 @@ class PeftConfig(SizedConfig):
         if declared.is_installed():
             self._check_keys()
             self._check_values()
+            if (sites := self.sites_of_targets(arch)) is not None:
+                refuse_idle_patterns(self.peft_type, self.keys, list(dict.fromkeys(site.module for site in sites)))
 
     def _check_keys(self) -> None:
-        keys = self.tuner.keys
+        keys, idle = self.tuner.keys, IDLE_IN_ADALORA if self.peft_type == "ADALORA" else {}
         if (why := NOT_HERE.get(self.peft_type)) is not None:
             raise InputError(f"method.peft_type: {self.peft_type} is not trained here: {why}.\nGive another one.")
         for key, value in self.keys.items():
             if key not in keys:
-                offered = [name for name in keys if name not in FOLLOWS and name not in REFUSED]
+                offered = [name for name in keys if name not in {*FOLLOWS, *REFUSED, *idle}]
                 raise InputError(
                     f"method.config: {self.peft_type} of PEFT {declared.version()} has no {key}."
                     f"{did_you_mean(key, offered)}\nIts keys: {', '.join(offered)}."
@@ -262,6 +228,8 @@ class PeftConfig(SizedConfig):
                 raise InputError(f"method.config.{key}: is not given: {FOLLOWS[key]}.\nLeave it out.")
             if key in REFUSED and value not in (None, False, {}, []):
                 raise InputError(f"method.config.{key}: is not offered here: {REFUSED[key]}.\nLeave it out.")
+            if key in idle and (key == "r" or value != keys[key]):
+                raise InputError(f"method.config.{key}: AdaLoRA does not read it: {idle[key]}.\nLeave it out.")
         for ours, theirs in (("targets", "target_modules"), ("layers", "layers_to_transform")):
             if getattr(self, ours) is None:
                 continue

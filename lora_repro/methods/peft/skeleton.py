@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_repro.errors import InputError
 from lora_repro.methods.base import Count
 from lora_repro.methods.peft.config import PeftConfig
+from lora_repro.methods.peft.not_offered import refuse_idle_patterns
 from lora_repro.methods.peft.tuner import NAME, build, owner_of
 from lora_repro.models.arch import Arch
 
@@ -66,6 +67,7 @@ def _attached(method: PeftConfig, arch: Arch) -> Attached:
     total = sum(parameter.numel() for parameter in model.parameters()) + arch.head_size
     owner = owner_of(model)
     modules = list(getattr(owner.base_model, "targeted_module_names", []))
+    refuse_idle_patterns(method.peft_type, method.keys, modules)
     count = Count(sum(by_module.values()), arch.head_size, total, by_module)
     return Attached(count, owner.peft_config[NAME], modules, device)
 

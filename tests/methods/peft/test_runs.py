@@ -172,6 +172,26 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.peft_type=ADALORA", "method.config={target_r:12}"], "must be below init_r"),
     (["method.peft_type=ADALORA", "method.config={total_step:100}"], "number of steps of the run"),
     (["method.config={target_modules:all-linear}"], "Name them"),
+    (["method.config={use_qalora:true}"], r"config\.use_qalora: is not offered here: it changes layers of GPTQ"),
+    (["method.peft_type=ADALORA", "method.config={r:8}"], r"config\.r: AdaLoRA does not read it: its ranks are init_r"),
+    (["method.peft_type=ADALORA", "method.config={use_rslora:true}"], r"config\.use_rslora: AdaLoRA does not read it"),
+    (["method.peft_type=ADALORA", "method.config={init_lora_weights:pissa}"], "offers no other start"),
+    (
+        [TARGETS, "method.config={rank_pattern:{qurey:4}}"],
+        r"qurey matches none .*Did you mean 'query'\?\nTheir",
+    ),
+    ([TARGETS, "method.config={alpha_pattern:{key:4}}"], r"key matches none .*\nTheir names end in: query, value\."),
+    ([TARGETS, "method.layers=[1]", "method.config={rank_pattern:{layer.0.*query:4}}"], r"matches none"),
+    ([TARGETS, "method.config={rank_pattern:{*query:4}}"], r"\*query matches none"),
+    (["method.config={r:16}", TARGETS, "method.budget=2000"], r"config\.r: follows from method\.budget, and both are"),
+    (
+        ["method.peft_type=ADALORA", "method.config={init_r:6}", TARGETS, "method.budget=2000"],
+        r"config\.init_r: follows from method\.budget, and both are given\.\nGive one of the two",
+    ),
+    (
+        ["method.peft_type=OFT", TARGETS, "method.budget=2000"],
+        r"OFT does not change in equal steps, as its blocks must divide .* 2000\)\.\n.*\{oft_block_size:16\}",
+    ),
     (["method.peft_type=ADALORA", "method.config={tinit:5,tfinal:5}", "train.max_steps=10"], "10 steps, and the run"),
 ]
 
@@ -193,6 +213,7 @@ def test_what_cannot_work_is_refused_while_composing(given: list[str], message: 
         ),
         (["method.peft_type=OFT", TARGETS, "method.config={oft_block_size:0,r:5}"], r"config\.r: must divide"),
         (["method.config={r:0}"], "refuses it on this bert: .*positive"),
+        (["method.config={rank_pattern:{key:4}}"], r"key matches none .*\nTheir names end in: query, value\."),
     ],
 )
 def test_what_only_peft_or_the_data_can_tell_is_refused_before_the_model_is_loaded(
@@ -204,6 +225,13 @@ def test_what_only_peft_or_the_data_can_tell_is_refused_before_the_model_is_load
     resolved = resolve(tiny("method=peft", *given))
     with pytest.raises(InputError, match=message):
         train(resolved, Record(resolved.settings.paths.outputs, run_id(resolved.run)))
+
+
+def test_patterns_that_match_and_adaloras_alpha_are_taken(tiny: Compose) -> None:
+    patterns = "method.config={r:2,rank_pattern:{query:4,layer.1.attention.self.value:1},alpha_pattern:{value:3}}"
+    run = resolve(tiny("method=peft", TARGETS, patterns)).run
+    assert run.trained_by_method == 64 * (4 + 4 + 2 + 1)  # q of both layers, v of the first and of the second
+    resolve(tiny(*overrides("ADALORA", "tiny_bert", [TARGETS, "method.config={lora_alpha:4,init_lora_weights:true}"])))
 
 
 def test_a_layer_of_several_matrices_is_adapted_whole_or_not_at_all() -> None:
