@@ -38,8 +38,9 @@ class RoomFor(str, Enum):
     longest = "longest"
     """The longest text of any example and max_new_tokens: as runs of before have it. Inputs may be cut that would fit.
     """
-    own = "own"
-    """The longest of the example's own texts. What is written goes on as far as the model has positions."""
+    training = "training"
+    """In training the example's own text. An input of dev or test may fill train.max_length: what is written goes on
+    behind it, as far as the model has positions, so nothing of its texts decides what is read."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class TextConfig(TaskConfig):
     loss_over: LossOver = LossOver.first
     """Over which texts the loss of dev and test is. A task whose examples have several says `all`."""
     room_for: RoomFor = RoomFor.longest
-    """For what an input is cut. All tasks here say `own` but `reverse` and `sql`, whose inputs are short."""
+    """For what an input is cut. All tasks here say `training` but `reverse` and `sql`, whose inputs are short."""
 
     @property
     def targets(self) -> Targets:

@@ -37,7 +37,8 @@ class TextToWrite(Objective):
     """The loss is the mean of -log p over the tokens of the targets, the end of the text included.
 
     Of an input that is too long the beginning is cut off, and nothing of a target, which may be longer than what is
-    written. task.room_for says for what there must be room behind it.
+    written. task.room_for says for what there must be room behind it. What is read of dev and test does not depend on
+    their texts.
 
     Of dev and test it is over each text of an example where task.loss_over says so. A prediction is a row of numbers:
     log p of these texts, summed, then the tokens that were written instead, padded with NO_TOKEN. As numbers of fp32
@@ -67,8 +68,8 @@ class TextToWrite(Objective):
         """Tokenises the texts that the loss is over, and prompts, cut so that what follows them fits behind.
 
         Raises:
-            InputError: If no token is known that ends a text, or the model has no positions for an input beside what is
-                written; and what `Prompts` refuses.
+            InputError: If no token is known that ends a text, or the model has too few positions for an input beside
+                what is written or a text of dev or test; and what `Prompts` refuses.
         """
         task = cast(TextConfig, run.task)
         prompts = Prompts(tokenizer, task.prompt, run.train.max_length, keeps_end=True, framed=task.framed)
@@ -93,6 +94,8 @@ class TextToWrite(Objective):
             targets = [[*tokens, end] for tokens in prompts.continuations(behind, [f" {text}" for text in each])]
             objective._warn(name, run, each, targets)
             rows = prompts.opened(cut)
+            if name != "train":
+                objective._refuse_beyond(run, name, rows, own)
             tokens = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
             first = [targets[stop - count] for stop, count in zip(accumulate(counts), counts, strict=True)]
             split = padded(examples, tokens, rows_of(first, CPU), objective, tokenizer, run)
@@ -195,13 +198,23 @@ class TextToWrite(Objective):
             return [self.reserved] * len(own)
         if split == "train":
             return own
-        positions = run.arch.max_length - run.method.added_tokens
+        positions = _positions(run)
         if written >= positions:
             raise InputError(
                 f"task.max_new_tokens: {run.model.name} with this method has {positions} positions, which leaves none "
                 f"for an input (given: {written}).\nLower it."
             )
-        return [max(tokens, max_length + written - positions) for tokens in own]
+        return [max(0, max_length + written - positions)] * len(own)
+
+    def _refuse_beyond(self, run: Run, split: str, rows: list[list[int]], own: list[int]) -> None:
+        """Refuses texts that are longer than what is written, where the model cannot read them behind their inputs."""
+        positions, longest = _positions(run), max(own)
+        if over := sum(len(row) + tokens - 1 > positions for row, tokens in zip(rows, own, strict=True)):
+            raise InputError(
+                f"task.max_new_tokens: {over:,} inputs of {split_name(split)} have a text that ends beyond the "
+                f"{positions} positions of {run.model.name} with this method; the longest has {longest} tokens (given: "
+                f"{self.decoding.max_new_tokens}).\nLeave room for it: task.max_new_tokens={longest}"
+            )
 
     def _warn(self, split: str, run: Run, texts: list[str], targets: list[list[int]]) -> None:
         """Refuses tokens that the model does not have; warns of targets that it cannot write as they are."""
@@ -223,6 +236,11 @@ class TextToWrite(Objective):
             )  # fmt: skip
 
 
+def _positions(run: Run) -> int:
+    """Returns how many tokens the model reads beside those that the method puts in front."""
+    return run.arch.max_length - run.method.added_tokens
+
+
 def _warn_of_cuts(run: Run, encoded: dict[str, Encoded]) -> None:
     """Says how many inputs of each split are cut, and what would hold them whole."""
     cuts = {name: split.cut for name, split in encoded.items() if split.cut is not None and split.cut.any()}
@@ -233,9 +251,9 @@ def _warn_of_cuts(run: Run, encoded: dict[str, Encoded]) -> None:
         ]
         needed = run.train.max_length + max(int(cut.max()) for cut in cuts.values())
         log.warning(
-            "task %s: inputs lose their beginning, as they do not fit into train.max_length=%d beside what follows "
-            "them, or into the model's positions: %s. To cut none: train.max_length=%d, as far as the model has "
-            "positions.", run.task.name, run.train.max_length, ", ".join(shares), needed,
+            "task %s: inputs lose their beginning, as they do not fit into train.max_length=%d, in training with "
+            "their texts, or into the model's positions beside what is written: %s. To cut none: train.max_length=%d, "
+            "as far as the model has positions.", run.task.name, run.train.max_length, ", ".join(shares), needed,
         )  # fmt: skip
 
 
