@@ -61,8 +61,8 @@ def test_an_input_of_train_is_cut_only_so_far_that_its_own_text_fits(
     assert by_id(splits["train"]) == {"1": 8, "2": 1}
     assert kept(splits["eval"]) == [8, 8] and kept(splits["test"]) == [8]
     assert [message for message in caplog.messages if "lose their beginning" in message] == [
-        "task reverse: inputs lose their beginning, as they do not fit into train.max_length=15, in training with their "
-        "texts, or into the model's positions beside what is written: train 1 of 2 (50.0 %). To cut none: "
+        "task reverse: inputs lose their beginning, as they do not fit into train.max_length=15, in training with "
+        "their texts, or into the model's positions beside what is written: train 1 of 2 (50.0 %). To cut none: "
         "train.max_length=22, as far as the model has positions."
     ]
     train = splits["train"]
