@@ -77,7 +77,6 @@ def test_out_writes_a_file_that_says_where_it_comes_from(tmp_path: Path, capsys:
         (["table", "6", "--scale", "dmo"], ["'dmo'", "Did you mean 'demo'?", "demo, paper, proxy, smoke"]),
         (["table", "6", "--protocol", "last"], ["--protocol", "last_epoch"]),
         (["table", "6", "--format", "pdf"], ["--format", "md"]),
-        (["table", "6", "--scale", "demo", "scale=smoke"], ["demo", "smoke", "--scale"]),
         (["table", "6", "--nonsense"], ["--nonsense"]),
         (["table", "6", "method.rank=4"], ["method.rank", "Keys of method"]),
         (["table", "6", "+method.rank=4"], ["method.rank", "Keys of method"]),

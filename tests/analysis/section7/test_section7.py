@@ -195,8 +195,6 @@ def test_a_missing_run_is_named_with_the_command_that_computes_it(tmp_path: Path
     [
         (["9"], ["figure 9: there is no such item", "figure 3, figure 4"]),
         (["shared_direction"], ["Did you mean 'shared_directions'?"]),
-        (["3", "--out", "x.gif"], ["--out: a file ending in .svg, .pdf, .png", "x.gif"]),
-        (["3", "--out", "/proc/no/x.svg"], ["--out: /proc/no/x.svg cannot be written", "Give a file"]),
         (["3", "+sweeps=table6"], ["+sweeps: a figure of the paper has a sweep of its own"]),
         (["3", "method.r=8"], ["method.r: figure3 compares 2 (given: 8)", "method.r=8,16"]),
         (["3", "method.r=1,2"], ["2 of 2 runs are missing", "method.r=1,2"]),
