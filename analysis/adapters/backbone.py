@@ -16,9 +16,6 @@ from lora_repro.models.arch import Arch, ModelConfig, Site, Source, arch_of, is_
 from lora_repro.models.architecture import read_blueprint
 from lora_repro.models.inputs import default_cache, find_model
 
-_DEEPEST = 64
-"""How deep names within names are searched; no model needs a third of it."""
-
 _LABELS = 2
 """Number of labels of a classifier, without effect here: an encoder has no Arch without one."""
 
@@ -83,7 +80,7 @@ class Backbone:
 
 def _without_first_names(name: str) -> Iterator[str]:
     """Yields a.b.c.d, b.c.d, c.d: never the last name alone, which says too little."""
-    parts = name.rsplit(".", _DEEPEST)
+    parts = name.split(".")
     for start in range(max(1, len(parts) - 1)):
         yield ".".join(parts[start:])
 
@@ -93,10 +90,8 @@ def _endings(names: Iterable[str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in names:
         rest = name
-        for _ in range(_DEEPEST):
-            _, dot, rest = rest.partition(".")
-            if not dot:
-                break
+        while "." in rest:
+            rest = rest.partition(".")[2]
             found[rest] = None if rest in found else name
     return found
 

@@ -1,6 +1,5 @@
-"""Adapters of many matrices and of names without end: the work grows with them and not with their square."""
+"""Names of tensors, lists of many, the smallest matrices, and tensors without plain values."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,55 +7,16 @@ import pytest
 import torch
 from helpers.commands import call
 from helpers.fixture_types import Captured
-from helpers.handmade_adapters import factors, write_loralib, write_peft
+from helpers.handmade_adapters import factors, write_peft
 from safetensors.numpy import save_file
 
 from analysis.adapters import Options, read
-from analysis.adapters.backbone import Backbone, _endings, _without_first_names
+from analysis.adapters.backbone import Backbone
 from analysis.adapters.names import named
 from analysis.adapters.tensors import open_tensors
 from analysis.foreign_text import first_names, grouped
-from analysis.render import updates
-from analysis.section7.comparison import compare
-from analysis.section7.inspection import Inspected, inspect
-from analysis.section7.sides import Side
 from analysis.section7.subspace import above_edge
 from lora_repro.errors import InputError
-
-
-class Counted(list[Inspected]):
-    """Rows that count how many of them are looked at."""
-
-    looked = 0
-
-    def __iter__(self) -> Iterator[Inspected]:
-        for row in super().__iter__():
-            self.looked += 1
-            yield row
-
-
-@pytest.mark.parametrize("layers", [2, 40])
-def test_each_row_of_a_table_is_looked_at_as_often_whatever_their_number(layers: int, tmp_path: Path) -> None:
-    adapter = read(str(write_peft(tmp_path / "a", factors(r=2, seed=0, layers=layers, d=8))))
-    found = inspect(adapter, adapter.matrices, with_base=False)
-    rows = Counted(found.rows)
-    updates.inspection_markdown(adapter, found._replace(rows=rows))
-    assert rows.looked <= 16 * len(rows)
-    both = compare(adapter, adapter, (adapter.matrices, adapter.matrices), Side.A)
-    compared = Counted(both.rows)  # pyright: ignore[reportArgumentType]
-    updates.comparison_markdown(adapter, adapter, both._replace(rows=compared))  # pyright: ignore[reportArgumentType]
-    assert compared.looked <= 16 * len(compared)
-
-
-def test_a_name_of_many_parts_gives_few_endings(tmp_path: Path, capsys: Captured) -> None:
-    name = ".".join("a" * 50_000)
-    assert sum(map(len, _without_first_names(name))) < 3 * len(name)
-    assert len(_endings([name])) <= 64
-    assert list(_without_first_names("a.b.c")) == ["a.b.c", "b.c"] and list(_without_first_names("a")) == ["a"]
-    made = factors(r=2, seed=0, layers=1, roles="q", d=8)
-    write_loralib(tmp_path / "a.safetensors", made, module=name)
-    code, out, err = call(capsys, "inspect", tmp_path / "a.safetensors")
-    assert code == 0 and len(out + err) < 5000
 
 
 @pytest.mark.parametrize(
@@ -73,12 +33,6 @@ def test_a_name_of_many_parts_gives_few_endings(tmp_path: Path, capsys: Captured
 )
 def test_the_last_name_of_a_module_takes_the_one_before_a_number(module: str, last: str) -> None:
     assert named(module).role == last
-
-
-def test_a_number_of_thousands_of_digits_is_a_name(tmp_path: Path, capsys: Captured) -> None:
-    """Python reads no number of more than 4,300 digits."""
-    write_loralib(tmp_path / "a.safetensors", factors(r=2, seed=0, layers=1, d=8), module="x." + "9" * 5000 + ".{1}")
-    assert call(capsys, "inspect", tmp_path / "a.safetensors")[0] == 0
 
 
 def test_a_weight_of_the_base_is_found_by_what_its_name_ends_with(tmp_path: Path) -> None:
