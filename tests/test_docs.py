@@ -304,6 +304,12 @@ def test_readme_shows_the_papers_numbers_beside_ours_on_one_page() -> None:
     assert len(re.findall(r"[^\s|-]\S*", text)) < 810
 
 
+def test_readme_shows_the_verdicts_on_section_7_that_the_ledger_gives() -> None:
+    shown = dict(re.findall(r"^\| `(\w+)`: [^|]+ \| (\w+) \|$", README.read_text(), re.MULTILINE))
+    results = (HOME / "analysis" / "results" / "section7.md").read_text()
+    assert shown == dict(re.findall(r"^(\w+): (\w+) on minilm ", results, re.MULTILINE)) and len(shown) == 4
+
+
 def test_the_id_that_the_pages_show_is_that_of_the_default_run() -> None:
     assert run_id(resolve(compose([])).run) in (HOME / "docs" / "records_and_resuming.md").read_text()
 

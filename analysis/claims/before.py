@@ -7,7 +7,7 @@ from analysis.cell import Cell
 from analysis.claims.arms import JUDGED, Arms, Group
 from analysis.claims.declared import Claims, Part, Study, load_claims
 from analysis.claims.margin import margin_of
-from analysis.claims.power import power
+from analysis.claims.power import power, power_of_some
 from lora_repro.sweep.grid import Sweep
 
 FEWEST = 3
@@ -39,7 +39,7 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
 
 
 def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, claims: Claims) -> Iterator[str]:
-    if part.test not in ("better", "not_worse"):
+    if part.test not in ("better", "not_worse", "some_better"):
         return
     plain = [{key: value for key, value in each.items() if key != "regime"} for each in (part.of, *part.than)]
     found = [cell for each in plain if (cell := arms.one(group, each, study, part.says)) is not None]
@@ -53,11 +53,14 @@ def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, clai
     spreads = claims.assumed_sd if measured is None else [measured]
     if part.test == "not_worse":
         asked = "equal arms are found equal"
+    elif part.test == "some_better":
+        asked = "one arm that gains two margins is found"
     else:
         asked = f"a gain of {'two margins' if part.by == 'margin' else 'one margin'} over each is found"
     source = "assumed" if measured is None else "of the runs that are there"
     spread = " or ".join(f"{100 * sd:.2f}" for sd in spreads)
-    shares = " or ".join(f"{100 * power(pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
+    simulated = power_of_some if part.test == "some_better" else power
+    shares = " or ".join(f"{100 * simulated(pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
     yield (
         f"Power of {name} on {study.model} ({part.says}): with {_span(pairs)} seeds, a margin of {100 * size:.2f} "
         f"points{' (assumed)' if margin is None else ''} and a spread of {spread} points ({source}), {asked} in "

@@ -74,6 +74,8 @@ class Part:
     """Between which values a ratio or a count must lie."""
     printed: str | None = None
     """What the paper prints of it, where that is one number."""
+    printed_arms: list[Selector] = field(default_factory=list)
+    """The paper's arms, where they have other sizes than ours: in place of `of`, and of each of `than`."""
     statistic: str | None = None
     """Of trained weights, which statistic (docs/section7.md). Its value less chance must lie above nothing, or above
     `least`, or below `most`, or, with `by: margin`, below the margin."""

@@ -1,21 +1,20 @@
 """Judges a part on scores: finds its arms, and applies its test unless something keeps it from being one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from analysis.cell import Cell, only_machine_of
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded, some_above
 from analysis.claims.declared import Claims, Part, Selector, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Arm, Estimate, contrast, slope_weights
+from analysis.claims.gates import at_edge, unfinished, unusable
 from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.claims.printed import Printed, printed
 from analysis.verdicts import VERDICTS
 from lora_repro.errors import InputError
-from lora_repro.store.status import State
 
 MOST_COMMANDS = 2
 """Arms whose own commands are given; of more, the command of their whole sweep."""
@@ -93,7 +92,8 @@ class Question:
         return self.part.test != "ratio"
 
     def _outcome(self, found: Judged, needed: Sequence[Member], wanted: int, same: bool) -> Outcome:
-        if why := self._unusable(needed):
+        cells = {member.name: member.cell for member in needed}
+        if why := unusable(cells):
             return Outcome(Verdict.uninformative, why)
         if len(found.estimates) < wanted or any(each.n < FEWEST for each in found.estimates.values()):
             verdict = Verdict.interim if found.finished else Verdict.not_run
@@ -112,7 +112,7 @@ class Question:
             return Outcome(Verdict.interim, reason)
         if without := self._without_answers(found, needed):
             return Outcome(Verdict.interim, f"{without} {outcome.reason}")
-        if why := self._uninformative(needed, found.control):
+        if why := self._uninformative(cells, found.control):
             return Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
         return outcome
 
@@ -208,13 +208,6 @@ class Question:
 
     # What keeps it from being a test.
 
-    def _unusable(self, needed: Sequence[Member]) -> str | None:
-        if diverged := [m.name for m in needed if any(run.state == State.diverged for run in m.cell.runs)]:
-            return f"Runs diverged: {', '.join(diverged)}."
-        tunings = [(m.name, m.cell.tuning) for m in needed if m.cell.tuning is not None]
-        hopeless = [f"{name}: {t.why_not}" for name, t in tunings if t.chosen is None and not t.missing]
-        return f"Nothing could be tuned: {'; '.join(hopeless)}." if hopeless else None
-
     def _without_answers(self, found: Judged, needed: Sequence[Member]) -> str | None:
         """Says that bounds over documents are missing, where the metric has them."""
         if not self.has_score or any(member.cell.metric.name != SHARE_OF_RIGHT for member in needed):
@@ -228,32 +221,28 @@ class Question:
             "give their scores (compute them again, or read the ledger that keeps their answers)."
         )
 
-    def _uninformative(self, needed: Sequence[Member], control: Outcome | None) -> str | None:
+    def _uninformative(self, cells: Mapping[str, Cell], control: Outcome | None) -> str | None:
         if not self.has_score:
             return None
         assert self.margin.value is not None
-        if at_edge := [m.name for m in needed if m.cell.tuning is not None and m.cell.tuning.at_edge]:
-            return f"A tuned value lies at the edge of its grid: {', '.join(at_edge)}."
+        if why := at_edge(cells):
+            return why
         if control is not None and control.verdict is not Verdict.supported:
             return f"The positive control does not show a loss beyond the margin. {control.reason}"
-        rises = {member.name: _rise(member.cell) for member in needed}
-        if unknown := [name for name, rise in rises.items() if rise is None]:
-            return f"Whether training had ended is not known, as dev was scored once ({', '.join(unknown)})."
-        if rising := [name for name, rise in rises.items() if rise is not None and rise > self.margin.value]:
-            return f"Training had not ended: dev rose by more than the margin in the last epoch ({', '.join(rising)})."
-        return None
+        return unfinished(cells, self.margin.value)
 
     def _printed(self, side: Side) -> tuple[Printed, ...]:
         part = self.part
         if part.test not in ("better", "not_worse", "some_better") or any("regime" in each for each in part.than):
             return ()  # the paper has one regime, and prints neither trends nor times of these
         is_gain = part.test == "better"
-        of = describe(part.of)
-        names = [f"{of} over {describe(each)}" if is_gain else f"{describe(each)} over {of}" for each in part.than]
+        own, *others = part.printed_arms or [part.of, *part.than]
+        of = describe(own)
+        names = [f"{of} over {describe(each)}" if is_gain else f"{describe(each)} over {of}" for each in others]
         limit = None if part.has_margin else 0.0
-        than = dict(zip(names, part.than, strict=True))
+        than = dict(zip(names, others, strict=True))
         sign, level = -1.0 if is_gain else 1.0, LEVEL / self.family
-        return printed(self.item, part.of, than, limit, side, sign, level, part.margin_at)
+        return printed(self.item, own, than, limit, side, sign, level, part.margin_at)
 
 
 def _ids(cell: Cell) -> set[str | None]:
@@ -288,12 +277,3 @@ def _measured(cell: Cell, measure: str) -> dict[tuple[int | None, str], float]:
         if (machine := only_machine_of(run.result)) is not None:
             found[run.seed, machine] = float(value)
     return found
-
-
-def _rise(cell: Cell) -> float | None:
-    """Returns by how much dev rose in the last epoch, as a mean over seeds; None where dev was scored once."""
-    key = f"eval/{cell.metric.name}"
-    scores = [[row[key] for row in result["metrics_by_epoch"] if key in row] for result in cell.results]
-    if any(len(each) < 2 for each in scores):
-        return None
-    return fmean(each[-1] - each[-2] for each in scores) if scores else None

@@ -1,14 +1,17 @@
 """Judges a part on what updates learn: statistics of trained weights, less what chance gives in their place."""
 
+import re
 from collections.abc import Sequence
 
-from analysis.claims.arms import Arms
+from analysis.cell import Cell
+from analysis.claims.arms import Arms, Group, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded
 from analysis.claims.declared import Claims, Part, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Estimate
+from analysis.claims.gates import at_edge, unfinished, unusable
 from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
-from analysis.section7.statistics import Statistic
+from analysis.section7.statistics import PERMUTED, Statistic
 from analysis.verdicts import VERDICTS
 
 SWEEP = "section7"
@@ -52,6 +55,20 @@ def _asked(part: Part, study: Study, found: Sequence[Statistic]) -> list[Statist
     ]
 
 
+def _cells(part: Part, study: Study, group: Group) -> dict[str, Cell]:
+    """Returns the arms whose weights a part compares: those of its ranks, and on permuted labels if it names them."""
+    ranks = set(re.findall(r"r=(\d+)", part.setting or ""))
+    return {
+        f"r = {setting(cell, 'r')}{' on permuted labels' if _is_permuted(cell) else ''}": cell
+        for cell in select(group.cells, {"model": study.model, "task": study.task})
+        if str(setting(cell, "r")) in ranks and (not _is_permuted(cell) or PERMUTED in part.against)
+    }
+
+
+def _is_permuted(cell: Cell) -> bool:
+    return cell.config is not None and cell.config.task.permute_labels
+
+
 def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, claims: Claims, family: int) -> Judged:
     """Judges a part by the statistics that a store keeps of the runs of Section 7.
 
@@ -65,9 +82,10 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     """
     group = arms.sweep(SWEEP, regime)
     study = arms.stand_in(group, study)
-    margin = margin_of(claims.margin, arms, study) if part.by == "margin" else None
-    is_below = part.most is not None or margin is not None
-    limit = margin.value if margin is not None else part.most if part.most is not None else part.least or 0.0
+    margin, cells = margin_of(claims.margin, arms, study), _cells(part, study, group)
+    by_margin = part.by == "margin"
+    is_below = part.most is not None or by_margin
+    limit = margin.value if by_margin else part.most if part.most is not None else part.least or 0.0
     side = Side.below if is_below else Side.above
     known = {run.run_id for cell in group.cells for run in cell.runs}
     own = [each for each in arms.statistics(SWEEP) if known.issuperset(each.run_ids)]  # others are of older runs
@@ -85,22 +103,28 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         estimates,
         limit,
         side,
-        notes=() if margin is None else (margin.how,),
+        notes=(margin.how,),
         finished=there,
         expected=len(seeds),
         commands=() if there == len(seeds) else (group.command, measure),
         run_ids=tuple(dict.fromkeys(run_id for each in asked for run_id in each.run_ids)),
     )
+    is_judged = arms.scale not in VERDICTS
+    if is_judged and (why := unusable(cells)):
+        return found._replace(outcome=Outcome(Verdict.uninformative, why))
     if there < FEWEST:
         return found
-    if limit is None:
-        assert margin is not None
+    if limit is None or (is_judged and margin.value is None):
         outcome = margin.why_not
     else:
-        zero = 0.0 if margin is not None else limit  # within a limit that is no margin nothing is worse
+        zero = 0.0 if by_margin else limit  # within a limit that is no margin nothing is worse
         outcome = bounded(estimates, limit, side, unit=part.unit, zero=zero, level=LEVEL / family)
-    if arms.scale in VERDICTS:
+    # dev says nothing of runs on permuted labels: what they learn does not show there
+    learn = {name: cell for name, cell in cells.items() if not _is_permuted(cell)}
+    if not is_judged:
         outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
     elif there < len(seeds):
         outcome = Outcome(Verdict.interim, f"{there} of {len(seeds)} seeds. {outcome.reason}")
+    elif margin.value is not None and (why := at_edge(cells) or unfinished(learn, margin.value)):
+        outcome = Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
     return found._replace(outcome=outcome)

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.claim_stores import EXAMPLES, answer, sweep_jobs, write_margin, write_ranks, write_scored
+from helpers.claim_stores import (
+    EXAMPLES,
+    answer,
+    sweep_jobs,
+    write_margin,
+    write_ranks,
+    write_scored,
+    write_section7,
+)
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import PROVENANCE, write_run, write_status
@@ -17,7 +25,9 @@ from analysis.claims.criteria import Verdict
 from analysis.claims.declared import Part, Study, load_claims
 from analysis.claims.judge import judge
 from analysis.claims.judged import Judged
-from analysis.section7.statistics import Statistic, write_statistics
+from analysis.section7.statistics import PERMUTED, Statistic, write_statistics
+from analysis.store import opened
+from lora_repro.config.catalogue import HOME
 from lora_repro.config.compose import compose
 from lora_repro.sweep.grid import load
 
@@ -329,6 +339,15 @@ def test_the_papers_numbers_go_through_the_same_question(tmp_path: Path) -> None
     assert "at least -0.66" in wikisql.reason
 
 
+def test_the_papers_prefixes_have_sizes_of_their_own(tmp_path: Path) -> None:
+    """Table 15: 63.1 with 256 tokens and 55.9 with 512; MNLI 88.6 and 85.8; of layers 70.1 and 66.4, 89.5 and 89.6."""
+    for number, wikisql, mnli in ((0, 0.072, 0.028), (1, 0.037, -0.001)):
+        part = part_of(tmp_path, claim="prefix_non_monotone", number=number)
+        by_task = {each.task: each.holds_from for each in part.printed}
+        assert by_task["wikisql"] == pytest.approx(wikisql - 1.645 * 0.005 * 2**0.5, abs=1e-5)
+        assert by_task["mnli"] == pytest.approx(mnli - 1.645 * 0.001 * 2**0.5, abs=1e-5)
+
+
 def test_every_claim_has_a_verdict_or_says_what_is_missing_and_every_selector_means_one_arm(tmp_path: Path) -> None:
     found = judge(load_claims(), str(tmp_path), "proxy")
     assert len(found) == 32 and all(each.parts or each.missing for each in found)
@@ -371,11 +390,12 @@ def seeds_share(values: dict[str, list[float]], chance: float = 1.5) -> list[Sta
     ],
 )
 def test_what_updates_learn_is_judged_beside_chance(
-    tmp_path: Path, q_less_v: list[float], verdict: Verdict, reason: str
+    store: Path, q_less_v: list[float], verdict: Verdict, reason: str
 ) -> None:
+    write_section7(store)
     found = seeds_share({"q": [4.0, 4.2, 4.1, 3.9, 4.0], "v": [3.0] * 5, "q - v": q_less_v})
-    write_statistics(tmp_path, "section7", "proxy", found, "a command")
-    (claim,) = judge(load_claims(), str(tmp_path), "proxy", frozenset(["subspace_seeds"]))
+    write_statistics(store, "section7", "proxy", found, "a command")
+    (claim,) = judge(load_claims(), str(store), "proxy", frozenset(["subspace_seeds"]))
     by_chance, difference = claim.headline
     assert by_chance.outcome.verdict is Verdict.supported
     assert by_chance.estimates["q beside Gaussian"].mean == pytest.approx(2.54)  # 4.04 - 1.5
@@ -387,14 +407,83 @@ def test_what_updates_learn_is_judged_beside_chance(
     assert {part.outcome.verdict for part in on_mpnet} == {Verdict.not_run}
 
 
-def test_statistics_of_runs_that_are_not_the_sweeps_any_more_are_not_judged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "verdict", "reason"),
+    [
+        ("", Verdict.supported, "q beside Gaussian: "),
+        ("no margin", Verdict.interim, "The margin is not known"),
+        (
+            "rise",
+            Verdict.uninformative,
+            "Training had not ended: dev rose by more than the margin in the last epoch (r",
+        ),
+        ("once", Verdict.uninformative, "Whether training had ended is not known, as dev was scored once (r = 64)."),
+        ("diverged", Verdict.uninformative, "Runs diverged: r = 64."),
+        ("diverged at r = 8", Verdict.supported, "q beside Gaussian: "),
+    ],
+)
+def test_weights_say_nothing_of_runs_that_diverged_or_had_not_ended(
+    tmp_path: Path, fault: str, verdict: Verdict, reason: str
+) -> None:
+    """The part reads r = 64 alone; in runs on permuted labels, which it does not read, dev rises by 50 points."""
+    if fault != "no margin":
+        write_margin(tmp_path)
+    write_section7(tmp_path, rise=0.017 if fault == "rise" else 0.015)  # the margin is 0.016
+    found = seeds_share({"q": [4.0, 4.2, 4.1, 3.9, 4.0], "v": [3.0] * 5, "q - v": [1.0] * 5})
+    write_statistics(tmp_path, "section7", "proxy", found, "a command")
+    of = "-r8-qv-s4-" if fault.endswith("8") else "-r64-qv-s4-"
+    job = next(
+        job
+        for job in sweep_jobs("+sweeps=section7", "regime=one_rate", "model=minilm")
+        if of in job.run_id and not job.resolved.run.task.permute_labels
+    )
+    if fault.startswith("diverged") or fault == "once":
+        shutil.rmtree(tmp_path / "runs" / job.run_id)
+    if fault.startswith("diverged"):
+        write_status(tmp_path, job, "diverged", "the loss is nan")
+    if fault == "once":
+        write_run(tmp_path, job, [(0.84, 0.84)])
+    (claim,) = judge(load_claims(), str(tmp_path), "proxy", frozenset(["subspace_seeds"]))
+    assert claim.headline[0].outcome.verdict is verdict
+    assert claim.headline[0].outcome.reason.startswith(reason)
+
+
+def test_permuted_labels_are_asked_only_of_models_that_the_sweep_trains_on_them() -> None:
+    jobs = sweep_jobs("+sweeps=section7")
+    trained = {job.resolved.run.model.name for job in jobs if job.resolved.run.task.permute_labels}
+    asked = {
+        study.model
+        for claim in load_claims().claims
+        for part in claim.parts
+        for study in claim.studies
+        if PERMUTED in part.against and study.model in (part.models or [study.model])
+    }
+    assert asked == trained == {"minilm"}
+
+
+def test_amplification_is_judged_by_the_factor_that_the_claim_names() -> None:
+    """By the ledger: factors of 0.66 to 0.89 of a random update's at r = 4, so the claim's factor is not shown."""
+    with opened(str(HOME / "analysis" / "results" / "section7.parquet")) as store:
+        (claim,) = judge(load_claims(), store, "proxy", frozenset(["amplification"]))
+    verdicts = {(part.part.statistic, part.part.setting): part.outcome.verdict for part in claim.headline[2:]}
+    assert verdicts == {
+        ("amplification_ratio", "r=4"): Verdict.contradicted,
+        ("amplification_ratio", "r=64"): Verdict.contradicted,
+        ("sign", "r=4"): Verdict.undecided,
+    }
+    assert claim.verdict is Verdict.contradicted
+    assert claim.headline[2].estimates["q beside random update"].mean == pytest.approx(-0.224, abs=5e-4)
+
+
+def test_statistics_of_runs_that_are_not_the_sweeps_any_more_are_not_judged(store: Path) -> None:
+    write_section7(store)
     values = {"q": [4.0, 4.2, 4.1, 3.9, 4.0], "v": [3.0, 3.1, 2.9, 3.0, 3.2], "q - v": [1.0, 1.2, 0.9, 1.1, 1.3]}
-    runs = load(compose, ["+sweeps=section7"], tmp_path).reported
+    runs = load(compose, ["+sweeps=section7"], store).reported
     (own, *_) = [job.run_id for job in runs if job.resolved.run.model.name == "minilm"]
     for run_id, verdict in ((own, Verdict.supported), ("minilm-movies-lora-r64-qv-s0-deadbeef00", Verdict.not_run)):
         found = [each._replace(run_ids=(run_id,)) for each in seeds_share(values)]
-        write_statistics(tmp_path, "section7", "proxy", found, "a command")
-        (claim,) = judge(load_claims(), str(tmp_path), "proxy", frozenset(["subspace_seeds"]))
+        write_statistics(store, "section7", "proxy", found, "a command")
+        (claim,) = judge(load_claims(), str(store), "proxy", frozenset(["subspace_seeds"]))
         assert {part.outcome.verdict for part in claim.headline} == {verdict}
         assert {part.run_ids for part in claim.headline} == {(own,) if run_id == own else ()}
 

@@ -7,7 +7,7 @@ from helpers.claim_stores import write_margin
 from scipy.stats import nct, t
 
 from analysis.claims.before import power_lines
-from analysis.claims.power import power
+from analysis.claims.power import power, power_of_some
 from lora_repro.config.compose import compose
 from lora_repro.sweep.grid import load
 
@@ -17,6 +17,15 @@ def test_one_comparison_has_the_power_of_the_noncentral_t() -> None:
         shift = room / (2**0.5 * sd / seeds**0.5)
         exact = 1 - nct.cdf(t.ppf(0.95, seeds - 1), seeds - 1, shift)
         assert power([seeds], sd, room) == pytest.approx(exact, abs=0.012)
+
+
+def test_one_arm_of_four_has_the_power_of_the_quarter_of_the_level() -> None:
+    """The three others lie two margins lower and reject hardly ever."""
+    for seeds, room, sd in ((5, 0.01, 0.0045), (10, 0.005, 0.006)):
+        shift = room / (2**0.5 * sd / seeds**0.5)
+        exact = 1 - nct.cdf(t.ppf(1 - 0.05 / 4, seeds - 1), seeds - 1, shift)
+        assert power_of_some([seeds] * 4, sd, room) == pytest.approx(exact, abs=0.012)
+    assert power_of_some([10, 5], 0.0045, 0.01) < power_of_some([10, 10], 0.0045, 0.01)
 
 
 def test_more_seeds_find_more_and_more_arms_find_less() -> None:
@@ -41,6 +50,11 @@ def test_a_plan_says_the_power_of_the_claims_that_its_sweep_decides(tmp_path: Pa
     write_margin(tmp_path)
     lines = planned(["+sweeps=table5", "regime=one_rate"], tmp_path)
     assert "a margin of 1.60 points and" in lines[0]
+
+
+def test_a_plan_says_whether_a_larger_rank_would_be_found(tmp_path: Path) -> None:
+    (line,) = (each for each in planned(["+sweeps=table6", "regime=tuned"], tmp_path) if "On q alone" in each)
+    assert "with 5 to 10 seeds" in line and "one arm that gains two margins is found in" in line
 
 
 def test_a_plan_of_another_scale_or_sweep_says_nothing(tmp_path: Path) -> None:
