@@ -1,14 +1,16 @@
 """Items become sections of a report: a table of boxes for each regime that has runs, else what is missing."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from analysis.cell import Cell, Table
 from analysis.cells import read_cells
-from analysis.claims.arms import PROTOCOL, Arms
+from analysis.claims.arms import JUDGED, PROTOCOL, Arms
 from analysis.claims.declared import Claims
-from analysis.items import Item, Request, names, read_item
+from analysis.items import Item, Picture, Request, names, read_item
 from analysis.kinds.methods import Line, Methods, MethodTable, PaperLines, read_methods
 from analysis.kinds.scores import ScoreTable
 from analysis.render import methods as render_methods
@@ -17,10 +19,11 @@ from analysis.render.printed import PrintedTable
 from analysis.render.tables import our_cell
 from analysis.report.boxes import Boxes, compared, in_words, reference_of
 from analysis.report.data import Difference, Entry, Panel, Point, Row, Section, Shown, cut
+from analysis.section7.item import UpdateItem
 from lora_repro.errors import InputError
 from lora_repro.tasks import Metric
 
-ITEMS = ("table5", "table6", "table7", "table15", "freeze_a", "leaderboard")
+ITEMS = ("table5", "table6", "rank_rates", "figure3", "figure4", "table7", "table15", "freeze_a", "leaderboard")
 """In their order on the page."""
 REGIMES = {
     "tuned": "each arm has the learning rate that is best for it on dev",
@@ -30,7 +33,7 @@ REGIMES = {
     "by_method": "each method has one learning rate, tuned for it, at all its sizes",
 }
 """What a reader must know of each regime."""
-LARGEST_FIGURE = 400_000
+LARGEST_FIGURE = 800_000
 """Bytes of an SVG; a larger one is left out."""
 
 
@@ -47,7 +50,7 @@ class Items:
         """Returns an item with all its regimes."""
         item = read_item(name)
         regimes = self._regimes.get(name, [None])
-        return Shown(name, _title(item), tuple(self._section(item, regime) for regime in regimes))
+        return Shown(name, _title(item, self.arms.scale), tuple(self._section(item, regime) for regime in regimes))
 
     def _section(self, item: Item, regime: str | None) -> Section:
         if isinstance(item, ScoreTable | MethodTable):
@@ -144,6 +147,8 @@ class Items:
             )
         request = Request(self.arms.scale, self.arms.store, _overrides(regime), "md")
         try:
+            if (picture := item.picture(request)) is not None:
+                return _of_picture(item, regime, picture)
             printed = item.printed(request)
         except (InputError, FileNotFoundError) as error:
             return _absent(item, regime, " ".join(str(error).split()))
@@ -170,7 +175,9 @@ def _id(item: Item, regime: str | None) -> str:
     return item.name if regime is None else f"{item.name}-{regime}"
 
 
-def _title(item: Item) -> str:
+def _title(item: Item, scale: str = JUDGED) -> str:
+    if isinstance(item, UpdateItem) and item.is_drawn:
+        return f"Figure {item.number}: {item.title.format(*item.ranks_for(scale))}"
     title = item.title.format("q") if "{0}" in item.title else item.title
     return f"Table {item.number}: {title}" if item.name.startswith("table") else title
 
@@ -260,8 +267,21 @@ def _drawn(table: Table) -> tuple[str | None, str]:
     """Returns a figure of a table as SVG, and its caption; nothing of a table without a full cell."""
     if not any(cell.summary.mean is not None for cell in table.ours):
         return None, ""
+    return _svg(lambda: plots.draw(table, names())), " ".join(plots.caption(table, names()))
+
+
+def _of_picture(item: Item, regime: str | None, picture: Picture) -> Section:
+    """Returns a figure without a table; its caption stands below it as notes."""
+    if (drawn := _svg(picture.draw)) is None:
+        return _absent(item, regime, f"It is too large for this page: `python -m analysis figure {item.number}`")
+    below = tuple((cut(paragraph),) for paragraph in picture.caption)
+    return _absent(item, regime, "")._replace(missing=None, figure=drawn, caption=picture.caption[0], below=below)
+
+
+def _svg(draw: Callable[[], Figure]) -> str | None:
+    """Returns a figure as SVG; None of one that is too large for the page."""
     with style.styled():
         drawn = io.BytesIO()
-        plots.draw(table, names()).savefig(drawn, format="svg", metadata={"Date": None})
+        draw().savefig(drawn, format="svg", metadata={"Date": None})
     text = drawn.getvalue().decode()
-    return (None if len(text) > LARGEST_FIGURE else text), " ".join(plots.caption(table, names()))
+    return None if len(text) > LARGEST_FIGURE else text

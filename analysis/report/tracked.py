@@ -25,7 +25,7 @@ def logged(report: Report, page: str) -> Iterator[Logged]:
             if section.missing is None:
                 group = "-".join(filter(None, [sweep, report.scale, section.regime]))
                 figures = {} if section.figure is None else {f"{item.id}_figure": section.figure}
-                yield Logged(group, NAME, {item.id: _table(section, boxes)}, figures)
+                yield Logged(group, NAME, {item.id: _table(section, boxes)} if section.header else {}, figures)
 
 
 def _table(section: Section, boxes: dict[str, Box]) -> tuple[list[str | int], list[list[str]]]:

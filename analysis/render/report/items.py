@@ -31,6 +31,9 @@ def _section(section: Section, boxes: Mapping[str, Box]) -> list[Element]:
     head = [] if name is None else [tag("h4", name, tag("small", f" {section.about}"), id=section.id)]
     if section.missing is not None:
         return [*head, paragraph(section.missing, class_="missing")]
+    if not section.header:
+        lines = [line for part in section.below for line in part]
+        return [*head, *_figure(section), tag("details", tag("summary", "Notes"), *paragraphs(lines))]
     columns = tag("tr", *(tag("th", name, scope="col") for name in section.header))
     table = tag("table", tag("thead", columns), tag("tbody", *_rows(section, boxes)))
     missing = [line for part in section.below if part[0].startswith("Missing") for line in part]

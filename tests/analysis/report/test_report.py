@@ -1,5 +1,6 @@
 """The report of a store: its numbers are those of the records, and nothing that a record says becomes markup."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -16,7 +17,9 @@ from analysis.cells import read_cells
 from analysis.items import read_item
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
+from analysis.render.report import page
 from analysis.report.boxes import compared
+from analysis.report.build import report
 from analysis.report.items import REGIMES
 from lora_repro.config.catalogue import regime_names
 
@@ -141,7 +144,21 @@ def test_items_without_runs_say_what_computes_them(made: Made) -> None:
     sections = {section["id"]: section for item in made.data["items"] for section in item["sections"]}
     assert sections["table6-one_rate"]["missing"] is None
     assert "python -m lora_repro -m +sweeps=table5 scale=smoke regime=tuned" in sections["table5-tuned"]["missing"]
-    assert "+sweeps=section7" in sections["table7"]["missing"]
+    assert all("+sweeps=section7" in sections[name]["missing"] for name in ("table7", "figure3", "figure4"))
+
+
+def test_figures_of_section_7_are_drawn_where_weights_are(store: Path) -> None:
+    found = report(str(store), "smoke", "python -m analysis report", ["figure3", "figure4", "rank_rates"])
+    ranks, seeds, rates = found.items
+    assert ranks.title == "Figure 3: Subspace similarity between ranks 8 and 16"
+    assert rates.title == "Learning rate by rank"
+    written = page(found)
+    for item in (ranks, seeds):
+        (section,) = item.sections
+        assert section.missing is None and section.figure is not None and section.caption.startswith(item.title)
+        data = base64.b64encode(section.figure.encode()).decode()
+        assert f'src="data:image/svg+xml;base64,{data}"' in written and section.below[1][0] in written
+    assert len(written.encode()) < LARGEST / 4
 
 
 def test_a_report_of_the_same_store_is_the_same_page(made: Made, tmp_path: Path, capsys: Captured) -> None:
