@@ -337,8 +337,15 @@ def computed_on(result: Mapping[str, Any]) -> str:
         f"bf16: {provenance['bf16']}" if provenance.get("bf16") else None,
         "compiled" if provenance.get("compiled") else None,
         *(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions),
+        peft_of(result),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def peft_of(result: Mapping[str, Any]) -> str | None:
+    """Names the version of PEFT that computed a run of method=peft; None of other runs."""
+    version = result.get("provenance", {}).get("peft", {}).get("version")
+    return None if version is None else f"peft {version}"
 
 
 def commit_of(result: Mapping[str, Any]) -> str | None:

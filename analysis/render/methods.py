@@ -5,13 +5,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.budgets import UNEQUAL, percent
 from analysis.cell import Cell, tuning_record
 from analysis.kinds.methods import Line, Methods, PaperLines
 from analysis.render import tuning
 from analysis.render.printed import PrintedTable
-from analysis.render.tables import DASH, Names, about_runs, line_name, our_cell, task_name
+from analysis.render.tables import DASH, Names, about_peft, about_runs, line_name, our_cell, task_name
 from analysis.stats import CONFIDENCE, Paired, few_seeds, holm
 from analysis.verdicts import verdict_of
+from lora_repro.costs.budget import is_unequal, read
 
 ONE_SIZE = "own size"
 ALPHA = 1 - CONFIDENCE
@@ -39,10 +41,11 @@ def _title(table: Methods) -> str:
 
 
 def _record(table: Methods, line: Line) -> dict[str, Any]:
-    arm, summary, difference = line.arm, line.arm.summary, line.difference
+    arm, summary, difference, used = line.arm, line.arm.summary, line.difference, used_of(line.arm)
     return {
         **{"source": "ours", "task": arm.task, "model": arm.model, "method": arm.place.row},
         **{"settings": line.settings, "budget": line.budget, "trained": arm.trained, "share": share_of(arm)},
+        **{"utilisation": used, "unequal": None if used is None else is_unequal(used)},
         **{"metric": arm.metric.name, "protocol": table.protocol.value, "scale": table.scale},
         **{"seeds": [run.seed for run in arm.runs], "scores": [run.score for run in arm.runs]},
         **{"run_ids": [run.run_id for run in arm.runs], "states": [run.state for run in arm.runs]},
@@ -104,7 +107,7 @@ def _where(arm: Cell, names: Names) -> str:
 
 
 def _grid(table: Methods, names: Names) -> list[list[str]]:
-    paper, has_baseline = table.item.paper, bool(table.item.baseline)
+    paper, has_baseline, has_budgets = table.item.paper, bool(table.item.baseline), _has_budgets(table)
     scores = [] if paper is None else [f"{task_name(task, names)}, paper" for task in paper.scores]
     budgets = [] if paper is not None else ["budget"]
     whose = list(dict.fromkeys(line_name(line.arm.place, names) for line in table.lines))
@@ -118,7 +121,8 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
         where = [line_name(line.arm.place, names)] if on else []
         return [line.arm.place.row, *where, *_our_line(table, line, len(scores))]
 
-    lines = [[*budgets, "method", *on, "settings", "trained", "of the model", *scores, *ours]]
+    of_budget = ["of the budget"] if has_budgets else []
+    lines = [[*budgets, "method", *on, "settings", "trained", "of the model", *of_budget, *scores, *ours]]
     if paper is not None:
         for method in dict.fromkeys(paper.methods.values()):
             rows = [row for row in table.paper if _method(table, row) == method]
@@ -156,12 +160,26 @@ def _paper_line(paper: PaperLines, row: Mapping[str, Any], has_baseline: bool) -
     return [settings, size_text(size), "", *scores, "", *([""] * 3 * has_baseline)]
 
 
+def _has_budgets(table: Methods) -> bool:
+    return table.item.paper is None and any(line.budget is not None for line in table.lines)
+
+
+def used_of(arm: Cell) -> float | None:
+    """Returns the trained weights over those that the arm's budget names; None without one, or before a run is done."""
+    given = arm.config and getattr(arm.config.method, "budget", None)
+    if arm.config is None or given is None or arm.trained is None:
+        return None
+    return read(given, arm.config.arch).utilisation(arm.trained)
+
+
 def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     arm = line.arm
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
     share = share_of(arm)
     size = ["" if arm.trained is None else f"{arm.trained:,}", "" if share is None else f"{100 * share:.2g} %"]
-    cells = [settings, *size, *[""] * paper_scores, our_cell(arm)]
+    used = used_of(arm)
+    of_budget = ["" if used is None else percent(used)] if _has_budgets(table) else []
+    cells = [settings, *size, *of_budget, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
         return cells
     memory, difference = _memory(arm), "" if line.difference is None else in_words(arm, line.difference)
@@ -264,6 +282,8 @@ def _notes(table: Methods, names: Names) -> list[str]:
         notes.append(
             "trained: weights that the method trains, the head not counted; of the model: their share in its weights."
         )
+    if any(used is not None and is_unequal(used) for used in map(used_of, arms)):
+        notes.append(UNEQUAL)
     if table.item.baseline:
         at = f"{table.item.baseline['method.name']} {table.item.baseline['method.targets']}"
         notes.append(
@@ -271,7 +291,8 @@ def _notes(table: Methods, names: Names) -> list[str]:
             "to that of the largest budget. time: of training over the baseline's, on the machines that computed "
             "both; what a CPU computed where it is recorded, else that on the clock. GiB: the process's peak."
         )
-    notes += tuning.sentences([(_name(line), line.arm) for line in table.lines])
+    named = [(_name(line), line.arm) for line in table.lines]
+    notes += [*tuning.sentences(named), *about_peft(named)]
     notes += few_seeds(arm.n for arm in arms if not arm.missing)
     if any(arm.missing for arm in arms):
         notes.append(f"{DASH}: a line has a number once all its seeds are finished (finished/expected).")

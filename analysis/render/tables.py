@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.cell import Cell, Place, SeedRun, Table, records
+from analysis.cell import Cell, Place, SeedRun, Table, peft_of, records
 from analysis.render import tuning
 from analysis.render.printed import PrintedTable
 from analysis.states import STATES
@@ -229,7 +229,8 @@ def notes_of(table: Table, names: Names) -> list[str]:
         notes.append("Where a cell holds two numbers: the paper's / ours.")
     blocks = _groups(table.cells, lambda cell: cell.place.row).values()
     lines = [line for block in blocks for line in _lines(block) if any(cell.runs for cell in line)]
-    notes += tuning.sentences([(_where(table, [cell], names), cell) for cell in ours])
+    named = [(_where(table, [cell], names), cell) for cell in ours]
+    notes += [*tuning.sentences(named), *about_peft(named)]
     if any(len(line) < len(table.column_values) for line in lines):
         notes.append(f"Empty cell: {'this scale' if table.is_item else 'the sweep'} has no such run.")
     both = [(any(cell.runs for cell in block), any(cell.paper is not None for cell in block)) for block in blocks]
@@ -258,6 +259,17 @@ def about_runs(cells: Sequence[Cell], names: Names) -> list[str]:
     notes = [names["footnotes"][name] for name in printed if name in names["footnotes"]]
     commits = dict.fromkeys(commit for cell in cells for commit in cell.commits)
     return [*notes, *([f"Our runs were computed at commit {', '.join(commits)}."] if commits else [])]
+
+
+def about_peft(cells: Sequence[tuple[str, Cell]]) -> list[str]:
+    """Says which arms mix versions of PEFT, whose tuners may differ between them.
+
+    Args:
+        cells: The table's cells, each with its name.
+    """
+    found = [(name, dict.fromkeys(filter(None, map(peft_of, cell.results)))) for name, cell in cells]
+    mixed = [f"{name} ({', '.join(versions)})" for name, versions in found if len(versions) > 1]
+    return [f"Runs of one arm were computed with several versions of PEFT: {'; '.join(mixed)}."] if mixed else []
 
 
 def _about_metrics(ours: Sequence[Cell]) -> list[str]:

@@ -26,6 +26,7 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
         cells: The table's cells, each with its name.
     """
     tuned = [(name, cell.tuning) for name, cell in cells if cell.tuning is not None]
+    untuned = list(dict.fromkeys(name for name, cell in cells if cell.tuning is None))
     if not tuned:
         return []
     key = _listed(tuning.tune.key.rpartition(".")[2] for _, tuning in tuned)
@@ -42,12 +43,10 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
     distinct = _distinct(tuned)
     if grown := [f"{name} by {_values(tuning.grown)}" for name, tuning in distinct if tuning.grown]:
         words.append(f"A grid whose best value is its first or last grows by a factor {FACTOR}: {_named(grown)}.")
-    counts = [tuning.runs for _, tuning in distinct]
-    each = f"each arm took {counts[0]} tuning runs"
-    if len(set(counts)) > 1:
-        most = [f"{name} {tuning.runs}" for name, tuning in distinct if tuning.runs > min(counts)]
-        each = f"arms took {min(counts)} tuning runs, some more: {_named(most)}"
-    words.append(f"{each[0].upper()}{each[1:]}, {sum(counts)} in all.")
+    words.append(_cost(distinct, "tuned arm" if untuned else "arm"))
+    if untuned:
+        few = f": {_named(untuned)}" if len(untuned) <= MOST_NAMED else ""
+        words.append(f"{len(untuned)} {'arms are' if len(untuned) > 1 else 'arm is'} not tuned{few}.")
     if edges := [name for name, tuning in distinct if tuning.at_edge]:
         words.append(
             f"(edge): the best {key} is the first or last of a grid that grows no further; a better one may lie "
@@ -55,6 +54,19 @@ def sentences(cells: Sequence[tuple[str, Cell]]) -> list[str]:
         )
     groups = comparable([cell for _, cell in cells])
     return [*words, *_about_order(distinct, groups, key)]
+
+
+def _cost(tunings: Sequence[tuple[str, Tuning]], arm: str) -> str:
+    """Says how many tuning runs arms took; of a choice that still lacks runs, how many it takes at least."""
+    counts, missing = [tuning.runs for _, tuning in tunings], sum(tuning.missing for _, tuning in tunings)
+    least = f"{min(counts)} tuning runs"
+    if len(set(counts)) == 1:
+        each = f"Each {arm} {'takes at least' if missing else 'took'} {least}"
+    else:
+        most = [f"{name} {tuning.runs}" for name, tuning in tunings if tuning.runs > min(counts)]
+        verb = "take at least" if missing else "took"
+        each = f"{arm[0].upper()}{arm[1:]}s {verb} {least}, some more: {_named(most)}"
+    return f"{each}, {sum(counts)} in all{f'; {missing} of them are missing' if missing else ''}."
 
 
 def _distinct(tuned: Iterable[tuple[str, Tuning]]) -> list[tuple[str, Tuning]]:

@@ -57,10 +57,7 @@ CASES: dict[str, list[list[str]]] = {
     },
 }
 """What a type is given, where its defaults do not fit a tiny model."""
-NOT_TRIED = {"ADAMSS": "needs scikit-learn"}
-TYPES = [
-    name for name, tuner in declared.tuners().items() if not tuner.is_prompt and name not in (*NOT_HERE, *NOT_TRIED)
-]
+TYPES = [name for name, tuner in declared.tuners().items() if not tuner.is_prompt and name not in NOT_HERE]
 
 QUICK = ("LORA", "VERA", "ADALORA", "IA3", "LN_TUNING", "OFT")
 """Those that are always tried; the others are of the long tests."""

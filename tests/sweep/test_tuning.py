@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.handmade_runs import write_run, write_status
 from hydra.core.utils import JobReturn
 
+from analysis.render.tuning import sentences
 from analysis.sweep_table import read_sweep
 from lora_repro.config.compose import compose
 from lora_repro.config.settings import LogConfig
@@ -295,6 +297,7 @@ def test_a_table_prints_what_was_chosen_and_dashes_with_a_command_before(tmp_pat
         and "2 tuning" in before
         and TUNED.partition("=")[0] in before
     )
+    assert "Each arm takes at least 6 tuning runs, 12 in all; 12 of them are missing." in before
     finish(tmp_path, list(sweep(tmp_path, "method.r=1,2").tuning_jobs), peak_at(3e-3))
     jobs = sweep(tmp_path, "method.r=1,2").jobs
     finish(tmp_path, jobs, lambda _: 0.75)
@@ -302,6 +305,11 @@ def test_a_table_prints_what_was_chosen_and_dashes_with_a_command_before(tmp_pat
     text = markdown(printed(table, names()))
     assert "75.0 [75.0, 75.0] n=2 @ 0.003" in text
     assert "Grid: 0.001, 0.003, 0.01." in text and "Each arm took 6 tuning runs, 12 in all." in text
+    (one, other) = table.ours
+    words = sentences([("one", one), ("other", replace(other, tuning=None))])
+    assert {"Each tuned arm took 6 tuning runs, 6 in all.", "1 arm is not tuned: other."} <= {*words}
+    words = sentences([("one", one), *((f"{number}", replace(other, tuning=None)) for number in range(7))])
+    assert "7 arms are not tuned." in words  # more than are named
     assert "would change the place of 2 of 2 arms: r = 1 (1 to 2); r = 2 (1 to 2)." in text
     (record, _) = json.loads(write(printed(table, names()), "json"))
     assert record["chosen"] == 0.003 and record["seeds"] == [0, 1]

@@ -249,6 +249,12 @@ class PeftConfig(SizedConfig):
                 "Others: true, gaussian, orthogonal, pissa, olora, eva."
             )
         self._check_eva()
+        if self.peft_type == "ADAMSS" and self.given("subspace_rank") != 1:
+            raise InputError(
+                f"method.config.subspace_rank: must be 1 (given: {self.given('subspace_rank')}). With more, the sizes "
+                "of clusters of the weights bound the ranks, so that no count is known before a run.\n"
+                "Give more num_subspaces."
+            )
         if self.keys.get("target_modules") == "all-linear":
             raise InputError(
                 "method.config.target_modules: all-linear means other layers in each class of transformers.\n"

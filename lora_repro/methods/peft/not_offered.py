@@ -55,6 +55,7 @@ REFUSED = {
     "use_qalora": "it changes layers of GPTQ alone, and no base is quantised here",
     "qalora_group_size": "it is for use_qalora, which is not offered",
     "use_asa": "its scores are in no checkpoint",
+    "use_dynamic_rank": "ranks would follow from the weights, so that no count is known before a run",
     "tokenizer_name_or_path": "it is for a start from a text",
     "prompt_tuning_init_text": "it needs the tokenizer of a repository; a random start needs none",
     "runtime_offload_base_weight": "the frozen weights are checked, and stay where they are",

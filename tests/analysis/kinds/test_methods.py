@@ -1,5 +1,6 @@
 """A table of methods: lines, differences that are paired by seed, and what it says of noise."""
 
+import csv
 import json
 import shutil
 import statistics
@@ -18,7 +19,7 @@ from analysis.items import Request, load_item, names
 from analysis.kinds.methods import MethodTable, read_methods
 from analysis.protocol import Protocol
 from analysis.render.methods import printed
-from analysis.render.printed import markdown
+from analysis.render.printed import markdown, write
 from analysis.stats import holm, paired
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
@@ -88,6 +89,22 @@ def test_time_is_what_the_cpu_computed_where_both_arms_recorded_it(tmp_path: Pat
     finish(tmp_path, cpu={"lora q,v 1024": 2.0, "full": 3.0})
     found = lines(tmp_path)
     assert found["full"]["time"] == 1.5 and found["head_only"]["time"] == 1.0
+
+
+def test_arms_far_from_their_budget_are_marked(tmp_path: Path) -> None:
+    arms = ["model=tiny_bert", "task=generated", "method=lora", "method.budget=512,1000", "method.targets=[q,v]"]
+    found = load(compose, [*arms, "seed=0,1"], tmp_path)
+    for job in found.jobs:  # 256 weights for each r: r = 2 and r = 3
+        write_run(tmp_path, job, [(0.5, 0.5)], params={"method": job.resolved.run.trained_by_method})
+    table = printed(read_methods(LEADERBOARD, request(tmp_path), found), names())
+    (header, *rows) = table.grid
+    shares = {row[header.index("budget")]: row[header.index("of the budget")] for row in rows}
+    assert shares == {"512": "100.0 %", "1,000": "76.8 % (!)"}
+    assert "- (!) outside 97 to 105 % of the budget: not a comparison at equal budgets." in markdown(table)
+    records = json.loads(write(table, "json"))
+    assert [(each["utilisation"], each["unequal"]) for each in records] == [(1.0, False), (0.768, True)]
+    lines = list(csv.DictReader(write(table, "csv").splitlines()))
+    assert [(line["utilisation"], line["unequal"]) for line in lines] == [("1.0", "False"), ("0.768", "True")]
 
 
 def test_each_task_has_its_own_baseline(tmp_path: Path) -> None:

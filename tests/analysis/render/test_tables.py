@@ -17,7 +17,10 @@ from analysis.protocol import Protocol
 from analysis.render.lines import aligned, to_json
 from analysis.render.printed import markdown
 from analysis.render.tables import printed
-from lora_repro.methods import LoRAConfig
+from analysis.sweep_table import read_sweep
+from lora_repro.config.compose import compose
+from lora_repro.methods import LoRAConfig, PeftConfig
+from lora_repro.sweep.grid import load
 
 TABLE6 = cast(ScoreTable, load_item("table", "6"))
 
@@ -46,6 +49,21 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
     assert "commit 0123456789" in text
     assert "Missing" not in text
     assert "A line that is not there: this scale has no such run." in text  # q,k,v,o
+
+
+def test_versions_of_peft_are_named_and_an_arm_that_mixes_them_is_told(tmp_path: Path) -> None:
+    arguments = ["model=tiny_bert", "task=generated", "method=peft", "method.peft_type=LORA,IA3", "seed=0,1"]
+    for each in load(compose, arguments).jobs:
+        run = each.resolved.run
+        is_old = isinstance(run.method, PeftConfig) and run.method.peft_type == "IA3" and run.seed == 0
+        found = PROVENANCE | {"peft": {"version": "0.17.0" if is_old else "0.18.0"}}
+        write_run(tmp_path, each, [(0.8, 0.7)], provenance=found)
+    text = text_of(read_sweep(arguments, tmp_path))
+    assert "torch 2.13.0, peft 0.18.0; a CPU, 2 CPU thread(s), torch 2.13.0, peft 0.17.0." in text
+    assert (
+        "Runs of one arm were computed with several versions of PEFT: peft_type = IA3 (peft 0.17.0, peft 0.18.0)."
+        in text
+    )
 
 
 def test_runs_of_different_machines_are_told(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.peft_type=ADALORA", "method.config={target_r:12}"], "must be below init_r"),
     (["method.peft_type=ADALORA", "method.config={total_step:100}"], "number of steps of the run"),
     (["method.config={target_modules:all-linear}"], "Name them"),
+    (["method.peft_type=ADAMSS", "method.config={subspace_rank:2}"], r"subspace_rank: must be 1 \(given: 2\)"),
     (["method.config={use_qalora:true}"], r"config\.use_qalora: is not offered here: it changes layers of GPTQ"),
     (["method.peft_type=ADALORA", "method.config={r:8}"], r"config\.r: AdaLoRA does not read it: its ranks are init_r"),
     (["method.peft_type=ADALORA", "method.config={use_rslora:true}"], r"config\.use_rslora: AdaLoRA does not read it"),
