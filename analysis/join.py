@@ -20,12 +20,14 @@ from lora_repro.sweep.readiness import held
 from lora_repro.tasks import Metric, TaskConfig
 
 
-def seed_runs(jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: Protocol) -> tuple[SeedRun, ...]:
-    """Returns the runs of a cell as the store has them."""
-    return tuple(_seed_run(job, store, metric, protocol) for job in jobs)
+def seed_runs(
+    jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: Protocol, by: Metric | None = None
+) -> tuple[SeedRun, ...]:
+    """Returns the runs of a cell as the store has them; `by` chooses the epoch, as in `pick`."""
+    return tuple(_seed_run(job, store, metric, protocol, by) for job in jobs)
 
 
-def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -> SeedRun:
+def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol, by: Metric | None) -> SeedRun:
     seed = job.resolved.run.seed
     if job.why_open is not None:
         return SeedRun(seed, None, state_while_open(job), job.why_open)
@@ -34,9 +36,9 @@ def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol) -
         return SeedRun(seed, job.run_id, STARTING, why)
     if status.result is None:
         return SeedRun(seed, job.run_id, status.state, status.reason)
-    score = pick(status.result, metric, protocol)
+    score = pick(status.result, metric, protocol, by)
     if score is None:
-        reason = f"{job.run_id}: result.json lacks eval/{metric.name} or {protocol.split}/{metric.name}."
+        reason = f"{job.run_id}: result.json lacks eval/{(by or metric).name} or {protocol.split}/{metric.name}."
         return SeedRun(seed, job.run_id, NOT_COUNTED, reason)
     return SeedRun(seed, job.run_id, status.state, None, *score, status.result)
 

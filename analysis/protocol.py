@@ -51,7 +51,7 @@ class Score(NamedTuple):
     """What the metric's baseline scores on the same split, if the task declares one."""
 
 
-def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score | None:
+def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol, by: Metric | None = None) -> Score | None:
     """Returns a run's score under a protocol (of equally good epochs the first), or None if the record has none.
 
     Of epochs, those count after which the examples were answered: a task may write texts after the last alone.
@@ -60,16 +60,18 @@ def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol) -> Score
         result: The record's result.json.
         metric: What is scored, as the task declares it.
         protocol: Which epoch and which split.
+        by: The metric that says which epoch is best, so that several metrics of a run are of one epoch; None: `metric`.
     """
     if protocol is Protocol.held_out and (cross_fitted := result.get("cross_fitted")):
         value = cross_fitted.get(metric.name)
         return Score(value, None, cross_fitted.get(metric.baseline)) if _is_number(value) else None
-    dev, scored = f"eval/{metric.name}", f"{protocol.split}/{metric.name}"
+    chosen = metric if by is None else by
+    dev, scored = f"eval/{chosen.name}", f"{protocol.split}/{metric.name}"
     answered = answered_epochs(result, dev)
     rows = answered[-1:] if protocol is Protocol.last_epoch else answered
     if not rows or not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
         return None
-    row = rows[metric.best([epoch[dev] for epoch in rows])]
+    row = rows[chosen.best([epoch[dev] for epoch in rows])]
     return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))
 
 

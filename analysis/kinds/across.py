@@ -287,7 +287,7 @@ def _lines(
             alike.sort(key=lambda job: job.resolved.run.seed)
             refuse_mixed(f"{line.name} of {line.model} on {column}", alike, besides=draws)
             run, first = alike[0].shown, alike[0]
-            runs = seed_runs(alike, request.store, metric, protocol)
+            runs = seed_runs(alike, request.store, metric, protocol, by=run.task.targets.metrics[0])
             if item.draws is not None:
                 runs = tuple(each._replace(draw=_draw(item, job)) for each, job in zip(runs, alike, strict=True))
             shown = (run.task.name, metric.name) if item.columns.metrics else (column, None)
@@ -466,7 +466,9 @@ def _bias(lines: Sequence[Line], column: str) -> Bias:
             result = run.result
             if result is None or run.run_id is None or not result.get("cross_fitted"):
                 continue
-            best, fair = (pick(result, cell.metric, each) for each in (Protocol.best_epoch_on_dev, Protocol.held_out))
+            first = cell.targets.metrics[0] if cell.targets is not None else None
+            protocols = (Protocol.best_epoch_on_dev, Protocol.held_out)
+            best, fair = (pick(result, cell.metric, each, first) for each in protocols)
             if best is not None and fair is not None and len(result["metrics_by_epoch"]) > 1:
                 better = best.value - fair.value
                 found[run.run_id] = better if cell.metric.higher_is_better else -better

@@ -55,6 +55,8 @@ def test_summarise_of_equal_one_and_no_values() -> None:
 
 ACCURACY = Metric("accuracy")
 ERROR = Metric("mse", higher_is_better=False)
+LOSS = Metric("loss", higher_is_better=False)
+BLEU = Metric("bleu")
 
 
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
@@ -77,6 +79,15 @@ def test_the_best_epoch_of_an_error_is_the_lowest() -> None:
 def test_of_tied_epochs_the_first_is_held_out() -> None:
     score = pick({"metrics_by_epoch": epochs((0.9, 0.1), (0.9, 0.2))}, ACCURACY, Protocol.held_out)
     assert score is not None and score.value == 0.1
+
+
+def test_all_metrics_of_a_run_are_of_one_epoch_of_those_that_are_answered() -> None:
+    """The loss is best after epoch 1, which is not answered, and of the answered ones after 3; BLEU after 2."""
+    by_epoch = [{"epoch": i, "eval/loss": dev, "test/loss": dev + 5} for i, dev in ((1, 1.0), (2, 1.3), (3, 1.2))]
+    for row, bleu in zip(by_epoch[1:], (0.6, 0.5), strict=True):
+        row |= {"eval/bleu": bleu, "test/bleu": bleu - 0.25}
+    found = [pick({"metrics_by_epoch": by_epoch}, each, Protocol.held_out, by=BLEU) for each in (LOSS, BLEU)]
+    assert found == [(6.3, 2, None), (0.35, 2, None)]
 
 
 def test_a_record_without_the_metric_has_no_score() -> None:

@@ -412,6 +412,23 @@ def test_metrics_of_one_task_make_a_column_each_in_their_own_units(tmp_path: Pat
     assert found["ours", "stsb spearman"]["metric"] == "spearman"
 
 
+def test_the_columns_of_table_18_are_of_one_epoch(tmp_path: Path) -> None:
+    """The loss on dev is best after the first epoch; texts are written after the second."""
+    item = cast(AcrossTable, load_item("table", "18"))
+    of_18 = load(compose, ["+sweeps=table18", "scale=smoke"])
+    for job in of_18.jobs:
+        task = job.resolved.run.task
+        rows = [{"epoch": 1, "eval/loss": 1.0, "test/loss": 1.1}, {"epoch": 2, "eval/loss": 1.3, "test/loss": 1.4}]
+        rows[1] |= {f"{split}/{metric.name}": 0.5 for split in ("eval", "test") for metric in task.targets.metrics}
+        last = {key: value for key, value in rows[-1].items() if key != "epoch"}
+        data = {split: task.targets.describe([Example("0", "?", ["a"], "0")]) for split in task.all_splits}
+        write_run(tmp_path, job, [(0, 0)], metrics_by_epoch=rows, metrics=last, data=data)
+    found = read_across(item, Request("smoke", str(tmp_path)), of_18)
+    epochs = {(column, run.epoch) for line in found.lines for column, cell in line.cells.items() for run in cell.runs}
+    assert len(found.columns) > 1 and epochs == {(column, 2) for column in found.columns}
+    assert {cell.summary.mean for line in found.lines for name, cell in line.cells.items() if "loss" in name} == {1.4}
+
+
 def test_a_table_of_metrics_says_what_the_paper_has_where_no_run_is_finished(tmp_path: Path) -> None:
     assert by_metric(tmp_path).grid[0][4:] == ["STS-B (pearson)", "STS-B (spearman)", "STS-B (loss)"]
 
