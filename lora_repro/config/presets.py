@@ -1,8 +1,8 @@
 """Presets by model, method and task: what the paper prints, and what the authors' scripts have. No torch.
 
 A file of conf/preset/by_task holds all values of one preset as the paper's tables print them, a line a task. To Hydra a
-choice is a file, and 106 small files could not be compared. So the entry that is chosen is handed to Hydra when it
-composes, and what a preset sets is overridden and checked as what stands in any other file of conf/.
+choice is a file, and more than a hundred small files could not be compared. So the entry that is chosen is handed to
+Hydra when it composes, and what a preset sets is overridden and checked as what stands in any other file of conf/.
 """
 
 from collections.abc import Mapping

@@ -153,7 +153,7 @@ def test_a_wrong_file_is_refused(made_up: Path, content: str, words: str, capsys
     assert code == 1 and words in said
 
 
-WRITTEN = ("e2e", "webnlg", "dart", "wikisql", "samsum")
+WRITTEN = ("e2e", "webnlg", "dart", "dart_2020", "wikisql", "samsum")
 """Tasks of texts: what their presets set of decoding is no key of other tasks."""
 
 
@@ -177,10 +177,11 @@ def entries() -> list[tuple[str, str, str, str]]:
 def test_every_entry_is_possible_for_its_model_and_method() -> None:
     """Those of GLUE on another task: 8 tasks in 8 setups and 5 baselines, 4 sizes of MNLI for GPT-3, 26 scripts.
 
-    Of Table 11 2 models on 3 tasks and a script, of Table 12 6 methods on 3 tasks, 4 of which are MNLI's again.
+    Of Table 11 2 models on 3 tasks, one in two versions, and a script, of Table 12 6 methods on 3 tasks, 4 of which are
+    MNLI's again.
     """
     assert {path.stem for path in BY_TASK.glob("*.yaml")} == {name for name, *_ in entries()}
-    assert len(entries()) == 8 * (1 + 1 + 1 + 5) + 4 * 4 + 26 + 8 * 5 + (2 * 3 + 1) + (6 * 3 - 4)
+    assert len(entries()) == 8 * (1 + 1 + 1 + 5) + 4 * 4 + 26 + 8 * 5 + (2 * 4 + 1) + (6 * 3 - 4)
     for name, model, method, task in entries():
         values = presets.values_of(name, model, method, task)
         is_text = task in WRITTEN
@@ -212,6 +213,7 @@ def test_each_model_of_gpt_3s_kind_takes_its_values(name: str) -> None:
         ("script deberta_v2_xxlarge lora mrpc", "256 30 2e-4 128 0.1 16 32"),
         ("script gpt2_medium lora e2e", "8 5 2e-4 512"),
         ("paper gpt2_large lora dart", "8 5 2e-4 512"),
+        ("paper gpt2_large lora dart_2020", "8 5 2e-4 512"),
         ("paper gpt3_175b bitfit wikisql", "128 2 1.6e-3 384"),
         ("prior_work roberta_large full qqp", "32 10 1e-5 512 0.25"),
         ("prior_work roberta_base full rte", "16 10 2e-5 512 0.06"),
