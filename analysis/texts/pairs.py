@@ -34,7 +34,8 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
     """Puts texts beside their references: by their meanings where both files say them, otherwise in order.
 
     Args:
-        written: The texts. They may be those of the chosen categories alone.
+        written: The texts. They may be those of the chosen categories alone, with or without those of examples that do
+            not count.
         right: The references. Examples with the same input are one, as in the authors' gpt2_decode.py, if there are as
             many texts as different inputs.
         categories: Which of WebNLG's categories count: all, seen or unseen in training.
@@ -43,15 +44,17 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
         InputError: If they do not fit together. The message names the place.
     """
     _refuse_other_kind(written, right)
-    kept = _of_categories(right, categories)
+    of_categories = _of_categories(right, categories)
+    counted = [i for i, example in enumerate(right.examples) if example.references]
+    kept = [i for i in of_categories if i in set(counted)]
     chosen = [right.examples[i] for i in kept]
     if written.sources is not None and all(example.input for example in chosen):
         return _by_source(written, written.sources, right, chosen)
     count, notes = len(written.texts), list(right.notes)
-    if count == len(chosen):
-        return Pairs(written.texts, chosen, written.places, notes)
-    if count == len(right.examples):
-        return Pairs([written.texts[i] for i in kept], chosen, [written.places[i] for i in kept], notes)
+    for given in (kept, of_categories, counted, range(len(right.examples))):
+        if count == len(given):
+            rows = [row for row, number in enumerate(given) if number in set(kept)]
+            return Pairs([written.texts[row] for row in rows], chosen, [written.places[row] for row in rows], notes)
     if count == len(merged := _merged(chosen)):
         notes.append(
             f"{right.name}: {len(chosen):,} examples have {count:,} different inputs, and there are as many texts. So "
@@ -64,8 +67,10 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
 def _by_source(written: Predictions, sources: Sequence[str], right: References, chosen: Sequence[Example]) -> Pairs:
     """Finds the references of each text by its meaning, as measure_scores.py does."""
     of_source = {example.input: example for example in _merged(chosen)}
+    uncounted = {example.input for example in right.examples if not example.references} - of_source.keys()
+    rows = [row for row, source in enumerate(sources) if source not in uncounted]
     seen: dict[str, str] = {}
-    for source, place in zip(sources, written.places, strict=True):
+    for source, place in ((sources[row], written.places[row]) for row in rows):
         if source not in of_source:
             raise InputError(
                 f"{written.name}, {place}: there is no reference for it in {right.name} ({shown(source)})."
@@ -78,7 +83,8 @@ def _by_source(written: Predictions, sources: Sequence[str], right: References, 
             f"{right.name}, {left[0].place}: there is no text for it in {written.name} ({shown(left[0].input)}), nor "
             f"for {len(left) - 1} others.\nEach example needs a text; an empty one counts as such."
         )
-    return Pairs(written.texts, [of_source[source] for source in sources], written.places, list(right.notes))
+    texts, places = ([each[row] for row in rows] for each in (written.texts, written.places))
+    return Pairs(texts, [of_source[sources[row]] for row in rows], places, list(right.notes))
 
 
 def _merged(examples: Sequence[Example]) -> list[Example]:
@@ -112,7 +118,7 @@ def _of_categories(right: References, categories: str) -> list[int]:
 def _refuse_other_kind(written: Predictions, right: References) -> None:
     """Refuses queries that name columns beside queries that number them, which only the tables could compare."""
     for i, example in enumerate(right.examples):
-        numbered = is_object(example.references[0])
+        numbered = any(map(is_object, example.references))
         if i < len(written.texts) and (text := written.texts[i]) and is_object(text) != numbered:
             one, other = ("names columns", "numbers them") if numbered else ("numbers columns", "names them")
             raise InputError(

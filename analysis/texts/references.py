@@ -8,7 +8,7 @@ from typing import NamedTuple
 from analysis.texts import wikisql
 from analysis.texts.lines import TRAILING, lines_of
 from analysis.texts.tables import REFERENCE, SOURCE, column_among, read_columns
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, shown
 from lora_repro.tasks.corpora.base import CorpusConfig
 from lora_repro.tasks.corpora.dart import DartConfig
 from lora_repro.tasks.corpora.webnlg import WebnlgConfig
@@ -31,6 +31,7 @@ class Example(NamedTuple):
     """What is right for one input."""
 
     references: list[str]
+    """Empty where the corpus marks all of them as to be fixed; the example does not count."""
     place: str
     """Where in its file it stands."""
     input: str = ""
@@ -77,10 +78,15 @@ def _checked(path: Path, examples: Iterable[Example]) -> References:
     found = list(examples)
     if not found:
         raise InputError(f"{path}: has no example.\nForms of references: {FORMS}.")
-    for example in found:
-        if not example.references:
+    marked = [example for example in found if not example.references]
+    for example in marked:
+        if not example.category or len(marked) == len(found):
             raise InputError(f"{path}, {example.place}: there is no reference.\nEach example needs one.")
-    return References(str(path), found, [])
+    note = (
+        f"{path}: {len(marked):,} of {len(found):,} entries do not count, as all of their texts are marked as to be "
+        f"fixed ({shown(', '.join(example.place for example in marked))})."
+    )
+    return References(str(path), found, [note] if marked else [])
 
 
 def _numbered_files(path: Path) -> list[Path]:

@@ -174,6 +174,54 @@ def test_seen_and_unseen_categories_are_chosen_from_all_texts_or_given_alone(tmp
         paired(every, read_references(dart(tmp_path)), "seen")
 
 
+def with_marked_json(folder: Path) -> Path:
+    entries = json.loads(webnlg(folder).read_text())["entries"]
+    bad = {"category": "Artist", "xml_id": "Id9", "lexicalisations": [{"comment": "toFix", "lex": "wrong"}] * 2}
+    bad["modifiedtripleset"] = [{"subject": "X", "property": "is", "object": "Y"}]
+    of_each = [*(of for entry in entries for of in entry.values())]
+    numbered = [{str(i): of} for i, of in enumerate([of_each[0], bad, *of_each[1:]], 1)]
+    return write(folder / "dev.json", json.dumps({"entries": numbered}))
+
+
+def with_marked_xml(folder: Path) -> Path:
+    bad = (
+        '<entry category="Artist" eid="Id9"><modifiedtripleset><mtriple>X | is | Y</mtriple></modifiedtripleset>'
+        '<lex comment="toFix" lid="Id1">wrong</lex></entry>'
+    )
+    first, *others = xml(folder).read_text().split("</entry>")
+    return write(folder / "dev.xml", "</entry>".join([first, bad.removesuffix("</entry>"), *others]))
+
+
+@pytest.mark.parametrize("form", [with_marked_json, with_marked_xml])
+def test_an_entry_whose_texts_are_all_marked_does_not_count_with_or_without_a_text_for_it(form, tmp_path: Path) -> None:
+    """As one of the 872 of WebNLG's dev."""
+    right = read_references(form(tmp_path))
+    for lines, unseen in ((["1", "x", "2", "3"], ["x", "2"]), (["1", "2", "3"], ["2"])):
+        written = read_predictions(write(tmp_path / "out.txt", "".join(f"{line}\n" for line in lines)))
+        pairs = paired(written, right)
+        assert (pairs.texts, pairs.references) == (["1", "2", "3"], RIGHT)
+        assert pairs.places == [f"line {lines.index(text) + 1}" for text in pairs.texts]
+        (note,) = pairs.notes
+        assert note.endswith("1 of 4 entries do not count, as all of their texts are marked as to be fixed (entry 2).")
+        alone = read_predictions(write(tmp_path / "alone.txt", "".join(f"{line}\n" for line in unseen)))
+        for of in (written, alone):
+            found = paired(of, right, "unseen")
+            assert (found.texts, found.references) == (["2"], [RIGHT[1]])
+    sources = [example.input for example in right.examples]
+    by_source = written._replace(texts=["1", "x", "2", "3"], sources=sources, places=["a", "b", "c", "d"])
+    assert (paired(by_source, right).texts, paired(by_source, right).places) == (["1", "2", "3"], ["a", "c", "d"])
+    assert paired(by_source, right).references == RIGHT
+    with pytest.raises(InputError, match=r"has 5 texts, and .* has 3 examples"):
+        paired(by_source._replace(texts=["1"] * 5, sources=None), right)
+
+
+def test_a_file_whose_texts_are_all_marked_has_no_reference(tmp_path: Path) -> None:
+    path = webnlg(tmp_path)
+    path.write_text(path.read_text().replace('"good"', '"toFix"'))
+    with pytest.raises(InputError, match="entry 1: there is no reference"):
+        read_references(path)
+
+
 def test_json_holds_texts_with_line_breaks(tmp_path: Path) -> None:
     texts = ["a\nb", "", "c"]
     as_list = write(tmp_path / "out.json", json.dumps(texts))
