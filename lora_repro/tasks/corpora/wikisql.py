@@ -25,11 +25,11 @@ from lora_repro.tasks.corpora.wikisql_queries import (
     Condition,
     Header,
     Query,
+    Reference,
     Sql,
     execution,
     header_of,
     returned,
-    written,
 )
 from lora_repro.tasks.queries import EXECUTION
 from lora_repro.tasks.rows import Format, Rows, read_rows
@@ -105,7 +105,7 @@ class WikisqlConfig(CorpusConfig):
             return entry.texts
         name, _, select, aggregate, conditions = entry.facts
         query = Query(select, aggregate, tuple(Condition(*each) for each in conditions))
-        return (written(query, HEADERS[name], self.sql),)
+        return (Reference.of(query, HEADERS[name], self.sql),)
 
     def key_of(self, entry: Entry) -> Any:
         """Returns the number of the entry: each is scored, even where a question occurs twice."""

@@ -33,6 +33,22 @@ class Query(NamedTuple):
     conditions: tuple[Condition, ...]
 
 
+class Reference(str):
+    """A right query as the model is to write it, with the query itself, which the text does not always tell.
+
+    MAX points is also the name of a column in some tables, a column may have no name, and a value quotes in itself.
+    """
+
+    query: Query
+
+    @classmethod
+    def of(cls, query: Query, table: "Header", form: "Sql") -> "Reference":
+        """Writes a query."""
+        found = cls(written(query, table, form))
+        found.query = query
+        return found
+
+
 class Header(NamedTuple):
     """A table of WikiSQL."""
 
@@ -69,7 +85,8 @@ def logical_form(predictions: Sequence[str], references: Sequence[Sequence[str]]
     """Returns the share of queries with the column, aggregate and set of conditions of one of their references.
 
     It is the official script's comparison, without regard to case. A name of a column may hold AND or FROM, so that
-    the text alone does not always tell where a condition begins: the tables do.
+    the text alone does not always tell where a condition begins: the tables do. A prediction that is written as its
+    reference is right, whatever else it could mean.
 
     Args:
         predictions: A query an example.
@@ -82,14 +99,30 @@ def logical_form(predictions: Sequence[str], references: Sequence[Sequence[str]]
     _refuse_other_lengths("logical form", predictions, references, tables)
     hits = 0
     for text, right, table in zip(predictions, references, tables, strict=True):
-        form = _form(text, table)
-        hits += form is not None and form in [_form(reference, table) for reference in right]
+        hits += any(_is_asked(text, reference, table) for reference in right)
     return hits / len(references)
 
 
-def _form(text: str, table: Header) -> tuple[int, int, frozenset[Condition]] | None:
-    query = parsed(text, table)
-    return (query.select, query.aggregate, frozenset(query.conditions)) if query is not None else None
+def _is_asked(text: str, reference: str, table: Header) -> bool:
+    """Tells whether a text is its reference, or has its logical form."""
+    found, wanted = parsed(text, table), _meant(reference, table)
+    is_form = found is not None and wanted is not None and _form(found, table) == _form(wanted, table)
+    return is_form or _plain(text) == _plain(reference)
+
+
+def _meant(reference: str, table: Header) -> Query | None:
+    """Returns the query of the release, or what can be read where there is a text alone."""
+    return reference.query if isinstance(reference, Reference) else parsed(reference, table)
+
+
+def _form(query: Query, table: Header) -> tuple[int, int, frozenset[Condition]]:
+    """Returns the logical form as far as a text can tell it: of two columns with one name the first, in any case."""
+    columns = [_plain(column) for column in table.columns]
+    first = [columns.index(column) for column in columns]
+    conditions = (
+        Condition(first[each.column], each.operator, unquoted(_plain(each.value))) for each in query.conditions
+    )
+    return first[query.select], query.aggregate, frozenset(conditions)
 
 
 def _refuse_other_lengths(what: str, *of: Sequence[Any]) -> None:
@@ -192,7 +225,7 @@ def _cell(value: Any, is_real: bool) -> Any:
 
 
 def execution(predictions: Sequence[str], references: Sequence[Sequence[str]], tables: Sequence[Header]) -> float:
-    """Returns the share of queries that return what one of their references returns.
+    """Returns the share of queries that return what one of their references returns, or are one of them.
 
     A reference that cannot be run is returned by no query.
 
@@ -208,14 +241,17 @@ def execution(predictions: Sequence[str], references: Sequence[Sequence[str]], t
     hits = 0
     for text, right, table in zip(predictions, references, tables, strict=True):
         found = returned(text, table)
-        wanted = [rows for reference in right if (rows := returned(reference, table)) is not None]
-        hits += any(is_same(found, rows, is_ordered=False) for rows in wanted)
+        wanted = {reference: rows for reference in right if (rows := returned(reference, table)) is not None}
+        hits += any(
+            is_same(found, rows, is_ordered=False) or _is_asked(text, reference, table)
+            for reference, rows in wanted.items()
+        )
     return hits / len(references)
 
 
 def returned(text: str, table: Header) -> Result | None:
-    """Returns what a query's text returns on its table; None if it is no query or fails."""
-    query = parsed(text, table)
+    """Returns what a query's text, or a reference's own query, returns on its table; None if it is none or fails."""
+    query = _meant(text, table)
     return run(query, table) if query is not None else None
 
 

@@ -18,11 +18,13 @@ from lora_repro.tasks.corpora.wikisql_queries import (
     Condition,
     Header,
     Query,
+    Reference,
     Sql,
     execution,
     logical_form,
     parsed,
     returned,
+    run,
     written,
 )
 from lora_repro.tasks.evaluate_metric import TaskMetric
@@ -119,6 +121,34 @@ def test_execution_counts_equal_rows_and_no_failures() -> None:
             execution(*given)
 
 
+ODD = Header(
+    "3-1",
+    ("Points", "Max Points", "", "Name", "name"),
+    (True, True, True, False, False),
+    ((1, 50, 7, "it''s", "x"), (2, 40, 8, "it's", "y")),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "others"),
+    [  # what else the text could mean, each another query of the release
+        (query(0, "MAX"), "SELECT MAX Points FROM 3-1", ["SELECT MAX Max Points FROM 3-1", "SELECT Points FROM 3-1"]),
+        (query(2), "SELECT  FROM 3-1", ["SELECT Points FROM 3-1"]),
+        (query(0, "", (3, "=", "it''s")), "SELECT Points FROM 3-1 WHERE Name = 'it''s'", ["SELECT Points FROM 3-1"]),
+        (query(0, "", (3, "=", "it''s"), (2, "=", "7")), "SELECT Points FROM 3-1 WHERE Name = 'it''s' AND  = 7", []),
+        (query(4, "", (0, "=", "2")), "SELECT name FROM 3-1 WHERE Points = 2", ["SELECT Name FROM 3-1"]),
+    ],
+)
+def test_a_reference_is_the_query_of_the_release_and_not_what_its_text_reads_as(
+    asked: Query, text: str, others: list[str]
+) -> None:
+    reference = Reference.of(asked, ODD, Sql.quoted)
+    assert reference == text and returned(reference, ODD) == run(asked, ODD) != returned(str(text), ODD)
+    for measure in (logical_form, execution):
+        assert measure([text.lower()], [[reference]], [ODD]) == 1
+        assert [measure([other], [[reference]], [ODD]) for other in others] == [0] * len(others)
+
+
 def test_the_task_gives_schema_and_question_and_asks_for_the_query(tmp_path: Path) -> None:
     corpora.write_wikisql(tmp_path / "wikisql")
     task = declared("wikisql", tmp_path)
@@ -146,6 +176,7 @@ def test_the_task_gives_schema_and_question_and_asks_for_the_query(tmp_path: Pat
     assert [metric.name for metric in task.targets.metrics] == [
         "logical_form", "execution", "exact_match", "match_in_any_case",
     ]  # fmt: skip
+    assert isinstance(splits["test"][0].target[0], Reference)
     task.sql = Sql.release
     assert task.load(str(tmp_path), "none")["test"][0].target == ["SELECT No. FROM table WHERE points = B and C"]
     unknown = [Example("a", "", ["SELECT a FROM b"], "9-9")]
