@@ -34,6 +34,7 @@ help:
 	@echo 'TORCH_INDEX=URL    takes torch from another wheel index (say, the CUDA wheels for your driver), and keeps it'
 	@echo 'TORCH_INDEX=       takes it from the package registry again'
 	@echo 'PYTHON=python3.12  makes the environment with that Python (3.11 or later)'
+	@echo 'LORA_REPRO_REAL_DATA=DIR  lets the tests read the real corpora and GLUE, as far as DIR has their folders'
 
 setup: $(STAMP)
 	@$(RUN) -m lora_repro.fetch minilm movies

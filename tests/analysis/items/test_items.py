@@ -193,7 +193,7 @@ def test_items_without_facts_name_none(folder: Path) -> None:
 
 
 def test_an_unknown_item_is_refused_with_those_from_runs_and_those_of_the_papers_numbers_alone() -> None:
-    with pytest.raises(InputError, match=r"Give one of: table 2, table 3, .*table rank_rates\.$"):
+    with pytest.raises(InputError, match=r"Give one of: table 2, table 3, .*table sql_ranks\.$"):
         load_item("table", "99")
     with pytest.raises(InputError, match=r"Give one of: figure 2, .*alone: figure 1, figure 5\."):
         load_item("figure", "9")
@@ -223,5 +223,5 @@ def test_numbers_keep_their_type() -> None:
 
 def test_a_table_says_its_sweep() -> None:
     tables = [item for item in map(read_item, item_names()) if isinstance(item, ScoreTable)]
-    assert {item.name for item in tables} == {"table5", "table6", "freeze_a", "rank_rates"}
+    assert {item.name for item in tables} == {"table5", "table6", "freeze_a", "rank_rates", "sql_ranks"}
     assert all(item.sweep == item.name for item in tables)
