@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-KEYS = ("split", "epoch", "id", "document", "prediction", "scores")
+KEYS = ("split", "epoch", "id", "document", "input", "prediction", "scores")
 """Columns that are not the target, which has a name of its own in each kind of task."""
 
 

@@ -55,6 +55,13 @@ class Metric(NamedTuple):
 
 LOSS = Metric("loss", higher_is_better=False, low=0.0)
 """What training minimises, on dev and test; every task has it beside its own metrics."""
+PERPLEXITY = Metric("perplexity", higher_is_better=False, low=1.0, about="exp of the loss, which is a mean over tokens")
+"""Of texts; a task declares it to have it beside the loss, after each epoch."""
+
+
+def perplexity(loss: float) -> float:
+    """Returns exp of a mean loss per token; of one that is beyond all numbers, the largest below."""
+    return math.exp(min(loss, 700.0))
 
 
 Array = np.ndarray

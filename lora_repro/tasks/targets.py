@@ -12,7 +12,7 @@ import numpy as np
 from lora_repro.errors import InputError
 from lora_repro.store.reading import is_count, is_number
 from lora_repro.tasks import metrics
-from lora_repro.tasks.metrics import Measure, Metric, Unit
+from lora_repro.tasks.metrics import PERPLEXITY, Measure, Metric, Unit
 from lora_repro.tasks.text_metrics import protocols
 from lora_repro.tasks.text_metrics.protocols import PROTOCOLS, TextMetric
 
@@ -64,12 +64,19 @@ class Targets:
         return [metric for metric in self.metrics if metric.name not in baselines]
 
     def evaluate(self, examples: Sequence[Example], predictions: Sequence[Any]) -> dict[str, float]:
-        """Scores predictions, which are of the kind of the targets: every declared metric by its name."""
+        """Scores predictions, which are of the kind of the targets: every declared metric by its name.
+
+        Those that follow from the loss are not among them.
+        """
         raise NotImplementedError
 
     def score(self, name: str, examples: Sequence[Example], predictions: Sequence[Any]) -> float:
         """Returns one declared metric of predictions, without computing the others where that saves time."""
         return self.evaluate(examples, predictions)[name]
+
+    def of_loss(self, loss: float) -> dict[str, float]:
+        """Returns the loss, and declared metrics that follow from it without any prediction."""
+        return {metrics.LOSS.name: loss}
 
     def refuse_missing_tools(self) -> None:
         """Refuses to start a run whose predictions could not be scored here; by default everything is here.
@@ -279,6 +286,16 @@ class Texts(Targets):
         """
         protocols.refuse_missing_tools(OF_TEXTS[metric] for metric in self.metrics if metric in OF_TEXTS)
 
+    def of_loss(self, loss: float) -> dict[str, float]:
+        """Adds the perplexity where it is declared."""
+        added = {PERPLEXITY.name: metrics.perplexity(loss)} if PERPLEXITY in self.metrics else {}
+        return super().of_loss(loss) | added
+
+    def row(self, example: Example, prediction: str) -> dict[str, Any]:
+        """Adds the input, without which a text says little."""
+        asked = example.input if isinstance(example.input, str) else [*example.input]
+        return super().row(example, prediction) | {"input": asked}
+
     @property
     def signatures(self) -> dict[str, str]:
         """Those of the metrics of a protocol."""
@@ -305,7 +322,7 @@ class Texts(Targets):
 
 def metric_of_any_kind(name: str) -> Metric | None:
     """Returns what is declared about a metric by this name, of whatever task: one that is not known here, too."""
-    kinds = (Classes(ACCURACY, F1, MACRO_F1, MATTHEWS), Scores(), Texts(*OF_TEXTS))
+    kinds = (Classes(ACCURACY, F1, MACRO_F1, MATTHEWS), Scores(), Texts(*OF_TEXTS, PERPLEXITY))
     return next((metric for kind in kinds if (metric := kind.metric(name)) is not None), None)
 
 

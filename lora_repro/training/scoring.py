@@ -87,7 +87,7 @@ def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n widt
     if split.objective.has_answers(predictions):
         answers = [answer.prediction for answer in split.objective.answers(predictions)]
         found |= task.targets.evaluate(split.examples, answers)
-    found |= {LOSS.name: split.objective.mean_loss(predictions, split)}
+    found |= task.targets.of_loss(split.objective.mean_loss(predictions, split))
     return {f"{name}/{metric}": value for metric, value in found.items()}
 
 

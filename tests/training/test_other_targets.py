@@ -107,9 +107,9 @@ def test_the_record_holds_targets_predictions_and_declared_metrics(
     assert result is not None and run_of(result) == resolve(cfg).run and task_of(result["config"]) is not None
     assert list(result["metrics"]) == [f"{split}/{name}" for split in ("eval", "test") for name in metrics]
     rows = pd.read_parquet(record.folder / "predictions.parquet")
-    assert (
-        list(rows.columns) == ["split", "epoch", "id", column, "prediction", "document", "scores"] and len(rows) == 64
-    )
+    asked = ["input"] if column == "references" else []
+    assert list(rows.columns) == ["split", "epoch", "id", column, "prediction", *asked, "document", "scores"]
+    assert len(rows) == 64
     assert isinstance(rows[column][0], kind) and all(len(scores) == 1 for scores in rows["scores"])
     if task == "reverse":
         found = np.mean([p in list(r) for p, r in zip(rows["prediction"], rows["references"], strict=True)][:32])

@@ -1,5 +1,7 @@
 """When texts are written in a run, and how an interrupted decoding goes on."""
 
+import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ from helpers.store_contents import contents
 from analysis.protocol import Protocol, pick
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
+from lora_repro.store.answers import read_answers
 from lora_repro.tasks import batches
 from lora_repro.tasks.encoding import Encoded
 from lora_repro.tasks.targets import Texts
@@ -44,6 +47,28 @@ def test_texts_are_written_after_the_epochs_that_are_asked_for_and_the_loss_is_a
     best = 2 if at == "last" or last["eval/exact_match"] > first["eval/exact_match"] else 1
     assert held_out is not None and held_out.epoch == best
     assert held_out.value == result["metrics_by_epoch"][best - 1]["test/exact_match"]
+
+
+def test_instructions_have_their_perplexity_after_each_epoch_and_samples_with_what_was_asked(
+    tiny: Compose, tmp_path: Path
+) -> None:
+    told = [{"instruction": f"Say {letter}.", "output": letter} for letter in "abcdefghij"]
+    (tmp_path / "mine.json").write_text(json.dumps(told))
+    given = ("model=tiny_llama", "task=instructions", f"paths.data={tmp_path}/mine.json", "task.template=bare")
+    sizes = [f"task.{split}_size=null" for split in ("train", "eval", "test")]
+    cfg = tiny(*given, *sizes, "preset@train=tiny_llama", "train.epochs=2", "task.max_new_tokens=4")
+    run_job(cfg)
+    record = record_of(cfg)
+    result = record.read().result
+    assert result is not None
+    for row in result["metrics_by_epoch"]:
+        for split in ("eval", "test"):
+            assert row[f"{split}/perplexity"] == pytest.approx(math.exp(row[f"{split}/loss"]))
+    rows = pd.read_parquet(record.folder / "predictions.parquet")
+    asked = {each["output"]: each["instruction"] for each in told}
+    assert [*rows["input"]] == [asked[references[0]] for references in rows["references"]]
+    answers = read_answers(record.folder / "predictions.parquet", "test", 2)
+    assert answers is not None and answers.labels == [str([*of]) for of in rows[rows["split"] == "test"]["references"]]
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -19,6 +19,7 @@ from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.tasks import notices
 from lora_repro.tasks.base import Splits
+from lora_repro.tasks.metrics import PERPLEXITY
 from lora_repro.tasks.own_data import hub_cache
 from lora_repro.tasks.own_data.files import find_files, refuse_split_names, versions
 from lora_repro.tasks.own_data.hub_source import HubSource
@@ -70,8 +71,8 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
 
     @property
     def targets(self) -> Targets:
-        """Texts in any language, scored by ROUGE-L; what a response should be, no single reference tells."""
-        return Texts(*protocols.ANY_LANGUAGE.declared)
+        """Texts in any language, by ROUGE-L and perplexity; what a response should be, no single reference tells."""
+        return Texts(*protocols.ANY_LANGUAGE.declared, PERPLEXITY)
 
     @property
     def asked(self) -> list[str]:

@@ -164,7 +164,7 @@ def test_webnlg_is_scored_by_seen_and_unseen_categories(tmp_path: Path) -> None:
         ("samsum", ["rouge_1", "rouge_2", "rouge_l"]),
         ("wikisql_mlx", ["logical_form", "exact_match", "match_in_any_case"]),
         ("restaurants", ["bleu", "nist"]),
-        ("instructions", ["rouge_l"]),
+        ("instructions", ["rouge_l", "perplexity"]),
     ],
 )
 def test_each_corpus_is_scored_by_its_protocol(name: str, metrics: list[str]) -> None:
