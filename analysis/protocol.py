@@ -65,14 +65,21 @@ def pick(result: Mapping[str, Any], metric: Metric, protocol: Protocol, by: Metr
     if protocol is Protocol.held_out and (cross_fitted := result.get("cross_fitted")):
         value = cross_fitted.get(metric.name)
         return Score(value, None, cross_fitted.get(metric.baseline)) if _is_number(value) else None
+    return pick_on(result, metric, protocol, protocol.split, by)
+
+
+def pick_on(
+    result: Mapping[str, Any], metric: Metric, protocol: Protocol, split: str, by: Metric | None = None
+) -> Score | None:
+    """Returns a run's score on a split, as `mismatched`, at the epoch that a protocol chooses on dev."""
     chosen = metric if by is None else by
-    dev, scored = f"eval/{chosen.name}", f"{protocol.split}/{metric.name}"
+    dev, scored = f"eval/{chosen.name}", f"{split}/{metric.name}"
     answered = answered_epochs(result, dev)
     rows = answered[-1:] if protocol is Protocol.last_epoch else answered
     if not rows or not all(_is_number(row.get(key)) for row in rows for key in (dev, scored)):
         return None
     row = rows[chosen.best([epoch[dev] for epoch in rows])]
-    return Score(row[scored], row.get("epoch"), row.get(f"{protocol.split}/{metric.baseline}"))
+    return Score(row[scored], row.get("epoch"), row.get(f"{split}/{metric.baseline}"))
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from analysis.cell import Cell, Table, tuning_record
 from analysis.kinds.across import ALL, Across, Block, Line
 from analysis.kinds.facts import SPREAD
+from analysis.protocol import pick_on
 from analysis.render.methods import ALPHA, EQUAL, signed, size_text
 from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_ours, missing, notes_of, our_cell, task_name
@@ -32,7 +33,7 @@ def printed(table: Across, names: Names) -> PrintedTable:
         grid=_grid(table, names),
         records=[{key: value for key, value in record.items() if key != "tuning"} for record in records],
         above=[*_about_paper(table), *about_ours(cells, names), *planned],
-        below=[verdict, missing(cells, names), [*(notes_of(cells, names) or ["Notes:"]), *_own_notes(table)]],
+        below=[verdict, missing(cells, names), [*(notes_of(cells, names) or ["Notes:"]), *_own_notes(table, names)]],
         json=records,
     )
 
@@ -230,7 +231,7 @@ def _bias_line(table: Across, block: Block, names: Names) -> list[str]:
 # Notes.
 
 
-def _own_notes(table: Across) -> list[str]:
+def _own_notes(table: Across, names: Names) -> list[str]:
     notes, lines = [], table.lines
     if lines:
         notes.append("trained: weights that the method trains, the head not counted.")
@@ -242,6 +243,7 @@ def _own_notes(table: Across) -> list[str]:
         mixed = f" It averages {', '.join(metrics)}, as the paper's does." if len(metrics) > 1 else ""
         beside = " Of a line of the paper it is over the same tasks." if _shows_paper(table) else ""
         notes.append(f"{MEAN}: over the tasks of a model's lines, taken seed by seed ({over}).{mixed}{beside}")
+    notes += _about_other_splits(table, names)
     notes += _about_differences(lines)
     if any(bias.summary.n for block in table.blocks for bias in block.biases.values()):
         tuned = any(cell.tuning is not None for line in lines for cell in line.cells.values())
@@ -262,6 +264,30 @@ def _own_notes(table: Across) -> list[str]:
             "nothing of another draw."
         )
     return [f"- {note}" for note in notes]
+
+
+def _about_other_splits(table: Across, names: Names) -> list[str]:
+    """Prints the scores on parts of dev that no column has, and on all of dev: mnli's mismatched part, and overall."""
+    found: dict[str, list[str]] = {}
+    for line in table.lines:
+        for cell in line.cells.values():
+            task = None if cell.config is None else cell.config.task
+            if task is None or not task.has_overall or cell.missing:
+                continue
+            of_split = {
+                split: [pick_on(result, cell.metric, table.protocol, split) for result in cell.results]
+                for split in (*task.scored[1:], "overall")
+            }
+            scores = ", ".join(
+                f"{split} {cell.metric.format(fmean(score.value for score in picked if score is not None))}"
+                for split, picked in of_split.items()
+                if picked and None not in picked
+            )
+            found.setdefault(task.name, []).append(f"{line.name} ({_model(line.model, names)}): {scores}")
+    return [
+        f"{task_name(task, names)} beside its column, at the epoch that is taken by matched dev: {'; '.join(each)}."
+        for task, each in found.items()
+    ]
 
 
 def _about_differences(lines: Sequence[Line]) -> list[str]:

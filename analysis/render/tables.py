@@ -9,10 +9,13 @@ from analysis.render.printed import PrintedTable
 from analysis.states import STATES
 from analysis.stats import few_seeds
 from lora_repro.store.status import State
+from lora_repro.tasks.targets import split_name
 
 DASH = "—"
 NESTED = ("tuning", "data", "flags", "settings", "commits", "computed_on")
 """Of a cell's record, what CSV leaves out."""
+SIZES = ("task.train_size", "task.eval_size", "task.test_size")
+"""Keys whose null is a size too: all examples."""
 
 Names = Mapping[str, Mapping[str, str]]
 """How tasks and models are printed, and their footnotes (analysis/names.yaml)."""
@@ -72,17 +75,31 @@ def about_ours(table: Table, names: Names) -> list[str]:
         first = cells[0]
         known = [cell.settings(table.settings) for cell in cells if cell.config is not None]
         settings = {
-            key: _joined(values[key] for values in known if values[key] is not None)
+            key: _of_columns(cells, key)
+            if key in SIZES
+            else _joined(values[key] for values in known if values[key] is not None)
             for key in table.settings
             if table.beneath is None or key != table.beneath.key
         }
         described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if value)
-        data = next((cell.data for cell in cells if cell.data is not None), None)
         line = [f"{_model(first.model, names)} on {task_name(first.task, names)}"]
         line += [described] if described else []
-        line += [first.targets.summary(data)] if data is not None and first.targets is not None else []
+        line += list(dict.fromkeys(c.targets.summary(c.data) for c in cells if c.data is not None and c.targets))
         words.append(f"- {'; '.join(line)}.")
     return words
+
+
+def _of_columns(cells: Sequence[Cell], key: str) -> str:
+    """Writes sizes, `500 (column 100), all (column all)` where columns differ; empty where each is the whole split."""
+    columns: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.config is not None:
+            value = cell.settings([key])[key]
+            name = str(cell.place.column).removeprefix(f"{cell.task} ")
+            columns.setdefault("all" if value is None else str(value), []).append(name)
+    if len(columns) < 2:
+        return "".join(columns).removeprefix("all")
+    return ", ".join(f"{value} (column {_joined(there)})" for value, there in columns.items())
 
 
 def _grid(table: Table, names: Names) -> list[list[str]]:
@@ -258,6 +275,7 @@ def about_runs(cells: Sequence[Cell], names: Names) -> list[str]:
     printed = dict.fromkeys(name for cell in cells for name in (cell.model, cell.task))
     notes = [names["footnotes"][name] for name in printed if name in names["footnotes"]]
     commits = dict.fromkeys(commit for cell in cells for commit in cell.commits)
+    notes += _of_several_copies(cells, names)
     return [*notes, *([f"Our runs were computed at commit {', '.join(commits)}."] if commits else [])]
 
 
@@ -270,6 +288,24 @@ def about_peft(cells: Sequence[tuple[str, Cell]]) -> list[str]:
     found = [(name, dict.fromkeys(filter(None, map(peft_of, cell.results)))) for name, cell in cells]
     mixed = [f"{name} ({', '.join(versions)})" for name, versions in found if len(versions) > 1]
     return [f"Runs of one arm were computed with several versions of PEFT: {'; '.join(mixed)}."] if mixed else []
+
+
+def _of_several_copies(cells: Sequence[Cell], names: Names) -> list[str]:
+    """Says of which tasks runs read different examples, where no digest in conf/task forbids that."""
+    found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for cell in cells:
+        for result in cell.results:
+            for split, described in result.get("data", {}).items():
+                if "sha256" in described:
+                    copies = found.setdefault((cell.task, split), {})
+                    copies.setdefault(described["sha256"], set()).add(result["run_id"])
+    return [
+        f"The runs on {task_name(task, names)} read different examples of {split_name(split)}, so that their scores do "
+        f"not compare: sha256 {', '.join(f'{sha[:10]} in {len(runs)}' for sha, runs in copies.items())}. Compute them "
+        "on one copy of the files."
+        for (task, split), copies in found.items()
+        if len(copies) > 1
+    ]
 
 
 def _about_metrics(ours: Sequence[Cell]) -> list[str]:

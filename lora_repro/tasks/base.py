@@ -1,7 +1,9 @@
 """What all tasks share: configuration, splits and their subsets. No torch."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -98,6 +100,21 @@ class TaskConfig:
             epochs: The last.
         """
         return True
+
+    @property
+    def has_groups(self) -> bool:
+        """Tells whether examples with one `document` are never divided, also not where dev is halved."""
+        return False
+
+    @property
+    def has_overall(self) -> bool:
+        """Tells whether the scored splits are parts of one set, whose metrics are recorded as `overall` too."""
+        return False
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The splits whose examples the digest does not cover: the record holds a sha256 of what was read of them."""
+        return ()
 
     @property
     def all_splits(self) -> tuple[str, ...]:
@@ -229,6 +246,16 @@ class TaskConfig:
         """Returns how many examples of each split a run uses, as far as it is known without reading the data."""
         given = {split: self.size_of(split) for split in self.all_splits}
         return (self.sizes() or {}) | {split: size for split, size in given.items() if size is not None}
+
+
+def digest(splits: Splits, names: Sequence[str]) -> str:
+    """Returns the sha256 over inputs and targets of some splits, in their order and as they stand."""
+    found = hashlib.sha256()
+    for split in names:
+        for example in splits[split]:
+            texts = [example.input] if isinstance(example.input, str) else example.input
+            found.update(json.dumps([split, *texts, example.target]).encode() + b"\n")
+    return found.hexdigest()
 
 
 PLACES = re.compile(r"\{(text|first|second)\}")

@@ -13,7 +13,7 @@ from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.tokenizer import load_tokenizer
-from lora_repro.tasks.base import permuted, subset
+from lora_repro.tasks.base import digest, permuted, subset
 from lora_repro.tasks.batches import padded_length
 from lora_repro.tasks.notices import of_lengths
 from lora_repro.tasks.targets import Example
@@ -52,6 +52,8 @@ class Encoded(NamedTuple):
     """Over which texts the loss is, where an example has more than the one in `targets`."""
     cut: Int[Tensor, " n"] | None = None
     """How many tokens each input lost as it was too long, where `encode` counts them."""
+    sha256: str | None = None
+    """Of the whole split as it was read, where the task's digest does not cover it."""
 
     def batch(self, indices: list[int], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Returns the model's inputs and the targets of these examples, of the length that `padded_length` gives."""
@@ -101,13 +103,16 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     key = json.dumps([*question, paths.data, paths.model, paths.cache])
     found = _encoded.pop(key, None)
     if found is None:
-        splits = subset(run.task.load(paths.data, paths.cache), run.task)
+        whole = run.task.load(paths.data, paths.cache)
+        read = {split: digest(whole, [split]) for split in run.task.unchecked}
+        splits = subset(whole, run.task)
         notices = run.task.notices(splits)
         if seed is not None:
             splits["train"] = permuted(splits["train"], seed)
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _forget_all_but(KEPT_BYTES)
-        found = run.task.objective.encode(tokenizer, run, splits)
+        encoded = run.task.objective.encode(tokenizer, run, splits)
+        found = {name: split._replace(sha256=read.get(name)) for name, split in encoded.items()}
         for line in [*notices, *(_about_lengths(found, tokenizer, run) if notices else [])]:
             log.info("%s: %s", run.task.name, line)
     _encoded[key] = found

@@ -8,18 +8,15 @@ epoch that was chosen on other examples says lora_repro/tasks/cross_fitting.py.
 
 A file is found as FOLDER/NAME in paths.data, in a folder `glue` there, or in paths.data itself, and otherwise where
 `lora_repro.fetch` puts what it has from the hub. Wherever it was found, its examples must be those that the task
-declares: the sha256 in conf/task is over the texts, with single spaces, and the targets of the splits in `checked`. For
-the training files of mnli, qnli and qqp, and all of qqp, only the number of rows is known.
+declares: the sha256 in conf/task is over the texts, as they stand, and the targets of the splits in `checked`. For the
+training files of mnli, qnli and qqp, and all of qqp, only the number of rows is known; the record holds their sha256.
 """
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -28,7 +25,7 @@ from lora_repro.config.catalogue import group_names
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, describe_os_error
 from lora_repro.models.inputs import fetch_command
-from lora_repro.tasks.base import Splits
+from lora_repro.tasks.base import Splits, digest
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.rows import Format, Rows, read_rows
 from lora_repro.tasks.targets import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN, Classes, Example, Scores, Targets
@@ -97,6 +94,16 @@ class GlueConfig(ClassConfig):
         return (DEV, *(split for split in self.files if split not in (TRAIN, DEV)))
 
     @property
+    def has_overall(self) -> bool:
+        """Whether dev has two parts: the paper's metric of mnli is over both."""
+        return len(self.scored) > 1
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The splits of which the number of rows alone is known."""
+        return tuple(split for split in self.all_splits if split not in self.checked)
+
+    @property
     def is_score(self) -> bool:
         """Whether the targets are scores."""
         return not self.classes
@@ -151,9 +158,12 @@ class GlueConfig(ClassConfig):
         if found != self.digest:
             raise MissingInputError(
                 f"task {self.name}: the examples of {' and '.join(self.checked)} are others than GLUE's (sha256 "
-                f"{found}, expected {self.digest}), although as many. It is another version, or was changed.\n"
+                f"{found}, expected {self.digest}), although as many. It is another version, or was changed; white "
+                f"space counts.\n"
                 f"{self._remedy(cache)}"
             )
+        if self.form is Form.text:
+            splits = {split: [*map(_with_single_spaces, examples)] for split, examples in splits.items()}
         return {split: splits[split] for split in self.all_splits}
 
     def fetch(self, cache: str) -> str:
@@ -244,22 +254,17 @@ class GlueConfig(ClassConfig):
             if target is None:
                 wanted = f"one of {', '.join(self.classes)}" if self.classes else f"from {self.low:g} to {self.high:g}"
                 raise InputError(f"{table.place(row)}: {self.target} is {written[:40]!r}, and must be {wanted}.")
-            if self.form is Form.text:  # all texts of sst2 end in a space, which would be a token before what follows
-                texts = [" ".join(text.split()) for text in texts]
             text = texts[0] if len(texts) == 1 else (texts[0], texts[1])
             examples.append(Example(f"{split}-{row}", text, target, texts[0]))
         return examples
 
 
-def digest(splits: Splits, checked: Sequence[str]) -> str:
-    """Returns the sha256 over texts and targets of some splits; the amount of white space does not count."""
-    found = hashlib.sha256()
-    for split in checked:
-        for example in splits[split]:
-            texts = [example.input] if isinstance(example.input, str) else example.input
-            row: list[Any] = [split, *(" ".join(text.split()) for text in texts), example.target]
-            found.update(json.dumps(row).encode() + b"\n")
-    return found.hexdigest()
+def _with_single_spaces(example: Example) -> Example:
+    """Returns an example for a prompt: all texts of sst2 end in a space, which would be a token before what follows."""
+    first, *second = (
+        " ".join(text.split()) for text in ([example.input] if isinstance(example.input, str) else example.input)
+    )
+    return example._replace(input=(first, second[0]) if second else first, document=first)
 
 
 def _score(written: str, low: float, high: float) -> float | None:

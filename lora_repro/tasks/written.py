@@ -48,6 +48,16 @@ class WrittenConfig(TextConfig):
         """Dev, and for mnli its second part, of other genres than training."""
         return self._glue.scored
 
+    @property
+    def has_overall(self) -> bool:
+        """Whether dev has two parts."""
+        return self._glue.has_overall
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The splits of which the number of rows alone is known."""
+        return self._glue.unchecked
+
     def sizes(self) -> dict[str, int] | None:
         """Returns the number of examples of each split."""
         return self._glue.sizes()

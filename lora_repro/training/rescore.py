@@ -59,13 +59,15 @@ class Rescorer:
         own = {name: self._model.get_parameter(name).detach().clone() for name in replaced}
         self._put({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in replaced.items()})
         found: dict[str, float] = {}
+        answered: dict[str, torch.Tensor] = {}
         try:
             method = self.run.method
             model = scoring.merged(self._model, method) if self.run.train.score_merged else self._model
             for name in self.run.task.scored:
                 split = self._splits[name]
-                predictions = scoring.predict(model, split, self.run.train.dtype, self._device)
-                found |= scoring.metrics(self.run.task, split, predictions, name)
+                answered[name] = scoring.predict(model, split, self.run.train.dtype, self._device)
+                found |= scoring.metrics(self.run.task, split, answered[name], name)
+            found |= scoring.overall(self.run.task, self._splits, answered)
         finally:
             self._put(own)
         return found

@@ -91,6 +91,15 @@ def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n widt
     return {f"{name}/{metric}": value for metric, value in found.items()}
 
 
+def overall(task: TaskConfig, splits: Mapping[str, Encoded], predictions: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns the metrics of all scored splits together, spelt `overall/metric`, where they are parts of one set."""
+    if not task.has_overall or not all(splits[name].objective.has_answers(of) for name, of in predictions.items()):
+        return {}
+    examples = [example for name in predictions for example in splits[name].examples]
+    answers = [each.prediction for name, of in predictions.items() for each in splits[name].objective.answers(of)]
+    return {f"overall/{metric}": value for metric, value in task.targets.evaluate(examples, answers).items()}
+
+
 def rows(
     task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n width"], name: str, epoch: int
 ) -> list[dict[str, Any]]:

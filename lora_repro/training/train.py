@@ -115,7 +115,10 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "metrics_by_epoch": by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
         "flags": checks.flags(model, run.method, before, epochs) | scoring.flags(run.task, splits, last),
-        "data": {name: run.task.targets.describe(split.examples) for name, split in splits.items()},
+        "data": {
+            name: run.task.targets.describe(split.examples) | ({"sha256": split.sha256} if split.sha256 else {})
+            for name, split in splits.items()
+        },
         **scoring.cross_fitted(run.task, splits, state.predictions, by_epoch),
         "train_seconds": round(state.seconds, 3),
         "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds else None,
@@ -311,6 +314,7 @@ def score_epoch(
         if not math.isfinite(metrics[f"{name}/loss"]):
             raise DivergedError(f"the loss on {name} is {metrics[f'{name}/loss']} after epoch {epoch}; {REMEDY}")
         line |= metrics
+    line |= scoring.overall(run.task, splits, {name: state.predictions[f"{name}/{epoch}"] for name in run.task.scored})
     checkpointer.log(state, line)
     scores = scoring.describe(run.task, line)
     log.info("%s epoch %d of %d: %s", checkpointer.record.run_id, epoch, run.train.epochs, scores)

@@ -1,5 +1,6 @@
 """GLUE: small files made here in the official layout, and the real ones if LORA_REPRO_REAL_DATA names their folder."""
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import fields
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from helpers.computed_runs import record_of
 from helpers.quick_compose import compose_quickly
 
 from lora_repro.config.identity import run_id
@@ -15,9 +17,11 @@ from lora_repro.config.resolve import resolve
 from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.fetch import glue as hub
-from lora_repro.tasks.base import subset
+from lora_repro.tasks.base import digest, subset
 from lora_repro.tasks.classes import Form
-from lora_repro.tasks.glue import GlueConfig, digest
+from lora_repro.tasks.glue import GlueConfig
+from lora_repro.tasks.targets import Example
+from lora_repro.training.job import run_job
 
 ROWS = {
     "mnli": (392_702, 9_815, 9_832),
@@ -40,8 +44,9 @@ REAL = {
     "qnli_10k": {"train": [5027, 4972], "eval": [2702, 2761]},
     "qqp_23k": {"train": [12540, 7460], "eval": [2210, 1287]},
     "rte": {"train": [1249, 1241], "eval": [146, 131]},
+    "stsb": {"train": [5749], "eval": [1500]},
 }
-"""Examples of each class, as the data's own README counts them."""
+"""Examples of each class, or with a score, as the data's own README counts them."""
 
 TRAIN = 'index\tfirst\tsecond\tlabel\n0\tA "quoted one.\tIt is \'so".\tyes\n1\tNA\tnull\tno\n2\tc , d\te\tyes\n'
 DEV = "index\tfirst\tsecond\tlabel\n0\tdev  one\tdev two\tno\n1\tx\ty\tyes\n"
@@ -90,7 +95,7 @@ def test_the_files_are_found_by_any_of_their_folders(tmp_path: Path, known: str,
 
 def test_byte_order_mark_and_carriage_returns_change_nothing(tmp_path: Path, known: str) -> None:
     train = b"\xef\xbb\xbf" + TRAIN.replace("\n", "\r\n").encode()
-    task = made(tmp_path, train, DEV.replace("dev  one", "dev one"), digest=known)
+    task = made(tmp_path, train, digest=known)
     assert task.load(str(tmp_path), "none")["train"][0].target == 0
 
 
@@ -98,6 +103,8 @@ def test_byte_order_mark_and_carriage_returns_change_nothing(tmp_path: Path, kno
     ("train", "message"),
     [
         (TRAIN.replace("c , d", "c ; d"), "are others than GLUE's"),
+        (TRAIN.replace("c , d", "c ,  d"), "are others than GLUE's .* white space counts"),
+        (TRAIN.replace("c , d", "c , d "), "are others than GLUE's"),
         (TRAIN.replace("\tyes\n1", "\tno\n1"), "are others than GLUE's"),
         (TRAIN + "3\tmore\tmore\tyes\n", "it has 4 rows, and GLUE's file has 3"),
         (TRAIN.replace("\tno\n", "\t2\n"), r"train.tsv, line 3: label is '2', and must be one of yes, no"),
@@ -212,6 +219,78 @@ def test_each_set_declares_what_it_holds(name: str) -> None:
     assert "test" not in task.all_splits
 
 
+COLA = 'gj04\t1\t\tOur friends won\'t "buy" this.\ncj99\t0\t*\tThe more "we study, the\n'
+STSB = (
+    "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+    '0\tmain-news\tMSRvid\t2012test\t0001\tnone\tnone\tA "plane.\tAn air plane.\t5.000\n'
+    "1\tmain-news\theadlines\t2013\t0004\tnone\tnone\tThree men.\t'Two\" men\t2.6\n"
+)
+_PARSES = "sentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2"
+MNLI = (
+    f"index\tpromptID\tpairID\tgenre\t{_PARSES}\tlabel1\tgold_label\n"
+    '0\t31193\t31193n\tgovernment\t( a )\t( b )\t(ROOT (X a))\t(ROOT)\tIt "has two\tHe said. \tneutral\tneutral\n'
+    "1\t101457\t101457e\ttelephone\t( a )\t( b )\t(ROOT)\t(ROOT)\tyou know\tn/a\tentailment\tentailment\n"
+)
+MNLI_DEV = (
+    f"index\tpromptID\tpairID\tgenre\t{_PARSES}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
+    "0\t63735\t63735n\tslate\t( a )\t( b )\t(R)\t(R)\tThe new rights\tThey do\tneutral\tentailment\tneutral\tneutral"
+    "\tcontradiction\tcontradiction\n"
+)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("cola", {"": COLA}, [('Our friends won\'t "buy" this.', 1), ('The more "we study, the', 0)]),
+        ("stsb", {"": STSB}, [(('A "plane.', "An air plane."), 5.0), (("Three men.", "'Two\" men"), 2.6)]),
+        (
+            "mnli",
+            {"train": MNLI, "": MNLI_DEV},
+            [(('It "has two', "He said. "), 1), (("you know", "n/a"), 0)],
+        ),
+    ],
+)
+def test_the_official_layouts_are_read_by_the_settings_of_their_task(
+    name: str, content: dict[str, str], expected: list[Any], mark: str, ending: str, tmp_path: Path
+) -> None:
+    """CoLA has four columns and no header, STS-B ten, MNLI's train twelve and its dev sixteen; quotes are text."""
+    task = load_group("task", name)
+    task.checked, task.digest = [], digest({}, [])
+    (tmp_path / task.folder).mkdir()
+    for split, file in task.files.items():
+        text = content.get(split, content[""])
+        task.rows[split] = text.count("\n") - (not task.header)
+        (tmp_path / task.folder / file).write_bytes((mark + text.replace("\n", ending)).encode())
+    splits = task.load(str(tmp_path), "none")
+    assert [(example.input, example.target) for example in splits["train"]] == expected
+    if name == "mnli":
+        assert [(e.input, e.target) for e in splits["mismatched"]] == [(("The new rights", "They do"), 2)]
+
+
+def test_a_record_holds_what_was_read_of_train_and_scores_both_parts_of_dev_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of MNLI's train the number of rows alone is known. Overall accuracy weighs 3 matched and 5 mismatched pairs."""
+    sizes = {"train": 8, "eval": 3, "mismatched": 5}
+    whole = {
+        split: [Example(f"{split}-{i}", (f"a{i}", f"{split[0]}{i} "), i % 3, "d") for i in range(n)]
+        for split, n in sizes.items()
+    }
+    monkeypatch.setattr(GlueConfig, "load", lambda *_: whole)
+    given = ("model=tiny_bert", "task=mnli", "train.learning_rate=1e-2", "train.max_steps=1", "compute.device=cpu")
+    cfg = compose_quickly([*given, "task.train_size=4", f"paths.outputs={tmp_path}"])
+    run_job(cfg)
+    result = record_of(cfg).read().result
+    assert result is not None
+    lines = "".join(f'["train", "a{i}", "t{i} ", {i % 3}]\n' for i in range(8))
+    assert result["data"]["train"]["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert result["data"]["train"]["n"] == 4 and "sha256" not in result["data"]["eval"]
+    matched, mismatched = (result["metrics"][f"{split}/accuracy"] for split in ("eval", "mismatched"))
+    assert result["metrics"]["overall/accuracy"] == pytest.approx((3 * matched + 5 * mismatched) / 8)
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_the_real_files_hold_what_their_readme_counts(name: str) -> None:
     data = os.environ.get("LORA_REPRO_REAL_DATA")
@@ -221,7 +300,10 @@ def test_the_real_files_hold_what_their_readme_counts(name: str) -> None:
     except MissingInputError:
         pytest.skip("LORA_REPRO_REAL_DATA names no folder with GLUE")
     splits = task.load(data, "none")
-    found = {split: Counter(example.target for example in examples) for split, examples in splits.items()}
+    found = {
+        split: Counter("a score" if task.is_score else example.target for example in examples)
+        for split, examples in splits.items()
+    }
     assert {split: [counts[label] for label in sorted(counts)] for split, counts in found.items()} == REAL[name]
 
 
@@ -277,10 +359,11 @@ def test_the_wording_is_in_the_id_where_it_is_read_and_nowhere_else() -> None:
     assert len(ids[asked]) == 3 and len(ids[head]) == 1
 
 
-def test_a_prompt_has_single_spaces_and_none_at_the_end(tmp_path: Path, known: str) -> None:
+def test_a_prompt_has_single_spaces_and_none_at_the_end(tmp_path: Path) -> None:
     """SST-2's texts all end in a space, which SmolLM2's tokenizer makes a token before the words that follow."""
-    dev = DEV.replace("dev two", "dev  two ")
-    task = made(tmp_path, dev=dev, digest=known)
+    with pytest.raises(MissingInputError) as error:
+        made(tmp_path, dev=DEV.replace("dev two", "dev  two ")).load(str(tmp_path), "none")
+    task = made(tmp_path, dev=DEV.replace("dev two", "dev  two "), digest=digest_in(error))
     assert task.load(str(tmp_path), "none")["eval"][0].input == ("dev  one", "dev  two ")
     task.form = Form.text
     assert task.load(str(tmp_path), "none")["eval"][0].input == ("dev one", "dev two")

@@ -122,6 +122,11 @@ class CorpusConfig(TextConfig):
         """Returns the number of examples of each split, where it is known."""
         return dict(self.examples) if self.examples and self.has_default_options else None
 
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The splits of which the numbers alone are known."""
+        return tuple(split for split in self.all_splits if split not in self.checked)
+
     def load(self, data: str | None, cache: str) -> Splits:
         """Reads the files.
 

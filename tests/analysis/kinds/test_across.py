@@ -469,3 +469,34 @@ def test_a_task_that_has_none_of_the_named_metrics_shows_its_first(tmp_path: Pat
     given = ("task=rte,cola,stsb",)
     found = read_across(item, Request("smoke", str(tmp_path), given), sweep(*given))
     assert found.columns == ["cola matthews", "rte accuracy", "stsb spearman"]
+
+
+def test_mnli_says_what_its_mismatched_part_and_all_of_dev_score_and_on_which_copies_it_was_trained(
+    tmp_path: Path,
+) -> None:
+    """The epoch is chosen on matched dev: the first, whose mismatched accuracy is not the best."""
+    full = [job for job in jobs("task=mnli") if job.resolved.run.method.name == "full"]
+    for job, sha in zip(full, ("a" * 64, "b" * 64), strict=True):
+        rows = [
+            {"epoch": epoch, "eval/accuracy": matched, "mismatched/accuracy": other, "overall/accuracy": both}
+            for epoch, (matched, other, both) in enumerate([(0.8, 0.7, 0.75), (0.7, 0.9, 0.8)], 1)
+        ]
+        task = job.resolved.run.task
+        data = {split: task.targets.describe([Example("0", "a text", 1, "0")]) for split in task.all_splits}
+        last = {key: value for key, value in rows[-1].items() if key != "epoch"}
+        given = {"cross_fitted": {"accuracy": 0.78}, "data": data | {"train": data["train"] | {"sha256": sha}}}
+        write_run(tmp_path, job, [(0, 0)], metrics_by_epoch=rows, metrics=last, **given)
+    text = markdown(table(tmp_path, "task=mnli"))
+    assert "full (tiny_bert): mismatched 70.0, overall 75.0" in text
+    assert "The runs on MNLI read different examples of train, so that their scores do not compare" in text
+    assert "sha256 aaaaaaaaaa in 1, bbbbbbbbbb in 1" in text
+
+
+def test_table_16_says_on_how_many_examples_which_column_is_scored(tmp_path: Path) -> None:
+    """Its movies, all are the runs of Table 15, which are scored on all of dev and test."""
+    found = read_across(cast(AcrossTable, load_item("table", "16")), Request("proxy", str(tmp_path)))
+    (line,) = [line for line in printed(found, names()).above if line.startswith("- minilm on movies")]
+    assert "eval_size 500 (column 100, 1000), all (column all)" in line
+    assert "test_size 1000 (column 100, 1000), all (column all)" in line
+    (line,) = [line for line in printed(found, names()).above if line.startswith("- minilm on MNLI (10k)")]
+    assert "eval_size 500, epochs" in line and "test_size" not in line
