@@ -19,10 +19,10 @@ def cross_fitted(
 ) -> dict[str, float]:
     """Returns each metric of dev, with every example answered at the epoch that is best on other examples.
 
-    Dev is divided into two halves of like targets. Each half is scored at the epoch that is best on the other half, by
-    the task's first metric, and the two scores are averaged by the sizes of the halves; where both choose one epoch,
-    all of dev is scored at once. The metrics are means over `HALVINGS` such divisions. The paper chooses and scores on
-    the same examples, which makes the best epoch look better than it is.
+    Dev is divided into two halves of like targets, and no group that stays together is divided. Each half is scored at
+    the epoch that is best on the other, by the task's first metric, and the two scores are averaged by the sizes of
+    the halves; where both choose one epoch, all of dev is scored at once. The metrics are means over `HALVINGS` such
+    divisions. The paper chooses and scores on the same examples, which makes the best epoch look better than it is.
 
     Answers of two epochs are never put together before they are scored: epochs may answer on different scales, and a
     correlation over both would be lower than that of either.
@@ -43,11 +43,15 @@ def cross_fitted(
         return metric.best([targets.score(metric.name, *answered(rows, epoch)) for epoch in range(len(epochs))])
 
     whole = [targets.evaluate(examples, answers) for answers in epochs]
-    if len(epochs) == 1 or len(examples) < 2:
+    codes: dict[str, int] = {}
+    groups = [
+        codes.setdefault(each.document if task.has_groups else str(i), len(codes)) for i, each in enumerate(examples)
+    ]
+    if len(epochs) == 1 or len(codes) < 2:
         return whole[-1]
     results = []
     for number in range(HALVINGS):
-        half = _half(task.name, numbers, number)
+        half = _half(task.name, numbers, groups, number)
         halves = [np.flatnonzero(each).tolist() for each in (half, ~half)]
         first, second = best_on(halves[1]), best_on(halves[0])
         if first == second:
@@ -61,12 +65,20 @@ def cross_fitted(
     return means | {name: whole[0][name] for name in baselines}  # of all of dev, whatever is answered
 
 
-def _half(task: str, targets: np.ndarray, number: int) -> Bool[np.ndarray, " examples"]:
-    """Draws one half: of each two neighbours in the order of targets one, so that both halves have like targets."""
-    generator = draw.generator("half", task, len(targets), number)
-    order = np.lexsort((generator.random(len(targets)), targets))  # equal targets in drawn order
+def _half(task: str, targets: np.ndarray, groups: Sequence[int], number: int) -> Bool[np.ndarray, " examples"]:
+    """Draws one half: of each two neighbours in the order of targets one, so that both halves have like targets.
+
+    Args:
+        task: The task's name.
+        targets: Of the examples.
+        groups: The group of each example, counted from 0: what is drawn, with the mean of its targets.
+        number: Of the division.
+    """
+    means = np.bincount(groups, targets) / np.bincount(groups)
+    generator = draw.generator("half", task, len(means), number)
+    order = np.lexsort((generator.random(len(means)), means))  # equal targets in drawn order
     firsts, seconds = order[0::2], order[1::2]
     coins = generator.random(len(firsts)) < 0.5
-    half = np.zeros(len(targets), bool)
+    half = np.zeros(len(means), bool)
     half[firsts], half[seconds] = coins, ~coins[: len(seconds)]
-    return half
+    return half[np.asarray(groups)]

@@ -12,6 +12,11 @@ class Task(GeneratedConfig):
     """A task with targets of a test's choice."""
 
     kind: Targets = Classes()
+    by_user: bool = False
+
+    @property
+    def has_groups(self) -> bool:
+        return self.by_user
 
     @property
     def targets(self) -> Targets:
@@ -66,10 +71,33 @@ def test_halves_have_like_targets_and_are_the_same_for_all_runs() -> None:
 
     targets = np.array([0.0] * 31 + [1.0] * 10)
     for number in range(HALVINGS):
-        half = _half("mine", targets, number)
+        half = _half("mine", targets, range(41), number)
         assert abs(half.sum() - 20.5) < 1 and abs(half[31:].sum() - 5) <= 1
-        assert (half == _half("mine", targets, number)).all()
-    assert any((_half("mine", targets, 0) != _half("mine", targets, n)).any() for n in range(1, 5))
+        assert (half == _half("mine", targets, range(41), number)).all()
+    others = [_half("mine", targets, range(41), n) for n in range(5)]
+    assert any((others[0] != other).any() for other in others[1:])
+
+
+def test_a_group_is_in_one_half_and_single_examples_are_drawn_as_ever() -> None:
+    """Ten users with three rows each: without groups nearly every halving divides one of them."""
+    from lora_repro.tasks.cross_fitting import _half
+
+    targets, users = np.arange(30) % 2.0, [row // 3 for row in range(30)]
+    for number in range(HALVINGS):
+        of_user = _half("mine", targets, users, number).reshape(10, 3)
+        assert (of_user == of_user[:, :1]).all() and of_user[:, 0].sum() == 5
+    # Drawn with the code before groups: the examples of the first half of rows 0 to 7 with targets 0, 1, 0, 1 ...
+    assert np.flatnonzero(_half("mine", np.arange(8) % 2.0, range(8), 0)).tolist() == [1, 2, 4, 7]
+
+
+def test_an_epoch_is_never_chosen_on_rows_of_the_users_that_are_scored() -> None:
+    """Each epoch knows the answers of one user alone: chosen on the other user, it is wrong on all rows that count."""
+    rows = [Example(str(i), "", i % 2, "ann" if i < 10 else "bob") for i in range(20)]
+    ann, bob = ([each.target if (each.document == who) else 1 - each.target for each in rows] for who in ("ann", "bob"))
+    grouped = task(Classes())
+    assert cross_fitted(grouped, rows, {1: ann, 2: bob})["accuracy"] > 0.2
+    grouped.by_user = True
+    assert cross_fitted(grouped, rows, {1: ann, 2: bob})["accuracy"] == 0.0
 
 
 def test_scores_are_cross_fitted_too() -> None:

@@ -297,6 +297,23 @@ def saved_in(folder: Path, **parts: list[Any]) -> Path:
     return folder
 
 
+def test_where_there_is_no_dev_it_is_taken_from_train_and_never_from_a_split_without_labels(
+    make: Make, tmp_path: Path
+) -> None:
+    """As IMDb is on the hub: train, test, and texts whose label is -1."""
+    unlabelled = [(f"text {i}", "-1") for i in range(9)]
+    data = saved_in(tmp_path / "imdb", train=ROWS[:30], test=ROWS[30:], unsupervised=unlabelled)
+    resolved = make(data, *REVIEWS)
+    splits = load(resolved)
+    assert {split: len(of) for split, of in splits.items()} == {"train": 27, "eval": 3, "test": len(ROWS) - 30}
+    assert f"unsupervised of {data} is not read." in table_of(resolved).notices(splits)
+    two = saved_in(tmp_path / "two_parts", train=ROWS, unlabeled=unlabelled)
+    assert table_of(make(two, *REVIEWS)).sizes() == {"train": 32, "eval": 4, "test": 4}
+    lone = saved_in(tmp_path / "no_train", unsupervised=unlabelled, all=ROWS)
+    with pytest.raises(InputError, match=r"no split that is called train .*\n.*'task\.splits={train: all}'"):
+        make(lone, *REVIEWS)
+
+
 def test_splits_of_unusual_names_that_datasets_saved_are_asked_for(make: Make, tmp_path: Path) -> None:
     data = saved_in(tmp_path / "one", train=ROWS[:20], validation_matched=ROWS[20:30], validation_mismatched=ROWS[30:])
     with pytest.raises(InputError, match=r"which split of .*one is eval\?.*\n.*splits={eval: validation_matched}"):

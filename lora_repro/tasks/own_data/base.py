@@ -49,6 +49,11 @@ class OwnConfig(ReadHereConfig, ClassConfig):
     """The classes, in the order of the head's outputs: read from the training rows."""
 
     @property
+    def has_groups(self) -> bool:
+        """Whether a column says what is never divided."""
+        return self.group is not None
+
+    @property
     def is_score(self) -> bool:
         """Whether a number is predicted."""
         return self.target is not None
@@ -80,8 +85,8 @@ class OwnConfig(ReadHereConfig, ClassConfig):
         return Columns([*self.texts, *named], [str(self.label if self.target is None else self.target)])
 
     @abstractmethod
-    def read(self, data: str | None, cache: str) -> dict[str, Part]:
-        """Reads the rows of each split; under "" those that are in no split.
+    def read(self, data: str | None, cache: str, told: list[str]) -> dict[str, Part]:
+        """Reads the rows of each split; under "" those that are in no split. `told` takes what is said about them.
 
         Raises:
             MissingInputError: If something is not there.
@@ -90,7 +95,8 @@ class OwnConfig(ReadHereConfig, ClassConfig):
 
     def make(self, data: str | None, cache: str) -> Reading:
         """Reads the rows and makes the examples."""
-        return made(self, self.read(data, cache))
+        told: list[str] = []
+        return made(self, self.read(data, cache, told), told)
 
     def take(self, known: Known) -> None:
         """Fills in what follows from the data."""

@@ -20,6 +20,8 @@ NAMES = {
     "test": ("test", "testing"),
 }
 """What the files of a split may be called."""
+WITHOUT_LABELS = ("unsupervised", "unlabeled", "unlabelled")
+"""What data sets call a split of texts alone, as IMDb does on the hub: it is no split of a task."""
 _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _SHARD = re.compile(r"(?P<name>.+?)-(?P<number>\d{5})-of-(?P<of>\d{5})(?:-[0-9a-f]+)?")
 EXAMPLE_OF_SPLITS = "Example: 'task.splits={train: a.csv, eval: b.csv, test: c.csv}'"
@@ -78,13 +80,14 @@ def find_files(data: str | None, splits: Mapping[str, str], any_name: bool = Fal
     return Found(root, _by_name(root, any_name))
 
 
-def split_names(data: str, there: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
+def split_names(data: str, there: Sequence[str], given: Mapping[str, str | None], told: list[str]) -> dict[str, str]:
     """Returns what a data set calls each split that it has; its only one under "" where that has no usual name.
 
     Args:
         data: What messages call it.
         there: Its splits.
         given: task.splits: what train, eval and test are called; None: as usual.
+        told: Takes a sentence on the splits that are not read.
 
     Raises:
         InputError: If a split is not there, one stands for two, or it is not clear which one is meant.
@@ -110,15 +113,22 @@ def split_names(data: str, there: Sequence[str], given: Mapping[str, str | None]
     if "train" not in found:
         if len(there) == 1 and not found:
             return {"": there[0]}
+        example = next((each for each in there if each.lower() not in WITHOUT_LABELS), "NAME")
         raise InputError(
             f"task.splits: {data} has no split that is called train (its splits: {', '.join(there)}).\n"
-            f"Say which one it is: 'task.splits={{train: {there[0]}}}'"
+            f"Say which one it is: 'task.splits={{train: {example}}}'"
         )
-    if "eval" not in found and (others := [each for each in there if each not in found.values()]):
+    unread = [each for each in there if each not in found.values()]
+    may_be_dev = [each for each in unread if each.lower() not in WITHOUT_LABELS]
+    if "test" in found:  # then only what is called like dev: validation_matched
+        may_be_dev = [each for each in may_be_dev if each.lower().startswith(NAMES["eval"])]
+    if "eval" not in found and may_be_dev:
         raise InputError(
             f"task.splits: which split of {data} is eval? It has {', '.join(there)}.\n"
-            f"Choose one: 'task.splits={{eval: {others[0]}}}'"
+            f"Choose one: 'task.splits={{eval: {may_be_dev[0]}}}'"
         )
+    if unread:
+        told.append(f"{', '.join(unread)} of {data} {'is' if len(unread) == 1 else 'are'} not read.")
     return found
 
 

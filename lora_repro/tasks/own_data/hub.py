@@ -32,9 +32,9 @@ class HubConfig(HubSource, OwnConfig):
         self.refuse_no_name()
         super().refuse_columns()
 
-    def read(self, data: str | None, cache: str) -> dict[str, Part]:
+    def read(self, data: str | None, cache: str, told: list[str]) -> dict[str, Part]:
         """Reads the rows of each split."""
         found = self.found()
         there = hub_cache.read(found, *self.columns, self.columns.optional[0])
-        names = self.split_names(list(there))
+        names = self.split_names(list(there), told)
         return {split: Part([there[name].rows], there[name].names) for split, name in names.items()}

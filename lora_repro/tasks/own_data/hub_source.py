@@ -56,9 +56,9 @@ class HubSource(TaskConfig):
         sizes = [(path.relative_to(found.folder).as_posix(), path.stat().st_size) for path in files]
         return json.dumps([str(found.folder), sizes])
 
-    def split_names(self, there: list[str]) -> dict[str, str]:
-        """Returns what the data set calls each split that it has."""
-        return split_names(str(self.dataset), there, self.splits)
+    def split_names(self, there: list[str], told: list[str]) -> dict[str, str]:
+        """Returns what the data set calls each split that it has, and tells which are not read."""
+        return split_names(str(self.dataset), there, self.splits, told)
 
     def found(self) -> hub_cache.Snapshot:
         """Returns what the hub's local cache has.

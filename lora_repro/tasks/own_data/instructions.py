@@ -116,7 +116,7 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
         if self.dataset is not None:
             found = self.found()
             there = hub_cache.read(found, **COLUMNS, label=None)
-            parts = {split: [there[name].rows] for split, name in self.split_names(list(there)).items()}
+            parts = {split: [there[name].rows] for split, name in self.split_names(list(there), told).items()}
         else:
             parts = {
                 split: [

@@ -20,13 +20,12 @@ CHUNK = 10_000
 """Rows that are hashed at once."""
 
 
-def made(task: "OwnConfig", parts: dict[str, Part]) -> Reading:
-    """Makes the examples of each split.
+def made(task: "OwnConfig", parts: dict[str, Part], notices: list[str]) -> Reading:
+    """Makes the examples of each split; what is said about them follows the notices that there are.
 
     Raises:
         InputError: If no task can be made of the rows.
     """
-    notices: list[str] = []
     sheets = {split: _sheet(task, split, part, notices) for split, part in parts.items()}
     if "test" in sheets and _is_unlabelled(task, sheets):
         notices.append(f"test has no labels (all {len(sheets['test'].ids):,} are missing or -1): it is left out.")

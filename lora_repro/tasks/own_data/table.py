@@ -66,11 +66,11 @@ class TableConfig(OwnConfig):
         """Returns the names, sizes and times of the files."""
         return versions(self._found(data).files)
 
-    def read(self, data: str | None, cache: str) -> dict[str, Part]:
+    def read(self, data: str | None, cache: str, told: list[str]) -> dict[str, Part]:
         """Reads the rows of each split."""
         found = self._found(data)
         if found.is_saved:
-            return self._saved(Path(data or "").expanduser())
+            return self._saved(Path(data or "").expanduser(), told)
         return {split: Part(self._rows(found, split, paths), []) for split, paths in found.files.items()}
 
     def _found(self, data: str | None) -> Found:
@@ -91,9 +91,9 @@ class TableConfig(OwnConfig):
             )  # fmt: skip
         return each
 
-    def _saved(self, folder: Path) -> dict[str, Part]:
+    def _saved(self, folder: Path, told: list[str]) -> dict[str, Part]:
         found = arrow_rows.saved(folder, *self.columns, self.columns.optional[0])
         if "" in found and self.given_splits:
             raise InputError(f"task.splits: {folder} has no splits (given: {self.given_splits}).\nLeave it out.")
-        names = {"": ""} if "" in found else split_names(str(folder), [*found], self.splits)
+        names = {"": ""} if "" in found else split_names(str(folder), [*found], self.splits, told)
         return {split: Part([found[name].rows], found[name].names) for split, name in names.items()}
