@@ -21,14 +21,17 @@ def set_dropout(config: PretrainedConfig, dropout: float, is_counted: bool) -> N
         dropout: The probability.
         is_counted: The architecture is known here, so its keys are those of DROPOUTS.
     """
-    for key in DROPOUTS if is_counted else _dropouts_of(config):
+    for key in DROPOUTS if is_counted else dropouts_of(config):
         if hasattr(config, key):
             setattr(config, key, dropout)
-    if getattr(config, "classifier_dropout", None) is not None:
-        config.classifier_dropout = dropout
+    for key in ("classifier_dropout", "cls_dropout"):
+        if getattr(config, key, None) is not None:
+            setattr(config, key, dropout)
+    if getattr(config, "pooler_dropout", None):  # 0 in DeBERTa as it is published, and the authors leave it so
+        config.pooler_dropout = dropout
 
 
-def _dropouts_of(config: PretrainedConfig) -> list[str]:
+def dropouts_of(config: PretrainedConfig) -> list[str]:
     """Returns the keys of a configuration that are a dropout; leaving out whole layers (layerdrop) is none."""
     values = config.to_dict().items()
     return [key for key, value in values if "drop" in key and "layerdrop" not in key and type(value) in (int, float)]

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from lora_repro import interrupt
 from lora_repro.config.identity import NUMERICS_VERSION
@@ -42,7 +42,7 @@ class TrainState:
     method: MethodConfig
     """A checkpoint holds its `state`."""
     optimizer: AdamW
-    schedule: LRScheduler
+    schedule: LambdaLR
     loss_sum: Tensor
     """Sum over the examples since the last line of metrics.jsonl."""
     step: int = 0

@@ -29,7 +29,7 @@ _threads_before: dict[int, int] = {}
 
 
 def prepare(compute: ComputeConfig) -> torch.device:
-    """Returns the device after setting threads, the allocator and, on GPUs, deterministic kernels.
+    """Returns the device after setting threads, the allocator and, on GPUs, deterministic kernels without TF32.
 
     Raises:
         InputError: If there is no such device.
@@ -53,6 +53,8 @@ def prepare(compute: ComputeConfig) -> torch.device:
     _set_threads(compute.threads)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False  # torch allows it in convolutions
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (nothing reads it; typed nowhere)
     _keep_freed_memory()
     return device

@@ -22,7 +22,7 @@ SETTINGS = (
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
     *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DYNAMIC", "OMP_DYNAMIC"),
     *("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY"),
-    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+    "NVIDIA_TF32_OVERRIDE",
 )
 """Environment variables by which libraries choose their kernels, so that the same products round differently.
 
@@ -45,6 +45,7 @@ def machine(device: torch.device, dtype: Dtype, compiled: bool = False, packages
         "bf16": None if dtype is not Dtype.bf16 else "native" if has_fast_bf16(device) else "rounded products in fp32",
         "threads": torch.get_num_threads(),
         "compiled": compiled,
+        **_tf32(device),
         **{name: metadata.version(name) for name in (*PACKAGES, *packages)},
         "settings": settings() or None,
     }
@@ -65,9 +66,16 @@ def collect(device: torch.device, dtype: Dtype, budget: Any = None, compiled: bo
         "numerics_version": NUMERICS_VERSION,
         **{key: here[key] for key in ("device_class", "bf16", "threads")},
         **({"compiled": True} if compiled else {}),
+        **_tf32(device),
         "budget": budget,
         **({"settings": here["settings"]} if here["settings"] else {}),
     }
+
+
+def _tf32(device: torch.device) -> dict[str, bool]:
+    """Returns whether a GPU may round the factors of products in fp32 to 10 bits; other devices cannot."""
+    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return {"tf32": any(flags)} if device.type == "cuda" else {}
 
 
 def settings() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import get_scheduler
@@ -221,6 +222,7 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
     warmup = math.ceil(settings.warmup_ratio * total) if settings.warmup_steps is None else settings.warmup_steps
     kind = "constant_with_warmup" if settings.schedule is Schedule.constant else settings.schedule.value
     schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
+    assert isinstance(schedule, LambdaLR)
     torch.manual_seed(int(draw.generator("torch", run.seed).integers(2**62)))
     return TrainState(model, run.method, optimizer, schedule, torch.zeros((), device=next(model.parameters()).device))
 
@@ -246,7 +248,7 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             (loss if penalty is None else loss + penalty).backward()
             if run.train.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, run.train.max_grad_norm)
-            rate = float(state.schedule.get_last_lr()[0])
+            rate = run.train.learning_rate * state.schedule.lr_lambdas[0](state.schedule.last_epoch)
             state.optimizer.step()
             state.schedule.step()
             state.step += 1

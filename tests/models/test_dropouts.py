@@ -17,7 +17,7 @@ from transformers import (
 
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
-from lora_repro.models.dropouts import set_head_dropout
+from lora_repro.models.dropouts import set_dropout, set_head_dropout
 from lora_repro.models.load import load_model
 
 TinyConfig = Callable[..., DictConfig]
@@ -49,6 +49,19 @@ def test_the_head_alone_is_set(config: PretrainedConfig, changed: set[str]) -> N
     after = dropouts(model)
     assert {name for name in after if after[name] != before[name]} == changed
     assert all(after[name] == 0.35 for name in changed) and len(after) > 3
+
+
+def test_none_is_left_on_in_deberta_and_its_pooler_gets_none() -> None:
+    """Published models have pooler_dropout=0, as the authors' scripts; cls_dropout=null means the backbone's."""
+    config = DebertaV2Config(**SMALL, pooler_dropout=0.3)
+    config.cls_dropout = 0.4
+    set_dropout(config, 0.0, is_counted=True)
+    found = dropouts(AutoModelForSequenceClassification.from_config(config))
+    assert "pooler.dropout" in found and "dropout" in found and {*found.values()} == {0.0}
+    config = DebertaV2Config(**SMALL, pooler_dropout=0.0)
+    set_dropout(config, 0.1, is_counted=True)
+    found = dropouts(AutoModelForSequenceClassification.from_config(config))
+    assert found.pop("pooler.dropout") == 0.0 and {*found.values()} == {0.1}
 
 
 def test_it_is_what_transformers_does_with_cls_dropout() -> None:

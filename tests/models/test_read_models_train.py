@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from lora_repro import interrupt
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
+from lora_repro.library import attach_lora
 from lora_repro.methods.lora.layers import merge
+from lora_repro.models.load import load_model
 from lora_repro.store.record import Record
 from lora_repro.tasks.encoding import encode
 from lora_repro.training import checkpoint
@@ -126,6 +128,28 @@ def test_an_adapted_embedding_leaves_the_output_layer_that_is_tied_to_it(tiny: C
         assert torch.allclose(model(input_ids=ids).logits, before, atol=1e-4)
     assert torch.equal(model.get_parameter("lm_head.weight"), frozen)
     assert not torch.equal(model.get_parameter("model.embed_tokens.weight"), frozen)
+
+
+def test_a_merged_embedding_is_tied_to_nothing_wherever_it_is_read(tiny: Compose, tmp_path: Path) -> None:
+    """Tying them again would put the changed table into the output layer."""
+    tokenizer = words_tokenizer(pad_token="<unk>")
+    base = write(tmp_path / "base", "gemma", tokenizer, auto=AutoModelForCausalLM)
+    lora = attach_lora(AutoModelForCausalLM.from_pretrained(base).eval(), ["embed"], r=2, alpha=2)
+    lora.model.get_parameter("model.embed_tokens.updates.embed.lora_A").data.normal_()
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        before = lora.model(input_ids=ids).logits
+        merged = lora.merge()
+        merged.tie_weights()
+        merged.save_pretrained(tmp_path / "m")
+        tokenizer.save_pretrained(tmp_path / "m")
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+        theirs.tie_weights()
+        given = tiny("model=local", f"paths.model={tmp_path / 'm'}", "preset@train=tiny_llama", "task.form=text")
+        ours = load_model(resolve(given).run, str(tmp_path / "m"), "", CPU)
+        for model in (merged, theirs, ours):
+            assert torch.allclose(model.eval()(input_ids=ids).logits, before, atol=1e-4)
+    assert not theirs.config.tie_word_embeddings and not merged.all_tied_weights_keys
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])

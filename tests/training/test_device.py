@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lora_repro.config.schema import Dtype
 from lora_repro.config.settings import ComputeConfig
-from lora_repro.training import device
+from lora_repro.training import device, provenance
 
 HOLD = """
 import fcntl, os, sys, time
@@ -90,6 +91,24 @@ def test_the_gpu_that_is_asked_for_becomes_torchs_current_one(monkeypatch: pytes
     for name in ("cpu", "cuda", "cuda:1"):
         assert device.prepare(ComputeConfig(device=name)) == torch.device(name)
     assert current == [torch.device("cuda:1")]
+
+
+def test_products_in_fp32_on_a_gpu_are_without_tf32_and_the_record_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's default allows it in convolutions, of which DeBERTa has one."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(provenance, "_device_class", lambda _: "H200")
+    gpu = torch.device("cuda:0")
+
+    def recorded() -> list[object]:
+        return [of(gpu, Dtype.fp32)["tf32"] for of in (provenance.machine, provenance.collect)]
+
+    assert recorded() == [True, True]
+    device.prepare(ComputeConfig(device="cuda:0"))
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    assert recorded() == [False, False] and "tf32" not in provenance.machine(torch.device("cpu"), Dtype.fp32)
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])

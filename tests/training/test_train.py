@@ -258,6 +258,14 @@ def test_loraplus_raises_the_rate_of_the_factor_that_starts_at_zero(tiny: Compos
     assert sum(rate > 0.1 for rate in rates.values()) == 3
 
 
+def test_the_rate_that_is_logged_is_that_of_the_learning_rate(tiny: Compose) -> None:
+    """LoRA+ puts the embedding's A, which learns 16 times as fast, in front of all others."""
+    fast = ("method.loraplus_lr_ratio=16", "method.targets=[embed,q]")
+    record, _ = computed(tiny(*fast, "train.max_steps=5", "log.every_steps=1"))
+    rows = [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows if "loss" in row] == pytest.approx([0, 0.01, 0.0075, 0.005, 0.0025])
+
+
 def test_the_mean_loss_that_is_logged_is_the_mean_over_examples(tiny: Compose) -> None:
     each, _ = computed(tiny("log.every_steps=1", "seed=5"))
     rows = [json.loads(line) for line in (each.folder / "metrics.jsonl").read_text().splitlines()]

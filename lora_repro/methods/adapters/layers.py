@@ -10,10 +10,19 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from lora_repro import draw
+from lora_repro.errors import InputError
 from lora_repro.methods.adapters.config import Nonlinearity, Reads
-from lora_repro.methods.adapters.places import DROPOUTS, NORMS_OF_SUMS, OUTPUT_NORMS, PROJECTIONS, projections
-from lora_repro.models.arch import Arch
+from lora_repro.methods.adapters.places import (
+    DROPOUTS,
+    ELSEWHERE,
+    NORMS_OF_SUMS,
+    OUTPUT_NORMS,
+    PROJECTIONS,
+    projections,
+)
+from lora_repro.models.arch import Arch, is_counted
 from lora_repro.models.blocks import blocks
+from lora_repro.models.dropouts import dropouts_of
 
 
 class Adapter(nn.Module):
@@ -89,6 +98,9 @@ def put_behind(model: nn.Module, arch: Arch, layer: int, place: str, reads: Read
         place: The sublayer, `attention` or `mlp`.
         reads: What the adapter reads.
         adapter: The adapter.
+
+    Raises:
+        InputError: If the sublayer's output is dropped where no adapter can stand behind it.
     """
     name = blocks(arch.backbone)[layer]
     block = model.get_submodule(name)
@@ -96,6 +108,8 @@ def put_behind(model: nn.Module, arch: Arch, layer: int, place: str, reads: Read
         ends = {each: projections(arch, each)[layer].removeprefix(f"{name}.") for each in PROJECTIONS}
         _separate_dropouts(block, ends.values())
         output = _output(block, place, ends[place])
+        if output == ends[place] != DROPOUTS.get(output) and not isinstance(block.get_submodule(output), nn.Sequential):
+            _refuse_dropout(model, f"{name}.{output}")
         block.set_submodule(output, WithAdapter(block.get_submodule(output), adapter))
     elif reads is Reads.sum and (norm := _norm_of_sum(block)) is not None:
         block.set_submodule(norm, NormOfAdaptedSum(block.get_submodule(norm), adapter))
@@ -135,6 +149,20 @@ def _output(block: nn.Module, place: str, projection: str) -> str:
         return OUTPUT_NORMS[place]
     dropout = DROPOUTS.get(projection)
     return dropout if dropout in modules else projection
+
+
+def _refuse_dropout(model: Any, projection: str) -> None:
+    """Refuses a model that is not known here and has dropouts of its sublayers' outputs, found behind no projection."""
+    config = model.config
+    dropped = [
+        key for key in dropouts_of(config) if getattr(config, key) and not any(part in key for part in ELSEWHERE)
+    ]
+    if dropped and not is_counted(config.to_dict()):
+        raise InputError(
+            f"method.reads=output: an adapter stands behind the dropout of its sublayer, and this {config.model_type} "
+            f"has no module for it behind {projection} ({dropped[0]}={getattr(config, dropped[0])}).\n"
+            "Give model.dropout=0, or a method that reads more: method=adapter_p or method=adapter_l."
+        )
 
 
 def _norm_of_sum(block: Any) -> str | None:

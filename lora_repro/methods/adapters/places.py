@@ -14,10 +14,17 @@ DROPOUTS = {
     "mlp.c_proj": "mlp.dropout",
     "attention.dense": "post_attention_dropout",  # GPT-NeoX
     "mlp.dense_4h_to_h": "post_mlp_dropout",
-    "ffn.lin2": "ffn.dropout",  # DistilBERT
+    "attn.out_proj": "attn.resid_dropout",  # GPT-J, CodeGen
+    "mlp.fc_out": "mlp.dropout",
+    "attention.out_lin": "attention.out_lin",  # DistilBERT, which drops nothing here
+    "ffn.lin2": "ffn.dropout",
     "attn.Wo": "attn.out_drop",  # ModernBERT
+    "mlp.Wo": "mlp.Wo",  # it drops what this reads
 }
-"""The dropout that a block applies to what a projection returns, and to nothing else."""
+"""The dropout that a block applies to what a projection returns, and to nothing else; the projection, if none."""
+
+ELSEWHERE = ("att", "emb", "classif", "cls", "pooler", "summary")
+"""Parts of the names of dropouts that are not behind a sublayer: those of attention's weights, embedding and head."""
 
 OUTPUT_NORMS = {"attention": "post_attention_layernorm", "mlp": "post_feedforward_layernorm"}
 """The norms of what a sublayer returns, before it is added to the residual stream, where a block has the second of them

@@ -189,10 +189,23 @@ def attach_update(model: nn.Module, site: Site, update: LoRAUpdate) -> None:
 
 
 def merge(model: nn.Module) -> None:
-    """Folds every update into its weights, in place: the model has no LoRA layer afterwards (Section 4.1)."""
+    """Folds every update into its weights, in place: the model has no LoRA layer afterwards (Section 4.1).
+
+    An output layer that is tied to an adapted embedding no longer is, and the model says so.
+    """
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear | LoRAEmbedding):
             replace(model, name, module.merged())
+        if isinstance(module, LoRAEmbedding):
+            _untie(model, f"{name}.weight")
+
+
+def _untie(model: Any, table: str) -> None:
+    """Lets a model of transformers know that nothing shares this table any more, if something did."""
+    tied = getattr(model, "all_tied_weights_keys", {})
+    if table in tied.values():
+        model.all_tied_weights_keys = {key: source for key, source in tied.items() if source != table}
+        model.config.tie_word_embeddings = False
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -40,6 +40,7 @@ BY_FAMILY: dict[str, tuple[str, str, str, str | None]] = {
     "modernbert": ("model.layers", "attn", "mlp", None),
     "gpt2": ("transformer.h", "attn", "mlp", None),
     "gpt_neox": ("gpt_neox.layers", "attention", "mlp", None),
+    "gptj": ("transformer.h", "attn", "mlp", None),
     "opt": ("model.decoder.layers", "self_attn", "fc2", None),
     "opt-350m": ("model.decoder.layers", "self_attn", "fc2", "final_layer_norm"),
     "gemma3_text": ("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", None),
@@ -51,6 +52,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("mpnet", MODELS["mpnet"][1] | WIDE | dict(max_position_embeddings=130)),
     "deberta-v2": ("deberta-v2", MODELS["deberta-v2"][1] | WIDE | dict(max_position_embeddings=130)),
     "roberta": ("roberta", dict(max_position_embeddings=130)),
+    "gptj": ("gptj", dict(n_embd=32, n_layer=2, n_head=4, n_positions=128, rotary_dim=4)),
     "opt": ("opt", OPT | WIDE | dict(max_position_embeddings=128)),
     "opt-350m": ("opt", MODELS["opt-350m"][1] | WIDE | dict(max_position_embeddings=128)),
 }
@@ -222,7 +224,9 @@ def test_products_in_bf16_are_near_those_in_fp32_and_train_every_adapter(
             assert cosine > 0.95, parameter_name
 
 
-@pytest.mark.parametrize("name", ["bert", "mpnet", "deberta-v2", "gpt2", "gpt_neox", "opt", "phi", "distilbert"])
+@pytest.mark.parametrize(
+    "name", ["bert", "mpnet", "deberta-v2", "gpt2", "gpt_neox", "gptj", "opt", "phi", "distilbert", "modernbert"]
+)
 def test_an_adapter_stands_behind_the_dropout_of_its_sublayer(
     name: str, tiny: Compose, folders: Callable[[str], Path]
 ) -> None:
@@ -248,6 +252,26 @@ def test_an_adapter_stands_behind_the_dropout_of_its_sublayer(
     ((before, after),) = seen
     times = 2 if norm is None else 1
     assert torch.allclose(after - before, times * torch.arange(1.0, 33.0).expand_as(after), atol=1e-4)
+
+
+def test_a_dropout_that_no_adapter_can_stand_behind_is_refused(tiny: Compose, tmp_path: Path) -> None:
+    """Falcon drops its sublayers' outputs by a function, with the sum; Mixtral's attention alone has a dropout."""
+    sizes: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.1)
+    folder = write(tmp_path / "m", "falcon", words_tokenizer(pad_token="<unk>"), **sizes)
+    given = resolved(tiny, folder, "method=adapter_h", "model.dropout=0.1")
+    message = r"no module for it behind transformer\.h\.0\.self_attention\.dense \(hidden_dropout=0\.1\)"
+    with pytest.raises(InputError, match=message):
+        build(given, CPU)
+    assert filled(build(resolved(tiny, folder, "method=adapter_h", "model.dropout=0"), CPU))
+    assert filled(build(resolved(tiny, folder, "method=adapter_p", "model.dropout=0.1"), CPU))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_a_model_without_dropouts_behind_its_sublayers_takes_one(
+    family: str, tiny: Compose, folders: Callable[[str], Path]
+) -> None:
+    """Attention's weights alone are dropped."""
+    assert filled(build(resolved(tiny, folders(family), "method=adapter_h", "model.dropout=0.1"), CPU))
 
 
 def first_of(output: Any) -> Tensor:
