@@ -1,12 +1,10 @@
 """Finds a claim's arms among the runs of a sweep, with the score of every seed and example."""
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from omegaconf import DictConfig
 
 from analysis.arms import read_arms
 from analysis.cell import Cell, SeedRun, label, value_of
@@ -54,7 +52,6 @@ class Arms:
     def __init__(self, store: str, scale: str, loaded: Mapping[tuple[str, str | None], Sweep] | None = None) -> None:
         """Takes the folder that holds runs/, the scale, and sweeps that are loaded already, by name and regime."""
         self.store, self.scale = store, scale
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._items: dict[str, Item] = {}
         self._sweeps = dict(loaded or {})
         self._groups: dict[tuple[str, str | None, tuple[str, ...]], Group] = {}
@@ -76,15 +73,8 @@ class Arms:
     def load(self, name: str, regime: str | None) -> Sweep:
         """Returns a sweep in a regime, loaded once."""
         if (name, regime) not in self._sweeps:
-            self._sweeps[name, regime] = load(self._compose, self._given(name, regime), self.store)
+            self._sweeps[name, regime] = load(compose, self._given(name, regime), self.store)
         return self._sweeps[name, regime]
-
-    def _compose(self, overrides: list[str]) -> DictConfig:
-        """Composes each choice of model, task and method once: the sweeps of claims share most of theirs."""
-        key = tuple(overrides)
-        if key not in self._composed:
-            self._composed[key] = compose(overrides)
-        return deepcopy(self._composed[key])
 
     def _given(self, name: str, regime: str | None) -> list[str]:
         return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]

@@ -2,7 +2,9 @@
 
 import types
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -27,11 +29,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a file.
+    """Reads a file; once as long as it does not change, as PyYAML takes a tenth of a second for some.
 
     Raises:
         InputError: If it is no YAML, or a key stands in it twice.
     """
+    return deepcopy(_read(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, written_ns: int) -> dict[str, Any]:
     with path.open(encoding="utf-8") as stream:
         try:
             return yaml.load(stream, _Loader)

