@@ -27,6 +27,10 @@ _SECTIONS = tuple(
 )
 
 
+_known: dict[tuple[Any, ...], Any] = {}
+"""What sections were typed to in this process: the sweeps of a report share most of theirs."""
+
+
 class Variants:
     """The configurations that a composed one becomes when keys of it are set.
 
@@ -44,8 +48,9 @@ class Variants:
         """The keys of each section; none if sections may depend on each other."""
         if content.keys() == {field.name for field in fields(Config)} and not _refers(content):
             self._keys = {name: {*map(str, content[name])} for name in _SECTIONS if isinstance(content[name], dict)}
-        self._typed: dict[tuple[str, str], Any] = {}
+        self._typed: dict[tuple[Any, ...], Any] = {}
         """The sections that were typed, by name and values."""
+        self._written = {name: repr(content[name]) for name in self._keys}
         self._drafts: dict[tuple[str, ...], DictConfig] = {}
         """Copies of sections, by name and the keys of which each use sets all."""
 
@@ -86,13 +91,16 @@ class Variants:
 
     def _section(self, name: str, values: Mapping[str, Any]) -> Any:
         known, kind = (name, repr(values)), (name, *values)
-        if known not in self._typed:
+        typed_before, written = self._typed, self._written[name]
+        if "${" not in written:  # then nothing outside, as a variable of the environment, decides what it becomes
+            typed_before, known = _known, (*known, OmegaConf.get_type(self._composed[name]), written)
+        if known not in typed_before:
             if kind not in self._drafts:
                 self._drafts[kind] = deepcopy(self._composed[name])
             for key, value in values.items():
                 OmegaConf.update(self._drafts[kind], key, value)
-            self._typed[known] = typed(self._drafts[kind], name)
-        return self._typed[known]
+            typed_before[known] = typed(self._drafts[kind], name)
+        return typed_before[known]
 
 
 def _refers(value: Any) -> bool:
