@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import processes
+from helpers.commands import run_here
+from helpers.fixture_types import Captured
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -179,7 +180,7 @@ def test_the_pages_show_commands_of_every_kind() -> None:
     assert {shlex.split(command)[2] for command in shown} >= {"lora_repro", "analysis", "lora_repro.fetch"}
 
 
-def test_the_daily_commands_run(tmp_path: Path) -> None:
+def test_the_daily_commands_run(tmp_path: Path, capsys: Captured) -> None:
     """All commands of the section on daily use, one after the other, from another directory, at smoke scale."""
     text = (HOME / "docs" / "running.md").read_text().partition("## Daily commands")[2]
     block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
@@ -191,7 +192,7 @@ def test_the_daily_commands_run(tmp_path: Path) -> None:
         for full, small in SMOKE.items():
             smoke = smoke.replace(full, small)
         assert "minilm" not in smoke and "movies" not in smoke, "a command that this test would run at full size"
-        done = processes.run(shlex.split(smoke)[2:], cwd=tmp_path)
+        done = run_here(shlex.split(smoke)[2:], capsys, cwd=tmp_path)
         assert done.returncode == 0, f"{smoke}\n{done.stderr}"
     assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) == 3 + 8 + 8 - 5  # those of r = 1, and the first
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "wandb", "pandas", "matplotlib", "scipy", "pyarrow"}
 
 
-def imports(path: Path, functions: bool = True) -> Iterator[str]:
-    """Yields the dotted names that a file imports: `lora_repro.tasks`, `lora_repro.tasks.FAMILIES`.
+@cache
+def imports(path: Path, functions: bool = True) -> list[str]:
+    """Returns the dotted names that a file imports: `lora_repro.tasks`, `lora_repro.tasks.FAMILIES`.
 
     Args:
         path: The file.
         functions: Wherever in it, functions included; otherwise only at its top.
     """
+    return list(_imports(path, functions))
+
+
+def _imports(path: Path, functions: bool) -> Iterator[str]:
     package = list(path.relative_to(ROOT).parent.parts)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree) if functions else tree.body:

@@ -176,6 +176,7 @@ def test_a_sweep_composes_once_for_each_choice_and_types_each_section_once(monke
         raise AssertionError(f"resolved as a whole: {cfg.seed}")
 
     typed = variants.typed
+    monkeypatch.setattr(variants, "_known", {})
     monkeypatch.setattr(variants, "typed", counted_typed)
     monkeypatch.setattr(variants, "resolve", none)
     grids = [{"seed": [0, 1, 2, 3], "model": "tiny_bert", "task": "generated", "method.r": [1, 2], "method": "lora"}]

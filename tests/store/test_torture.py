@@ -79,7 +79,7 @@ def test_a_killed_run_of_scores_or_texts_ends_as_the_undisturbed_one(
 STRIDES = [pytest.param(7), pytest.param(1, marks=pytest.mark.long)]
 
 
-@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("stride", [pytest.param(13), pytest.param(1, marks=pytest.mark.long)])
 def test_a_kill_at_any_call_leaves_a_store_that_ends_as_the_undisturbed_one(
     short: Callable[[], object], stride: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

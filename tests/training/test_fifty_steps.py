@@ -36,16 +36,15 @@ def trained(cfg: DictConfig) -> tuple[list[float], Tensor]:
     return losses, torch.cat([(new - old).detach().flatten() for new, old in zip(weights, before, strict=True)])
 
 
-QUICK = {("lora", "tiny_bert"), ("full", "tiny_llama")}
-"""Each method that trains layers, and each model, once."""
+QUICK = {("lora", "tiny_bert", True), ("full", "tiny_llama", False)}
+"""Each method that trains layers, each model, and each way to multiply, once."""
 
 
-@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(
-    ("method", "model"),
+    ("method", "model", "fast"),
     [
         pytest.param(*case, marks=[] if case in QUICK else pytest.mark.long)
-        for case in product(("lora", "full", "head_only"), ("tiny_bert", "tiny_llama"))
+        for case in product(("lora", "full", "head_only"), ("tiny_bert", "tiny_llama"), (True, False))
     ],
 )
 def test_bf16_trains_as_fp32_does(

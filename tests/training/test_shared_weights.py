@@ -53,14 +53,24 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 BERT, LLAMA = ["model=tiny_bert"], ["model=tiny_llama", "task.form=text"]
-OF_LLAMA = ("method=lora", "method=full", "method=llama_adapter", "method=prefix_layer", "method=adapter_h")
+OF_LLAMA = ("method=full", "method=llama_adapter")
 """What changes a decoder in ways of its own; of the other methods the quick tests see the encoder alone."""
+LIKE_OTHERS = ("method=adapter_l", "method=adapter_p", "method=adapter_d", "method=lora_prefix_embed")
+"""What changes an encoder as adapter_h does, and prefix_embed."""
 
 
 @pytest.mark.parametrize(
     ("model", "before"),
     [
-        *(pytest.param(BERT, before, id=f"bert {' '.join(before)}") for before in BEFORE),
+        *(
+            pytest.param(
+                BERT,
+                before,
+                id=f"bert {' '.join(before)}",
+                marks=pytest.mark.long if before[0] in LIKE_OTHERS else [],
+            )
+            for before in BEFORE
+        ),
         *(
             pytest.param(
                 LLAMA,
