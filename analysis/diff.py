@@ -26,7 +26,7 @@ from lora_repro.store.reading import Lines, read_lines
 DESCRIBED = {f.name for f in fields(ModelConfig) if not f.metadata.get("in_id", True)}
 """Keys of `model` that its digest names."""
 
-RESULTS = ("data", "params", "flags", "merge_max_abs_error")
+RESULTS = ("data", "params", "cross_fitted", "flags", "merge_max_abs_error")
 """Keys of result.json that hold results; others, as times and memory, are never a difference of results."""
 
 APART = ("schema", "run_id", "config", "metrics", "metrics_by_epoch", "provenance", "digests")

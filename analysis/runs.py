@@ -11,6 +11,7 @@ import yaml
 
 from analysis.states import NOT_COUNTED
 from analysis.store import opened
+from lora_repro.config.identity import RUN_ID
 from lora_repro.config.identity import run_id as id_of
 from lora_repro.errors import InputError
 from lora_repro.store.finished_runs import numerics_version, run_of
@@ -159,7 +160,7 @@ def load_runs(store: str | Path) -> pd.DataFrame:
 
 def _load_runs(folder: Path) -> pd.DataFrame:
     rows, problems = [], []
-    for name in sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry)):
+    for name in sorted(entry.name for entry in os.scandir(folder) if RUN_ID.fullmatch(entry.name) and entry.is_dir()):
         result, problem, _ = read_result(folder / name)
         if result is not None:
             rows.append(_row(result))
@@ -168,10 +169,6 @@ def _load_runs(folder: Path) -> pd.DataFrame:
     frame = pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": []})
     frame.attrs["problems"] = problems
     return frame
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir())
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _ledger(options: argparse.Namespace) -> str:
+    from analysis.section7.statistics import merge_files
     from analysis.store import opened, rows_of
     from lora_repro.store import ledger, statistics_files
+    from lora_repro.store.lock import exclusive
 
     path = Path(options.file)
     if path.suffix != ledger.SUFFIX:
@@ -45,7 +47,8 @@ def _ledger(options: argparse.Namespace) -> str:
             raise InputError("ledger restore: takes the file alone, and --runs DIR. Leave the rest out.")
         found = ledger.read(path)
         written = ledger.restore(found.rows, options.runs)
-        files = statistics_files.restore(found.statistics, options.runs)
+        held = statistics_files.texts_of(options.runs, found.statistics)
+        files = statistics_files.restore(merge_files(held, found.statistics), options.runs)
         also = f", and statistics of weights: {', '.join(files)}" if files else ""
         return (
             f"{len(written)} of {len(found.rows)} runs written into {options.runs}"
@@ -55,11 +58,12 @@ def _ledger(options: argparse.Namespace) -> str:
     with opened(options.runs) as store:
         new = rows_of(store, _run_ids(options, store))
         statistics = statistics_files.collect(store, [row.run_id for row in new])
-    found = ledger.read(path) if path.exists() else None
-    before, kept = (found.rows, found.statistics) if found is not None else ([], {})
-    rows = ledger.merge(new, before)
-    statistics = kept | statistics
-    ledger.write(path, rows, {"command": options.line}, statistics)
+    with exclusive(path):
+        found = ledger.read(path) if path.exists() else None
+        before, kept = (found.rows, found.statistics) if found is not None else ([], {})
+        rows = ledger.merge(new, before)
+        statistics = merge_files(statistics, kept)
+        ledger.write(path, rows, {"command": options.line}, statistics)
     added = len(rows) - len(before)
     diverged = sum(row.result is None for row in rows)
     note = f", {diverged} of them diverged" if diverged else ""

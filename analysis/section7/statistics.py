@@ -4,12 +4,13 @@ They are computed once from a store that has weights (`analysis.section7.measuri
 from the store or from a ledger.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_repro.errors import InputError
 from lora_repro.store import statistics_files
+from lora_repro.store.reading import parse_json
 
 VERSION = 1
 """Raised when code changes numbers: a file of another version is not read."""
@@ -78,12 +79,7 @@ def read_statistics(store: str | Path, sweep: str, scale: str) -> list[Statistic
             f"{statistics_files.path_of(store, name)}: it is damaged, or of another version than {VERSION} (its "
             f"version: {found.get('version')}).\nMeasure again: python -m analysis measure {sweep} --scale {scale}"
         )
-    run_ids = found["run_ids"]
-    rows = []
-    for row in found["statistics"]:
-        runs = row.pop("runs")
-        rows.append(Statistic(**row | {"seeds": tuple(row["seeds"]), "run_ids": tuple(run_ids[i] for i in runs)}))
-    return rows
+    return _statistics(found)
 
 
 def write_statistics(store: str | Path, sweep: str, scale: str, found: Sequence[Statistic], command: str) -> Path:
@@ -92,21 +88,52 @@ def write_statistics(store: str | Path, sweep: str, scale: str, found: Sequence[
     Raises:
         OSError: If it cannot be written.
     """
-    run_ids = sorted({run_id for each in found for run_id in each.run_ids})
+    about = {"version": VERSION, "sweep": sweep, "scale": scale, "command": command}
+    return statistics_files.write(store, name_of(sweep, scale), about | _content(found))
+
+
+def _statistics(content: Mapping[str, Any]) -> list[Statistic]:
+    """Returns the statistics of a file."""
+    run_ids, rows = content["run_ids"], []
+    for row in content["statistics"]:
+        own: dict[str, Any] = {**row, "seeds": tuple(row["seeds"])}
+        runs = own.pop("runs")
+        rows.append(Statistic(**own, run_ids=tuple(run_ids[i] for i in runs)))
+    return rows
+
+
+def _content(found: Iterable[Statistic]) -> dict[str, Any]:
+    """Returns what a file holds of statistics: their runs, and rows that name those by number."""
+    rows = [each._asdict() for each in found]
+    run_ids = sorted({run_id for row in rows for run_id in row["run_ids"]})
     number = {run_id: i for i, run_id in enumerate(run_ids)}
-    rows = []
-    for each in found:
-        row = each._asdict()
-        rows.append(row | {"runs": [number[run_id] for run_id in row.pop("run_ids")]})
-    content = {
-        "version": VERSION,
-        "sweep": sweep,
-        "scale": scale,
-        "command": command,
-        "run_ids": run_ids,
-        "statistics": rows,
-    }
-    return statistics_files.write(store, name_of(sweep, scale), content)
+    numbered = [row | {"runs": [number[run_id] for run_id in row.pop("run_ids")]} for row in rows]
+    return {"run_ids": run_ids, "statistics": numbered}
+
+
+def merge_files(new: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """Returns files, by name, with all statistics of `new`, and those of `before` that are not among them.
+
+    Of a file that either has of another version, or damaged, the one of `new` stays as it is.
+    """
+    merged = dict(before)
+    for name, text in new.items():
+        ours, theirs = (_versioned(files.get(name)) for files in (new, before))
+        if ours is not None and theirs is not None:
+            found = _statistics(ours)
+            both = merge(found, _statistics(theirs), theirs["run_ids"])
+            text = statistics_files.as_text(ours | _content(both)) if len(both) > len(found) else text
+        merged[name] = text
+    return merged
+
+
+def _versioned(text: str | None) -> dict[str, Any] | None:
+    """Returns what a file of this version holds."""
+    try:
+        found = parse_json((text or "").encode())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("version") == VERSION else None
 
 
 def merge(new: Iterable[Statistic], before: Iterable[Statistic], run_ids: Collection[str]) -> list[Statistic]:

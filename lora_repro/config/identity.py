@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from lora_repro.config.schema import Run
 
 NUMERICS_VERSION = 2
-"""Raise it when a change of the code changes the numbers of an unchanged configuration. It enters every run's id."""
+"""Raise it when a change of the code changes the numbers of an unchanged configuration. It enters every run's id.
+
+A change that concerns a few kinds of runs is named in `Run.changes` instead.
+"""
 
 RUN_ID = re.compile(r"[a-z0-9_]+-[a-z0-9_-]+-s\d+-[0-9a-f]{10}")
 
@@ -49,11 +52,18 @@ def id_fields(value: Any) -> Any:
     return entering
 
 
-def fingerprint(value: Any, numerics: int | None = None) -> str:
-    """Returns the first ten hex digits of the sha256 over `id_fields` and the numerics version, else this code's."""
+def fingerprint(run: "Run", numerics: int | None = None) -> str:
+    """Returns the first ten hex digits of the sha256 over `id_fields`, `Run.changes` and the numerics version.
+
+    Args:
+        run: The configuration.
+        numerics: The numerics version; None: this code's. Version 1 is from before all changes.
+    """
     version = NUMERICS_VERSION if numerics is None else numerics
-    text = json.dumps({"numerics_version": version, "run": id_fields(value)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    entering = {"numerics_version": version, "run": id_fields(run)}
+    if version > 1 and run.changes:
+        entering["changes"] = run.changes
+    return hashlib.sha256(json.dumps(entering, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class _Declared(NamedTuple):

@@ -11,12 +11,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from lora_repro import machine as workers
 from lora_repro.config import presets
 from lora_repro.config.catalogue import HOME, SCALES, group_names, preset, preset_names
+from lora_repro.config.identity import RUN_ID
 from lora_repro.config.settings import ScaleConfig, Settings
 from lora_repro.costs import budget
 from lora_repro.errors import InputError, no_such_choice
 from lora_repro.methods import METHODS, MethodConfig
 from lora_repro.models.arch import Arch, ModelConfig
 from lora_repro.tasks import FAMILIES, TaskConfig
+from lora_repro.tasks.own_data.base import OwnConfig
 
 
 class Dtype(str, Enum):
@@ -135,6 +137,19 @@ class Run:
     def arch(self) -> Arch:
         """Shapes of the model with this task's head."""
         return self.model.arch(self.task.head_width)
+
+    @property
+    def changes(self) -> list[str]:
+        """Names the changes of the code that change the numbers of runs of this kind alone. They enter the id.
+
+        Which labels a start has, its id does not tell: those of another task, or of one's own data, may be others.
+        """
+        start, task = self.train.init_from or "", self.task
+        takes_head = self.train.init_head is InitHead.fitting and task.head_width not in (None, 1)  # 1: a score
+        may_differ = isinstance(task, OwnConfig) or not start.startswith(f"{self.model.name}-{task.name}-")
+        if RUN_ID.fullmatch(start) and takes_head and may_differ:
+            return [*task.changes, "a start's head is matched by the names of its labels"]
+        return task.changes
 
     @property
     def train_examples(self) -> int | None:

@@ -23,6 +23,8 @@ import stat
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -236,6 +238,33 @@ def _observe(path: Path) -> _Observation:
     if path not in _observed or _observed[path].mark != mark:
         _observed[path] = _Observation(mark, time.monotonic())
     return _observed[path]
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Lets one process at a time change a file that is read and written anew: the others wait.
+
+    What is locked is a file beside it, which is removed in the end: each write puts a new file in the place of `path`.
+    Where the file system has no locks, nobody waits.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    while True:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_still(descriptor, beside):  # the one that had it has removed it
+                continue
+            try:
+                yield
+            finally:
+                remove(beside)
+            return
+        finally:
+            os.close(descriptor)
 
 
 def _flock(descriptor: int, kind: int) -> bool | None:

@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,13 @@ def write(store: str | Path, name: str, found: Mapping[str, Any]) -> Path:
     """
     path = path_of(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    files.write_atomically(path, as_text(found))
     return path
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """Returns the text of a file."""
+    return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
 
 def read(store: str | Path, name: str) -> dict[str, Any]:
@@ -65,21 +70,29 @@ def collect(store: str | Path, run_ids: Collection[str]) -> dict[str, str]:
     return found
 
 
+def texts_of(store: str | Path, names: Iterable[str]) -> dict[str, str]:
+    """Returns the text of those of some files that a store has, by name.
+
+    Raises:
+        InputError: If a name is none.
+    """
+    return {name: path.read_text() for name in names if (path := path_of(store, name)).is_file()}
+
+
 def restore(texts: Mapping[str, str], store: str | Path) -> list[str]:
-    """Writes the files that a store does not have, and returns their names.
+    """Writes files that a store does not have or has with another text, and returns their names.
 
     Raises:
         InputError: If a name is none.
         OSError: If they cannot be written.
     """
-    written = []
-    for name, text in texts.items():
+    held = texts_of(store, texts)
+    changed = {name: text for name, text in texts.items() if held.get(name) != text}
+    for name, text in changed.items():
         path = path_of(store, name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(path, text)
-            written.append(name)
-    return written
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, text)
+    return list(changed)
 
 
 def pack(texts: Mapping[str, str]) -> bytes:

@@ -84,6 +84,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     refuse_repeated_keys(arguments)
     sweeps = [o for o in given if o.key_or_group == "sweeps"]
     own = [o for o in given if _is_setting(o)]
+    _refuse_lost_values([*(o for o in given if o not in own), *tunes, *regimes, *starts])
     if axes := [_line(o) for o in [*own, *regimes] if o.is_sweep_override()]:
         raise InputError(
             f"{axes[0]}: a sweep has one {axes[0].partition('=')[0].lstrip('+')}; only what a run is can be an axis.\n"
@@ -133,6 +134,24 @@ def refuse_idle_scale(given: Iterable[Override]) -> None:
                 f"scale={scale}: only the sweeps of this project have scales ({', '.join(names)}).\n"
                 f"Give one: -m +sweeps=table6 scale={scale}. Without it set sizes yourself, as task.train_size=2000."
             )
+
+
+def _refuse_lost_values(given: Iterable[Override]) -> None:
+    """Refuses a key that is given twice, as the last one would count alone and runs be left out.
+
+    Of two single values the last one counts, as in a single run.
+    """
+    before: dict[str, Override] = {}
+    for override in given:
+        key = _key(override).lstrip("+~")
+        other = before.get(key)
+        may_lose = key in (TUNE, REGIME, START) or override.is_sweep_override()
+        if other is not None and (may_lose or other.is_sweep_override()):
+            raise InputError(
+                f"{key}: is given twice ({_line(other)} and {_line(override)}), and the last one would count alone.\n"
+                "Give all its values at once, or leave one out."
+            )
+        before[key] = override
 
 
 def _grids(cfg: DictConfig) -> list[dict[str, Any]]:

@@ -83,6 +83,11 @@ class TaskConfig:
         return ()
 
     @property
+    def changes(self) -> list[str]:
+        """Names the changes of the code that change the numbers of this task's runs alone, for `Run.changes`."""
+        return []
+
+    @property
     def is_pair(self) -> bool:
         """Tells whether each input is a pair of sentences: prompts then have a place for each."""
         return False

@@ -137,6 +137,12 @@ def test_losses_are_compared_over_the_same_steps_only(tmp_path: Path) -> None:
     assert recorded(str(tmp_path / "b" / "runs" / job("q", 1, 0).run_id), "").losses == {(0, 50): 0.65, (50, 75): 0.5}
 
 
+def test_scores_of_epochs_that_other_examples_chose_are_results(tmp_path: Path) -> None:
+    found, sentence = compared(tmp_path, cross_fitted={"accuracy": 0.75})
+    assert found == [Difference("cross_fitted.accuracy", None, 0.75, Kind.result)]
+    assert not sentence.startswith("Bit-equal")
+
+
 def test_minus_zero_is_another_weight(tmp_path: Path) -> None:
     found, _ = compared(tmp_path, lora_B=(-0.0, 0.5))
     assert [(each.first, each.second) for each in found] == [(None, 0.0)]

@@ -133,6 +133,7 @@ def test_a_run_directory_that_is_a_link_is_one_run_to_every_command(tmp_path: Pa
     best = tmp_path / "best"
     best.symlink_to(folder)
     (tmp_path / "runs" / other.run_id).symlink_to(folder)
+    (tmp_path / "runs" / "latest").symlink_to(folder)
     assert run_status(tmp_path, one.run_id).state == "finished"
     assert list(load_runs(tmp_path)["run_id"]) == [one.run_id]
     names = [str(folder)] + ([str(best)] if away.name == one.run_id else [])

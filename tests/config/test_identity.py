@@ -51,6 +51,25 @@ def test_an_id_tells_which_numerics_version_computed_its_run() -> None:
     assert numerics_of(run, run_id(run, NUMERICS_VERSION + 1)) is None
 
 
+START = "train.init_from=tiny_bert-{}-lora-r8-qv-s0-e3a4c85f96"
+ANEW = "train.init_head=anew"
+
+
+@pytest.mark.parametrize(
+    ("line", "before", "is_new"),
+    [
+        ("model=tiny_llama task=wikisql", "tiny_llama-wikisql-lora-r8-qv-s0-1b03203e88", True),
+        ("model=tiny_llama task=wikisql_mlx", "tiny_llama-wikisql_mlx-lora-r8-qv-s0-ef011bae1d", False),
+        (f"{START} task=generated".format("mnli"), "tiny_bert-generated-lora-r8-qv-s0-31630b762a", True),
+        (f"{START} task=generated".format("generated"), "tiny_bert-generated-lora-r8-qv-s0-5d2badaf8f", False),
+        (f"{START} task=generated {ANEW}".format("mnli"), "tiny_bert-generated-lora-r8-qv-s0-3eb708e81e", False),
+    ],
+)
+def test_a_change_of_the_numbers_of_some_runs_changes_their_ids_alone(line: str, before: str, is_new: bool) -> None:
+    """WikiSQL's hits, and heads of starts on other labels, are others than when these ids were made."""
+    assert (id_of("model=tiny_bert", *line.split()) != before) == is_new
+
+
 LORA_DEFAULTS = {
     "r_pattern": None,
     "init": "kaiming",

@@ -2,7 +2,12 @@
 
 import json
 import shutil
+import threading
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -12,7 +17,9 @@ from helpers.fixture_types import Captured
 from helpers.handmade_runs import fill, jobs, write_run, write_status
 from pyarrow import parquet
 
+from analysis.commands.ledger import _ledger
 from analysis.runs import load_runs
+from analysis.section7.statistics import Statistic, read_statistics, write_statistics
 from analysis.store import answers_of, opened
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.store import ledger, statistics_files
@@ -167,6 +174,50 @@ def test_statistics_of_weights_go_with_their_runs(
     shutil.rmtree(tmp_path / "outputs" / "statistics")
     call(capsys, "ledger", "write", "study.parquet", *SWEEP)
     assert json.loads(ledger.read("study.parquet").statistics["table6-smoke"]) == own  # nor does a ledger lose them
+
+
+def test_statistics_of_weights_are_merged_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Two rows that name other runs by the same numbers: what is written or restored last lacks one of them."""
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "outputs")
+    first, second = (job.run_id for job in jobs()[:2])
+    q = Statistic("rho", "tiny_bert", "generated", "q", "A", (0,), 0.5, 0.1, "random", (second,))
+    v = q._replace(where="v", value=0.25, chance=None, run_ids=(first, "a run that is not there"))
+
+    def keep(*found: Statistic) -> None:
+        write_statistics("outputs", "section7", "smoke", found, "a command")
+
+    keep(q, v)
+    call(capsys, "ledger", "write", "study.parquet", *SWEEP)
+    again = q._replace(value=0.75, run_ids=(first,))
+    keep(again)
+    call(capsys, "ledger", "write", "study.parquet", *SWEEP)
+    with opened("study.parquet") as store:
+        assert read_statistics(store, "section7", "smoke") == [again, v]
+    keep(newest := q._replace(value=1.0))
+    code, text, _ = call(capsys, "ledger", "restore", "study.parquet")
+    assert code == 0 and "and statistics of weights: section7-smoke" in text
+    assert read_statistics("outputs", "section7", "smoke") == [newest, v]
+
+
+def test_two_that_write_one_ledger_at_once_lose_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, each in zip("ab", jobs(), strict=False):
+        write_run(tmp_path / name, each, [(0.5, 0.5)])
+    path, both, write = tmp_path / "study.parquet", threading.Barrier(2, timeout=1), ledger.write
+
+    def when_both_have_read(*given: Any) -> None:
+        with suppress(threading.BrokenBarrierError):  # where one waits for the other
+            both.wait()
+        write(*given)
+
+    monkeypatch.setattr(ledger, "write", when_both_have_read)
+    options = {"action": "write", "file": str(path), "overrides": [], "scale": None, "line": "a command"}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: _ledger(Namespace(runs=str(tmp_path / name), **options)), "ab"))
+    assert {row.run_id for row in ledger.read(path).rows} == {job.run_id for job in jobs()[:2]}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b", "study.parquet"]
 
 
 @pytest.mark.parametrize("packed", [b"no base 85\xff", b"abcdefghij", statistics_files.pack({})])

@@ -139,6 +139,22 @@ def test_every_demo_takes_the_common_sizes(sweep: str) -> None:
     assert points and all(common.items() <= point.items() for point in points)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("method.r=1,2", "method.r=4,8"),
+        ("seed=0,1", "++seed=2"),
+        ("regime=tuned", "regime=one_rate"),
+        ("tune=null", "tune=null"),
+        ("start=null", "start=null"),
+    ],
+)
+def test_a_key_given_twice_is_refused(first: str, second: str) -> None:
+    message = f"is given twice ({first} and {second}), and the last one would count alone"
+    with pytest.raises(InputError, match=re.escape(message)):
+        load(compose, ["+sweeps=table6", "scale=smoke", first, "log.level=info", "log.level=debug", second])
+
+
 def test_an_axis_leaves_a_grid_alone_that_cannot_take_it() -> None:
     lora = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "lora", "method.r": [1, 2]}
     full = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "full"}

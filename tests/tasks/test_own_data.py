@@ -1,5 +1,6 @@
 """Own data: task=table, from files to examples. All files are made here."""
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 from helpers.quick_compose import compose_quickly
 from pyarrow import parquet
 
-from lora_repro.config.identity import run_id
+from lora_repro.config.identity import NUMERICS_VERSION, id_fields, run_id
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.tasks import TableConfig
@@ -115,6 +116,21 @@ def test_what_changes_the_examples_changes_the_id(make: Make, tmp_path: Path) ->
     ids.add(run_id(make(csv_of(tmp_path / "c.csv", [(ROWS[0][0], "good", 0), *ROWS[1:]]), *REVIEWS).run))
     ids.add(run_id(make(csv_of(tmp_path / "d.csv", [(r[0], r[1].upper(), 0) for r in ROWS]), *REVIEWS).run))
     assert len(ids) == 7
+
+
+def test_where_halves_of_dev_hold_whole_groups_the_id_is_another(make: Make, tmp_path: Path) -> None:
+    """Ids of other runs, with a test split or without groups, are made of the configuration alone."""
+
+    def is_of_configuration(data: str, *more: str) -> bool:
+        run = make(tmp_path / data, *REVIEWS, *more).run
+        text = json.dumps({"numerics_version": NUMERICS_VERSION, "run": id_fields(run)}, sort_keys=True)
+        return run_id(run).endswith(hashlib.sha256(text.encode()).hexdigest()[:10])
+
+    for name, rows in {"two/train": ROWS[:32], "two/dev": ROWS[32:], "one": ROWS}.items():
+        csv_of(tmp_path / f"{name}.csv", rows)
+    assert not is_of_configuration("two", "task.group=user")
+    assert is_of_configuration("two")
+    assert is_of_configuration("one.csv", "task.group=user")  # it has a test split
 
 
 def test_the_wording_is_in_the_id_where_it_is_read_and_nowhere_else(make: Make, tmp_path: Path) -> None:

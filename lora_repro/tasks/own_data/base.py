@@ -54,6 +54,11 @@ class OwnConfig(ReadHereConfig, ClassConfig):
         return self.group is not None
 
     @property
+    def changes(self) -> list[str]:
+        """Without test, dev is halved."""
+        return ["halves of dev hold whole groups"] if self.has_groups and "test" not in self.scored else []
+
+    @property
     def is_score(self) -> bool:
         """Whether a number is predicted."""
         return self.target is not None
