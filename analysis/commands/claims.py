@@ -12,7 +12,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "claims", help="the claims of the paper and what our runs say of each: claims, or claims rank_one for all of it"
     )
     claims.set_defaults(command=_claims, writes={"--out": "out"})
-    claims.add_argument("overrides", nargs="*", metavar="CLAIM", help="claims that are shown in full; default: all")
+    claims.add_argument(
+        "overrides", nargs="*", metavar="CLAIM", help="show only these claims, in full (default: a table of all)"
+    )
     claims.add_argument("--full", action="store_true", help="a paragraph on each claim below the table")
     add_scale_option(claims)
     claims.add_argument("--format", choices=FORMATS, default="md", help="default: %(default)s")

@@ -24,7 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="images",
         metavar="FILE",
         action="append",
-        help="write it to this file, .svg, .pdf or .png; may be given several times (default: figure3.svg)",
+        help="write it to this file, .svg, .pdf or .png; may be given several times (default: figureN.svg)",
     )
     figure.add_argument(
         "--side",
