@@ -74,6 +74,8 @@ def _plan(options: argparse.Namespace) -> str:
         for job in (*sweep.waiting_tuning, *sweep.waiting)
     ]
     lines += [f"{state_label(PLANNED):<12} {' '.join(overrides(point))}" for point, _ in sweep.planned]
+    if unreached := [note for job in sweep.reported if (note := job.resolved.run.unreached) is not None]:
+        lines.append(f"Warm-up longer than the run: {len(unreached)} of {len(sweep.reported)} runs. {unreached[0]}")
     lines += utilisation_lines(sweep.reported)
     lines += count_lines(options.overrides, sweep.reported)
     lines += memory_of(sweep.reported) if options.memory else []

@@ -87,6 +87,21 @@ class TrainConfig:
         steps = self.epochs * math.ceil(examples / self.batch_size)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
+    def warmup(self, steps: int) -> int:
+        """Returns during how many of its steps a run warms up."""
+        return math.ceil(self.warmup_ratio * steps) if self.warmup_steps is None else self.warmup_steps
+
+    def unreached(self, steps: int) -> str | None:
+        """Says that a run ends before its learning rate is what it should be; None if it does not."""
+        if self.warmup_steps is None or not 0 < steps <= self.warmup_steps:
+            return None
+        peak = self.learning_rate * (steps - 1) / self.warmup_steps
+        return (
+            f"train.warmup_steps={self.warmup_steps}: a run of {steps} steps never reaches train.learning_rate="
+            f"{self.learning_rate:g}; the highest rate is {peak:.3g}. For a share of the steps give "
+            "train.warmup_steps=null and train.warmup_ratio."
+        )
+
     def check(self, arch: Arch, added_tokens: int = 0) -> None:
         """Refuses impossible values.
 
@@ -155,6 +170,11 @@ class Run:
     def train_examples(self) -> int | None:
         """Number of training examples, as far as it is known without reading the data."""
         return self.task.known_sizes().get("train")
+
+    @property
+    def unreached(self) -> str | None:
+        """Says that the run ends before its learning rate is reached, as far as its steps are known."""
+        return self.train.unreached(self.train.steps(self.train_examples or 0))
 
     @property
     def trained_by_method(self) -> int:

@@ -27,11 +27,13 @@ MERGE_TOLERANCE = 1e-4
     remedy="correct the override or the sweep's file; see the jobs: python -m analysis plan",
 )
 def every_job(subject: Subject) -> Finding:
-    """Counts the jobs that compose."""
+    """Counts the jobs that compose, and finds warm-ups that do not end."""
     if isinstance(subject.sweep, Exception):
         raise subject.sweep
     planned = "; ".join(sorted({why for _, why in subject.sweep.planned}))
     text = f"{len(subject.jobs)} composed" + (f", {len(subject.sweep.planned)} planned: {planned}" if planned else "")
+    if found := [note for job in subject.jobs if (note := job.resolved.run.unreached) is not None]:
+        return Finding(Verdict.warn, f"{text}, {len(found)} with a warm-up that is too long", found[0])
     return Finding(Verdict.ok if subject.jobs else Verdict.warn, text)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     PretrainedConfig,
     PreTrainedModel,
@@ -24,6 +24,7 @@ from lora_repro.models.arch import Arch, is_counted
 from lora_repro.models.declared import only, read_config, reading, weight_names
 from lora_repro.models.dropouts import set_dropout, set_head_dropout
 from lora_repro.models.fused import fuse
+from lora_repro.models.initial import Normal, draw_weight, normals_of, recorded_normals
 from lora_repro.models.inputs import folder_of, sha256_of_bytes
 from lora_repro.models.json_files import read_keys
 from lora_repro.models.meta import Unreadable, class_for
@@ -36,7 +37,7 @@ from lora_repro.models.weights import weight_files
 
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 INITIALIZER_RANGE = 0.02
-"""What transformers draws weights with where a configuration, such as OPT's, has no initializer_range."""
+"""The deviation of a matrix that its class draws from no normal distribution, if there is no initializer_range."""
 EAGER_UP_TO = 256
 """Tokens up to which attention in plain products beats the fused kernel on CPUs (1.9 times at 32 tokens)."""
 SHARED_UP_TO = 5 * 10**8
@@ -69,8 +70,8 @@ def load(run: Run, model_path: str | None, cache_dir: str, device: torch.device)
     """Loads a run's model in fp32 into the host's memory, every weight frozen but the head's.
 
     The head is the one of transformers' AutoModelForSequenceClassification, or none in a language model. What is
-    missing in the checkpoint is drawn from (seed, name, shape) with the distribution of transformers, so it starts
-    alike for all methods and ranks.
+    missing in the checkpoint is drawn from (seed, name, shape) with the distribution that its class in transformers
+    asks for (N(0, initializer_range) where that is none around 0), so it starts alike for all methods and ranks.
 
     The runs of a process share what is read: nobody may write to a parameter before `shared.own` has copied it.
 
@@ -96,7 +97,7 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
         "eager" if is_eager(run, device) else "sdpa",
     )
     is_shared = arch.size() <= SHARED_UP_TO
-    (template, missing, misfits), shared = _kept(key) if is_shared else (_template(*key), None)
+    (template, missing, misfits, normals), shared = _kept(key) if is_shared else (_template(*key), None)
     _check_shapes(template, arch, run.model.name)
     if absent := sorted(name for name in missing if not arch.is_head(name)):
         raise MissingInputError(
@@ -104,10 +105,10 @@ def _load(run: Run, folder: str, device: torch.device) -> Loaded:
             f"shape. First: {absent[0]}.\nGive weights that belong to the config.json beside them."
         )
     model: Any = template if shared is None else shared.lend()
-    std = getattr(model.config, "initializer_range", INITIALIZER_RANGE)
+    other = Normal(getattr(model.config, "initializer_range", INITIALIZER_RANGE))
     for name, parameter in model.named_parameters():
         if name in missing:
-            parameter.data = _draw(run.seed, name, tuple(parameter.shape), std)
+            parameter.data = draw_weight(run.seed, name, tuple(parameter.shape), normals.get(name, other))
     if run.model.name == "local":
         _align_labels(model, run, missing, misfits)
     _prepare(model, arch)
@@ -259,8 +260,10 @@ class _Template(NamedTuple):
     model: PreTrainedModel
     missing: frozenset[str]
     """The parameters that the checkpoint does not hold."""
-    misfits: frozenset[str] = frozenset()
+    misfits: frozenset[str]
     """Those of them that it holds in another shape."""
+    normals: Mapping[str, Normal]
+    """What the model's class draws those of them from that are matrices."""
 
 
 @torch.inference_mode(False)
@@ -289,7 +292,8 @@ def _read(
     auto, config, attention = _configure(folder, keys, dropout, head_width, attention)
     if folder:
         return _from_folder(Path(folder), auto, config, attention)
-    model = auto.from_config(config, attn_implementation=attention)
+    with recorded_normals() as normals:
+        model = auto.from_config(config, attn_implementation=attention)
     missing = frozenset(n for n, _ in model.named_parameters() if n.startswith(("classifier.", "score.")))
     for name, parameter in model.named_parameters():
         if name not in missing and parameter.dim() > 1:
@@ -299,7 +303,7 @@ def _read(
             f"The random weights drawn here have digest {found}, not {digest}.\n"
             "Set it as the model's digest if its shapes were changed on purpose."
         )
-    return _Template(model, missing)
+    return _Template(model, missing, frozenset(), normals_of(model, missing, normals))
 
 
 def _configure(
@@ -334,6 +338,7 @@ def _from_folder(folder: Path, auto: Any, config: PretrainedConfig, attention: s
         with (
             reading(f"the model in {folder}"),
             only(folder, weight_names(folder), {"model_type": config.model_type}) as alone,
+            recorded_normals() as normals,
         ):
             model, info = auto.from_pretrained(
                 alone,
@@ -359,7 +364,8 @@ def _from_folder(folder: Path, auto: Any, config: PretrainedConfig, attention: s
                 f"{files[0]}: {name} holds values that are not finite.\nGive weights that did not diverge."
             )
     misfits = frozenset(entry[0] for entry in info["mismatched_keys"])
-    return _Template(model, frozenset(info["missing_keys"]) | misfits, misfits)
+    missing = frozenset(info["missing_keys"]) | misfits
+    return _Template(model, missing, misfits, normals_of(model, missing, normals))
 
 
 def _stored_as(parameter: str, kinds: Mapping[str, str]) -> str | None:
@@ -375,13 +381,6 @@ def random_digest(model: nn.Module, missing: frozenset[str]) -> str:
         if name not in missing
     ]
     return sha256_of_bytes(b"".join(parts))
-
-
-def _draw(seed: int, name: str, shape: tuple[int, ...], std: float) -> Tensor:
-    """Draws a weight of the head from N(0, std), keyed by name; a bias starts at 0, the weight of a norm at 1."""
-    if len(shape) == 1:
-        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
-    return torch.from_numpy(draw.normal(seed, name, shape, std))
 
 
 def _check_config(path: Path, declared: Mapping[str, Any]) -> None:

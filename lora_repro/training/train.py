@@ -83,6 +83,8 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "%s: %d training examples, %d weights trained by the method and %d of the head, on %s",
         record.run_id, examples, count.method, count.head, device,
     )  # fmt: skip
+    if (unreached := run.train.unreached(total)) is not None:
+        log.warning("%s: %s", record.run_id, unreached)
     if compiled:
         log.info("%s: compiling the model's blocks in the first step, which takes up to a minute.", record.run_id)
     if run.utilisation is not None:
@@ -219,9 +221,8 @@ def start(model: nn.Module, run: Run, train_examples: int) -> TrainState:
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()], fused=True
     )
     total = run.train.steps(train_examples)
-    warmup = math.ceil(settings.warmup_ratio * total) if settings.warmup_steps is None else settings.warmup_steps
     kind = "constant_with_warmup" if settings.schedule is Schedule.constant else settings.schedule.value
-    schedule = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
+    schedule = get_scheduler(kind, optimizer, num_warmup_steps=settings.warmup(total), num_training_steps=total)
     assert isinstance(schedule, LambdaLR)
     torch.manual_seed(int(draw.generator("torch", run.seed).integers(2**62)))
     return TrainState(model, run.method, optimizer, schedule, torch.zeros((), device=next(model.parameters()).device))

@@ -213,6 +213,13 @@ def test_a_sweep_that_is_planned_for_later_is_a_warning(tmp_path: Path) -> None:
     assert found.verdict is Verdict.warn and found.found.startswith("0 composed, 4 planned: ")
 
 
+def test_a_warm_up_that_is_longer_than_the_run_is_a_warning_with_the_rate_that_is_reached(tmp_path: Path) -> None:
+    found = check(tmp_path, "jobs", "train.max_steps=4", "train.learning_rate=0.01", "train.warmup_steps=4,8,3")
+    assert found.verdict is Verdict.warn and found.found.startswith("3 composed, 2 with a warm-up that is too long")
+    words = "train.warmup_steps=4: a run of 4 steps never reaches train.learning_rate=0.01; the highest rate is 0.0075."
+    assert found.remedy.startswith(words) and "give train.warmup_steps=null and train.warmup_ratio" in found.remedy
+
+
 def test_targets_of_another_shape_or_name_fail(tmp_path: Path, monkeypatch: Patch) -> None:
     real = models.load_model
 

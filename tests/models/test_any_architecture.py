@@ -274,14 +274,21 @@ def test_logits_that_the_class_changes_behind_the_output_layer_are_refused(tiny:
 
 
 def test_a_head_that_is_drawn_begins_as_transformers_would(tiny: Compose, tmp_path: Path) -> None:
-    """ModernBERT's head has a norm, whose weight begins at one: zeros would say the same of every text."""
-    folder = written(tmp_path / "m", "modernbert")
+    """ModernBERT's head has a norm, whose weight begins at one: zeros would say the same of every text.
+
+    Its matrices have deviations of their own: 0.02 / sqrt(2 * 2 layers) = 0.01 and 1 / sqrt(256), each cut at twice
+    that, which leaves 0.8796 of a normal distribution's deviation.
+    """
+    folder = written(tmp_path / "m", "modernbert", initializer_range=0.02, hidden_size=256)
     AutoModel.from_pretrained(folder).save_pretrained(folder)
     model = load_model(resolved(tiny, folder).run, str(folder), "", torch.device("cpu"))
     head = {name: value for name, value in model.named_parameters() if value.requires_grad}
     assert {name.split(".")[0] for name in head} == {"head", "classifier"}
-    assert torch.equal(head["head.norm.weight"], torch.ones(32)) and not head["classifier.bias"].any()
-    assert head["head.dense.weight"].std() > 0 < head["classifier.weight"].std()
+    assert torch.equal(head["head.norm.weight"], torch.ones(256)) and not head["classifier.bias"].any()
+    for name, std in (("head.dense.weight", 0.01), ("classifier.weight", 1 / 16)):
+        matrix, theirs = head[name], CLASSIFIER.from_pretrained(folder).get_parameter(name)
+        assert 1.9 * std < theirs.abs().max() <= 2 * std and 1.8 * std < matrix.abs().max() <= 2 * std
+        assert matrix.std().item() == pytest.approx(0.8796 * std, rel=0.1) == theirs.std().item()
 
 
 def test_no_dropout_is_left_on_where_the_run_has_none(tiny: Compose, tmp_path: Path) -> None:

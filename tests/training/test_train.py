@@ -234,6 +234,15 @@ def test_max_steps_ends_the_training_and_its_schedule(tiny: Compose) -> None:
     assert [row["epoch"] for row in rows if "eval/loss" in row] == [1, 2]
 
 
+def test_a_warm_up_that_is_longer_than_the_run_is_logged_with_the_rate_that_is_reached(
+    tiny: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, _ = computed(tiny("train.max_steps=4", "train.warmup_steps=8", "log.every_steps=1"))
+    rows = [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["lr"] for row in rows if "loss" in row) == pytest.approx(0.00375)
+    assert "never reaches train.learning_rate=0.01; the highest rate is 0.00375" in caplog.text
+
+
 def test_no_weight_decay_on_vectors_and_a_rate_of_its_own_for_the_head(tiny: Compose) -> None:
     cfg = tiny("train.weight_decay=0.1", "train.head_learning_rate=0.5", "method=full")
     resolved = resolve(cfg)
