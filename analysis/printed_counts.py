@@ -1,6 +1,7 @@
 """Numbers of trained weights as the paper prints them, beside what a sweep's runs train."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from analysis.items import facts_of, item_names, names
 from lora_repro.costs import budget
@@ -10,14 +11,17 @@ from lora_repro.sweep.grid import Job
 SWEEP = "+sweeps="
 
 
-def in_millions(count: int) -> str:
-    """Writes a number of weights as most of the paper's tables do."""
-    return f"{count / 1e6:.1f}M"
+def printed_size(count: int) -> str:
+    """Writes a number of weights of the paper with all its digits: 0.35M, 3.0M, 175B."""
+    if count and count % 10**9 == 0:
+        return f"{count // 10**9}B"
+    text = f"{Decimal(count) / 10**6:,f}"
+    return f"{text}{'' if '.' in text else '.0'}M"
 
 
 def prints_as(count: int, printed: int, arch: Arch) -> bool:
-    """Tells whether a count is written as another one in millions, rounded or cut: 294,912 as 0.3M."""
-    return budget.read(in_millions(printed), arch).admits(count)
+    """Tells whether a count, rounded or cut to the digits of a printed one, is written like it: 294,912 as 0.3M."""
+    return budget.read(printed_size(printed).replace(",", ""), arch).admits(count)
 
 
 def count_lines(arguments: Iterable[str], jobs: Sequence[Job]) -> list[str]:
@@ -48,6 +52,6 @@ def count_lines(arguments: Iterable[str], jobs: Sequence[Job]) -> list[str]:
         other = abs(trained / nearest - 1)
         more = "more" if trained > nearest else "fewer"
         differs = "" if prints_as(trained, nearest, arch) else f", and these are {other:.1%} {more}"
-        text = f"{trained:,} weights; the paper prints {in_millions(nearest)}{differs}"
+        text = f"{trained:,} weights; the paper prints {printed_size(nearest)}{differs}"
         lines[f"Trained: {run.model.name} {run.method.label} {text}."] = None
     return [*lines]

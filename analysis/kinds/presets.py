@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from analysis import discrepancies
 from analysis.items import Item, Request, names, register
-from analysis.printed_counts import in_millions, prints_as
+from analysis.printed_counts import printed_size, prints_as
 from analysis.render.printed import PrintedTable
 from lora_repro.config.catalogue import preset_names
 from lora_repro.config.compose import compose
@@ -45,7 +45,7 @@ class Column:
     def text(self, value: Any, source: str) -> str:
         """Writes a value; a number of weights that is printed, as the paper's tables do."""
         if value is not None and self.ours == WEIGHTS and source == "paper":
-            return in_millions(value)
+            return printed_size(value)
         return _text(value)
 
 

@@ -171,10 +171,14 @@ def _number(value: float) -> str:
 def _notes(table: ProjectedTable) -> list[str]:
     seeds = list(dict.fromkeys(each.seed for each in table.ours))
     weight = f"W_{table.site.role}"
+    derived = table.item.facts["derived"]
+    ranks = [block["r"] for block in table.paper]
+    factors = [f"{derived[f'amplification_r{r}_as_printed']} at r = {r}" for r in ranks]
     of_paper = [
         f"Paper: GPT-3 175B, layer {table.item.facts['rows'][0]['layer']}; it prints its random rows as "
-        f"{' and '.join(_number(block['on_random_printed']) for block in table.paper)}. Amplification, position and "
-        f"exact random values are computed from what it prints, at d = {table.item.width}; it does not print the sign.",
+        f"{' and '.join(_number(block['on_random_printed']) for block in table.paper)}, and gives the amplification as "
+        f"{' and '.join(factors)}. Amplification, position and exact random values are computed here from the norms "
+        f"that it prints, at d = {table.item.width}; it does not print the sign.",
     ]
     notes = [
         *(of_paper if table.paper else []),

@@ -8,8 +8,9 @@ from typing import Any
 from analysis.cell import Cell, Table, tuning_record
 from analysis.kinds.across import ALL, Across, Block, Line
 from analysis.kinds.facts import SPREAD
+from analysis.printed_counts import printed_size
 from analysis.protocol import pick_on
-from analysis.render.methods import ALPHA, EQUAL, signed, size_text
+from analysis.render.methods import ALPHA, EQUAL, signed
 from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_ours, missing, notes_of, our_cell, task_name
 from analysis.stats import Paired, Summary, holm
@@ -136,7 +137,7 @@ def _paper_line(table: Across, block: Block, row: Mapping[str, Any]) -> list[str
     mean = _paper_mean(table, block, row)
     settings = [f"{key}={row[key]}" for key in paper.settings if key in row]
     marks = " ".join([*settings, *(words for key, words in paper.marks.items() if row.get(key))])
-    size = "" if paper.trained is None else size_text(row[paper.trained])
+    size = "" if paper.trained is None else printed_size(row[paper.trained])
     average = "" if paper.average is None else str(row.get(paper.average, ""))
     whose = f"{row['model']} (paper)"
     return [whose, str(_method(table, row)), marks, size, *cells, "" if mean is None else f"{mean:.1f}", average]
@@ -196,17 +197,18 @@ def _difference_line(table: Across, block: Block, line: Line, baseline: Line, na
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
     cells = []
     for column in table.columns:
-        found, is_there = line.differences.get(column), column in line.cells and column in baseline.cells
-        cells.append(DASH if is_there and found is None else _difference(line, found))
-    mean = _difference(line, line.mean_difference)
+        if column not in line.cells or column not in baseline.cells:
+            cells.append("")
+            continue
+        found = line.differences.get(column)
+        cells.append(DASH if found is None else _difference(line.cells[column], found))
+    cell = next(iter(line.cells.values()))
+    mean = "" if line.mean_difference is None else _difference(cell, line.mean_difference)
     return [_model(block.model, names), f"{line.method} minus {baseline.name}", settings, "", *cells, mean, ""]
 
 
-def _difference(line: Line, found: Paired | None) -> str:
+def _difference(cell: Cell, found: Paired) -> str:
     """Writes a difference with its interval, marked where that holds 0, so that seeds alone may make the difference."""
-    if found is None:
-        return ""
-    cell = next(iter(line.cells.values()))
     if found.low is None or found.high is None:
         return f"{signed(cell, found.mean)} n={found.n}"
     if found.are_equal:

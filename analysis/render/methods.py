@@ -8,6 +8,7 @@ from typing import Any
 from analysis.budgets import UNEQUAL, percent
 from analysis.cell import Cell, tuning_record
 from analysis.kinds.methods import Line, Methods, PaperLines
+from analysis.printed_counts import printed_size
 from analysis.render import tuning
 from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_peft, about_runs, line_name, our_cell, task_name
@@ -156,8 +157,7 @@ def _method(table: Methods, row: Mapping[str, Any]) -> str | None:
 def _paper_line(paper: PaperLines, row: Mapping[str, Any], has_baseline: bool) -> list[str]:
     settings = " ".join(f"{name}={value}" for name, value in paper_settings(paper, row).items())
     scores = [str(row.get(key, "")) for key in paper.scores.values()]
-    size = row[paper.trained]
-    return [settings, size_text(size), "", *scores, "", *([""] * 3 * has_baseline)]
+    return [settings, printed_size(row[paper.trained]), "", *scores, "", *([""] * 3 * has_baseline)]
 
 
 def _has_budgets(table: Methods) -> bool:
@@ -210,11 +210,6 @@ def share_of(arm: Cell) -> float | None:
 def _memory(arm: Cell) -> float | None:
     found = [result["peak_memory_gib"] for result in arm.results if result.get("peak_memory_gib") is not None]
     return statistics.fmean(found) if found else None
-
-
-def size_text(value: int) -> str:
-    """Writes a number of weights: in millions from a tenth of one on."""
-    return f"{value / 1e6:,.1f}M" if value >= 100_000 else f"{value:,}"
 
 
 def _apart(table: Methods, names: Names) -> list[str]:
@@ -297,6 +292,4 @@ def _notes(table: Methods, names: Names) -> list[str]:
     if any(arm.missing for arm in arms):
         notes.append(f"{DASH}: a line has a number once all its seeds are finished (finished/expected).")
     notes += about_runs(arms, names)
-    if machines := list(dict.fromkeys(machine for arm in arms for machine in arm.computed_on)):
-        notes.append(f"Computed on {'; '.join(machines)}.")
     return ["Notes:", *(f"- {note}" for note in notes)] if notes else []

@@ -264,19 +264,19 @@ def notes_of(table: Table, names: Names) -> list[str]:
         total = _distinct_runs(ours, scored=True)
         notes.append(f"Flag {flag} in {len(raised)} of {total} runs ({_where(table, cells, names)}).")
     notes += about_runs(ours, names)
-    if machines := list(dict.fromkeys(machine for cell in ours for machine in cell.computed_on)):
-        differ = "on machines or versions that differ, which changes results a little" if len(machines) > 1 else "on"
-        notes.append(f"Computed {differ}{':' if len(machines) > 1 else ''} {'; '.join(machines)}.")
     return ["Notes:", *(f"- {note}" for note in notes)] if notes else []
 
 
 def about_runs(cells: Sequence[Cell], names: Names) -> list[str]:
-    """Returns the footnotes of the models and tasks of cells, and the commits of their runs."""
+    """Returns the footnotes of the models and tasks of cells, and the commits and machines of their runs."""
     printed = dict.fromkeys(name for cell in cells for name in (cell.model, cell.task))
     notes = [names["footnotes"][name] for name in printed if name in names["footnotes"]]
     commits = dict.fromkeys(commit for cell in cells for commit in cell.commits)
     notes += _of_several_copies(cells, names)
-    return [*notes, *([f"Our runs were computed at commit {', '.join(commits)}."] if commits else [])]
+    notes += [f"Our runs were computed at commit {', '.join(commits)}."] if commits else []
+    machines = list(dict.fromkeys(machine for cell in cells for machine in cell.computed_on))
+    several = " on machines or versions that differ, which changes results a little:" if len(machines) > 1 else " on"
+    return [*notes, *([f"Computed{several} {'; '.join(machines)}."] if machines else [])]
 
 
 def about_peft(cells: Sequence[tuple[str, Cell]]) -> list[str]:

@@ -475,6 +475,27 @@ def test_amplification_is_judged_by_the_factor_that_the_claim_names() -> None:
     assert claim.headline[2].estimates["q beside random update"].mean == pytest.approx(-0.224, abs=5e-4)
 
 
+@pytest.mark.parametrize(("phi", "verdict"), [(0.25, Verdict.contradicted), (0.19, Verdict.supported)])
+def test_an_update_holds_hardly_the_top_of_w_if_phi_is_about_the_papers_two_tenths(
+    store: Path, phi: float, verdict: Verdict
+) -> None:
+    """The paper's 0.2 is phi itself, of which chance is 0.1."""
+    write_section7(store)
+    found = [
+        Statistic(
+            **{"name": "phi_in_top_of_w", "model": "minilm", "task": "movies", "where": "q"},
+            **{"setting": "A, first 4 of r=64", "seeds": (seed,), "value": phi + more, "chance": 0.1},
+            **{"against": "Gaussian", "run_ids": ()},
+        )
+        for seed, more in enumerate((-0.002, -0.001, 0.0, 0.001, 0.002))
+    ]
+    write_statistics(store, "section7", "proxy", found, "a command")
+    (claim,) = judge(load_claims(), str(store), "proxy", frozenset(["update_vs_w"]))
+    above, hardly = claim.headline
+    assert above.outcome.verdict is Verdict.supported and hardly.outcome.verdict is verdict
+    assert hardly.estimates["q beside Gaussian"].mean == pytest.approx(phi - 0.1)
+
+
 def test_statistics_of_runs_that_are_not_the_sweeps_any_more_are_not_judged(store: Path) -> None:
     write_section7(store)
     values = {"q": [4.0, 4.2, 4.1, 3.9, 4.0], "v": [3.0, 3.1, 2.9, 3.0, 3.2], "q - v": [1.0, 1.2, 0.9, 1.1, 1.3]}

@@ -158,6 +158,22 @@ def test_differences_are_paired_by_seed_and_marked_when_they_hold_zero(store: Pa
     assert "full minus full" not in lines
 
 
+def test_a_difference_is_in_the_unit_of_its_own_column(tmp_path: Path) -> None:
+    """-0.09 and -0.10 have the mean -0.095, and 12.706 standard errors of 0.005 are 0.0635."""
+    texts = load(compose, ["+sweeps=table3", "scale=smoke"])
+    for job in texts.jobs:
+        task, seed = job.resolved.run.task, job.resolved.run.seed
+        less = 0.09 + 0.01 * seed if job.resolved.run.method.name == "ft_top2" else 0.0
+        scores = {f"{split}/{metric.name}": 0.5 - less for split in ("eval", "test") for metric in task.targets.metrics}
+        data = {split: task.targets.describe([Example("0", "a text", ["a text"], "0")]) for split in task.all_splits}
+        write_run(tmp_path, job, [(0, 0)], metrics=scores, metrics_by_epoch=[{"epoch": 1, **scores}], data=data)
+    table3 = cast(AcrossTable, load_item("table", "3"))
+    header, *rows = printed(read_across(table3, Request("smoke", str(tmp_path)), texts), names()).grid
+    (line,) = [dict(zip(header, row, strict=True)) for row in rows if row[1] == "ft_top2 minus full"]
+    assert [line[column] for column in header[4:]] == ["-9.50 [-15.85, -3.15]", "-0.0950 [-0.1585, -0.0315]"]
+    assert [column.partition(" (")[2] for column in header[4:]] == ["bleu)", "nist)"]
+
+
 def test_equal_differences_are_called_equal_and_not_tested(store: Path) -> None:
     """Two seeds on a dev of 277 examples often differ by the same: an interval of no width would look certain."""
     text = markdown(table(store))

@@ -11,7 +11,7 @@ import pytest
 from helpers import planned
 from helpers.commands import call
 from helpers.fixture_types import Captured
-from helpers.handmade_runs import write_run
+from helpers.handmade_runs import PROVENANCE, write_run
 from scipy.stats import ttest_rel
 
 from analysis.arms import read_arms
@@ -169,6 +169,10 @@ def test_the_papers_lines_of_table_15_stand_with_ours_of_the_same_method(capsys:
     ]  # fmt: skip
     lora = next(line for line in table if "301.9M" in line)
     assert "targets=qv r=64" in lora and "73.6" in lora and "91.4" in lora
+    assert table[2].split("|")[3].strip() == "175B"
+    of_layers, of_embedding = 96 * 12288 * (8 + 0), 12288 * (32 + 8)
+    assert f"prefix_layer are above its formula (10.1M for {of_layers / 1e6:.1f}M at l_p=8, l_i=0)" in out
+    assert f"the 0.4M of prefix_embed at l_p=32, l_i=8 is below it ({of_embedding / 1e6:.2f}M)" in out
 
 
 def test_planned_lines_say_why(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +186,10 @@ def test_lines_of_several_tasks_say_which_and_have_a_noise_each(capsys: Captured
     for job in load(compose, ["+sweeps=table15", "scale=smoke", tasks], tmp_path).jobs:
         run = job.resolved.run
         score = 0.5 + 0.01 * run.seed * (1 if run.task.name == "generated" else 4)
-        write_run(tmp_path, job, [(score, score)])
+        device = "a GPU" if run.seed else "a CPU"
+        write_run(tmp_path, job, [(score, score)], provenance=PROVENANCE | {"device_class": device})
     _, out, _ = call(capsys, "table", "15", "--scale", "smoke", "--runs", tmp_path, tasks)
+    assert "- Computed on machines or versions that differ, which changes results a little: a CPU" in out
     (full, other) = [line for line in out.splitlines() if line.startswith("| full") and "(tiny_bert)" in line]
     assert "| generated (tiny_bert)" in full and "| generated_three (tiny_bert)" in other
     noise = "Noise of seeds: the scores of one arm have a standard deviation of"

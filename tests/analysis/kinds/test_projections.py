@@ -87,6 +87,8 @@ def test_the_table_has_the_papers_numbers_beside_ours(store: Path, capsys: Captu
     assert rows["... on W_q's own"][:2] == ["21.67", "37.71"]
     assert rows["... on random ones, exactly"][:2] == ["0.0202", "0.323"]
     assert rows["‖W_q‖"][:2] == ["61.95", "61.95"] and rows["‖ΔW_q‖"][:2] == ["6.91", "3.57"]
+    assert rows["amplification, ‖ΔW_q‖ / ‖Uᵀ W_q V‖"][:2] == ["21.59", "1.88"]
+    assert "gives the amplification as 21.5 at r = 4 and about 2 at r = 64." in out
     assert rows["... of a random update of this norm"][:2] == ["343", "11.06"]
     assert rows["sign, cosine of ΔW_q and W_q"][0] == "—" and "n=2" in rows["sign, cosine of ΔW_q and W_q"][2]
     assert (
