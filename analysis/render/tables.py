@@ -197,7 +197,7 @@ def missing(table: Table, names: Names) -> list[str]:
     lines = []
     for (state, reason), found in causes.items():
         runs = {run.run_id or (cell.place._replace(metric=None), run.seed) for cell, run in found}
-        cells = list({cell.place: cell for cell, _ in found}.values())
+        cells = _of_runs(cell for cell, _ in found)
         what = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} {STATES[state].missing}"
         seed = f", seed {found[0][1].seed}" if len(runs) == 1 else ""
         commands = list(dict.fromkeys(cell.command for cell in cells))
@@ -224,16 +224,21 @@ def _distinct_runs(cells: Sequence[Cell], scored: bool = False) -> int:
     return len(set(runs))
 
 
+def _of_runs(cells: Iterable[Cell]) -> list[Cell]:
+    """Returns of the cells that show metrics of the same runs the first one."""
+    return [shown[0] for shown in _groups(cells, lambda cell: cell.place._replace(metric=None)).values()]
+
+
 def _where(table: Table, cells: Sequence[Cell], names: Names) -> str:
     """Names a few cells."""
-    if len(cells) == sum(cell.planned is None for cell in table.ours) > 1:
+    if len(cells) == len(_of_runs(cell for cell in table.ours if cell.planned is None)) > 1:
         return "in all cells"
-    several = not table.is_item and len(list(_lines(table.ours))) > 1
+    several = not table.is_item and len({(cell.place.task, cell.place.model) for cell in table.ours}) > 1
     named = []
     for cell in cells[:3]:
         row = [f"{table.rows} {cell.place.row}"] if table.rows else []
         column = [f"{table.columns} = {cell.place.column}"] if table.columns else []
-        line = [_whose([cell], table, names)] if several or not row + column else []
+        line = [line_name(cell.place, names)] if several or not row + column else []
         named.append(" ".join([*line, *row, *column]))
     return "; ".join(named) + (f" and {len(cells) - 3} more cells" if len(cells) > 3 else "")
 
@@ -259,7 +264,7 @@ def notes_of(table: Table, names: Names) -> list[str]:
     notes += few_seeds((cell.summary.n for cell in ours if not cell.missing and cell.is_over_draws), "draws")
     notes += _about_metrics(ours)
     for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
-        cells = [cell for cell in ours if flag in cell.flags]
+        cells = _of_runs(cell for cell in ours if flag in cell.flags)
         raised = {run.run_id for cell in cells for run in cell.runs if run.result and run.result["flags"].get(flag)}
         total = _distinct_runs(ours, scored=True)
         notes.append(f"Flag {flag} in {len(raised)} of {total} runs ({_where(table, cells, names)}).")

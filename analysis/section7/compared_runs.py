@@ -13,7 +13,7 @@ from analysis.section7.item import UpdateItem
 from analysis.section7.starts import FACTOR_FILES, Snapshot, final, nearest_snapshot
 from analysis.section7.update import Update
 from analysis.states import state_label
-from analysis.store import elsewhere
+from analysis.store import elsewhere, name_of
 from lora_repro.config.compose import compose
 from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Run
@@ -27,6 +27,8 @@ from lora_repro.store.digests import as_written
 from lora_repro.store.status import State
 from lora_repro.sweep.grid import Job, load
 
+ANEW = "outputs/weights"
+"""The store in which runs are computed whose weights are not kept: where they count as finished, nothing is run."""
 FAR = 1.5
 """How many times as far as another run a run may have moved and still serve as its control: our choice."""
 
@@ -38,14 +40,18 @@ class Trained(NamedTuple):
     run: Run
     folder: Path
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that may hold its adapter, the first that is there."""
+        return [self.folder / "adapter" / name for name in FACTOR_FILES]
+
     def updates(self, sites: Sequence[Site]) -> list[Update]:
         """Reads what it learned of these matrices.
 
         Raises:
             MissingInputError: If its adapter is missing or damaged.
         """
-        paths = [self.folder / "adapter" / name for name in FACTOR_FILES]
-        return read_updates(next((path for path in paths if path.is_file()), paths[-1]), self.run, sites)
+        return read_updates(next(filter(Path.is_file, self.paths), self.paths[-1]), self.run, sites)
 
 
 class Permuted(NamedTuple):
@@ -94,7 +100,9 @@ class ComparedRuns:
                 (model, task), jobs = next(iter(groups.items()))
                 chosen = [f"model={model}", f"task={task}"]
         arguments = [f"+sweeps={item.sweep}", f"scale={scale}", *given, *chosen]
-        self.command = shlex.join(["python", "-m", "lora_repro", "-m", *arguments, *elsewhere(store)])
+        command = ["python", "-m", "lora_repro", "-m", *arguments]
+        self.command = shlex.join([*command, *elsewhere(store)])
+        self._anew = shlex.join([*command, *elsewhere(ANEW)])
         self._jobs = {_key(job.resolved.run): job for job in jobs}
         _refuse_mixed(jobs)
         first = jobs[0].resolved
@@ -138,7 +146,7 @@ class ComparedRuns:
         """Returns the finished runs of these ranks and seeds.
 
         Raises:
-            MissingInputError: If one is missing, with the command that computes it.
+            MissingInputError: If one is missing or has no weights, with the command that computes it.
         """
         found, missing = [], []
         for r, seed in wanted:
@@ -152,8 +160,14 @@ class ComparedRuns:
                 missing.append(f"{job.run_id} ({state_label(state)})")
         if missing:
             raise MissingInputError(
-                f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {self.store}: "
+                f"{self.item.name}: {len(missing)} of {len(wanted)} runs are missing in {name_of(self.store)}: "
                 f"{', '.join(dict.fromkeys(missing))}.\nCompute them: {self.command}"
+            )
+        if bare := [each.run_id for each in found if not any(path.is_file() for path in each.paths)]:
+            raise MissingInputError(
+                f"{self.item.name}: {len(bare)} of {len(wanted)} runs are without weights in {name_of(self.store)}, as "
+                f"a ledger keeps records and no weights: {', '.join(dict.fromkeys(bare))}.\n"
+                f"Compute them in another store, and give --runs {ANEW}: {self._anew}"
             )
         return found
 
@@ -239,7 +253,9 @@ def read_updates(path: Path, run: Run, sites: Sequence[Site]) -> list[Update]:
                 )
                 updates.append(Update(site.layer, site.role, site.module, A, B, method.scaling_of(site)))
     except (SafetensorError, OSError) as error:
-        raise MissingInputError(f"{path} is missing or damaged ({error}).\nCompute the run again.") from error
+        raise MissingInputError(
+            f"{path} is missing or damaged ({error}).\nCompute the run in another store: paths.outputs={ANEW}"
+        ) from error
     return updates
 
 

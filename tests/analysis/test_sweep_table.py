@@ -181,6 +181,15 @@ def test_flags_count_a_run_once_however_many_metrics_are_shown(tmp_path: Path) -
     )
 
 
+def test_a_missing_run_is_named_once_however_many_metrics_are_shown(tmp_path: Path) -> None:
+    sweep = [*BASE, "method.r=1,2", "seed=0"]
+    done, failed = jobs(*sweep)
+    write_run(tmp_path, done, [(0.5, 0.5)], **with_losses((0.5, 0.5)))
+    write_status(tmp_path, failed, "failed", "no memory")
+    text = markdown(printed(read_sweep(sweep, tmp_path, metrics=["accuracy", "loss"]), names()))
+    assert "- 1 run failed (r = 2, seed 0): no memory\n" in text
+
+
 def test_json_begins_with_the_axes_and_ends_with_the_score_of_each_seed(tmp_path: Path) -> None:
     fill(tmp_path)
     first, *_ = records(read_sweep(SMOKE, tmp_path))

@@ -17,6 +17,7 @@ from analysis.__main__ import main
 from analysis.items import Request, load_item
 from analysis.kinds.projections import ProjectionTable, paper_blocks
 from analysis.section7.compared_runs import read_updates
+from lora_repro.config.catalogue import HOME
 from lora_repro.methods import LoRAConfig
 from lora_repro.models.base_weights import base_matrices
 from lora_repro.models.load import load_model
@@ -118,6 +119,17 @@ def test_missing_runs_and_a_protocol_are_refused(tmp_path: Path, capsys: Capture
     )
     code, out, err = table(capsys, tmp_path, "--protocol", "held_out")
     assert code == 1 and "--protocol held_out: table7 takes no --protocol. Leave it out." in err
+
+
+def test_of_a_ledger_it_says_that_weights_are_not_kept_and_how_to_compute_them(capsys: Captured) -> None:
+    """There the runs count as finished, so that the sweep's own command would compute none of them."""
+    ledger = str(HOME / "analysis" / "results" / "section7.parquet")
+    with pytest.raises(SystemExit) as ended:
+        main(["table", "7", "--runs", ledger])
+    err = capsys.readouterr().err
+    assert ended.value.code and f"10 of 10 runs are without weights in {ledger}, as a ledger keeps records" in err
+    command = "python -m lora_repro -m +sweeps=section7 scale=proxy model=minilm task=movies"
+    assert f"and give --runs outputs/weights: {command} paths.outputs=outputs/weights\n" in err
 
 
 def test_base_matrices_are_the_models_own() -> None:
