@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lora_repro.config.identity import RUN_ID
 from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import MethodConfig
@@ -123,7 +124,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
-    is_run, result = (folder / "config.yaml").is_file(), {}
+    is_run, result = (folder / "config.yaml").is_file() or RUN_ID.fullmatch(folder.name) is not None, {}
     if is_run:
         result, problem, _ = read_result(folder)
         if result is None:
@@ -142,10 +143,16 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
                 f"train.init_from: the run {folder.name} was trained with method={theirs}, and this run has method="
                 f"{run.method.name}.\nGive method={theirs}, or a run of method={run.method.name}."
             )
-        if run.method.is_saved_on_request and "digests" in result and not trained_files(folder, result):
+        trained = trained_files(folder, result)
+        if run.method.is_saved_on_request and "digests" in result and not trained:
             raise MissingInputError(
                 f"train.init_from: the run {folder.name} saved no weights: method={theirs} does only with "
                 "log.save_full=true.\nAdd them: the run's own command with log.save_full=true log.rebuild=true"
+            )
+        if trained and not any(path.exists() for path in trained):
+            raise MissingInputError(
+                f"train.init_from: the run {folder.name} has no weights here, as a store that was made of a ledger.\n"
+                "Add them: the run's own command with log.save_full=true log.rebuild=true"
             )
         folder = folder / run.method.folder
     elif identify_adapter(given) != run.train.init_from:

@@ -60,8 +60,11 @@ class Owner:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Tells whether the owner is on another machine. An earlier boot of this one is not: its processes are gone."""
-        return self.machine != _machine() and self.host != socket.gethostname()
+        """Tells whether the owner is on another machine, or may be: an earlier boot of this one is not told apart.
+
+        Names do not tell machines apart, as containers may share one, or `localhost`.
+        """
+        return self.machine != _machine()
 
 
 class Lock:

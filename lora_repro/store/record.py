@@ -247,10 +247,14 @@ class Record:
         )
 
     def missing_outputs(self, settings: LogConfig, method: MethodConfig) -> list[str]:
-        """Returns the files that `log` asks for and that a finished run's directory does not hold."""
+        """Returns the files that `log` asks for and that a finished run's directory does not hold.
+
+        save_full asks for all that is trained: also where the method always writes it, as a ledger keeps none of it.
+        """
         wanted = [self.snapshot_path(fraction) for fraction in settings.snapshots]
-        if settings.save_full and method.is_saved_on_request and (result := self.read().result) is not None:
-            wanted += trained_files(self.folder, result) or [self.folder / (method.folder or TRAINED)]
+        if settings.save_full and (result := self.read().result) is not None:
+            on_request = [self.folder / (method.folder or TRAINED)] if method.is_saved_on_request else []
+            wanted += trained_files(self.folder, result) or on_request
         return [path.relative_to(self.folder).as_posix() for path in wanted if not path.exists()]
 
     def snapshot_path(self, fraction: float) -> Path:

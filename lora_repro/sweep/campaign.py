@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -140,6 +141,7 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
     in_queue: list[Job] = []
     timings = timings if timings is not None else Timings(outputs)
     listing = Listing(outputs)
+    awaited = _awaited_starts(sweep, outputs)
     for job in sweep.to_compute:
         record, settings = Record(outputs, job.run_id), job.resolved.settings
         is_new = not listing.may_have(job.run_id)
@@ -147,7 +149,11 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
         states[job.run_id] = state
         if result is not None:
             timings.note(record.folder, result)
-            if absent := record.missing_outputs(settings.log, job.resolved.run.method):
+            method = job.resolved.run.method
+            log_of = settings.log
+            if not method.is_saved_on_request and job.run_id not in awaited:
+                log_of = replace(log_of, save_full=False)  # a store made of a ledger needs no weights of other runs
+            if absent := record.missing_outputs(log_of, method):
                 missing[job.run_id] = absent
                 to_run += [job] if settings.log.rebuild else []
         elif job.run_id in queued:
@@ -177,6 +183,14 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
     return SweepPlan(
         sweep, states, missing, to_run, expected(runs, known), in_queue, expected(later, known), after, stopped
     )
+
+
+def _awaited_starts(sweep: Sweep, outputs: str) -> set[str]:
+    """Returns the runs from which others start that are not finished."""
+    pairs = [(job, job.start.job.run_id) for job in sweep.every_kind if job.start is not None]
+    return {
+        start for job, start in pairs if job.why_open is not None or Record(outputs, job.run_id).read().result is None
+    }
 
 
 class Launcher(NamedTuple):
@@ -272,11 +286,20 @@ def _run_wave(
     every = run_names.named(sweep.every_kind)  # with stand-ins: each wave names the same axes
     named = {job.run_id: job for job in every[: len(sweep.to_compute)]}
     to_do = [named[job.run_id] for job in (*begun.to_run, *begun.queued, *elsewhere) if job.run_id in names]
-    return _run_all(to_do, outputs, launcher, timings)
+    return _run_all(to_do, outputs, launcher, timings, begun.states)
 
 
-def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Timings) -> dict[str, str]:
+def _run_all(
+    jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Timings, planned: Mapping[str, State]
+) -> dict[str, str]:
     """Launches each job once, waits for those that other processes compute, and takes over those that they leave.
+
+    Args:
+        jobs: The jobs, in their order.
+        outputs: The store.
+        launcher: Hydra's.
+        timings: What the store's runs took.
+        planned: The states with which the jobs were planned, by run id.
 
     Returns:
         Why runs did not finish, by run id.
@@ -293,8 +316,8 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
             is_waiting = True
             time.sleep(POLL_S if launcher.queue is None else QUEUE_POLL_S)
             continue
-        finished = {job.run_id for job in batch if _is_done(job, outputs)}
-        batch = [job for job in batch if job.run_id not in finished]
+        done_elsewhere = {job.run_id for job in batch if _has_ended(job, outputs, planned[job.run_id])}
+        batch = [job for job in batch if job.run_id not in done_elsewhere]
         watch = Watch([job.run_id for job in batch], outputs)
         before = {job.run_id: Record(outputs, job.run_id).status() for job in batch}
         initial = len(jobs) - len(waiting)
@@ -303,7 +326,7 @@ def _run_all(jobs: Sequence[Job], outputs: str, launcher: Launcher, timings: Tim
             raise KeyboardInterrupt
         if crash is not None:
             outcome = _after_crash(before, outputs, deaths, watch.died, crash)
-        outcome |= dict.fromkeys(finished)
+        outcome |= dict.fromkeys(done_elsewhere)
         wrong |= {name: reason for name, reason in outcome.items() if reason is not None and reason != AGAIN}
         ended = {name for name, reason in outcome.items() if reason != AGAIN}
         waiting = [job for job in waiting if job.run_id not in ended]
@@ -333,12 +356,14 @@ def _next_batch(waiting: Sequence[Job], outputs: str, launcher: Launcher, deaths
     return [job for job in ready if deaths[job.run_id] < MOST_DEATHS] or ready[:1]
 
 
-def _is_done(job: Job, outputs: str) -> bool:
-    """Tells whether another process has finished a run in the meantime."""
-    record, settings = Record(outputs, job.run_id), job.resolved.settings.log
-    if record.read().result is None:
-        return False
-    return not (settings.rebuild and record.missing_outputs(settings, job.resolved.run.method))
+def _has_ended(job: Job, outputs: str, planned: State) -> bool:
+    """Tells whether another process has finished a run since the plan, or ended it in a way that is not repeated."""
+    record, settings = Record(outputs, job.run_id), job.resolved.settings
+    state, result = record.read_state()
+    if result is not None:
+        return not (settings.log.rebuild and record.missing_outputs(settings.log, job.resolved.run.method))
+    is_final = state is State.diverged or (state is State.failed and not settings.compute.retry_failed)
+    return is_final and state is not planned
 
 
 def _after_crash(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,6 +24,8 @@ from lora_repro.sweep.tuning import TUNE, parse
 
 __all__ = ["Job", "Point", "Start", "Sweep", "expand", "load", "overrides", "reasons", "refuse_idle_scale"]
 
+METHOD = "method"
+"""The key of a grid that chooses methods."""
 PLANNED = "planned"
 """The key of a grid that cannot run here; its value is the reason."""
 REGIME = "regime"
@@ -63,10 +65,11 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
 def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = None) -> Sweep:
     """Turns the arguments of a sweep (`+sweeps=table6 scale=smoke seed=0,1`) into jobs; no job is run.
 
-    An axis or value of the command line replaces the one of each grid that has its key, and joins the grids that can
-    take it. So do the keys of a regime (regime=tuned), but for its `tune` in grids that have one of their own. Every
-    job is composed here, so that an impossible one is refused before the first starts. Tuned values are chosen here,
-    from the tuning runs that the store has: called again once those are finished, it returns more jobs.
+    An axis or value of the command line replaces the one of each grid that has its key, and joins the grids, and in
+    grids of several methods the methods, that can take it. So do the keys of a regime (regime=tuned), but for its
+    `tune` in grids that have one of their own. Every job is composed here, so that an impossible one is refused before
+    the first starts. Tuned values are chosen here, from the tuning runs that the store has: called again once those are
+    finished, it returns more jobs.
 
     Args:
         compose: Composes a configuration.
@@ -181,28 +184,57 @@ def _with_common_keys(grid: dict[str, Any]) -> dict[str, Any]:
 
 def _with_axes(
     compose: Compose, passed: list[str], grids: list[dict[str, Any]], axes: Mapping[str, list[Any]]
-) -> list[dict[str, Any]]:
-    """Replaces or adds the command line's axes, grid by grid."""
-    merged = [dict(grid) for grid in grids]
+) -> list[list[dict[str, Any]]]:
+    """Replaces or adds the command line's axes, grid by grid, and returns the grids that each becomes."""
+    merged = [[dict(grid)] for grid in grids]
     for key, axis in [*axes.items(), *(entry for grid in grids for entry in grid.items())]:
         for value in axis if isinstance(axis, list) else [axis]:
             refuse_no_choice(key, value)
     for key, axis in axes.items():
-        fits, refusal = False, None
-        for grid in merged:
-            if key in grid:
-                grid[key], fits = axis, True
-                continue
-            first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items()}
-            try:
-                compose(passed + overrides(first | {key: axis[0]}))
-            except Exception as error:  # Hydra has several exceptions for a missing key; the last one is raised below
-                refusal = error
-            else:
-                grid[key], fits = axis, True
-        if not fits and refusal is not None:
-            raise refusal
+        may_split = key.startswith(f"{METHOD}.") and METHOD not in axes
+        taken = [[_with_axis(compose, passed, part, key, axis, may_split) for part in parts] for parts in merged]
+        merged = [[part for found in each for part in found.grids] for each in taken]
+        refusals = [found.refusal for each in taken for found in each]
+        if refusals and None not in refusals:
+            raise cast(Exception, refusals[-1])
     return merged
+
+
+class _Taken(NamedTuple):
+    """What becomes of a grid that may take an axis."""
+
+    grids: list[dict[str, Any]]
+    refusal: Exception | None
+    """Why it cannot take it."""
+
+
+def _with_axis(
+    compose: Compose, passed: list[str], grid: dict[str, Any], key: str, axis: list[Any], may_split: bool
+) -> _Taken:
+    """Returns a grid with an axis if it can take it.
+
+    Where it may be split, a grid of several methods becomes two: of those that can take the axis, and of the others.
+    """
+    if key in grid:
+        return _Taken([grid | {key: axis}], None)
+    methods = grid.get(METHOD)
+    choices = [{METHOD: each} for each in methods] if may_split and isinstance(methods, list) and methods else [{}]
+    first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items()}
+    takes, others, refusal = [], [], None
+    for choice in choices:
+        try:
+            compose(passed + overrides(first | choice | {key: axis[0]}))
+        except Exception as error:  # Hydra has several exceptions for a missing key
+            refusal = error
+            others.append(choice)
+        else:
+            takes.append(choice)
+    if not others:
+        return _Taken([grid | {key: axis}], None)
+    if not takes:
+        return _Taken([grid], refusal)
+    with_it, without = ({METHOD: [each[METHOD] for each in some]} for some in (takes, others))
+    return _Taken([grid | with_it | {key: axis}, grid | without], None)
 
 
 def _with_tuning(
@@ -214,13 +246,16 @@ def _with_tuning(
     plain = _with_axes(
         compose, settings, [{k: v for k, v in grid.items() if k not in (TUNE, START)} for grid in grids], axes
     )
-    for grid, tune in zip(plain, tunes, strict=True):
-        if tune is not None and tune.key in grid:
-            raise InputError(
-                f"{tune.key}: is tuned by this sweep, and given too (given: {quoted(grid[tune.key])}).\n"
-                "Leave it out; or give tune=null, which takes the value as it is given."
-            )
-    return [grid | {TUNE: tune} | more for grid, tune, more in zip(plain, tunes, beside, strict=True)]
+    found = []
+    for parts, tune, more in zip(plain, tunes, beside, strict=True):
+        for grid in parts:
+            if tune is not None and tune.key in grid:
+                raise InputError(
+                    f"{tune.key}: is tuned by this sweep, and given too (given: {quoted(grid[tune.key])}).\n"
+                    "Leave it out; or give tune=null, which takes the value as it is given."
+                )
+            found.append(grid | {TUNE: tune} | more)
+    return found
 
 
 def _tune_of(override: Override) -> Any:

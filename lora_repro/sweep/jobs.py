@@ -273,15 +273,11 @@ class Jobs:
             )
 
     def _keeping_weights(self, job: Job) -> Job:
-        """Returns a job that keeps its weights if others start from it, whatever its method keeps by itself."""
-        settings = job.resolved.settings
-        if (
-            job.run_id not in self._starting
-            or not job.resolved.run.method.is_saved_on_request
-            or settings.log.save_full
-        ):
+        """Returns a job that keeps its weights if others start from it, and counts as ready only while it has them."""
+        settings, method = job.resolved.settings, job.resolved.run.method
+        if job.run_id not in self._starting or settings.log.save_full:
             return job
-        if any(line.partition("=")[0] == "log.save_full" for line in self._settings):
+        if method.is_saved_on_request and any(line.partition("=")[0] == "log.save_full" for line in self._settings):
             raise InputError(
                 f"log.save_full=false: other runs of the sweep start from {job.run_id}, whose weights are kept only on "
                 "request.\nLeave it out, or give log.save_full=true."

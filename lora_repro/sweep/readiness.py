@@ -31,11 +31,11 @@ def held(job: Job, outputs: str, state_of: Callable[[str], State]) -> Held | Non
     state, settings = state_of(start.run_id), start.resolved.settings
     if state is State.finished:
         method = start.resolved.run.method
-        wants_weights = LogConfig(save_full=True)
-        if not (method.is_saved_on_request and Record(outputs, start.run_id).missing_outputs(wants_weights, method)):
+        if not Record(outputs, start.run_id).missing_outputs(LogConfig(save_full=True), method):
             return None
         return Held(
-            f"the run that it starts from ({name}, {start.run_id}) kept no weights; log.rebuild=true computes it again",
+            f"the run that it starts from ({name}, {start.run_id}) has no weights here; log.rebuild=true computes it "
+            "again",
             is_final=not settings.log.rebuild,
         )
     before = held(start, outputs, state_of)

@@ -160,13 +160,17 @@ def test_an_owner_on_another_machine_that_stands_still_is_taken_over_whatever_th
     ours.release()
 
 
-def test_a_machine_that_was_booted_again_has_no_old_owners(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    owner = replace(Lock(path).owner, machine="the boot before")
+def test_an_owner_of_this_name_and_another_boot_may_live_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers are called alike. An owner before a reboot of this machine is waited for in the same way."""
+    path, clock = tmp_path / "lock", Clock(monkeypatch)
+    owner = replace(Lock(path).owner, machine="another boot")
     path.write_text(json.dumps(asdict(owner)))
-    assert holder(path) is None
+    assert holder(path) == owner
     ours = Lock(path)
     ours.acquire()
+    assert clock.now == lock.GRACE_S
     ours.release()
 
 

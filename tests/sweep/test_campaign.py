@@ -105,6 +105,31 @@ def test_a_run_that_another_process_finishes_is_not_launched(one_by_one: bool, t
     assert [name for batch in launches.batches for name in batch] == [job.run_id for job in rest]
 
 
+@pytest.mark.parametrize(
+    ("state", "arguments", "is_repeated"),
+    [
+        ("diverged", (), False),
+        ("diverged", ("compute.retry_failed=true",), False),
+        ("failed", (), False),
+        ("failed", ("compute.retry_failed=true",), True),
+    ],
+)
+def test_a_run_that_goes_wrong_in_another_process_is_repeated_only_if_a_plan_would_repeat_it(
+    state: str, arguments: tuple[str, ...], is_repeated: bool, tmp_path: Path
+) -> None:
+    asked = sweep(*arguments)
+    first, second, *rest = asked.jobs
+
+    def go_wrong_elsewhere(job: Job) -> None:
+        write_result(tmp_path, job)
+        write_status(tmp_path, second, state, "no")
+
+    launches = Launches(tmp_path, {first.run_id: go_wrong_elsewhere})
+    assert run(asked, tmp_path, launches) == (0 if is_repeated else 1)
+    expected = [first, second, *rest] if is_repeated else [first, *rest]
+    assert launches.batches == [[job.run_id] for job in expected]
+
+
 class Slurm(Queue):
     """A queue that computes what it is given."""
 

@@ -298,11 +298,28 @@ def test_a_full_run_from_which_others_start_keeps_its_weights(tmp_path: Path, ca
     assert "log.save_full=true" in one.overrides and "log.save_full=true" not in two.overrides
     write_run(tmp_path, one, [(0.5, 0.5)], digests={})
     plan = campaign.plan(load(compose, [*base, *given, FROM_THREE], tmp_path), str(tmp_path))
-    assert not plan.to_run and "kept no weights; log.rebuild=true" in plan.stopped[two.run_id]
+    assert not plan.to_run and "has no weights here; log.rebuild=true" in plan.stopped[two.run_id]
     again = campaign.plan(load(compose, [*base, *given, FROM_THREE, "log.rebuild=true"], tmp_path), str(tmp_path))
     assert [job.run_id for job in again.to_run] == [one.run_id] and [job.run_id for job in again.after] == [two.run_id]
     tuned = load(compose, [*base, *given, FROM_THREE, TUNED], tmp_path / "none")
     assert all(job.resolved.settings.log.save_full for job in tuned.tuning_jobs)
+
+
+def test_a_start_whose_weights_no_ledger_kept_is_computed_again_where_a_run_still_needs_it(tmp_path: Path) -> None:
+    given = [*BOTH, "seed=0", FROM_THREE]
+    one, two = load(compose, given, tmp_path).jobs
+    write_run(tmp_path, one, [(0.5, 0.5)], digests={"adapter/adapter_model.safetensors": "0"})  # which is not there
+
+    def plan(*more: str) -> campaign.SweepPlan:
+        return campaign.plan(load(compose, [*given, *more], tmp_path), str(tmp_path))
+
+    assert not plan().to_run and "has no weights here; log.rebuild=true" in plan().stopped[two.run_id]
+    again = plan("log.rebuild=true")
+    assert [job.run_id for job in again.to_run] == [one.run_id] and [job.run_id for job in again.after] == [two.run_id]
+    assert again.missing == {one.run_id: ["adapter/adapter_model.safetensors"]}
+    assert "log.save_full=true" in again.to_run[0].overrides  # by which a launcher's worker computes it again
+    write_run(tmp_path, two, [(0.5, 0.5)], digests={"adapter/adapter_model.safetensors": "0"})
+    assert not plan("log.rebuild=true").to_run and not plan().missing
 
 
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full", "adapter_h"])

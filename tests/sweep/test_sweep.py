@@ -163,6 +163,15 @@ def test_an_axis_leaves_a_grid_alone_that_cannot_take_it() -> None:
     assert [p.get("method.r") for p in points if p["method"] == "full"] == [None, None]
 
 
+@pytest.mark.parametrize("methods", [["full", "lora"], ["lora", "full"]])
+def test_of_the_methods_of_a_grid_those_take_an_axis_that_can(methods: list[str]) -> None:
+    base = {"seed": [0], "model": "tiny_bert", "task": "generated"}
+    points = loaded([base | {"method": methods}, base | {"seed": [1], "method": "lora"}], "method.r=1,2")
+    found = {(point["seed"], point["method"], point.get("method.r")) for point in points}
+    assert found == {(0, "full", None), (0, "lora", 1), (0, "lora", 2), (1, "lora", 1), (1, "lora", 2)}
+    assert len(points) == 5
+
+
 def test_an_axis_that_fits_no_grid_is_refused() -> None:
     full = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "full"}
     with pytest.raises(Exception, match="r") as refusal:

@@ -165,6 +165,18 @@ def test_full_fine_tuning_keeps_no_weights_and_says_so(tiny: Compose) -> None:
         run_job(tiny("method=full", "train.epochs=0", f"train.init_from={run_id(resolve(cfg).run)}"))
 
 
+def test_a_start_of_a_restored_ledger_says_how_its_weights_are_computed_again(tiny: Compose) -> None:
+    cfg = tiny()
+    run_job(cfg)
+    record, start = record_of(cfg), ("train.epochs=0", f"train.init_from={record_of(cfg).run_id}")
+    shutil.rmtree(record.folder / "adapter")
+    (record.folder / "config.yaml").unlink()
+    with pytest.raises(MissingInputError, match=r"has no weights here.*\n.*log\.save_full=true log\.rebuild=true"):
+        run_job(tiny(*start))
+    run_job(tiny("log.save_full=true", "log.rebuild=true"))
+    assert run_job(tiny(*start)) == _last(record)
+
+
 def _stored_logits(record: Record, split: str) -> torch.Tensor:
     import pandas as pd
 
