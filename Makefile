@@ -26,7 +26,7 @@ endif
 help:
 	@echo 'make setup     makes the environment in $(VENV), fetches and checks the weights and data of the default proxy'
 	@echo 'make demo      trains a small Table 6 sweep, prints it beside the paper, draws Figures 3 and 4, makes a report; 2 to 4 minutes on 2 cores'
-	@echo 'make test      runs the tests, in about 17 minutes'
+	@echo 'make test      runs the tests, in about 10 minutes'
 	@echo 'make test-all  runs the long tests too (and installs Ray for them), in an hour'
 	@echo 'make lint      checks style and types, as CI does'
 	@echo

@@ -140,16 +140,15 @@ def refuse_idle_scale(given: Iterable[Override]) -> None:
 
 
 def _refuse_lost_values(given: Iterable[Override]) -> None:
-    """Refuses a key that is given twice, as the last one would count alone and runs be left out.
+    """Refuses several values of a key that is given again behind them, as the last ones would count alone.
 
-    Of two single values the last one counts, as in a single run.
+    A single value gives way to what follows, as in a single run.
     """
     before: dict[str, Override] = {}
     for override in given:
         key = _key(override).lstrip("+~")
         other = before.get(key)
-        may_lose = key in (TUNE, REGIME, START) or override.is_sweep_override()
-        if other is not None and (may_lose or other.is_sweep_override()):
+        if other is not None and (key in (TUNE, REGIME, START) or other.is_sweep_override()):
             raise InputError(
                 f"{key}: is given twice ({_line(other)} and {_line(override)}), and the last one would count alone.\n"
                 "Give all its values at once, or leave one out."

@@ -10,8 +10,9 @@ from helpers import processes
 from helpers.store_contents import differences
 from helpers.waiting import PATIENCE_S, at_once
 
-LONG = ["model=tiny_bert", "task=generated", "train.epochs=40", "seed=0,1", "log.checkpoint_every_s=0"]
-"""Two runs of half a minute, a checkpoint after each step: long enough for another command to start beside them."""
+LONG_RUN = ["model=tiny_bert", "task=generated", "train.epochs=40", "log.checkpoint_every_s=0"]
+"""A run of half a minute, a checkpoint after each step: long enough for another command to start beside it."""
+LONG = [*LONG_RUN, "seed=0,1"]
 FEW = ("task.train_size=160", "task.eval_size=20", "task.test_size=20", "train.epochs=30")
 """Makes a run one of some seconds: ten steps an epoch."""
 

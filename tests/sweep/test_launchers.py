@@ -18,6 +18,7 @@ from helpers import fake_slurm, processes
 from helpers.launched_sweeps import (
     FEW,
     LONG,
+    LONG_RUN,
     TUNED,
     begun,
     both_begin,
@@ -153,8 +154,7 @@ def test_slurms_settings_are_the_users(tmp_path: Path) -> None:
     assert {"partition=gpu", "gpus-per-node=1", "array=0-3%3"} <= submitted(tmp_path)[1]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR2, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(number: int, tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
     process = start(tmp_path, command("submitit_slurm", *LONG, *FEW), **slurm)
@@ -172,7 +172,7 @@ def test_a_preempted_job_is_requeued_and_goes_on_from_its_checkpoint(number: int
 
 def test_a_cancelled_array_is_over_for_who_waits_and_is_not_submitted_anew(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
-    process = start(tmp_path, command("submitit_slurm", *LONG, *FEW, "seed=0,1,2"), **slurm)
+    process = start(tmp_path, command("submitit_slurm", *LONG_RUN, *FEW, "seed=0,1,2"), **slurm)
     both_begin(tmp_path)
     assert run(tmp_path, ["scancel", "1"], **slurm).returncode == 0
     _, words = process.communicate(timeout=PATIENCE_S)
@@ -193,7 +193,7 @@ def test_a_cancelled_array_is_over_for_who_waits_and_is_not_submitted_anew(tmp_p
 @pytest.mark.long
 def test_jobs_that_wait_in_slurms_queue_are_not_submitted_again(tmp_path: Path) -> None:
     slurm = fake_slurm.install(tmp_path / "slurm")
-    line = command("submitit_slurm", *LONG, "seed=0,1,2")
+    line = command("submitit_slurm", *LONG_RUN, "seed=0,1,2")
     process = start(tmp_path, line, **slurm)
     both_begin(tmp_path)
     process.send_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ import pytest
 from helpers import real_slurm
 from helpers.launched_sweeps import (
     LONG,
+    LONG_RUN,
     TUNED,
     begun,
     command,
@@ -30,7 +31,7 @@ pytestmark = [
 ]
 
 SMALL = ["hydra.launcher.mem_gb=2", "hydra.launcher.cpus_per_task=1"]
-ONE = [*LONG, *SMALL, "seed=0", "train.epochs=150", "log.checkpoint_every_s=1"]
+ONE = [*LONG_RUN, *SMALL, "seed=0", "train.epochs=150", "log.checkpoint_every_s=1"]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_a_time_limit_is_outlived(tmp_path: Path, slurm: dict[str, str]) -> None
 
 def test_jobs_that_wait_in_the_queue_are_not_submitted_again(tmp_path: Path, slurm: dict[str, str]) -> None:
     before = submitted(slurm)
-    line = command("submitit_slurm", *LONG, *SMALL, "hydra.launcher.array_parallelism=1", "seed=0,1,2")
+    line = command("submitit_slurm", *LONG_RUN, *SMALL, "hydra.launcher.array_parallelism=1", "seed=0,1,2")
     for says in ("Submitted to Slurm: 3 runs", "In Slurm's queue already: 3 runs"):
         process = start(tmp_path, line, **slurm)
         assert process.stderr is not None

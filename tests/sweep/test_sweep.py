@@ -149,7 +149,7 @@ def test_every_demo_takes_the_common_sizes(sweep: str) -> None:
         ("start=null", "start=null"),
     ],
 )
-def test_a_key_given_twice_is_refused(first: str, second: str) -> None:
+def test_values_that_would_be_lost_are_refused(first: str, second: str) -> None:
     message = f"is given twice ({first} and {second}), and the last one would count alone"
     with pytest.raises(InputError, match=re.escape(message)):
         load(compose, ["+sweeps=table6", "scale=smoke", first, "log.level=info", "log.level=debug", second])

@@ -77,7 +77,7 @@ def test_no_entry_of_a_preset_is_without_a_printed_row() -> None:
         if not model.startswith(("cerebras_", "opt_"))  # stand-ins for GPT-3, with its values
         for method, entry in methods.items()
         for task in entry
-        if task != presets.ALL
+        if task not in (presets.ALL, "dart_2020")  # the row of dart, whose earlier version it is
     }
     assert printed == there and len(printed) == 7 * 8 + 8 + 16 + 2 * 3 + (6 * 3 - 4)
 
