@@ -14,7 +14,7 @@ from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_peft, about_runs, line_name, our_cell, task_name
 from analysis.stats import CONFIDENCE, Paired, few_seeds, holm
 from analysis.verdicts import verdict_of
-from lora_repro.costs.budget import is_unequal, read
+from lora_repro.costs.budget import is_unequal
 
 ONE_SIZE = "own size"
 ALPHA = 1 - CONFIDENCE
@@ -166,10 +166,7 @@ def _has_budgets(table: Methods) -> bool:
 
 def used_of(arm: Cell) -> float | None:
     """Returns the trained weights over those that the arm's budget names; None without one, or before a run is done."""
-    given = arm.config and getattr(arm.config.method, "budget", None)
-    if arm.config is None or given is None or arm.trained is None:
-        return None
-    return read(given, arm.config.arch).utilisation(arm.trained)
+    return None if arm.config is None or arm.trained is None else arm.config.utilisation
 
 
 def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:

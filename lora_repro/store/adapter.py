@@ -137,16 +137,16 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
                 f"(here: {run.model.name}, {run.model.digest[:10]}).\nGive the run's own: model={base['name']}"
                 + (" and its paths.model" if base["name"] == "local" else "")
             )
-        theirs = result["config"]["method"]["name"]
-        if theirs != run.method.name:
+        trained_by = result["config"]["method"]["name"]
+        if trained_by != run.method.name:
             raise InputError(
-                f"train.init_from: the run {folder.name} was trained with method={theirs}, and this run has method="
-                f"{run.method.name}.\nGive method={theirs}, or a run of method={run.method.name}."
+                f"train.init_from: the run {folder.name} was trained with method={trained_by}, and this run has method="
+                f"{run.method.name}.\nGive method={trained_by}, or a run of method={run.method.name}."
             )
         trained = trained_files(folder, result)
         if run.method.is_saved_on_request and "digests" in result and not trained:
             raise MissingInputError(
-                f"train.init_from: the run {folder.name} saved no weights: method={theirs} does only with "
+                f"train.init_from: the run {folder.name} saved no weights: method={trained_by} does only with "
                 "log.save_full=true.\nAdd them: the run's own command with log.save_full=true log.rebuild=true"
             )
         if trained and not any(path.exists() for path in trained):

@@ -1,12 +1,11 @@
 """Submits a sweep's jobs to Slurm as one array, notes them in the store, and waits for them. No torch."""
 
-import fcntl
 import json
 import logging
 import pickle
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from lora_repro import interrupt
 from lora_repro.errors import InputError, RunFailedError
 from lora_repro.store import files
+from lora_repro.store.lock import exclusive
 from lora_repro.store.reading import read_json
 from lora_repro.store.result import read_result
 from lora_repro.sweep import slurm
@@ -239,9 +239,7 @@ def _failed(reason: str) -> JobReturn:
 def _locked(outputs: str) -> Iterator[None]:
     """Lets one process at a time read the queue and submit to it, where the file system has locks."""
     _notes(outputs).mkdir(parents=True, exist_ok=True)
-    with (_notes(outputs) / "lock").open("a") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(_notes(outputs) / "queue"):
         yield
 
 

@@ -258,8 +258,7 @@ def digest(splits: Splits, names: Sequence[str]) -> str:
     found = hashlib.sha256()
     for split in names:
         for example in splits[split]:
-            texts = [example.input] if isinstance(example.input, str) else example.input
-            found.update(json.dumps([split, *texts, example.target]).encode() + b"\n")
+            found.update(json.dumps([split, *example.texts, example.target]).encode() + b"\n")
     return found.hexdigest()
 
 

@@ -261,9 +261,7 @@ class GlueConfig(ClassConfig):
 
 def _with_single_spaces(example: Example) -> Example:
     """Returns an example for a prompt: all texts of sst2 end in a space, which would be a token before what follows."""
-    first, *second = (
-        " ".join(text.split()) for text in ([example.input] if isinstance(example.input, str) else example.input)
-    )
+    first, *second = (" ".join(text.split()) for text in example.texts)
     return example._replace(input=(first, second[0]) if second else first, document=first)
 
 

@@ -29,6 +29,11 @@ class Example(NamedTuple):
     """Groups examples that come from one source, which splits keep together."""
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The text, or the two of a pair."""
+        return (self.input,) if isinstance(self.input, str) else self.input
+
+    @property
     def text(self) -> str:
         """The input, where it is a single text.
 

@@ -93,7 +93,7 @@ class TextConfig(TaskConfig):
 
     def framed(self, example: Example) -> tuple[str, Sequence[str]]:
         """Returns the words around an example, with places as in `prompt`, and the text or two that may be cut."""
-        return self.prompt, [example.input] if isinstance(example.input, str) else example.input
+        return self.prompt, example.texts
 
     def has_answers_at(self, epoch: int, epochs: int) -> bool:
         """Tells whether texts are written after an epoch."""

@@ -241,10 +241,9 @@ def execution(predictions: Sequence[str], references: Sequence[Sequence[str]], t
     hits = 0
     for text, right, table in zip(predictions, references, tables, strict=True):
         found = returned(text, table)
-        wanted = {reference: rows for reference in right if (rows := returned(reference, table)) is not None}
+        wanted = [(reference, rows) for reference in right if (rows := returned(reference, table)) is not None]
         hits += any(
-            is_same(found, rows, is_ordered=False) or _is_asked(text, reference, table)
-            for reference, rows in wanted.items()
+            is_same(found, rows, is_ordered=False) or _is_asked(text, reference, table) for reference, rows in wanted
         )
     return hits / len(references)
 

@@ -7,8 +7,6 @@ is on the output and its end alone. Held-out examples are those of the files or 
 here from the others; equal questions stay in one split.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,7 +16,7 @@ from typing import Any, ClassVar
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.tasks import notices
-from lora_repro.tasks.base import Splits
+from lora_repro.tasks.base import Splits, digest
 from lora_repro.tasks.metrics import PERPLEXITY
 from lora_repro.tasks.own_data import hub_cache
 from lora_repro.tasks.own_data.files import find_files, refuse_split_names, versions
@@ -126,7 +124,7 @@ class InstructionsConfig(HubSource, ReadHereConfig, TextConfig):
             }
         examples = {split: self._examples(split, rows, told) for split, rows in parts.items()}
         splits = self._divided(examples, told)
-        return Reading(splits, [], _digest(splits), told)
+        return Reading(splits, [], digest(splits, [*splits]), told)
 
     def notices(self, splits: Splits) -> list[str]:
         """Says how the data was read, and what is in it."""
@@ -211,12 +209,3 @@ def _text(value: Any, key: str, rows: Rows, row: int) -> str:
     except UnicodeEncodeError:
         raise InputError(f"{rows.place(row)}: {key!r} holds half of a character (found: {shown(value)}).") from None
     return value.replace("\r\n", "\n").strip()
-
-
-def _digest(splits: Splits) -> str:
-    """Returns the sha256 over the questions and responses in their order."""
-    found = hashlib.sha256()
-    for split, examples in splits.items():
-        for example in examples:
-            found.update(json.dumps([split, example.input, example.target]).encode() + b"\n")
-    return found.hexdigest()
