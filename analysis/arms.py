@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis.cell import Cell, Place
+from analysis.cell import Cell, Place, value_of
 from analysis.join import Commands, seed_runs, shown_metric
 from analysis.protocol import Protocol
 from lora_repro.config.identity import id_fields
@@ -19,6 +19,7 @@ def read_arms(
     protocol: Protocol,
     item: str,
     commands: Commands | None = None,
+    draws: str | None = None,
 ) -> list[Cell]:
     """Returns an arm for each setting of the runs, in their order; its place is task, model and method.
 
@@ -29,6 +30,7 @@ def read_arms(
         protocol: Which number is taken from a run.
         item: Who shows it, for messages.
         commands: Writes the command of an arm.
+        draws: A key that draws the training examples anew, as task.subset_seed: runs of an arm may differ in it too.
 
     Raises:
         InputError: If a task has none of the metrics, or runs of one arm record different numbers of trained weights.
@@ -36,10 +38,13 @@ def read_arms(
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         settings = {key: value for key, value in id_fields(job.shown).items() if key != "seed"}
+        if draws is not None:
+            section, _, drawn = draws.partition(".")
+            settings[section] = {key: value for key, value in settings[section].items() if key != drawn}
         if job.open_tuning is not None:
             settings["tune"] = job.open_tuning.tune.override()  # the value of its stand-in may be another arm's own
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(job)
-    return [_arm(members, store, metrics, protocol, item, commands) for members in groups.values()]
+    return [_arm(members, store, metrics, protocol, item, commands, draws) for members in groups.values()]
 
 
 def _arm(
@@ -49,12 +54,16 @@ def _arm(
     protocol: Protocol,
     item: str,
     commands: Commands | None,
+    draws: str | None,
 ) -> Cell:
     run = jobs[0].shown
     metric = shown_metric(run.task, metrics, item)
     place = Place(run.task.name, run.model.name, run.method.name, metric.name)
     command = None if commands is None else commands.of(jobs)
     runs = seed_runs(jobs, store, metric, protocol)
+    if draws is not None:
+        drawn = [value_of(job.shown, draws) for job in jobs]
+        runs = tuple(each._replace(draw=draw) for each, draw in zip(runs, drawn, strict=True))
     arm = Cell(place, metric, runs=runs, config=run, command=command, tuning=jobs[0].tuning)
     _ = arm.trained  # refuses runs that record different numbers
     return arm

@@ -129,11 +129,16 @@ class Cell:
         """
         if self.missing:
             return {}
-        scores: dict[int | None, list[float]] = {}
+        scores = {key: [run.score for run in runs if run.score is not None] for key, runs in self.by_replicate.items()}
+        return {key: statistics.fmean(of_each) for key, of_each in scores.items() if of_each}
+
+    @property
+    def by_replicate(self) -> dict[int | None, list[SeedRun]]:
+        """Its runs by what makes them independent: the draw if there are several, else the seed."""
+        found: dict[int | None, list[SeedRun]] = {}
         for run in self.runs:
-            if run.score is not None:
-                scores.setdefault(run.draw if self.is_over_draws else run.seed, []).append(run.score)
-        return {each: statistics.fmean(of_each) for each, of_each in scores.items()}
+            found.setdefault(run.draw if self.is_over_draws else run.seed, []).append(run)
+        return found
 
     @cached_property
     def summary(self) -> Summary:

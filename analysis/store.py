@@ -74,6 +74,15 @@ def answers_of(store: str | Path, run_id: str, split: str, epoch: int) -> "Answe
     return kept if kept is not None and kept.epoch == epoch else None
 
 
+def shares_of(store: str | Path, run_id: str) -> list[float] | None:
+    """Returns how often a run without test is right about each example of dev, as `read_shares` has it.
+
+    None of a run with test, or if neither the store nor its ledger keeps the answers.
+    """
+    row = next(iter(rows_of(store, [run_id])), None)
+    return None if row is None else row.shares
+
+
 def rows_of(store: str | Path, run_ids: Collection[str]) -> "list[Row]":
     """Returns what a ledger keeps of runs that ended: of a store that stands for one, that ledger's own rows."""
     from lora_repro.store import ledger

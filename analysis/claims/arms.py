@@ -9,15 +9,14 @@ import numpy as np
 from analysis.arms import read_arms
 from analysis.cell import Cell, SeedRun, label, value_of
 from analysis.claims.declared import Selector, Study
-from analysis.claims.estimates import Arm, Scored
+from analysis.claims.estimates import Arm, Scored, mean_scored
 from analysis.items import Item, read_item
 from analysis.join import Commands
 from analysis.protocol import Protocol
 from analysis.section7.statistics import Statistic, read_statistics
-from analysis.store import answers_of
+from analysis.store import answers_of, shares_of
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
-from lora_repro.store.answers import Answers
 from lora_repro.sweep.grid import Sweep, load
 
 SECTIONS = ("method", "train", "task", "model")
@@ -54,7 +53,7 @@ class Arms:
         self.store, self.scale = store, scale
         self._items: dict[str, Item] = {}
         self._sweeps = dict(loaded or {})
-        self._groups: dict[tuple[str, str | None, tuple[str, ...]], Group] = {}
+        self._groups: dict[tuple[str, str | None, tuple[str, ...], str | None], Group] = {}
         self._scored: dict[str, Scored] = {}
         self._statistics: dict[str, list[Statistic]] = {}
 
@@ -79,23 +78,32 @@ class Arms:
     def _given(self, name: str, regime: str | None) -> list[str]:
         return [f"+sweeps={name}", f"scale={self.scale}", *([f"regime={regime}"] if regime else [])]
 
-    def item(self, name: str, regime: str | None) -> Group:
-        """Returns the arms of an item's sweep in a regime."""
+    def item(self, name: str, regime: str | None, metric: str | None = None) -> Group:
+        """Returns the arms of an item's sweep in a regime, by a metric or by those that the item shows."""
         item = self.read_item(name)
-        sweep, metrics = (getattr(item, key, None) for key in ("sweep", "metrics"))
-        if sweep is None or metrics is None:
+        sweep, metrics, draws = (getattr(item, key, None) for key in ("sweep", "metrics", "draws"))
+        if sweep is None:
             raise InputError(f"claims.yaml: {name} has no runs whose scores a claim could read.")
-        return self.sweep(sweep, regime, tuple(metrics))
+        return self.sweep(sweep, regime, tuple([metric] if metric else metrics or METRICS), draws)
 
-    def sweep(self, name: str, regime: str | None = None, metrics: tuple[str, ...] = METRICS) -> Group:
-        """Returns the arms of a sweep in a regime, scored on test at the epoch best on dev: dev chose the rates."""
-        if (name, regime, metrics) not in self._groups:
+    def sweep(
+        self, name: str, regime: str | None = None, metrics: tuple[str, ...] = METRICS, draws: str | None = None
+    ) -> Group:
+        """Returns the arms of a sweep in a regime, scored on test at the epoch best on dev: dev chose the rates.
+
+        Args:
+            name: Of the sweep.
+            regime: Of the sweep; None: as its file has it.
+            metrics: The first of them that a task has.
+            draws: A key that draws the training examples anew. An arm then is over draws and seeds.
+        """
+        if (name, regime, metrics, draws) not in self._groups:
             sweep = self.load(name, regime)
             commands = Commands(self._given(name, regime), [], self.store, sweep.reported)
-            cells = read_arms(sweep.reported, self.store, metrics, PROTOCOL, name, commands)
+            cells = read_arms(sweep.reported, self.store, metrics, PROTOCOL, name, commands, draws)
             planned = list(dict.fromkeys(why for _, why in sweep.planned))
-            self._groups[name, regime, metrics] = Group(cells, commands.whole(), planned)
-        return self._groups[name, regime, metrics]
+            self._groups[name, regime, metrics, draws] = Group(cells, commands.whole(), planned)
+        return self._groups[name, regime, metrics, draws]
 
     def one(self, group: Group, selector: Selector, study: Study, where: str) -> Cell | None:
         """Returns the single arm that a selector means on a study's model and task; None if the sweep has none.
@@ -124,28 +132,41 @@ class Arms:
         return replace(study, **{key: setting(group.cells[0], key) for key in ("model", "task")})
 
     def scores(self, cell: Cell) -> Arm:
-        """Returns the scores of an arm by seed, with those of the examples where accuracy is their mean."""
-        return {
-            run.seed: self._score(run, run.score, cell)
-            for run in cell.runs
-            if run.score is not None and run.seed is not None
-        }
+        """Returns the scores of an arm, with those of the examples where accuracy is their mean.
 
-    def _score(self, run: SeedRun, score: float, cell: Cell) -> Scored:
-        if cell.metric.name != SHARE_OF_RIGHT or run.run_id is None or run.epoch is None:
-            return Scored(score)
+        They are by seed, or, of an arm over several draws, by draw: the mean over its seeds, once all are there.
+        """
+        found = {}
+        for replicate, runs in cell.by_replicate.items():
+            scored = [self.score(run, cell) for run in runs]
+            there = [each for each in scored if each is not None]
+            if len(there) == len(scored) and replicate is not None:
+                found[replicate] = mean_scored(there)
+        return found
+
+    def score(self, run: SeedRun, cell: Cell) -> Scored | None:
+        """Returns the score of one run of an arm; None while it has none."""
+        if run.score is None or cell.metric.name != SHARE_OF_RIGHT or run.run_id is None:
+            return None if run.score is None else Scored(run.score)
         if run.run_id not in self._scored:
-            answers = answers_of(self.store, run.run_id, PROTOCOL.split, run.epoch)
-            self._scored[run.run_id] = Scored(score) if answers is None else _scored(score, answers)
+            self._scored[run.run_id] = self._with_examples(run, run.score, run.run_id)
         return self._scored[run.run_id]
 
-
-def _scored(score: float, answers: Answers) -> Scored:
-    """Returns a score with its examples, if they are of known documents and give that score."""
-    right = (np.asarray(answers.predictions) == np.asarray(answers.labels)).astype(float)
-    if answers.documents is None or abs(right.mean() - score) > ROUNDING:
-        return Scored(score)
-    return Scored(score, right, np.asarray(answers.documents), "\n".join(answers.labels))
+    def _with_examples(self, run: SeedRun, score: float, run_id: str) -> Scored:
+        """Returns a score with its examples, if they are of known documents and give that score."""
+        if run.epoch is not None:
+            answers = answers_of(self.store, run_id, PROTOCOL.split, run.epoch)
+            right = None if answers is None else np.asarray(answers.predictions) == np.asarray(answers.labels)
+        else:  # a task without test: each half of dev is scored at the epoch best on the other
+            assert run.result is not None, run_id
+            answers = answers_of(self.store, run_id, "eval", run.result["metrics_by_epoch"][-1]["epoch"])
+            right = shares_of(self.store, run_id)
+        if answers is None or right is None or answers.documents is None:
+            return Scored(score)
+        examples = np.asarray(right, float)
+        if abs(examples.mean() - score) > ROUNDING:
+            return Scored(score)
+        return Scored(score, examples, np.asarray(answers.documents), "\n".join(answers.labels))
 
 
 def select(cells: Iterable[Cell], selector: Mapping[str, Any]) -> list[Cell]:
@@ -167,5 +188,6 @@ def setting(cell: Cell, key: str) -> Any:
 
 
 def describe(selector: Selector) -> str:
-    """Writes a selector: q,v r = 1."""
-    return " ".join(str(value) if key in BARE else f"{key} = {value}" for key, value in selector.items())
+    """Writes a selector: q,v r = 1. No number of training examples is all of them."""
+    shown = {key: "all" if value is None else value for key, value in selector.items()}
+    return " ".join(str(value) if key in BARE else f"{key} = {value}" for key, value in shown.items())

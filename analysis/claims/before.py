@@ -39,13 +39,13 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
 
 
 def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, claims: Claims) -> Iterator[str]:
-    if part.test not in ("better", "not_worse", "some_better"):
-        return
+    if part.test not in ("better", "not_worse", "some_better") or part.metric is not None:
+        return  # what is assumed of spreads and margins is of accuracy
     plain = [{key: value for key, value in each.items() if key != "regime"} for each in (part.of, *part.than)]
     found = [cell for each in plain if (cell := arms.one(group, each, study, part.says)) is not None]
     if len(found) < len(plain) or len(plain) < 2:
         return
-    own, *others = (len(cell.runs) for cell in found)
+    own, *others = (len(cell.by_replicate) for cell in found)
     pairs = [min(own, other) for other in others]
     margin = margin_of(claims.margin, arms, study).value
     size = claims.assumed_margin if margin is None else margin
@@ -68,6 +68,12 @@ def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, clai
     )
 
 
+def _replicated(cell: Cell) -> list[float]:
+    """Returns the score of each seed, or of each draw whose seeds all have one."""
+    by_replicate = ([run.score for run in runs] for runs in cell.by_replicate.values())
+    return [statistics.fmean(s for s in scores if s is not None) for scores in by_replicate if None not in scores]
+
+
 def _span(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
@@ -75,7 +81,7 @@ def _span(numbers: Sequence[int]) -> str:
 
 def _spread(cells: Sequence[Cell]) -> float | None:
     """Returns the standard deviation over seeds, pooled over the arms that have enough; None if none has."""
-    scores = [[run.score for run in cell.runs if run.score is not None] for cell in cells]
+    scores = [_replicated(cell) for cell in cells]
     variances = [statistics.variance(each) for each in scores if len(each) >= FEWEST]
     pooled = statistics.fmean(variances) if variances else 0.0
     return pooled**0.5 if pooled > 0 else None

@@ -53,9 +53,11 @@ class Part:
     models: list[str] = field(default_factory=list)
     """The models on which it is asked; empty: on those of all studies."""
     seeds: int = 0
-    """How many seeds each comparison needs at least."""
+    """How many seeds each comparison needs at least; of an item over draws of the training examples, how many draws."""
     item: str | None = None
     """Whose sweep makes the runs, and whose printed numbers are the paper's evidence."""
+    metric: str | None = None
+    """By which arms are compared; None: the first of those that the item shows. A lower loss counts as better."""
     of: Selector = field(default_factory=dict)
     than: list[Selector] = field(default_factory=list)
     by: str = "nothing"
@@ -93,8 +95,9 @@ class Part:
 
     @property
     def unit(self) -> float:
-        """What its numbers are multiplied by in texts: scores are in points, statistics of weights as they are."""
-        return 1 if self.test == "ratio" or (self.test == "above_chance" and not self.has_margin) else 100
+        """What its numbers are multiplied by in texts: scores are in points, all else is as it is."""
+        plain = self.test == "ratio" or (self.test == "above_chance" and not self.has_margin) or self.metric == "loss"
+        return 1 if plain else 100
 
     def margin_at(self, differences: Sequence[Bounded]) -> float | None:
         """Returns the margin at which it begins to hold (`not_worse`), or up to which it holds; None without bounds.

@@ -207,8 +207,21 @@ class Scored:
     """Tells splits apart: runs are paired by example only if it is the same."""
 
 
+def mean_scored(scores: Sequence[Scored]) -> Scored:
+    """Returns the mean of scores, example by example if all have the same ones.
+
+    Args:
+        scores: At least one.
+    """
+    first, score = scores[0], statistics.fmean(each.score for each in scores)
+    of_examples = [each.examples for each in scores if each.examples is not None and each.split == first.split]
+    if len(of_examples) < len(scores):
+        return Scored(score)
+    return Scored(score, np.mean(of_examples, axis=0), first.documents, first.split)
+
+
 Arm = Mapping[int, Scored]
-"""By seed."""
+"""By seed, or by draw of the training examples."""
 
 
 def contrast(arms: Sequence[Arm], weights: Sequence[float], draws: int = DRAWS) -> Estimate | None:

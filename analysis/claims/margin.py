@@ -16,6 +16,8 @@ class Found(NamedTuple):
     """One sentence: how it comes about, or what is missing and the command that computes it."""
     is_missing: bool = False
     """Whether runs are missing; otherwise a value of None says that what is there gives no margin."""
+    is_planned: bool = True
+    """Whether its sweep has runs on this model and task; without them only what needs no margin can be asked."""
 
     @property
     def why_not(self) -> Outcome:
@@ -28,8 +30,14 @@ def margin_of(margin: Margin, arms: Arms, study: Study) -> Found:
     group = arms.sweep(margin.sweep)
     names = f"{describe(margin.of)} over {describe(margin.over)}"
     best = []
-    for selector in (margin.of, margin.over):
-        cell = arms.one(group, selector, study, "margin")
+    cells = [arms.one(group, selector, study, "margin") for selector in (margin.of, margin.over)]
+    if not any(cells):
+        return Found(
+            None,
+            f"{study.model} on {study.task} has no margin, so whether training had ended is not asked.",
+            is_planned=False,
+        )
+    for cell, selector in zip(cells, (margin.of, margin.over), strict=True):
         tuning = None if cell is None else cell.tuning
         if cell is None or tuning is None or tuning.best is None or tuning.metric.name != cell.metric.name:
             return Found(None, f"The margin is not known: tuning runs of {names} are missing: {group.command}", True)

@@ -9,8 +9,10 @@ from analysis.claims.criteria import Outcome, Side, bounded
 from analysis.claims.declared import Selector
 from analysis.claims.estimates import Normal
 from analysis.items import Item, facts_of
+from analysis.kinds.across import ALL, AcrossTable
 from analysis.kinds.methods import MethodTable
 from analysis.kinds.scores import ScoreTable
+from lora_repro.tasks import LOSS
 
 
 class Score(NamedTuple):
@@ -42,6 +44,7 @@ def printed(
     sign: float,
     level: float,
     margin_at: Callable[[Sequence[Normal]], float | None],
+    metric: str | None = None,
 ) -> tuple[Printed, ...]:
     """Tests the paper's numbers, task by task; nothing of arms that it does not print.
 
@@ -54,9 +57,11 @@ def printed(
         sign: 1 if differences are `than` minus `of`, -1 if `of` minus `than`.
         level: Of what contradicts, as for ours.
         margin_at: Returns the margin from which, or up to which, it holds with these differences.
+        metric: Which of the item's metrics; None of an item that shows one. A lower loss is better.
     """
+    sign = -sign if metric == LOSS.name else sign
     found = []
-    for task, scores in _by_task(item, {"": of, **than}).items():
+    for task, scores in _by_task(item, {"": of, **than}, metric).items():
         if "" not in scores or len(scores) < 1 + len(than):
             continue
         own = scores.pop("")
@@ -73,10 +78,16 @@ def printed(
     return tuple(found)
 
 
-def _by_task(item: Item, selectors: Mapping[str, Selector]) -> dict[str, dict[str, Score]]:
+def _by_task(item: Item, selectors: Mapping[str, Selector], metric: str | None) -> dict[str, dict[str, Score]]:
     found: dict[str, dict[str, Score]] = {}
     for name, selector in selectors.items():
-        scores = _of_scores(item, selector) if isinstance(item, ScoreTable) else _of_methods(item, selector)
+        match item:
+            case ScoreTable():
+                scores = _of_scores(item, selector)
+            case AcrossTable():
+                scores = _of_columns(item, selector, metric)
+            case _:
+                scores = _of_methods(item, selector)
         for task, score in scores.items():
             found.setdefault(task, {})[name] = score
     return found
@@ -111,10 +122,35 @@ def _of_methods(item: Item, selector: Selector) -> dict[str, Score]:
     }
 
 
+def _of_columns(item: AcrossTable, selector: Selector, metric: str | None) -> dict[str, Score]:
+    """Finds the row of each of the paper's models, in each column of the metric, or of the selector's own size."""
+    if item.paper is None:
+        return {}
+    key = None if item.columns.key is None else item.columns.key.rpartition(".")[2]
+    of_row = {name: value for name, value in selector.items() if name != key}
+    found: dict[str, Score] = {}
+    rows: list[Mapping[str, Any]] = facts_of(item.name).get("rows", [])
+    for model in dict.fromkeys(row["model"] for row in rows):
+        lines = [row for row in rows if row["model"] == model and _is_row(row, of_row, item.paper.methods, {})]
+        columns = {fact: column for column, fact in reversed(item.columns.facts.items())}  # the first of alike ones
+        for fact, column in columns.items() if len(lines) == 1 else ():
+            task, _, second = column.partition(" ")
+            wanted = metric if key is None else ALL if selector.get(key) is None else str(selector[key])
+            if fact not in lines[0] or (second and second != wanted):
+                continue
+            spread = lines[0].get(f"{fact}_std", item.paper.fluctuation)
+            score = Score(
+                item.columns.of_paper(column, lines[0][fact]),
+                None if spread is None else item.columns.of_paper(column, spread),
+            )
+            found.setdefault(model if item.columns.metrics else task, score)
+    return found
+
+
 def _is_row(
     row: Mapping[str, Any], selector: Selector, methods: Mapping[str, str], settings: Mapping[str, str]
 ) -> bool:
-    own = {ours: row[theirs] for theirs, ours in settings.items() if theirs in row}
+    own = dict(row) | {ours: row[theirs] for theirs, ours in settings.items() if theirs in row}
     own |= {"method": methods.get(row["method"])}
     if "targets" in own:
         own["targets"] = ",".join(str(own["targets"]))

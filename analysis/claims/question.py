@@ -14,7 +14,6 @@ from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.claims.printed import Printed, printed
 from analysis.verdicts import VERDICTS
-from lora_repro.errors import InputError
 
 MOST_COMMANDS = 2
 """Arms whose own commands are given; of more, the command of their whole sweep."""
@@ -41,7 +40,7 @@ class Question:
         """Takes what is asked, on what, and how many parts are tested together."""
         assert part.item is not None
         self.part, self.regime, self.arms, self.family = part, regime, arms, family
-        self.study = arms.stand_in(arms.item(part.item, regime), study)
+        self.study = arms.stand_in(arms.item(part.item, regime, part.metric), study)
         self.margin = margin_of(claims.margin, arms, self.study)
         self.item = arms.read_item(part.item)
 
@@ -56,7 +55,7 @@ class Question:
         control = [] if part.control is None else [self._member(each, lacking) for each in part.control.both]
         pair = [member for member in control if member is not None]
         needed = [member for member in (of, *others, *pair) if member is not None]
-        by_id = {run.run_id or (id(m.cell), run.seed): run for m in needed for run in m.cell.runs}
+        by_id = {run.run_id or (id(m.cell), run.seed, run.draw): run for m in needed for run in m.cell.runs}
         limit, side = self._limit()
         found = Judged(
             part,
@@ -91,6 +90,10 @@ class Question:
         """Whether it is about scores, and not about time or memory."""
         return self.part.test != "ratio"
 
+    @property
+    def _needs_margin(self) -> bool:
+        return self.part.has_margin or self.part.control is not None
+
     def _outcome(self, found: Judged, needed: Sequence[Member], wanted: int, same: bool) -> Outcome:
         cells = {member.name: member.cell for member in needed}
         if why := unusable(cells):
@@ -98,7 +101,7 @@ class Question:
         if len(found.estimates) < wanted or any(each.n < FEWEST for each in found.estimates.values()):
             verdict = Verdict.interim if found.finished else Verdict.not_run
             return Outcome(verdict, f"{found.finished} of {found.expected} runs have a score.")
-        if self.has_score and self.margin.value is None:
+        if self.has_score and self.margin.value is None and (self.margin.is_planned or self._needs_margin):
             return self.margin.why_not
         assert found.limit is not None
         outcome = self._test(found)
@@ -127,7 +130,7 @@ class Question:
 
     def _group(self, selector: Selector) -> Group:
         assert self.part.item is not None
-        return self.arms.item(self.part.item, selector.get("regime", self.regime))
+        return self.arms.item(self.part.item, selector.get("regime", self.regime), self.part.metric)
 
     def _member(self, selector: Selector, lacking: list[str]) -> Member | None:
         group = self._group(selector)
@@ -136,8 +139,6 @@ class Question:
         if cell is None:
             lacking.append(describe(selector))
             return None
-        if not cell.metric.higher_is_better:
-            raise InputError(f"claims.yaml: {self.part.says}: {cell.metric.name} is better when it is lower.")
         return Member(selector, cell, group)
 
     def _along(self) -> list[Member]:
@@ -183,13 +184,15 @@ class Question:
     def _estimates(self, of: Member | None, than: Sequence[Member]) -> dict[str, Estimate]:
         if of is None:
             weights = slope_weights([float(member.selector[self.part.along or ""]) for member in than])
+            weights = [_better(than[0].cell) * weight for weight in weights]
             slope = contrast([self._scores(member) for member in than], weights)
             return {} if slope is None else {f"each doubling of {self.part.along}": slope}
         found: dict[str, Estimate] = {}
         for member in than:
             first, second = (of, member) if self.part.test in ("better", "ratio") else (member, of)
             if self.has_score:
-                estimate = contrast([self._scores(first), self._scores(second)], [1, -1])
+                sign = _better(first.cell)
+                estimate = contrast([self._scores(first), self._scores(second)], [sign, -sign])
             else:
                 estimate = _log_ratio(first.cell, second.cell, self.part.measure)
             if estimate is not None:
@@ -197,10 +200,11 @@ class Question:
         return found
 
     def _control(self, pair: Sequence[Member]) -> Outcome | None:
-        """Asks whether the positive control shows a loss beyond the margin; None if the part has none."""
-        if self.part.control is None or self.margin.value is None:
+        """Asks whether the positive control shows a loss beyond the margin; None if the part or the sweep has none."""
+        if len(pair) < 2 or self.margin.value is None:
             return None
-        loss = contrast([self._scores(member) for member in pair], [1, -1])
+        sign = _better(pair[0].cell)
+        loss = contrast([self._scores(member) for member in pair], [sign, -sign])
         if loss is None or loss.n < FEWEST:
             return Outcome(Verdict.interim, "Runs of the positive control are missing.")
         better, worse = pair
@@ -214,8 +218,8 @@ class Question:
             return None
         if all(each.draws is not None for each in found.estimates.values()):
             return None
-        scored = {run.run_id: self._scores(m)[run.seed] for m in needed for run in m.cell.runs if run.seed is not None}
-        lacking = sum(each.examples is None or each.documents is None for each in scored.values())
+        scored = {run.run_id: self.arms.score(run, member.cell) for member in needed for run in member.cell.runs}
+        lacking = sum(each is None or each.examples is None or each.documents is None for each in scored.values())
         return (
             f"There are no bounds over documents: {lacking} of {len(scored)} runs have no answers with documents that "
             "give their scores (compute them again, or read the ledger that keeps their answers)."
@@ -224,9 +228,10 @@ class Question:
     def _uninformative(self, cells: Mapping[str, Cell], control: Outcome | None) -> str | None:
         if not self.has_score:
             return None
-        assert self.margin.value is not None
         if why := at_edge(cells):
             return why
+        if self.margin.value is None:
+            return None
         if control is not None and control.verdict is not Verdict.supported:
             return f"The positive control does not show a loss beyond the margin. {control.reason}"
         return unfinished(cells, self.margin.value)
@@ -242,7 +247,12 @@ class Question:
         limit = None if part.has_margin else 0.0
         than = dict(zip(names, others, strict=True))
         sign, level = -1.0 if is_gain else 1.0, LEVEL / self.family
-        return printed(self.item, own, than, limit, side, sign, level, part.margin_at)
+        return printed(self.item, own, than, limit, side, sign, level, part.margin_at, part.metric)
+
+
+def _better(cell: Cell) -> int:
+    """Returns the sign that makes more of a metric better."""
+    return 1 if cell.metric.higher_is_better else -1
 
 
 def _ids(cell: Cell) -> set[str | None]:

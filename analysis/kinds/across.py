@@ -87,6 +87,9 @@ class PaperRows:
     """The key of a row that holds its mean over all tasks, as printed."""
     settings: list[str] = field(default_factory=list)
     """Keys of a row that are printed among its settings: r=4."""
+    fluctuation: float | None = None
+    """The standard deviation that the paper prints for all its scores, in their unit; a row may print one of a score of
+    its own, under the score's key with `_std` behind it."""
     marks: dict[str, str] = field(default_factory=dict)
     """Keys of a row that are true or false, and what is printed among its settings where it is true."""
 

@@ -150,7 +150,7 @@ def verdict_cell(found: Verdicts, names: Names) -> str:
     first = next((part for part in found.headline if part.study is not None), None)
     if first is None or first.study is None:
         return found.verdict.value + (" (counted)" if found.parts else "")
-    where = f"on {_name(first.study.model, names, 'models')} ({found.scale}, {first.regime or AS_SWEPT})"
+    where = f"on {_place(found, first.study, names)} ({found.scale}, {first.regime or AS_SWEPT})"
     others = [f"{verdict.value} {where}" for where, verdict in _others(found, names) if verdict is not found.verdict]
     return "; ".join([f"{found.verdict.value} {where}", *others])
 
@@ -161,11 +161,15 @@ def _others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
     own = found.headline
     for part in found.parts:
         if part.study is not None and part not in own:
-            groups.setdefault((part.study.model, part.regime), []).append(part.outcome.verdict)
-    return [
-        (f"on {_name(model, names, 'models')}, {regime}", together(verdicts))
-        for (model, regime), verdicts in groups.items()
-    ]
+            groups.setdefault((_place(found, part.study, names), part.regime), []).append(part.outcome.verdict)
+    return [(f"on {place}, {regime}", together(verdicts)) for (place, regime), verdicts in groups.items()]
+
+
+def _place(found: Verdicts, study: Study, names: Names) -> str:
+    """Writes the model of a study, and its task where the claim is judged on several."""
+    tasks = {each.task for each in found.claim.studies}
+    of_task = f" and {_name(study.task, names, 'tasks')}" if len(tasks) > 1 else ""
+    return _name(study.model, names, "models") + of_task
 
 
 def command_cell(found: Verdicts) -> str:

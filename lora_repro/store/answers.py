@@ -1,7 +1,10 @@
 """What a run answered for the examples of a split after an epoch, as predictions.parquet holds it. No torch."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lora_repro.tasks import TaskConfig
 
 KEYS = ("split", "epoch", "id", "document", "input", "prediction", "scores")
 """Columns that are not the target, which has a name of its own in each kind of task."""
@@ -32,3 +35,28 @@ def read_answers(path: Path, split: str, epoch: int) -> Answers | None:
     labels, predictions = ([str(value) for value in table.column(name).to_pylist()] for name in (target, "prediction"))
     documents = table.column("document").to_pylist() if "document" in table.column_names else None
     return Answers(epoch, labels, predictions, documents)
+
+
+def read_shares(path: Path, task: "TaskConfig", epochs: list[int]) -> list[float] | None:
+    """Returns how often a run is right about each example of dev, over its divisions, at epochs chosen on the others.
+
+    Args:
+        path: predictions.parquet.
+        task: The run's task, whose dev split is all that has labels.
+        epochs: Those after which it answered.
+
+    Returns:
+        Shares in [0, 1]; None if accuracy is not what the task chooses epochs by, or the file lacks answers or documents.
+    """
+    from lora_repro.tasks.cross_fitting import shares_of_right
+    from lora_repro.tasks.targets import ACCURACY
+
+    if task.targets.metrics[0] != ACCURACY:
+        return None
+    found = [answers for epoch in epochs if (answers := read_answers(path, "eval", epoch)) is not None]
+    if not found or len(found) < len(epochs) or found[0].documents is None:
+        return None
+    targets, *given = (
+        [int(value) for value in values] for values in (found[0].labels, *(a.predictions for a in found))
+    )
+    return shares_of_right(task, targets, given, found[0].documents).tolist()

@@ -1,7 +1,8 @@
 """A ledger: one Parquet file that keeps what tables and figures need of many runs, small enough to be committed.
 
 A row is a run that ended: its id, its state (finished or diverged), its result.json, and what it answered for dev after
-the last epoch and for test after the epoch that is best on dev. Weights, logs and curves are not in it; statistics of
+the last epoch and for test after the epoch that is best on dev; where dev is all that has labels, how often it is right
+about each example at an epoch that other examples chose. Weights, logs and curves are not in it; statistics of
 the weights are. `restore` makes a store of it, in which those runs count as finished, so a sweep goes on from a ledger
 as from its own store. No torch.
 """
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from lora_repro.config.identity import RUN_ID
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.store import files, statistics_files
-from lora_repro.store.answers import Answers, read_answers
+from lora_repro.store.answers import Answers, read_answers, read_shares
 from lora_repro.store.finished_runs import run_of
 from lora_repro.store.layout import PREDICTIONS
 from lora_repro.store.reading import parse_json
@@ -47,6 +48,8 @@ class Row(NamedTuple):
     """What it answered for dev after the last epoch; None where the store has no predictions."""
     test: Answers | None
     """The same for test, after the epoch that is best on dev."""
+    shares: list[float] | None = None
+    """Of a run without test, `read_shares`; None in ledgers from before it was kept."""
 
 
 class Ledger(NamedTuple):
@@ -78,20 +81,23 @@ def collect(store: str | Path, run_ids: Iterable[str]) -> list[Row]:
     return found
 
 
-def _answers(path: Path, result: Mapping[str, Any]) -> tuple[Answers | None, Answers | None]:
-    """Returns what a run answered for dev after its last epoch, and for test after the epoch best on dev.
+def _answers(path: Path, result: Mapping[str, Any]) -> tuple[Answers | None, Answers | None, list[float] | None]:
+    """Returns what a run answered for dev after its last epoch, for test after the epoch best on dev, and its shares.
 
     Of epochs, only those count after which it answered.
     """
     try:
-        metric = run_of(result).task.targets.metrics[0]
+        task = run_of(result).task
     except InputError:  # a task that this version does not have
-        return None, None
+        return None, None, None
+    metric = task.targets.metrics[0]
     answered = answered_epochs(result, key := f"eval/{metric.name}")
     if not answered:
-        return None, None
-    best = answered[metric.best([row[key] for row in answered])]
-    return read_answers(path, "eval", answered[-1]["epoch"]), read_answers(path, "test", best["epoch"])
+        return None, None, None
+    epochs = [row["epoch"] for row in answered]
+    best = epochs[metric.best([row[key] for row in answered])]
+    shares = read_shares(path, task, epochs) if "cross_fitted" in result else None
+    return read_answers(path, "eval", epochs[-1]), read_answers(path, "test", best), shares
 
 
 def write(
@@ -115,7 +121,8 @@ def write(
     answers = pyarrow.struct(
         {"epoch": pyarrow.int32(), "labels": texts, "predictions": texts, "documents": numbers}.items()
     )
-    kinds = {name: answers if name in ("eval", "test") else pyarrow.string() for name in Row._fields}
+    kinds = dict.fromkeys(Row._fields, pyarrow.string()) | {"eval": answers, "test": answers}
+    kinds |= {"shares": pyarrow.list_(pyarrow.float32())}
     metadata = {ABOUT: json.dumps({"schema": SCHEMA, **about}).encode()}
     if statistics:
         metadata[STATISTICS] = statistics_files.pack(statistics)
@@ -156,7 +163,7 @@ def read(path: str | Path) -> Ledger:
     metadata = table.schema.metadata or {}
     given = metadata.get(ABOUT)
     about = parse_json(given) if given is not None else {}
-    if about.get("schema") != SCHEMA or set(table.column_names) != set(Row._fields):
+    if about.get("schema") != SCHEMA or set(table.column_names) | {"shares"} != set(Row._fields):
         raise InputError(
             f"{path}: this is no ledger of version {SCHEMA} (its version: {about.get('schema')}; its columns: "
             f"{', '.join(table.column_names)[:120]}).\n"
