@@ -46,7 +46,8 @@ def read_shares(path: Path, task: "TaskConfig", epochs: list[int]) -> list[float
         epochs: Those after which it answered.
 
     Returns:
-        Shares in [0, 1]; None if accuracy is not what the task chooses epochs by, or the file lacks answers or documents.
+        Shares in [0, 1]; None if the task chooses epochs by another metric than accuracy, or answers or documents are
+        missing.
     """
     from lora_repro.tasks.cross_fitting import shares_of_right
     from lora_repro.tasks.targets import ACCURACY

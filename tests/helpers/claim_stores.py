@@ -10,6 +10,7 @@ from helpers.handmade_runs import write_run
 from lora_repro.config.compose import compose
 from lora_repro.store.record import Record
 from lora_repro.sweep.grid import Job, load
+from lora_repro.tasks.targets import Example, Texts
 
 Score = Callable[[str, int, int], float | None]
 """The accuracy of a run by its targets, rank and seed; None leaves the run out."""
@@ -48,6 +49,15 @@ def write_scored(store: Path, job: Job, score: float, rise: float = 0.0) -> None
     score = round(score, 3)
     write_run(store, job, [(score - rise - 1e-9, score), (score, score)])
     answer(store, job, [n < round(EXAMPLES * score) for n in range(EXAMPLES)], list(range(EXAMPLES)))
+
+
+def write_rows(store: Path, job: Job, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Writes a run of any task by its rows of metrics_by_epoch."""
+    task = job.resolved.run.task
+    target: Any = ["a text"] if isinstance(task.targets, Texts) else 1
+    data = {split: task.targets.describe([Example("0", "a text", target, "0")]) for split in task.all_splits}
+    last = {key: value for key, value in rows[-1].items() if "/" in key}
+    write_run(store, job, [(0, 0)], metrics=last, metrics_by_epoch=rows, data=data, **more)
 
 
 def write_ranks(store: Path, score: Score, regime: str = "one_rate", rise: float = 0.0) -> None:

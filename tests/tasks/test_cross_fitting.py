@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_repro.tasks.cross_fitting import HALVINGS, cross_fitted
+from lora_repro.tasks.cross_fitting import HALVINGS, cross_fitted, shares_of_right
 from lora_repro.tasks.generated import GeneratedConfig
 from lora_repro.tasks.targets import MATTHEWS, PEARSON, SPEARMAN, Classes, Example, Scores, Targets
 
@@ -124,3 +124,22 @@ def test_baselines_are_those_of_all_of_dev() -> None:
     scores = [0.0, 1.0, 2.0, 7.0]
     found = cross_fitted(task(Scores()), examples(scores), {1: [0.0, 1.0, 9.0, 9.0], 2: [9.0, 9.0, 2.0, 7.0]})
     assert found["variance"] == pytest.approx(np.var(scores))
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_how_often_each_example_is_right_has_the_score_as_its_mean(by_user: bool) -> None:
+    """The shares are what a bootstrap over documents draws from; 5 epochs of which none is best on every half."""
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 3, 61).tolist()
+    answers = [[t if rng.random() < 0.5 + 0.02 * epoch else (t + 1) % 3 for t in targets] for epoch in range(5)]
+    users = [number // 4 for number in range(61)]
+    given = [Example(str(i), "", t, str(users[i] if by_user else i)) for i, t in enumerate(targets)]
+    own = task(Classes())
+    own.by_user = by_user
+    shares = shares_of_right(own, targets, answers, users if by_user else list(range(61)))
+    fitted = cross_fitted(own, given, dict(enumerate(answers)))
+    assert shares.mean() == pytest.approx(fitted["accuracy"], abs=1e-12)
+    right = np.array(answers) == targets
+    assert (shares[right.all(axis=0)] == pytest.approx(1)) and (shares[~right.any(axis=0)] == 0).all()
+    assert len(np.unique(shares.round(6))) > 3  # several epochs have a part in it
+    assert shares_of_right(own, targets, answers[:1], users).tolist() == right[0].astype(float).tolist()
