@@ -33,7 +33,7 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
         for part in claim.parts
         if part.item is not None and getattr(arms.read_item(part.item), "sweep", None) == sweep
         for study in claim.studies
-        if study.model in (part.models or [study.model]) and (regime or study.regimes[0]) in study.regimes
+        if part.is_asked_of(study) and (regime or study.regimes[0]) in study.regimes
         for line in _of_part(claim.id, part, study, arms.item(part.item, regime), arms, claims)
     ]
 

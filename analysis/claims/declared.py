@@ -41,6 +41,11 @@ class Study:
     regimes: list[str]
     """How rates and scaling are set: files of sweeps/regimes."""
 
+    @property
+    def name(self) -> str:
+        """Its model and task: `minilm movies`."""
+        return f"{self.model} {self.task}"
+
 
 @dataclass(kw_only=True)
 class Part:
@@ -50,8 +55,8 @@ class Part:
     """What is asked, as a statement."""
     test: str
     """better, not_worse, some_better, trend, ratio, count or above_chance."""
-    models: list[str] = field(default_factory=list)
-    """The models on which it is asked; empty: on those of all studies."""
+    on: list[str] = field(default_factory=list)
+    """The studies on which it is asked, each by model and task, `minilm movies`; empty: on all."""
     seeds: int = 0
     """How many seeds each comparison needs at least; of an item over draws of the training examples, how many draws."""
     item: str | None = None
@@ -87,6 +92,10 @@ class Part:
     """Whose directions, how many, and the ranks."""
     against: list[str] = field(default_factory=list)
     """The nulls and controls; none of a statistic that has none."""
+
+    def is_asked_of(self, study: Study) -> bool:
+        """Whether it is asked on a study."""
+        return not self.on or study.name in self.on
 
     @property
     def has_margin(self) -> bool:
@@ -215,8 +224,8 @@ def _check(claim: Claim, margin: Margin, where: str) -> None:
             _named(each) for each in (margin.of, margin.over)
         ]:
             raise InputError(f"{where}: its control is the gain of which the margin is a share, so it cannot fail.")
-        if unknown := sorted(set(part.models) - {study.model for study in claim.studies}):
-            raise InputError(f"{where}: {part.says}: models: there is no study on {', '.join(unknown)}.")
+        if unknown := sorted(set(part.on) - {study.name for study in claim.studies}):
+            raise InputError(f"{where}: {part.says}: on: there is no study of {', '.join(unknown)}.")
         if part.test in ("ratio", "count") and part.least is None and part.most is None:
             raise InputError(f"{where}: {part.says}: the test {part.test} needs least or most.")
         if part.item is not None and part.item not in item_names():

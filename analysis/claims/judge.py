@@ -39,7 +39,7 @@ def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
         return Verdicts(claim, verdict, [], arms.scale, claim.missing)
     parts = [_count(part) for part in claim.parts if part.test == "count"]
     for study, regime in _studies(claim, arms.scale):
-        asked = [part for part in claim.parts if part.test != "count" and study.model in (part.models or [study.model])]
+        asked = [part for part in claim.parts if part.test != "count" and part.is_asked_of(study)]
         parts += [_answer(part, study, regime, arms, claims, len(asked)) for part in asked]
     found = Verdicts(claim, Verdict.not_run, parts, arms.scale, claim.missing)
     return found._replace(verdict=together([each.outcome.verdict for each in found.headline]))
