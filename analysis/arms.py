@@ -75,12 +75,17 @@ def settings_of(arm: Cell, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def comparable(cells: Iterable[Cell]) -> list[list[Tuning]]:
-    """Groups the tunings of cells, each once, by task, training examples, model and score: arms of a group compete."""
+    """Groups the tunings of cells, each once, by what must be equal for arms to compete.
+
+    That is task, training examples, model, budget and score.
+    """
     groups: dict[tuple[str, ...], dict[int, Tuning]] = {}
     for cell in cells:
         if (tuning := cell.tuning) is not None:
             size = None if cell.config is None else cell.config.task.train_size
-            groups.setdefault((cell.task, str(size), cell.model, tuning.metric.name), {})[id(tuning)] = tuning
+            budget = None if cell.config is None else getattr(cell.config.method, "budget", None)
+            key = (cell.task, str(size), cell.model, str(budget), tuning.metric.name)
+            groups.setdefault(key, {})[id(tuning)] = tuning
     return [[*group.values()] for group in groups.values()]
 
 

@@ -57,7 +57,7 @@ class Explained(NamedTuple):
     """Its score minus that of the baseline, seed by seed."""
     order: Order | None = None
     namesakes: tuple[str, ...] = ()
-    """Runs of the store that are not its own, but are called like one of them up to the hash."""
+    """Runs of the store that are of no cell, but are called like one of its own up to the hash."""
 
 
 class Explanation(NamedTuple):
@@ -150,7 +150,8 @@ def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
     found = select(entries, words, item.name, request.scale)
     order = places(comparable(each.cell for each in entries))
     folder = Path(request.store) / "runs"
-    there = os.listdir(folder) if folder.is_dir() else []
+    of_item = {run.run_id for each in entries for run in each.cell.runs}
+    there = [run_id for run_id in os.listdir(folder) if run_id not in of_item] if folder.is_dir() else []
     found = [
         each._replace(
             order=Order(*order[id(each.cell.tuning)]) if id(each.cell.tuning) in order else None,
@@ -345,10 +346,14 @@ def _listed(values: Sequence[Any]) -> str:
 
 
 def _namesakes(runs: Sequence[SeedRun], there: Iterable[str]) -> tuple[str, ...]:
-    """Returns runs that are called like one of these but for the hash: other settings, or code of other numerics."""
-    ids = {run.run_id for run in runs if run.run_id is not None}
-    names = {run_id.rpartition("-")[0] for run_id in ids}
-    return tuple(sorted(each for each in there if each not in ids and each.rpartition("-")[0] in names))
+    """Returns runs that are called like one of these but for the hash: other settings, or code of other numerics.
+
+    Args:
+        runs: Those of a cell.
+        there: The store's runs that no cell of the item has.
+    """
+    names = {run.run_id.rpartition("-")[0] for run in runs if run.run_id is not None}
+    return tuple(sorted(each for each in there if each.rpartition("-")[0] in names))
 
 
 def record(each: Explained, explanation: Explanation) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def _plan(options: argparse.Namespace) -> str:
         print(f"Jobs in Slurm's queue are not shown: {error}", file=sys.stderr)
         queued = {}
     plan = campaign.plan(sweep, options.runs, queued)
+    campaign.refuse_impossible(plan.to_run)
     lines = []
     held = {job.run_id for job in plan.after} | plan.stopped.keys()
     for job in sweep.to_compute:

@@ -89,7 +89,7 @@ def _about_order(arms: Sequence[tuple[str, Tuning]], groups: Sequence[Sequence[T
     moved = [
         f"{name} ({each.place} to {each.with_neighbour})" for name, each in ranked if each.place != each.with_neighbour
     ]
-    among = " among those of its task, model and score" if len(groups) > 1 else ""
+    among = " among those of its task, model, budget and score" if len(groups) > 1 else ""
     start = f"By their tuning scores, the better {key} next to the chosen one"
     if not moved:
         return [f"{start} would change the place of none of {len(ranked)} arms{among}."]

@@ -20,6 +20,9 @@ from lora_repro.models.arch import Arch, ModelConfig
 from lora_repro.tasks import FAMILIES, TaskConfig
 from lora_repro.tasks.own_data.base import OwnConfig
 
+SHORTEST = 3
+"""Tokens of the shortest input: the marks of its two ends, and one between them."""
+
 
 class Dtype(str, Enum):
     """Precision of frozen weights and of matrix products. Trained weights are fp32 in both."""
@@ -114,6 +117,12 @@ class TrainConfig:
         """
         head_rate = self.head_learning_rate if self.head_learning_rate is not None else self.learning_rate
         longest = arch.max_length - added_tokens
+        if longest < SHORTEST:
+            raise InputError(
+                f"method: adds {added_tokens} tokens to an input, and the model reads {arch.max_length}: that leaves "
+                f"fewer than the {SHORTEST} of the shortest input.\nTrain fewer tokens."
+            )
+        beside = f", beside the {added_tokens} that the method adds" if added_tokens else ""
         clip = self.max_grad_norm if self.max_grad_norm is not None else 1.0
         rules = [
             ("epochs", self.epochs >= 0, "0 (score only) or more"),
@@ -123,7 +132,7 @@ class TrainConfig:
             ("warmup_ratio", 0 <= self.warmup_ratio <= 1, "in [0, 1]"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
             ("max_grad_norm", 0 < clip < math.inf, "a finite number above 0, or null"),
-            ("max_length", 3 <= self.max_length <= longest, f"from 3 to {longest} tokens"),
+            ("max_length", SHORTEST <= self.max_length <= longest, f"from {SHORTEST} to {longest} tokens{beside}"),
             ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "0 or more, or null"),

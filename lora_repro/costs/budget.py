@@ -155,7 +155,7 @@ def solve(method: SizedConfig, arch: Arch) -> int:
     """Returns the size that meets the method's budget.
 
     Raises:
-        InputError: If none does; it names the neighbours.
+        InputError: If none does, or the largest falls short of it by more than `TOLERATED`; it names the neighbours.
     """
     budget, line = read(method.budget, arch), Line.of(method, arch)
     sizes = line.meeting(budget)
@@ -166,12 +166,11 @@ def solve(method: SizedConfig, arch: Arch) -> int:
         best, counts = _solve_by_counts(method, arch, budget, line)
     if best is not None:
         is_short = best == line.most and budget.utilisation(counts[best]) < TOLERATED[0]
-        if not (method.can_be_larger and is_short):
+        if not is_short:
             return best
     key = method.size_key
     listed = " and ".join(f"{key} = {size} trains {budget.printed(count)}" for size, count in counts.items())
-    is_most = method.can_be_larger and max(counts.values()) < budget.weights
-    ends = f", the most of {key} up to {line.most}" if is_most else ""
+    ends = f", the most of {key} up to {line.most}" if max(counts.values()) < budget.weights else ""
     scope = f" on {', '.join(method.scope)}" if method.scope else ""
     raise InputError(
         f"method.budget: no {key}{scope} meets {budget.given} on this {arch.model_type} (d = {arch.d_model}, "

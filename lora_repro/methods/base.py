@@ -105,6 +105,11 @@ class MethodConfig:
         """Tells whether the blocks of a model with the method can be compiled (`compute.compile`)."""
         return True
 
+    @property
+    def is_judged_by_count(self) -> bool:
+        """Whether `check` cannot tell all that is impossible, and `count` can, which may import torch."""
+        return False
+
     def check(self, arch: Arch) -> None:
         """Refuses values that are impossible on this architecture.
 
@@ -275,7 +280,7 @@ class SizedConfig(MethodConfig):
 
     @property
     def can_be_larger(self) -> bool:
-        """Whether `largest` is only where the search ends, so that a budget far beyond it is not met there."""
+        """Whether `largest` is only where the search ends."""
         return False
 
     def spelt(self, size: int) -> str:

@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -23,7 +23,7 @@ from lora_repro.sweep.estimate import Timings, expected
 from lora_repro.sweep.job import Job, Sweep
 from lora_repro.sweep.readiness import held
 from lora_repro.sweep.slurm_queue import Queue, jobs_in_queue
-from lora_repro.sweep.starts import draws_head
+from lora_repro.sweep.starts import draws_head, where
 from lora_repro.sweep.watch import Watch, duration
 from lora_repro.training.job import set_up_logging
 
@@ -185,6 +185,21 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
     )
 
 
+def refuse_impossible(jobs: Iterable[Job]) -> None:
+    """Refuses what only a method's count can tell, before the first run starts.
+
+    Raises:
+        InputError: Naming the run.
+    """
+    for job in jobs:
+        run = job.resolved.run
+        if run.method.is_judged_by_count:
+            try:
+                _ = run.trained_by_method
+            except InputError as error:
+                raise InputError(f"{error}{where(job.point)}") from error
+
+
 def _awaited_starts(sweep: Sweep, outputs: str) -> set[str]:
     """Returns the runs from which others start that are not finished."""
     pairs = [(job, job.start.job.run_id) for job in sweep.every_kind if job.start is not None]
@@ -236,6 +251,7 @@ def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: 
     is_first = True
     while is_first or not tried.issuperset(job.run_id for job in sweep.to_compute):
         begun = plan(sweep, outputs, jobs_in_queue(outputs) if launcher.queue is not None else (), timings)
+        refuse_impossible(begun.to_run)
         not_yet = {*tried, *begun.stopped, *(job.run_id for job in begun.after)}
         new = [job for job in sweep.to_compute if job.run_id not in not_yet]
         if not new and not is_first:

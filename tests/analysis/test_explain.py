@@ -20,6 +20,7 @@ from helpers.handmade_runs import PROVENANCE, SMOKE, fill, job, write_run, write
 
 from analysis.explain import Explanation, in_order, read
 from analysis.items import Request, item_names, names, read_item
+from analysis.kinds.methods import MethodTable
 from analysis.kinds.scores import ScoreTable
 from analysis.render.explain import markdown, to_json
 from analysis.stats import paired
@@ -113,6 +114,19 @@ def test_a_run_of_the_same_name_with_other_settings_is_named_and_not_counted(cap
     cell = ours(explained(capsys, tmp_path, *QV_2[1:]))
     assert cell["namesakes"] == [stale.run_id] and cell["mean"] == pytest.approx(0.85)
     assert f"Not counted: {stale.run_id}. They are called like runs of this cell" in text(capsys, tmp_path, *QV_2)
+
+
+def test_an_arm_of_the_same_table_is_no_run_of_the_same_name(tmp_path: Path) -> None:
+    """The value of alpha is in no name, as the sizes of PEFT's tuners are in none."""
+    given = ["regime=one_rate", "method.alpha=4,8"]
+    jobs = load(compose, ["+sweeps=table15", "scale=smoke", *given]).jobs
+    assert len({job.run_id.rpartition("-")[0] for job in jobs}) < len(jobs)
+    for each in jobs:
+        write_run(tmp_path, each, [(0.8, 0.8)])
+    item = cast(MethodTable, read_item("table15"))
+    found = read(item, Request("smoke", str(tmp_path), tuple(given)), ["method=lora"])
+    ours = [each for each in found.entries if each.cell.runs]
+    assert len(ours) == 6 and not any(each.namesakes for each in ours)
 
 
 def test_the_sweeps_own_words_choose_other_runs(capsys: Captured, tmp_path: Path) -> None:

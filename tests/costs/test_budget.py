@@ -1,6 +1,8 @@
 """Budgets: what they mean, the size that meets them, and where that is seen."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -59,7 +61,7 @@ def test_18m_of_gpt3_is_table_5(targets: str, r: int) -> None:
         (GPT3, "q,v", 18_874_367, 3),
         (GPT3, "q,v", "18,874,368", 4),
         (GPT3, "q,v", 18_874_368.0, 4),
-        (GPT3, "q", 10**12, 12_288),  # a bound above all that there is: the largest r
+        (GPT3, "q", 29 * 10**9, 12_288),  # a bound a little above all that there is: the largest r
         (BASE, "q,v", "0.3M", 8),
         (BASE, "q,v", "0.3m", 8),
         (PAPER_ARCHS["deberta_v2_xxlarge"], "q,v", "4.7M", 16),
@@ -136,6 +138,22 @@ def test_no_rank_is_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"r = 12288 trains 28,991,029,248"):
         budget.solve(lora("q", "99B"), GPT3)
     assert len(counted) == 2  # of 12,288
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [
+        ("lora", "r = 32 trains 8,192, the most of r up to 32"),  # 2 layers, 2 matrices, 64 weights of each rank
+        ("adapter_d", "bottleneck = 32 trains 2,112, the most of bottleneck up to 32"),
+        ("prefix_embed", "l_p = 119 trains 4,064, the most of l_p up to 119"),
+        ("llama_adapter", "l_p = 128 trains 8,194, the most of l_p up to 128"),
+    ],
+)
+def test_a_bound_far_beyond_the_largest_size_is_not_met_by_it(method: str, most: str) -> None:
+    """A line called 1 million that trains 8,192 weights would be no comparison at equal budgets."""
+    arch = load_group("model", "tiny_bert").arch(2)
+    with pytest.raises(InputError, match=f"no .* meets 1000000 on this bert .*: {re.escape(most)}"):
+        budget.solve(replace(load_group("method", method), budget=1_000_000), arch)
 
 
 def test_a_budget_that_nothing_meets_names_the_neighbours() -> None:

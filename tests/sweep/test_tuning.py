@@ -5,11 +5,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.handmade_runs import write_run, write_status
 from hydra.core.utils import JobReturn
 
+from analysis.arms import read_arms
+from analysis.protocol import Protocol
 from analysis.render.tuning import sentences
 from analysis.sweep_table import read_sweep
 from lora_repro.config.compose import compose
@@ -330,4 +333,22 @@ def test_arms_are_ranked_among_those_of_their_own_task(tmp_path: Path) -> None:
         score = scores[run.task.name][run.train.learning_rate] - 0.1 * (run.method.label.startswith("lora-r2"))
         write_run(tmp_path, job, [(score, score)])
     text = markdown(printed(read_sweep(arguments, tmp_path), names()))
-    assert "would change the place of none of 4 arms among those of its task, model and score." in text
+    assert "would change the place of none of 4 arms among those of its task, model, budget and score." in text
+
+
+def test_arms_are_ranked_among_those_of_their_own_budget(tmp_path: Path) -> None:
+    """All arms of the larger budget are better; within a budget no neighbouring rate changes a place."""
+    arguments = [
+        *("model=tiny_bert", "task=generated", "seed=0", TUNED, "method=lora"),
+        *("method.targets=[q],[v]", "method.budget=1024,4096"),
+    ]
+    for job in load(compose, arguments, tmp_path).tuning_jobs:
+        run: Any = job.resolved.run
+        score = {1e-3: 0.65, 3e-3: 0.7, 1e-2: 0.1}[run.train.learning_rate]
+        score += 0.1 * (run.method.targets == ["q"]) + 0.02 * (run.method.r > 8)
+        write_run(tmp_path, job, [(score, score)])
+    cells = read_arms(
+        load(compose, arguments, tmp_path).reported, str(tmp_path), ["accuracy"], Protocol.last_epoch, "x"
+    )
+    words = sentences([(cell.config.method.label, cell) for cell in cells if cell.config is not None])
+    assert any("would change the place of none of 4 arms among those of its task" in each for each in words)

@@ -10,13 +10,14 @@ from omegaconf import MISSING
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.methods.base import Count, SizedConfig
 from lora_repro.methods.chosen_layers import in_order, of_layers, read_layers, refuse_other_layers, without_all
-from lora_repro.methods.peft import declared
+from lora_repro.methods.peft import annotations, declared
 from lora_repro.methods.peft.not_offered import (
     FOLLOWS,
     IDLE_IN_ADALORA,
     NOT_HERE,
     REFUSED,
     STARTS_REFUSED,
+    SUCCESSORS,
     UNEVEN,
     refuse_idle_patterns,
 )
@@ -70,6 +71,11 @@ class PeftConfig(SizedConfig):
     def label(self) -> str:
         """For example `peft-vera-qv`."""
         return "-".join([self.name, self.peft_type.lower(), *(["".join(self.targets)] if self.targets else [])])
+
+    @property
+    def is_judged_by_count(self) -> bool:
+        """Much of a tuner's configuration only PEFT's own code can judge."""
+        return declared.is_installed()
 
     @property
     def can_be_compiled(self) -> bool:
@@ -141,9 +147,10 @@ class PeftConfig(SizedConfig):
         """
         known = declared.tuners()
         if self.peft_type not in known:
+            now = SUCCESSORS.get(self.peft_type)
             raise InputError(
                 f"method.peft_type: PEFT {declared.version()} has no {self.peft_type}."
-                f"{did_you_mean(self.peft_type, list(known))}\n"
+                f"{f' It is {now} there.' if now in known else did_you_mean(self.peft_type, list(known))}\n"
                 f"It has: {', '.join(name for name in known if name not in NOT_HERE)}."
             )
         return known[self.peft_type]
@@ -265,6 +272,9 @@ class PeftConfig(SizedConfig):
                 f"method.config.num_virtual_tokens: {self.peft_type} needs a number of tokens, 1 or more (given: "
                 f"{self.keys.get('num_virtual_tokens')}).\nExample: 'method.config={{num_virtual_tokens:8}}'"
             )
+        for key, value in self.keys.items():
+            if (must := annotations.refused(value, self.tuner.annotations[key])) is not None:
+                raise InputError(f"method.config.{key}: must be {must} (given: {value}).")
         if self.peft_type == "ADALORA" and not self.given("target_r") < self.given("init_r"):
             raise InputError(
                 f"method.config.target_r: must be below init_r, from which AdaLoRA cuts down to it (given: "

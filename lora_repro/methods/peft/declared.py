@@ -19,6 +19,8 @@ class Tuner(NamedTuple):
 
     keys: dict[str, Any]
     """The keys of its configuration, with their defaults where these are plain values, else None."""
+    annotations: dict[str, ast.expr]
+    """The annotations of the same keys, as PEFT's source has them."""
     is_prompt: bool
     """It trains virtual tokens in front of the input, and changes no layer."""
 
@@ -60,8 +62,10 @@ def tuners() -> dict[str, Tuner]:
     for path in sorted((folder / "tuners").glob("*/__init__.py")):
         for name, config in _registered(path):
             bases = list(_with_bases(config, classes))
-            keys = {key: default for base in reversed(bases) for key, default in _keys(classes[base])}
-            found[name.upper()] = Tuner(keys, "PromptLearningConfig" in bases)
+            fields = [field for base in reversed(bases) for field in _fields(classes[base])]
+            keys = {key: default for key, default, _ in fields}
+            annotations = {key: annotation for key, _, annotation in fields}
+            found[name.upper()] = Tuner(keys, annotations, "PromptLearningConfig" in bases)
     return found
 
 
@@ -92,14 +96,15 @@ def _with_bases(name: str, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
             yield from _with_bases(getattr(base, "id", ""), classes)
 
 
-def _keys(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
-    """Yields the fields of a dataclass, with their defaults."""
+def _fields(node: ast.ClassDef) -> Iterator[tuple[str, Any, ast.expr]]:
+    """Yields the fields of a dataclass: name, default and annotation."""
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             default: Any = line.value
             if isinstance(default, ast.Call):
                 default = next((each.value for each in default.keywords if each.arg == "default"), None)
             try:
-                yield line.target.id, ast.literal_eval(default) if default is not None else None
+                value = ast.literal_eval(default) if default is not None else None
             except ValueError:  # a name, as of an enum
-                yield line.target.id, None
+                value = None
+            yield line.target.id, value, line.annotation

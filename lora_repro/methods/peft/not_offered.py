@@ -39,6 +39,9 @@ NOT_HERE = {
 }
 """Types that are not trained here, and why."""
 
+SUCCESSORS = {"BONE": "MISS"}
+"""Types that an earlier PEFT had, and the type that took their place."""
+
 REFUSED = {
     "loftq_config": "it rounds the base with bitsandbytes, and here all methods train on the same base in fp32 or bf16",
     "corda_config": "its start needs covariances of the inputs, which are not measured here",

@@ -1,5 +1,6 @@
 """Runs of method=peft: trained, saved, opened by PEFT, scored again, resumed; and what is refused before anything."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -22,14 +23,19 @@ from helpers.peft_tuners import (
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from lora_repro.config.compose import compose
 from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
+from lora_repro.config.settings import LogConfig
 from lora_repro.errors import InputError
 from lora_repro.methods import PeftConfig
 from lora_repro.methods.peft import declared
+from lora_repro.methods.peft.annotations import refused
 from lora_repro.methods.peft.tuner import owner_of
 from lora_repro.store.record import Record
+from lora_repro.sweep import campaign
+from lora_repro.sweep.grid import load
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.train import build, train
 
@@ -194,6 +200,14 @@ REFUSED: list[tuple[list[str], str]] = [
         r"OFT does not change in equal steps, as its blocks must divide .* 2000\)\.\n.*\{oft_block_size:16\}",
     ),
     (["method.peft_type=ADALORA", "method.config={tinit:5,tfinal:5}", "train.max_steps=10"], "10 steps, and the run"),
+    (["method.peft_type=BONE"], r"has no BONE\. It is MISS there\."),
+    (["method.config={use_dora:perhaps}"], r"config\.use_dora: must be true or false \(given: perhaps\)\."),
+    (["method.config={r:abc}"], r"config\.r: must be a number \(given: abc\)"),
+    (["method.config={r:true}"], r"config\.r: must be a number \(given: True\)"),
+    (["method.config={bias:foo}"], r"config\.bias: must be none or all or lora_only \(given: foo\)"),
+    (["method.config={target_modules:[1]}"], r"target_modules: must be a list, each a text or a text or null"),
+    (["method.config={init_lora_weights:nope}"], "init_lora_weights: must be true or false or gaussian or"),
+    (["method.peft_type=ADALORA", "method.config={init_r:many}"], r"init_r: must be a number \(given: many\)"),
 ]
 
 
@@ -226,6 +240,31 @@ def test_what_only_peft_or_the_data_can_tell_is_refused_before_the_model_is_load
     resolved = resolve(tiny("method=peft", *given))
     with pytest.raises(InputError, match=message):
         train(resolved, Record(resolved.settings.paths.outputs, run_id(resolved.run)))
+
+
+def test_a_sweep_in_which_peft_refuses_one_run_starts_none(tmp_path: Path) -> None:
+    """MISS's own r of 64 is more than the width of 32: its runs would fail after those of the other tuner."""
+    given = ["model=tiny_bert", "task=generated", "method=peft", TARGETS, "train.learning_rate=1e-2"]
+    sweep = load(compose, [*given, "method.peft_type=LORA,MISS"])
+    with pytest.raises(InputError, match=r"(?s)MISS: PEFT .* refuses it on this bert.*In the job: .*MISS"):
+        campaign.run(lambda: sweep, str(tmp_path), LogConfig(), campaign.Launcher(lambda *_: pytest.fail("launched")))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "taken", "others"),
+    [
+        ("int", [3, 0.5], ["3", True, None, [3]]),
+        ("Optional[Union[list[str], str]]", [None, "q", ["q", "v"]], [3, [3]]),
+        ("bool | Literal['gaussian', 'pissa_niter_[number of iters]']", [True, "gaussian", "pissa_niter_7"], ["g", 1]),
+        ("Optional[dict[str, int]]", [{}, {"q": 3}, None], [3]),
+        ("Union[LoftQConfig, dict]", [7, {}, "what is not known is taken"], []),
+    ],
+)
+def test_values_fit_the_annotations_of_pefts_source(annotation: str, taken: list[Any], others: list[Any]) -> None:
+    kind = ast.parse(annotation, mode="eval").body
+    assert [refused(value, kind) for value in taken] == [None] * len(taken)
+    assert all(refused(value, kind) for value in others)
 
 
 def test_patterns_that_match_and_adaloras_alpha_are_taken(tiny: Compose) -> None:
