@@ -124,61 +124,25 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
         raise MissingInputError(
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
-    is_run, result = (folder / "config.yaml").is_file() or RUN_ID.fullmatch(folder.name) is not None, {}
-    if is_run:
-        result, problem, _ = read_result(folder)
-        if result is None:
-            why = problem if problem is not None else f"the run {folder.name} is not finished."
-            raise MissingInputError(f"train.init_from: {why} Compute it first.")
-        base = result["config"]["model"]
-        if base["digest"] != run.model.digest:
-            raise InputError(
-                f"train.init_from: the run {folder.name} adapts other weights: {base['name']}, {base['digest'][:10]} "
-                f"(here: {run.model.name}, {run.model.digest[:10]}).\nGive the run's own: model={base['name']}"
-                + (" and its paths.model" if base["name"] == "local" else "")
-            )
-        trained_by = result["config"]["method"]["name"]
-        if trained_by != run.method.name:
-            raise InputError(
-                f"train.init_from: the run {folder.name} was trained with method={trained_by}, and this run has method="
-                f"{run.method.name}.\nGive method={trained_by}, or a run of method={run.method.name}."
-            )
-        trained = trained_files(folder, result)
-        if run.method.is_saved_on_request and "digests" in result and not trained:
-            raise MissingInputError(
-                f"train.init_from: the run {folder.name} saved no weights: method={trained_by} does only with "
-                "log.save_full=true.\nAdd them: the run's own command with log.save_full=true log.rebuild=true"
-            )
-        if trained and not any(path.exists() for path in trained):
-            raise MissingInputError(
-                f"train.init_from: the run {folder.name} has no weights here, as a store that was made of a ledger.\n"
-                "Add them: the run's own command with log.save_full=true log.rebuild=true"
-            )
+    result = None
+    if (folder / "config.yaml").is_file() or RUN_ID.fullmatch(folder.name) is not None:
+        result = _result_of_start(folder, run)
         folder = folder / run.method.folder
     elif identify_adapter(given) != run.train.init_from:
         raise InputError(
             f"train.init_from: {folder} was changed after this run got its id from it.\nGive the same command again."
         )
-    theirs = task_of(result["config"]) if is_run else None
-    named = _saved_labels(result, theirs, run.method) if theirs is not None else None
-    order = None if named is None else labels.order_by_name(named, run.task.label_names)
-    without_head = ""
-    if run.train.init_head is InitHead.anew:
-        without_head = "train.init_head=anew leaves the adapter's head out"
-    elif theirs is not None and order is None and theirs.head_width == run.task.head_width:
-        without_head = "the adapter's head is of the labels {} (task={}), the task's are {} (task={})".format(
-            *(part for task in (theirs, run.task) for part in (", ".join(task.label_names) or "a score", task.name))
-        )
-    start = fill(model, run.arch, run.method, folder, drawn, run.train.epochs > 0, without_head)
+    head = _head_of(result, run)
+    start = fill(model, run.arch, run.method, folder, drawn, run.train.epochs > 0, head.without)
     output = run.arch.output
     if output is not None and start.taken.intersection(_output_names(run.arch)):
-        if order is not None and order != sorted(order):
+        if head.is_in_other_order:
             start = start._replace(
                 head=f"{start.head}, its labels put into the order {', '.join(run.task.label_names)}"
             )
             log.info("%s: the head is %s.", folder, start.head)
-            reorder_outputs(model, output, order)
-        elif theirs is None and run.method.has_label_order_of_base and (not is_run or "digests" in result):
+            reorder_outputs(model, output, head.order)
+        elif head.counts_as_base:
             put_labels_in_order(model, run, str(folder))
     names = [PurePosixPath(name).name.lower() for name in (start.base, run.model.hub) if name is not None]
     if len(set(names)) == 2 and start.base != run.model.name:  # organisations differ: gpt2, openai-community/gpt2
@@ -187,6 +151,82 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
             folder, start.base, run.model.hub,
         )  # fmt: skip
     return start
+
+
+def _result_of_start(folder: Path, run: Run) -> Mapping[str, Any]:
+    """Returns the result of a run from whose folder another one starts.
+
+    Raises:
+        MissingInputError: If it is not finished, or has no weights there.
+        InputError: If it is of other weights or another method.
+    """
+    result, problem, _ = read_result(folder)
+    if result is None:
+        why = problem if problem is not None else f"the run {folder.name} is not finished."
+        raise MissingInputError(f"train.init_from: {why} Compute it first.")
+    base = result["config"]["model"]
+    if base["digest"] != run.model.digest:
+        raise InputError(
+            f"train.init_from: the run {folder.name} adapts other weights: {base['name']}, {base['digest'][:10]} "
+            f"(here: {run.model.name}, {run.model.digest[:10]}).\nGive the run's own: model={base['name']}"
+            + (" and its paths.model" if base["name"] == "local" else "")
+        )
+    trained_by = result["config"]["method"]["name"]
+    if trained_by != run.method.name:
+        raise InputError(
+            f"train.init_from: the run {folder.name} was trained with method={trained_by}, and this run has method="
+            f"{run.method.name}.\nGive method={trained_by}, or a run of method={run.method.name}."
+        )
+    trained = trained_files(folder, result)
+    if run.method.is_saved_on_request and "digests" in result and not trained:
+        raise MissingInputError(
+            f"train.init_from: the run {folder.name} saved no weights: method={trained_by} does only with "
+            "log.save_full=true.\nAdd them: the run's own command with log.save_full=true log.rebuild=true"
+        )
+    if trained and not any(path.exists() for path in trained):
+        raise MissingInputError(
+            f"train.init_from: the run {folder.name} has no weights here, as a store that was made of a ledger.\n"
+            "Add them: the run's own command with log.save_full=true log.rebuild=true"
+        )
+    return result
+
+
+class _Head(NamedTuple):
+    """What is to be done with the head of a start."""
+
+    without: str
+    """Why it is left out although it would fit; empty where it is taken."""
+    order: list[int]
+    """At which of its outputs each label of the task is; empty where that is not known."""
+    counts_as_base: bool
+    """Whether its outputs are those of the base's head, in the base's order."""
+
+    @property
+    def is_in_other_order(self) -> bool:
+        """Whether its outputs have to be put into the task's order."""
+        return self.order != sorted(self.order)
+
+
+def _head_of(result: Mapping[str, Any] | None, run: Run) -> _Head:
+    """Decides on the head of a start by the names of its labels.
+
+    Args:
+        result: Of the run that is the start; None of a folder of PEFT.
+        run: The run that starts.
+    """
+    theirs = None if result is None else task_of(result["config"])
+    order = None
+    if result is not None and theirs is not None:
+        order = labels.order_by_name(_saved_labels(result, theirs, run.method), run.task.label_names)
+    without = ""
+    if run.train.init_head is InitHead.anew:
+        without = "train.init_head=anew leaves the adapter's head out"
+    elif theirs is not None and order is None and theirs.head_width == run.task.head_width:
+        without = "the adapter's head is of the labels {} (task={}), the task's are {} (task={})".format(
+            *(part for task in (theirs, run.task) for part in (", ".join(task.label_names) or "a score", task.name))
+        )
+    is_named_nowhere = theirs is None and (result is None or "digests" in result)
+    return _Head(without, order or [], is_named_nowhere and run.method.has_label_order_of_base)
 
 
 def _saved_labels(result: Mapping[str, Any], task: TaskConfig, method: MethodConfig) -> list[str]:
