@@ -55,7 +55,7 @@ class Part:
     """What is asked, as a statement."""
     test: str
     """better, not_worse, some_better, trend, ratio, count or above_chance."""
-    on: list[str] = field(default_factory=list)
+    asked_of: list[str] = field(default_factory=list)
     """The studies on which it is asked, each by model and task, `minilm movies`; empty: on all."""
     seeds: int = 0
     """How many seeds each comparison needs at least; of an item over draws of the training examples, how many draws."""
@@ -95,7 +95,7 @@ class Part:
 
     def is_asked_of(self, study: Study) -> bool:
         """Whether it is asked on a study."""
-        return not self.on or study.name in self.on
+        return not self.asked_of or study.name in self.asked_of
 
     @property
     def has_margin(self) -> bool:
@@ -224,8 +224,8 @@ def _check(claim: Claim, margin: Margin, where: str) -> None:
             _named(each) for each in (margin.of, margin.over)
         ]:
             raise InputError(f"{where}: its control is the gain of which the margin is a share, so it cannot fail.")
-        if unknown := sorted(set(part.on) - {study.name for study in claim.studies}):
-            raise InputError(f"{where}: {part.says}: on: there is no study of {', '.join(unknown)}.")
+        if unknown := sorted(set(part.asked_of) - {study.name for study in claim.studies}):
+            raise InputError(f"{where}: {part.says}: asked_of: there is no study of {', '.join(unknown)}.")
         if part.test in ("ratio", "count") and part.least is None and part.most is None:
             raise InputError(f"{where}: {part.says}: the test {part.test} needs least or most.")
         if part.item is not None and part.item not in item_names():

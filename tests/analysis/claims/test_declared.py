@@ -41,7 +41,7 @@ def test_a_sound_claim_is_read(tmp_path: Path) -> None:
         ({"test": "not_worse"}, "the test not_worse needs control"),
         ({"test": "not_worse", "control": GAIN}, "so it cannot fail"),
         ({"seeds": 0}, "the test better needs seeds"),
-        ({"on": ["bert movies"]}, "there is no study of bert movies"),
+        ({"asked_of": ["bert movies"]}, "there is no study of bert movies"),
         ({"test": "trend"}, "needs along"),
         ({"sayss": "b"}, "there is no field 'sayss'"),
     ],

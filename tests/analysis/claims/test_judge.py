@@ -53,7 +53,7 @@ def part_of(store: Path, regime: str = "one_rate", claim: str = "rank_one", numb
     declared = load_claims()
     own = next(each for each in declared.claims if each.id == claim)
     study = Study(model="minilm", task="movies", regimes=[regime])
-    part = replace(own.parts[number], on=[])
+    part = replace(own.parts[number], asked_of=[])
     (found,) = judge(replace(declared, claims=[replace(own, studies=[study], parts=[part])]), str(store), "proxy")
     (judged,) = found.parts
     return judged
