@@ -158,7 +158,7 @@ def test_figures_of_section_7_are_drawn_where_weights_are(store: Path) -> None:
         assert section.missing is None and section.figure is not None and section.caption.startswith(item.title)
         data = base64.b64encode(section.figure.encode()).decode()
         assert f'src="data:image/svg+xml;base64,{data}"' in written and section.below[1][0] in written
-    assert len(written.encode()) < LARGEST / 4
+    assert len(written.encode()) < LARGEST / 3
 
 
 def test_a_report_of_the_same_store_is_the_same_page(made: Made, tmp_path: Path, capsys: Captured) -> None:

@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from helpers.peft_tuners import (
     overrides,
     stops_and_goes_on,
 )
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
@@ -246,8 +248,12 @@ def test_a_sweep_in_which_peft_refuses_one_run_starts_none(tmp_path: Path) -> No
     """MISS's own r of 64 is more than the width of 32: its runs would fail after those of the other tuner."""
     given = ["model=tiny_bert", "task=generated", "method=peft", TARGETS, "train.learning_rate=1e-2"]
     sweep = load(compose, [*given, "method.peft_type=LORA,MISS"])
+
+    def launch(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        pytest.fail(f"launched from {initial_job_idx}: {job_overrides}")
+
     with pytest.raises(InputError, match=r"(?s)MISS: PEFT .* refuses it on this bert.*In the job: .*MISS"):
-        campaign.run(lambda: sweep, str(tmp_path), LogConfig(), campaign.Launcher(lambda *_: pytest.fail("launched")))
+        campaign.run(lambda: sweep, str(tmp_path), LogConfig(), campaign.Launcher(launch))
     assert not any(tmp_path.iterdir())
 
 
