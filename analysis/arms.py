@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis.cell import Cell, Place, value_of
+from analysis.cell import Cell, Place
 from analysis.join import Commands, seed_runs, shown_metric
 from analysis.protocol import Protocol
 from lora_repro.config.identity import id_fields
@@ -60,10 +60,7 @@ def _arm(
     metric = shown_metric(run.task, metrics, item)
     place = Place(run.task.name, run.model.name, run.method.name, metric.name)
     command = None if commands is None else commands.of(jobs)
-    runs = seed_runs(jobs, store, metric, protocol)
-    if draws is not None:
-        drawn = [value_of(job.shown, draws) for job in jobs]
-        runs = tuple(each._replace(draw=draw) for each, draw in zip(runs, drawn, strict=True))
+    runs = seed_runs(jobs, store, metric, protocol, draws=draws)
     arm = Cell(place, metric, runs=runs, config=run, command=command, tuning=jobs[0].tuning)
     _ = arm.trained  # refuses runs that record different numbers
     return arm

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from analysis.cell import SeedRun
+from analysis.cell import SeedRun, value_of
 from analysis.protocol import Protocol, pick
 from analysis.runs import flat, run_status
 from analysis.states import NOT_COUNTED, PLANNED, STARTING, TUNING
@@ -21,10 +21,21 @@ from lora_repro.tasks import Metric, TaskConfig
 
 
 def seed_runs(
-    jobs: Sequence[Job], store: str | Path, metric: Metric, protocol: Protocol, by: Metric | None = None
+    jobs: Sequence[Job],
+    store: str | Path,
+    metric: Metric,
+    protocol: Protocol,
+    by: Metric | None = None,
+    draws: str | None = None,
 ) -> tuple[SeedRun, ...]:
-    """Returns the runs of a cell as the store has them; `by` chooses the epoch, as in `pick`."""
-    return tuple(_seed_run(job, store, metric, protocol, by) for job in jobs)
+    """Returns the runs of a cell as the store has them; `by` chooses the epoch, as in `pick`.
+
+    `draws` is the key that draws the training examples anew, where the cell is over draws.
+    """
+    runs = (_seed_run(job, store, metric, protocol, by) for job in jobs)
+    if draws is None:
+        return tuple(runs)
+    return tuple(run._replace(draw=value_of(job.shown, draws)) for run, job in zip(runs, jobs, strict=True))
 
 
 def _seed_run(job: Job, store: str | Path, metric: Metric, protocol: Protocol, by: Metric | None) -> SeedRun:

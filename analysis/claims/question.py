@@ -181,6 +181,11 @@ class Question:
     def _scores(self, member: Member) -> Arm:
         return self.arms.scores(member.cell)
 
+    def _gain(self, first: Member, second: Member) -> Estimate | None:
+        """Returns by how much the first arm is better than the second."""
+        sign = _better(first.cell)
+        return contrast([self._scores(first), self._scores(second)], [sign, -sign])
+
     def _estimates(self, of: Member | None, than: Sequence[Member]) -> dict[str, Estimate]:
         if of is None:
             weights = slope_weights([float(member.selector[self.part.along or ""]) for member in than])
@@ -191,8 +196,7 @@ class Question:
         for member in than:
             first, second = (of, member) if self.part.test in ("better", "ratio") else (member, of)
             if self.has_score:
-                sign = _better(first.cell)
-                estimate = contrast([self._scores(first), self._scores(second)], [sign, -sign])
+                estimate = self._gain(first, second)
             else:
                 estimate = _log_ratio(first.cell, second.cell, self.part.measure)
             if estimate is not None:
@@ -203,11 +207,10 @@ class Question:
         """Asks whether the positive control shows a loss beyond the margin; None if the part or the sweep has none."""
         if len(pair) < 2 or self.margin.value is None:
             return None
-        sign = _better(pair[0].cell)
-        loss = contrast([self._scores(member) for member in pair], [sign, -sign])
+        better, worse = pair
+        loss = self._gain(better, worse)
         if loss is None or loss.n < FEWEST:
             return Outcome(Verdict.interim, "Runs of the positive control are missing.")
-        better, worse = pair
         return bounded({f"{better.name} over {worse.name}": loss}, self.margin.value, Side.above)
 
     # What keeps it from being a test.

@@ -290,9 +290,8 @@ def _lines(
             alike.sort(key=lambda job: job.resolved.run.seed)
             refuse_mixed(f"{line.name} of {line.model} on {column}", alike, besides=draws)
             run, first = alike[0].shown, alike[0]
-            runs = seed_runs(alike, request.store, metric, protocol, by=run.task.targets.metrics[0])
-            if item.draws is not None:
-                runs = tuple(each._replace(draw=_draw(item, job)) for each, job in zip(runs, alike, strict=True))
+            by = run.task.targets.metrics[0]
+            runs = seed_runs(alike, request.store, metric, protocol, by, item.draws)
             shown = (run.task.name, metric.name) if item.columns.metrics else (column, None)
             place = Place("", run.model.name, f"{line.name} ({line.model})", *shown)
             line.cells[column] = Cell(
@@ -325,13 +324,6 @@ def _columns_of(item: AcrossTable, job: "Job") -> "list[tuple[str, Metric]]":
         return [(task, targets.metrics[0])]
     value = label(value_of(run, item.columns.key))
     return [(f"{task} {ALL if value is None else value}", targets.metrics[0])]
-
-
-def _draw(item: AcrossTable, job: "Job") -> int:
-    from analysis.cell import value_of
-
-    assert item.draws is not None
-    return value_of(job.shown, item.draws)
 
 
 def _columns(item: AcrossTable, blocks: Sequence[Block]) -> list[str]:
