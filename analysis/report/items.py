@@ -23,7 +23,18 @@ from analysis.section7.item import UpdateItem
 from lora_repro.errors import InputError
 from lora_repro.tasks import Metric
 
-ITEMS = ("table5", "table6", "rank_rates", "figure3", "figure4", "table7", "table15", "freeze_a", "leaderboard")
+ITEMS = (
+    "table5",
+    "table6",
+    "rank_rates",
+    "figure3",
+    "figure4",
+    "table7",
+    "table15",
+    "freeze_a",
+    "full_rank",
+    "leaderboard",
+)
 """In their order on the page."""
 REGIMES = {
     "tuned": "each arm has the learning rate that is best for it on dev",

@@ -85,7 +85,7 @@ CASES = [
     ("grammar", "run model.name=моделью", "model.name=моделью: is not an override", "KEY=VALUE"),
     ("path in a name", "run model=../x", "model: there is no '../x'", "Choices: cerebras_111m"),
     ("path in a name", "run task=../../etc/passwd", "task: there is no '../../etc/passwd'", "Choices: "),
-    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: freeze_a, ladder, leaderboard"),
+    ("path in a name", "sweep +sweeps=../x", "no sweep '../x'", "Sweeps: freeze_a, full_rank, ladder, leaderboard"),
     ("path in a name", "run preset@train=../train/default", "there is no '../train/default'", "Choices: "),
     ("path in a name", "fetch ../x", "no model or task '../x'", "Models: "),
     ("outside", "run paths.outputs=", "paths.outputs: no folder is given", "paths.outputs=DIR"),

@@ -67,7 +67,7 @@ def refused(tmp_path: Path, capsys: Captured) -> Refused:
         ("-m seed=glob(*)", "glob() chooses among the files of a group, as in model=glob(tiny*)"),
         ("-m +++sweeps=table6", "is not an override"),
         ("-m ++sweeps=table6", "Give: -m +sweeps=table6"),
-        ("scale=demo", "scale=demo: only the sweeps of this project have scales (freeze_a, ladder, leaderboard, "),
+        ("scale=demo", "scale=demo: only the sweeps of this project have scales (freeze_a, full_rank, ladder, "),
         ("-m scale=demo seed=0,1", "Give one: -m +sweeps=table6 scale=demo"),
         ("model@train=tiny_bert", "Give: model=tiny_bert"),
         ("-m --cfg=job", "a sweep has many configurations"),

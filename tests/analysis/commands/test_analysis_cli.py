@@ -300,7 +300,7 @@ def test_an_item_that_is_not_there_is_answered_with_all_that_are_in_their_order(
     assert (
         "table 99: there is no such item here.\nGive one of: table 2, table 3, table 4, table 5, table 6, table 7, "
         "table 8, table 9, table 10, table 11, table 12, table 13, table 14, table 15, table 16, table 17, table 18, "
-        "table freeze_a, table ladder, table leaderboard, table rank_rates, "
+        "table freeze_a, table full_rank, table ladder, table leaderboard, table rank_rates, "
         "table sql_ranks.\n"
     ) in err
     _, _, err = call(capsys, "figure", "9")
