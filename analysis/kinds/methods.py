@@ -81,6 +81,17 @@ class Line(NamedTuple):
     is_baseline: bool
     time: float | None
     """Seconds of training over the baseline's, on machines that computed both."""
+    memory: "Memory | None"
+    """None where no run measured it."""
+
+
+class Memory(NamedTuple):
+    """The peak of training an arm."""
+
+    gib: float
+    """The smallest of its runs."""
+    is_bound: bool
+    """Whether it can be less: the processes had kept memory of earlier runs."""
 
 
 class Methods(NamedTuple):
@@ -130,19 +141,20 @@ def read_methods(item: MethodTable, request: Request, sweep: "Sweep | None" = No
     protocol = Protocol.of(request.protocol, item.protocol)
     commands = Commands(base, request.overrides, request.store, sweep.reported)
     arms = read_arms(sweep.reported, request.store, item.metrics, protocol, item.name, commands)
+    again = None if request.again is None else _computed_again(arms, item, request.again, protocol)
     return Methods(
         item=item,
         scale=request.scale,
         protocol=protocol,
-        lines=_lines(item, arms),
+        lines=_lines(item, arms, again or []),
         planned=list(dict.fromkeys(reason for _, reason in sweep.planned)),
         command=commands.whole(),
-        again=None if request.again is None else _noise(arms, item, request.again, protocol),
+        again=None if again is None else _noise(again),
         paper=facts_of(item.name).get("rows", []) if item.paper is not None else [],
     )
 
 
-def _lines(item: MethodTable, arms: Sequence["Cell"]) -> list[Line]:
+def _lines(item: MethodTable, arms: Sequence["Cell"], again: Sequence["Twice"]) -> list[Line]:
     baselines = _baselines(item, arms)
     from analysis.differences import difference as difference_of
 
@@ -152,7 +164,8 @@ def _lines(item: MethodTable, arms: Sequence["Cell"]) -> list[Line]:
         own = alike.get(budget) if budget is not None else max(alike.values(), key=_counted, default=None)
         difference = None if own is None or own is arm else difference_of(arm, own)
         time = None if own is None else _time(arm, own)
-        found.append(Line(arm, shown_settings(item.settings, arm), budget, difference, own is arm, time))
+        memory = _memory([*arm.results, *(twice.result for twice in again if twice.arm is arm)])
+        found.append(Line(arm, shown_settings(item.settings, arm), budget, difference, own is arm, time, memory))
     return found
 
 
@@ -241,18 +254,37 @@ def _seconds(arm: "Cell", key: str) -> dict[str, list[float]]:
     return found
 
 
-def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Protocol") -> Noise:
-    """Compares the scores of runs with those of the same runs in another store.
+def _memory(results: Sequence[Mapping[str, Any]]) -> Memory | None:
+    """Returns the smallest peak that is known exactly, else the smallest bound; early records count as bounds."""
+    peaks = [
+        Memory(peak, result.get("peak_memory_is_bound", True))
+        for result in results
+        if (peak := result.get("peak_memory_gib")) is not None
+    ]
+    return min(peaks, key=lambda peak: (peak.is_bound, peak.gib), default=None)
+
+
+class Twice(NamedTuple):
+    """A run that was computed again."""
+
+    arm: "Cell"
+    difference: float
+    """The second score minus the first."""
+    result: Mapping[str, Any]
+    """What the second store holds."""
+
+
+def _computed_again(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Protocol") -> list[Twice]:
+    """Returns the runs that another store holds too.
 
     Raises:
         InputError: If no run is in both, computed twice.
     """
-    from analysis.cell import computed_on
     from analysis.protocol import pick
     from analysis.runs import run_status
     from analysis.store import opened
 
-    differences, machines = [], []
+    found = []
     if not Path(again).exists():
         raise InputError(
             f"--again: there is no store and no ledger {again}. Give the folder that holds runs/, or a file."
@@ -265,14 +297,21 @@ def _noise(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Pro
                 result = run_status(store, run.run_id).result
                 if result is None or result == run.result:
                     continue  # the same record, copied, is no other run
-                score = pick(result, arm.metric, protocol)
-                if score is not None:
-                    differences.append(score.value - run.score)
-                    machines.append(computed_on(result))
-    if not differences:
+                if (score := pick(result, arm.metric, protocol)) is not None:
+                    found.append(Twice(arm, score.value - run.score, result))
+    if not found:
         raise InputError(
             f"--again {again}: none of the runs of {item.name} was computed again there.\n"
             "Compute some again: the sweep's command with compute.threads=2 paths.outputs=DIR"
         )
+    return found
+
+
+def _noise(again: Sequence[Twice]) -> Noise:
+    """Says how far the scores of two computations of one run differ."""
+    from analysis.cell import computed_on
+
+    differences = [twice.difference for twice in again]
+    machines = [computed_on(twice.result) for twice in again]
     sd = math.sqrt(sum(value**2 for value in differences) / len(differences) / 2)
     return Noise(len(differences), sd, max(map(abs, differences)), tuple(dict.fromkeys(machines)))

@@ -53,7 +53,8 @@ def _record(table: Methods, line: Line) -> dict[str, Any]:
         **{"mean": summary.mean, "low": summary.low, "high": summary.high},
         "is_baseline": line.is_baseline,
         "difference": None if difference is None else difference._asdict(),
-        **{"time": line.time, "peak_memory_gib": _memory(arm)},
+        **{"time": line.time, "peak_memory_gib": None if line.memory is None else line.memory.gib},
+        "peak_memory_is_bound": None if line.memory is None else line.memory.is_bound,
         **{"tuning": tuning_record(arm.tuning), "command": arm.command},
     }
 
@@ -179,10 +180,9 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     cells = [settings, *size, *of_budget, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
         return cells
-    memory, difference = _memory(arm), "" if line.difference is None else in_words(arm, line.difference)
+    difference = "" if line.difference is None else in_words(arm, line.difference)
     difference = "the baseline" if line.is_baseline else difference
-    costs = ["" if line.time is None else f"{line.time:.2f}", "" if memory is None else f"{memory:.2f}"]
-    return [*cells, difference, *costs]
+    return [*cells, difference, "" if line.time is None else f"{line.time:.2f}", _memory(line)]
 
 
 def in_words(arm: Cell, difference: Paired) -> str:
@@ -204,9 +204,8 @@ def share_of(arm: Cell) -> float | None:
     return None if arm.trained is None or arm.config is None else arm.trained / arm.config.arch.size()
 
 
-def _memory(arm: Cell) -> float | None:
-    found = [result["peak_memory_gib"] for result in arm.results if result.get("peak_memory_gib") is not None]
-    return statistics.fmean(found) if found else None
+def _memory(line: Line) -> str:
+    return "" if line.memory is None else f"{'≤ ' * line.memory.is_bound}{line.memory.gib:.2f}"
 
 
 def _apart(table: Methods, names: Names) -> list[str]:
@@ -281,7 +280,8 @@ def _notes(table: Methods, names: Names) -> list[str]:
         notes.append(
             f"minus LoRA: the difference to {at} at the same budget, taken seed by seed; of methods with {ONE_SIZE}, "
             "to that of the largest budget. time: of training over the baseline's, on the machines that computed "
-            "both; what a CPU computed where it is recorded, else that on the clock. GiB: the process's peak."
+            "both; what a CPU computed where it is recorded, else that on the clock. GiB: the smallest peak of the "
+            "runs, on a CPU that of the process; ≤ where it had computed other runs before, as it keeps some memory."
         )
     named = [(_name(line), line.arm) for line in table.lines]
     notes += [*tuning.sentences(named), *about_peft(named)]

@@ -85,6 +85,7 @@ _SHAPE = {
     **dict.fromkeys(
         ("train_cpu_seconds", "train_examples_per_s", "peak_memory_gib", "merge_max_abs_error"), _or_null(_AMOUNT)
     ),
+    "peak_memory_is_bound": _FLAG,
     "digests": _of(_TEXT, "an object of text"),
     "provenance": _OBJECT,
     "provenance.commit": _or_null(_TEXT),

@@ -2,6 +2,8 @@
 
 import ctypes
 import fcntl
+import gc
+import itertools
 import logging
 import os
 import platform
@@ -26,6 +28,8 @@ _own_gpu: dict[int, int] = {}
 """The GPU that this process holds, and the descriptor of its lock."""
 _threads_before: dict[int, int] = {}
 """The number of threads that the last run asked for, if it did, and torch's own number before."""
+_measured = itertools.count()
+"""How often this process has begun to measure memory."""
 
 
 def prepare(compute: ComputeConfig) -> torch.device:
@@ -138,15 +142,24 @@ def use_huge_pages() -> None:
                 ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_HUGEPAGE)
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new measurement of the peak, which otherwise would be that of the whole process."""
+def reset_peak_memory(device: torch.device) -> bool:
+    """Starts a new measurement of the peak, which otherwise would be that of the whole process.
+
+    Returns:
+        Whether the peak will be an upper bound. On a CPU it is that of the process, which never gives back all that
+        earlier runs took.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
+        return False
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         log.debug("This system cannot reset the peak of memory, so the peak of the whole process is recorded.")
+    return next(_measured) > 0
 
 
 def peak_memory_gib(device: torch.device) -> float | None:

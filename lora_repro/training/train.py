@@ -65,7 +65,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     total = run.train.steps(examples)
     if total:
         run.method.check_steps(total)
-    reset_peak_memory(device)
+    peak_is_bound = reset_peak_memory(device)
     assembled = assemble(resolved, device)
     model, origin = assembled.model, assembled.origin
     as_read = assembled.shared.digests(model) if assembled.shared is not None else {}
@@ -127,6 +127,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds else None,
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": peak_memory_gib(device),
+        "peak_memory_is_bound": peak_is_bound,
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
         "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
         | run.method.provenance(run.arch)

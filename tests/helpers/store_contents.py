@@ -15,7 +15,7 @@ TIMES = {
     "train_cpu_seconds",
     "run_seconds",
 }
-TIMES |= {"train_examples_per_s", "peak_memory_gib"}
+TIMES |= {"train_examples_per_s", "peak_memory_gib", "peak_memory_is_bound"}
 """Keys of the record's JSON that say when, how long, how often."""
 
 

@@ -168,3 +168,31 @@ def test_huge_pages_are_asked_for_without_changing_memory(monkeypatch: pytest.Mo
         monkeypatch.setattr(device, "Path", lambda _, path=path: path)
         device.use_huge_pages()
     assert asked == []
+
+
+PEAKS = """
+import torch
+from lora_repro.config.settings import ComputeConfig
+from lora_repro.training import device
+
+cpu = device.prepare(ComputeConfig(device="cpu", threads=1))
+
+def a_run(blocks):
+    is_bound = device.reset_peak_memory(cpu)
+    held = [torch.ones(2**18) for _ in range(blocks)]  # 1 MiB each, so they lie in the heap
+    loop = [held]
+    loop.append(loop)  # as of a model that is part of a cycle
+    return is_bound, device.peak_memory_gib(cpu)
+
+for blocks in (100, 800, 100):
+    print(*a_run(blocks))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is not reset here")
+def test_what_a_larger_run_took_before_is_given_back_and_the_peak_says_that_something_may_be_left() -> None:
+    lines = subprocess.run([sys.executable, "-c", PEAKS], check=True, capture_output=True, text=True).stdout.split("\n")
+    (first, small), (second, large), (third, small_again) = (line.split() for line in lines[:3])
+    assert [first, second, third] == ["False", "True", "True"]
+    assert float(large) > float(small) + 0.6
+    assert float(small_again) < float(small) + 0.1

@@ -16,7 +16,7 @@ from scipy.stats import ttest_rel
 
 from analysis.arms import read_arms
 from analysis.items import Request, load_item, names
-from analysis.kinds.methods import MethodTable, read_methods
+from analysis.kinds.methods import Memory, MethodTable, read_methods
 from analysis.protocol import Protocol
 from analysis.render.methods import printed
 from analysis.render.printed import markdown, write
@@ -151,6 +151,31 @@ def test_the_noise_of_a_rerun_stands_beside_that_of_seeds(tmp_path: Path) -> Non
     for other, message in (("three", copied), ("four", "there is no store and no ledger")):
         with pytest.raises(InputError, match=message):
             read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / other)))
+
+
+def test_memory_is_the_smallest_peak_of_processes_that_had_computed_nothing_before(tmp_path: Path) -> None:
+    finish(tmp_path / "one")  # as early records, which say of no peak that it is the run's alone
+    finish(tmp_path / "two", extra=0.003)
+
+    def record(store: str, seed: int, peak: float, **more: bool) -> None:
+        (job,) = (job for job in sweep(tmp_path / store).jobs if (name(job), job.resolved.run.seed) == ("full", seed))
+        path = tmp_path / store / "runs" / job.run_id / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory_gib": peak} | more))
+
+    def full(**more: str) -> tuple[Memory | None, str]:
+        table = read_methods(LEADERBOARD, request(tmp_path / "one", **more))
+        line = next(line for line in table.lines if line.arm.place.row == "full")
+        printed_line = next(text for text in markdown(printed(table, names())).splitlines() if "| full " in text)
+        return line.memory, printed_line.split("|")[-2].strip()
+
+    record("one", 0, 2.5)
+    record("one", 1, 2.0)
+    assert full() == ((2.0, True), "≤ 2.00")
+    record("two", 0, 3.5, peak_memory_is_bound=False)
+    record("two", 1, 1.5, peak_memory_is_bound=True)
+    assert full(again=str(tmp_path / "two")) == ((3.5, False), "3.50")
+    record("one", 0, 3.0, peak_memory_is_bound=False)
+    assert full(again=str(tmp_path / "two")) == full() == ((3.0, False), "3.00")
 
 
 def test_before_its_runs_are_finished_it_prints_dashes_and_the_command(tmp_path: Path, capsys: Captured) -> None:
