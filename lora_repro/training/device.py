@@ -2,7 +2,6 @@
 
 import ctypes
 import fcntl
-import gc
 import itertools
 import logging
 import os
@@ -152,7 +151,6 @@ def reset_peak_memory(device: torch.device) -> bool:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return False
-    gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
     try:

@@ -40,8 +40,7 @@ def _rounded(text: str) -> str:
     return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
 
 
-def test_every_ledger_has_a_table() -> None:
-    """Of a study that is under way the runs alone are kept."""
-    under_way = {"leaderboard"}
-    ledgers = {path.stem for path in RESULTS.glob("*.parquet")}
-    assert ledgers - under_way <= {Path(name).stem for name in DRAWN}
+def test_every_ledger_is_drawn() -> None:
+    commands = [found[1] for name in DRAWN if (found := COMMAND.search((RESULTS / name).read_text())) is not None]
+    for ledger in RESULTS.glob("*.parquet"):
+        assert any(f"analysis/results/{ledger.name}" in command for command in commands), ledger.name

@@ -180,8 +180,6 @@ cpu = device.prepare(ComputeConfig(device="cpu", threads=1))
 def a_run(blocks):
     is_bound = device.reset_peak_memory(cpu)
     held = [torch.ones(2**18) for _ in range(blocks)]  # 1 MiB each, so they lie in the heap
-    loop = [held]
-    loop.append(loop)  # as of a model that is part of a cycle
     return is_bound, device.peak_memory_gib(cpu)
 
 for blocks in (100, 800, 100):
