@@ -322,14 +322,27 @@ def label(value: Any) -> Any:
 
 
 def machine_of(result: Mapping[str, Any]) -> str:
-    """Names what a run's times depend on: device, products in bf16, and threads."""
+    """Names what a run's times depend on: device, products in bf16, threads, and whether the model was compiled."""
     provenance = result.get("provenance", {})
-    return f"{provenance.get('device_class')}, {provenance.get('bf16')}, {provenance.get('threads')}"
+    keys = ("device_class", "bf16", "threads", "compiled")
+    return ", ".join(str(provenance.get(key)) for key in keys)
 
 
 def only_machine_of(result: Mapping[str, Any]) -> str | None:
-    """Names the machine that computed a whole run; None of one that went on on another, whose times mix both."""
-    return None if result.get("provenance", {}).get("machines_before") else machine_of(result)
+    """Names the machine that computed a whole run; None where times are of several, or of a last attempt alone."""
+    is_mixed = result.get("provenance", {}).get("machines_before") or not is_of_all_attempts(result)
+    return None if is_mixed else machine_of(result)
+
+
+def is_of_all_attempts(result: Mapping[str, Any]) -> bool:
+    """Whether a record's costs are those of all attempts; early records of a resumed run hold the last one's."""
+    return (result.get("run_seconds") or math.inf) >= (result.get("train_seconds") or 0)
+
+
+def run_seconds_of(result: Mapping[str, Any]) -> float | None:
+    """Returns how long a run took, at least as long as it trained; None where the record does not say."""
+    known = [seconds for key in ("run_seconds", "train_seconds") if (seconds := result.get(key)) is not None]
+    return max(known, default=None)
 
 
 def computed_on(result: Mapping[str, Any]) -> str:

@@ -274,19 +274,29 @@ def _in_times(found: Judged) -> str:
 
 
 def _log_ratio(of: Cell, over: Cell, measure: str) -> Estimate | None:
-    """Returns the logarithm of a measured ratio, seed by seed, over runs of one machine each."""
-    ours, theirs = (_measured(cell, measure) for cell in (of, over))
-    logs = [math.log(ours[at] / theirs[at]) for at in ours if at in theirs]
-    return Estimate(tuple(logs)) if logs else None
+    """Returns the logarithm of a measured ratio, seed by seed, over runs of one machine each.
+
+    Of times on a CPU it is that of what was computed, where both runs recorded it.
+    """
+    ratios: dict[tuple[int | None, int | None, str], float] = {}
+    for key in (measure, "train_cpu_seconds") if measure == "train_seconds" else (measure,):
+        ours, theirs = (_measured(cell, key) for cell in (of, over))
+        ratios |= {at: math.log(ours[at] / theirs[at]) for at in ours if at in theirs}
+    return Estimate(tuple(ratios.values())) if ratios else None
 
 
-def _measured(cell: Cell, measure: str) -> dict[tuple[int | None, str], float]:
-    """Returns what runs recorded, by seed and machine; runs that went on on a second machine are left out."""
-    found: dict[tuple[int | None, str], float] = {}
+def _measured(cell: Cell, measure: str) -> dict[tuple[int | None, int | None, str], float]:
+    """Returns what runs recorded, by draw, seed and machine, without those whose number is not the run's alone.
+
+    That are runs that went on on a second machine, and peaks of memory that are upper bounds.
+    """
+    found: dict[tuple[int | None, int | None, str], float] = {}
     for run in cell.runs:
         value = None if run.result is None else run.result.get(measure)
         if run.result is None or not isinstance(value, int | float) or value <= 0:
             continue
+        if measure == "peak_memory_gib" and run.result.get("peak_memory_is_bound", True):
+            continue
         if (machine := only_machine_of(run.result)) is not None:
-            found[run.seed, machine] = float(value)
+            found[run.draw, run.seed, machine] = float(value)
     return found

@@ -1,9 +1,11 @@
 """The kind `methods`: a line for each setting of each method, with what it trains, scores and costs (Table 15)."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.items import Item, Request, facts_of, names, refuse_unknown_sweep, register
@@ -104,8 +106,19 @@ class Methods(NamedTuple):
     planned: list[str]
     """Why runs of the sweep cannot run yet."""
     command: str
-    again: "Noise | None"
+    again: "Sequence[Twice]"
+    """The runs that a second store holds too; none if there is none."""
     paper: Sequence[Mapping[str, Any]]
+
+
+class Twice(NamedTuple):
+    """A run that was computed again."""
+
+    arm: "Cell"
+    difference: float
+    """The second score minus the first."""
+    result: Mapping[str, Any]
+    """What the second store holds."""
 
 
 class Noise(NamedTuple):
@@ -117,6 +130,16 @@ class Noise(NamedTuple):
     largest: float
     computed_on: tuple[str, ...]
     """The machines of the second store."""
+
+    @staticmethod
+    def of(again: "Sequence[Twice]") -> "Noise":
+        """Returns the noise of some runs of one task, at least one."""
+        from analysis.cell import computed_on
+
+        differences = [twice.difference for twice in again]
+        sd = math.sqrt(sum(value**2 for value in differences) / len(differences) / 2)
+        machines = tuple(dict.fromkeys(computed_on(twice.result) for twice in again))
+        return Noise(len(differences), sd, max(map(abs, differences)), machines)
 
 
 def read_methods(item: MethodTable, request: Request, sweep: "Sweep | None" = None) -> Methods:
@@ -141,32 +164,39 @@ def read_methods(item: MethodTable, request: Request, sweep: "Sweep | None" = No
     protocol = Protocol.of(request.protocol, item.protocol)
     commands = Commands(base, request.overrides, request.store, sweep.reported)
     arms = read_arms(sweep.reported, request.store, item.metrics, protocol, item.name, commands)
-    again = None if request.again is None else _computed_again(arms, item, request.again, protocol)
+    again = [] if request.again is None else _computed_again(arms, item, request.again, protocol)
     return Methods(
         item=item,
         scale=request.scale,
         protocol=protocol,
-        lines=_lines(item, arms, again or []),
+        lines=_lines(item, arms, again),
         planned=list(dict.fromkeys(reason for _, reason in sweep.planned)),
         command=commands.whole(),
-        again=None if again is None else _noise(again),
+        again=again,
         paper=facts_of(item.name).get("rows", []) if item.paper is not None else [],
     )
 
 
-def _lines(item: MethodTable, arms: Sequence["Cell"], again: Sequence["Twice"]) -> list[Line]:
-    baselines = _baselines(item, arms)
+def _lines(item: MethodTable, arms: Sequence["Cell"], again: Sequence[Twice]) -> list[Line]:
     from analysis.differences import difference as difference_of
 
-    found = []
+    baselines, owns = _baselines(item, arms), list["Cell | None"]()
     for arm in arms:
         budget, alike = _budget(arm), baselines.get((arm.task, arm.model), {})
-        own = alike.get(budget) if budget is not None else max(alike.values(), key=_counted, default=None)
-        difference = None if own is None or own is arm else difference_of(arm, own)
-        time = None if own is None else _time(arm, own)
-        memory = _memory([*arm.results, *(twice.result for twice in again if twice.arm is arm)])
-        found.append(Line(arm, shown_settings(item.settings, arm), budget, difference, own is arm, time, memory))
-    return found
+        owns.append(alike.get(budget) if budget is not None else max(alike.values(), key=_counted, default=None))
+    times = _times([(arm, own) for arm, own in zip(arms, owns, strict=True) if own is not None])
+    return [
+        Line(
+            arm=arm,
+            settings=shown_settings(item.settings, arm),
+            budget=_budget(arm),
+            difference=None if own is None or own is arm else difference_of(arm, own),
+            is_baseline=own is arm,
+            time=times.get(id(arm)),
+            memory=_memory([*arm.results, *(twice.result for twice in again if twice.arm is arm)]),
+        )
+        for arm, own in zip(arms, owns, strict=True)
+    ]
 
 
 def _baselines(item: MethodTable, arms: Sequence["Cell"]) -> dict[tuple[str, str], dict[str | None, "Cell"]]:
@@ -229,19 +259,30 @@ def shown_settings(keys: Sequence[str], arm: "Cell") -> dict[str, str]:
     }
 
 
-def _time(arm: "Cell", baseline: "Cell") -> float | None:
-    """Returns how long training takes over the baseline's: the mean ratio over the machines that computed both.
+def _times(pairs: Sequence[tuple["Cell", "Cell"]]) -> dict[int, float]:
+    """Returns how long arms train over their baselines, by the arm's `id`: the ratio of medians over seeds.
 
+    All of a task and model are of one machine, that which computed the most of them, as ratios differ between machines.
     Of runs on a CPU the time is what it computed, as other work makes the time on the clock longer; of others, and of
     records that do not hold it, it is that on the clock.
     """
-    from statistics import fmean
+    found: dict[int, float] = {}
+    for place in dict.fromkeys(arm.place[:2] for arm, _ in pairs):
+        ratios = {id(arm): _ratios(arm, own) for arm, own in pairs if arm.place[:2] == place}
+        counts = Counter(machine for by_machine in ratios.values() for machine in sorted(by_machine))
+        if counts:
+            ((machine, _),) = counts.most_common(1)
+            found |= {arm: by_machine[machine] for arm, by_machine in ratios.items() if machine in by_machine}
+    return found
 
+
+def _ratios(arm: "Cell", baseline: "Cell") -> dict[str, float]:
+    """Returns the ratio of their times on each machine that computed both."""
     ratios: dict[str, float] = {}
     for key in ("train_seconds", "train_cpu_seconds"):
         ours, theirs = (_seconds(each, key) for each in (arm, baseline))
-        ratios |= {machine: fmean(ours[machine]) / fmean(theirs[machine]) for machine in ours.keys() & theirs.keys()}
-    return fmean(ratios.values()) if ratios else None
+        ratios |= {machine: median(ours[machine]) / median(theirs[machine]) for machine in ours.keys() & theirs.keys()}
+    return ratios
 
 
 def _seconds(arm: "Cell", key: str) -> dict[str, list[float]]:
@@ -256,26 +297,25 @@ def _seconds(arm: "Cell", key: str) -> dict[str, list[float]]:
 
 def _memory(results: Sequence[Mapping[str, Any]]) -> Memory | None:
     """Returns the smallest peak that is known exactly, else the smallest bound; early records count as bounds."""
+    from analysis.cell import is_of_all_attempts
+
     peaks = [
         Memory(peak, result.get("peak_memory_is_bound", True))
         for result in results
-        if (peak := result.get("peak_memory_gib")) is not None
+        if (peak := result.get("peak_memory_gib")) is not None and is_of_all_attempts(result)
     ]
     return min(peaks, key=lambda peak: (peak.is_bound, peak.gib), default=None)
 
 
-class Twice(NamedTuple):
-    """A run that was computed again."""
+def _are_bound_to_agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one is a copy of the other, or has the same device, threads and versions, which give equal bits."""
+    from analysis.cell import computed_on
 
-    arm: "Cell"
-    difference: float
-    """The second score minus the first."""
-    result: Mapping[str, Any]
-    """What the second store holds."""
+    return one["metrics_by_epoch"] == other["metrics_by_epoch"] and computed_on(one) == computed_on(other)
 
 
 def _computed_again(arms: Sequence["Cell"], item: MethodTable, again: str, protocol: "Protocol") -> list[Twice]:
-    """Returns the runs that another store holds too.
+    """Returns the runs that another store holds too, computed anew.
 
     Raises:
         InputError: If no run is in both, computed twice.
@@ -295,8 +335,8 @@ def _computed_again(arms: Sequence["Cell"], item: MethodTable, again: str, proto
                 if run.score is None or run.run_id is None:
                     continue
                 result = run_status(store, run.run_id).result
-                if result is None or result == run.result:
-                    continue  # the same record, copied, is no other run
+                if result is None or run.result is None or _are_bound_to_agree(result, run.result):
+                    continue
                 if (score := pick(result, arm.metric, protocol)) is not None:
                     found.append(Twice(arm, score.value - run.score, result))
     if not found:
@@ -305,13 +345,3 @@ def _computed_again(arms: Sequence["Cell"], item: MethodTable, again: str, proto
             "Compute some again: the sweep's command with compute.threads=2 paths.outputs=DIR"
         )
     return found
-
-
-def _noise(again: Sequence[Twice]) -> Noise:
-    """Says how far the scores of two computations of one run differ."""
-    from analysis.cell import computed_on
-
-    differences = [twice.difference for twice in again]
-    machines = [computed_on(twice.result) for twice in again]
-    sd = math.sqrt(sum(value**2 for value in differences) / len(differences) / 2)
-    return Noise(len(differences), sd, max(map(abs, differences)), tuple(dict.fromkeys(machines)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.budgets import UNEQUAL, percent
 from analysis.cell import Cell, tuning_record
-from analysis.kinds.methods import Line, Methods, PaperLines
+from analysis.kinds.methods import Line, Methods, Noise, PaperLines
 from analysis.printed_counts import printed_size
 from analysis.render import tuning
 from analysis.render.printed import PrintedTable
@@ -231,8 +231,8 @@ def _told_apart(table: Methods, lines: Sequence[Line]) -> list[str]:
     words.append(
         f"Noise of seeds: the scores of one arm have a standard deviation of {metric.format(sd, 2)} over its seeds."
     )
-    if table.again is not None:
-        noise = table.again
+    if again := [twice for twice in table.again if any(twice.arm is line.arm for line in lines)]:
+        noise = Noise.of(again)
         words.append(
             f"Noise of a rerun: {noise.runs} of these runs were computed again ({'; '.join(noise.computed_on)}); one "
             f"run's score has a standard deviation of {metric.format(noise.sd, 2)}, the largest difference is "
@@ -279,9 +279,9 @@ def _notes(table: Methods, names: Names) -> list[str]:
         at = f"{table.item.baseline['method.name']} {table.item.baseline['method.targets']}"
         notes.append(
             f"minus LoRA: the difference to {at} at the same budget, taken seed by seed; of methods with {ONE_SIZE}, "
-            "to that of the largest budget. time: of training over the baseline's, on the machines that computed "
-            "both; what a CPU computed where it is recorded, else that on the clock. GiB: the smallest peak of the "
-            "runs, on a CPU that of the process; ≤ where it had computed other runs before, as it keeps some memory."
+            "to that of the largest budget. time: of training over the baseline's, all on the machine that computed "
+            "the most of them; what a CPU computed where it is recorded, else that on the clock. GiB: the smallest "
+            "peak of the runs, on a CPU that of the process; ≤ where it had computed others before, as it keeps memory."
         )
     named = [(_name(line), line.arm) for line in table.lines]
     notes += [*tuning.sentences(named), *about_peft(named)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.cell import Cell, SeedRun, commit_of, computed_on, label
+from analysis.cell import Cell, SeedRun, commit_of, computed_on, label, run_seconds_of
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, select
 from analysis.differences import difference
 from analysis.protocol import Protocol
@@ -196,7 +196,7 @@ def _run(run: SeedRun, cell: Cell) -> SeedScore:
         flags=tuple(name for name, is_raised in result.get("flags", {}).items() if is_raised),
         commit=commit_of(result),
         computed_on=computed_on(result) if "provenance" in result else None,
-        seconds=result.get("run_seconds"),
+        seconds=run_seconds_of(result),
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.cell import run_seconds_of
 from analysis.report.data import Cost
 
 MACHINE = ("provenance.device_class", "provenance.threads", "provenance.bf16", "provenance.compiled")
@@ -13,7 +14,8 @@ def costs_of(runs: pd.DataFrame) -> tuple[Cost, ...]:
     """Returns the runs and hours of each machine, then of all; tuning runs and those of no item count too."""
     groups: dict[str, list[float | None]] = {}
     for row in runs.to_dict("records"):
-        groups.setdefault(_machine(row), []).append(_number(row.get("run_seconds")))
+        known = {key: _number(row.get(key)) for key in ("run_seconds", "train_seconds")}
+        groups.setdefault(_machine(row), []).append(run_seconds_of(known))
     found = [_cost(machine, seconds) for machine, seconds in sorted(groups.items())]
     if len(found) > 1:
         found.append(_cost("all", [each for seconds in groups.values() for each in seconds]))

@@ -270,8 +270,9 @@ def rank(tunings: Mapping[Any, Tuning]) -> dict[Any, Ranked]:
     for arm, score in best.items():
         metric, others = tunings[arm].metric, [other for name, other in best.items() if name != arm]
         beside = tunings[arm].neighbours
-        neighbour = beside[metric.best(beside)] if beside else score
-        found[arm] = Ranked(_place(score, others, metric), _place(neighbour, others, metric))
+        last = len(best)  # if the runs of both diverged
+        with_neighbour = _place(beside[metric.best(beside)], others, metric) if beside else last
+        found[arm] = Ranked(_place(score, others, metric), with_neighbour)
     return found
 
 

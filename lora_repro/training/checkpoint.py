@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from contextlib import suppress
@@ -50,9 +51,14 @@ class TrainState:
     examples_logged: int = 0
     """Examples up to the last line of metrics.jsonl."""
     seconds: float = 0.0
-    """Time spent in training steps; scoring is not counted."""
+    """Time spent in training steps; scoring is not counted, nor a step that compiles the model."""
     cpu_seconds: float = 0.0
-    """What all threads of the process computed in that time: other work on the machine hardly changes it."""
+    """What all threads of the process computed in that time. Other work on the machine changes it less, though it can
+    double it on shared cores. nan after a checkpoint that does not hold it."""
+    run_seconds: float = 0.0
+    """What this and earlier attempts took up to the last checkpoint, from where their models were loaded."""
+    compiles: bool = False
+    """Whether the next step compiles the model."""
     lines: list[dict[str, Any]] = field(default_factory=list)
     """The lines of metrics.jsonl."""
     predictions: dict[str, Tensor] = field(default_factory=dict)
@@ -103,8 +109,10 @@ class TrainState:
             elif kind == "logits":
                 self.predictions[name] = tensor
         for attribute, key in _PLAIN.items():
-            if key in values:  # an older checkpoint has no cpu_seconds
+            if key in values:
                 setattr(self, attribute, values[key])
+        self.cpu_seconds = values.get("cpu_seconds", math.nan)  # older checkpoints lack both
+        self.run_seconds = values.get("run_seconds", self.seconds)
         for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.load_state_dict(values["schedule"])
@@ -120,6 +128,7 @@ _PLAIN = {  # `examples_told`, like `logits/`, is an older name that stays so th
     "examples_logged": "examples_told",
     "seconds": "seconds",
     "cpu_seconds": "cpu_seconds",
+    "run_seconds": "run_seconds",
     "lines": "lines",
     "machines": "machines",
 }
@@ -241,13 +250,19 @@ class Checkpointer:
     def __init__(self, record: Record, settings: LogConfig, machine: dict[str, Any], run: Run, total: int) -> None:
         self.record, self.settings, self.machine, self.run = record, settings, machine, run
         self.total, self.snapshots = total, {fraction: round(fraction * total) for fraction in settings.snapshots}
-        self.written_at = time.monotonic()
+        self.written_at = self.began = time.monotonic()
+        self.before = 0.0
 
-    def resume(self, state: TrainState) -> None:
-        """Restores the state in place from a checkpoint that fits, and removes snapshots of steps that are to come."""
+    def resume(self, state: TrainState) -> bool:
+        """Restores the state in place from a checkpoint that fits, and removes snapshots of steps that are to come.
+
+        Returns:
+            Whether there was one.
+        """
         absent = [step for of, step in self.snapshots.items() if not self.record.snapshot_path(of).exists()]
         folder, up_to = self.record.folder / CHECKPOINT, min(absent, default=None)
-        if restore(state, folder, self.record.run_id, self.machine, self.settings.resume, up_to):
+        if found := restore(state, folder, self.record.run_id, self.machine, self.settings.resume, up_to):
+            self.before = state.run_seconds
             log.info("%s goes on from step %d.", self.record.run_id, state.step)
             for path in (self.record.folder / SNAPSHOTS).glob("*.safetensors"):
                 with suppress(ValueError):  # a name that is none of ours
@@ -255,6 +270,7 @@ class Checkpointer:
                         files.remove(path)
         else:
             shutil.rmtree(self.record.folder / SNAPSHOTS, ignore_errors=True)
+        return found
 
     def log(self, state: TrainState, line: dict[str, Any]) -> None:
         """Writes a line of metrics.jsonl."""
@@ -278,6 +294,7 @@ class Checkpointer:
     def write(self, state: TrainState) -> None:
         """Writes a checkpoint. If the disk is full, only the checkpoint is lost and the run continues."""
         self.record.refuse_loss_of_lock()
+        state.run_seconds = self.before + time.monotonic() - self.began
         try:
             write(state, self.record.folder / CHECKPOINT, self.record.run_id, self.machine)
         except OSError as error:

@@ -102,7 +102,7 @@ def _compute(resolved: Resolved, record: Record) -> dict[str, Any]:
         try:
             with leaving_none_empty(record.folder), record.running(resolved):
                 result, written = train(resolved, record)
-                result |= {"run_seconds": round(time.perf_counter() - began, 3)}
+                result["run_seconds"] = round(result["run_seconds"] + time.perf_counter() - began, 3)
                 record.finish(result, written)
         finally:
             notify.end(record.folder, resolved.settings)

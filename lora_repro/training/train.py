@@ -76,7 +76,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     machine = provenance.machine(device, run.train.dtype, compiled, run.method.packages)
     checkpointer = Checkpointer(record, settings.log, machine, run, total)
     state = start(model, run, examples)
-    checkpointer.resume(state)
+    is_resumed = checkpointer.resume(state)
+    before_this_attempt = state.run_seconds
+    state.compiles = compiled
     record.reset_metrics(state.lines)
     notify.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
     log.info(
@@ -124,9 +126,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         },
         **scoring.cross_fitted(run.task, splits, state.predictions, by_epoch),
         "train_seconds": round(state.seconds, 3),
-        "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds else None,
+        "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds > 0 else None,
         "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
-        "peak_memory_gib": peak_memory_gib(device),
+        "peak_memory_gib": None if is_resumed else peak_memory_gib(device),  # of this attempt alone
         "peak_memory_is_bound": peak_is_bound,
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
         "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
@@ -135,6 +137,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         | ({"metrics": signatures} if (signatures := run.task.targets.signatures) else {})
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
+        "run_seconds": before_this_attempt,
     }
     checks.refuse_changed_weights(model, before)
     if assembled.shared is not None and as_read:  # a copy, as on a GPU, vouches for nothing that was lent
@@ -260,6 +263,8 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             state.loss_sum += loss.detach() * len(indices)
             is_logged = state.step % checkpointer.settings.every_steps == 0 or state.step == last_step
             loss_sum = state.loss_sum.item() if is_logged else 0.0  # waits for the GPU, so the clock is read after it
+            if state.compiles:  # in this step, which says nothing of the others
+                state.compiles, began, cpu_began = False, time.perf_counter(), time.process_time()
             state.seconds = spent + time.perf_counter() - began
             state.cpu_seconds = cpu_spent + time.process_time() - cpu_began
             if is_logged:

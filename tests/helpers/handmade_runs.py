@@ -51,7 +51,7 @@ def write_run(store: Path, job: Job, epochs: Sequence[tuple[float, float]], **mo
         "params": {"trainable": 30, "method": 10, "head": 20, "total": 100, "by_module": {"layers.0.q": 10}},
         "flags": {"untrained": False, "one_class": False, "b_zero": False},
         "data": {name: {"n": 10, "labels": {"0": 4, "1": 6}} for name in ("train", "eval", "test")},
-        "run_seconds": 2.0,
+        "run_seconds": max(2.0, more.get("train_seconds", 0.0)),
         "provenance": PROVENANCE,
     }
     folder = store / "runs" / job.run_id

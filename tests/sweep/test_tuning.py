@@ -130,6 +130,8 @@ def test_an_arm_whose_neighbouring_value_is_worse_than_another_arm_changes_its_p
     assert (found["a"].place, found["a"].with_neighbour) == (1, 2)
     assert (found["b"].place, found["b"].with_neighbour) == (2, 2)
     assert (found["c"].place, found["c"].with_neighbour) == (3, 3)
+    alone = rank(arms | {"a": tuning({1e-3: None, 3e-3: 0.80, 1e-2: None})})  # the neighbours of its rate diverge
+    assert (alone["a"].place, alone["a"].with_neighbour) == (1, 3)
 
 
 @pytest.mark.parametrize(

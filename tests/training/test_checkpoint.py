@@ -3,6 +3,8 @@ import logging
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from lora_repro.methods import METHODS
 from lora_repro.mirror import notify
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
-from lora_repro.training import checkpoint
+from lora_repro.training import checkpoint, train
 from lora_repro.training.checkpoint import Checkpointer
 from lora_repro.training.job import run_job
 
@@ -328,12 +330,45 @@ def test_kept_weights_of_full_fine_tuning_are_scored_again_alike(tiny: Compose) 
     assert again == first
 
 
-def _forge(record: Record, change: dict[str, object], without: tuple[str, ...] = ()) -> None:
+def test_costs_of_a_resumed_run_are_of_all_attempts_or_not_recorded(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny("log.resume=same")
+    now = [0.0]
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def waits(*arguments: Any) -> None:
+        now[0] += 1000.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "use_huge_pages", waits)  # once an epoch
+        record = interrupted(cfg, patch, looks=3)
+    result = run_job(cfg) and record.read().result
+    assert result is not None
+    assert 1000 < result["run_seconds"] < 1100 and result["peak_memory_gib"] is None
+    assert 0 < result["train_cpu_seconds"] < 100
+
+
+def test_an_early_checkpoint_does_not_say_what_the_cpu_computed(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = interrupted(tiny(), monkeypatch, looks=3)
+    (path,) = (record.folder / "checkpoint").iterdir()
+    _, about = checkpoint._read(path)
+    early = {key: value for key, value in about["state"].items() if key not in ("cpu_seconds", "run_seconds")}
+    _forge(record, {"state": early}, replaced=("state",))
+    run_job(tiny())
+    result = record.read().result
+    assert result is not None and result["train_cpu_seconds"] is None
+    assert result["run_seconds"] > result["train_seconds"]
+
+
+def _forge(
+    record: Record, change: dict[str, object], without: tuple[str, ...] = (), replaced: tuple[str, ...] = ()
+) -> None:
     """Writes the checkpoint anew, whole, with another story about where it was made."""
     (path,) = (record.folder / "checkpoint").iterdir()
     tensors, about = checkpoint._read(path)
     for key, value in change.items():
-        about[key] = about[key] | value if isinstance(value, dict) else value
+        about[key] = about[key] | value if isinstance(value, dict) and key not in replaced else value
     about["machine"] = {key: value for key, value in about["machine"].items() if key not in without}
     text = json.dumps(about)
     path.write_bytes(checkpoint.save(tensors, {"about": text, "sha256": checkpoint._digest(tensors, text)}))

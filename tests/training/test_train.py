@@ -347,7 +347,7 @@ def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, None, int]:
 def test_the_time_of_training_holds_what_a_gpu_computes_behind_the_last_step(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading the loss waits for it: here for five seconds each time."""
+    """Reading the loss waits for it: here for five seconds each time. The step that compiles counts for no other."""
     now, begin, item, states = [0.0], train.start, torch.Tensor.item, list[train.TrainState]()
 
     def start(*arguments: Any) -> train.TrainState:
@@ -366,3 +366,6 @@ def test_the_time_of_training_holds_what_a_gpu_computes_behind_the_last_step(
     lines = [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["wall_time_s"] for line in lines if "loss" in line] == [5.0, 10.0]
     assert result["train_seconds"] == result["train_cpu_seconds"] == 10.0
+    monkeypatch.setattr(train, "compile_blocks", lambda *arguments: True)
+    _, compiled = computed(tiny("log.every_steps=1", "seed=5"))
+    assert compiled["train_seconds"] == compiled["train_cpu_seconds"] == 5.0 * 7  # of eight steps

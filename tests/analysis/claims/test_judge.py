@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from analysis.claims.criteria import Verdict
 from analysis.claims.declared import Part, Study, load_claims
 from analysis.claims.judge import judge
 from analysis.claims.judged import Judged
+from analysis.claims.question import _log_ratio
 from analysis.section7.statistics import PERMUTED, Statistic, write_statistics
 from analysis.store import opened
 from lora_repro.config.catalogue import HOME
@@ -282,6 +284,18 @@ def test_times_are_compared_as_ratios_seed_by_seed(tmp_path: Path) -> None:
 def test_a_time_of_another_machine_does_not_count(tmp_path: Path) -> None:
     part = timed(tmp_path, 60, elsewhere="another CPU")
     assert part.outcome.verdict is Verdict.interim and "Fewer than the declared 3 seeds" in part.outcome.reason
+
+
+def test_measured_ratios_are_of_what_was_computed_and_of_peaks_that_are_the_runs_own() -> None:
+    def cell(**costs: Any) -> Any:
+        result = {"provenance": PROVENANCE, "run_seconds": 5000.0, **costs}
+        return SimpleNamespace(runs=[SimpleNamespace(seed=0, draw=None, result=result)])
+
+    one, other = (cell(train_seconds=clock, train_cpu_seconds=50.0) for clock in (50.0, 1300.0))
+    found = _log_ratio(one, other, "train_seconds")
+    assert found is not None and found.mean == 0.0
+    own, bound = (cell(peak_memory_gib=peak, peak_memory_is_bound=peak > 2) for peak in (1.4, 3.5))
+    assert _log_ratio(own, bound, "peak_memory_gib") is None and _log_ratio(own, own, "peak_memory_gib") is not None
 
 
 def test_a_trend_is_a_slope_by_doublings(store: Path) -> None:

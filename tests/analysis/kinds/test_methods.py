@@ -16,7 +16,7 @@ from scipy.stats import ttest_rel
 
 from analysis.arms import read_arms
 from analysis.items import Request, load_item, names
-from analysis.kinds.methods import Memory, MethodTable, read_methods
+from analysis.kinds.methods import Memory, MethodTable, Noise, read_methods
 from analysis.protocol import Protocol
 from analysis.render.methods import printed
 from analysis.render.printed import markdown, write
@@ -91,6 +91,26 @@ def test_time_is_what_the_cpu_computed_where_both_arms_recorded_it(tmp_path: Pat
     assert found["full"]["time"] == 1.5 and found["head_only"]["time"] == 1.0
 
 
+def test_times_are_all_of_the_machine_that_computed_the_most_arms_and_of_whole_runs(tmp_path: Path) -> None:
+    finish(tmp_path)
+    results = {}
+    for job in sweep(tmp_path).jobs:
+        path = tmp_path / "runs" / job.run_id / "result.json"
+        results.setdefault(name(job), []).append((path, json.loads(path.read_text())))
+    # A second machine, on which full takes three times the baseline's time: it did not compute head_only.
+    for which, seconds in (("lora q,v 1024", 5.0), ("full", 15.0)):
+        path, result = results[which][1]
+        there = result["provenance"] | {"device_class": "another CPU"}
+        path.write_text(json.dumps(result | {"provenance": there, "train_seconds": seconds, "run_seconds": seconds}))
+    assert lines(tmp_path)["full"]["time"] == 2.0
+    path, result = results["head_only"][0]
+    path.write_text(json.dumps(result | {"train_seconds": 500.0, "run_seconds": 3.0}))  # resumed, as early records were
+    assert lines(tmp_path)["head_only"]["time"] == 1.0
+    path, result = results["head_only"][1]
+    path.write_text(json.dumps(result | {"provenance": result["provenance"] | {"compiled": True}}))
+    assert lines(tmp_path)["head_only"]["time"] is None
+
+
 def test_arms_far_from_their_budget_are_marked(tmp_path: Path) -> None:
     arms = ["model=tiny_bert", "task=generated", "method=lora", "method.budget=512,1000", "method.targets=[q,v]"]
     found = load(compose, [*arms, "seed=0,1"], tmp_path)
@@ -143,8 +163,9 @@ def test_the_noise_of_a_rerun_stands_beside_that_of_seeds(tmp_path: Path) -> Non
     finish(tmp_path / "one")
     finish(tmp_path / "two", extra=0.003)
     table = read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / "two")))
-    assert table.again is not None and table.again.runs == len(sweep(tmp_path / "one").jobs)
-    assert table.again.sd == pytest.approx(0.003 / 2**0.5) and table.again.largest == pytest.approx(0.003)
+    noise = Noise.of(table.again)
+    assert noise.runs == len(sweep(tmp_path / "one").jobs)
+    assert noise.sd == pytest.approx(0.003 / 2**0.5) and noise.largest == pytest.approx(0.003)
     assert "Noise of a rerun" in markdown(printed(table, names()))
     shutil.copytree(tmp_path / "one", tmp_path / "three")
     copied = "none of the runs of leaderboard was computed again there"  # and would show no noise
@@ -157,7 +178,7 @@ def test_memory_is_the_smallest_peak_of_processes_that_had_computed_nothing_befo
     finish(tmp_path / "one")  # as early records, which say of no peak that it is the run's alone
     finish(tmp_path / "two", extra=0.003)
 
-    def record(store: str, seed: int, peak: float, **more: bool) -> None:
+    def record(store: str, seed: int, peak: float, **more: Any) -> None:
         (job,) = (job for job in sweep(tmp_path / store).jobs if (name(job), job.resolved.run.seed) == ("full", seed))
         path = tmp_path / store / "runs" / job.run_id / "result.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory_gib": peak} | more))
@@ -174,8 +195,23 @@ def test_memory_is_the_smallest_peak_of_processes_that_had_computed_nothing_befo
     record("two", 0, 3.5, peak_memory_is_bound=False)
     record("two", 1, 1.5, peak_memory_is_bound=True)
     assert full(again=str(tmp_path / "two")) == ((3.5, False), "3.50")
+    record(
+        "one", 1, 0.5, peak_memory_is_bound=False, run_seconds=1.0
+    )  # of the last attempt alone, as it trained longer
     record("one", 0, 3.0, peak_memory_is_bound=False)
     assert full(again=str(tmp_path / "two")) == full() == ((3.0, False), "3.00")
+
+
+def test_equal_scores_of_the_same_machine_and_threads_are_no_rerun_and_those_of_others_are(tmp_path: Path) -> None:
+    finish(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    changed: Any = {"a": {"digests": {"adapter": "0" * 64}, "run_seconds": 9.0}}
+    changed["b"] = {"provenance": PROVENANCE | {"threads": 5}}
+    for job, more in zip(sweep(tmp_path / "one").jobs, changed.values(), strict=False):
+        path = tmp_path / "two" / "runs" / job.run_id / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    again = read_methods(LEADERBOARD, request(tmp_path / "one", again=str(tmp_path / "two"))).again
+    assert Noise.of(again)[:3] == (1, 0.0, 0.0)
 
 
 def test_before_its_runs_are_finished_it_prints_dashes_and_the_command(tmp_path: Path, capsys: Captured) -> None:

@@ -22,6 +22,11 @@ def test_hours_are_added_up_by_machine() -> None:
     ]
 
 
+def test_a_run_that_was_resumed_early_on_counts_as_long_as_it_trained() -> None:
+    runs = RUNS.assign(train_seconds=[9000.0, 60.0, None, 60.0])
+    assert [cost.hours for cost in costs_of(runs)] == [3.0, 2.0, 5.0]
+
+
 def test_commits_say_what_was_changed() -> None:
     assert commits_of(RUNS) == ("aaaaaaaaaa", "bbbbbbbbbb with uncommitted changes")
     assert commits_of(pd.DataFrame({"run_id": []})) == ()
