@@ -190,4 +190,5 @@ def setting(cell: Cell, key: str) -> Any:
 def describe(selector: Selector) -> str:
     """Writes a selector: q,v r = 1. No number of training examples is all of them."""
     shown = {key: "all" if value is None else value for key, value in selector.items()}
+    shown = {key: " or ".join(map(str, value)) if isinstance(value, list) else value for key, value in shown.items()}
     return " ".join(str(value) if key in BARE else f"{key} = {value}" for key, value in shown.items())

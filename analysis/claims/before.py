@@ -57,14 +57,15 @@ def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, clai
         asked = "one arm that gains two margins is found"
     else:
         asked = f"a gain of {'two margins' if part.by == 'margin' else 'one margin'} over each is found"
+    units = "draws" if any(cell.is_over_draws for cell in found) else "seeds"
     source = "assumed" if measured is None else "of the runs that are there"
     spread = " or ".join(f"{100 * sd:.2f}" for sd in spreads)
     simulated = power_of_some if part.test == "some_better" else power
     shares = " or ".join(f"{100 * simulated(pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
     yield (
-        f"Power of {name} on {study.model} ({part.says}): with {_span(pairs)} seeds, a margin of {100 * size:.2f} "
+        f"Power of {name} on {study.model} ({part.says}): with {_span(pairs)} {units}, a margin of {100 * size:.2f} "
         f"points{' (assumed)' if margin is None else ''} and a spread of {spread} points ({source}), {asked} in "
-        f"{shares} % of sweeps, by seeds alone."
+        f"{shares} % of sweeps, by {units} alone."
     )
 
 

@@ -33,6 +33,8 @@ class Judged(NamedTuple):
     finished: int = 0
     """How many of its runs have a score; of trained weights, for how many seeds they are measured."""
     expected: int = 0
+    replicates: str = "seeds"
+    """What its estimates are over: seeds, or draws of the training examples."""
     commands: tuple[str, ...] = ()
     """What a person types to compute the runs that are missing."""
     run_ids: tuple[str, ...] = ()

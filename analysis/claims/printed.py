@@ -33,6 +33,8 @@ class Printed(NamedTuple):
     """By what is compared."""
     holds_from: float | None
     """The margin from which, or up to which, it would hold, of a test that has one."""
+    lacking: tuple[str, ...] = ()
+    """Comparisons with an arm that it does not print there, by name: then nothing is tested."""
 
 
 def printed(
@@ -46,7 +48,7 @@ def printed(
     margin_at: Callable[[Sequence[Normal]], float | None],
     metric: str | None = None,
 ) -> tuple[Printed, ...]:
-    """Tests the paper's numbers, task by task; nothing of arms that it does not print.
+    """Tests the paper's numbers, task by task, where it prints all arms and a spread of each.
 
     Args:
         item: Whose facts hold the numbers.
@@ -62,19 +64,22 @@ def printed(
     sign = -sign if metric == LOSS.name else sign
     found = []
     for task, scores in _by_task(item, {"": of, **than}, metric).items():
-        if "" not in scores or len(scores) < 1 + len(than):
+        if (own := scores.pop("", None)) is None:
             continue
-        own = scores.pop("")
         differences = {name: sign * (score.value - own.value) for name, score in scores.items()}
+        lacking = tuple(name for name in than if name not in scores)
         outcome, holds_from = None, None
-        if own.fluctuation is not None:
-            sd = math.sqrt(2) * own.fluctuation
-            normals = {name: Normal(value, sd) for name, value in differences.items()}
+        spreads = [score.fluctuation for score in (own, *scores.values())]
+        if None not in spreads and not lacking:
+            normals = {
+                name: Normal(differences[name], math.hypot(own.fluctuation or 0.0, score.fluctuation or 0.0))
+                for name, score in scores.items()
+            }
             if limit is not None:
                 outcome = bounded(normals, limit, side, level=level)
             else:
                 holds_from = margin_at(list(normals.values()))
-        found.append(Printed(task, outcome, differences, holds_from))
+        found.append(Printed(task, outcome, differences, holds_from, lacking))
     return tuple(found)
 
 
@@ -154,4 +159,5 @@ def _is_row(
     own |= {"method": methods.get(row["method"])}
     if "targets" in own:
         own["targets"] = ",".join(str(own["targets"]))
-    return all(str(own.get(key)) == str(value) for key, value in selector.items())
+    wanted = {key: value if isinstance(value, list) else [value] for key, value in selector.items()}
+    return all(str(own.get(key)) in map(str, values) for key, values in wanted.items())

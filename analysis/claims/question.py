@@ -68,6 +68,7 @@ class Question:
             notes=(self.margin.how,) if self.has_score else (),
             finished=sum(run.score is not None for run in by_id.values()),
             expected=len(by_id),
+            replicates="draws" if any(member.cell.is_over_draws for member in needed) else "seeds",
             commands=self._commands(needed),
             run_ids=tuple(run.run_id for run in by_id.values() if run.run_id is not None),
         )
@@ -111,7 +112,7 @@ class Question:
             reason = f"{found.finished} of {found.expected} runs have a score. {outcome.reason}"
             return Outcome(Verdict.interim, reason)
         if few := [name for name, each in found.estimates.items() if each.n < self.part.seeds]:
-            reason = f"Fewer than the declared {self.part.seeds} seeds: {', '.join(few)}. {outcome.reason}"
+            reason = f"Fewer than the declared {self.part.seeds} {found.replicates}: {', '.join(few)}. {outcome.reason}"
             return Outcome(Verdict.interim, reason)
         if without := self._without_answers(found, needed):
             return Outcome(Verdict.interim, f"{without} {outcome.reason}")

@@ -58,6 +58,17 @@ class MethodTable(Item):
     notes: list[str] = field(default_factory=list)
     """Sentences below the table."""
 
+    @property
+    def baseline_method(self) -> str:
+        """The baseline's method, as people write it."""
+        name = str(self.baseline["method.name"])
+        return {"lora": "LoRA"}.get(name, name)
+
+    @property
+    def baseline_arm(self) -> str:
+        """The baseline's method and matrices."""
+        return " ".join(str(self.baseline[key]) for key in ("method.name", "method.targets") if key in self.baseline)
+
     def check(self) -> None:
         """Refuses a sweep that is not there."""
         refuse_unknown_sweep(self.name, self.sweep)

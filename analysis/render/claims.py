@@ -132,11 +132,18 @@ def paper_cell(found: Verdicts, names: Names) -> str:
 
 
 def _in_short(printed: Printed, part: Judged) -> str:
-    if printed.holds_from is not None and part.part.test == "not_worse" and printed.holds_from <= 0:
-        return "holds with any margin"
+    if printed.lacking:
+        return "not all arms printed"
     if printed.holds_from is not None:
-        return f"holds {part.part.margin_word} a margin of {100 * printed.holds_from:.2f}"
+        return _with_margin(part, printed.holds_from)
     return "no spread printed" if printed.outcome is None else printed.outcome.verdict.value
+
+
+def _with_margin(part: Judged, margin: float) -> str:
+    """Says with which margins a part holds, given where that changes."""
+    if margin <= 0:
+        return f"holds with {'any' if part.part.test == 'not_worse' else 'no'} margin"
+    return f"holds {part.part.margin_word} a margin of {100 * margin:.2f}"
 
 
 def our_cell(found: Verdicts) -> str:
@@ -214,7 +221,7 @@ def _by_study(found: Verdicts) -> list[tuple[Study | None, str | None, list[Judg
 
 def _part_lines(part: Judged, names: Names) -> list[str]:
     seeds = part.outcome.seeds
-    more = f" About {seeds} seeds would decide it." if seeds is not None else ""
+    more = f" About {seeds} {part.replicates} would decide it." if seeds is not None else ""
     lines = [f"- {part.part.says}: {part.outcome.verdict.value}. {part.outcome.reason}{more}"]
     lines += [
         f"- {name}: {_shown(part, each.mean)}"
@@ -223,7 +230,8 @@ def _part_lines(part: Judged, names: Names) -> list[str]:
         for name, each in part.estimates.items()
     ]
     if part.holds_from is not None:
-        lines.append(f"- It holds {part.part.margin_word} a margin of {100 * part.holds_from:.2f} points.")
+        points = " points" if part.holds_from > 0 else ""
+        lines.append(f"- It {_with_margin(part, part.holds_from)}{points}.")
     if part.control is not None:
         lines.append(f"- Positive control: {part.control.verdict.value}. {part.control.reason}")
     return lines

@@ -10,6 +10,7 @@ from analysis.explain import Explained, Explanation, epochs_of, flags_of, record
 from analysis.foreign_text import paragraph
 from analysis.kinds.methods import MethodTable
 from analysis.render import lines
+from analysis.render.methods import EQUAL
 from analysis.render.tables import DASH, Names, line_name, our_cell, task_name
 from analysis.states import PLANNED, state_label
 from analysis.stats import few_seeds, half_width_in_standard_errors
@@ -143,6 +144,7 @@ def _ours(explanation: Explanation, each: Explained) -> str:
     if (paired := each.difference) is not None:
         low, high = paired.low, paired.high
         interval = "" if low is None or high is None else f" [{cell.metric.format(low)}, {cell.metric.format(high)}]"
+        interval = f" {EQUAL}" if paired.are_equal else interval
         baseline = ", ".join(f"{key}={value}" for key, value in explanation.baseline.items())
         budget = " of its budget" if isinstance(explanation.item, MethodTable) else ""
         how = "draw by draw" if cell.is_over_draws else "seed by seed"

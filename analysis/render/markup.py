@@ -14,7 +14,7 @@ SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "—": r"\textemdash{}", "•": r"\textbullet{}"},
-    **{"‖": r"$\Vert$", "Δ": r"$\Delta$", "ᵀ": r"\textsuperscript{T}", "±": r"$\pm$"},
+    **{"‖": r"$\Vert$", "Δ": r"$\Delta$", "ᵀ": r"\textsuperscript{T}", "±": r"$\pm$", "≤": r"$\leq$"},
 }
 """What LaTeX takes for commands, prints as another character in its oldest fonts, or does not know."""
 

@@ -28,10 +28,12 @@ def markdown(found: Sequence[Statistic], scale: str) -> str:
         first = next(iter(group.values()))
         counts.add(len(first))
         mean = summarise([each.value for each in first]).mean
-        lines.append([*key, str(len(first)), _number(mean), *(_less(group.get(against, [])) for against in columns)])
+        lines.append(
+            [*key, str(len(first)), _number(mean), *(_less(group.get(against, []), len(first)) for against in columns)]
+        )
     notes = [
         f"Statistics of trained weights, scale={scale}: the mean over n seeds, and in each further column the mean of "
-        "what the number exceeds chance or a control by, with its two-sided 95 % t interval.",
+        "what the number exceeds chance or a control by, with its two-sided 95 % t interval, and n where it differs.",
         "docs/section7.md says what each is. `--format json` has all: single directions, layers, pairs of seeds.",
         *few_seeds(counts),
     ]
@@ -50,10 +52,11 @@ def _is_shown(each: Statistic) -> bool:
     return "shared_dims" not in each.name or first is None or first[1] in ("1", first[2])
 
 
-def _less(group: Sequence[Statistic]) -> str:
-    """Writes the mean of value less chance, and its interval."""
+def _less(group: Sequence[Statistic], n: int) -> str:
+    """Writes the mean of value less chance, its interval, and its number of seeds where that is another than n."""
     difference = summarise([each.value - each.chance for each in group if each.chance is not None])
-    return _interval(difference) if difference.mean is not None else DASH
+    own = f" n={difference.n}" if difference.n != n else ""
+    return f"{_interval(difference)}{own}" if difference.mean is not None else DASH
 
 
 def _interval(found: Summary) -> str:

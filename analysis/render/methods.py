@@ -115,7 +115,7 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
     whose = list(dict.fromkeys(line_name(line.arm.place, names) for line in table.lines))
     ours = [
         f"{whose[0]}, ours" if len(whose) == 1 else "ours",
-        *(["minus LoRA", "time", "GiB"] if has_baseline else []),
+        *([f"minus {table.item.baseline_method}", "time", "GiB"] if has_baseline else []),
     ]
     on = ["on"] if len(whose) > 1 else []
 
@@ -276,10 +276,10 @@ def _notes(table: Methods, names: Names) -> list[str]:
     if any(used is not None and is_unequal(used) for used in map(used_of, arms)):
         notes.append(UNEQUAL)
     if table.item.baseline:
-        at = f"{table.item.baseline['method.name']} {table.item.baseline['method.targets']}"
+        budgets = f" at the same budget (of methods with {ONE_SIZE}: of the largest)" if _has_budgets(table) else ""
         notes.append(
-            f"minus LoRA: the difference to {at} at the same budget, taken seed by seed; of methods with {ONE_SIZE}, "
-            "to that of the largest budget. time: of training over the baseline's, all on the machine that computed "
+            f"minus {table.item.baseline_method}: the difference to {table.item.baseline_arm}{budgets}, taken seed by "
+            "seed. time: of training over the baseline's, all on the machine that computed "
             "the most of them; what a CPU computed where it is recorded, else that on the clock. GiB: the smallest "
             "peak of the runs, on a CPU that of the process; ≤ where it had computed others before, as it keeps memory."
         )

@@ -1,5 +1,6 @@
 """Cells become a printed table. Only here and in figures are scores printed in their unit, as percent."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from lora_repro.store.status import State
 from lora_repro.tasks.targets import split_name
 
 DASH = "—"
+CHOOSE_EXAMPLES = ("train_size", "eval_size", "test_size", "subset_seed", "scored_subset_seed", "permute_labels")
+"""Keys of a task that choose among examples; others, as its form, change their texts, of which a sha256 is taken."""
 NESTED = ("tuning", "data", "flags", "settings", "commits", "computed_on")
 """Of a cell's record, what CSV leaves out."""
 SIZES = ("task.train_size", "task.eval_size", "task.test_size")
@@ -297,18 +300,19 @@ def about_peft(cells: Sequence[tuple[str, Cell]]) -> list[str]:
 
 def _of_several_copies(cells: Sequence[Cell], names: Names) -> list[str]:
     """Says of which tasks runs read different examples, where no digest in conf/task forbids that."""
-    found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    found: dict[tuple[str, str, str], dict[str, set[str]]] = {}
     for cell in cells:
         for result in cell.results:
+            shape = {key: value for key, value in result["config"]["task"].items() if key not in CHOOSE_EXAMPLES}
             for split, described in result.get("data", {}).items():
                 if "sha256" in described:
-                    copies = found.setdefault((cell.task, split), {})
+                    copies = found.setdefault((cell.task, split, json.dumps(shape, sort_keys=True)), {})
                     copies.setdefault(described["sha256"], set()).add(result["run_id"])
     return [
         f"The runs on {task_name(task, names)} read different examples of {split_name(split)}, so that their scores do "
         f"not compare: sha256 {', '.join(f'{sha[:10]} in {len(runs)}' for sha, runs in copies.items())}. Compute them "
         "on one copy of the files."
-        for (task, split), copies in found.items()
+        for (task, split, _), copies in found.items()
         if len(copies) > 1
     ]
 

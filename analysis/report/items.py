@@ -38,9 +38,9 @@ ITEMS = (
 """In their order on the page."""
 REGIMES = {
     "tuned": "each arm has the learning rate that is best for it on dev",
-    "one_rate": "one learning rate for all arms, the paper's way",
+    "one_rate": "one learning rate for all sizes of a method, that of its preset: the paper's way",
     "rslora": "tuned, with rsLoRA's scaling",
-    "tuned_alpha": "one learning rate for all arms; each has the alpha that is best for it on dev",
+    "tuned_alpha": "the learning rate of its preset for each method; each arm has the alpha that is best for it on dev",
     "by_method": "each method has one learning rate, tuned for it, at all its sizes",
 }
 """What a reader must know of each regime."""
@@ -251,8 +251,7 @@ def _of_line(item: MethodTable, line: Line) -> tuple[str, Difference] | None:
     if line.difference is None:
         return None
     budget = "" if line.budget is None else f" at a budget of {line.budget} weights"
-    who = f"{item.baseline['method.name']} {item.baseline['method.targets']}"
-    return f"{who}{budget}", in_words(line.arm, line.difference)
+    return f"{item.baseline_arm}{budget}", in_words(line.arm, line.difference)
 
 
 def _method(paper: PaperLines, row: Any) -> str:

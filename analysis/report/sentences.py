@@ -34,7 +34,8 @@ def sentence(found: Verdicts, names: render.Names) -> str:
         case Verdict.undecided:
             needed = [part.outcome.seeds for part in deciding if part.outcome.seeds is not None]
             would_tell = bool(needed) and len(needed) == len(deciding)
-            more = f"; about {max(needed)} seeds would tell" if would_tell else "; more seeds alone would not tell"
+            unit = deciding[0].replicates
+            more = f"; about {max(needed)} {unit} would tell" if would_tell else f"; more {unit} alone would not tell"
             return f"Too close to call{where}: {_said(deciding)}{more}."
         case Verdict.uninformative:
             return f"These runs cannot tell{where}: {_said(deciding)}."
@@ -42,7 +43,8 @@ def sentence(found: Verdicts, names: render.Names) -> str:
             part = next((part for part in deciding if part.finished < part.expected), None)
             if part is None:
                 return f"Not judged yet{where}: {_inside(deciding[0].outcome.reason)}"
-            return f"Not judged before all runs are there{where}: {part.finished} of {part.expected} are."
+            what = "seeds are measured" if part.part.statistic is not None else "are"
+            return f"Not judged before all runs are there{where}: {part.finished} of {part.expected} {what}."
         case Verdict.not_judged:
             return f"Runs of this scale show that everything works{where}, and decide nothing."
         case Verdict.not_run:

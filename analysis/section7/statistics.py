@@ -47,7 +47,7 @@ class Statistic(NamedTuple):
 ANOTHER_SEED = "another seed"
 """The larger rank's run is of another seed; the mean over all of them."""
 PERMUTED = "permuted labels"
-"""Both runs learn the same permuted labels, and have moved as far."""
+"""Both runs learn permuted labels, those of one seed the same ones, and have moved as far."""
 OTHER_LABELS = "other labels"
 """The larger rank's run learns permuted labels, and has moved as far; the smaller one's the true labels."""
 RANDOM_UPDATE = "random update"

@@ -121,6 +121,10 @@ class TaskConfig:
         """The splits whose examples the digest does not cover: the record holds a sha256 of what was read of them."""
         return ()
 
+    def sha256_of(self, splits: Splits, split: str) -> str:
+        """Returns the digest of what was read of a split, by which records tell copies apart."""
+        return digest(splits, [split])
+
     @property
     def all_splits(self) -> tuple[str, ...]:
         """All splits, as they are read, recorded and printed."""

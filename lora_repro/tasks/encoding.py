@@ -13,7 +13,7 @@ from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.tokenizer import load_tokenizer
-from lora_repro.tasks.base import digest, permuted, subset
+from lora_repro.tasks.base import permuted, subset
 from lora_repro.tasks.batches import padded_length
 from lora_repro.tasks.notices import of_lengths
 from lora_repro.tasks.targets import Example
@@ -104,7 +104,7 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
     found = _encoded.pop(key, None)
     if found is None:
         whole = run.task.load(paths.data, paths.cache)
-        read = {split: digest(whole, [split]) for split in run.task.unchecked}
+        read = {split: run.task.sha256_of(whole, split) for split in run.task.unchecked}
         splits = subset(whole, run.task)
         notices = run.task.notices(splits)
         if seed is not None:

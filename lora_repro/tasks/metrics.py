@@ -54,7 +54,8 @@ class Metric(NamedTuple):
 
 
 LOSS = Metric("loss", higher_is_better=False, low=0.0)
-"""What training minimises, on dev and test; every task has it beside its own metrics."""
+"""What training minimises, on dev and test, but that label words are read among each other alone there, where training
+reads them among all of the vocabulary; every task has it beside its own metrics."""
 PERPLEXITY = Metric("perplexity", higher_is_better=False, low=1.0, about="exp of the loss, which is a mean over tokens")
 """Of texts; a task declares it to have it beside the loss, after each epoch."""
 

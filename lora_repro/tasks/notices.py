@@ -1,5 +1,6 @@
 """What is said about examples before training starts: sizes, classes, repeated texts, and lengths. No torch."""
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,7 +75,7 @@ def _spread(examples: Sequence[Example], labels: Sequence[str]) -> str:
     if not labels:
         scores = sorted(example.target for example in examples)
         mean = sum(scores) / len(scores)
-        return f"scores from {scores[0]:g} to {scores[-1]:g}, mean {mean:.3g}, median {scores[len(scores) // 2]:g}"
+        return f"scores from {scores[0]:g} to {scores[-1]:g}, mean {mean:.3g}, median {statistics.median(scores):g}"
     counts = Counter(example.target for example in examples)
     listed = [f"{labels[i]}: {count:,} ({100 * count / len(examples):.1f} %)" for i, count in sorted(counts.items())]
     if len(listed) <= MOST_CLASSES:
@@ -132,4 +133,4 @@ def of_lengths(
         if many
         else "none is cut"
     )
-    return [f"Lengths in tokens: median {every[len(every) // 2]:,}, longest {longest:,}; {cuts}."]
+    return [f"Lengths in tokens: median {statistics.median(every):,g}, longest {longest:,}; {cuts}."]

@@ -186,12 +186,13 @@ class Classes(Measured):
 
     def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
         """Adds how the classes of dev and test are balanced."""
+        classes = sorted({label for split in data.values() for label in split["labels"]}, key=int)
         balance = []
         for split in _scored(data):
             labels, n = data[split]["labels"], data[split]["n"]
-            shares = " / ".join(f"{100 * labels[label] / n:.1f}" for label in sorted(labels))
+            shares = " / ".join(f"{100 * labels.get(label, 0) / n:.1f}" for label in classes)
             balance.append(f"{split_name(split)} {shares} %")
-        return f"{super().summary(data)}, classes {' / '.join(sorted(data['eval']['labels']))}: {', '.join(balance)}"
+        return f"{super().summary(data)}, classes {' / '.join(classes)}: {', '.join(balance)}"
 
     def flags(self, predictions: Mapping[str, Sequence[int]]) -> dict[str, bool]:
         """Raises `one_class` if the predictions of dev or test name a single class."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lora_repro.config.schema import Run
+from lora_repro.config.schema import Dtype, Run
 from lora_repro.config.settings import Settings
 from lora_repro.models.arch import Site
 from lora_repro.models.load import load_model
@@ -23,7 +24,7 @@ from lora_repro.training import device
 def measure(
     run: Run, settings: Settings, sites: Sequence[Site], examples: int, vectors: int
 ) -> dict[str, Float[np.ndarray, "d_in d_in"]]:
-    """Returns E[x x^T] of each site's inputs x, by forward passes; second_moments.py caches them.
+    """Returns E[x x^T] of each site's inputs x, by the forward passes of training; second_moments.py caches them.
 
     Args:
         run: Which model and task.
@@ -36,19 +37,18 @@ def measure(
         MissingInputError: If weights or data are missing or damaged.
     """
     on = device.prepare(settings.compute)
+    run = replace(run, train=replace(run.train, packing=False))
     split = encode(run, settings)["train"]
+    lengths = split.objective.lengths_read(split)
     model = load_model(run, settings.paths.model, settings.paths.cache, on).eval().to(on)
     moments, begin, end = _Moments(), 0, examples
     unmet = {site.module for site in sites}
     with torch.inference_mode():
-        while unmet and begin < len(split.lengths):
+        while unmet and begin < len(lengths):
             with moments.of(model, unmet):
-                batches = scoring_batches(split.lengths[begin:end].tolist(), on.type == "cpu")
+                batches = scoring_batches(lengths[begin:end], on.type == "cpu")
                 for positions in progress(batches, "reading the inputs of each matrix", len(batches)):
-                    inputs, _ = split.batch([begin + position for position in positions], on)
-                    moments.mask = inputs["attention_mask"].bool()
-                    body: Any = model.base_model
-                    body(**inputs, **({"use_cache": False} if run.arch.is_decoder else {}))
+                    split.loss(model, [begin + position for position in positions], Dtype.fp32, on)
             unmet = {site.module for site in sites if moments.tokens[site.module] < vectors * site.d_in}
             begin, end = end, end + examples
     return {site.name: moments.mean(site.module) for site in sites}
@@ -68,7 +68,9 @@ class _Moments:
     @contextmanager
     def of(self, model: nn.Module, modules: set[str]) -> Iterator[None]:
         """Watches these modules."""
+        body: Any = model.base_model
         hooks = [model.get_submodule(name).register_forward_pre_hook(partial(self._add, name)) for name in modules]
+        hooks.append(body.register_forward_pre_hook(self._keep_mask, with_kwargs=True))
         try:
             yield
         finally:
@@ -78,6 +80,9 @@ class _Moments:
     def mean(self, module: str) -> Float[np.ndarray, "d_in d_in"]:
         """Returns E[x x^T]."""
         return (self.sums[module] / self.tokens[module]).cpu().numpy()
+
+    def _keep_mask(self, body: nn.Module, inputs: object, given: dict[str, Any]) -> None:
+        self.mask = given["attention_mask"].bool()
 
     def _add(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert self.mask is not None

@@ -50,6 +50,8 @@ class TrainState:
     examples: int = 0
     examples_logged: int = 0
     """Examples up to the last line of metrics.jsonl."""
+    examples_timed: int = 0
+    """Those that took `seconds`."""
     seconds: float = 0.0
     """Time spent in training steps; scoring is not counted, nor a step that compiles the model."""
     cpu_seconds: float = 0.0
@@ -111,8 +113,9 @@ class TrainState:
         for attribute, key in _PLAIN.items():
             if key in values:
                 setattr(self, attribute, values[key])
-        self.cpu_seconds = values.get("cpu_seconds", math.nan)  # older checkpoints lack both
+        self.cpu_seconds = values.get("cpu_seconds", math.nan)  # older checkpoints lack these
         self.run_seconds = values.get("run_seconds", self.seconds)
+        self.examples_timed = values.get("examples_timed", self.examples)
         for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.load_state_dict(values["schedule"])
@@ -126,6 +129,7 @@ _PLAIN = {  # `examples_told`, like `logits/`, is an older name that stays so th
     "step": "step",
     "examples": "examples",
     "examples_logged": "examples_told",
+    "examples_timed": "examples_timed",
     "seconds": "seconds",
     "cpu_seconds": "cpu_seconds",
     "run_seconds": "run_seconds",

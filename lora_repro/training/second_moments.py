@@ -16,6 +16,7 @@ from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError
 from lora_repro.models.arch import Site
 from lora_repro.store.files import write_atomically
+from lora_repro.tasks.classes import Form
 
 EXAMPLES = 512
 """Training examples whose tokens are read: of minilm's 384 dimensions a site sees some ten thousand inputs."""
@@ -32,7 +33,8 @@ def second_moments(
 ) -> dict[str, Float[np.ndarray, "d_in d_in"]]:
     """Returns Sigma_x = E[x x^T] of each site's inputs x, over the non-padding tokens of training examples of a run.
 
-    The model is the run's base, untrained and in fp32; labels and seed play no part. A layer that reads only the first
+    The model is the run's base, untrained and in fp32. The tokens are those that it reads in training: of an answer in
+    words all but the last; else labels and seed play no part. A layer that reads only the first
     position (the last one's q and o behind a classifier, see `read_first_position`) counts that position only; where
     that is too few to know Sigma_x, the training examples are read on. Found matrices are kept in the cache, keyed by
     all that decides them.
@@ -50,7 +52,7 @@ def second_moments(
     """
     if embedded := [site.name for site in sites if site.layer is None]:
         raise InputError(f"second_moments: {embedded[0]} reads tokens, not vectors.\nGive matrices of the layers.")
-    folder = Path(settings.paths.cache).expanduser() / "second_moments" / _key(run, examples)
+    folder = Path(settings.paths.cache).expanduser() / "second_moments" / _key(run, settings, examples)
     found = {site.name: _cached(folder / f"{site.name}.npy", site) for site in sites}
     if absent := [site for site in sites if found[site.name] is None]:
         from lora_repro.training import activations
@@ -61,10 +63,14 @@ def second_moments(
     return {name: matrix for name, matrix in found.items() if matrix is not None}
 
 
-def _key(run: Run, examples: int) -> str:
+def _key(run: Run, settings: Settings, examples: int) -> str:
     """Returns a readable folder name: the model, the task and a digest of all that decides the inputs."""
     task = {key: value for key, value in id_fields(run.task).items() if key != "permute_labels"}
     decides = [NUMERICS_VERSION, id_fields(run.model), task, run.train.max_length, examples, VECTORS]
+    if getattr(run.task, "form", Form.text) is not Form.label:  # answers are read too
+        decides.append(["with answers", run.seed if run.task.permute_labels else None])
+    if "train" in run.task.unchecked:  # another copy may have other examples
+        decides.append(str(Path(settings.paths.data).expanduser().absolute()) if settings.paths.data else None)
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
     return f"{run.model.name}-{run.task.name}-{digest}"
 

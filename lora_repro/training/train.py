@@ -127,7 +127,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         **scoring.cross_fitted(run.task, splits, state.predictions, by_epoch),
         "train_seconds": round(state.seconds, 3),
         "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds > 0 else None,
-        "train_examples_per_s": round(state.examples / state.seconds, 2) if state.seconds else None,
+        "train_examples_per_s": round(state.examples_timed / state.seconds, 2) if state.seconds else None,
         "peak_memory_gib": None if is_resumed else peak_memory_gib(device),  # of this attempt alone
         "peak_memory_is_bound": peak_is_bound,
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
@@ -265,6 +265,8 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
             loss_sum = state.loss_sum.item() if is_logged else 0.0  # waits for the GPU, so the clock is read after it
             if state.compiles:  # in this step, which says nothing of the others
                 state.compiles, began, cpu_began = False, time.perf_counter(), time.process_time()
+            else:
+                state.examples_timed += len(indices)
             state.seconds = spent + time.perf_counter() - began
             state.cpu_seconds = cpu_spent + time.process_time() - cpu_began
             if is_logged:

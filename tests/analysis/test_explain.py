@@ -256,5 +256,5 @@ def test_a_difference_to_a_baseline_says_what_is_taken_off(tmp_path: Path) -> No
     entries = [each._replace(difference=paired([0.02, 0.02])) for each in explanation.entries]
     changed = explanation._replace(entries=entries, baseline={"method.name": "lora"})
     out = markdown(changed, str(tmp_path), names())
-    assert out.count("taken seed by seed: 2.0 [2.0, 2.0] (baseline: method.name=lora).") == 2
+    assert out.count("taken seed by seed: 2.0 (all equal) (baseline: method.name=lora).") == 2
     assert json.loads(to_json(changed))[0]["difference"]["n"] == 2

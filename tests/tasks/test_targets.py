@@ -76,6 +76,12 @@ def test_a_split_is_described_and_the_description_is_known_again(
         assert not targets.is_description({other: value for other, value in described.items() if other != key})
 
 
+def test_classes_stand_in_one_order_also_where_a_split_lacks_one() -> None:
+    data = {"train": {"0": 4, "1": 4, "10": 1, "2": 4}, "eval": {"0": 5, "2": 5}, "test": {"0": 2, "1": 8}}
+    told = Classes().summary({split: {"n": sum(of.values()), "labels": of} for split, of in data.items()})
+    assert "classes 0 / 1 / 2 / 10: dev 50.0 / 0.0 / 50.0 / 0.0 %, test 20.0 / 80.0 / 0.0 / 0.0 %" in told
+
+
 @pytest.mark.parametrize("targets", [Classes(), Scores(), Texts()])
 def test_every_kind_declares_what_it_evaluates(targets: Targets) -> None:
     target = {Classes: 1, Scores: 1.0, Texts: ["a"]}[type(targets)]

@@ -14,7 +14,10 @@ from helpers.fixture_types import Compose
 from lora_repro.config.resolve import Resolved, resolve
 from lora_repro.errors import InputError
 from lora_repro.models.load import load_model
-from lora_repro.tasks.encoding import encode
+from lora_repro.tasks.encoding import Encoded, encode
+from lora_repro.tasks.objectives.label_words import LabelWords
+from lora_repro.tasks.objectives.language import NO_TOKEN
+from lora_repro.tasks.objectives.text import TextToWrite
 from lora_repro.training import activations
 from lora_repro.training.second_moments import VECTORS, _key, second_moments
 
@@ -25,11 +28,23 @@ MODELS = {
     "tiny_bert": ["model=tiny_bert"],
     "tiny_llama": ["model=tiny_llama"],
     "text": ["model=tiny_llama", "task.form=text"],
+    "written": ["model=tiny_llama", "task=restaurants", "task.train_size=64", "train.max_length=256"],
 }
+"""Answers in words, and written texts, are read too, all but their last tokens: prompts alone would not do."""
 
 
 def resolved_of(tiny: Compose, tmp_path: Path, *overrides: str) -> Resolved:
     return resolve(tiny(f"paths.cache={tmp_path / 'cache'}", *overrides))
+
+
+def answer_of(split: Encoded, i: int) -> list[int]:
+    """The tokens of an example's answer; none where a head answers."""
+    match split.objective:
+        case LabelWords():
+            return split.objective.words[int(split.targets[i])]
+        case TextToWrite():
+            return [token for token in split.targets[i].tolist() if token != NO_TOKEN]
+    return []
 
 
 def hidden_states(resolved: Resolved, examples: int) -> list[list[torch.Tensor]]:
@@ -39,6 +54,7 @@ def hidden_states(resolved: Resolved, examples: int) -> list[list[torch.Tensor]]
     split, states = encode(run, resolved.settings)["train"], []
     for i in range(examples):
         tokens = split.inputs["input_ids"][i : i + 1, : int(split.lengths[i])]
+        tokens = torch.cat([tokens, torch.tensor([answer_of(split, i)[:-1]], dtype=torch.long)], dim=1)
         with torch.inference_mode():
             found = model.base_model(input_ids=tokens, output_hidden_states=True)  # pyright: ignore[reportCallIssue]
         states.append([state[0].double() for state in found.hidden_states])
@@ -129,10 +145,25 @@ print(sum(float(matrix.sum()) for matrix in second_moments(*pickle.load(open({st
         ("task.train_size=63", False),
         ("train.max_length=20", False),
         ("model=tiny_llama", False),
+        ("paths.data=elsewhere", True),
     ],
 )
 def test_only_what_decides_the_inputs_names_the_kept_file(tiny: Compose, override: str, same: bool) -> None:
-    keys = [_key(resolve(tiny(*more)).run, 512) for more in ([], [override])]
+    found = [resolve(tiny(*more)) for more in ([], [override])]
+    keys = [_key(each.run, each.settings, 512) for each in found]
+    assert (keys[0] == keys[1]) is same
+
+
+@pytest.mark.parametrize(
+    ("override", "same"), [("seed=3", False), ("paths.data=elsewhere", False), ("method.r=2", True)]
+)
+def test_of_written_texts_the_permutation_and_of_unchecked_data_the_folder_name_it_too(
+    tiny: Compose, override: str, same: bool
+) -> None:
+    """MNLI's training examples are not checked by a digest: another folder may hold another copy."""
+    asked = ("model=tiny_llama", "task=mnli", "task.form=text", "task.permute_labels=true")
+    found = [resolve(tiny(*asked, *more)) for more in ([], [override])]
+    keys = [_key(each.run, each.settings, 512) for each in found]
     assert (keys[0] == keys[1]) is same
 
 

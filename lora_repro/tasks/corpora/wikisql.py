@@ -10,6 +10,7 @@ part in mlx-examples, in which each line holds the columns, the question and the
 there, and nothing is run. The paper gives schema and question too (Appendix C), and tells no more of the format.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,19 @@ class WikisqlConfig(CorpusConfig):
         name, _, select, aggregate, conditions = entry.facts
         query = Query(select, aggregate, tuple(Condition(*each) for each in conditions))
         return (Reference.of(query, HEADERS[name], self.sql),)
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """All splits where there are tables, as the digest is of the questions alone."""
+        return self.all_splits if self.with_tables else super().unchecked
+
+    def sha256_of(self, splits: Splits, split: str) -> str:
+        """Returns a digest of the tables too, on whose rows queries are run."""
+        own = super().sha256_of(splits, split)
+        if not self.with_tables:
+            return own
+        tables = [HEADERS[name] for name in sorted({example.document for example in splits[split]})]
+        return hashlib.sha256(json.dumps([own, tables]).encode()).hexdigest()
 
     def key_of(self, entry: Entry) -> Any:
         """Returns the number of the entry: each is scored, even where a question occurs twice."""

@@ -108,7 +108,7 @@ def states(
         missing = int(at.max()) + 1 - tokens.shape[1]
         tokens, mask = (F.pad(values, (0, max(missing, 0))) for values in (tokens, mask))
         tokens = tokens.scatter(1, at[:, 1:], targets[:, :-1].clamp(min=0))
-        mask = mask.scatter(1, at[:, 1:], (targets[:, :-1] >= 0).to(mask.dtype))
+        mask = mask.scatter(1, at[:, 1:], (targets[:, 1:] >= 0).to(mask.dtype))  # what something follows
     body: Any = model.base_model
     rows = pack(tokens, mask.sum(1)) if packed else None
     if rows is None:

@@ -24,11 +24,13 @@ from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import PROVENANCE, write_run, write_status
 
-from analysis.claims.criteria import Verdict
+from analysis.claims.criteria import Side, Verdict
 from analysis.claims.declared import Part, Study, load_claims
 from analysis.claims.judge import judge
 from analysis.claims.judged import Judged
+from analysis.claims.printed import printed
 from analysis.claims.question import _log_ratio
+from analysis.items import read_item
 from analysis.section7.statistics import PERMUTED, Statistic, write_statistics
 from analysis.store import opened
 from lora_repro.config.catalogue import HOME
@@ -366,6 +368,18 @@ def test_the_papers_prefixes_have_sizes_of_their_own(tmp_path: Path) -> None:
         assert by_task["mnli"] == pytest.approx(mnli - 1.645 * 0.001 * 2**0.5, abs=1e-5)
 
 
+def test_each_printed_number_has_its_own_spread_and_what_is_not_printed_is_said() -> None:
+    """Table 3: LoRA 70.4 +- 0.1 on GPT-2 medium and large; adapter_h 67.3 +- 0.6 on medium alone."""
+    item = read_item("table3")
+    own, than = {"method": "lora"}, {"lora over adapter_h": {"method": "adapter_h"}}
+    medium, large = printed(item, own, than, 0.0, Side.above, -1.0, 0.05, lambda _: None, "bleu")
+    assert (medium.task, large.task) == ("gpt2_medium", "gpt2_large")
+    assert medium.outcome is not None and "at least +2.10" in medium.outcome.reason  # 3.1 - 1.645 * hypot(0.1, 0.6)
+    both = {**than, "lora over full": {"method": "full"}}
+    (medium, large) = printed(item, own, both, 0.0, Side.above, -1.0, 0.05, lambda _: None, "bleu")
+    assert large.lacking == ("lora over adapter_h",) and large.outcome is None and medium.lacking == ()
+
+
 def other(store: Path, claim: str, number: int = 0, regime: str = "by_method") -> Judged:
     """Judges one part of a claim on the model and task of its first study."""
     declared = load_claims()
@@ -402,7 +416,7 @@ def test_draws_of_the_training_examples_are_the_replicates(store: Path) -> None:
 def test_a_draw_counts_once_all_its_seeds_are_there(store: Path) -> None:
     part = few(store, full=-0.05, leave_out=(3, 1))
     (estimate,) = part.estimates.values()
-    assert (part.finished, part.expected, estimate.n) == (29, 30, 4)
+    assert (part.finished, part.expected, estimate.n, part.replicates) == (29, 30, 4, "draws")
     assert part.outcome.verdict is Verdict.interim
 
 
@@ -471,8 +485,10 @@ def test_the_papers_columns_go_through_the_same_question(tmp_path: Path) -> None
         "gpt2_medium": pytest.approx(0.022),
         "gpt2_large": pytest.approx(0.019),
     }
-    outcome = by_model["gpt2_medium"].outcome
-    assert outcome is not None and "at least +1.97" in outcome.reason  # 2.20 - 1.645 * 0.1 * sqrt(2)
+    assert all(each.outcome is None for each in by_model.values())  # full's rows are copied, and have no spread
+    large = {each.task: each for each in other(tmp_path, "e2e", 1).printed}["gpt2_large"]
+    name = "lora over adapter_l trainable_params = 370000 or 880000"
+    assert large.differences[name] == pytest.approx(0.013) and large.outcome is None
     (mnli,) = other(tmp_path, "low_data").printed
     assert mnli.task == "mnli" and list(mnli.differences.values()) == [pytest.approx(0.036)]
     assert mnli.outcome is not None and "at least +2.90" in mnli.outcome.reason  # 3.60 - 1.645 * 0.3 * sqrt(2)

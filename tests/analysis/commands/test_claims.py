@@ -32,7 +32,7 @@ def test_the_table_and_the_json_say_the_same(store: Path, capsys: Captured) -> N
     assert "WikiSQL: (1) undecided, (2) undecided, (3) holds up to a margin of 2.14; MNLI" in rows["weights_spread"]
     assert "37,003 times as many" in rows["param_reduction"] and "supported (counted)" in rows["param_reduction"]
     assert "not run on smollm2 (proxy, by_method)" in rows["e2e"]
-    assert "gpt2_medium: (1) supported, (2) supported; gpt2_large: (1) supported" in rows["e2e"]
+    assert "gpt2_medium: (1) no spread printed, (2) no spread printed; gpt2_large: (1) no" in rows["e2e"]
     assert "paper scale only" in rows["vram"]
     assert "`python -m lora_repro -m +sweeps=table5 scale=proxy regime=tuned" in rows["weights_spread"]
     assert "4 claims: 1 supported, 2 not run, 1 paper scale only." in text

@@ -96,7 +96,9 @@ def test_csv_and_json_keep_each_bit_and_leave_empty_what_is_no_number() -> None:
     assert [entry.get("a") for entry in json.loads(write(table, "json"))] == [*values, None]
 
 
-@pytest.mark.parametrize("number", ["2", "3", "4", "5", "6", "15", "freeze_a", "leaderboard"])
+@pytest.mark.parametrize(
+    "number", ["2", "3", "4", "5", "6", "15", "freeze_a", "full_rank", "leaderboard", "rank_rates"]
+)
 def test_every_table_says_the_same_in_every_format(number: str, tmp_path: Path) -> None:
     fill(tmp_path)
     table = load_item("table", number).printed(Request("smoke", str(tmp_path)))

@@ -1,6 +1,7 @@
 """Tables: what is printed of hand-made stores."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -200,3 +201,20 @@ def test_json_holds_null_for_what_is_no_number() -> None:
     assert json.loads(to_json([{"a": float("nan"), "b": [float("inf"), 1.5], "c": None}])) == [
         {"a": None, "b": [None, 1.5], "c": None}
     ]
+
+
+def test_copies_are_told_apart_where_the_texts_are_written_alike(tmp_path: Path) -> None:
+    """A sha256 is taken of the texts as they are read: another form of a task gives another one of equal files."""
+
+    def told(*axes: str) -> bool:
+        arguments = ["model=tiny_llama", "task=generated", "method=lora", "seed=0", *axes]
+        for each, sha in zip(load(compose, arguments, tmp_path).jobs, "ab", strict=True):
+            data = {
+                name: {"n": 8, "labels": {"0": 4, "1": 4}, "sha256": sha * 64} for name in ("train", "eval", "test")
+            }
+            shutil.rmtree(tmp_path / "runs" / each.run_id, ignore_errors=True)
+            write_run(tmp_path, each, [(0.5, 0.5)], data=data)
+        return "read different examples of train" in text_of(read_sweep(arguments, tmp_path))
+
+    assert not told("task.form=label,text")
+    assert told("task.train_size=32,64")

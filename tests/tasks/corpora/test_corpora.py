@@ -233,6 +233,24 @@ def test_byte_order_marks_and_line_ends_change_nothing(tmp_path: Path, name: str
     assert task.load(str(tmp_path), "none") == plain
 
 
+@pytest.mark.parametrize(("old", "new"), [("b and c", "b or c"), ("No.", "Nr.")])
+def test_other_rows_or_columns_of_wikisql_have_another_digest_in_the_record(tmp_path: Path, old: str, new: str) -> None:
+    """The digest of the task is of the questions, and queries are run on the tables."""
+    task = made(tmp_path, "wikisql")
+    assert task.unchecked == ("train", "eval", "test")
+    splits = task.load(str(tmp_path), "none")
+    before = [task.sha256_of(splits, split) for split in ("eval", "test")]
+    path = task.place("eval", str(tmp_path), "none").path.with_suffix(".tables.jsonl")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    for same in ("train", "test"):  # the tables of all splits have the same names here
+        beside = task.place(same, str(tmp_path), "none").path.with_suffix(".tables.jsonl")
+        beside.write_text(path.read_text())
+    splits = task.load(str(tmp_path), "none")
+    after = [task.sha256_of(splits, split) for split in ("eval", "test")]
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize("name", [*WRITERS])
 def test_other_texts_than_declared_are_refused_though_as_many(tmp_path: Path, name: str) -> None:
     task = made(tmp_path, name)
