@@ -56,7 +56,9 @@ def read_loralib(tensors: Tensors, given: str, found: FileContents, backbone: Ba
                 read = partial(_refuse_unseen, tensors, pair)
             else:
                 taken_as_linear.append(pair.module)
-        members += [from_law(m, 1 / (3 * d_in)) for m in matrices(pair.module, d_in, d_out, read, backbone)]
+        # AdaLoRA's A is normal with a standard deviation of 0.02 (loralib/adalora.py), another one uniform
+        variance = 0.02**2 if pair.diagonal is not None else 1 / (3 * d_in)
+        members += [from_law(m, variance) for m in matrices(pair.module, d_in, d_out, read, backbone)]
     notes = []
     if without:
         notes.append(

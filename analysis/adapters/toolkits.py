@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.adapters.backbone import Backbone
-from analysis.adapters.base import Adapter, Options, from_law, matrices
+from analysis.adapters.base import Adapter, Options, Origin, from_law, matrices
 from analysis.adapters.layouts import FileContents, factors, find, refuse_misfits, widths
 from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import FUSED
@@ -88,6 +88,10 @@ def _read_hub(folder: Path, given: str, backbone: Backbone, options: Options, se
     options = options._replace(alpha=read.alpha, enable_lora=roles)
     adapter = read_loralib(tensors, given, found, backbone, options)
     adapter.format, adapter.takes = "AdapterHub folder", frozenset()
+    if (start := config.get("init_weights", "lora")) != "lora":  # of others B does not start at zero
+        adapter.matrices = [matrix._replace(origin=Origin()) for matrix in adapter.matrices]
+        note = f"init_weights={shown(start)}: B A did not start at zero, so it is not only what was learned."
+        adapter.notes = [*adapter.notes, note]
     base = settings.get("model_name")
     adapter.base = base if isinstance(base, str) and base else None
     return adapter

@@ -168,9 +168,14 @@ def _of_rows(path: Path, format: Format) -> Iterator[Example]:
         if given is None:
             raise InputError(f"{rows.place(row)}: there is no {key!r}, which other rows have.")
         if key == "summary":
-            yield Example([str(given).strip()], place)
+            if not isinstance(given, str):
+                raise InputError(f"{rows.place(row)}: summary must be a text (given: {shown(given)}).")
+            yield Example([given.strip()], place)
         elif key == "references":
-            yield Example([str(text) for text in given], place)
+            texts = [given] if isinstance(given, str) else given
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"{rows.place(row)}: references must be a list of texts (given: {shown(given)}).")
+            yield Example(texts, place)
         else:
             yield Example([wikisql.reference(rows, row)], place)
 
@@ -198,8 +203,19 @@ def _grouped(rows: Iterable[tuple[str, str, str]]) -> Iterator[Example]:
 
 def _of_lines(path: Path) -> Iterable[Example]:
     lines = lines_of(path)
+    while lines and not lines[-1]:
+        del lines[-1]
     pairs = [line.partition(AUTHORS_SEPARATOR) for line in lines]
-    if all(separator for _, separator, _ in pairs):
+    whole = [number for number, (_, separator, _) in enumerate(pairs, 1) if separator]
+    if (
+        whole
+        and (other := next((n for n, line in enumerate(lines, 1) if line and n not in {*whole}), None)) is not None
+    ):
+        raise InputError(
+            f"{path}, line {other}: has no {AUTHORS_SEPARATOR} as line {whole[0]} has, so what is input and what is "
+            "reference is not said.\nGive one form in all lines."
+        )
+    if pairs and len(whole) == len(pairs):
         # gpt2_decode.py collects the references of a meaning wherever they stand
         of_meaning: dict[str, Example] = {}
         for number, (meaning, _, text) in enumerate(pairs, 1):

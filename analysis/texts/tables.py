@@ -35,10 +35,17 @@ def column_among(rows: Rows, names: Sequence[str]) -> str:
     Raises:
         InputError: If there is none, or more than one of the same rank.
     """
-    plain = {
-        column.lower().strip().replace(" ", "_").replace("-", "_").removesuffix("s"): column for column in rows.columns
-    }
-    found = next((plain[name] for name in (name.removesuffix("s") for name in names) if name in plain), None)
+    plain: dict[str, list[str]] = {}
+    for column in rows.columns:
+        name = column.lower().strip().replace(" ", "_").replace("-", "_").removesuffix("s")
+        plain.setdefault(name, []).append(column)
+    alike = next((plain[name] for name in (name.removesuffix("s") for name in names) if name in plain), [])
+    if len(alike) > 1:
+        raise InputError(
+            f"{rows.name}: the columns {', '.join(alike)} mean the same, so which one counts is not said.\n"
+            "Rename or remove all but one."
+        )
+    found = next(iter(alike), None)
     if found is None:
         raise InputError(
             f"{rows.name}: there is no column called {', '.join(names[:3])} or the like "

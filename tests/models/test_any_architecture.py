@@ -77,6 +77,14 @@ def test_every_weight_of_the_class_is_counted_and_the_matrices_are_found(
         assert tuple(theirs.get_parameter(f"{site.module}.weight").shape) == site.weight_shape
 
 
+def test_biases_by_another_name_are_biases(tiny: Compose, tmp_path: Path) -> None:
+    """DeBERTa v1 calls those of its queries and values q_bias and v_bias."""
+    arch = resolved(tiny, written(tmp_path / "m", "deberta")).run.arch
+    named = [name.rpartition(".")[2] for name in arch.biases]
+    assert [name for name in named if name != "bias"] == ["q_bias", "v_bias"] * arch.num_layers
+    assert "bias" in named
+
+
 @pytest.mark.parametrize("family", WRITERS)
 def test_every_weight_of_a_language_model_is_counted_once(family: str, tiny: Compose, tmp_path: Path) -> None:
     folder = written(tmp_path / "m", family, LANGUAGE)

@@ -12,6 +12,7 @@ from lora_repro.methods.base import Count, SizedConfig
 from lora_repro.methods.chosen_layers import in_order, of_layers, read_layers, refuse_other_layers, without_all
 from lora_repro.methods.peft import annotations, declared
 from lora_repro.methods.peft.not_offered import (
+    BY_SHORT_NAMES,
     FOLLOWS,
     IDLE_IN_ADALORA,
     NOT_HERE,
@@ -247,6 +248,11 @@ class PeftConfig(SizedConfig):
                 )
             if theirs in self.keys:
                 raise InputError(f"method.{ours}: says the same as method.config.{theirs}.\nGive one of the two.")
+        if self.targets is not None and (key := next((key for key in BY_SHORT_NAMES if key in self.keys), None)):
+            raise InputError(
+                f"method.config.{key}: PEFT reads it beside short names of modules alone, and method.targets gives "
+                "whole ones.\nGive method.layers, or give target_modules in method.config too."
+            )
 
     def _check_values(self) -> None:
         start = str(self.keys.get("init_lora_weights"))
@@ -326,6 +332,11 @@ class PeftConfig(SizedConfig):
                 f"method.targets: names of matrices, each once (given: {self.targets}). Example: method.targets=[q,v]"
             )
         sites = arch.select(self.targets, key="method.targets")
+        if self.layers is not None and "embed" in self.targets:
+            raise InputError(
+                "method.layers: the token embedding is in no layer (given: method.targets="
+                f"[{','.join(self.targets)}]).\nLeave embed out of method.targets, or leave method.layers out."
+            )
         for module in {site.module for site in sites if site.part is not None}:
             parts = [site.role for site in arch.sites if site.module == module]
             if absent := [role for role in parts if role not in self.targets]:

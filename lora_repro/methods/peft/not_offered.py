@@ -73,6 +73,9 @@ STARTS_REFUSED = {
 }
 """Starts of LoRA (init_lora_weights), by how they begin."""
 
+BY_SHORT_NAMES = ("layers_to_transform", "layers_pattern")
+"""Keys that PEFT reads where target_modules are the last parts of names, and not where they are whole names."""
+
 IDLE_IN_ADALORA = {
     "r": "its ranks are init_r and target_r",
     "use_rslora": "it divides lora_alpha by its rank",

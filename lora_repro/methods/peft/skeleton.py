@@ -68,8 +68,27 @@ def _attached(method: PeftConfig, arch: Arch) -> Attached:
     owner = owner_of(model)
     modules = list(getattr(owner.base_model, "targeted_module_names", []))
     refuse_idle_patterns(method.peft_type, method.keys, modules)
+    _refuse_other_layers(method, arch, modules)
     count = Count(sum(by_module.values()), arch.head_size, total, by_module)
     return Attached(count, owner.peft_config[NAME], modules, device)
+
+
+def _refuse_other_layers(method: PeftConfig, arch: Arch, modules: list[str]) -> None:
+    """Refuses modules outside the layers that are asked for: beside whole names and patterns PEFT reads no layers.
+
+    Raises:
+        InputError: With the first of them.
+    """
+    asked = method.layers if method.layers is not None else method.keys.get("layers_to_transform")
+    if method.targets is not None or asked is None:
+        return
+    layers = {asked} if isinstance(asked, int) else {*asked}
+    if (other := next((module for module in modules if arch.layer_of(module) not in layers), None)) is not None:
+        key = "method.layers" if method.layers is not None else "method.config.layers_to_transform"
+        raise InputError(
+            f"{key}: {method.peft_type} of PEFT does not read it beside these target_modules, and would adapt {other} "
+            f"(given: {asked}).\nGive method.targets and method.layers, or the short names of modules: [query]."
+        )
 
 
 def _has_plain_tensors(model: nn.Module) -> bool:

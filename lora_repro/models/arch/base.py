@@ -116,7 +116,7 @@ class Arch(NamedTuple):
     @property
     def biases(self) -> list[str]:
         """The biases of the backbone, LayerNorms' too."""
-        return [name for name in self.backbone if name.endswith(".bias")]
+        return [name for name in self.backbone if name.endswith((".bias", "_bias")) and len(self.parameters[name]) == 1]
 
     def layer_of(self, parameter: str) -> int | None:
         """Returns the block that a parameter of the backbone belongs to, counted from 0; None outside the blocks."""

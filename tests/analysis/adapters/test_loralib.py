@@ -116,3 +116,15 @@ def test_one_group_of_merged_linear_must_be_named(tmp_path: Path) -> None:
     torch.save(loralib.lora_state_dict(loralib_model({"h.0.attn.c_attn": layer})), tmp_path / "a.bin")
     with pytest.raises(InputError, match=r"adapts 1 of q, k and v.*\n.*--enable-lora q"):
         read(str(tmp_path / "a.bin"))
+
+
+def test_the_start_of_adaloras_a_is_normal_and_of_loras_uniform(tmp_path: Path) -> None:
+    """Their variances are 0.02 squared and 1 / (3 d_in)."""
+    name = "roberta.encoder.layer.0.output.dense"
+    lora = {f"{name}.lora_A": torch.randn(8, 3072), f"{name}.lora_B": torch.zeros(768, 8)}
+    found = []
+    for file, tensors in (("lora.pt", lora), ("adalora.pt", lora | {f"{name}.lora_E": torch.zeros(8, 1)})):
+        torch.save(tensors, tmp_path / file)
+        (matrix,) = read(str(tmp_path / file)).matrices
+        found.append(matrix.origin.variance)
+    assert found == [1 / (3 * 3072), 0.02**2]

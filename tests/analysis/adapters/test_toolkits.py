@@ -136,6 +136,17 @@ def test_adapterhubs_folders_are_read_with_their_scale(tmp_path: Path) -> None:
         np.testing.assert_allclose(dense(adapter, matrix), merged_difference(layers[matrix.module]), atol=1e-6)
 
 
+def test_adapterhubs_other_starts_have_no_variance_and_a_note(tmp_path: Path) -> None:
+    tensors = loralib.lora_state_dict(loralib_model(roberta_layers(r=4, lora_alpha=8)))
+    plain, other = (
+        read(str(write_hub(tmp_path / name, tensors, HUB | more)))
+        for name, more in (("a", {"init_weights": "lora"}), ("b", {"init_weights": "bert"}))
+    )
+    assert {matrix.origin.variance for matrix in plain.matrices} == {1 / (3 * 32)} and not plain.notes
+    assert {matrix.origin.variance for matrix in other.matrices} == {None}
+    assert "init_weights=bert: B A did not start at zero" in " ".join(other.notes)
+
+
 def test_adapterhubs_fused_layers_hold_groups_in_the_order_of_q_k_v(tmp_path: Path) -> None:
     name = "transformer.h.0.attn.c_attn"
     layer = loralib.MergedLinear(32, 96, r=4, lora_alpha=8, enable_lora=[True, False, True], fan_in_fan_out=True)

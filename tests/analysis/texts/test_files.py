@@ -111,6 +111,16 @@ def test_the_authors_form_of_e2e_is_grouped_by_meaning_wherever_its_rows_stand(t
     assert [example.references for example in found.examples] == [RIGHT[0], RIGHT[2], RIGHT[1]]
 
 
+def test_empty_lines_behind_the_authors_form_change_nothing_and_one_text_is_one_reference(tmp_path: Path) -> None:
+    found = read_references(write(tmp_path / "refs.txt", "name[A]||A is a pub\nname[B]||B is a bar\n\n\n"))
+    assert [(each.input, each.references) for each in found.examples] == [
+        ("name[A]", ["A is a pub"]),
+        ("name[B]", ["B is a bar"]),
+    ]
+    alone = read_references(write(tmp_path / "refs.json", '[{"references": "the cat"}, {"references": ["a", "b"]}]'))
+    assert [each.references for each in alone.examples] == [["the cat"], ["a", "b"]]
+
+
 def test_a_reference_a_line_needs_no_empty_lines(tmp_path: Path) -> None:
     found = read_references(write(tmp_path / "refs.txt", "a\nb\n"))
     assert [example.references for example in found.examples] == [["a"], ["b"]]
@@ -293,6 +303,10 @@ def test_texts_that_do_not_fit_are_refused_with_their_place(
         ("refs.json", b'[{"tripleset": [], "annotations": []}]', "refs.json, entry 1: has no triple or no text"),
         ("refs.json", b'[{"references": []}]', "refs.json, row 1: there is no reference"),
         ("refs.json", b'[{"summary": "a"}, {"id": 3}]', "refs.json, row 2: there is no 'summary'"),
+        ("refs.json", b'[{"summary": ["a"]}]', "refs.json, row 1: summary must be a text"),
+        ("refs.json", b'[{"references": {"a": 1}}]', "refs.json, row 1: references must be a list of texts"),
+        ("refs.csv", b"mr,ref,Refs\na,b,c\n", "the columns ref, Refs mean the same"),
+        ("refs.txt", b"x||a\nb\n", r"refs.txt, line 2: has no \|\| as line 1 has"),
         ("refs.xml", b"<a>", "refs.xml: is no XML"),
         ("refs.xml", b"<a/>", "refs.xml: has no example"),
 ("refs.xml", b'<a><entry category="x" eid="1"/></a>', "refs.xml, entry 1: there is no triple"),

@@ -176,6 +176,9 @@ REFUSED: list[tuple[list[str], str]] = [
         ["method.targets=[q]", "method.config={target_modules:[query]}"],
         r"says the same as method\.config\.target_modules",
     ),
+    ([TARGETS, "method.config={layers_to_transform:[0]}"], r"config\.layers_to_transform: PEFT reads it beside short"),
+    ([TARGETS, "method.config={layers_pattern:layer}"], r"config\.layers_pattern: PEFT reads it beside short"),
+    (["model=tiny_llama", "method.targets=[q,embed]", "method.layers=[0]"], r"the token embedding is in no layer"),
     (["method.peft_type=PROMPT_TUNING"], r"num_virtual_tokens: PROMPT_TUNING needs a number of tokens"),
     (["method.peft_type=ADALORA", "method.config={target_r:12}"], "must be below init_r"),
     (["method.peft_type=ADALORA", "method.config={total_step:100}"], "number of steps of the run"),
@@ -230,6 +233,17 @@ def test_what_cannot_work_is_refused_while_composing(given: list[str], message: 
         ),
         (["method.peft_type=OFT", TARGETS, "method.config={oft_block_size:0,r:5}"], r"config\.r: must divide"),
         (["method.config={r:0}"], "refuses it on this bert: .*positive"),
+        (
+            [
+                "method.config={target_modules:[bert.encoder.layer.0.attention.self.query,bert.encoder.layer.1.attention.self.query]}",
+                "method.layers=[0]",
+            ],
+            r"method\.layers: LORA of PEFT does not read it .* adapt bert\.encoder\.layer\.1\.attention",
+        ),
+        (
+            ["method.peft_type=LOHA", "method.config={target_modules:'.*self[.]query',layers_to_transform:[1]}"],
+            r"config\.layers_to_transform: LOHA of PEFT does not read it .* adapt .*layer\.0\.attention",
+        ),
         (["method.config={rank_pattern:{key:4}}"], r"key matches none .*\nTheir names end in: query, value\."),
     ],
 )
