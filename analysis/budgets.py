@@ -206,7 +206,7 @@ def unequal_widths(arch: Arch) -> str | None:
 
 def utilisation_lines(jobs: Sequence[Job]) -> list[str]:
     """Says which matrices were found in models that no function counts, and how runs use each model's budgets."""
-    groups: dict[tuple[str, str], dict[str, tuple[int, float]]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
     notes: dict[str, str] = {}
     counted: dict[tuple[str, int | None, str], tuple[int, float | None]] = {}
     for run in (job.resolved.run for job in jobs):
@@ -219,15 +219,15 @@ def utilisation_lines(jobs: Sequence[Job]) -> list[str]:
                 notes[run.model.name] = note
         count, used = counted[kind]
         if used is not None:
-            groups.setdefault((run.model.name, str(given)), {})[run.method.label] = (count, used)
+            groups.setdefault((run.model.name, str(given)), {})[run.method.label, count] = used
     archs = {job.resolved.run.model.name: job.resolved.run.arch for job in jobs}
     lines = [
         f"Matrices of {name}: {arch.reading.describe()}" for name, arch in archs.items() if arch.reading is not None
     ]
     for (model, given), used in groups.items():
-        parts = [f"{label} {count:,} ({percent(part)})" for label, (count, part) in used.items()]
+        parts = [f"{label} {count:,} ({percent(part)})" for (label, count), part in used.items()]
         lines.append(f"Budget {given} on {model}: {', '.join(parts)}.")
-        if any(budget.is_unequal(part) for _, part in used.values()):
+        if any(map(budget.is_unequal, used.values())):
             lines.append(f"  {UNEQUAL}" + (f" {notes[model]}" if model in notes else ""))
     return lines
 

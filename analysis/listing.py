@@ -4,19 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.diff import DESCRIBED
 from analysis.runs import NUMERICS, configured, flat, run_status, runs_folder
 from lora_repro.config.identity import RUN_ID
 from lora_repro.store.finished_runs import numerics_version
 from lora_repro.tasks import Unit
 from lora_repro.tasks.recorded import task_of
 
+DIGESTS = ("model.digest", "task.digest")
+"""Listed where one name stands for several: a folder or a data set of the user's own."""
 FOLLOWS = (
-    "model.", "task.digest", "task.num_labels", "task.labels", "task.sizes_read", "task.split_sizes", "task.member"
+    *(f"model.{name}" for name in sorted(DESCRIBED)),
+    *DIGESTS, "task.num_labels", "task.labels", "task.sizes_read", "task.split_sizes", "task.member",
 )  # fmt: skip
-"""Keys that follow from the choice of a model or task and are not listed; a model's name is.
-
-The digest is listed where one task was trained on several data sets of the user's own.
-"""
+"""Keys that follow from the choice of a model or task, and are not listed; a model's name is."""
 
 
 class Listed(NamedTuple):
@@ -64,8 +65,10 @@ def varying(runs: Sequence[Listed]) -> list[str]:
     """Returns the keys in which runs differ, in the order of the configuration."""
     known = [run.config for run in runs if run.config]
     keys = dict.fromkeys(key for config in known for key in config)
-    data = {(config.get("task.name"), config.get("task.digest")) for config in known}
-    listed = {"model.name", *(["task.digest"] if len({task for task, _ in data}) < len(data) else [])}
+    listed = {"model.name"}
+    for digest in DIGESTS:
+        named = {(config.get(f"{digest.partition('.')[0]}.name"), config.get(digest)) for config in known}
+        listed |= {digest} if len({name for name, _ in named}) < len(named) else set()
     chosen = [key for key in keys if key in listed or not key.startswith(FOLLOWS)]
     return [key for key in chosen if len({repr(config.get(key)) for config in known}) > 1]
 

@@ -52,7 +52,7 @@ def _ledger(options: argparse.Namespace) -> str:
         also = f", and statistics of weights: {', '.join(files)}" if files else ""
         return (
             f"{len(written)} of {len(found.rows)} runs written into {options.runs}"
-            f"{'' if len(written) == len(found.rows) else '; the others are there already'}{also}."
+            f"{_kept([row.run_id for row in found.rows if row.run_id not in {*written}], options.runs)}{also}."
         )
     add_scale(options)
     with opened(options.runs) as store:
@@ -69,6 +69,19 @@ def _ledger(options: argparse.Namespace) -> str:
     note = f", {diverged} of them diverged" if diverged else ""
     also = f", statistics of weights ({', '.join(sorted(statistics))})" if statistics else ""
     return f"{path}: {len(rows)} runs that ended ({added} new{note}){also}, {path.stat().st_size / 1024:,.0f} KiB."
+
+
+def _kept(run_ids: list[str], store: str) -> str:
+    """Says what is there in place of runs that were not written."""
+    from analysis.runs import run_states
+    from analysis.states import state_label
+    from lora_repro.store.ledger import ENDED
+
+    ended = {state.value for state in ENDED}
+    states = {run_id: state for run_id, state, _ in run_states(store, run_ids)}
+    open_ones = [f"{run_id} ({state_label(state)})" for run_id, state in states.items() if state not in ended]
+    text = "; the others are there already" if len(open_ones) < len(run_ids) else ""
+    return text + (f"; kept as they are: {', '.join(open_ones)}" if open_ones else "")
 
 
 def _run_ids(options: argparse.Namespace, store: str) -> list[str]:

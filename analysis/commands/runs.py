@@ -128,7 +128,7 @@ def _status(options: argparse.Namespace) -> str:
     reasons = [
         f"{state_label(state)}: {run_id}\n{paragraph(reason)}" for run_id, state, reason in found if reason is not None
     ]
-    total = f"{len(found) + len(open_jobs):>6} runs in all. Store: {name_of(options.runs)}"
+    total = f"{len(found) + len(open_jobs) + len(sweep.planned):>6} runs in all. Store: {name_of(options.runs)}"
     return "\n".join([*lines, total, *reasons])
 
 

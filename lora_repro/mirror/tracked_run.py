@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lora_repro.config.catalogue import group_names
 from lora_repro.config.identity import run_name
 from lora_repro.config.settings import Mirror, Tracker
 from lora_repro.store.digests import as_written, trained_files
@@ -43,6 +44,8 @@ class TrackedRun:
         outputs = folder.parent.parent
         name, group = settings["log"].get("name"), settings["log"].get("group")
         of_sweep = f"{settings['sweep']['name']}-{scale}" if settings["sweep"] else None
+        sweeps = tuple(f"{sweep}-{scale}" for sweep in group_names("sweeps"))
+        is_of_sweep = of_sweep is not None or (group is not None and group.startswith(sweeps))  # others have no scale
         described: dict[str, Any] = {
             "project": project if project is not None else settings["log"]["project"],
             "group": group if group is not None else of_sweep,
@@ -66,7 +69,7 @@ class TrackedRun:
 
         self.run = wandb.init(
             **described, id=self.name, name=name if name is not None else self.name, job_type=names[2],
-            tags=[*names, scale], dir=outputs, settings=_quiet(),
+            tags=[*names, *([scale] if is_of_sweep else [])], dir=outputs, settings=_quiet(),
             mode="online" if online else "offline", resume="allow" if online else None,
         )  # fmt: skip
 

@@ -178,7 +178,8 @@ def plan(sweep: Sweep, outputs: str, queued: Collection[str] = (), timings: Timi
         if states[job.run_id] in (State.running, State.interrupted)
     }
     runs = [job.resolved.run for job in to_run]
-    later = [job.resolved.run for job in (*after, *sweep.waiting_tuning, *sweep.waiting)]
+    waiting = [job for job in (*sweep.waiting_tuning, *sweep.waiting) if not job.is_hopeless]
+    later = [job.resolved.run for job in (*after, *waiting)]
     known = timings.of([*runs, *later], begun)
     return SweepPlan(
         sweep, states, missing, to_run, expected(runs, known), in_queue, expected(later, known), after, stopped

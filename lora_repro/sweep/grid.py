@@ -109,7 +109,9 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         grids = [grid | {START: values(starts[0]) if starts else regime[START]} for grid in grids]
     runnable = [grid for grid in grids if PLANNED not in grid]
     settings = [_line(o) for o in own if o not in sweeps]
-    jobs = Jobs(compose, passed, settings, _regime_name(regimes[0]) if regimes else None, store)
+    is_another = bool(tunes) and (_tune_of(tunes[0]) is None) != (regime.get(TUNE) is None)  # tuned, where it is not
+    name = _regime_name(regimes[0]) if regimes and not is_another else None
+    jobs = Jobs(compose, passed, settings, name, store)
     try:
         jobs.add(expand(_with_tuning(runnable, compose, settings, axes)))
     except InputError as error:

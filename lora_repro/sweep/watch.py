@@ -41,6 +41,8 @@ class Watch:
         self.died: set[str] = set()
         """The runs whose process ended first. joblib then kills the other workers, so their deaths say nothing."""
         self._records = [Record(outputs, run_id) for run_id in run_ids]
+        self._before = {record.run_id for record in self._records if record.read().result is not None}
+        """Finished runs that are computed again: their results do not say when."""
         self._over = threading.Event()
 
     @contextmanager
@@ -87,10 +89,11 @@ class Watch:
                 log.warning("The worker of %s died (process %d): killed, or out of memory?", record.run_id, owner.pid)
 
     def _log_progress(self, passed: float) -> None:
-        total = len(self._records)
-        done = sum(record.read().result is not None for record in self._records)
+        counted = [record for record in self._records if record.run_id not in self._before]
+        total, done = len(counted), sum(record.read().result is not None for record in counted)
         left = f"about {duration(passed / done * (total - done))} to go" if done else "none finished yet"
-        log.info("%d of %d runs finished, %s", done, total, left)
+        if counted:
+            log.info("%d of %d runs finished, %s", done, total, left)
 
 
 class _Children:

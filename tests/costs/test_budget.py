@@ -264,3 +264,12 @@ def test_plan_says_how_runs_use_their_budget() -> None:
     )
     assert "outside 97 to 105 % of the budget" in note and "k, v of this llama are narrower" in note
     assert utilisation_lines(load(compose, SMOKE).jobs) == []
+    layers = [
+        "model=minilm",
+        "task=movies",
+        "method.budget=5000",
+        "method.targets=[q,v]",
+        "method.layers=[0,1],[0,1,2]",
+    ]
+    line, _ = utilisation_lines(load(compose, layers).jobs)  # of one label, as that does not hold the layers
+    assert line == "Budget 5000 on minilm: lora-r1-qv 3,072 (61.4 % (!)), lora-r1-qv 4,608 (92.2 % (!))."

@@ -81,8 +81,7 @@ def test_biases_by_another_name_are_biases(tiny: Compose, tmp_path: Path) -> Non
     """DeBERTa v1 calls those of its queries and values q_bias and v_bias."""
     arch = resolved(tiny, written(tmp_path / "m", "deberta")).run.arch
     named = [name.rpartition(".")[2] for name in arch.biases]
-    assert [name for name in named if name != "bias"] == ["q_bias", "v_bias"] * arch.num_layers
-    assert "bias" in named
+    assert named.count("q_bias") == named.count("v_bias") == arch.num_layers < named.count("bias")
 
 
 @pytest.mark.parametrize("family", WRITERS)

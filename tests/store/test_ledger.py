@@ -147,6 +147,16 @@ def test_commands_read_a_ledger_as_they_read_its_store(
     missing = out("table", "6", "--scale", "smoke", "seed=0,1,2", "--runs", "study.parquet")
     assert "seed=0,1,2`" in missing and "paths.outputs" not in missing
     assert "8 of 8 runs written into outputs" in out("ledger", "restore", "study.parquet")
+    assert out("ledger", "restore", "study.parquet") == (
+        "0 of 8 runs written into outputs; the others are there already.\n"
+    )
+    blocked = Path("outputs") / "runs" / jobs()[0].run_id / "result.json"
+    whole = blocked.read_text()
+    blocked.write_text('{"schema": 99}')
+    told = out("ledger", "restore", "study.parquet")
+    assert told.startswith("0 of 8 runs written into outputs; the others are there already; kept as they are: ")
+    assert f"{jobs()[0].run_id} (" in told
+    blocked.write_text(whole)
     assert out(*table) == own
 
 

@@ -45,6 +45,18 @@ def read_back(store: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def tags_of(store: Path, group: str) -> list[str]:
+    """Returns the tags of a run whose group was given and that is of no sweep."""
+    folder, _ = write_record(store)
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["circumstances"]["sweep"], config["circumstances"]["log"]["group"] = None, group
+    path.write_text(yaml.safe_dump(config))
+    assert mirrored_again(str(folder)).returncode == 0
+    (run,) = (record["run"] for record in read_back(store) if record["type"] == "run")
+    return run["tags"]
+
+
 def mirrored_again(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lora_repro.mirror", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -60,6 +72,7 @@ def test_wandb_reads_back_the_numbers_of_the_record(tmp_path: Path) -> None:
     assert run["run_id"] == run["display_name"] == folder.name
     assert (run["project"], run["run_group"], run["job_type"]) == ("lora_repro", "table6-smoke", "lora")
     assert run["tags"] == ["tiny_bert", "generated", "lora", "smoke"]
+    assert "smoke" not in tags_of(tmp_path / "typed", group="tiny_bert generated lora")  # which have no scale
     config = run["config"]["update"]
     method = {"name": "lora", "targets": ["q"], "r": 1, "alpha": 8, "dropout": 0, "init": "kaiming"}
     assert method.items() <= config["method"].items()

@@ -51,6 +51,11 @@ def test_what_is_typed_wins_over_the_regime() -> None:
     )
 
 
+def test_what_is_not_tuned_is_not_recorded_as_tuned() -> None:
+    for regime, tune in (("tuned", "tune=null"), ("one_rate", "tune={train.learning_rate:[1e-3,3e-3],seed:[100]}")):
+        assert {job.resolved.settings.regime for job in smoke("table6", f"regime={regime}", tune).jobs} <= {None}
+
+
 def test_a_regime_changes_no_id_and_is_recorded() -> None:
     plain, regime = (smoke("table6", *more).jobs for more in ([], ["regime=one_rate"]))
     assert [job.run_id for job in plain] == [job.run_id for job in regime]
