@@ -174,7 +174,10 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     arm = line.arm
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
     share = share_of(arm)
-    size = ["" if arm.trained is None else f"{arm.trained:,}", "" if share is None else f"{100 * share:.2g} %"]
+    size = [
+        "" if arm.trained is None else f"{arm.trained:,}",
+        "" if share is None else f"{100 * share:{'.0f' if share >= 1 else '.2g'}} %",
+    ]
     used = used_of(arm)
     of_budget = ["" if used is None else percent(used)] if _has_budgets(table) else []
     cells = [settings, *size, *of_budget, *[""] * paper_scores, our_cell(arm)]
