@@ -339,12 +339,6 @@ def is_of_all_attempts(result: Mapping[str, Any]) -> bool:
     return (result.get("run_seconds") or math.inf) >= (result.get("train_seconds") or 0)
 
 
-def run_seconds_of(result: Mapping[str, Any]) -> float | None:
-    """Returns how long a run took, at least as long as it trained; None where the record does not say."""
-    known = [seconds for key in ("run_seconds", "train_seconds") if (seconds := result.get(key)) is not None]
-    return max(known, default=None)
-
-
 def computed_on(result: Mapping[str, Any]) -> str:
     """Names the hardware and the versions that computed a run."""
     provenance = result["provenance"]

@@ -46,13 +46,13 @@ def _ledger(options: argparse.Namespace) -> str:
         if options.overrides or options.scale is not None:
             raise InputError("ledger restore: takes the file alone, and --runs DIR. Leave the rest out.")
         found = ledger.read(path)
-        written = ledger.restore(found.rows, options.runs)
+        written = {*ledger.restore(found.rows, options.runs)}
         held = statistics_files.texts_of(options.runs, found.statistics)
         files = statistics_files.restore(merge_files(held, found.statistics), options.runs)
         also = f", and statistics of weights: {', '.join(files)}" if files else ""
         return (
             f"{len(written)} of {len(found.rows)} runs written into {options.runs}"
-            f"{_kept([row.run_id for row in found.rows if row.run_id not in {*written}], options.runs)}{also}."
+            f"{_kept([row.run_id for row in found.rows if row.run_id not in written], options.runs)}{also}."
         )
     add_scale(options)
     with opened(options.runs) as store:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.cell import Cell, SeedRun, commit_of, computed_on, label, run_seconds_of
+from analysis.cell import Cell, SeedRun, commit_of, computed_on, label
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, select
 from analysis.differences import difference
 from analysis.protocol import Protocol
@@ -19,6 +19,7 @@ from analysis.stats import Paired
 from analysis.store import answers_of
 from lora_repro.errors import shown
 from lora_repro.store.record import plain
+from lora_repro.store.result import run_seconds_of
 from lora_repro.sweep.tuning import Trial
 from lora_repro.tasks import Metric
 

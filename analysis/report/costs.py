@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cell import run_seconds_of
 from analysis.report.data import Cost
+from lora_repro.store.result import run_seconds_of
 
 MACHINE = ("provenance.device_class", "provenance.threads", "provenance.bf16", "provenance.compiled")
 

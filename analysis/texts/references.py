@@ -206,16 +206,14 @@ def _of_lines(path: Path) -> Iterable[Example]:
     while lines and not lines[-1]:
         del lines[-1]
     pairs = [line.partition(AUTHORS_SEPARATOR) for line in lines]
-    whole = [number for number, (_, separator, _) in enumerate(pairs, 1) if separator]
-    if (
-        whole
-        and (other := next((n for n, line in enumerate(lines, 1) if line and n not in {*whole}), None)) is not None
-    ):
+    first = next((number for number, (_, separator, _) in enumerate(pairs, 1) if separator), None)
+    other = next((number for number, (text, separator, _) in enumerate(pairs, 1) if text and not separator), None)
+    if first is not None and other is not None:
         raise InputError(
-            f"{path}, line {other}: has no {AUTHORS_SEPARATOR} as line {whole[0]} has, so what is input and what is "
+            f"{path}, line {other}: has no {AUTHORS_SEPARATOR} as line {first} has, so what is input and what is "
             "reference is not said.\nGive one form in all lines."
         )
-    if pairs and len(whole) == len(pairs):
+    if pairs and all(separator for _, separator, _ in pairs):
         # gpt2_decode.py collects the references of a meaning wherever they stand
         of_meaning: dict[str, Example] = {}
         for number, (meaning, _, text) in enumerate(pairs, 1):

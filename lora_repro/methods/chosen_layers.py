@@ -78,6 +78,19 @@ def refuse_other_layers(layers: Any, num_layers: int) -> None:
         )
 
 
+def refuse_embed_in_layers(targets: Sequence[str], layers: Any) -> None:
+    """Refuses the token embedding among matrices of chosen layers.
+
+    Raises:
+        InputError: With both ways out.
+    """
+    if layers is not None and "embed" in targets:
+        raise InputError(
+            f"method.layers: the token embedding is in no layer (given: method.targets=[{','.join(targets)}]).\n"
+            "Leave embed out of method.targets, or leave method.layers out."
+        )
+
+
 def shown_layers(layers: Sequence[int]) -> str:
     """Writes layers in order shortly: `0, 4-11`."""
     spans: list[list[int]] = []

@@ -215,3 +215,12 @@ def first_difference(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -
                 epoch = one.get("epoch", other.get("epoch"))
                 return f"{key} after epoch {epoch} is {one.get(key)}, here {other.get(key)}"
     return None
+
+
+def run_seconds_of(result: Mapping[str, Any]) -> float | None:
+    """Returns how long a run took, at least as long as it trained; None where the record does not say.
+
+    Early records of a resumed run have its last attempt alone in `run_seconds`, and all of them in `train_seconds`.
+    """
+    known = [seconds for key in ("run_seconds", "train_seconds") if (seconds := result.get(key)) is not None]
+    return max(known, default=None)

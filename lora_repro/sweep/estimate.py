@@ -14,7 +14,7 @@ from lora_repro.config.schema import Run
 from lora_repro.store.listing import Listing
 from lora_repro.store.reading import is_count, is_number, read_lines
 from lora_repro.store.record import plain
-from lora_repro.store.result import read_result
+from lora_repro.store.result import read_result, run_seconds_of
 from lora_repro.store.status import read_status
 
 SCORED = 1 / 3
@@ -184,8 +184,7 @@ def _of_result(result: Mapping[str, Any]) -> Timing | None:
     """Returns what a finished run took, as if on another machine; None where an old record does not say."""
     config, train = result["config"], result["config"]["train"]
     sizes = {split: described["n"] for split, described in result.get("data", {}).items()}
-    # run_seconds is the last attempt's, train_seconds those of all
-    seconds = float(max(result.get("run_seconds") or 0, result.get("train_seconds") or 0))
+    seconds = float(run_seconds_of(result) or 0)
     epochs, batch_size, max_steps = (train.get(key) for key in ("epochs", "batch_size", "max_steps"))
     if not (
         seconds and sizes and is_count(epochs) and is_count(batch_size) and (max_steps is None or is_count(max_steps))

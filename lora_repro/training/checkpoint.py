@@ -110,12 +110,9 @@ class TrainState:
                 self.optimizer.state[trained[name]][part] = tensor.to(trained[name].device)
             elif kind == "logits":
                 self.predictions[name] = tensor
+        unsaid = {"cpu_seconds": math.nan, "run_seconds": values["seconds"], "examples_timed": values["examples"]}
         for attribute, key in _PLAIN.items():
-            if key in values:
-                setattr(self, attribute, values[key])
-        self.cpu_seconds = values.get("cpu_seconds", math.nan)  # older checkpoints lack these
-        self.run_seconds = values.get("run_seconds", self.seconds)
-        self.examples_timed = values.get("examples_timed", self.examples)
+            setattr(self, attribute, (unsaid | values)[key])  # older checkpoints lack these
         for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.load_state_dict(values["schedule"])
@@ -255,7 +252,7 @@ class Checkpointer:
         self.record, self.settings, self.machine, self.run = record, settings, machine, run
         self.total, self.snapshots = total, {fraction: round(fraction * total) for fraction in settings.snapshots}
         self.written_at = self.began = time.monotonic()
-        self.before = 0.0
+        self.before = 0.0  # seconds of earlier attempts, up to the checkpoint that is resumed
 
     def resume(self, state: TrainState) -> bool:
         """Restores the state in place from a checkpoint that fits, and removes snapshots of steps that are to come.

@@ -77,7 +77,6 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     checkpointer = Checkpointer(record, settings.log, machine, run, total)
     state = start(model, run, examples)
     is_resumed = checkpointer.resume(state)
-    before_this_attempt = state.run_seconds
     state.compiles = compiled
     record.reset_metrics(state.lines)
     notify.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
@@ -137,7 +136,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         | ({"metrics": signatures} if (signatures := run.task.targets.signatures) else {})
         | ({"machines_before": state.machines} if state.machines else {})
         | ({"init_from": {"files": origin.files, "head": origin.head}} if origin is not None else {}),
-        "run_seconds": before_this_attempt,
+        "run_seconds": checkpointer.before,
     }
     checks.refuse_changed_weights(model, before)
     if assembled.shared is not None and as_read:  # a copy, as on a GPU, vouches for nothing that was lent

@@ -19,6 +19,7 @@ from lora_repro.methods.chosen_layers import (
     in_order,
     of_layers,
     read_layers,
+    refuse_embed_in_layers,
     refuse_other_layers,
     shown_layers,
     without_all,
@@ -168,11 +169,7 @@ class LoRAConfig(SizedConfig):
             )
         arch.select(self.targets, key="method.targets")
         refuse_other_layers(self.layers, arch.num_layers)
-        if self.layers is not None and "embed" in self.targets:
-            raise InputError(
-                "method.layers: the token embedding is in no layer (given: method.targets="
-                f"[{','.join(self.targets)}]).\nLeave embed out of method.targets, or leave method.layers out."
-            )
+        refuse_embed_in_layers(self.targets, self.layers)
 
     def _check_pattern(self, arch: Arch) -> None:
         sites = self.sites(arch)

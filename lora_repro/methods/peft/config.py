@@ -9,7 +9,14 @@ from omegaconf import MISSING
 
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.methods.base import Count, SizedConfig
-from lora_repro.methods.chosen_layers import in_order, of_layers, read_layers, refuse_other_layers, without_all
+from lora_repro.methods.chosen_layers import (
+    in_order,
+    of_layers,
+    read_layers,
+    refuse_embed_in_layers,
+    refuse_other_layers,
+    without_all,
+)
 from lora_repro.methods.peft import annotations, declared
 from lora_repro.methods.peft.not_offered import (
     BY_SHORT_NAMES,
@@ -332,11 +339,7 @@ class PeftConfig(SizedConfig):
                 f"method.targets: names of matrices, each once (given: {self.targets}). Example: method.targets=[q,v]"
             )
         sites = arch.select(self.targets, key="method.targets")
-        if self.layers is not None and "embed" in self.targets:
-            raise InputError(
-                "method.layers: the token embedding is in no layer (given: method.targets="
-                f"[{','.join(self.targets)}]).\nLeave embed out of method.targets, or leave method.layers out."
-            )
+        refuse_embed_in_layers(self.targets, self.layers)
         for module in {site.module for site in sites if site.part is not None}:
             parts = [site.role for site in arch.sites if site.module == module]
             if absent := [role for role in parts if role not in self.targets]:
