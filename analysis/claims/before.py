@@ -10,6 +10,9 @@ from analysis.claims.margin import margin_of
 from analysis.claims.power import power, power_of_some
 from lora_repro.sweep.grid import Sweep
 
+SIMULATED = {"better": power, "not_worse": power, "some_better": power_of_some}
+"""Tests whose power is known."""
+
 FEWEST = 3
 """Seeds of an arm whose spread is taken from the store."""
 
@@ -31,6 +34,7 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
         line
         for claim in claims.claims
         for part in claim.parts
+        if part.test in SIMULATED and part.metric is None  # what is assumed of spreads and margins is of accuracy
         if part.item is not None and getattr(arms.read_item(part.item), "sweep", None) == sweep
         for study in claim.studies
         if part.is_asked_of(study) and (regime or study.regimes[0]) in study.regimes
@@ -39,8 +43,6 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
 
 
 def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, claims: Claims) -> Iterator[str]:
-    if part.test not in ("better", "not_worse", "some_better") or part.metric is not None:
-        return  # what is assumed of spreads and margins is of accuracy
     plain = [{key: value for key, value in each.items() if key != "regime"} for each in (part.of, *part.than)]
     found = [cell for each in plain if (cell := arms.one(group, each, study, part.says)) is not None]
     if len(found) < len(plain) or len(plain) < 2:
@@ -60,8 +62,9 @@ def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, clai
     units = "draws" if any(cell.is_over_draws for cell in found) else "seeds"
     source = "assumed" if measured is None else "of the runs that are there"
     spread = " or ".join(f"{100 * sd:.2f}" for sd in spreads)
-    simulated = power_of_some if part.test == "some_better" else power
-    shares = " or ".join(f"{100 * simulated(pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
+    shares = (
+        " or ".join(f"{100 * SIMULATED[part.test](pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
+    )
     yield (
         f"Power of {name} on {study.model} ({part.says}): with {_span(pairs)} {units}, a margin of {100 * size:.2f} "
         f"points{' (assumed)' if margin is None else ''} and a spread of {spread} points ({source}), {asked} in "

@@ -7,7 +7,9 @@ from helpers.claim_stores import write_margin
 from scipy.stats import nct, t
 
 from analysis.claims.before import power_lines
+from analysis.claims.declared import load_claims
 from analysis.claims.power import power, power_of_some
+from analysis.items import read_item
 from lora_repro.config.compose import compose
 from lora_repro.sweep.grid import load
 
@@ -61,3 +63,14 @@ def test_a_plan_of_another_scale_or_sweep_says_nothing(tmp_path: Path) -> None:
     assert planned(["+sweeps=table5", "scale=demo"], tmp_path) == []
     assert planned(["model=minilm", "seed=0,1"], tmp_path) == []
     assert planned(["+sweeps=leaderboard"], tmp_path) == []
+
+
+SWEEPS = sorted({part.item for claim in load_claims().claims for part in claim.parts if part.item is not None})
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_that_claims_read_can_be_planned(name: str, tmp_path: Path) -> None:
+    """Those of generated text have no accuracy, which the power is of."""
+    sweep = getattr(read_item(name), "sweep", None)
+    if sweep is not None:
+        assert all(line.startswith("Power of ") for line in planned([f"+sweeps={sweep}"], tmp_path))
