@@ -161,5 +161,10 @@ _WORST_FIRST = (
 
 
 def together(verdicts: list[Verdict]) -> Verdict:
-    """Returns the verdict on a claim of several parts: supported only if all are, contradicted if one is."""
+    """Returns the verdict on a claim of several parts: supported only if all are, contradicted if one is.
+
+    It is not run only if no part is, and interim if some parts are.
+    """
+    if Verdict.not_run in verdicts and Verdict.contradicted not in verdicts and len(set(verdicts)) > 1:
+        return Verdict.interim
     return next(verdict for verdict in _WORST_FIRST if verdict in verdicts)

@@ -133,15 +133,17 @@ class Estimate:
             return 1.0
         away = side * (self.mean - limit)
         of_seeds = float(stdtr(self.n - 1, -away / self._error)) if self._error else float(away <= 0)
-        if self.draws is None:
-            return of_seeds
+        return of_seeds if self.draws is None else max(of_seeds, self._p_of_documents(limit, side))
+
+    def _p_of_documents(self, limit: float, side: int) -> float:
+        assert self.draws is not None
         beyond = int(np.count_nonzero(side * (self.draws - limit) <= 0))
-        return max(of_seeds, (beyond + 1) / (len(self.draws) + 1))
+        return (beyond + 1) / (len(self.draws) + 1)
 
     def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns how many seeds would put the limit outside the bound if mean and spread stayed as they are.
 
-        None: more than MOST_SEEDS, or no number of seeds, as the spread over documents stays.
+        Those that it has may do. None: more than MOST_SEEDS, or no number, as the spread over documents stays.
 
         Args:
             limit: In the estimate's unit.
@@ -151,13 +153,12 @@ class Estimate:
         if self._error is None or away == 0:
             return None
         if self.draws is not None:
-            side = 1 if self.mean < limit else -1
-            reach = float(np.quantile(self.draws, 1 - level if side > 0 else level))
-            if side * (reach - limit) >= 0:
+            side = 1 if self.mean > limit else -1
+            if self._p_of_documents(limit, side) > level:
                 return None
         sd = self._error * math.sqrt(self.n)
-        more = range(self.n + 1, MOST_SEEDS + 1)
-        return next((n for n in more if t_quantile(n, level) * sd / math.sqrt(n) < away), None)
+        counts = range(self.n, MOST_SEEDS + 1)
+        return next((n for n in counts if t_quantile(n, level) * sd / math.sqrt(n) < away), None)
 
 
 @dataclass(frozen=True)

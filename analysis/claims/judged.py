@@ -41,8 +41,10 @@ class Judged(NamedTuple):
 
     @property
     def holds_from(self) -> float | None:
-        """The margin from which, or up to which, it would hold (`Part.margin_at`); None without one, or bounds."""
-        return self.part.margin_at(list(self.estimates.values())) if self.part.has_margin else None
+        """The margin from which, or up to which, it would hold (`Part.margin_at`); None without bounds of all."""
+        if not self.part.has_margin or len(self.estimates) < len(self.part.than):
+            return None
+        return self.part.margin_at(list(self.estimates.values()))
 
 
 class Verdicts(NamedTuple):
@@ -55,6 +57,12 @@ class Verdicts(NamedTuple):
     scale: str
     missing: str | None
     """Why it is not judged."""
+
+    @property
+    def deciding(self) -> list[Judged]:
+        """The parts of the headline that make it what it is; of an interim one all of which runs are missing."""
+        found = (self.verdict, Verdict.not_run) if self.verdict is Verdict.interim else (self.verdict,)
+        return [each for each in self.headline if each.outcome.verdict in found]
 
     @property
     def headline(self) -> list[Judged]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from analysis.claims.arms import Arms, describe
 from analysis.claims.criteria import Outcome, Verdict
 from analysis.claims.declared import Margin, Study
+from analysis.verdicts import VERDICTS
 
 
 class Found(NamedTuple):
@@ -37,6 +38,8 @@ def margin_of(margin: Margin, arms: Arms, study: Study) -> Found:
             f"{study.model} on {study.task} has no margin, so whether training had ended is not asked.",
             is_planned=False,
         )
+    if arms.scale in VERDICTS and all(cell.tuning is None for cell in cells if cell is not None):
+        return Found(None, f"There is no margin at scale={arms.scale}, whose runs are not tuned.", is_planned=False)
     for cell, selector in zip(cells, (margin.of, margin.over), strict=True):
         tuning = None if cell is None else cell.tuning
         if cell is None or tuning is None or tuning.best is None or tuning.metric.name != cell.metric.name:

@@ -125,6 +125,9 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
     elif there < len(seeds):
         outcome = Outcome(Verdict.interim, f"{there} of {len(seeds)} seeds. {outcome.reason}")
+    elif absent := [name for name, cell in learn.items() if not cell.results]:
+        reason = f"The store has no runs of {', '.join(absent)}, so whether training had ended is not known."
+        outcome = Outcome(Verdict.interim, f"{reason} {outcome.reason}")
     elif margin.value is not None and (why := at_edge(cells) or unfinished(learn, margin.value)):
         outcome = Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
     return found._replace(outcome=outcome)

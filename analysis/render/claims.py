@@ -127,7 +127,11 @@ def paper_cell(found: Verdicts, names: Names) -> str:
             mark = f"({number}) " if several else ""
             by_task.setdefault(each.task, []).append(f"{mark}{_in_short(each, part)}")
     said = [f"{_name(task, names, 'tasks')}: {', '.join(each)}" for task, each in by_task.items()]
-    said += [part.part.printed for part in found.headline if part.part.printed is not None]
+    said += [
+        f"{f'({number}) ' if several else ''}{part.part.printed}"
+        for number, part in enumerate(found.headline, 1)
+        if part.part.printed is not None
+    ]
     return "; ".join(said) or DASH
 
 
@@ -142,14 +146,25 @@ def _in_short(printed: Printed, part: Judged) -> str:
 def _with_margin(part: Judged, margin: float) -> str:
     """Says with which margins a part holds, given where that changes."""
     if margin <= 0:
-        return f"holds with {'any' if part.part.test == 'not_worse' else 'no'} margin"
-    return f"holds {part.part.margin_word} a margin of {100 * margin:.2f}"
+        return f"{'holds at any' if part.part.test == 'not_worse' else 'does not hold at any'} margin"
+    return f"holds {part.part.margin_word} a margin of {100 * margin:.2f} points"
 
 
 def our_cell(found: Verdicts) -> str:
     """Writes the reasons of the parts that make the verdict, or what is missing."""
-    deciding = [part for part in found.headline if part.outcome.verdict is found.verdict]
-    return " ".join(dict.fromkeys(part.outcome.reason for part in deciding)) or found.missing or DASH
+    several = len(found.headline) > 1
+    reasons: dict[str, None] = {}
+    for number, part in enumerate(found.headline, 1):
+        if part in found.deciding and part.outcome.reason:
+            reasons[f"{f'({number}) ' if several else ''}{_measured(part)}{part.outcome.reason}"] = None
+    return " ".join(reasons) or found.missing or DASH
+
+
+def _measured(part: Judged) -> str:
+    """Names the statistic of weights that was estimated, for a place that does not say what the part asks."""
+    if part.part.statistic is None or not part.estimates:
+        return ""
+    return f"{part.part.statistic.replace('_', ' ')} ({part.part.setting}): "
 
 
 def verdict_cell(found: Verdicts, names: Names) -> str:
@@ -158,12 +173,16 @@ def verdict_cell(found: Verdicts, names: Names) -> str:
     if first is None or first.study is None:
         return found.verdict.value + (" (counted)" if found.parts else "")
     where = f"on {_place(found, first.study, names)} ({found.scale}, {first.regime or AS_SWEPT})"
-    others = [f"{verdict.value} {where}" for where, verdict in _others(found, names) if verdict is not found.verdict]
-    return "; ".join([f"{found.verdict.value} {where}", *others])
+    elsewhere = [
+        f"{verdict.value} {place}"
+        for place, verdict in others(found, names)
+        if (verdict, found.verdict) != (Verdict.not_run, Verdict.not_run)
+    ]
+    return "; ".join([f"{found.verdict.value} {where}", *elsewhere])
 
 
-def _others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
-    """Returns the verdict of each further study and regime."""
+def others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
+    """Returns the verdict of each further study and regime, by where it is."""
     groups: dict[tuple[str, str | None], list[Verdict]] = {}
     own = found.headline
     for part in found.parts:
@@ -220,8 +239,11 @@ def _by_study(found: Verdicts) -> list[tuple[Study | None, str | None, list[Judg
 
 
 def _part_lines(part: Judged, names: Names) -> list[str]:
-    seeds = part.outcome.seeds
-    more = f" About {seeds} {part.replicates} would decide it." if seeds is not None else ""
+    more = ""
+    if (seeds := part.outcome.seeds) is not None:
+        more = f" About {seeds} {part.replicates} would decide it."
+    elif part.outcome.verdict is Verdict.undecided:
+        more = f" More {part.replicates} alone would not decide it."
     lines = [f"- {part.part.says}: {part.outcome.verdict.value}. {part.outcome.reason}{more}"]
     lines += [
         f"- {name}: {_shown(part, each.mean)}"
@@ -230,8 +252,7 @@ def _part_lines(part: Judged, names: Names) -> list[str]:
         for name, each in part.estimates.items()
     ]
     if part.holds_from is not None:
-        points = " points" if part.holds_from > 0 else ""
-        lines.append(f"- It {_with_margin(part, part.holds_from)}{points}.")
+        lines.append(f"- It {_with_margin(part, part.holds_from)}.")
     if part.control is not None:
         lines.append(f"- Positive control: {part.control.verdict.value}. {part.control.reason}")
     return lines

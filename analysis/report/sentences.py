@@ -21,7 +21,7 @@ def shown(found: Verdicts, names: render.Names) -> ClaimShown:
 
 def sentence(found: Verdicts, names: render.Names) -> str:
     """Says what the verdict means."""
-    deciding = [part for part in found.headline if part.outcome.verdict is found.verdict]
+    deciding = found.deciding
     ran = [part for part in found.headline if part.study is not None]
     where = f" on {_model(ran[0], names)}" if ran else ""
     match found.verdict:
@@ -40,18 +40,25 @@ def sentence(found: Verdicts, names: render.Names) -> str:
         case Verdict.uninformative:
             return f"These runs cannot tell{where}: {_said(deciding)}."
         case Verdict.interim:
-            part = next((part for part in deciding if part.finished < part.expected), None)
-            if part is None:
+            if all(part.finished == part.expected for part in deciding):
                 return f"Not judged yet{where}: {_inside(deciding[0].outcome.reason)}"
-            what = "seeds are measured" if part.part.statistic is not None else "are"
-            return f"Not judged before all runs are there{where}: {part.finished} of {part.expected} {what}."
+            what = "seeds are measured" if deciding[0].part.statistic is not None else "are"
+            there = " and ".join(dict.fromkeys(f"{part.finished} of {part.expected}" for part in deciding))
+            return f"Not judged before all runs are there{where}: {there} {what}.{_elsewhere(found, names)}"
         case Verdict.not_judged:
             return f"Runs of this scale show that everything works{where}, and decide nothing."
         case Verdict.not_run:
             missing = f": {found.missing}" if found.missing is not None and not ran else ""
-            return f"Not tested yet{where}{missing}."
+            return f"Not tested yet{where}{missing}.{_elsewhere(found, names)}"
         case Verdict.paper_scale_only:
             return f"Only the paper's own model could show it: {found.missing}."
+
+
+def _elsewhere(found: Verdicts, names: render.Names) -> str:
+    """Says what is decided in other regimes and on other models; empty if nothing is."""
+    decided = (Verdict.supported, Verdict.contradicted, Verdict.undecided, Verdict.uninformative)
+    said = [f"{verdict.value} {where}" for where, verdict in render.others(found, names) if verdict in decided]
+    return f" Judged so far: {'; '.join(said)}." if said else ""
 
 
 def _said(parts: list[Judged]) -> str:

@@ -157,4 +157,7 @@ def test_a_claim_holds_only_if_all_its_parts_do() -> None:
     assert together([Verdict.supported, Verdict.supported]) is Verdict.supported
     assert together([Verdict.supported, Verdict.undecided]) is Verdict.undecided
     assert together([Verdict.interim, Verdict.contradicted]) is Verdict.contradicted
-    assert together([Verdict.uninformative, Verdict.not_run]) is Verdict.not_run
+    assert together([Verdict.not_run, Verdict.not_run]) is Verdict.not_run
+    for begun in (Verdict.uninformative, Verdict.interim, Verdict.supported):
+        assert together([begun, Verdict.not_run]) is Verdict.interim
+    assert together([Verdict.contradicted, Verdict.not_run]) is Verdict.contradicted

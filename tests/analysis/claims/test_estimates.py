@@ -94,6 +94,16 @@ def test_the_seeds_that_would_decide() -> None:
     assert estimate.seeds_to_clear(2.5) == 7
     assert estimate.seeds_to_clear(1.5) is None  # the limit is the mean
     assert Estimate((0.0, 3.0), np.array([0.0, 3.0] * 50)).seeds_to_clear(2.0) is None  # documents stay as they are
+    many = Estimate(tuple(0.01 * number for number in range(10)))
+    assert many.seeds_to_clear(1.0) == many.n  # those that it has are enough
+
+
+def test_documents_that_do_not_clear_by_their_p_value_are_not_outdone_by_seeds() -> None:
+    """A quantile between two samples would say that 4 of 99 clear 4.5 %, where the p-value is (4 + 1) / 100."""
+    samples = np.concatenate([np.full(4, 1.1), np.full(95, -1.0)])
+    estimate = Estimate((-0.1, 0.0, 0.1), samples)
+    assert estimate.p_not_below(1.0) == pytest.approx(0.05)
+    assert estimate.seeds_to_clear(1.0, 0.05) == 3 and estimate.seeds_to_clear(1.0, 0.045) is None
 
 
 def test_a_printed_number_has_the_bounds_of_z() -> None:

@@ -228,6 +228,15 @@ def test_one_rank_that_gains_is_enough_for_that(store: Path) -> None:
     assert "the limit is +1.60 (above it is claimed)" in part.outcome.reason
 
 
+def test_no_margin_is_named_while_an_arm_has_no_runs(store: Path) -> None:
+    write_ranks(store, scores())
+    assert part_of(store).holds_from is not None
+    for folder in (store / "runs").glob("minilm-movies-lora-r64-qv-s*"):
+        shutil.rmtree(folder)
+    part = part_of(store)
+    assert part.outcome.verdict is Verdict.interim and len(part.estimates) == 3 and part.holds_from is None
+
+
 def test_an_arm_of_another_regime_is_looked_up_there(store: Path) -> None:
     part = part_of(store, claim="alpha_rule", number=1)
     assert part.outcome.verdict is Verdict.not_run and part.expected == 40
@@ -569,6 +578,7 @@ def test_what_updates_learn_is_judged_beside_chance(
             "Training had not ended: dev rose by more than the margin in the last epoch (r",
         ),
         ("once", Verdict.uninformative, "Whether training had ended is not known, as dev was scored once (r = 64)."),
+        ("absent", Verdict.interim, "The store has no runs of r = 64, so whether training had ended is not known. q b"),
         ("diverged", Verdict.uninformative, "Runs diverged: r = 64."),
         ("diverged at r = 8", Verdict.supported, "q beside Gaussian: "),
     ],
@@ -588,6 +598,9 @@ def test_weights_say_nothing_of_runs_that_diverged_or_had_not_ended(
         for job in sweep_jobs("+sweeps=section7", "regime=one_rate", "model=minilm")
         if of in job.run_id and not job.resolved.run.task.permute_labels
     )
+    if fault == "absent":
+        for folder in (tmp_path / "runs").glob("minilm-movies-lora-r64-qv-s*"):
+            shutil.rmtree(folder)
     if fault.startswith("diverged") or fault == "once":
         shutil.rmtree(tmp_path / "runs" / job.run_id)
     if fault.startswith("diverged"):
