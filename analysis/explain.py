@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from analysis.arms import comparable, places
 from analysis.cell import Cell, PaperFact, Place, SeedRun, commit_of, computed_on, label, tuning_record
+from analysis.claims.declared import load_claims
 from analysis.items import Item, Request, item_names, read_item
 from analysis.kinds.across import Across, AcrossTable, read_across
 from analysis.kinds.facts import SPREAD, FactsAlone
@@ -84,11 +85,13 @@ def load(name: str) -> Item:
         InputError: If there is no such item.
     """
     there = item_names()
-    if name not in there:
-        raise InputError(
-            f"explain: there is no item {name!r}.{did_you_mean(name, there)}\nItems: {', '.join(in_order(there))}."
-        )
-    return read_item(name)
+    named = f"table{name}" if name.isdecimal() else name
+    if named not in there:
+        hint = did_you_mean(name, there)
+        if name in {claim.id for claim in load_claims().claims}:
+            hint = f" It is a claim: python -m analysis claims {name}"
+        raise InputError(f"explain: there is no item {name!r}.{hint}\nItems: {', '.join(in_order(there))}.")
+    return read_item(named)
 
 
 def in_order(there: Iterable[str]) -> list[str]:
@@ -281,9 +284,10 @@ def select(entries: Sequence[Explained], words: Sequence[str], name: str, scale:
         values = _values(entries, key)
         wanted = _wanted(value, values)
         if not wanted:
+            hint = did_you_mean(value, map(str, values))
             raise InputError(
-                f"explain: no cell of {name} at scale={scale} has {key}={value}."
-                f"{did_you_mean(value, map(str, values))}\nValues of {key}: {_listed(values)}."
+                f"explain: no cell of {name} at scale={scale} has {key}={value}.{hint}\n"
+                f"Values of {key}: {_listed(values)}."
             )
         found = [each for each in found if each.settings.get(key) in wanted]
     if not found:

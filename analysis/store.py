@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lora_repro.errors import InputError
+
 if TYPE_CHECKING:
     from lora_repro.store.answers import Answers
     from lora_repro.store.ledger import Row
@@ -30,11 +32,13 @@ def opened(store: str) -> Iterator[str]:
     """Yields the folder of a store: of a ledger one that holds its runs until the end.
 
     Raises:
-        InputError: If there is no such ledger, or the file is none.
+        InputError: If there is no such ledger, or the file is neither one nor a folder.
     """
     from lora_repro.store import ledger, statistics_files
 
     if not ledger.is_ledger(store):
+        if Path(store).is_file():
+            raise InputError(f"{store}: no store is a file. Give the folder that holds runs/, or a ledger, *.parquet.")
         yield store
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from lora_repro.cli import normalise
 from lora_repro.errors import InputError
 
 EXAMPLES = (
-    "Examples: explain table6 targets=q,v r=8; explain leaderboard method=lora rslora=true --format json; "
+    "Examples: explain table6 targets=q,v r=8; explain leaderboard method=lora loraplus_lr_ratio=16 --format json; "
     "explain table15 method=prefix_layer --runs study.parquet"
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from analysis.commands.options import add_scale_option, add_store_option, scale_named
 from analysis.output import write_output
-from analysis.store import name_of
+from analysis.store import DEFAULT_STORE, name_of
 from lora_repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def _report(options: argparse.Namespace) -> str:
         )
     if options.project is not None and options.wandb is None:
         raise InputError("--project: is W&B's. Add --wandb, or leave it out.")
+    if not Path(options.runs).exists():
+        print(f"{options.runs}: there is no such folder, so the page holds no runs.", file=sys.stderr)
     print("Judging the claims, then reading each table and figure: up to half a minute.", file=sys.stderr)
     found = report(str(options.runs), scale, options.line)
     text = page(found)
@@ -62,7 +64,8 @@ def _log(found: "Report", text: str, options: argparse.Namespace) -> str:
     from lora_repro.mirror.tracked_run import log_report
 
     outputs = Path(name_of(options.runs))
-    outputs = outputs if outputs.is_dir() else outputs.parent
+    outputs = outputs if outputs.is_dir() else Path(DEFAULT_STORE)  # a ledger is a file
+    outputs.mkdir(exist_ok=True)
     project = options.project if options.project is not None else LogConfig().project
     try:
         groups = log_report(logged(found, text), outputs.absolute(), project, options.wandb == "online")
@@ -71,5 +74,6 @@ def _log(found: "Report", text: str, options: argparse.Namespace) -> str:
             f"--wandb: the report could not be logged ({type(error).__name__}: {error}). The page is written.\n"
             "Leave --wandb out, or see that W&B works here."
         ) from error
-    print(f"Logged to W&B, project {project}, {options.wandb}: {', '.join(groups)}", file=sys.stderr)
+    where = "" if options.wandb == "online" else f" in {outputs / 'wandb'}"
+    print(f"Logged to W&B, project {project}, {options.wandb}{where}: {', '.join(groups)}", file=sys.stderr)
     return ""

@@ -266,7 +266,7 @@ def _paper_lines(found: Verdicts, names: Names) -> list[str]:
         for each in part.printed:
             outcome = f"{_in_short(each, part)}." if each.outcome is None else _said(each.outcome)
             said.append(f"{_name(each.task, names, 'tasks')}: {outcome}")
-        lines += [f"- {part.part.says}. {' '.join(said)}"] if said else []
+        lines += [f"- {part.part.says}: {' '.join(said)}"] if said else []
     return ["The paper's numbers:", *lines] if lines else []
 
 

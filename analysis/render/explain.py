@@ -59,7 +59,19 @@ def _name(explanation: Explanation, cell: Cell, names: Names) -> str:
     rows, columns = getattr(item, "rows", None), getattr(item, "columns", None)
     where = [place.row if rows is None else f"{rows.label} {place.row}"]
     where += [] if columns is None else [f"{'' if rows is None else columns.label} {place.column}".strip()]
+    where += [f"{key} {value}" for key, value in _telling(explanation, cell).items()]
     return ", ".join([who, whose, *where])
+
+
+def _telling(explanation: Explanation, cell: Cell) -> dict[str, Any]:
+    """Returns the settings of a line of methods in which it differs from others of its name."""
+    own = next((each.settings for each in explanation.entries if each.cell is cell), {})
+    alike = [each.settings for each in explanation.entries if each.cell.place == cell.place and each.cell.runs]
+    if not cell.runs or len(alike) < 2:
+        return {}
+    keys = dict.fromkeys(key for settings in alike for key in settings)
+    differ = [key for key in keys if len({str(settings.get(key)) for settings in alike}) > 1]
+    return {key.rpartition(".")[2]: own[key] for key in differ if key in own and key.startswith("method.")}
 
 
 def _cell(explanation: Explanation, each: Explained, store: str) -> list[str]:

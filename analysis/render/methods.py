@@ -185,7 +185,7 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
         return cells
     difference = "" if line.difference is None else in_words(arm, line.difference)
     difference = "the baseline" if line.is_baseline else difference
-    return [*cells, difference, "" if line.time is None else f"{line.time:.2f}", _memory(line)]
+    return [*cells, difference, "" if line.time is None else f"{line.time:.2f}", memory_of(line)]
 
 
 def in_words(arm: Cell, difference: Paired) -> str:
@@ -207,7 +207,8 @@ def share_of(arm: Cell) -> float | None:
     return None if arm.trained is None or arm.config is None else arm.trained / arm.config.arch.size()
 
 
-def _memory(line: Line) -> str:
+def memory_of(line: Line) -> str:
+    """Writes the smallest peak of a line's runs in GiB; behind ≤ where it is a bound."""
     return "" if line.memory is None else f"{'≤ ' * line.memory.is_bound}{line.memory.gib:.2f}"
 
 

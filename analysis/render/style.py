@@ -57,8 +57,8 @@ METHODS = {
 }
 """Marker and colour of each method, the same in all figures."""
 
-OTHER_METHODS = ("h", "p", "8", "H", "1")
-"""Markers of methods that have none of their own, in grey."""
+OTHER_METHODS = [(marker, colour) for colour in ("#555555", "#CC6677", "#4477AA") for marker in "hp8Hv"]
+"""Markers and colours of methods that have none of their own."""
 
 EXCESS = LinearSegmentedColormap.from_list("excess", [SECOND, "#FFFFFF", BEYOND])
 """Of differences from the nulls: blue below, orange above."""
@@ -96,7 +96,7 @@ CAPTION_MARGIN = 0.15
 def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Returns marker and colour of each of these methods, in the order of a legend."""
     others = dict.fromkeys(method for method in methods if method not in METHODS)
-    more = {method: (marker, "#555555") for method, marker in zip(others, cycle(OTHER_METHODS), strict=False)}
+    more = dict(zip(others, cycle(OTHER_METHODS), strict=False))
     return {method: style for method, style in (METHODS | more).items() if method in methods}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from analysis.budgets import percent
 from analysis.cell import Cell, Table
 from analysis.cells import read_cells
 from analysis.claims.arms import JUDGED, PROTOCOL, Arms
@@ -44,6 +45,8 @@ REGIMES = {
     "by_method": "each method has one learning rate, tuned for it, at all its sizes",
 }
 """What a reader must know of each regime."""
+VERDICT = "Verdict: "
+"""How a table's own line on verdicts begins; this page has the claims."""
 LARGEST_FIGURE = 800_000
 """Bytes of an SVG; a larger one is left out."""
 
@@ -107,23 +110,25 @@ class Items:
     # Tables of methods.
 
     def _methods(self, item: MethodTable, regime: str | None, table: Methods) -> Section:
-        arms = [line.arm for line in table.lines]
+        lines = table.lines if item.paper is not None else render_methods.by_budget(table.lines)
+        arms = [line.arm for line in lines]
         if not any(arm.n for arm in arms):
             return _absent(item, regime, _nothing(sum(len(arm.runs) for arm in arms), table.command))
         paper = item.paper
         tasks = [] if paper is None else list(paper.scores)
         whose = list(dict.fromkeys(tables.line_name(arm.place, names()) for arm in arms))
-        boxes = {id(line): self._line(item, regime, line, table, arms) for line in table.lines}
-        rows = [_method_row(line, boxes[id(line)], tasks, paper is None, len(whose) > 1) for line in table.lines]
+        boxes = {id(line): self._line(item, regime, line, table, arms) for line in lines}
+        rows = [_method_row(line, boxes[id(line)], item, len(whose) > 1) for line in lines]
         if paper is not None:
             theirs = [(_method(paper, row), _paper_row(paper, row)) for row in table.paper]
-            ours = [(line.arm.place.row, row) for line, row in zip(table.lines, rows, strict=True)]
+            ours = [(line.arm.place.row, row) for line, row in zip(lines, rows, strict=True)]
             order = dict.fromkeys([*(name for name, _ in theirs), *(name for name, _ in ours)])
             rows = [row for name in order for whose in (theirs, ours) for at, row in whose if at == name]
         self._panel(item, regime, table, boxes)
         printed = render_methods.printed(table, names())
         papers = [f"paper, {tables.task_name(task, names())}" for task in tasks]
-        header = ("method", f"ours, {'; '.join(whose)}", *papers)
+        costs = ("time", "GiB") if item.baseline else ()
+        header = ("method", f"ours, {'; '.join(whose)}", *costs, *papers)
         return _section(item, regime, printed, header, rows)
 
     def _line(self, item: MethodTable, regime: str | None, line: Line, table: Methods, arms: Sequence[Cell]) -> str:
@@ -141,7 +146,7 @@ class Items:
         for line in table.lines:
             arm, (mean, low, high, _) = line.arm, line.arm.summary
             if mean is not None and arm.trained is not None:
-                point = Point(boxes[id(line)], arm.place.row, arm.trained, mean, low, high, our_cell(arm))
+                point = Point(boxes[id(line)], _method_of(line), arm.trained, mean, low, high, our_cell(arm))
                 groups.setdefault((arm.task, arm.model, arm.metric), []).append(point)
         for (task, model, metric), points in groups.items():
             title = f"{_title(item)}: {model} on {task}" + (f", {regime}" if regime else "")
@@ -209,7 +214,7 @@ def _section(
         above=tuple(printed.above),
         header=tuple(header),
         rows=tuple(rows),
-        below=tuple(tuple(map(cut, part)) for part in printed.below if part),
+        below=tuple(tuple(map(cut, part)) for part in printed.below if part and not part[0].startswith(VERDICT)),
         figure=None,
         caption="",
         missing=None,
@@ -250,8 +255,8 @@ def _of_line(item: MethodTable, line: Line) -> tuple[str, Difference] | None:
     """Returns the difference to the baseline of a line's budget."""
     if line.difference is None:
         return None
-    budget = "" if line.budget is None else f" at a budget of {line.budget} weights"
-    return f"{item.baseline_arm}{budget}", in_words(line.arm, line.difference)
+    at = "the largest budget, for methods of their own size" if line.budget is None else f"{line.budget} weights"
+    return f"{item.baseline_arm} at {at}", in_words(line.arm, line.difference)
 
 
 def _method(paper: PaperLines, row: Any) -> str:
@@ -265,12 +270,23 @@ def _paper_row(paper: PaperLines, row: Any) -> Row:
     return Row(heads, (Entry(), *entries), True)
 
 
-def _method_row(line: Line, box: str, tasks: Sequence[str], has_budgets: bool, has_places: bool) -> Row:
+def _method_of(line: Line) -> str:
+    """Returns the method of a line; of PEFT's methods which one."""
+    kind = line.settings.get("peft_type")
+    return line.arm.place.row if kind is None else str(kind)
+
+
+def _method_row(line: Line, box: str, item: MethodTable, has_places: bool) -> Row:
+    arm, tasks = line.arm, [] if item.paper is None else list(item.paper.scores)
     settings = " ".join(f"{key}={value}" for key, value in line.settings.items())
-    heads = [line.arm.place.row, settings, "" if line.arm.trained is None else f"{line.arm.trained:,} weights"]
-    heads += [f"budget {line.budget or render_methods.ONE_SIZE}"] if has_budgets else []
-    heads += [tables.line_name(line.arm.place, names())] if has_places else []
-    return Row(tuple(heads), (Entry(box=box), *(Entry() for _ in tasks)))
+    heads = [arm.place.row, settings, "" if arm.trained is None else f"{arm.trained:,} weights"]
+    if item.paper is None:
+        used = render_methods.used_of(arm)
+        part = "" if used is None else f", {percent(used)} of it"
+        heads.append(f"budget {line.budget}{part}" if line.budget is not None else render_methods.ONE_SIZE)
+    heads += [tables.line_name(arm.place, names())] if has_places else []
+    costs = (Entry("" if line.time is None else f"{line.time:.2f}"), Entry(render_methods.memory_of(line)))
+    return Row(tuple(heads), (Entry(box=box), *(costs if item.baseline else ()), *(Entry() for _ in tasks)))
 
 
 def _drawn(table: Table) -> tuple[str | None, str]:

@@ -156,6 +156,18 @@ def test_a_ledger_stands_for_a_store(capsys: Captured, tmp_path: Path) -> None:
     assert f"--runs {ledger}" in out and "/runs/RUN/" not in out
 
 
+def test_a_file_that_is_no_ledger_is_no_store(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("nothing")
+    code, _, err = call(capsys, *QV_2, "--runs", tmp_path / "notes.md")
+    assert code != 0 and "no store is a file. Give the folder that holds runs/, or a ledger, *.parquet." in err
+
+
+def test_lines_of_one_method_are_named_by_what_differs(capsys: Captured, tmp_path: Path) -> None:
+    out = text(capsys, tmp_path, "explain", "leaderboard", "method=lora", "--scale", "smoke")
+    headings = re.findall("^### .*", out, re.M)
+    assert len(headings) > 1 and len(set(headings)) == len(headings)
+
+
 def test_cells_come_in_the_tables_order_and_by_any_form_of_a_key(capsys: Captured, tmp_path: Path) -> None:
     def places(*words: str) -> list[tuple[str, Any]]:
         return [(each["row"], each["column"]) for each in explained(capsys, tmp_path, "table6", *words, *HERE)]
@@ -179,6 +191,8 @@ def test_cells_come_in_the_tables_order_and_by_any_form_of_a_key(capsys: Capture
         (["table6", "r=64", "task=generated"], "has all of r=64 task=generated. Give fewer."),
         (["table6", "r="], "selects nothing. Give KEY=VALUE"),
         (["tabel6"], "there is no item 'tabel6'. Did you mean 'table6'?"),
+        (["rank_one"], "there is no item 'rank_one'. It is a claim: python -m analysis claims rank_one\n"),
+        (["6", "target=q,v"], "no cell of table6 has a key 'target'. Did you mean 'targets'?"),
         (["table5", "table6"], "one item is explained (given: table5 and table6)"),
         ([], "one item is explained (given: none)"),
         (["figure5", "method=adapter_h"], "no runs of ours are behind it"),

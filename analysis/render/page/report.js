@@ -37,7 +37,9 @@ function curves(runs) {
   const drawn = draw("svg", { viewBox: `0 0 ${w} ${h}`, class: "curves", "aria-hidden": "true" });
   for (const line of lines)
     drawn.append(draw("polyline", { points: line.map(([e, v]) => `${x(e).toFixed(1)},${y(v).toFixed(1)}`).join(" ") }));
-  return drawn;
+  const texts = new Map(runs.flatMap((run) => run.curve.map(([, value], number) => [value, run.curve_text[number]])));
+  const about = `Dev score after epochs ${x0} to ${x1}, a line a seed: from ${texts.get(y0)} (bottom) to ${texts.get(y1)} (top).`;
+  return make("div", [drawn, make("p", about, { class: "how" })]);
 }
 
 function runsOf(box) {
@@ -54,7 +56,7 @@ function runsOf(box) {
 
 function answersOf(box) {
   const found = box.answered;
-  if (found === null) return [make("p", "What its runs answered is not kept.")];
+  if (found === null) return [make("p", box.n < box.expected ? "Answers are shown once all its runs are there." : "What its runs answered is not kept.")];
   const kinds = `Of ${found.n} examples ${found.always} were answered right with all ${found.runs} seeds, ${found.never} with none.`;
   const lines = found.examples.map((each) => [each.number, each.document ?? "", each.label, each.answers.join(" "), `${each.right}/${found.runs}`]);
   return [make("p", kinds), table(["example", "document", "right answer", "answers by seed", "right"], lines)];
@@ -101,7 +103,13 @@ document.addEventListener("keydown", (event) => {
   }
 });
 dialog.addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
-if (boxes.has(location.hash.slice(1))) open(location.hash.slice(1));
+function follow() {
+  const id = location.hash.slice(1);
+  if (boxes.has(id)) open(id);
+  else if (dialog.open) dialog.close();
+}
+window.addEventListener("hashchange", follow);
+follow();
 
 document.getElementById("theme").addEventListener("click", () => {
   const root = document.documentElement;

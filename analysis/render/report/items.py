@@ -16,7 +16,8 @@ def items(report: Report) -> list[Element]:
     boxes = {box.id: box for box in report.boxes}
     how = (
         "Each cell of ours opens: its runs, their curves, what they answered, and the command. The line below a score "
-        "is its difference to the reference, taken seed by seed; it is grey where the interval holds 0."
+        "is its difference to the reference, taken seed by seed; it is grey where its 95 % t interval holds 0. This "
+        "takes each cell alone and only its seeds; the claims above also draw the examples of test anew."
     )
     return [paragraph(how, class_="how"), *(_item(item, boxes) for item in report.items)]
 

@@ -29,9 +29,7 @@ def test_the_table_and_the_json_say_the_same(store: Path, capsys: Captured) -> N
     assert code == 0
     rows = {line.split("(")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "not run on minilm (proxy, tuned); supported on minilm, one_rate" in rows["weights_spread"]
-    assert (
-        "WikiSQL: (1) undecided, (2) undecided, (3) holds up to a margin of 2.14 points; " in rows["weights_spread"]
-    )
+    assert "WikiSQL: (1) undecided, (2) undecided, (3) holds up to a margin of 2.14 points; " in rows["weights_spread"]
     assert "37,003 times as many" in rows["param_reduction"] and "supported (counted)" in rows["param_reduction"]
     assert "not run on smollm2 (proxy, by_method)" in rows["e2e"]
     assert "gpt2_medium: (1) no spread printed, (2) no spread printed; gpt2_large: (1) no" in rows["e2e"]

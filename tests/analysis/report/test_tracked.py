@@ -42,7 +42,7 @@ def test_each_item_is_logged_in_the_group_of_its_runs(tmp_path: Path, monkeypatc
     with tracker(FAKE, tmp_path, monkeypatch) as told:
         done = reported(store, "--wandb", "--project", "mine")
     assert done.returncode == 0, done.stderr
-    assert "Logged to W&B, project mine, offline: claims-smoke, " in done.stderr
+    assert f"Logged to W&B, project mine, offline in {store / 'wandb'}: claims-smoke, " in done.stderr
     lines: list[Any] = [json.loads(line) for line in told.read_text().splitlines()]
     begun = [line[1:] for line in lines if line[0] == "init"]
     assert begun[0] == ["mine", "claims-smoke", "claims-smoke-report", "offline"]
