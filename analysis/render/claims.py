@@ -41,7 +41,8 @@ def printed_claims(verdicts: Sequence[Verdicts], names: Names, in_full: bool) ->
     return PrintedTable(
         title="The paper's claims",
         grid=[header, *lines],
-        records=[record(each) for each in verdicts],
+        records=[line for each in verdicts for line in _lines(each)],
+        json=[record(each) for each in verdicts],
         above=[counts(verdicts)],
         below=[*(paragraph(each, names) for each in verdicts if in_full), ["Notes:", *(f"- {note}" for note in NOTES)]],
     )
@@ -56,6 +57,22 @@ def record(found: Verdicts) -> dict[str, Any]:
         **{"claim": claim.claim, "caution": claim.caution, "missing": found.missing},
         "evidence": [_evidence(each) for each in found.parts],
     }
+
+
+def _lines(found: Verdicts) -> list[dict[str, Any]]:
+    """Returns what CSV holds of a claim: a line for each estimate of each part, study and regime."""
+    claim = record(found)
+    evidence = claim.pop("evidence")
+    own = {key: claim[key] for key in ("id", "verdict", "scale", "section", "missing")}
+    lines = []
+    for part in evidence or [{}]:
+        asked = {key: part.get(key) for key in ("says", "test", "item", "model", "task", "regime")}
+        asked |= {"part_verdict": part.get("verdict"), "control": (part.get("control") or {}).get("verdict")}
+        asked |= {key: part.get(key) for key in ("reason", "limit", "side", "at_margin", "finished", "expected")}
+        for estimate in part.get("estimates") or [{}]:
+            measured = {"estimate": estimate.get("name")} | {k: estimate.get(k) for k in ("mean", "low", "high", "n")}
+            lines.append(own | asked | measured)
+    return lines
 
 
 def _evidence(part: Judged) -> dict[str, Any]:

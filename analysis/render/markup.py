@@ -2,7 +2,7 @@
 
 import html as standard
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.render.printed import PrintedTable
@@ -20,15 +20,17 @@ SPECIAL = {
 
 NUMBER = re.compile(r"[-+]?\d[\d,.]*(M| %| ± [\d.]+)?")
 BULLET = "• "
+LONGEST = 70
+"""Characters of a cell that stay in one line of LaTeX."""
 
 
 def latex(table: PrintedTable) -> str:
     """Writes a table environment that needs booktabs alone; what stands above and below the grid comes as notes."""
-    text = _laid_out(table, lambda cell: _guarded(_latex(cell))).to_latex(
+    text = _laid_out(table, lambda cell: _guarded(_coded(cell, _latex, _latex_code))).to_latex(
         hrules=True,
         caption=_latex(table.title),
         label=f"tab:{_label(table.title)}",
-        column_format="".join("r" if _is_of_numbers(column) else "l" for column in zip(*table.grid, strict=True)),
+        column_format=_columns(table.grid),
         position_float="centering",
     )
     body, end, _ = text.rpartition("\\end{table}")
@@ -38,7 +40,9 @@ def latex(table: PrintedTable) -> str:
 
 def html(table: PrintedTable) -> str:
     """Writes a table and below it paragraphs, to be put into a page; ASCII alone, whatever encoding that page has."""
-    laid_out = _laid_out(table, standard.escape).set_caption(standard.escape(table.title))
+    laid_out = _laid_out(table, lambda cell: _coded(cell, standard.escape, _html_code)).set_caption(
+        standard.escape(table.title)
+    )
     parts = [laid_out.to_html(exclude_styles=True).rstrip()]
     for paragraph in _paragraphs(table):
         lines = "<br>\n".join(_coded(line, standard.escape, _html_code) for line in paragraph)
@@ -93,6 +97,17 @@ def _is_of_numbers(column: Iterable[str]) -> bool:
     """Returns whether a column holds numbers alone, under a header."""
     _, *cells = column
     return any(cells) and all(not cell or NUMBER.fullmatch(cell) for cell in cells)
+
+
+def _columns(grid: Sequence[Sequence[str]]) -> str:
+    """Returns LaTeX's column types: numbers to the right, and paragraphs where a cell is too long for a line."""
+    columns = list(zip(*grid, strict=True))
+    long = [max(map(len, column)) > LONGEST for column in columns]
+    paragraph = f"p{{{0.75 / max(1, sum(long)):.2f}\\linewidth}}"
+    return "".join(
+        paragraph if is_long else "r" if _is_of_numbers(column) else "l"
+        for column, is_long in zip(columns, long, strict=True)
+    )
 
 
 def _label(title: str) -> str:

@@ -1,5 +1,7 @@
 """`python -m analysis claims`: the table, a claim in full, and JSON that says the same."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ import pytest
 from helpers.claim_stores import sweep_jobs, write_margin, write_scored
 from helpers.commands import call
 from helpers.fixture_types import Captured
+
+from lora_repro.config.catalogue import HOME
 
 CHEAP = ("weights_spread", "param_reduction", "e2e", "vram")
 
@@ -59,6 +63,23 @@ def test_every_format_is_offered(form: str, beginning: str, capsys: Captured, tm
     code, text, words = call(capsys, "claims", "e2e", "vram", "--format", form, "--runs", str(tmp_path))
     assert code == 0, words
     assert beginning in text and "e2e" in text
+    assert form == "csv" or "`" not in text
+
+
+def test_csv_has_a_line_for_each_estimate(capsys: Captured) -> None:
+    """By the ledger: four ranks over r = 1 on q and v in the regime of one rate, with the numbers of the JSON."""
+    command = ("claims", "rank_one", "--runs", HOME / "analysis" / "results" / "table6.parquet", "--format")
+    lines = [*csv.DictReader(io.StringIO(call(capsys, *command, "csv")[1]))]
+    own = [each for each in lines if each["regime"] == "one_rate" and each["estimate"].startswith("q,v r = 8 over")]
+    (claim,) = json.loads(call(capsys, *command, "json")[1])
+    estimates = [
+        each
+        for part in claim["evidence"]
+        if (part["regime"], part["task"]) == ("one_rate", "movies")
+        for each in part["estimates"]
+    ]
+    by_name = {each["name"]: each["mean"] for each in estimates}
+    assert float(own[0]["mean"]) == by_name["q,v r = 8 over q,v r = 1"] and own[0]["n"] == "10"
 
 
 def test_what_is_no_claim_is_refused(capsys: Captured) -> None:
