@@ -30,6 +30,8 @@ PLANNED = "planned"
 """The key of a grid that cannot run here; its value is the reason."""
 REGIME = "regime"
 """The key of the command line that takes the keys of sweeps/regimes/NAME.yaml for all grids."""
+GROUPS = (("model", "task", METHOD), ("preset",))
+"""Keys that decide which others there are, and of those which first: a preset is one of a model, task and method."""
 COMMON = "common"
 """The key of a grid that takes the keys of sweeps/common/NAME.yaml."""
 
@@ -186,19 +188,29 @@ def _with_common_keys(grid: dict[str, Any]) -> dict[str, Any]:
 def _with_axes(
     compose: Compose, passed: list[str], grids: list[dict[str, Any]], axes: Mapping[str, list[Any]]
 ) -> list[list[dict[str, Any]]]:
-    """Replaces or adds the command line's axes, grid by grid, and returns the grids that each becomes."""
+    """Replaces or adds the command line's axes, grid by grid, and returns the grids that each becomes.
+
+    Their order on the command line is that of the runs, and says nothing of which of them fit together.
+    """
     merged = [[dict(grid)] for grid in grids]
     for key, axis in [*axes.items(), *(entry for grid in grids for entry in grid.items())]:
         for value in axis if isinstance(axis, list) else [axis]:
             refuse_no_choice(key, value)
-    for key, axis in axes.items():
+    for key, axis in sorted(axes.items(), key=lambda each: _rank(each[0])):
         may_split = key.startswith(f"{METHOD}.") and METHOD not in axes
         taken = [[_with_axis(compose, passed, part, key, axis, may_split) for part in parts] for parts in merged]
         merged = [[part for found in each for part in found.grids] for each in taken]
         refusals = [found.refusal for each in taken for found in each]
         if refusals and None not in refusals:
             raise cast(Exception, refusals[-1])
-    return merged
+    return [
+        [{key: part[key] for key in (*grid, *axes) if key in part} for part in parts]
+        for grid, parts in zip(grids, merged, strict=True)
+    ]
+
+
+def _rank(key: str) -> int:
+    return next((rank for rank, keys in enumerate(GROUPS) if key.lstrip("+") in keys), len(GROUPS))
 
 
 class _Taken(NamedTuple):

@@ -172,6 +172,23 @@ def test_of_the_methods_of_a_grid_those_take_an_axis_that_can(methods: list[str]
     assert len(points) == 5
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["preset=paper", "model=roberta_large", "method=lora", "task=rte", "train.epochs=1"],
+        ["method.bottleneck=2,4", "method=adapter_h", *SMOKE],
+        ["task.text=review", "task.label=stars", "task=table", "model=tiny_bert", "paths.data=reviews.csv"],
+    ],
+)
+def test_the_order_of_the_command_line_says_nothing_of_what_fits(words: list[str], tmp_path: Path) -> None:
+    data = "".join(f"text {number},{number % 2}\n" for number in range(40))
+    (tmp_path / "reviews.csv").write_text("review,stars\n" + data)
+    words = [word.replace("reviews.csv", str(tmp_path / "reviews.csv")) for word in words]
+    in_order = {job.run_id for job in load(compose, ["seed=0,1", *words]).jobs}
+    for order in (words[::-1], [*words[2:], *words[:2]]):
+        assert {job.run_id for job in load(compose, [*order, "seed=0,1"]).jobs} == in_order != set()
+
+
 def test_an_axis_that_fits_no_grid_is_refused() -> None:
     full = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "full"}
     with pytest.raises(Exception, match="r") as refusal:
