@@ -64,6 +64,14 @@ class SeedRun(NamedTuple):
     draw: int | None = None
     """Which draw of the training examples it has, where a cell is over draws; None: all its runs have the same."""
 
+    @property
+    def flags(self) -> list[str]:
+        """The flags that it raises: of its predictions after the epoch of the score, where the record has them."""
+        found = {} if self.result is None else dict(self.result.get("flags", {}))
+        if self.result is not None:
+            found |= self.result.get("flags_by_epoch", {}).get(str(self.epoch), {})
+        return [name for name, is_raised in found.items() if is_raised]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -177,9 +185,16 @@ class Cell:
         return next((result["data"] for result in self.results if "data" in result), None)
 
     @property
+    def about_data(self) -> str:
+        """Says how large its splits are, and what they hold; empty while no run is finished."""
+        if self.data is None or self.targets is None or self.config is None:
+            return ""
+        return self.targets.summary(self.data, self.config.task.label_names)
+
+    @property
     def flags(self) -> dict[str, int]:
         """How many runs raise each flag."""
-        raised = [name for result in self.results for name, is_raised in result.get("flags", {}).items() if is_raised]
+        raised = [name for run in self.runs for name in run.flags]
         return {name: raised.count(name) for name in dict.fromkeys(raised)}
 
     @property

@@ -387,15 +387,10 @@ def _run_record(run: SeedRun) -> dict[str, Any]:
     return {
         **{"seed": run.seed, "run_id": run.run_id, "state": run.state, "reason": run.reason},
         **{"score": run.score, "epoch": run.epoch, "epochs": None if result is None else epochs_of(result)},
-        "flags": [] if result is None else flags_of(result),
+        "flags": run.flags,
         "commit": None if result is None else commit_of(result),
         "computed_on": None if result is None or "provenance" not in result else computed_on(result),
     }
-
-
-def flags_of(result: Mapping[str, Any]) -> list[str]:
-    """Returns the flags that a run raises."""
-    return [name for name, is_raised in result.get("flags", {}).items() if is_raised]
 
 
 def epochs_of(result: Mapping[str, Any]) -> int:

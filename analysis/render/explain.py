@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.cell import Cell, SeedRun, commit_of, computed_on
-from analysis.explain import Explained, Explanation, epochs_of, flags_of, record
+from analysis.explain import Explained, Explanation, epochs_of, record
 from analysis.foreign_text import paragraph
 from analysis.kinds.methods import MethodTable
 from analysis.render import lines
@@ -151,8 +151,8 @@ def _ours(explanation: Explanation, each: Explained) -> str:
             f"{half:.2f} times the standard deviation {cell.metric.format(sd, 2)} over the root of {n}."
         )
         words += few_seeds([n])
-    if cell.data is not None and cell.targets is not None:
-        words.append(f"Data: {cell.targets.summary(cell.data)}.")
+    if cell.about_data:
+        words.append(f"Data: {cell.about_data}.")
     if (paired := each.difference) is not None:
         low, high = paired.low, paired.high
         interval = "" if low is None or high is None else f" [{cell.metric.format(low)}, {cell.metric.format(high)}]"
@@ -175,7 +175,7 @@ def _runs(cell: Cell) -> str:
         result = run.result
         score = "" if run.score is None else cell.metric.format(run.score, 2)
         epoch = "" if result is None or run.epoch is None else f"{run.epoch} ({epochs_of(result)} scored)"
-        flags = "" if result is None else ", ".join(flags_of(result)) or "none"
+        flags = "" if result is None else ", ".join(run.flags) or "none"
         commit = "" if result is None else commit_of(result) or "not recorded"
         seed = "" if run.seed is None else str(run.seed)
         rows.append([seed, run.run_id or DASH, state_label(run.state), score, epoch, flags, commit])

@@ -92,12 +92,11 @@ def paper_settings(paper: PaperLines, row: Mapping[str, Any]) -> dict[str, Any]:
 def _about(table: Methods, names: Names) -> list[str]:
     if not table.lines:
         return [f"Ours is planned and cannot run yet: {'; '.join(table.planned)}."] if table.planned else []
-    first, arms = table.lines[0].arm, [line.arm for line in table.lines]
+    arms = [line.arm for line in table.lines]
     seeds = sorted({run.seed for arm in arms for run in arm.runs if run.seed is not None})
     where = " and ".join(dict.fromkeys(_where(arm, names) for arm in arms))
     metrics = " and ".join(dict.fromkeys(arm.metric.title for arm in arms))
-    data = next((arm.data for arm in arms if arm.data is not None), None)
-    described = f" {first.targets.summary(data)}." if data is not None and first.targets is not None else ""
+    described = next((f" {arm.about_data}." for arm in arms if arm.about_data), "")
     return [
         f"Ours (scale={table.scale}): {metrics} of {where}, {table.protocol.description}; mean [two-sided "
         f"95 % t interval] over n seeds ({', '.join(map(str, seeds))}).{described}"

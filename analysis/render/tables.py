@@ -87,7 +87,7 @@ def about_ours(table: Table, names: Names) -> list[str]:
         described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if value)
         line = [f"{_model(first.model, names)} on {task_name(first.task, names)}"]
         line += [described] if described else []
-        line += list(dict.fromkeys(c.targets.summary(c.data) for c in cells if c.data is not None and c.targets))
+        line += list(dict.fromkeys(cell.about_data for cell in cells if cell.about_data))
         words.append(f"- {'; '.join(line)}.")
     return words
 
@@ -268,7 +268,7 @@ def notes_of(table: Table, names: Names) -> list[str]:
     notes += _about_metrics(ours)
     for flag in dict.fromkeys(flag for cell in ours for flag in cell.flags):
         cells = _of_runs(cell for cell in ours if flag in cell.flags)
-        raised = {run.run_id for cell in cells for run in cell.runs if run.result and run.result["flags"].get(flag)}
+        raised = {run.run_id for cell in cells for run in cell.runs if flag in run.flags}
         total = _distinct_runs(ours, scored=True)
         notes.append(f"Flag {flag} in {len(raised)} of {total} runs ({_where(table, cells, names)}).")
     notes += about_runs(ours, names)

@@ -194,7 +194,7 @@ def _run(run: SeedRun, cell: Cell) -> SeedScore:
         epoch=run.epoch,
         curve=curve,
         curve_text=tuple(metric.format(value, 2) for _, value in curve),
-        flags=tuple(name for name, is_raised in result.get("flags", {}).items() if is_raised),
+        flags=tuple(run.flags),
         commit=commit_of(result),
         computed_on=computed_on(result) if "provenance" in result else None,
         seconds=run_seconds_of(result),

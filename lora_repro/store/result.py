@@ -54,6 +54,7 @@ def _or_null(kind: _Kind) -> _Kind:
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _TEXT = _Kind("text", lambda value: isinstance(value, str))
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
+_FLAGS = _of(_FLAG, "an object of true and false")
 _COUNT = _Kind("a whole number, 0 or more", is_count)
 _POSITIVE = _Kind("a whole number, 1 or more", lambda value: is_count(value) and value > 0)
 _NUMBER = _Kind("a number", is_number)
@@ -77,7 +78,8 @@ _SHAPE = {
     "params": _OBJECT,
     **{f"params.{key}": _COUNT for key in ("trainable", "method", "head", "total")},
     "params.by_module": _of(_COUNT, "an object of whole numbers"),
-    "flags": _of(_FLAG, "an object of true and false"),
+    "flags": _FLAGS,
+    "flags_by_epoch": _of(_FLAGS, "an object of flags, one an epoch"),
     "data": _OBJECT,
     **{f"data.{split}": _SPLIT for split in ("train", "eval")},
     "cross_fitted": _of(_NUMBER, "an object of numbers"),

@@ -51,7 +51,9 @@ class Encoded(NamedTuple):
     references: References | None = None
     """Over which texts the loss is, where an example has more than the one in `targets`."""
     cut: Int[Tensor, " n"] | None = None
-    """How many tokens each input lost as it was too long, where `encode` counts them."""
+    """How many tokens each input lost as it was too long, where the objective counts them."""
+    over: int = 0
+    """How many inputs are cut, as they are longer than train.max_length."""
     sha256: str | None = None
     """Of the whole split as it was read, where the task's digest does not cover it."""
 
@@ -112,8 +114,11 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
         tokenizer = load_tokenizer(run.model, paths.model, paths.cache)
         _forget_all_but(KEPT_BYTES)
         encoded = run.task.objective.encode(tokenizer, run, splits)
-        found = {name: split._replace(sha256=read.get(name)) for name, split in encoded.items()}
-        for line in [*notices, *(_about_lengths(found, tokenizer, run) if notices else [])]:
+        over, longest = _cut(encoded, tokenizer, run)
+        found = {name: split._replace(sha256=read.get(name), over=over[name]) for name, split in encoded.items()}
+        lengths = {name: split.lengths.tolist() for name, split in found.items()}
+        about = of_lengths(lengths, over, longest, run.train.max_length)
+        for line in [*notices, about] if notices or any(over.values()) else []:
             log.info("%s: %s", run.task.name, line)
     _encoded[key] = found
     return found
@@ -123,20 +128,23 @@ UNCUT = 16
 """A prompt that is cut, letter by letter, ends fewer tokens than this below what it may have."""
 
 
-def _about_lengths(found: dict[str, Encoded], tokenizer: PreTrainedTokenizerBase, run: Run) -> list[str]:
-    """Says how long the inputs are, and how many were cut. Those that may have been are tokenised again, uncut."""
-    lengths, cut, longest = {}, {}, 0
-    for name, split in found.items():
-        lengths[name] = split.lengths.tolist()
+def _cut(encoded: dict[str, Encoded], tokenizer: PreTrainedTokenizerBase, run: Run) -> tuple[dict[str, int], int]:
+    """Returns how many inputs of each split were cut, and the tokens of the longest before it was.
+
+    Those that may have been cut are tokenised again, uncut.
+    """
+    over, longest = {}, 0
+    for name, split in encoded.items():
         if split.cut is not None:
-            cut[name], longest = int((split.cut > 0).sum()), max(longest, int((split.lengths + split.cut).max()))
+            over[name], longest = int((split.cut > 0).sum()), max(longest, int((split.lengths + split.cut).max()))
             continue
         bound = run.train.max_length - split.objective.reserved
-        at_bound = [e for e, length in zip(split.examples, lengths[name], strict=True) if length > bound - UNCUT]
+        lengths = split.lengths.tolist()
+        at_bound = [e for e, length in zip(split.examples, lengths, strict=True) if length > bound - UNCUT]
         wholes = split.objective.whole_lengths(tokenizer, run, at_bound) if at_bound else []
-        cut[name] = sum(length > bound for length in wholes)
-        longest = max(longest, *lengths[name], *wholes)
-    return of_lengths(lengths, cut, longest, run.train.max_length)
+        over[name] = sum(length > bound for length in wholes)
+        longest = max(longest, *lengths, *wholes)
+    return over, longest
 
 
 def _forget_all_but(size: int) -> None:

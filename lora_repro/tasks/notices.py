@@ -114,9 +114,7 @@ def _repeated(splits: Splits) -> list[str]:
     return found
 
 
-def of_lengths(
-    lengths: Mapping[str, Sequence[int]], cut: Mapping[str, int], longest: int, max_length: int
-) -> list[str]:
+def of_lengths(lengths: Mapping[str, Sequence[int]], cut: Mapping[str, int], longest: int, max_length: int) -> str:
     """Says how long the inputs are in tokens.
 
     Args:
@@ -133,4 +131,4 @@ def of_lengths(
         if many
         else "none is cut"
     )
-    return [f"Lengths in tokens: median {statistics.median(every):,g}, longest {longest:,}; {cuts}."]
+    return f"Lengths in tokens: median {statistics.median(every):,g}, longest {longest:,}; {cuts}."

@@ -103,10 +103,12 @@ class Targets:
         """Tells whether a record's value is one that `describe` could have returned."""
         return isinstance(value, dict) and is_count(value.get("n")) and value["n"] > 0
 
-    def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
-        """Says for a table what the descriptions of train, eval and test hold."""
+    def summary(self, data: Mapping[str, Mapping[str, Any]], labels: Sequence[str] = ()) -> str:
+        """Says for a table what the descriptions of train, eval and test hold; `labels` are what classes are called."""
         sizes = " / ".join(f"{described['n']:,}" for described in data.values())
-        return f"{sizes} examples ({' / '.join(split_name(split) for split in data)})"
+        cut = [f"{split_name(split)} {each['cut']:,}" for split, each in data.items() if each.get("cut")]
+        about = f", inputs cut to train.max_length: {', '.join(cut)}" if cut else ""
+        return f"{sizes} examples ({' / '.join(split_name(split) for split in data)}{about})"
 
     def flags(self, predictions: Mapping[str, Sequence[Any]]) -> dict[str, bool]:
         """Returns what a reader must know about the predictions of dev and test after the last epoch."""
@@ -184,15 +186,16 @@ class Classes(Measured):
         labels = value.get("labels") if isinstance(value, dict) else None
         return super().is_description(value) and isinstance(labels, dict) and all(map(is_count, labels.values()))
 
-    def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
+    def summary(self, data: Mapping[str, Mapping[str, Any]], labels: Sequence[str] = ()) -> str:
         """Adds how the classes of dev and test are balanced."""
         classes = sorted({label for split in data.values() for label in split["labels"]}, key=int)
         balance = []
         for split in _scored(data):
-            labels, n = data[split]["labels"], data[split]["n"]
-            shares = " / ".join(f"{100 * labels.get(label, 0) / n:.1f}" for label in classes)
+            counts, n = data[split]["labels"], data[split]["n"]
+            shares = " / ".join(f"{100 * counts.get(label, 0) / n:.1f}" for label in classes)
             balance.append(f"{split_name(split)} {shares} %")
-        return f"{super().summary(data)}, classes {' / '.join(classes)}: {', '.join(balance)}"
+        names = [labels[int(label)] if int(label) < len(labels) else label for label in classes]
+        return f"{super().summary(data, labels)}, classes {' / '.join(names)}: {', '.join(balance)}"
 
     def flags(self, predictions: Mapping[str, Sequence[int]]) -> dict[str, bool]:
         """Raises `one_class` if the predictions of dev or test name a single class."""
@@ -241,10 +244,10 @@ class Scores(Measured):
         """Tells whether there are a mean and a standard deviation."""
         return super().is_description(value) and is_number(value.get("mean")) and is_number(value.get("sd"))
 
-    def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
+    def summary(self, data: Mapping[str, Mapping[str, Any]], labels: Sequence[str] = ()) -> str:
         """Adds how the scores of dev and test are distributed."""
         spread = [f"{split_name(split)} {data[split]['mean']:.2f} ± {data[split]['sd']:.2f}" for split in _scored(data)]
-        return f"{super().summary(data)}, scores (mean ± standard deviation): {', '.join(spread)}"
+        return f"{super().summary(data, labels)}, scores (mean ± standard deviation): {', '.join(spread)}"
 
     def flags(self, predictions: Mapping[str, Sequence[float]]) -> dict[str, bool]:
         """Raises `constant` if the predictions of dev or test are all the same, so that nothing correlates."""
@@ -316,10 +319,10 @@ class Texts(Targets):
         """Tells whether there is a length."""
         return super().is_description(value) and is_number(value.get("characters"))
 
-    def summary(self, data: Mapping[str, Mapping[str, Any]]) -> str:
+    def summary(self, data: Mapping[str, Mapping[str, Any]], labels: Sequence[str] = ()) -> str:
         """Adds how long the references of dev and test are."""
         lengths = ", ".join(f"{split_name(split)} {data[split]['characters']:.1f}" for split in _scored(data))
-        return f"{super().summary(data)}, characters to be written: {lengths}"
+        return f"{super().summary(data, labels)}, characters to be written: {lengths}"
 
     def flags(self, predictions: Mapping[str, Sequence[str]]) -> dict[str, bool]:
         """Raises `one_text` if the same text is written for all examples of dev or of test."""

@@ -120,9 +120,14 @@ def rows(
     ]
 
 
-def flags(task: TaskConfig, splits: dict[str, Encoded], predictions: dict[str, Tensor]) -> dict[str, bool]:
-    """Returns what a reader must know about the predictions for these splits, by the kind of the task's targets."""
-    answers = {name: splits[name].objective.answers(found) for name, found in predictions.items()}
+def flags(
+    task: TaskConfig, splits: Mapping[str, Encoded], predictions: Mapping[str, Tensor], epoch: int
+) -> dict[str, bool]:
+    """Returns what a reader must know about the answers after an epoch; nothing where there are none."""
+    found = {name: predictions[f"{name}/{epoch}"] for name in task.scored}
+    if not all(splits[name].objective.has_answers(of) for name, of in found.items()):
+        return {}
+    answers = {name: splits[name].objective.answers(of) for name, of in found.items()}
     return task.targets.flags({name: [answer.prediction for answer in found] for name, found in answers.items()})
 
 

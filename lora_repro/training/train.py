@@ -107,7 +107,7 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     for epoch in (line["epoch"] for line in by_epoch):
         for name in run.task.scored:
             rows += scoring.rows(run.task, splits[name], state.predictions[f"{name}/{epoch}"], name, epoch)
-    last = {name: state.predictions[f"{name}/{by_epoch[-1]['epoch']}"] for name in run.task.scored}
+    flags = {str(line["epoch"]): scoring.flags(run.task, splits, state.predictions, line["epoch"]) for line in by_epoch}
     record.refuse_to_write_over(by_epoch)
     record.reset_metrics(state.lines)  # another machine that began at the same time may have added its own
     record.save_predictions(rows)
@@ -118,9 +118,12 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "metrics": {key: value for key, value in by_epoch[-1].items() if "/" in key},
         "metrics_by_epoch": by_epoch,
         "params": {"trainable": count.trainable, **count._asdict()},
-        "flags": checks.flags(model, run.method, before, epochs) | scoring.flags(run.task, splits, last),
+        "flags": checks.flags(model, run.method, before, epochs) | flags[str(by_epoch[-1]["epoch"])],
+        "flags_by_epoch": flags,
         "data": {
-            name: run.task.targets.describe(split.examples) | ({"sha256": split.sha256} if split.sha256 else {})
+            name: run.task.targets.describe(split.examples)
+            | ({"cut": split.over} if split.over else {})
+            | ({"sha256": split.sha256} if split.sha256 else {})
             for name, split in splits.items()
         },
         **scoring.cross_fitted(run.task, splits, state.predictions, by_epoch),

@@ -107,6 +107,16 @@ def test_the_epoch_that_is_taken_and_the_flags_of_each_run_are_shown(capsys: Cap
         assert [run["flags"] for run in cell["runs"]] == [[], ["one_class"]]
 
 
+def test_flags_of_predictions_are_those_of_the_epoch_that_is_taken(capsys: Captured, tmp_path: Path) -> None:
+    by_epoch = {"1": {"one_class": True}, "2": {"one_class": False}}
+    for seed in (0, 1):
+        flags = {"one_class": False, "b_zero": True}
+        write_run(tmp_path, job("qv", 2, seed), [(0.9, 0.1), (0.6, 0.7)], flags=flags, flags_by_epoch=by_epoch)
+    for protocol, flags in (("last_epoch", ["b_zero"]), ("best_epoch_on_dev", ["one_class", "b_zero"])):
+        cell = ours(explained(capsys, tmp_path, *QV_2[1:], "--protocol", protocol))
+        assert [run["flags"] for run in cell["runs"]] == [flags] * 2
+
+
 def test_a_run_of_the_same_name_with_other_settings_is_named_and_not_counted(capsys: Captured, tmp_path: Path) -> None:
     fill(tmp_path)
     stale = load(compose, [*SMOKE, "method.r=2", "method.targets=[q,v]", "seed=0", "train.learning_rate=1e-5"]).jobs[0]

@@ -278,6 +278,8 @@ def test_a_record_holds_what_was_read_of_train_and_scores_both_parts_of_dev_toge
         split: [Example(f"{split}-{i}", (f"a{i}", f"{split[0]}{i} "), i % 3, "d") for i in range(n)]
         for split, n in sizes.items()
     }
+    for number in (1, 4):
+        whole["mismatched"][number] = Example(f"long-{number}", ("a " * 600, "b"), 0, "d")
     monkeypatch.setattr(GlueConfig, "load", lambda *_: whole)
     given = ("model=tiny_bert", "task=mnli", "train.learning_rate=1e-2", "train.max_steps=1", "compute.device=cpu")
     cfg = compose_quickly([*given, "task.train_size=4", f"paths.outputs={tmp_path}"])
@@ -287,6 +289,8 @@ def test_a_record_holds_what_was_read_of_train_and_scores_both_parts_of_dev_toge
     lines = "".join(f'["train", "a{i}", "t{i} ", {i % 3}]\n' for i in range(8))
     assert result["data"]["train"]["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
     assert result["data"]["train"]["n"] == 4 and "sha256" not in result["data"]["eval"]
+    assert result["data"]["mismatched"]["cut"] == 2 and "cut" not in result["data"]["eval"]
+    assert "2 are cut to train.max_length" in (record_of(cfg).folder / "run.log").read_text()
     matched, mismatched = (result["metrics"][f"{split}/accuracy"] for split in ("eval", "mismatched"))
     assert result["metrics"]["overall/accuracy"] == pytest.approx((3 * matched + 5 * mismatched) / 8)
 

@@ -112,7 +112,7 @@ def test_a_model_that_answers_alike_to_everything_is_flagged_and_has_no_nan(rati
     same = torch.full((32, 1), 0.25)
     found = scoring.metrics(resolve(cfg).run.task, encoded["eval"], same, "eval")
     assert found["eval/pearson"] == found["eval/spearman"] == 0.0 and np.isfinite(list(found.values())).all()
-    flags = scoring.flags(resolve(cfg).run.task, encoded, {"eval": same, "test": torch.rand(32, 1)})
+    flags = scoring.flags(resolve(cfg).run.task, encoded, {"eval/0": same, "test/0": torch.rand(32, 1)}, 0)
     assert flags == {"constant": True}
 
 

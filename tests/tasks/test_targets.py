@@ -54,6 +54,14 @@ def test_a_text_is_right_if_it_equals_a_reference_but_for_white_space(written: s
 def test_one_answer_to_everything_raises_a_flag() -> None:
     assert Classes().flags({"eval": [0, 1], "test": [1, 1]}) == {"one_class": True}
     assert Classes().flags({"eval": [0, 1], "test": [1, 0]}) == {"one_class": False}
+
+
+def test_classes_are_called_by_their_names_and_cut_inputs_are_told() -> None:
+    data = {"train": {"n": 4, "labels": {"0": 4}}, "eval": {"n": 4, "labels": {"0": 1, "1": 3}, "cut": 2}}
+    assert Classes().summary(data, ["bad", "good"]) == (
+        "4 / 4 examples (train / dev, inputs cut to train.max_length: dev 2), classes bad / good: dev 25.0 / 75.0 %"
+    )
+    assert Classes().summary(data).endswith("classes 0 / 1: dev 25.0 / 75.0 %")
     assert Texts().flags({"eval": ["a", "b"], "test": ["a", "a"]}) == {"one_text": True}
     assert Texts().flags({"eval": ["a", "b"], "test": ["a", "b"]}) == {"one_text": False}
 

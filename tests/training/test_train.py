@@ -51,6 +51,10 @@ def test_a_run_leaves_its_whole_record(tiny: Compose) -> None:
     flags = dict(result["flags"])
     assert isinstance(flags.pop("one_class"), bool)
     assert flags == {"untrained": False, "unmoved": False, "b_zero": False}
+    rows = pd.read_parquet(record.folder / "predictions.parquet")
+    answered = rows.groupby(["epoch", "split"])["prediction"].nunique()
+    expected = {str(epoch): {"one_class": bool((answered[epoch] == 1).any())} for epoch in (1, 2)}
+    assert result["flags_by_epoch"] == expected and result["flags"].items() >= expected["2"].items()
     assert result["merge_max_abs_error"] < 1e-5
     assert result["train_examples_per_s"] > 0 and result["peak_memory_gib"] > 0 and result["run_seconds"] > 0
     assert result["data"]["eval"]["n"] == 32 == sum(result["data"]["eval"]["labels"].values())
