@@ -269,8 +269,8 @@ def run(load: Callable[[], Sweep], outputs: str, settings: LogConfig, launcher: 
         if state is State.blocked and name not in wrong:
             wrong[name] = str(Record(outputs, name).read().problem)
     wrong = {name: line for name, line in wrong.items() if name in states}  # a rate may diverge in tuning
-    for line in wrong.values():
-        log.error("Not finished: %s", line)
+    for name, line in wrong.items():
+        log.error("Not finished: %s", line if name in line else f"{name}: {line}")
     whys = [*ended.stopped.values(), *(job.why_open for job in (*sweep.waiting_tuning, *sweep.waiting) if job.why_open)]
     for why, times in Counter(whys).items():
         log.error("Not run: %s%s.", why, "" if times == 1 else f" ({times} runs)")

@@ -40,6 +40,13 @@ class Candidate(NamedTuple):
     seeds: tuple[int, ...]
 
 
+SHAPES = frozenset(
+    f"method.{key}"
+    for key in ("r", "alpha", "rslora", "targets", "layers", "r_pattern", "alpha_pattern", "bottleneck", "l_p", "l_i")
+)
+"""Settings without which weights of one run do not fit another, or compute something else there."""
+
+
 def parse(given: Any) -> dict[str, Any] | None:
     """Reads the `start` of a point.
 
@@ -124,7 +131,8 @@ class Finder:
             found = [each for each in found if not _differing(each.point, point, given)] or found
         if len(found) > 1:
             raise InputError(self._several(given, found))
-        pair = (text, shared, draws_head(found[0].run, run), found[0].tuned)
+        shape = quoted([_value(key, run, point) for key in given if key in SHAPES])
+        pair = (text, shared, shape, draws_head(found[0].run, run), found[0].tuned)
         if pair not in self._possible:
             self._refuse_impossible(given, found[0], run)
             self._possible.add(pair)
@@ -186,6 +194,13 @@ class Finder:
                 f"start: {named(given)}: was trained with {group}={theirs}, and a run of {group}={ours} has no place "
                 f"for its weights.\nName a start of {group}={ours}."
             )
+        for key in given.keys() & SHAPES:
+            theirs, ours = _written(start, key), _written(run, key)
+            if theirs != ours:
+                raise InputError(
+                    f"start: {named(given)}: a run of {key}={ours} cannot take over what was trained with {theirs}.\n"
+                    f"Leave {key} out: a start has the method with all its settings."
+                )
         if found.tuned is not None and found.tuned.partition(".")[0] in ("method", "model"):
             raise InputError(
                 f"start: {found.tuned} of {named(given)} is tuned, and a run takes over an adapter of its own method "

@@ -127,6 +127,10 @@ def test_chains_are_resolved_and_circles_are_refused() -> None:
         (["seed=0", "start={method:full}", "method=lora,full", f"task={TWO}"], "has no place for its weights"),
         (["seed=0", FROM_THREE, "train.init_from=a-b-s0-0123456789"], "start names it already"),
         (["seed=0", FROM_THREE, "method=head_only"], "trains the head alone"),
+        (
+            ["seed=0", "method.r=4,8", "start={task:generated_three,method.r:8}"],
+            "a run of method.r=4 cannot take over what was trained with 8.\nLeave method.r out",
+        ),
         (["seed=0", FROM_THREE, "tune={method.alpha:[4,8],seed:[100]}"], "tune: method.alpha: a run that starts"),
         (["seed=0", FROM_THREE, "method=full", "log.save_full=false"], "log.save_full=false: other runs"),
     ],
