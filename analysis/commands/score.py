@@ -23,7 +23,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     score.set_defaults(command=_score, runs=None, reads_runs=False, takes_overrides=False, writes={"--out": "out"})
     score.add_argument("protocol", choices=PROTOCOLS, help="whose metrics: docs/generated_texts.md tells them")
     score.add_argument(
-        "--predictions", metavar="P", required=True, help="the system's texts: a text a line, CSV, TSV or JSON"
+        "--predictions",
+        metavar="P",
+        required=True,
+        help="the system's texts: a text a line, CSV, TSV, JSON, or the folder of a run",
     )
     score.add_argument(
         "--references",
@@ -56,7 +59,7 @@ def _score(options: argparse.Namespace) -> str:
     if options.overrides:
         raise InputError(f"score: takes no {options.overrides[0]}. Leave it out (see score --help).")
     if options.samples < 0:
-        raise InputError(f"--samples: must be 1 or more (given: {options.samples}).")
+        raise InputError(f"--samples: must be 0 or more (given: {options.samples}).")
     asked = protocol(options.protocol)
     refuse_missing_tools(chosen(asked, options.metrics))  # before anything is read
     for flag in ("predictions", "references"):

@@ -11,8 +11,12 @@ TRAILING = (
 """What befell users of the authors' scripts: github.com/microsoft/LoRA, issue 138."""
 
 
-def content_of(path: Path) -> str:
+def content_of(path: Path, may_be_blank: bool = False) -> str:
     """Returns what a file holds, without a byte order mark.
+
+    Args:
+        path: The file.
+        may_be_blank: Whether it may hold nothing but white space: lines that are all empty.
 
     Raises:
         InputError: If it cannot be read, is empty, or is not UTF-8; it names the line.
@@ -27,12 +31,12 @@ def content_of(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         around = shown(content[max(0, error.start - 20) : error.start + 10])
         raise InputError(f"{path}, line {line}: is not UTF-8 (found: {around}).\nSave the file as UTF-8.") from None
-    if not text.strip():
+    if not text.strip() and not (may_be_blank and text):
         raise InputError(f"{path}: the file is empty{' but for white space' if text else ''}.")
     return text
 
 
-def lines_of(path: Path) -> list[str]:
+def lines_of(path: Path, may_be_blank: bool = False) -> list[str]:
     r"""Returns the lines of a file without white space at their ends; empty ones too.
 
     A line ends at \n or \r\n alone: texts may hold other characters that Python takes for line ends. A newline at the
@@ -41,5 +45,5 @@ def lines_of(path: Path) -> list[str]:
     Raises:
         InputError: As `content_of`.
     """
-    lines = content_of(path).split("\n")
+    lines = content_of(path, may_be_blank).split("\n")
     return [line.strip() for line in (lines if lines[-1] else lines[:-1])]

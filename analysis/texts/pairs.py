@@ -50,12 +50,18 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
     chosen = [right.examples[i] for i in kept]
     if written.sources is not None and all(example.input for example in chosen):
         return _by_source(written, written.sources, right, chosen)
-    count, notes = len(written.texts), list(right.notes)
+    count, notes = len(written.texts), [*([written.note] if written.note else []), *right.notes]
+    merged = _merged(chosen)
     for given in (kept, of_categories, counted, range(len(right.examples))):
         if count == len(given):
             rows = [row for row, number in enumerate(given) if number in set(kept)]
+            if len(merged) < len(chosen):
+                notes.append(
+                    f"{right.name}: each of {len(chosen):,} examples has a text of its own, and {len(merged):,} inputs "
+                    "differ. The authors' gpt2_decode.py, which the paper's tables follow, writes one text an input."
+                )
             return Pairs([written.texts[row] for row in rows], chosen, [written.places[row] for row in rows], notes)
-    if count == len(merged := _merged(chosen)):
+    if count == len(merged):
         notes.append(
             f"{right.name}: {len(chosen):,} examples have {count:,} different inputs, and there are as many texts. So "
             "examples with the same input are one, with the references of all, as in the authors' gpt2_decode.py."

@@ -9,12 +9,14 @@ from analysis.texts import wikisql
 from analysis.texts.lines import content_of, lines_of
 from analysis.texts.tables import OUTPUT, SOURCE, column_among, read_columns
 from lora_repro.errors import InputError, shown
+from lora_repro.store.layout import PREDICTIONS
+from lora_repro.tasks.targets import split_name
 
 FORMS = (
     "a text a line; CSV or TSV with the columns mr and output; .json with a list of texts; .jsonl with a text or an "
-    'object a line, as {"prediction": "..."} or WikiSQL\'s {"query": {"sel": ...}}'
+    'object a line, as {"prediction": "..."} or WikiSQL\'s {"query": {"sel": ...}}; the folder of a run of this project'
 )
-KEYS = ("prediction", "output", "summary", "query", "text")
+KEYS = ("prediction", "output", "summary", "query", "sql", "text")
 """Where an object has the text."""
 
 
@@ -26,6 +28,8 @@ class Predictions(NamedTuple):
     places: list[str]
     sources: list[str] | None = None
     """What each puts into words, in a table that says so."""
+    note: str | None = None
+    """Which of several texts they are."""
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -35,14 +39,33 @@ def read_predictions(path: Path) -> Predictions:
         InputError: If there is no such file, or it has none of these forms. The message names the line.
     """
     suffix = path.suffix.lower()
+    if (record := path / PREDICTIONS if path.is_dir() else path).name == PREDICTIONS:
+        return _of_run(record)
     if suffix in (".csv", ".tsv"):
         return _of_table(path)
     if suffix not in (".json", ".jsonl", ".ndjson"):
-        lines = lines_of(path)
+        lines = lines_of(path, may_be_blank=True)
         return Predictions(str(path), lines, [f"line {number}" for number in range(1, len(lines) + 1)])
     entries = _entries(path, one=suffix == ".json")
     texts = [(_text(path, place, entry), place) for place, entry in entries]
     return Predictions(str(path), [text for text, _ in texts], [place for _, place in texts])
+
+
+def _of_run(path: Path) -> Predictions:
+    """Takes what a run wrote last: for test, or for dev where there is no test."""
+    import pandas as pd
+
+    try:
+        rows = pd.read_parquet(path, columns=["split", "epoch", "prediction"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: holds no predictions of a run ({' '.join(str(error).split())[:120]}).") from None
+    split = "test" if "test" in set(rows["split"]) else "eval"
+    rows = rows[rows["split"] == split]
+    epoch = rows["epoch"].max()
+    texts = [str(text).strip() for text in rows[rows["epoch"] == epoch]["prediction"]]
+    places = [f"example {number}" for number in range(len(texts))]
+    note = f"{path}: the {len(texts):,} texts for {split_name(split)} after epoch {epoch}."
+    return Predictions(str(path), texts, places, note=note)
 
 
 def _of_table(path: Path) -> Predictions:
@@ -78,7 +101,12 @@ def _entries(path: Path, one: bool) -> Iterator[tuple[str, Any]]:
 def _text(path: Path, place: str, entry: Any) -> str:
     """Returns the text of an entry; where WikiSQL's baseline has written an error, none."""
     if isinstance(entry, dict):
-        found = next((entry[key] for key in KEYS if key in entry), "" if "error" in entry else None)
+        if not entry.keys() & {*KEYS, "error"}:
+            raise InputError(
+                f"{path}, {place}: has none of the keys {', '.join(KEYS)} (found: {shown(', '.join(entry))}).\n"
+                f"Forms of predictions: {FORMS}."
+            )
+        found = next((entry[key] for key in KEYS if key in entry), "")  # of an error no text
         entry = wikisql.query_of(found) if isinstance(found, dict) else found
     if not isinstance(entry, str):
         raise InputError(f"{path}, {place}: is no text (found: {shown(entry)}).\nForms of predictions: {FORMS}.")

@@ -1,9 +1,9 @@
 """References of examples, in the forms in which they are published or written for the official scripts."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from analysis.texts import wikisql
 from analysis.texts.lines import TRAILING, lines_of
@@ -22,8 +22,8 @@ FIELDS = ("summary", "references", "sql", "text")
 """What objects of SAMSum and WikiSQL are read for."""
 FORMS = (
     "lines (examples divided by empty lines, or a reference a line), the authors' `meaning||text`, CSV or TSV with the "
-    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum, XML of WebNLG (or a "
-    "folder of it), JSONL of WikiSQL"
+    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum or with a list of "
+    "references an example, XML of WebNLG (or a folder of it), JSONL of WikiSQL"
 )
 
 
@@ -151,7 +151,21 @@ def _of_json(path: Path) -> Iterable[Example]:
         return _of_corpus(WebnlgConfig(), path)
     if isinstance(content, list) and content and isinstance(content[0], dict) and "tripleset" in content[0]:
         return _of_corpus(DartConfig(), path)
+    if isinstance(content, list) and content and isinstance(content[0], str | list):
+        return _of_lists(path, content)
     return _of_rows(path, Format.json)
+
+
+def _of_lists(path: Path, content: Sequence[Any]) -> Iterator[Example]:
+    """Reads a list with the references of each example: a text, or a list of texts."""
+    for number, given in enumerate(content, 1):
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(
+                f"{path}, entry {number}: must be a text, or a list of texts (found: {shown(given)}).\n"
+                'Example: [["a reference", "another one"], ["the only one"]]'
+            )
+        yield Example([text.strip() for text in texts], f"entry {number}")
 
 
 def _of_rows(path: Path, format: Format) -> Iterator[Example]:

@@ -217,7 +217,11 @@ def _head_of(result: Mapping[str, Any] | None, run: Run) -> _Head:
     theirs = None if result is None else task_of(result["config"])
     order = None
     if result is not None and theirs is not None:
-        order = labels.order_by_name(_saved_labels(result, theirs, run.method), run.task.label_names)
+        saved = _saved_labels(result, theirs, run.method)
+        order = labels.order_by_name(saved, run.task.label_names)
+        if order is not None and (called := [saved[output] for output in order]) != run.task.label_names:
+            pairs = (f"{one} for {other}" for one, other in zip(called, run.task.label_names, strict=True))
+            log.info("train.init_from: labels are taken by their meaning, %s.", ", ".join(pairs))
     without = ""
     if run.train.init_head is InitHead.anew:
         without = "train.init_head=anew leaves the adapter's head out"

@@ -11,8 +11,8 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +56,8 @@ class Rows:
     """The line of the file on which each row begins, from 1; in Parquet and in a JSON list the row's number."""
     unit: str = "line"
     """What `lines` counts: lines or rows."""
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    """The names behind the numbers of a column, in a Parquet file that datasets has written (ClassLabel)."""
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -417,4 +419,17 @@ def _parquet(content: bytes, name: str, wanted: _Wanted) -> Rows:
         ) from None
     if not table.num_rows:
         raise InputError(f"{name}: there are columns ({shown(', '.join(names))}) and no row.")
-    return Rows(name, columns, range(1, table.num_rows + 1), "row")
+    return Rows(name, columns, range(1, table.num_rows + 1), "row", _classes(file.schema_arrow.metadata))
+
+
+def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Returns the class names that datasets keeps in a file's metadata, by column."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            str(column): [*map(str, kind["names"])]
+            for column, kind in features.items()
+            if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}

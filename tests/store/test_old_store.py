@@ -206,7 +206,7 @@ SINCE = {
     "train.score_merged": False,
 }
 """Keys of a configuration that came after the old store, each at the value that changes nothing."""
-KEYS_SINCE = {"train_cpu_seconds", "peak_memory_is_bound"}
+KEYS_SINCE = {"train_cpu_seconds", "peak_memory_is_bound", "flags_by_epoch"}
 """Keys of a result that came after it."""
 
 

@@ -302,6 +302,11 @@ def test_what_datasets_saved_keeps_its_order_of_classes(make: Make, tmp_path: Pa
     resolved = make(tmp_path / "saved", *REVIEWS)
     assert table_of(resolved).labels == ["good", "bad"]
     assert [e.target for e in load(resolved)["eval"]] == [0 if row[1] == "good" else 1 for row in ROWS[20:30]]
+    (tmp_path / "parquet").mkdir()
+    for split in ("train", "validation", "test"):
+        of[split].to_parquet(tmp_path / "parquet" / f"{split}.parquet")
+    again = make(tmp_path / "parquet", *REVIEWS)
+    assert table_of(again).labels == ["good", "bad"] and table_of(again).digest == table_of(resolved).digest
 
 
 def saved_in(folder: Path, **parts: list[Any]) -> Path:

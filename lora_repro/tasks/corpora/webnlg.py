@@ -10,7 +10,7 @@ that the release marks as to be fixed are left out.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -35,6 +35,8 @@ SEEN = frozenset(
 """The categories of train. The paper speaks of nine seen ones, the authors' code lists these ten."""
 KEYS = ("subject", "property", "object")
 """What the JSON form calls the parts of a triple."""
+TEST_FILE = "testdata_with_lex.xml"
+"""Of the three official test files the one that holds all entries with their texts."""
 GOOD = "good"
 """The mark of a text that is not to be fixed."""
 
@@ -70,12 +72,18 @@ class WebnlgConfig(CorpusConfig):
         return not self.with_marked
 
     def read(self, path: Path) -> list[Entry]:
-        """Reads JSON, an XML file, or a folder of XML files in the order of their names."""
+        """Reads JSON, an XML file, or a folder of XML files in the order of their names.
+
+        Of the official folder of test files the one with all entries and their texts is read.
+        """
         if path.is_dir():
             files = sorted(path.glob("*/*.xml")) or sorted(path.glob("*.xml"))
             if not files:
                 raise InputError(f"{path}: there is no XML file in it.")
-            return [entry for file in files for entry in _of_xml(file)]
+            files = [file for file in files if file.name == TEST_FILE] or files
+            by_file = {file: _of_xml(file) for file in files}
+            _refuse_repeated(by_file)
+            return [entry for entries in by_file.values() for entry in entries]
         return _of_xml(path) if path.suffix == ".xml" else _of_json(path)
 
     def input_of(self, entry: Entry) -> str:
@@ -135,6 +143,19 @@ def _of_json(path: Path) -> list[Entry]:
         name = field(about, "xml_id", str, place)
         found.append(_entry(place, name, field(about, "category", str, place), triples, len(sets), texts))
     return found
+
+
+def _refuse_repeated(by_file: Mapping[Path, Sequence[Entry]]) -> None:
+    """Refuses files of one folder of which one holds entries of another: they would count twice."""
+    seen: dict[tuple[Any, ...], Path] = {}
+    for file, entries in by_file.items():
+        for number, entry in enumerate(entries, start=1):
+            other = seen.setdefault((entry.facts, entry.texts), file)
+            if other != file:
+                raise InputError(
+                    f"{file}, entry {number}: is in {other} too, with the same texts, and would count twice.\n"
+                    "Give one of the files, not the folder."
+                )
 
 
 def _of_xml(path: Path) -> list[Entry]:

@@ -46,6 +46,11 @@ def saved(folder: Path, only: Sequence[str], optional: Sequence[str], label: str
     return {split: declared(part, split or folder.name, only, optional, label) for split, part in splits.items()}
 
 
+def named(numbers: Sequence[int | None], classes: Sequence[str]) -> list[str | None]:
+    """Returns the names behind the numbers of classes; None where datasets has written -1, as there is no label."""
+    return [classes[number] if number is not None and number >= 0 else None for number in numbers]
+
+
 def declared(dataset: Any, name: str, only: Sequence[str], optional: Sequence[str], label: str | None) -> Declared:
     """Returns the rows of a split.
 
@@ -71,6 +76,5 @@ def declared(dataset: Any, name: str, only: Sequence[str], optional: Sequence[st
     kind = dataset.features.get(label) if label in kept else None
     classes = [*map(str, kind.names)] if isinstance(kind, ClassLabel) else []
     if classes and label is not None:
-        # datasets writes -1 where there is no label.
-        columns[label] = [classes[i] if i is not None and i >= 0 else None for i in columns[label]]
+        columns[label] = named(columns[label], classes)
     return Declared(Rows(name, columns, range(1, len(dataset) + 1), "row"), classes)

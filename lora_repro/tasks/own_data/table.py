@@ -71,7 +71,16 @@ class TableConfig(OwnConfig):
         found = self._found(data)
         if found.is_saved:
             return self._saved(Path(data or "").expanduser(), told)
-        return {split: Part(self._rows(found, split, paths), []) for split, paths in found.files.items()}
+        return {split: self._part(self._rows(found, split, paths)) for split, paths in found.files.items()}
+
+    def _part(self, rows: list[Rows]) -> Part:
+        """Calls classes by their names, where Parquet files say them."""
+        label = self.columns.optional[0]
+        classes: list[str] = []
+        for each in rows:
+            if label in each.columns and (classes := each.classes.get(label, [])):
+                each.columns[label] = arrow_rows.named(each.columns[label], classes)
+        return Part(rows, classes)
 
     def _found(self, data: str | None) -> Found:
         return find_files(data, self.given_splits, any_name=self.format is not None)

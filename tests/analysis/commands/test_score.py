@@ -99,7 +99,7 @@ def test_missing_java_is_told_before_a_file_is_read(monkeypatch: pytest.MonkeyPa
             ["webnlg", "--metrics", "BLEU", "--samples"],
             "--samples: none of these metrics has a value for a single text.\n",
         ),
-        (["webnlg", "--metrics", "BLEU", "--samples", "-1"], "--samples: must be 1 or more (given: -1)"),
+        (["webnlg", "--metrics", "BLEU", "--samples", "-1"], "--samples: must be 0 or more (given: -1)"),
         (["samsum", "--categories", "seen"], "--categories seen: "),
         (["e2e", "--metrics", "BLEU", "x=1"], "has no metric 'x=1'"),
         (["samsum", "--predictions", ""], "--predictions: no file is given"),

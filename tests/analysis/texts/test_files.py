@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.texts.pairs import CATEGORIES, paired
@@ -167,7 +168,8 @@ def test_examples_with_one_input_are_one_where_there_are_as_many_texts(tmp_path:
     ]
     right = read_references(write(tmp_path / "dart.json", json.dumps(entries)))
     alone = paired(read_predictions(write(tmp_path / "three.txt", "x\ny\nz\n")), right)
-    assert alone.references == [["1"], ["2"], ["3"]] and alone.notes == []
+    assert alone.references == [["1"], ["2"], ["3"]]
+    assert "each of 3 examples has a text of its own, and 2 inputs differ" in alone.notes[0]
     merged = paired(read_predictions(write(tmp_path / "two.txt", "x\ny\n")), right)
     assert merged.references == [["1", "3"], ["2"]]
     assert "3 examples have 2 different inputs" in merged.notes[0]
@@ -270,12 +272,12 @@ def test_wikisqls_files_are_read_as_objects_and_as_sql(tmp_path: Path) -> None:
         ("out.txt", "1\n\n2\n3\n", "The first empty text is at line 2"),
         ("out.txt", "1\n2\n2b\n3\n", "A text with line breaks is several here"),
         ("out.txt", "", "out.txt: the file is empty"),
-        ("out.txt", " \n", "empty but for white space"),
+        ("out.txt", " \n", "has 1 texts, and .* has 3 examples"),
         ("none.txt", None, "none.txt: No such file"),
         ("out.json", '["a", 3]', "out.json, entry 2: is no text .found: 3"),
         ("out.json", '{"a": 1}', "must hold a list"),
         ("out.json", '["a",\n"b"', "line 2: is not JSON"),
-        ("out.jsonl", '{"answer": "a"}', "out.jsonl, line 1: is no text"),
+        ("out.jsonl", '{"answer": "a"}', "out.jsonl, line 1: has none of the keys prediction, .*found: answer"),
         ("out.csv", "mr,answer\nx,y\n", "no column called output, out, system_output"),
         ("out.csv", 'mr,output\n"name[X]",y\n', r"out.csv, line 2: there is no reference for it in .*name\[X\]"),
         ("out.csv", "mr,output\nname[A],y\nname[A],z\n", "line 3: has the same meaning as line 2"),
@@ -332,3 +334,40 @@ def test_reference_files_of_different_lengths_are_refused(tmp_path: Path) -> Non
     write(folder / "all-reference0.lex", "a\n")
     with pytest.raises(InputError, match=r"several sets of references .all-reference0.lex, reference0."):
         read_references(folder)
+
+
+def test_texts_that_are_all_empty_count_as_such(tmp_path: Path) -> None:
+    right = read_references(write(tmp_path / "refs.json", json.dumps([["a b", "c"], "d", ["e"]])))
+    assert [example.references for example in right.examples] == [["a b", "c"], ["d"], ["e"]]
+    assert paired(read_predictions(write(tmp_path / "out.txt", "\n\n\n")), right).texts == [""] * 3
+
+
+@pytest.mark.parametrize("wrong", ['[["a"], []]', '[["a"], [3]]', '[["a"], [" "]]'])
+def test_a_list_of_references_has_texts(wrong: str, tmp_path: Path) -> None:
+    if wrong == '[["a"], []]':
+        with pytest.raises(InputError, match="entry 2: there is no reference"):
+            read_references(write(tmp_path / "refs.json", wrong))
+        return
+    with pytest.raises(InputError, match="entry 2: must be a text, or a list of texts"):
+        read_references(write(tmp_path / "refs.json", wrong))
+
+
+def test_of_the_official_test_files_the_whole_one_is_read_and_no_entry_counts_twice(tmp_path: Path) -> None:
+    """Read in the order of their names the part would come first, and its references would count twice."""
+    text = xml(tmp_path / "made").read_text()
+    folder = tmp_path / "test"
+    for name in ("testdata_unseen_with_lex.xml", "testdata_with_lex.xml"):
+        write(folder / name, text)
+    alone = read_references(folder / "testdata_with_lex.xml")
+    assert read_references(folder).examples == alone.examples
+    (folder / "testdata_with_lex.xml").rename(folder / "other.xml")
+    with pytest.raises(InputError, match=r"entry 1: is in .* too, with the same texts, and would count twice"):
+        read_references(folder)
+
+
+def test_the_texts_of_a_run_are_those_that_it_wrote_last_for_test(tmp_path: Path) -> None:
+    rows = [(split, epoch, f"{split} {epoch} {i}") for split in ("eval", "test") for epoch in (1, 2) for i in range(3)]
+    pd.DataFrame(rows, columns=["split", "epoch", "prediction"]).to_parquet(tmp_path / "predictions.parquet")
+    for given in (tmp_path, tmp_path / "predictions.parquet"):
+        written = read_predictions(given)
+        assert written.texts == ["test 2 0", "test 2 1", "test 2 2"] and "for test after epoch 2" in str(written.note)
