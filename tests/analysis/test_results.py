@@ -25,9 +25,9 @@ def test_it_is_what_its_command_prints(
     assert found is not None and "\n" not in text[: found.start()]
     monkeypatch.chdir(HOME)
     command = shlex.split(found[1])
-    if command[0] == "figure":
+    if name.endswith(".svg"):
         drawn = tmp_path / name
-        code, _, err = call(capsys, *command, "--out", drawn)
+        code, _, err = call(capsys, *command, "--out" if command[0] == "figure" else "--plot", drawn)
         printed = drawn.read_text() if code == 0 else ""
     else:
         code, printed, err = call(capsys, *command)
