@@ -245,7 +245,7 @@ def memory_of(jobs: Sequence[Job]) -> list[str]:
         amount = "unknown" if most is None else f"{most / GIB:.2f} GiB"
         shape = f"{run.train.batch_size} x {run.train.max_length} tokens in {run.train.dtype.value}"
         lines.append(f"Memory of {run.model.name} {run.method.label} at {shape}: {amount} on {where}.")
-    return lines
+    return list(dict.fromkeys(lines))  # tasks of one shape need the same
 
 
 UNEQUAL = (

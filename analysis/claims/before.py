@@ -30,7 +30,7 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
     if sweep is None or given.get("scale", JUDGED) != JUDGED:
         return []
     claims, arms = load_claims(), Arms(store, JUDGED, {(sweep, regime): planned})
-    return [
+    lines = (
         line
         for claim in claims.claims
         for part in claim.parts
@@ -39,7 +39,8 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
         for study in claim.studies
         if part.is_asked_of(study) and (regime or study.regimes[0]) in study.regimes
         for line in _of_part(claim.id, part, study, arms.item(part.item, regime), arms, claims)
-    ]
+    )
+    return list(dict.fromkeys(lines))
 
 
 def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, claims: Claims) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The commands on the runs of a sweep or a store: plan, status, runs, doctor and diff."""
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 
@@ -84,6 +85,9 @@ def _plan(options: argparse.Namespace) -> str:
     unknown = "" if known else ", time unknown: no run of this model is finished or under way here"
     lines += power_lines(options.overrides, options.runs, sweep)
     lines += [f"Tuning: {plan.of_tuning}."] if plan.of_tuning is not None else []
+    if plan.to_run:
+        given = shlex.join(options.overrides)
+        lines.append(f"Whether data, weights and tools are here: python -m analysis doctor {given}")
     return "\n".join([*lines, f"Plan: {plan.describe()}{unknown}. Store: {name_of(options.runs)}"])
 
 

@@ -138,9 +138,10 @@ def test_plan_says_of_each_run_what_would_happen(tmp_path: Path, capsys: Capture
     write_run(tmp_path, job("q", 1, 0), [(0.8, 0.7)], data=sizes)
     write_status(tmp_path, job("q", 2, 0), "failed", "RuntimeError: no")
     code, out, _ = call(capsys, "plan", "+sweeps=table6", "scale=smoke", "--runs", str(tmp_path))
-    *runs, plan = out.splitlines()
+    *runs, hint, plan = out.splitlines()
     assert code == 0
     assert [line.split()[-1] for line in runs] == [each.run_id for each in jobs()]
+    assert hint == "Whether data, weights and tools are here: python -m analysis doctor +sweeps=table6 scale=smoke"
     assert runs[0].startswith("finished ") and sum(line.startswith("to do ") for line in runs) == 6
     failed = "1 failed (repeated with compute.retry_failed=true)"
     assert plan == f"Plan: 1 of 8 runs finished, 6 to run, {failed}, about 12 s. Store: {tmp_path}"
