@@ -15,6 +15,7 @@ from lora_repro.methods import MethodConfig
 from lora_repro.tasks import LOSS, TaskConfig, cross_fitting
 from lora_repro.tasks.batches import scoring_batches
 from lora_repro.tasks.encoding import Encoded
+from lora_repro.tasks.text_metrics.meteor import one_program
 from lora_repro.training.device import threads
 from lora_repro.training.waiting import watched
 
@@ -86,7 +87,8 @@ def metrics(task: TaskConfig, split: Encoded, predictions: Float[Tensor, "n widt
     found: dict[str, float] = {}
     if split.objective.has_answers(predictions):
         answers = [answer.prediction for answer in split.objective.answers(predictions)]
-        found |= task.targets.evaluate(split.examples, answers)
+        with one_program():  # for all parts of the split
+            found |= task.targets.evaluate(split.examples, answers)
     found |= task.targets.of_loss(split.objective.mean_loss(predictions, split))
     return {f"{name}/{metric}": value for metric, value in found.items()}
 

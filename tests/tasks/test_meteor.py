@@ -80,6 +80,28 @@ def test_many_examples_with_long_references_pass_through_the_pipes() -> None:
     assert meteor.meteor_of(["word"] * 250, texts) == 0.5
 
 
+def test_the_scores_of_a_block_are_of_one_process_which_ends_with_it(
+    stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Meteor] = []
+
+    class Counted(Meteor):
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self)
+
+    monkeypatch.setattr(meteor, "Meteor", Counted)
+    with meteor.one_program(), meteor.one_program():
+        assert not started
+        assert [meteor.meteor_of([text], [["b"]]) for text in ("a", "c")] == [0.5, 0.5]
+        assert len(started) == 1 and started[0]._process.poll() is None
+        with pytest.raises(RunFailedError):
+            meteor.meteor_of(["DIE"], [["b"]])
+        assert meteor.meteor_of(["a"], [["b"]]) == 0.5 and len(started) == 2
+    assert all(program._process.poll() is not None for program in started)
+    assert meteor.meteor_of(["a"], [["b"]]) == 0.5 and len(started) == 3
+
+
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("written", "said"), [("DIE", "it ended.*\n.*out of memory"), ("WRONG", "Error: specify hypothesis")]

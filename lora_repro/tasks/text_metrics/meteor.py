@@ -2,8 +2,8 @@
 
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import IO
 
@@ -29,8 +29,36 @@ def meteor_of(predictions: Sequence[str], references: Sequence[Sequence[str]]) -
         MissingInputError: If Java or pycocoevalcap is missing.
         RunFailedError: If the program fails.
     """
-    with Meteor() as program:
-        return program.score(predictions, references)
+    if _block is None:
+        with Meteor() as program:
+            return program.score(predictions, references)
+    if not _block:
+        _block.append(Meteor())
+    try:
+        return _block[0].score(predictions, references)
+    except BaseException:
+        _block.pop().close()  # what it says next may belong to this question
+        raise
+
+
+_block: "list[Meteor] | None" = None
+"""The program of a block of `one_program`, once it was asked; None outside of one."""
+
+
+@contextmanager
+def one_program() -> Iterator[None]:
+    """Lets one process compute all scores of a block: each takes seconds to read its table of paraphrases."""
+    global _block
+    if _block is not None:
+        yield
+        return
+    _block = []
+    try:
+        yield
+    finally:
+        for program in _block:
+            program.close()
+        _block = None
 
 
 class Meteor:
