@@ -44,7 +44,7 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
     assert lines_of(text, "paper, WikiSQL")[1] == ["73.4", "73.3", "73.7", "73.8", "73.5", ""]
     assert len(lines_of(text, "paper, MNLI")) == 3
     assert "±0.5 (WikiSQL), ±0.1 (MNLI)" in text
-    assert "10 / 10 / 10 examples (train / dev / test), classes 0 / 1: dev 40.0 / 60.0 %" in text
+    assert "10 / 10 / 10 examples (train / dev / test), classes negative / positive: dev 40.0 / 60.0 %" in text
     assert "Verdict: smoke: plumbing, not judged." in text
     assert "12.7 standard errors" in text
     assert "commit 0123456789" in text
