@@ -63,9 +63,8 @@ def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, clai
     units = "draws" if any(cell.is_over_draws for cell in found) else "seeds"
     source = "assumed" if measured is None else "of the runs that are there"
     spread = " or ".join(f"{100 * sd:.2f}" for sd in spreads)
-    shares = (
-        " or ".join(f"{100 * SIMULATED[part.test](pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
-    )
+    simulated = SIMULATED[part.test]
+    shares = " or ".join(f"{100 * simulated(pairs, sd, size):.0f}" for sd in spreads) if min(pairs) > 1 else "0"
     yield (
         f"Power of {name} on {study.model} ({part.says}): with {_span(pairs)} {units}, a margin of {100 * size:.2f} "
         f"points{' (assumed)' if margin is None else ''} and a spread of {spread} points ({source}), {asked} in "

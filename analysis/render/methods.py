@@ -108,7 +108,7 @@ def _where(arm: Cell, names: Names) -> str:
 
 
 def _grid(table: Methods, names: Names) -> list[list[str]]:
-    paper, has_baseline, has_budgets = table.item.paper, bool(table.item.baseline), _has_budgets(table)
+    paper, has_baseline = table.item.paper, bool(table.item.baseline)
     scores = [] if paper is None else [f"{task_name(task, names)}, paper" for task in paper.scores]
     budgets = [] if paper is not None else ["budget"]
     whose = list(dict.fromkeys(line_name(line.arm.place, names) for line in table.lines))
@@ -122,7 +122,7 @@ def _grid(table: Methods, names: Names) -> list[list[str]]:
         where = [line_name(line.arm.place, names)] if on else []
         return [line.arm.place.row, *where, *_our_line(table, line, len(scores))]
 
-    of_budget = ["of the budget"] if has_budgets else []
+    of_budget = ["of the budget"] if has_budgets(table) else []
     lines = [[*budgets, "method", *on, "settings", "trained", "of the model", *of_budget, *scores, *ours]]
     if paper is not None:
         for method in dict.fromkeys(paper.methods.values()):
@@ -160,7 +160,8 @@ def _paper_line(paper: PaperLines, row: Mapping[str, Any], has_baseline: bool) -
     return [settings, printed_size(row[paper.trained]), "", *scores, "", *([""] * 3 * has_baseline)]
 
 
-def _has_budgets(table: Methods) -> bool:
+def has_budgets(table: Methods) -> bool:
+    """Tells whether a table is one of budgets, which some of its lines name."""
     return table.item.paper is None and any(line.budget is not None for line in table.lines)
 
 
@@ -178,7 +179,7 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
         "" if share is None else f"{100 * share:{'.0f' if share >= 1 else '.2g'}} %",
     ]
     used = used_of(arm)
-    of_budget = ["" if used is None else percent(used)] if _has_budgets(table) else []
+    of_budget = ["" if used is None else percent(used)] if has_budgets(table) else []
     cells = [settings, *size, *of_budget, *[""] * paper_scores, our_cell(arm)]
     if not table.item.baseline:
         return cells
@@ -279,7 +280,7 @@ def _notes(table: Methods, names: Names) -> list[str]:
     if any(used is not None and is_unequal(used) for used in map(used_of, arms)):
         notes.append(UNEQUAL)
     if table.item.baseline:
-        budgets = f" at the same budget (of methods with {ONE_SIZE}: of the largest)" if _has_budgets(table) else ""
+        budgets = f" at the same budget (of methods with {ONE_SIZE}: of the largest)" if has_budgets(table) else ""
         notes.append(
             f"minus {table.item.baseline_method}: the difference to {table.item.baseline_arm}{budgets}, taken seed by "
             "seed. time: of training over the baseline's, all on the machine that computed "

@@ -136,7 +136,7 @@ class Items:
         title = f"{_title(item)}: {line.arm.place.row} {settings}".rstrip()
         if line.budget is not None:
             title += f" at a budget of {line.budget} weights"
-        reference = _of_line(item, line) if item.baseline else _reference(line.arm, arms)
+        reference = _of_line(item, line, table) if item.baseline else _reference(line.arm, arms)
         return self.boxes.add(
             line.arm, table.protocol, _named(title, line.arm, regime), _id(item, regime), reference
         ).id
@@ -251,12 +251,15 @@ def _describe(cell: Cell) -> str:
     return f"{method.name} {','.join(method.targets)} r = {method.r}"
 
 
-def _of_line(item: MethodTable, line: Line) -> tuple[str, Difference] | None:
+def _of_line(item: MethodTable, line: Line, table: Methods) -> tuple[str, Difference] | None:
     """Returns the difference to the baseline of a line's budget."""
     if line.difference is None:
         return None
-    at = "the largest budget, for methods of their own size" if line.budget is None else f"{line.budget} weights"
-    return f"{item.baseline_arm} at {at}", in_words(line.arm, line.difference)
+    at = (
+        " at the largest budget, for methods of their own size" if line.budget is None else f" at {line.budget} weights"
+    )
+    at = at if render_methods.has_budgets(table) else ""
+    return f"{item.baseline_arm}{at}", in_words(line.arm, line.difference)
 
 
 def _method(paper: PaperLines, row: Any) -> str:

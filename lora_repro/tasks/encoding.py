@@ -116,10 +116,10 @@ def encode(run: Run, settings: Settings) -> dict[str, Encoded]:
         encoded = run.task.objective.encode(tokenizer, run, splits)
         over, longest = _cut(encoded, tokenizer, run)
         found = {name: split._replace(sha256=read.get(name), over=over[name]) for name, split in encoded.items()}
-        lengths = {name: split.lengths.tolist() for name, split in found.items()}
-        about = of_lengths(lengths, over, longest, run.train.max_length)
-        for line in [*notices, about] if notices or any(over.values()) else []:
-            log.info("%s: %s", run.task.name, line)
+        if notices or any(over.values()):
+            lengths = {name: split.lengths.tolist() for name, split in found.items()}
+            for line in [*notices, of_lengths(lengths, over, longest, run.train.max_length)]:
+                log.info("%s: %s", run.task.name, line)
     _encoded[key] = found
     return found
 

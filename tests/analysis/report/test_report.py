@@ -14,14 +14,17 @@ from helpers.handmade_runs import PROVENANCE, fill, job, jobs, write_run, write_
 from helpers.reports import HARM, Made, data_of, hostile_store, make
 
 from analysis.cells import read_cells
+from analysis.claims.arms import Arms
+from analysis.claims.declared import load_claims
 from analysis.items import read_item
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.report import page
-from analysis.report.boxes import compared
+from analysis.report.boxes import Boxes, compared
 from analysis.report.build import report
-from analysis.report.items import REGIMES
-from lora_repro.config.catalogue import regime_names
+from analysis.report.items import REGIMES, Items
+from analysis.store import opened
+from lora_repro.config.catalogue import HOME, regime_names
 
 TITLE = "Table 6: Effect of the rank r: targets {}, r = {}, generated (tiny_bert), one_rate"
 LARGEST = 5_000_000
@@ -241,3 +244,19 @@ def test_every_regime_is_explained() -> None:
 
 def test_all_tables_show_the_scores_that_claims_are_judged_by(made: Made) -> None:
     assert {box["protocol"] for box in made.data["boxes"]} == {Protocol.held_out.description}
+
+
+@pytest.mark.parametrize(
+    ("name", "references"),
+    [
+        ("full_rank", {"full"}),
+        ("leaderboard", {f"lora q,v at {at}" for at in ("68,000 weights", "226,000 weights")}),
+    ],
+)
+def test_a_baseline_is_named_with_its_budget_where_there_are_budgets(name: str, references: set[str]) -> None:
+    with opened(str(HOME / "analysis" / "results" / f"{name}.parquet")) as store:
+        boxes = Boxes(store)
+        Items(Arms(store, "proxy"), load_claims(), boxes, has_weights=False).read(name)
+    found = {box.reference for box in boxes.boxes if box.reference is not None}
+    own_size = "lora q,v at the largest budget, for methods of their own size"
+    assert found - {own_size} == references and (own_size in found) == (name == "leaderboard")
