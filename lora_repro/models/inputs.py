@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache as memoize
@@ -33,6 +34,8 @@ _FORM = f"Give a folder as transformers' save_pretrained writes it: config.json,
 _GIVE = "Give a folder as transformers' save_pretrained writes it."
 NOT_FUNCTION = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of config.json that change nothing that is computed here."""
+CLOCK_TICK_NS = 2_000_000_000
+"""The coarsest clock of the file systems in use (FAT's)."""
 
 
 def default_cache() -> str:
@@ -275,9 +278,15 @@ def sha256_of_bytes(content: bytes) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file, computed once for each state of it."""
+    """Returns the sha256 of a file, computed once for each state of it.
+
+    Size and times tell states apart. A file that was changed within the last tick of the clock may change again at the
+    same time, so it is read whenever it is asked for.
+    """
     status = path.stat()
-    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > CLOCK_TICK_NS
+    read = _sha256 if settled else _sha256.__wrapped__
+    return read(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @memoize

@@ -18,6 +18,7 @@ from analysis.section7.compared_runs import read_updates
 from analysis.section7.starts import final, snapshots
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError
+from lora_repro.models.inputs import sha256_of_bytes
 from lora_repro.store.digests import as_written, sha256_of
 from lora_repro.store.finished_runs import finished, run_of
 from lora_repro.training.job import run_job
@@ -102,6 +103,13 @@ def test_a_file_that_was_changed_is_refused_by_whoever_reads_it(run: Path, tiny:
             reader(run, tiny)
             pytest.fail(f"{name} read it")
         (run / file).write_bytes(kept)
+
+
+def test_changes_within_one_tick_of_the_clock_are_seen(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for content in (b"%03d" % number for number in range(300)):
+        file.write_bytes(content)
+        assert sha256_of(file) == sha256_of_bytes(content)
 
 
 def test_a_file_that_the_run_did_not_write_is_refused(run: Path) -> None:
