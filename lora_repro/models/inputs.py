@@ -280,8 +280,8 @@ def sha256_of_bytes(content: bytes) -> str:
 def sha256_of(path: Path) -> str:
     """Returns the sha256 of a file, computed once for each state of it.
 
-    Size and times tell states apart. A file that was changed within the last tick of the clock may change again at the
-    same time, so it is read whenever it is asked for.
+    Size and times tell states apart. What was written within the last tick of the file system's clock may be replaced
+    by a file with the same times, so it is read whenever it is asked for.
     """
     status = path.stat()
     settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > CLOCK_TICK_NS
