@@ -8,11 +8,12 @@ import numpy as np
 
 from analysis.arms import read_arms
 from analysis.cell import Cell, SeedRun, label, value_of
-from analysis.claims.declared import Selector, Study
+from analysis.claims.declared import Part, Selector, Study
 from analysis.claims.estimates import Arm, Scored, mean_scored
 from analysis.items import Item, read_item
 from analysis.join import Commands
 from analysis.protocol import Protocol
+from analysis.section7.statistics import SWEEP as SECTION7
 from analysis.section7.statistics import Statistic, read_statistics
 from analysis.store import answers_of, shares_of
 from lora_repro.config.compose import compose
@@ -125,11 +126,18 @@ class Arms:
             )
         return found[0] if found else None
 
-    def stand_in(self, group: Group, study: Study) -> Study:
-        """Returns a study with the first model and task of a sweep at scales that have other ones than the proxy's."""
-        if self.scale == JUDGED or not group.cells:
-            return study
-        return replace(study, **{key: setting(group.cells[0], key) for key in ("model", "task")})
+    def studies(self, part: Part, study: Study) -> list[Study]:
+        """Returns the study, or at other scales than the proxy's one for each model and task of the part's sweep.
+
+        Args:
+            part: Whose sweep says what is there.
+            study: As it is declared, for the proxy.
+        """
+        if self.scale == JUDGED:
+            return [study]
+        group = self.sweep(SECTION7) if part.item is None else self.item(part.item, None, part.metric)
+        found = dict.fromkeys((setting(cell, "model"), setting(cell, "task")) for cell in group.cells if cell.config)
+        return [replace(study, model=model, task=task) for model, task in found] or [study]
 
     def scores(self, cell: Cell) -> Arm:
         """Returns the scores of an arm, with those of the examples where accuracy is their mean.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from analysis.claims.estimates import LEVEL, Bounded
+from analysis.claims.estimates import LEVEL, ROUNDING, Bounded
 from analysis.stats import holm
 
 
@@ -62,23 +62,26 @@ def bounded(
         limit: In their unit.
         side: Where they must lie.
         unit: What numbers are multiplied by in the reason: 100 writes scores as points.
-        zero: An estimate that is shown to lie beyond it, but within the limit, is named: worse, inside the margin.
+        zero: An estimate that is shown to lie beyond it, but within the limit, is named.
         level: Of the tests that contradict, together.
         level_of_all: Of each test that supports, at most 5 %, for which the bounds are.
         claimed: Where the reason says that they are claimed to lie; None: where they must lie.
     """
     named = side if claimed is None else claimed
-    if alone := [name for name, each in estimates.items() if each.low is None]:
-        return Outcome(Verdict.undecided, f"One seed has no spread ({', '.join(alone)}).", 2)
+    if flat := [name for name, each in estimates.items() if each.low is None]:
+        reason = f"There is no spread over seeds to judge by: one seed, or equal values ({', '.join(flat)})."
+        needed = [number for name in flat if (number := estimates[name].seeds_to_clear(limit)) is not None]
+        return Outcome(Verdict.undecided, reason, max(needed) if len(needed) == len(flat) else None)
     is_upper = side is Side.below
     far = {name: _bound(each, is_upper) for name, each in estimates.items()}
     near = {name: _bound(each, not is_upper) for name, each in estimates.items()}
     worst = min(far, key=lambda name: side * far[name])
-    clears = all(side * (bound - limit) > 0 for bound in far.values())
+    clears = all(side * (bound - limit) > ROUNDING for bound in far.values())
     opposed = [each.p_not_below(limit) if is_upper else each.p_not_above(limit) for each in estimates.values()]
     if clears and (level_of_all == LEVEL or max(opposed) <= level_of_all):
-        beyond = [name for name in estimates if side * (near[name] - zero) < 0 < side * (zero - limit)]
-        note = f" Worse, inside the margin: {', '.join(beyond)}." if beyond else ""
+        beyond = [name for name in estimates if side * (near[name] - zero) < -ROUNDING < side * (zero - limit)]
+        word = "Above" if is_upper else "Below"
+        note = f" {word} 0, though inside the margin: {', '.join(beyond)}." if beyond else ""
         reason = _sentence(worst, estimates[worst], far[worst], is_upper, limit, named, unit)
         return Outcome(Verdict.supported, f"{reason}{note}")
     tested = [each.p_not_above(limit) if is_upper else each.p_not_below(limit) for each in estimates.values()]
@@ -131,9 +134,10 @@ def _bound(estimate: Bounded, is_upper: bool) -> float:
 
 
 def _sentence(name: str, estimate: Bounded, bound: float, is_upper: bool, limit: float, side: Side, unit: float) -> str:
-    numbers = [signed(value, unit) for value in (estimate.mean, bound, limit)]
+    mean, end, border = (signed(value, unit) for value in (estimate.mean, bound, limit))
+    points = "" if unit == 1 else " points"
     word = "at most" if is_upper else "at least"
-    return f"{name}: {numbers[0]}, {word} {numbers[1]}; the limit is {numbers[2]} ({side.name} it is claimed)."
+    return f"{name}: {mean}{points} (95 % bound: {word} {end}); claimed: {side.name} {border}."
 
 
 def signed(value: float, unit: float) -> str:

@@ -1,13 +1,14 @@
 """What a claim declares before its runs: the paper's words in short, and how each part of it is tested."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.claims.estimates import LEVEL, Bounded
+from analysis.claims.estimates import FEWEST, LEVEL, Bounded
 from analysis.items import item_names
 from analysis.items.entry import build, read_yaml
+from analysis.section7.statistics import AGAINST, NAMES
 from lora_repro.config.catalogue import regime_names
 from lora_repro.errors import InputError, did_you_mean
 
@@ -228,6 +229,12 @@ def _check(claim: Claim, margin: Margin, where: str) -> None:
             raise InputError(f"{where}: {part.says}: asked_of: there is no study of {', '.join(unknown)}.")
         if part.test in ("ratio", "count") and part.least is None and part.most is None:
             raise InputError(f"{where}: {part.says}: the test {part.test} needs least or most.")
+        if part.test != "count" and part.least is not None and part.most is not None:
+            raise InputError(f"{where}: {part.says}: the test {part.test} takes least or most. Make a part of each.")
+        if "seeds" in TESTS[part.test] and part.seeds < FEWEST:
+            raise InputError(f"{where}: {part.says}: seeds: at least {FEWEST} have a spread (given: {part.seeds}).")
+        _refuse_unknown("statistic", [part.statistic] if part.statistic else [], NAMES, f"{where}: {part.says}")
+        _refuse_unknown("against", part.against, AGAINST, f"{where}: {part.says}")
         if part.item is not None and part.item not in item_names():
             raise InputError(f"{where}: there is no item {part.item!r}.{did_you_mean(part.item, item_names())}")
         if part.by not in ("nothing", "margin"):
@@ -238,6 +245,12 @@ def _check(claim: Claim, margin: Margin, where: str) -> None:
         for regime in study.regimes:
             if regime not in regime_names():
                 raise InputError(f"{where}: there is no regime {regime!r}.{did_you_mean(regime, regime_names())}")
+
+
+def _refuse_unknown(field: str, given: Sequence[str], known: Collection[str], where: str) -> None:
+    if unknown := [each for each in given if each not in known]:
+        hint = did_you_mean(unknown[0], known)
+        raise InputError(f"{where}: {field}: there is no {unknown[0]!r}.{hint}\nKnown: {', '.join(known)}.")
 
 
 def _named(selector: Selector) -> Any:

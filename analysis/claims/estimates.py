@@ -23,6 +23,8 @@ CHUNK = 256
 """Bootstrap samples whose means are taken at a time."""
 FEWEST = 2
 """Seeds without which nothing is estimated."""
+ROUNDING = 1e-12
+"""Below it a difference or a spread is that of rounding."""
 MOST_SEEDS = 200
 """Beyond it, seeds are said not to decide."""
 
@@ -88,12 +90,18 @@ class Estimate:
 
     @cached_property
     def _error(self) -> float | None:
-        """The standard error over seeds; None of a single one, which has no spread."""
-        return statistics.stdev(self.values) / math.sqrt(self.n) if self.n > 1 else None
+        """The standard error over seeds; None where nothing is known of it.
+
+        So it is of a single seed, and of equal values over which no documents vary: these say nothing of noise.
+        """
+        error = statistics.stdev(self.values) / math.sqrt(self.n) if self.n > 1 else 0.0
+        if error > ROUNDING:
+            return error
+        return None if self.n < FEWEST or self.draws is None else 0.0
 
     @property
     def low(self) -> float | None:
-        """The lower bound, one-sided at 95 %; None over a single seed."""
+        """The lower bound, one-sided at 95 %; None where nothing is known of the spread."""
         return self._bound(-1)
 
     @property
@@ -111,15 +119,15 @@ class Estimate:
         return max(of_seeds, of_documents) if side > 0 else min(of_seeds, of_documents)
 
     def p_not_above(self, limit: float) -> float:
-        """Returns how probable so large a mean is if the true one is not above the limit; 1 over a single seed."""
+        """Returns how probable so large a mean is if the true one is not above the limit; 1 without a spread."""
         return self._p(limit, +1)
 
     def p_not_below(self, limit: float) -> float:
-        """Returns how probable so small a mean is if the true one is not below the limit; 1 over a single seed."""
+        """Returns how probable so small a mean is if the true one is not below the limit; 1 without a spread."""
         return self._p(limit, -1)
 
     def low_at(self, level: float) -> float | None:
-        """Returns the limit up to which `p_not_above` is at most a level; None over a single seed."""
+        """Returns the limit up to which `p_not_above` is at most a level; None where nothing is known of the spread."""
         if self._error is None:
             return None
         of_seeds = self.mean - t_quantile(self.n, level) * self._error
@@ -132,25 +140,28 @@ class Estimate:
         if self._error is None:
             return 1.0
         away = side * (self.mean - limit)
-        of_seeds = float(stdtr(self.n - 1, -away / self._error)) if self._error else float(away <= 0)
+        of_seeds = float(stdtr(self.n - 1, -away / self._error)) if self._error else float(away <= ROUNDING)
         return of_seeds if self.draws is None else max(of_seeds, self._p_of_documents(limit, side))
 
     def _p_of_documents(self, limit: float, side: int) -> float:
         assert self.draws is not None
-        beyond = int(np.count_nonzero(side * (self.draws - limit) <= 0))
+        beyond = int(np.count_nonzero(side * (self.draws - limit) <= ROUNDING))
         return (beyond + 1) / (len(self.draws) + 1)
 
     def seeds_to_clear(self, limit: float, level: float = LEVEL) -> int | None:
         """Returns how many seeds would put the limit outside the bound if mean and spread stayed as they are.
 
-        Those that it has may do. None: more than MOST_SEEDS, or no number, as the spread over documents stays.
+        Those that it has may do; of a single one the fewest that have a spread. None: more than MOST_SEEDS, or no
+        number, as the spread over documents stays.
 
         Args:
             limit: In the estimate's unit.
             level: Of the one-sided bound.
         """
         away = abs(self.mean - limit)
-        if self._error is None or away == 0:
+        if self.n < FEWEST:
+            return FEWEST
+        if self._error is None or away <= ROUNDING:
             return None
         if self.draws is not None:
             side = 1 if self.mean > limit else -1

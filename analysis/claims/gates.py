@@ -28,14 +28,37 @@ def unfinished(cells: Mapping[str, Cell], margin: float) -> str | None:
     if unknown := [name for name, rise in rises.items() if rise is None]:
         return f"Whether training had ended is not known, as dev was scored once ({', '.join(unknown)})."
     if rising := [name for name, rise in rises.items() if rise is not None and rise > margin]:
-        return f"Training had not ended: dev rose by more than the margin in the last epoch ({', '.join(rising)})."
+        return f"Training had not ended: dev got better by more than the margin in the last epoch ({', '.join(rising)})."
     return None
 
 
+def learned_nothing(cells: Mapping[str, Cell], margin: float) -> str | None:
+    """Says that no arm is better than always naming the most frequent class, so none could lose anything either."""
+    gains = [gain for cell in cells.values() if (gain := _over_baseline(cell)) is not None]
+    if not gains or max(gains) > margin:
+        return None
+    return f"No arm learned more than the margin over naming the most frequent class ({', '.join(cells)})."
+
+
+def _over_baseline(cell: Cell) -> float | None:
+    """Returns by how much the best epoch on dev lies above the baseline, a mean over seeds; None without a baseline."""
+    keys = f"eval/{cell.metric.name}", f"eval/{cell.metric.baseline}"
+    scores = [
+        [row[keys[0]] - row[keys[1]] for row in result["metrics_by_epoch"] if {*keys} <= {*row}]
+        for result in cell.results
+    ]
+    return fmean(max(each) for each in scores) if scores and all(scores) else None
+
+
 def _rise(cell: Cell) -> float | None:
-    """Returns by how much dev rose in the last epoch, as a mean over seeds; None where dev was scored once."""
-    key = f"eval/{cell.metric.name}"
+    """Returns by how much dev got better in the last epoch, as a mean over seeds; None where dev was scored once."""
+    key, sign = f"eval/{cell.metric.name}", better(cell)
     scores = [[row[key] for row in result["metrics_by_epoch"] if key in row] for result in cell.results]
     if any(len(each) < 2 for each in scores):
         return None
-    return fmean(each[-1] - each[-2] for each in scores) if scores else None
+    return fmean(sign * (each[-1] - each[-2]) for each in scores) if scores else None
+
+
+def better(cell: Cell) -> int:
+    """Returns the sign that makes more of a metric better."""
+    return 1 if cell.metric.higher_is_better else -1

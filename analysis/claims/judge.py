@@ -6,8 +6,9 @@ from analysis.claims.criteria import Verdict, exactly, together
 from analysis.claims.declared import Claim, Claims, Part, Study
 from analysis.claims.judged import Judged, Verdicts
 from analysis.claims.question import Question
-from analysis.claims.weights import SWEEP, judge_weights
+from analysis.claims.weights import judge_weights
 from analysis.items import read_item
+from analysis.section7.statistics import SWEEP as SECTION7
 
 
 def judge(claims: Claims, store: str, scale: str, names: frozenset[str] | None = None) -> list[Verdicts]:
@@ -30,7 +31,7 @@ def judged(claims: Claims, arms: Arms, names: frozenset[str] | None = None) -> l
 def sweeps_beside_the_margin(claims: Claims) -> set[str]:
     """Returns the sweeps whose runs claims judge by scores or weights: all that needs the margin."""
     asked = [part for claim in claims.claims for part in claim.parts if part.test not in ("count", "ratio")]
-    return {SWEEP if part.item is None else str(getattr(read_item(part.item), "sweep", "")) for part in asked}
+    return {SECTION7 if part.item is None else str(getattr(read_item(part.item), "sweep", "")) for part in asked}
 
 
 def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
@@ -40,7 +41,9 @@ def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
     parts = [_count(part) for part in claim.parts if part.test == "count"]
     for study, regime in _studies(claim, arms.scale):
         asked = [part for part in claim.parts if part.test != "count" and part.is_asked_of(study)]
-        parts += [_answer(part, study, regime, arms, claims, len(asked)) for part in asked]
+        parts += [
+            _answer(part, on, regime, arms, claims, len(asked)) for part in asked for on in arms.studies(part, study)
+        ]
     found = Verdicts(claim, Verdict.not_run, parts, arms.scale, claim.missing)
     return found._replace(verdict=together([each.outcome.verdict for each in found.headline]))
 

@@ -8,12 +8,13 @@ from analysis.cell import Cell, only_machine_of
 from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded, some_above
 from analysis.claims.declared import Claims, Part, Selector, Study
-from analysis.claims.estimates import FEWEST, LEVEL, Arm, Estimate, contrast, slope_weights
-from analysis.claims.gates import at_edge, unfinished, unusable
+from analysis.claims.estimates import FEWEST, LEVEL, ROUNDING, Arm, Estimate, contrast, slope_weights
+from analysis.claims.gates import at_edge, better, learned_nothing, unfinished, unusable
 from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.claims.printed import Printed, printed
 from analysis.verdicts import VERDICTS
+from lora_repro.errors import InputError
 
 MOST_COMMANDS = 2
 """Arms whose own commands are given; of more, the command of their whole sweep."""
@@ -39,8 +40,7 @@ class Question:
     def __init__(self, part: Part, study: Study, regime: str | None, arms: Arms, claims: Claims, family: int) -> None:
         """Takes what is asked, on what, and how many parts are tested together."""
         assert part.item is not None
-        self.part, self.regime, self.arms, self.family = part, regime, arms, family
-        self.study = arms.stand_in(arms.item(part.item, regime, part.metric), study)
+        self.part, self.study, self.regime, self.arms, self.family = part, study, regime, arms, family
         self.margin = margin_of(claims.margin, arms, self.study)
         self.item = arms.read_item(part.item)
 
@@ -78,10 +78,12 @@ class Question:
             reason = f"The sweep has no runs of {', '.join(lacking)} at scale={self.arms.scale}{why}."
             return found._replace(outcome=Outcome(Verdict.not_run, reason))
         estimates = self._estimates(of, others)
-        found = found._replace(estimates=estimates, control=self._control(pair))
+        loss = self._gain(*pair) if len(pair) == 2 and self.margin.value is not None else None
+        found = found._replace(estimates=estimates, control=self._control(pair, loss))
         same = of is not None and all(_ids(member.cell) == _ids(of.cell) for member in others)
-        outcome = self._outcome(found, needed, 1 if is_trend else len(others), same)
-        found = found._replace(estimates={} if same else estimates)
+        tested = [*estimates.values(), *([] if loss is None else [loss])]
+        outcome = self._outcome(found, needed, tested, 1 if is_trend else len(others), same)
+        found = found._replace(estimates={} if same else estimates, is_same=same)
         if self.arms.scale in VERDICTS and outcome.verdict is not Verdict.not_run:
             outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
         return found._replace(outcome=outcome)
@@ -95,7 +97,9 @@ class Question:
     def _needs_margin(self) -> bool:
         return self.part.has_margin or self.part.control is not None
 
-    def _outcome(self, found: Judged, needed: Sequence[Member], wanted: int, same: bool) -> Outcome:
+    def _outcome(
+        self, found: Judged, needed: Sequence[Member], tested: Sequence[Estimate], wanted: int, same: bool
+    ) -> Outcome:
         cells = {member.name: member.cell for member in needed}
         if why := unusable(cells):
             return Outcome(Verdict.uninformative, why)
@@ -107,14 +111,17 @@ class Question:
         assert found.limit is not None
         outcome = self._test(found)
         if same:
-            outcome = outcome._replace(reason="Both arms are the same runs, as tuning chose the value that both have.")
+            holds = found.side * (0.0 - found.limit) > ROUNDING
+            outcome = outcome._replace(verdict=Verdict.supported if holds else Verdict.undecided, seeds=None)
+            reason = "Nothing was compared: both arms are the same runs, as tuning chose the value that both have."
+            outcome = outcome._replace(reason=reason)
         if found.finished < found.expected:
             reason = f"{found.finished} of {found.expected} runs have a score. {outcome.reason}"
             return Outcome(Verdict.interim, reason)
         if few := [name for name, each in found.estimates.items() if each.n < self.part.seeds]:
             reason = f"Fewer than the declared {self.part.seeds} {found.replicates}: {', '.join(few)}. {outcome.reason}"
             return Outcome(Verdict.interim, reason)
-        if without := self._without_answers(found, needed):
+        if without := self._without_answers(tested, needed):
             return Outcome(Verdict.interim, f"{without} {outcome.reason}")
         if why := self._uninformative(cells, found.control):
             return Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
@@ -147,11 +154,11 @@ class Question:
         key, group = self.part.along, self._group(self.part.of)
         assert key is not None and key not in SECTIONS
         on = {**self.part.of, "model": self.study.model, "task": self.study.task}
-        by_value = {
-            float(setting(cell, key)): cell for cell in select(group.cells, on) if setting(cell, key) is not None
-        }
-        chosen = [value for value in sorted(by_value) if self.part.start is None or value >= self.part.start]
-        members = [Member({**self.part.of, key: value}, by_value[value], group) for value in chosen]
+        values = {value for cell in select(group.cells, on) if (value := setting(cell, key)) is not None}
+        chosen = [value for value in sorted(values, key=float) if float(value) >= (self.part.start or 0)]
+        selectors = [{**self.part.of, key: value} for value in chosen]
+        cells = [self.arms.one(group, selector, self.study, self.part.says) for selector in selectors]
+        members = [Member(s, cell, group) for s, cell in zip(selectors, cells, strict=True) if cell is not None]
         return members if len(members) > 1 else []
 
     def _commands(self, needed: Sequence[Member]) -> tuple[str, ...]:
@@ -184,13 +191,18 @@ class Question:
 
     def _gain(self, first: Member, second: Member) -> Estimate | None:
         """Returns by how much the first arm is better than the second."""
-        sign = _better(first.cell)
+        sign = better(first.cell)
+        if first.cell.is_over_draws != second.cell.is_over_draws:
+            raise InputError(
+                f"claims.yaml: {self.part.says}: {first.name} and {second.name} share no replicates: one is over draws "
+                "of the training examples, the other over seeds.\nCompare arms of as many draws."
+            )
         return contrast([self._scores(first), self._scores(second)], [sign, -sign])
 
     def _estimates(self, of: Member | None, than: Sequence[Member]) -> dict[str, Estimate]:
         if of is None:
             weights = slope_weights([float(member.selector[self.part.along or ""]) for member in than])
-            weights = [_better(than[0].cell) * weight for weight in weights]
+            weights = [better(than[0].cell) * weight for weight in weights]
             slope = contrast([self._scores(member) for member in than], weights)
             return {} if slope is None else {f"each doubling of {self.part.along}": slope}
         found: dict[str, Estimate] = {}
@@ -204,23 +216,21 @@ class Question:
                 found[f"{first.name} over {second.name}"] = estimate
         return found
 
-    def _control(self, pair: Sequence[Member]) -> Outcome | None:
+    def _control(self, pair: Sequence[Member], loss: Estimate | None) -> Outcome | None:
         """Asks whether the positive control shows a loss beyond the margin; None if the part or the sweep has none."""
         if len(pair) < 2 or self.margin.value is None:
             return None
-        better, worse = pair
-        loss = self._gain(better, worse)
         if loss is None or loss.n < FEWEST:
             return Outcome(Verdict.interim, "Runs of the positive control are missing.")
-        return bounded({f"{better.name} over {worse.name}": loss}, self.margin.value, Side.above)
+        return bounded({f"{pair[0].name} over {pair[1].name}": loss}, self.margin.value, Side.above)
 
     # What keeps it from being a test.
 
-    def _without_answers(self, found: Judged, needed: Sequence[Member]) -> str | None:
-        """Says that bounds over documents are missing, where the metric has them."""
+    def _without_answers(self, tested: Sequence[Estimate], needed: Sequence[Member]) -> str | None:
+        """Says that bounds over documents are missing, where the metric has them: also those of the control."""
         if not self.has_score or any(member.cell.metric.name != SHARE_OF_RIGHT for member in needed):
             return None
-        if all(each.draws is not None for each in found.estimates.values()):
+        if all(each.draws is not None for each in tested):
             return None
         scored = {run.run_id: self.arms.score(run, member.cell) for member in needed for run in member.cell.runs}
         lacking = sum(each is None or each.examples is None or each.documents is None for each in scored.values())
@@ -238,7 +248,7 @@ class Question:
             return None
         if control is not None and control.verdict is not Verdict.supported:
             return f"The positive control does not show a loss beyond the margin. {control.reason}"
-        return unfinished(cells, self.margin.value)
+        return learned_nothing(cells, self.margin.value) or unfinished(cells, self.margin.value)
 
     def _printed(self, side: Side) -> tuple[Printed, ...]:
         part = self.part
@@ -252,11 +262,6 @@ class Question:
         than = dict(zip(names, others, strict=True))
         sign, level = -1.0 if is_gain else 1.0, LEVEL / self.family
         return printed(self.item, own, than, limit, side, sign, level, part.margin_at, part.metric)
-
-
-def _better(cell: Cell) -> int:
-    """Returns the sign that makes more of a metric better."""
-    return 1 if cell.metric.higher_is_better else -1
 
 
 def _ids(cell: Cell) -> set[str | None]:

@@ -1,23 +1,27 @@
 """Judges a part on what updates learn: statistics of trained weights, less what chance gives in their place."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis.cell import Cell
 from analysis.claims.arms import Arms, Group, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded
 from analysis.claims.declared import Claims, Part, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Estimate
-from analysis.claims.gates import at_edge, unfinished, unusable
+from analysis.claims.gates import at_edge, learned_nothing, unfinished, unusable
 from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.section7.statistics import PERMUTED, Statistic
+from analysis.section7.statistics import SWEEP as SECTION7
 from analysis.verdicts import VERDICTS
 
-SWEEP = "section7"
-"""The sweep whose weights are measured."""
 TRUNCATED = ("truncated_gap", "whole_score")
 """Statistics that are measured only with --truncate."""
+ALL_CUT = "keep=0"
+"""Where a truncation keeps nothing, it must lose more than the margin: the positive control of all others."""
+OF_WHOLE_RUNS = (
+    "Scores of cut updates are those on test after the last epoch, with bounds by a t test over seeds alone."
+)
 
 
 def estimates_of(part: Part, asked: Sequence[Statistic]) -> dict[str, Estimate]:
@@ -42,9 +46,9 @@ def estimates_of(part: Part, asked: Sequence[Statistic]) -> dict[str, Estimate]:
     return estimates
 
 
-def _asked(part: Part, study: Study, found: Sequence[Statistic]) -> list[Statistic]:
-    """Returns the statistics of single seeds that a part asks for."""
-    key = (part.statistic, study.model, study.task, part.setting)
+def _asked(part: Part, study: Study, found: Sequence[Statistic], setting: str | None = None) -> list[Statistic]:
+    """Returns the statistics of single seeds that a part asks for, or those of another setting, its control's."""
+    key = (part.statistic, study.model, study.task, setting or part.setting)
     return [
         each
         for each in found
@@ -80,21 +84,20 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         claims: What all claims declare.
         family: How many parts are tested together.
     """
-    group = arms.sweep(SWEEP, regime)
-    study = arms.stand_in(group, study)
+    group = arms.sweep(SECTION7, regime)
     margin, cells = margin_of(claims.margin, arms, study), _cells(part, study, group)
     by_margin = part.by == "margin"
     is_below = part.most is not None or by_margin
     limit = margin.value if by_margin else part.most if part.most is not None else part.least or 0.0
     side = Side.below if is_below else Side.above
     known = {run.run_id for cell in group.cells for run in cell.runs}
-    own = [each for each in arms.statistics(SWEEP) if known.issuperset(each.run_ids)]  # others are of older runs
+    own = [each for each in arms.statistics(SECTION7) if known.issuperset(each.run_ids)]  # others are of older runs
     asked = _asked(part, study, own)
     estimates = estimates_of(part, asked)
     seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
     wanted = len(part.where) * max(1, len(part.against))
     there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
-    measure = f"python -m analysis measure {SWEEP}{' --truncate' if part.statistic in TRUNCATED else ''}"
+    measure = f"python -m analysis measure {SECTION7}{' --truncate' if part.statistic in TRUNCATED else ''}"
     found = Judged(
         part,
         study,
@@ -103,7 +106,8 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         estimates,
         limit,
         side,
-        notes=(margin.how,),
+        control=_control(part, study, own, margin.value),
+        notes=(margin.how, *([OF_WHOLE_RUNS] if part.statistic in TRUNCATED else [])),
         finished=there,
         expected=len(seeds),
         commands=() if there == len(seeds) else (group.command, measure),
@@ -125,9 +129,27 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         outcome = outcome._replace(verdict=Verdict.not_judged, seeds=None)
     elif there < len(seeds):
         outcome = Outcome(Verdict.interim, f"{there} of {len(seeds)} seeds. {outcome.reason}")
-    elif absent := [name for name, cell in learn.items() if not cell.results]:
-        reason = f"The store has no runs of {', '.join(absent)}, so whether training had ended is not known."
+    elif absent := [name for name, cell in learn.items() if len(cell.results) < len(cell.runs)]:
+        reason = f"The store lacks runs of {', '.join(absent)}, so whether training had ended is not known."
         outcome = Outcome(Verdict.interim, f"{reason} {outcome.reason}")
-    elif margin.value is not None and (why := at_edge(cells) or unfinished(learn, margin.value)):
+    elif found.control is not None and found.control.verdict is not Verdict.supported:
+        reason = f"Cut to nothing, LoRA is not shown to lose more than the margin. {found.control.reason}"
+        outcome = Outcome(Verdict.uninformative, f"{reason} {outcome.reason}")
+    elif margin.value is not None and (why := at_edge(cells) or _say_nothing(learn, margin.value)):
         outcome = Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
     return found._replace(outcome=outcome)
+
+
+def _say_nothing(cells: Mapping[str, Cell], margin: float) -> str | None:
+    return learned_nothing(cells, margin) or unfinished(cells, margin)
+
+
+def _control(part: Part, study: Study, found: Sequence[Statistic], margin: float | None) -> Outcome | None:
+    """Asks whether runs whose updates are cut to nothing lose more than the margin; None of other statistics."""
+    if part.statistic != "truncated_gap" or part.setting is None or margin is None:
+        return None
+    cut = f"{ALL_CUT} {part.setting.partition(' ')[2]}"
+    estimates = estimates_of(part, _asked(part, study, found, cut))
+    if not estimates:
+        return Outcome(Verdict.interim, f"It is not measured with {cut}.")
+    return bounded({f"{name}, {cut}": each for name, each in estimates.items()}, margin, Side.above)

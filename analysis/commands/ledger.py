@@ -57,7 +57,9 @@ def _ledger(options: argparse.Namespace) -> str:
     add_scale(options)
     with opened(options.runs) as store:
         new = rows_of(store, _run_ids(options, store))
-        statistics = statistics_files.collect(store, [row.run_id for row in new])
+        collected = statistics_files.collect(store, [row.run_id for row in new])
+    sweep = _given(options.overrides).get("sweeps")  # other sweeps share runs, which may be computed anew since
+    statistics = {name: text for name, text in collected.items() if sweep is None or name.startswith(f"{sweep}-")}
     with exclusive(path):
         found = ledger.read(path) if path.exists() else None
         before, kept = (found.rows, found.statistics) if found is not None else ([], {})
@@ -105,8 +107,12 @@ def _of_the_margin(overrides: list[str], store: str) -> list[str]:
     from lora_repro.config.compose import compose
     from lora_repro.sweep.grid import load
 
-    claims, given = load_claims(), dict(each.lstrip("+").split("=", 1) for each in overrides)
+    claims, given = load_claims(), _given(overrides)
     if given.get("sweeps") not in sweeps_beside_the_margin(claims):
         return []
     kept = [f"{key}={given[key]}" for key in ("scale", "model") if key in given]
     return [job.run_id for job in load(compose, [f"+sweeps={claims.margin.sweep}", *kept], store).to_compute]
+
+
+def _given(overrides: list[str]) -> dict[str, str]:
+    return dict(each.lstrip("+").split("=", 1) for each in overrides)

@@ -38,8 +38,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _measure(options: argparse.Namespace) -> str:
     from analysis.render import measured
-    from analysis.section7.measuring import SWEEP, measure, models_of, truncations
-    from analysis.section7.statistics import Statistic, merge, read_statistics, write_statistics
+    from analysis.section7.measuring import measure, models_of, truncations
+    from analysis.section7.statistics import SWEEP, Statistic, merge, read_statistics, write_statistics
 
     scale = scale_of(options, "measurement")
     _refuse(options)

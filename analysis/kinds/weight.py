@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from analysis.items import Picture, Request, register
 from analysis.render.captions import MIDDLE, about, beyond, conclusion, describe_layers, describe_nulls, verdict
 from analysis.render.grids import Frame, Panel, draw_curve, lay_out
-from analysis.section7.chance import GAUSSIAN, INPUTS, START, inputs_or_why_not, left_factor
+from analysis.section7.chance import inputs_or_why_not, left_factor
 from analysis.section7.compared_runs import ComparedRuns, Trained
 from analysis.section7.grid import Grid, grid_json
 from analysis.section7.item import UpdateItem
@@ -23,6 +23,7 @@ from analysis.section7.nulls import DRAWS, Band, bands, gaussian_band
 from analysis.section7.projection import top_directions
 from analysis.section7.sides import Side, directions_of
 from analysis.section7.starts import FIRST_SEED, start_of
+from analysis.section7.statistics import GAUSSIAN, INPUTS, START
 from analysis.section7.subspace import directions, near_equal, phi_grid
 from analysis.section7.update import Update
 from lora_repro import draw

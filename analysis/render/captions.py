@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.section7.chance import GAUSSIAN, INPUTS, NULLS, START, keeps_B
+from analysis.section7.chance import NULLS, keeps_B
 from analysis.section7.compared_runs import Permuted
 from analysis.section7.control import Control
 from analysis.section7.grid import Grid
 from analysis.section7.item import PAPER_DEPTH, UpdateItem, layer_at
 from analysis.section7.nulls import Band, outside
 from analysis.section7.sides import Side
+from analysis.section7.statistics import GAUSSIAN, INPUTS, START
 from analysis.verdicts import verdict_sentence
 from lora_repro.config.schema import Run
 from lora_repro.methods import LoRAConfig

@@ -119,9 +119,10 @@ def _back(value: float | None, back: Any) -> float | None:
 
 
 NOTES = (
-    "Scores are those on test at the epoch best on dev; their differences are in points, statistics of weights are "
-    "not. Bounds are one-sided at 95 %, and count only if both a paired t test over seeds and a bootstrap over "
-    "documents clear them.",
+    "Scores are those on test at the epoch best on dev, of SST-2 and other tasks without test those of each half of "
+    "dev at the epoch best on the other. Bounds are one-sided at 95 %. For accuracy they count only if both a paired t "
+    "test over seeds and a bootstrap over documents clear them; of other metrics and of statistics of weights they are "
+    "those of the t test.",
     "The paper's numbers: a z test with the spread that it prints, one number an arm. Where the question has a margin, "
     "the one with which it would hold is given in points, as the paper has none. (1), (2) are the parts of a claim.",
     "A verdict on a proxy is about that model and task. It never says that a number of the paper is wrong.",
@@ -163,7 +164,7 @@ def _in_short(printed: Printed, part: Judged) -> str:
 def _with_margin(part: Judged, margin: float) -> str:
     """Says with which margins a part holds, given where that changes."""
     if margin <= 0:
-        return f"{'holds at any' if part.part.test == 'not_worse' else 'does not hold at any'} margin"
+        return f"{'holds at any' if part.part.margin_word == 'from' else 'does not hold at any'} margin"
     return f"holds {part.part.margin_word} a margin of {100 * margin:.2f} points"
 
 
@@ -210,7 +211,7 @@ def others(found: Verdicts, names: Names) -> list[tuple[str, Verdict]]:
 
 def _place(found: Verdicts, study: Study, names: Names) -> str:
     """Writes the model of a study, and its task where the claim is judged on several."""
-    tasks = {each.task for each in found.claim.studies}
+    tasks = {part.study.task for part in found.parts if part.study is not None}
     of_task = f" and {_name(study.task, names, 'tasks')}" if len(tasks) > 1 else ""
     return _name(study.model, names, "models") + of_task
 

@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from analysis.output import write_output
-from analysis.section7.chance import GAUSSIAN, INPUTS, START
+from analysis.section7.statistics import GAUSSIAN, INPUTS, START
 from lora_repro.errors import InputError
 from lora_repro.tasks import Metric, Unit
 

@@ -25,6 +25,8 @@ def sentence(found: Verdicts, names: render.Names) -> str:
     ran = [part for part in found.headline if part.study is not None]
     where = f" on {_model(ran[0], names)}" if ran else ""
     match found.verdict:
+        case Verdict.supported if all(part.is_same for part in found.headline):
+            return f"Nothing was compared{where}: tuning chose the value that both arms have. {_said(found.headline)}."
         case Verdict.supported:
             how = "Our runs show it" if ran else "A count of weights shows it"
             return f"{how}{where}: {_said(found.headline)}."
@@ -36,15 +38,14 @@ def sentence(found: Verdicts, names: render.Names) -> str:
             would_tell = bool(needed) and len(needed) == len(deciding)
             unit = deciding[0].replicates
             more = f"; about {max(needed)} {unit} would tell" if would_tell else f"; more {unit} alone would not tell"
-            return f"Too close to call{where}: {_said(deciding)}{more}."
+            return f"Too close to call{where} is whether {_said(deciding, 'and whether')}{more}."
         case Verdict.uninformative:
-            return f"These runs cannot tell{where}: {_said(deciding)}."
+            return f"These runs cannot tell{where} whether {_said(deciding, 'and whether')}."
         case Verdict.interim:
             if all(part.finished == part.expected for part in deciding):
                 return f"Not judged yet{where}: {_inside(deciding[0].outcome.reason)}"
-            what = "seeds are measured" if deciding[0].part.statistic is not None else "are"
-            there = " and ".join(dict.fromkeys(f"{part.finished} of {part.expected}" for part in deciding))
-            return f"Not judged before all runs are there{where}: {there} {what}.{_elsewhere(found, names)}"
+            there = " and ".join(dict.fromkeys(map(_there, deciding)))
+            return f"Not judged before all runs are there{where}: {there}.{_elsewhere(found, names)}"
         case Verdict.not_judged:
             return f"Runs of this scale show that everything works{where}, and decide nothing."
         case Verdict.not_run:
@@ -61,8 +62,16 @@ def _elsewhere(found: Verdicts, names: render.Names) -> str:
     return f" Judged so far: {'; '.join(said)}." if said else ""
 
 
-def _said(parts: list[Judged]) -> str:
-    return "; ".join(_inside(part.part.says) for part in parts)
+def _there(part: Judged) -> str:
+    """Says how much of a part is there; of one that has all, what it lacks all the same."""
+    if part.finished == part.expected:
+        return _inside(part.outcome.reason.partition(". ")[0].rstrip("."))
+    units = "seeds are measured" if part.part.statistic is not None else "runs are there"
+    return f"{part.finished} of {part.expected} {units}"
+
+
+def _said(parts: list[Judged], joined: str = "") -> str:
+    return (f" {joined} " if joined else "; ").join(_inside(part.part.says) for part in parts)
 
 
 def _inside(says: str) -> str:

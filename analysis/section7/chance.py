@@ -21,6 +21,7 @@ from analysis.section7.nulls import (
 )
 from analysis.section7.sides import Directions, Side, directions_of
 from analysis.section7.starts import start_of, start_pictures
+from analysis.section7.statistics import GAUSSIAN, INPUTS, START
 from analysis.section7.subspace import phi_grid, rho
 from analysis.section7.update import Update
 from lora_repro import draw
@@ -28,9 +29,6 @@ from lora_repro.config.schema import Run
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.models.arch import Site
-
-GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
-"""The nulls, from the weakest (knows only the shapes) to the strongest (knows the inputs)."""
 
 NULLS = {
     GAUSSIAN: "uniformly random directions",

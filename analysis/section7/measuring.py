@@ -16,8 +16,6 @@ from analysis.section7.truncation import Truncation, truncate
 from analysis.section7.weight_statistics import of_weights
 from lora_repro.errors import MissingInputError
 
-SWEEP = "section7"
-
 KEEP = (0, 1, 2, 4, 8)
 """Directions that a truncated update keeps."""
 

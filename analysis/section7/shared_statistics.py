@@ -6,12 +6,12 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
-from analysis.section7.chance import GAUSSIAN, INPUTS, START, left_factor
+from analysis.section7.chance import left_factor
 from analysis.section7.nulls import Left, Principal, input_pictures
 from analysis.section7.run_weights import RunWeights
 from analysis.section7.sides import Directions, Side
 from analysis.section7.starts import start_of, start_pictures
-from analysis.section7.statistics import ANOTHER_SEED, OTHER_LABELS, PERMUTED, Statistic
+from analysis.section7.statistics import ANOTHER_SEED, GAUSSIAN, INPUTS, OTHER_LABELS, PERMUTED, START, Statistic
 from analysis.section7.subspace import phi_grid, rho, shared_dimensions
 from analysis.stats import pseudo_values
 from lora_repro import draw

@@ -12,6 +12,8 @@ from lora_repro.errors import InputError
 from lora_repro.store import statistics_files
 from lora_repro.store.reading import parse_json
 
+SWEEP = "section7"
+"""The sweep whose weights are measured."""
 VERSION = 1
 """Raised when code changes numbers: a file of another version is not read."""
 
@@ -44,6 +46,13 @@ class Statistic(NamedTuple):
         return self.name, self.model, self.task, self.where, self.setting, self.seeds, self.against
 
 
+NAMES = (
+    *("shared_dims", "rho", "seeds_shared_dims", "seeds_shared_dims_jackknife", "phi_in_top_of_w"),
+    *("amplification", "amplification_ratio", "position", "sign", "truncated_gap", "whole_score"),
+)
+"""All that is measured (docs/section7.md)."""
+GAUSSIAN, START, INPUTS = "Gaussian", "A_0", "inputs"
+"""The nulls, from the weakest (knows only the shapes) to the strongest (knows the inputs)."""
 ANOTHER_SEED = "another seed"
 """The larger rank's run is of another seed; the mean over all of them."""
 PERMUTED = "permuted labels"
@@ -52,6 +61,8 @@ OTHER_LABELS = "other labels"
 """The larger rank's run learns permuted labels, and has moved as far; the smaller one's the true labels."""
 RANDOM_UPDATE = "random update"
 """Of the same norm and rank; its directions are random."""
+AGAINST = (GAUSSIAN, START, INPUTS, ANOTHER_SEED, PERMUTED, OTHER_LABELS, RANDOM_UPDATE)
+"""All that numbers are compared with."""
 
 
 def name_of(sweep: str, scale: str) -> str:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from analysis.section7.chance import GAUSSIAN
 from analysis.section7.item import layer_at
 from analysis.section7.projection import (
     Projections,
@@ -22,7 +21,7 @@ from analysis.section7.projection import (
 )
 from analysis.section7.run_weights import RunWeights
 from analysis.section7.shared_statistics import SIDES
-from analysis.section7.statistics import RANDOM_UPDATE, Statistic
+from analysis.section7.statistics import GAUSSIAN, RANDOM_UPDATE, Statistic
 from analysis.section7.subspace import Svd, directions, norm, phi_grid
 from lora_repro import draw
 from lora_repro.errors import MissingInputError

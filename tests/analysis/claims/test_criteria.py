@@ -5,7 +5,7 @@ import pytest
 
 from analysis.claims.criteria import Side, Verdict, bounded, exactly, some_above, together
 from analysis.claims.declared import Part
-from analysis.claims.estimates import Bounded, Estimate, Normal
+from analysis.claims.estimates import Bounded, Estimate, Normal, Scored, contrast, slope_weights
 
 MARGIN = 0.01
 
@@ -27,7 +27,7 @@ def test_larger_ranks_that_gain_less_than_the_margin_support_that_rank_one_is_en
 def test_one_larger_rank_that_surely_gains_more_contradicts() -> None:
     outcome = bounded({"r2": around(0.0), "r64": around(0.03)}, MARGIN, Side.below)
     assert outcome.verdict is Verdict.contradicted
-    assert outcome.reason.startswith("r64: +3.00, at least +2.86; the limit is +1.00 (below it is claimed)")
+    assert outcome.reason.startswith("r64: +3.00 points (95 % bound: at least +2.86); claimed: below +1.00.")
 
 
 def test_a_spread_that_reaches_over_the_margin_decides_nothing_and_says_how_many_seeds_would() -> None:
@@ -39,7 +39,7 @@ def test_a_spread_that_reaches_over_the_margin_decides_nothing_and_says_how_many
 
 def test_a_gain_inside_the_margin_is_named() -> None:
     outcome = bounded({"r2": around(0.0), "r64": around(0.005)}, MARGIN, Side.below)
-    assert "Worse, inside the margin: r64." in outcome.reason and "r2" not in outcome.reason.split("margin")[1]
+    assert "Above 0, though inside the margin: r64." in outcome.reason and "r2" not in outcome.reason.split("margin")[1]
 
 
 def test_many_comparisons_must_not_contradict_by_chance() -> None:
@@ -53,19 +53,34 @@ def test_many_comparisons_must_not_contradict_by_chance() -> None:
 
 
 def test_a_tie_supports_that_nothing_is_worse_and_not_that_something_is_better() -> None:
-    tie = Estimate((0.0, 0.0, 0.0))
+    tie = Estimate((0.0, 0.0, 0.0), np.zeros(4000))
     assert not_worse(r64=tie) is Verdict.supported
     assert bounded({"a over b": tie}, 0.0, Side.above).verdict is Verdict.undecided
 
 
-def test_equal_values_beyond_the_limit_contradict() -> None:
-    assert not_worse(r64=Estimate((0.02, 0.02, 0.02))) is Verdict.contradicted
+def test_equal_values_are_judged_by_documents_or_not_at_all() -> None:
+    away = np.random.default_rng(0).normal(0.02, 0.001, 4000)
+    assert not_worse(r64=Estimate((0.02, 0.02, 0.02), away)) is Verdict.contradicted
+    alone = bounded({"r64": Estimate((0.02, 0.02, 0.02))}, MARGIN, Side.below)
+    assert (alone.verdict, alone.seeds) == (Verdict.undecided, None) and "equal values (r64)" in alone.reason
+
+
+@pytest.mark.parametrize("sizes", [[2, 8, 16, 32, 64], [1, 2, 4, 8, 64], [3, 5, 7]])
+def test_equal_scores_have_no_trend(sizes: list[int]) -> None:
+    """Their slope is rounding: -2.8e-17, -1.4e-17 and 2.8e-16."""
+    scored = Scored(0.512, np.array([1.0] * 64 + [0.0] * 61), np.arange(125))
+    slope = contrast([{0: scored, 1: scored, 2: scored} for _ in sizes], slope_weights(sizes))
+    assert slope is not None and abs(slope.mean) < 1e-15
+    for side in Side:
+        assert bounded({"each doubling": slope}, 0.0, side).verdict is Verdict.undecided
 
 
 def test_one_seed_decides_nothing() -> None:
     outcome = bounded({"a": Estimate((0.5,)), "b": around(0.0)}, MARGIN, Side.below)
     assert (
-        outcome.verdict is Verdict.undecided and outcome.seeds == 2 and "One seed has no spread (a)" in outcome.reason
+        outcome.verdict is Verdict.undecided
+        and outcome.seeds == 2
+        and "one seed, or equal values (a)" in outcome.reason
     )
 
 
@@ -81,10 +96,10 @@ def test_one_arm_beyond_the_limit_decides_alone_and_its_seeds_count() -> None:
 def test_one_of_several_above_is_the_opposite_of_all_below_and_says_that_above_is_claimed() -> None:
     gain = some_above({"a": around(0.0), "b": around(0.03)}, MARGIN)
     assert gain.verdict is Verdict.supported
-    assert gain.reason == "b: +3.00, at least +2.86; the limit is +1.00 (above it is claimed)."
+    assert gain.reason == "b: +3.00 points (95 % bound: at least +2.86); claimed: above +1.00."
     none = some_above({"a": around(0.005)}, MARGIN)
     assert none.verdict is Verdict.contradicted
-    assert none.reason == "a: +0.50, at most +0.64; the limit is +1.00 (above it is claimed)."
+    assert none.reason == "a: +0.50 points (95 % bound: at most +0.64); claimed: above +1.00."
 
 
 def drawn(mean: float, wide: float) -> Estimate:
@@ -126,8 +141,8 @@ def test_each_of_several_parts_contradicts_at_its_own_level_however_it_is_asked(
 
 
 def test_a_bound_without_spread_is_called_by_its_side() -> None:
-    outcome = bounded({"a": Estimate((0.0, 0.0))}, MARGIN, Side.below)
-    assert outcome.reason == "a: +0.00, at most +0.00; the limit is +1.00 (below it is claimed)."
+    outcome = bounded({"a": Estimate((0.0, 0.0), np.zeros(99))}, MARGIN, Side.below)
+    assert outcome.reason == "a: +0.00 points (95 % bound: at most +0.00); claimed: below +1.00."
 
 
 def test_better_is_the_mirror_of_worse() -> None:

@@ -11,6 +11,7 @@ from lora_repro.errors import InputError
 
 PART = {"says": "a", "test": "better", "seeds": 3, "item": "table6", "of": {"r": 1}, "than": [{"r": 2}]}
 GAIN = {"of": {"method": "lora", "r": 8}, "than": {"method": "head_only"}}
+WEIGHTS = {"test": "above_chance", "statistic": "rho", "where": ["q"], "setting": "A, direction 1 of r=8 in r=64"}
 STUDY = {"model": "minilm", "task": "movies", "regimes": ["tuned"]}
 
 
@@ -44,6 +45,10 @@ def test_a_sound_claim_is_read(tmp_path: Path) -> None:
         ({"asked_of": ["bert movies"]}, "there is no study of bert movies"),
         ({"test": "trend"}, "needs along"),
         ({"sayss": "b"}, "there is no field 'sayss'"),
+        ({"seeds": 1}, "seeds: at least 2 have a spread"),
+        ({**WEIGHTS, "statistic": "rhoo"}, "statistic: there is no 'rhoo'. Did you mean"),
+        ({**WEIGHTS, "against": ["Gausian"]}, "against: there is no 'Gausian'. Did you mean"),
+        ({**WEIGHTS, "least": 0.1, "most": 0.2}, "the test above_chance takes least or most. Make a part of each."),
     ],
 )
 def test_a_wrong_part_is_refused(tmp_path: Path, part: dict[str, Any], message: str) -> None:

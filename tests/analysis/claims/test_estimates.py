@@ -29,10 +29,13 @@ def test_one_seed_has_no_bounds_and_rejects_nothing() -> None:
     assert estimate.p_not_above(-1.0) == estimate.p_not_below(1.0) == 1.0
 
 
-def test_equal_values_are_certain_over_seeds() -> None:
-    estimate = Estimate((0.25, 0.25, 0.25))
-    assert estimate.low == estimate.high == 0.25
-    assert estimate.p_not_above(0.2) == 0.0 and estimate.p_not_above(0.25) == 1.0
+def test_equal_values_say_nothing_of_noise_where_no_documents_vary() -> None:
+    alone = Estimate((0.25, 0.25, 0.25))
+    assert alone.low is None and alone.high is None and alone.low_at(0.05) is None
+    assert alone.p_not_above(0.2) == alone.p_not_below(0.3) == 1.0 and alone.seeds_to_clear(0.2) is None
+    varied = Estimate((0.25, 0.25, 0.25), np.linspace(0.2, 0.3, 999))
+    assert varied.low == pytest.approx(0.205) and varied.high == pytest.approx(0.295)
+    assert varied.p_not_above(0.1) == pytest.approx(0.001) and varied.p_not_above(0.25) == 1.0
 
 
 def test_the_wider_of_the_two_sources_counts() -> None:

@@ -173,6 +173,28 @@ def test_documents_can_undo_what_seeds_alone_would_say(store: Path) -> None:
     assert part.outcome.verdict is Verdict.undecided and part.outcome.seeds is None  # more seeds would not help
 
 
+def test_arms_that_learned_nothing_cannot_lose_anything_either(store: Path) -> None:
+    """All answers are those of the most frequent class, so q and k alone are as good as q and v."""
+    for job in sweep_jobs("+sweeps=table5", "regime=one_rate"):
+        rows = {"eval/accuracy": 0.5, "eval/majority": 0.5, "test/accuracy": 0.5, "test/majority": 0.5}
+        write_rows(store, job, [{"epoch": epoch, **rows} for epoch in (1, 2)])
+        answer(store, job, [n < 500 for n in range(EXAMPLES)], list(range(EXAMPLES)), epoch=1)
+    part = part_of(store, claim="weights_spread", number=2)
+    assert part.outcome.verdict is Verdict.uninformative
+    assert part.outcome.reason.startswith(
+        "No arm learned more than the margin over naming the most frequent class (q,v,"
+    )
+
+
+def test_the_control_needs_answers_too(store: Path) -> None:
+    disagree(store)
+    job = next(job for job in sweep_jobs(*ONE) if "-r1-k-s3-" in job.run_id)
+    (store / "runs" / job.run_id / "predictions.parquet").unlink()
+    part = part_of(store)
+    assert part.outcome.verdict is Verdict.interim
+    assert "no bounds over documents: 1 of 50 runs" in part.outcome.reason
+
+
 @pytest.mark.parametrize("fault", ["no file", "no documents", "other answers"])
 def test_one_run_without_sound_answers_leaves_no_verdict(store: Path, fault: str) -> None:
     disagree(store)
@@ -225,7 +247,7 @@ def test_one_rank_that_gains_is_enough_for_that(store: Path) -> None:
     # 40 of 1,000 documents differ: one of four is tested at 0.0125, which is 2.24 standard errors of a share
     assert part.holds_from == pytest.approx(0.04 - 2.24 * (0.04 * 0.96 / 1000) ** 0.5, abs=1.5e-3)
     assert part.side.name == "above"
-    assert "the limit is +1.60 (above it is claimed)" in part.outcome.reason
+    assert "claimed: above +1.60" in part.outcome.reason
 
 
 def test_no_margin_is_named_while_an_arm_has_no_runs(store: Path) -> None:
@@ -251,7 +273,10 @@ def test_a_tuned_arm_with_the_rate_of_the_other_is_the_same_runs_and_no_estimate
     write_ranks(store, scores())  # the margin's runs tune r = 8 on q and v, and 3e-3 is best: the preset's rate
     part = part_of(store, claim="alpha_rule", number=2)
     assert part.outcome.verdict is Verdict.supported and not part.estimates and part.holds_from is None
-    assert part.outcome.reason == "Both arms are the same runs, as tuning chose the value that both have."
+    assert (
+        part.outcome.reason
+        == "Nothing was compared: both arms are the same runs, as tuning chose the value that both have."
+    )
 
 
 def test_a_margin_that_is_none_is_said(tmp_path: Path) -> None:
@@ -439,18 +464,21 @@ def test_a_lower_loss_is_better_and_is_no_score_in_points(tmp_path: Path) -> Non
         write_rows(tmp_path, job, [{"epoch": 2, **row}])
     for job in load(compose, ["+sweeps=table18", "scale=proxy"], str(tmp_path)).reported:
         run: Any = job.resolved.run
-        rank, more = run.method.r, 0.001 * run.seed
+        rank, more = run.method.r, 0.0001 * (-1) ** run.seed * {4: 1, 16: -1}.get(run.method.r, 0)
         names = {"loss": loss[rank] + more, "bleu": bleu[rank] + more}
         row = {f"{split}/{name}": value for split in ("eval", "test") for name, value in names.items()}
         write_rows(tmp_path, job, [{"epoch": 2, **row}])
     part = other(tmp_path, "gpt2_rank", 1)
-    assert part.outcome.verdict is Verdict.supported and "+0.100, at least +0.100" in part.outcome.reason
+    assert part.outcome.verdict is Verdict.supported and "+0.100 (95 % bound: at least +0.099)" in part.outcome.reason
     assert {name: each.mean for name, each in part.estimates.items()} == {
         "r = 16 over r = 1": pytest.approx(0.3),
         "r = 16 over r = 4": pytest.approx(0.1),
     }
     part = other(tmp_path, "gpt2_rank", 0)
-    assert part.outcome.verdict is Verdict.contradicted and "-6.00, at most -6.00" in part.outcome.reason
+    assert (
+        part.outcome.verdict is Verdict.contradicted
+        and "-6.00 points (95 % bound: at most -5.94)" in part.outcome.reason
+    )
     assert "has no margin, so whether training had ended is not asked" in " ".join(part.notes)
 
 
@@ -542,8 +570,12 @@ def seeds_share(values: dict[str, list[float]], chance: float = 1.5) -> list[Sta
 @pytest.mark.parametrize(
     ("q_less_v", "verdict", "reason"),
     [
-        ([1.0, 1.2, 0.9, 1.1, 1.3], Verdict.supported, "q - v beside Gaussian: +1.100, at least +0.949"),
-        ([-1.0, -1.2, -0.9, -1.1, -1.3], Verdict.contradicted, "q - v beside Gaussian: -1.100, at most -0.949"),
+        ([1.0, 1.2, 0.9, 1.1, 1.3], Verdict.supported, "q - v beside Gaussian: +1.100 (95 % bound: at least +0.949)"),
+        (
+            [-1.0, -1.2, -0.9, -1.1, -1.3],
+            Verdict.contradicted,
+            "q - v beside Gaussian: -1.100 (95 % bound: at most -0.949)",
+        ),
         ([1.0, -1.2, 0.9, -0.8, 0.3], Verdict.undecided, "q - v beside Gaussian: +0.04"),
         ([1.0, 1.2, 0.9, 1.1], Verdict.interim, "4 of 5 seeds."),
         ([1.0], Verdict.not_run, "Its statistics are not measured for enough seeds."),
@@ -575,10 +607,15 @@ def test_what_updates_learn_is_judged_beside_chance(
         (
             "rise",
             Verdict.uninformative,
-            "Training had not ended: dev rose by more than the margin in the last epoch (r",
+            "Training had not ended: dev got better by more than the margin in the last epoch (r",
         ),
         ("once", Verdict.uninformative, "Whether training had ended is not known, as dev was scored once (r = 64)."),
-        ("absent", Verdict.interim, "The store has no runs of r = 64, so whether training had ended is not known. q b"),
+        ("absent", Verdict.interim, "The store lacks runs of r = 64, so whether training had ended is not known. q b"),
+        (
+            "one absent",
+            Verdict.interim,
+            "The store lacks runs of r = 64, so whether training had ended is not known. q",
+        ),
         ("diverged", Verdict.uninformative, "Runs diverged: r = 64."),
         ("diverged at r = 8", Verdict.supported, "q beside Gaussian: "),
     ],
@@ -601,7 +638,7 @@ def test_weights_say_nothing_of_runs_that_diverged_or_had_not_ended(
     if fault == "absent":
         for folder in (tmp_path / "runs").glob("minilm-movies-lora-r64-qv-s*"):
             shutil.rmtree(folder)
-    if fault.startswith("diverged") or fault == "once":
+    if fault.startswith("diverged") or fault in ("once", "one absent"):
         shutil.rmtree(tmp_path / "runs" / job.run_id)
     if fault.startswith("diverged"):
         write_status(tmp_path, job, "diverged", "the loss is nan")
@@ -610,6 +647,38 @@ def test_weights_say_nothing_of_runs_that_diverged_or_had_not_ended(
     (claim,) = judge(load_claims(), str(tmp_path), "proxy", frozenset(["subspace_seeds"]))
     assert claim.headline[0].outcome.verdict is verdict
     assert claim.headline[0].outcome.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("nothing", "verdict", "reason"),
+    [
+        ([0.18, 0.17, 0.19, 0.2, 0.18], Verdict.supported, "test: +0.20 points (95 % bound: at most "),
+        ([0.003, 0.002, 0.004, 0.001, 0.002], Verdict.uninformative, "Cut to nothing, LoRA is not shown to lose more"),
+        (
+            [],
+            Verdict.uninformative,
+            "Cut to nothing, LoRA is not shown to lose more than the margin. It is not measured",
+        ),
+    ],
+)
+def test_a_cut_update_that_loses_nothing_says_something_only_if_no_update_loses(
+    store: Path, nothing: list[float], verdict: Verdict, reason: str
+) -> None:
+    write_section7(store)
+    kept = [0.002, 0.003, 0.001, 0.004, 0.0]
+    found = [
+        Statistic(
+            **{"name": "truncated_gap", "model": "minilm", "task": "movies", "where": "test", "seeds": (seed,)},
+            **{"setting": f"keep={keep} of r=64", "value": value, "chance": None, "against": "", "run_ids": ()},
+        )
+        for keep, values in ((4, kept), (0, nothing))
+        for seed, value in enumerate(values)
+    ]
+    write_statistics(store, "section7", "proxy", found, "a command")
+    (claim,) = judge(load_claims(), str(store), "proxy", frozenset(["subspace_ranks"]))
+    part = next(each for each in claim.headline if each.part.statistic == "truncated_gap")
+    assert part.outcome.verdict is verdict and part.outcome.reason.startswith(reason)
+    assert any("after the last epoch, with bounds by a t test over seeds alone" in note for note in part.notes)
 
 
 def test_permuted_labels_are_asked_only_of_models_that_the_sweep_trains_on_them() -> None:

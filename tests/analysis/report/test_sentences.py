@@ -44,15 +44,15 @@ def said(verdict: Verdict, *parts: Judged, missing: str | None = None) -> str:
         ),
         (
             said(Verdict.undecided, part("Rank 1 is enough", Verdict.undecided, seeds=24)),
-            "Too close to call on minilm: rank 1 is enough; about 24 seeds would tell.",
+            "Too close to call on minilm is whether rank 1 is enough; about 24 seeds would tell.",
         ),
         (
             said(Verdict.undecided, part("Rank 1 is enough", Verdict.undecided)),
-            "Too close to call on minilm: rank 1 is enough; more seeds alone would not tell.",
+            "Too close to call on minilm is whether rank 1 is enough; more seeds alone would not tell.",
         ),
         (
             said(Verdict.interim, part("Rank 1 is enough", Verdict.interim, finished=3)),
-            "Not judged before all runs are there on minilm: 3 of 10 are.",
+            "Not judged before all runs are there on minilm: 3 of 10 runs are there.",
         ),
         (
             said(Verdict.interim, part("Rank 1 is enough", Verdict.interim)),

@@ -12,8 +12,8 @@ from helpers.section7_runs import SECTION7, SHARED, factors, fill, item, section
 from safetensors.numpy import load_file, save_file
 
 from analysis.adapters import Options, read
-from analysis.section7.chance import START
 from analysis.section7.compared_runs import ComparedRuns, read_updates
+from analysis.section7.statistics import START
 from analysis.section7.subspace import directions, phi_grid, rho
 from lora_repro.store.adapter_identity import PEFT_WEIGHTS
 

@@ -26,12 +26,13 @@ from analysis.kinds.weight import WeightFigure
 from analysis.render import captions, style
 from analysis.render.grids import Frame, Panel, lay_out, outline
 from analysis.section7 import chance
-from analysis.section7.chance import GAUSSIAN, INPUTS, START, excess, left_factor, unexplained
+from analysis.section7.chance import excess, left_factor, unexplained
 from analysis.section7.compared_runs import ComparedRuns, Trained, read_updates
 from analysis.section7.grid import Grid
 from analysis.section7.item import layer_at
 from analysis.section7.nulls import Band, pair_of_directions
 from analysis.section7.sides import Side, directions_of
+from analysis.section7.statistics import GAUSSIAN, INPUTS, START
 from analysis.section7.subspace import phi_grid, svd
 from lora_repro.config.compose import compose
 from lora_repro.config.resolve import resolve

@@ -16,14 +16,19 @@ from helpers.section7_runs import SECTION7
 from safetensors.numpy import save_file
 
 from analysis.section7 import measuring, shared_statistics
-from analysis.section7.chance import GAUSSIAN, INPUTS, START
-from analysis.section7.measuring import SWEEP, measure, models_of, truncations
+from analysis.section7.measuring import measure, models_of, truncations
 from analysis.section7.run_weights import WITHOUT_WEIGHTS, RunWeights
 from analysis.section7.statistics import (
+    AGAINST,
     ANOTHER_SEED,
+    GAUSSIAN,
+    INPUTS,
+    NAMES,
     OTHER_LABELS,
     PERMUTED,
     RANDOM_UPDATE,
+    START,
+    SWEEP,
     Statistic,
     merge,
     name_of,
@@ -175,6 +180,7 @@ def test_runs_are_named_with_every_number(of_planted: list[Statistic]) -> None:
         }
         return set(found)
 
+    assert {each.name for each in of_planted} <= set(NAMES) and {each.against for each in of_planted} <= {"", *AGAINST}
     own = {ids[8, 1, False], ids[16, 1, False]}
     assert runs(GAUSSIAN) == own
     assert runs(ANOTHER_SEED) == own | {ids[16, 0, False], ids[16, 2, False]}
