@@ -28,7 +28,9 @@ def unfinished(cells: Mapping[str, Cell], margin: float) -> str | None:
     if unknown := [name for name, rise in rises.items() if rise is None]:
         return f"Whether training had ended is not known, as dev was scored once ({', '.join(unknown)})."
     if rising := [name for name, rise in rises.items() if rise is not None and rise > margin]:
-        return f"Training had not ended: dev got better by more than the margin in the last epoch ({', '.join(rising)})."
+        return (
+            f"Training had not ended: dev got better by more than the margin in the last epoch ({', '.join(rising)})."
+        )
     return None
 
 

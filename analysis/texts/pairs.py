@@ -1,5 +1,6 @@
 """Puts a system's texts beside their references, and refuses what does not fit together."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,7 +32,10 @@ class Pairs(NamedTuple):
 
 
 def paired(written: Predictions, right: References, categories: str = "all") -> Pairs:
-    """Puts texts beside their references: by their meanings where both files say them, otherwise in order.
+    """Puts texts beside their references.
+
+    Those of a run go by the references in its record, others by ids or meanings where both files say them, and
+    otherwise in order.
 
     Args:
         written: The texts. They may be those of the chosen categories alone, with or without those of examples that do
@@ -48,6 +52,10 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
     counted = [i for i, example in enumerate(right.examples) if example.references]
     kept = [i for i in of_categories if i in set(counted)]
     chosen = [right.examples[i] for i in kept]
+    if written.references is not None:
+        return _by_references(written, written.references, right, chosen)
+    if written.ids is not None and all(example.id for example in right.examples):
+        return _by_id(written, written.ids, right, chosen)
     if written.sources is not None and all(example.input for example in chosen):
         return _by_source(written, written.sources, right, chosen)
     count, notes = len(written.texts), [*([written.note] if written.note else []), *right.notes]
@@ -68,6 +76,83 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
         )
         return Pairs(written.texts, merged, written.places, notes)
     raise _other_number(written, right, len(chosen), len(merged))
+
+
+def _by_references(
+    written: Predictions, references: Sequence[Sequence[str]], right: References, chosen: Sequence[Example]
+) -> Pairs:
+    """Finds each text of a run, which has the examples in an order of its own, by the references in its record.
+
+    Examples with the same references may change places, which changes no score.
+    """
+    keys = [_key(own) for own in references]
+    pools = [_by_key(right.examples), _by_key(_merged(right.examples))]
+    fits = [all(len(pool.get(key, ())) >= number for key, number in Counter(keys).items()) for pool in pools]
+    if not any(fits):
+        row = next((row for row, key in enumerate(keys) if not any(key in pool for pool in pools)), 0)
+        raise InputError(
+            f"{written.name}, {written.places[row]}: no example of {right.name} has its references alone "
+            f"({shown(' / '.join(references[row]))}).\nGive the file that the run's task reads."
+        )
+    pool, counted = pools[fits.index(True)], {example.place for example in chosen}
+    found = [pool[key].pop() for key in keys]
+    rows = [row for row, example in enumerate(found) if example.place in counted]
+    if not rows:
+        raise InputError(f"{written.name}: none of its texts is of an example of {right.name} that counts.")
+    notes = [*([written.note] if written.note else []), *right.notes]
+    if len(rows) < len(found):
+        notes.append(f"{written.name}: {len(found) - len(rows):,} texts are of examples that do not count.")
+    left = sum(example.place in counted for examples in pool.values() for example in examples)
+    if left:
+        notes.append(f"{right.name}: {left:,} of its examples are not the run's, and do not count.")
+    texts, places = ([each[row] for row in rows] for each in (written.texts, written.places))
+    return Pairs(texts, [found[row] for row in rows], places, notes)
+
+
+def _by_key(examples: Sequence[Example]) -> dict[tuple[str, ...], list[Example]]:
+    """Returns examples by what is right for them, the first one last."""
+    found: dict[tuple[str, ...], list[Example]] = {}
+    for example in reversed(examples):
+        if example.references:
+            found.setdefault(_key(example.references), []).append(example)
+    return found
+
+
+def _key(references: Sequence[str]) -> tuple[str, ...]:
+    """Returns references without their order and the amount of white space."""
+    return tuple(sorted(" ".join(text.split()) for text in references))
+
+
+def _by_id(written: Predictions, ids: Sequence[str], right: References, chosen: Sequence[Example]) -> Pairs:
+    """Finds the references of each text by the name of its example."""
+    of_text = _places_of(written.name, ids, written.places)
+    of_reference = _places_of(right.name, [each.id for each in right.examples], [each.place for each in right.examples])
+    if unknown := [each for each in ids if each not in of_reference]:
+        raise InputError(
+            f"{written.name}, {of_text[unknown[0]]}: {right.name} has no example with its id ({shown(unknown[0])})."
+        )
+    if left := [example for example in chosen if example.id not in of_text]:
+        raise InputError(
+            f"{right.name}, {left[0].place}: there is no text for its id in {written.name} ({shown(left[0].id)}), nor "
+            f"for {len(left) - 1} others.\nEach example needs a text; an empty one counts as such."
+        )
+    rows = {each: row for row, each in enumerate(ids)}
+    texts, places = ([each[rows[example.id]] for example in chosen] for each in (written.texts, written.places))
+    return Pairs(texts, list(chosen), places, list(right.notes))
+
+
+def _places_of(name: str, ids: Sequence[str], places: Sequence[str]) -> dict[str, str]:
+    """Returns where each id stands.
+
+    Raises:
+        InputError: If one stands there twice.
+    """
+    found: dict[str, str] = {}
+    for each, place in zip(ids, places, strict=True):
+        if each in found:
+            raise InputError(f"{name}, {place}: has the id of {found[each]} ({shown(each)}).")
+        found[each] = place
+    return found
 
 
 def _by_source(written: Predictions, sources: Sequence[str], right: References, chosen: Sequence[Example]) -> Pairs:

@@ -9,6 +9,7 @@ from analysis.texts import wikisql
 from analysis.texts.lines import content_of, lines_of
 from analysis.texts.tables import OUTPUT, SOURCE, column_among, read_columns
 from lora_repro.errors import InputError, shown
+from lora_repro.store.answers import read_texts
 from lora_repro.store.layout import PREDICTIONS
 from lora_repro.tasks.targets import split_name
 
@@ -30,6 +31,10 @@ class Predictions(NamedTuple):
     """What each puts into words, in a table that says so."""
     note: str | None = None
     """Which of several texts they are."""
+    references: list[list[str]] | None = None
+    """What is right for each, where a run's record says so."""
+    ids: list[str] | None = None
+    """The example of each, where a file names it."""
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -46,26 +51,23 @@ def read_predictions(path: Path) -> Predictions:
     if suffix not in (".json", ".jsonl", ".ndjson"):
         lines = lines_of(path, may_be_blank=True)
         return Predictions(str(path), lines, [f"line {number}" for number in range(1, len(lines) + 1)])
-    entries = _entries(path, one=suffix == ".json")
-    texts = [(_text(path, place, entry), place) for place, entry in entries]
-    return Predictions(str(path), [text for text, _ in texts], [place for _, place in texts])
+    entries = list(_entries(path, one=suffix == ".json"))
+    texts, places = [_text(path, place, entry) for place, entry in entries], [place for place, _ in entries]
+    ids = [str(entry["id"]) for _, entry in entries if isinstance(entry, dict) and entry.get("id") is not None]
+    return Predictions(str(path), texts, places, ids=ids if len(ids) == len(texts) else None)
 
 
 def _of_run(path: Path) -> Predictions:
     """Takes what a run wrote last: for test, or for dev where there is no test."""
-    import pandas as pd
-
     try:
-        rows = pd.read_parquet(path, columns=["split", "epoch", "prediction"])
+        found = read_texts(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: holds no predictions of a run ({' '.join(str(error).split())[:120]}).") from None
-    split = "test" if "test" in set(rows["split"]) else "eval"
-    rows = rows[rows["split"] == split]
-    epoch = rows["epoch"].max()
-    texts = [str(text).strip() for text in rows[rows["epoch"] == epoch]["prediction"]]
-    places = [f"example {number}" for number in range(len(texts))]
-    note = f"{path}: the {len(texts):,} texts for {split_name(split)} after epoch {epoch}."
-    return Predictions(str(path), texts, places, note=note)
+    if found is None:
+        raise InputError(f"{path}: holds no texts beside their references.\nGive a run that wrote texts.")
+    texts, places = [text.strip() for text in found.texts], [f"example {each}" for each in found.ids]
+    note = f"{path}: the {len(texts):,} texts for {split_name(found.split)} after epoch {found.epoch}."
+    return Predictions(str(path), texts, places, note=note, references=found.references)
 
 
 def _of_table(path: Path) -> Predictions:

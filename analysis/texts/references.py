@@ -20,6 +20,8 @@ AUTHORS_SEPARATOR = "||"
 """Between meaning and text in the authors' files of E2E."""
 FIELDS = ("summary", "references", "sql", "text")
 """What objects of SAMSum and WikiSQL are read for."""
+ID = "id"
+"""The column of their names."""
 FORMS = (
     "lines (examples divided by empty lines, or a reference a line), the authors' `meaning||text`, CSV or TSV with the "
     "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum or with a list of "
@@ -38,6 +40,8 @@ class Example(NamedTuple):
     """What is put into words, where the file says it; equal for examples that may be taken for one."""
     category: str = ""
     """Of WebNLG."""
+    id: str = ""
+    """What its file calls it, if it does."""
 
 
 class References(NamedTuple):
@@ -170,7 +174,8 @@ def _of_lists(path: Path, content: Sequence[Any]) -> Iterator[Example]:
 
 def _of_rows(path: Path, format: Format) -> Iterator[Example]:
     """Reads objects of SAMSum or WikiSQL; what else is in them need not be in all of them."""
-    rows = read_rows(path, str(path), format, only=[], optional=FIELDS, has_options=False)
+    rows = read_rows(path, str(path), format, only=[], optional=(*FIELDS, ID), has_options=False)
+    names = rows.columns.get(ID, [None] * len(rows))
     key = next((name for name in FIELDS if name in rows.columns), None)
     if key is None:
         raise InputError(
@@ -181,17 +186,18 @@ def _of_rows(path: Path, format: Format) -> Iterator[Example]:
         place = rows.place(row).rpartition(", ")[2]
         if given is None:
             raise InputError(f"{rows.place(row)}: there is no {key!r}, which other rows have.")
+        name = "" if names[row] is None else str(names[row])
         if key == "summary":
-            if not isinstance(given, str):
+            if not isinstance(given, str) or not given.strip():
                 raise InputError(f"{rows.place(row)}: summary must be a text (given: {shown(given)}).")
-            yield Example([given.strip()], place)
+            yield Example([given.strip()], place, id=name)
         elif key == "references":
             texts = [given] if isinstance(given, str) else given
-            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise InputError(f"{rows.place(row)}: references must be a list of texts (given: {shown(given)}).")
-            yield Example(texts, place)
+            yield Example(texts, place, id=name)
         else:
-            yield Example([wikisql.reference(rows, row)], place)
+            yield Example([wikisql.reference(rows, row)], place, id=name)
 
 
 def _of_table(rows: Rows) -> Iterator[Example]:
@@ -205,6 +211,8 @@ def _of_table(rows: Rows) -> Iterator[Example]:
 def _grouped(rows: Iterable[tuple[str, str, str]]) -> Iterator[Example]:
     example = None
     for source, text, place in rows:
+        if not text.strip():
+            raise InputError(f"{place}: the reference is empty. A text of no words would count as one of length 0.")
         if example is not None and source == example.input:
             example.references.append(text.strip())
             continue
@@ -231,6 +239,8 @@ def _of_lines(path: Path) -> Iterable[Example]:
         # gpt2_decode.py collects the references of a meaning wherever they stand
         of_meaning: dict[str, Example] = {}
         for number, (meaning, _, text) in enumerate(pairs, 1):
+            if not text.strip():
+                raise InputError(f"{path}, line {number}: there is no reference after {AUTHORS_SEPARATOR}.")
             of_meaning.setdefault(meaning, Example([], f"line {number}", meaning)).references.append(text.strip())
         return list(of_meaning.values())
     if "" not in (written := "\n".join(lines).strip("\n").split("\n")):

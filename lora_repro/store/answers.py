@@ -37,6 +37,37 @@ def read_answers(path: Path, split: str, epoch: int) -> Answers | None:
     return Answers(epoch, labels, predictions, documents)
 
 
+class Texts(NamedTuple):
+    """What a run wrote for the examples of its last scored split, in the order of its record."""
+
+    split: str
+    """test, or eval where there is no test."""
+    epoch: int
+    ids: list[str]
+    texts: list[str]
+    references: list[list[str]]
+
+
+def read_texts(path: Path) -> Texts | None:
+    """Reads what predictions.parquet holds after the last epoch; None if it holds no texts with their references.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is no Parquet file.
+    """
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    if not {"split", "epoch", "id", "prediction", "references"} <= {*table.column_names} or not table.num_rows:
+        return None
+    rows = table.select(["split", "epoch", "id", "prediction", "references"]).to_pylist()
+    split = "test" if any(row["split"] == "test" for row in rows) else "eval"
+    epoch = max(row["epoch"] for row in rows if row["split"] == split)
+    last = [row for row in rows if (row["split"], row["epoch"]) == (split, epoch)]
+    columns = ([row[name] for row in last] for name in ("id", "prediction", "references"))
+    return Texts(split, epoch, *columns)
+
+
 def read_shares(path: Path, task: "TaskConfig", epochs: list[int]) -> list[float] | None:
     """Returns how often a run is right about each example of dev, over its divisions, at epochs chosen on the others.
 

@@ -1,6 +1,7 @@
 """A system's files and the data sets' are read in all their forms, and what does not fit together is refused."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,10 @@ import pytest
 from analysis.texts.pairs import CATEGORIES, paired
 from analysis.texts.predictions import read_predictions
 from analysis.texts.references import read_references
+from lora_repro.config.schema import load_group
 from lora_repro.errors import InputError
+from lora_repro.tasks.base import subset
+from lora_repro.tasks.targets import Example
 
 RIGHT = [["a pub .", "the pub"], ["a café", "un “café”", "x"], ["y|z"]]
 MEANINGS = ["name[A]", "name[B], area[C]", "name[D]"]
@@ -366,8 +370,80 @@ def test_of_the_official_test_files_the_whole_one_is_read_and_no_entry_counts_tw
 
 
 def test_the_texts_of_a_run_are_those_that_it_wrote_last_for_test(tmp_path: Path) -> None:
-    rows = [(split, epoch, f"{split} {epoch} {i}") for split in ("eval", "test") for epoch in (1, 2) for i in range(3)]
-    pd.DataFrame(rows, columns=["split", "epoch", "prediction"]).to_parquet(tmp_path / "predictions.parquet")
+    rows = [
+        (split, epoch, f"{split}-{i}", f"{split} {epoch} {i}", ["a"])
+        for split in ("eval", "test")
+        for epoch in (1, 2)
+        for i in range(3)
+    ]
+    columns = ["split", "epoch", "id", "prediction", "references"]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "predictions.parquet")
     for given in (tmp_path, tmp_path / "predictions.parquet"):
         written = read_predictions(given)
         assert written.texts == ["test 2 0", "test 2 1", "test 2 2"] and "for test after epoch 2" in str(written.note)
+    pd.DataFrame(rows, columns=columns).drop(columns="references").to_parquet(tmp_path / "predictions.parquet")
+    with pytest.raises(InputError, match="holds no texts beside their references"):
+        read_predictions(tmp_path)
+
+
+def of_run(folder: Path, examples: Sequence[Example]) -> Path:
+    """Writes the record of a run whose every text is a reference of its example."""
+    rows = [("test", 1, each.id, each.target[-1], list(each.target)) for each in examples]
+    columns = ["split", "epoch", "id", "prediction", "references"]
+    folder.mkdir()
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "predictions.parquet")
+    return folder
+
+
+def test_texts_of_a_run_stand_beside_their_own_references_whatever_the_order_of_its_examples(tmp_path: Path) -> None:
+    task = load_group("task", "restaurants")
+    whole = task.load(None, str(tmp_path))["test"]
+    drawn = subset({"test": whole}, task)["test"]
+    assert [each.id for each in drawn] != [each.id for each in whole]
+    right = read_references(write(tmp_path / "refs.json", json.dumps([list(each.target) for each in whole])))
+    pairs = paired(read_predictions(of_run(tmp_path / "run", drawn)), right)
+    assert len(pairs.texts) == len(whole) and all(
+        text in refs for text, refs in zip(pairs.texts, pairs.references, strict=True)
+    )
+    few = paired(read_predictions(of_run(tmp_path / "few", drawn[:7])), right)
+    assert few.texts == [each.target[-1] for each in drawn[:7]]
+    assert f"{len(whole) - 7:,} of its examples are not the run's" in few.notes[-1]
+    other = drawn[0]._replace(target=["another text"])
+    with pytest.raises(InputError, match=f"example {other.id}: no example of .* has its references alone"):
+        paired(read_predictions(of_run(tmp_path / "other", [other, *drawn[1:]])), right)
+    twice = [*drawn, drawn[0]]  # more texts for one example than there are
+    with pytest.raises(InputError, match=r"no example of .* has its references alone"):
+        paired(read_predictions(of_run(tmp_path / "twice", twice)), right)
+
+
+def test_ids_tell_which_text_is_whose(tmp_path: Path) -> None:
+    rows = [{"id": f"n{i}", "dialogue": "x", "summary": f"text {i}"} for i in range(4)]
+    right = read_references(write(tmp_path / "test.json", json.dumps(rows)))
+    texts = [{"id": row["id"], "prediction": row["summary"]} for row in reversed(rows)]
+    pairs = paired(read_predictions(write(tmp_path / "out.json", json.dumps(texts))), right)
+    assert [[text] for text in pairs.texts] == pairs.references
+    for wrong, message in (
+        ([*texts[:3], texts[0]], "entry 4: has the id of entry 1 .n3."),
+        ([*texts[:3], {"id": "n9", "prediction": "a"}], "entry 4: .* has no example with its id .n9."),
+        (texts[:3], "there is no text for its id"),
+    ):
+        with pytest.raises(InputError, match=message):
+            paired(read_predictions(write(tmp_path / "out.json", json.dumps(wrong))), right)
+    without = [{"prediction": each["prediction"]} for each in texts]
+    in_order = paired(read_predictions(write(tmp_path / "out.json", json.dumps(without))), right)
+    assert in_order.texts == [each["prediction"] for each in texts]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("refs.jsonl", '{"references": ["a b", ""]}\n', "line 1"),
+        ("refs.jsonl", '{"summary": " "}\n', "line 1"),
+        ("refs.csv", "mr,ref\nname[A],a b\nname[A],\n", "line 3"),
+        ("refs.txt", "name : A||a b\nname : B||\n", "line 2"),
+    ],
+)
+def test_a_reference_of_no_words_is_refused(name: str, content: str, place: str, tmp_path: Path) -> None:
+    """BLEU takes it for one of length 0: of two texts it made 100 of 33.59."""
+    with pytest.raises(InputError, match=place):
+        read_references(write(tmp_path / name, content))
