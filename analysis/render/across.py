@@ -9,7 +9,7 @@ from analysis.cell import Cell, Table, tuning_record
 from analysis.kinds.across import ALL, Across, Block, Line
 from analysis.kinds.facts import SPREAD
 from analysis.printed_counts import printed_size
-from analysis.protocol import pick_on
+from analysis.protocol import Protocol, pick_on
 from analysis.render.methods import ALPHA, EQUAL, signed
 from analysis.render.printed import PrintedTable
 from analysis.render.tables import DASH, Names, about_ours, missing, notes_of, our_cell, task_name
@@ -276,9 +276,11 @@ def _about_other_splits(table: Across, names: Names) -> list[str]:
             task = None if cell.config is None else cell.config.task
             if task is None or not task.has_overall or cell.missing:
                 continue
+            # dev, which chose the epoch, is half of overall, so overall is held out from nothing
+            splits = [*task.scored[1:], *(["overall"] if table.protocol is not Protocol.held_out else [])]
             of_split = {
                 split: [pick_on(result, cell.metric, table.protocol, split) for result in cell.results]
-                for split in (*task.scored[1:], "overall")
+                for split in splits
             }
             scores = ", ".join(
                 f"{split} {cell.metric.format(fmean(score.value for score in picked if score is not None))}"

@@ -169,7 +169,7 @@ class Run:
         Which labels a start has, its id does not tell: those of another task, or of one's own data, may be others.
         """
         start, task = self.train.init_from or "", self.task
-        takes_head = self.train.init_head is InitHead.fitting and task.head_width not in (None, 1)  # 1: a score
+        takes_head = self.train.init_head is InitHead.fitting and task.head_width is not None
         may_differ = isinstance(task, OwnConfig) or not start.startswith(f"{self.model.name}-{task.name}-")
         if RUN_ID.fullmatch(start) and takes_head and may_differ:
             return [*task.changes, "a start's head is matched by the names of its labels"]

@@ -22,7 +22,7 @@ from lora_repro.store.digests import sha256_of, trained_files
 from lora_repro.store.files import write_atomically
 from lora_repro.store.finished_runs import find_run
 from lora_repro.store.result import read_result
-from lora_repro.tasks.base import TaskConfig
+from lora_repro.tasks.base import TaskConfig, order_of_outputs
 from lora_repro.tasks.recorded import task_of
 
 log = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ def _head_of(result: Mapping[str, Any] | None, run: Run) -> _Head:
     order = None
     if result is not None and theirs is not None:
         saved = _saved_labels(result, theirs, run.method)
-        order = labels.order_by_name(saved, run.task.label_names)
+        order = order_of_outputs(theirs, saved, run.task)
         if order is not None and (called := [saved[output] for output in order]) != run.task.label_names:
             pairs = (f"{one} for {other}" for one, other in zip(called, run.task.label_names, strict=True))
             log.info("train.init_from: labels are taken by their meaning, %s.", ", ".join(pairs))

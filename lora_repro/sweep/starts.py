@@ -13,9 +13,9 @@ from lora_repro.config.grammar import quoted
 from lora_repro.config.identity import id_fields
 from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, did_you_mean
-from lora_repro.models.labels import order_by_name
 from lora_repro.store.record import plain
 from lora_repro.sweep.job import START, Job, Point, named, overrides
+from lora_repro.tasks.base import order_of_outputs
 
 EXAMPLE = "start: {task: mnli}"
 INIT_FROM, INIT_HEAD = "train.init_from", "train.init_head"
@@ -88,7 +88,7 @@ def draws_head(start: Run, run: Run) -> bool:
     return ours.head_width is not None and (
         run.train.init_head is InitHead.anew
         or theirs.head_width != ours.head_width
-        or order_by_name(theirs.label_names, ours.label_names) is None
+        or order_of_outputs(theirs, theirs.label_names, ours) is None
     )
 
 

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError, MissingInputError
+from lora_repro.models.labels import order_by_name
 from lora_repro.tasks.sources import Data, DataFile, find
 from lora_repro.tasks.targets import Example, Targets
 
@@ -39,6 +40,10 @@ def fetching() -> Iterator[None]:
 def is_fetching() -> bool:
     """Tells whether `fetching` is in force."""
     return _fetching.get()
+
+
+WHOLE_GROUPS = "halves of dev hold whole groups"
+"""A change of the code, for `TaskConfig.changes`."""
 
 
 @dataclass
@@ -286,6 +291,22 @@ def refuse_prompt(task: TaskConfig, prompt: str) -> None:
     if not task.is_pair and found != ["text"]:
         of_pairs = " and no {first} or {second}" if {*found} & {"first", "second"} else ""
         raise InputError(f"task.prompt: must hold {{text}} once{of_pairs}, where the example goes (given: {prompt!r}).")
+
+
+def order_of_outputs(theirs: TaskConfig, saved: Sequence[str], ours: TaskConfig) -> list[int] | None:
+    """Returns which output of a head each label of a task is; None where the head is of other labels.
+
+    A score has no name: it is the same one only in a task of the same name, of one's own data from the same column.
+
+    Args:
+        theirs: The task that the head was trained for.
+        saved: The labels of its outputs.
+        ours: The task.
+    """
+    if not saved and not ours.label_names:
+        same = (theirs.name, getattr(theirs, "target", None)) == (ours.name, getattr(ours, "target", None))
+        return [] if same else None
+    return order_by_name(saved, ours.label_names)
 
 
 def subset(splits: Splits, config: TaskConfig) -> Splits:

@@ -1,5 +1,6 @@
 """What tasks with classes, or a score in their place, share: how the question is put to the model. No torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -89,6 +90,10 @@ class ClassConfig(TaskConfig):
             order = f": {', '.join(self.label_names)}" if self.label_names else ""
             raise InputError(
                 f"task.label_words: {self.num_labels} different words are needed, one a label{order} "
-                f"(given: {words}).\n"
-                'Example: \'task.label_words=[" negative"," positive"]\''
+                f"(given: {words}).\nExample: 'task.label_words=[{_example(self.label_names, self.num_labels)}]'"
             )
+
+
+def _example(names: Sequence[str], number: int) -> str:
+    """Returns words for labels: what they are called, or numbers."""
+    return ",".join(f'" {word}"' for word in (names or range(number)))

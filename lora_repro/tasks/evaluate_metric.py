@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import evaluate
@@ -42,15 +43,32 @@ class TaskMetric(evaluate.Metric):
         super().__init__(config_name=name, **options)
 
     def _info(self) -> evaluate.MetricInfo:
-        kind = "int64" if isinstance(self.targets, Classes) else "float64" if isinstance(self.targets, Scores) else None
+        # classes too: as whole numbers evaluate would cut 1.9 to 1
+        kind = "float64" if isinstance(self.targets, Classes | Scores) else None
         one: Any = Value(kind or "string")
         features = Features({"predictions": one, "references": one if kind else ListOf(one)})
         about = "; ".join(f"{each.name}: {each.about}" if each.about else each.name for each in self.targets.metrics)
         return evaluate.MetricInfo(description=about, citation="", inputs_description="", features=features)
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **_: Any) -> dict[str, float]:
+        if isinstance(self.targets, Classes):
+            predictions, references = _whole("predictions", predictions), _whole("references", references)
         examples = [Example(str(i), "", target, "") for i, target in enumerate(references)]
         return self.targets.evaluate(examples, list(predictions))
+
+
+def _whole(name: str, given: Iterable[float]) -> list[int]:
+    """Returns classes as whole numbers.
+
+    Raises:
+        ValueError: If one is none.
+    """
+    classes = list(given)
+    if wrong := [each for each in classes if not each.is_integer()]:
+        raise ValueError(
+            f"{name}: a class is a whole number (given: {wrong[0]}).\nOf probabilities give the most probable class."
+        )
+    return [int(each) for each in classes]
 
 
 def load(task: str, **options: Any) -> TaskMetric:

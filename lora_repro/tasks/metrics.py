@@ -201,3 +201,7 @@ def _refuse_other_shapes(name: str, predictions: np.ndarray, references: np.ndar
             f"{name}: needs one prediction for each of at least one reference "
             f"(given: {predictions.shape} and {references.shape})."
         )
+    if not np.isfinite(predictions).all():
+        raise ValueError(
+            f"{name}: a prediction is no finite number (given: {predictions[~np.isfinite(predictions)][0]})."
+        )

@@ -1,5 +1,6 @@
 """Targets that are queries: scored by what they return. No torch."""
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ BLIND = Metric(
     about="the execution of the best of a few queries that ignore the question",
 )
 
+
+SQLITE = f"sqlite:{sqlite3.sqlite_version}"
+"""The signature of `execution`."""
 
 _known_blind: dict[Any, float] = {}
 """The baselines of the last few splits."""
@@ -48,6 +52,11 @@ class Queries(Texts):
             **self._texts.evaluate(examples, predictions),
             BLIND.name: self._blind(references),
         }
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Versions of SQLite differ in functions and in what they take double quotes for."""
+        return self._texts.signatures | {EXECUTION.name: SQLITE}
 
     def _blind(self, references: Sequence[Sequence[str]]) -> float:
         """Returns the baseline, which is computed once for the same references: it is asked for at each epoch."""

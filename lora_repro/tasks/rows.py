@@ -58,6 +58,8 @@ class Rows:
     """What `lines` counts: lines or rows."""
     classes: dict[str, list[str]] = field(default_factory=dict)
     """The names behind the numbers of a column, in a Parquet file that datasets has written (ClassLabel)."""
+    long: dict[int, int] = field(default_factory=dict)
+    """How many lines rows take that have line breaks in a text in quotes, by the line on which they begin."""
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -239,15 +241,15 @@ def _line(text: str, at: int) -> str:
     return f"line {text.count(chr(10), 0, at) + 1}"
 
 
-Line = tuple[int, list[str]]
-"""Where a row begins, and its fields."""
+Line = tuple[int, list[str], int]
+"""Where a row begins, its fields, and how many lines it takes."""
 
 
 def _without_quotes(text: str, delimiter: str) -> Iterator[Line]:
     """Divides at line feeds alone: a text may hold other characters that Python's splitlines takes for line breaks."""
     for number, line in enumerate(text.split("\n"), start=1):
         if row := line.removesuffix("\r"):
-            yield number, row.split(delimiter)
+            yield number, row.split(delimiter), 1
 
 
 def _with_quotes(text: str, name: str, delimiter: str) -> Iterator[Line]:
@@ -257,7 +259,7 @@ def _with_quotes(text: str, name: str, delimiter: str) -> Iterator[Line]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for fields in reader:
             if fields:
-                yield start, fields
+                yield start, fields, reader.line_num - start + 1
             start = reader.line_num + 1
     except csv.Error as error:
         raise _UnreadableError(
@@ -282,8 +284,8 @@ def _table(lines: Iterator[Line], name: str, columns: Sequence[str] | None, want
         ) from None
     # Columns without a name cannot be asked for: pandas writes its index as one, spreadsheets add empty ones.
     picked = [(names.index(column), []) for column in kept if column]
-    width, numbers = len(names), array("q")
-    for number, fields in lines:
+    width, numbers, long = len(names), array("q"), dict[int, int]()
+    for number, fields, height in lines:
         if columns is not None and fields == names and not numbers:
             raise _UnreadableError(
                 f"{name}, line {number}: the first row has the names of the columns, which are given too.",
@@ -303,9 +305,11 @@ def _table(lines: Iterator[Line], name: str, columns: Sequence[str] | None, want
         for index, values in picked:
             values.append(fields[index])
         numbers.append(number)
+        if height > 1:
+            long[number] = height
     if not numbers:
         raise InputError(f"{name}: there is a header ({shown(', '.join(names))}) and no row.")
-    return Rows(name, {names[index]: values for index, values in picked}, numbers)
+    return Rows(name, {names[index]: values for index, values in picked}, numbers, long=long)
 
 
 def _refuse_duplicates(name: str, names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
@@ -46,6 +46,10 @@ class RoomFor(str, Enum):
 @dataclass
 class TextConfig(TaskConfig):
     """A task whose targets are texts, which a language model writes after a prompt."""
+
+    one_line: ClassVar[bool] = False
+    """Whether a text is a single line, as a query is: what a model writes after it is no answer. A model that was not
+    trained goes on there, for it does not know that an end is asked for."""
 
     prompt: str = MISSING
     """What the model is asked; {text} stands for the example, {first} and {second} for the sentences of a pair. A long

@@ -61,6 +61,17 @@ print(json.dumps({"samsum": samsum, "webnlg": webnlg.compute()}))
     assert list(home.rglob("*")) == [] and list(temporary.iterdir()) == []
 
 
+def test_a_class_that_is_no_whole_number_is_refused_and_never_cut_to_one() -> None:
+    mrpc = evaluate_metric.load("mrpc")
+    assert mrpc.compute(predictions=[1.0, 0.0], references=[1, 0])["accuracy"] == 1.0
+    with pytest.raises(ValueError, match=r"predictions: a class is a whole number \(given: 0.7\)"):
+        mrpc.compute(predictions=[1, 0.7], references=[1, 0])
+    mrpc = evaluate_metric.load("mrpc")
+    mrpc.add(prediction=1.9, reference=1)
+    with pytest.raises(ValueError, match="predictions: a class is a whole number"):
+        mrpc.compute()
+
+
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(InputError, match="cola"):
         evaluate_metric.load("colla")

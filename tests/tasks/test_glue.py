@@ -217,6 +217,7 @@ def test_each_set_declares_what_it_holds(name: str) -> None:
     assert tuple((task.sizes() or {})[split] for split in task.all_splits) == ROWS[name]
     assert task.num_labels == max(1, len(task.label_names)) == (task.head_width or 0)
     assert "test" not in task.all_splits
+    assert task.has_groups == task.is_pair == bool(task.changes)  # premises of mnli and questions of qnli recur
 
 
 COLA = 'gj04\t1\t\tOur friends won\'t "buy" this.\ncj99\t0\t*\tThe more "we study, the\n'

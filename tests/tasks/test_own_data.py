@@ -119,7 +119,7 @@ def test_what_changes_the_examples_changes_the_id(make: Make, tmp_path: Path) ->
 
 
 def test_where_halves_of_dev_hold_whole_groups_the_id_is_another(make: Make, tmp_path: Path) -> None:
-    """Ids of other runs, with a test split or without groups, are made of the configuration alone."""
+    """Ids of runs with a test split are made of the configuration alone."""
 
     def is_of_configuration(data: str, *more: str) -> bool:
         run = make(tmp_path / data, *REVIEWS, *more).run
@@ -129,7 +129,7 @@ def test_where_halves_of_dev_hold_whole_groups_the_id_is_another(make: Make, tmp
     for name, rows in {"two/train": ROWS[:32], "two/dev": ROWS[32:], "one": ROWS}.items():
         csv_of(tmp_path / f"{name}.csv", rows)
     assert not is_of_configuration("two", "task.group=user")
-    assert is_of_configuration("two")
+    assert not is_of_configuration("two")  # rows with the same text are a group
     assert is_of_configuration("one.csv", "task.group=user")  # it has a test split
 
 
@@ -285,6 +285,38 @@ def test_shards_are_read_one_after_the_other_and_all_of_them(make: Make, tmp_pat
     (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(MissingInputError, match=r"of the 2 parts of .* 1 are missing, the first is number 0"):
         make(tmp_path, *REVIEWS)
+
+
+def test_parts_that_count_their_classes_otherwise_are_refused(make: Make, tmp_path: Path) -> None:
+    """One part was written by datasets, which says what its numbers mean, the other by pandas, which does not."""
+    features = datasets.Features(
+        {"review": datasets.Value("string"), "stars": datasets.ClassLabel(names=["good", "bad"])}
+    )
+    numbers = [{"good": 0, "bad": 1}[row[1]] for row in ROWS]
+    texts = [row[0] for row in ROWS]
+    (tmp_path / "data").mkdir()
+    names = [str(tmp_path / "data" / f"train-{part:05}-of-00002.parquet") for part in range(2)]
+    datasets.Dataset.from_dict({"review": texts[:20], "stars": numbers[:20]}, features).to_parquet(names[0])
+    parquet.write_table(pyarrow.table({"review": texts[20:], "stars": numbers[20:]}), names[1])
+    with pytest.raises(InputError, match=r"has the classes of no names, and that of .* good, bad, so"):
+        make(tmp_path, *REVIEWS)
+
+
+def test_rows_of_several_lines_are_told_with_the_longest(make: Make, tmp_path: Path) -> None:
+    """Row 3 begins with a quote and row 9 ends with one: the rows between them become one text."""
+    lines = [f"item {i},{'good' if i % 2 else 'bad'}" for i in range(40)]
+    lines[3], lines[9] = '"5 inch, nr 3,good', 'item 9",good'
+    path = tmp_path / "mine.csv"
+    path.write_text("review,stars\n" + "\n".join(lines) + "\n")
+    said = " ".join(table_of(make(path, *REVIEWS)).notices({}))
+    assert "mine.csv: 1 rows take several lines, as a quote begins a text; the longest 7, from line 5." in said
+
+
+def test_a_header_among_the_rows_is_told(make: Make, tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "mine.csv", header="sentence,cls,who")
+    given = ("'task.header=[review,stars,user]'", *REVIEWS)
+    said = " ".join(table_of(make(path, *(each.strip("'") for each in given))).notices({}))
+    assert "mine.csv: the label of the first row (cls) is in no other row." in said
 
 
 def test_what_datasets_saved_keeps_its_order_of_classes(make: Make, tmp_path: Path) -> None:

@@ -7,7 +7,19 @@ import pytest
 from scipy import stats
 
 from lora_repro.tasks import metrics
-from lora_repro.tasks.targets import ACCURACY, F1, MACRO_F1, MATTHEWS, Classes, Example, Scores, Targets, Texts
+from lora_repro.tasks.targets import (
+    ACCURACY,
+    F1,
+    MACRO_F1,
+    MATTHEWS,
+    PEARSON,
+    SPEARMAN,
+    Classes,
+    Example,
+    Scores,
+    Targets,
+    Texts,
+)
 
 SPLITS = ("train", "eval", "test")
 
@@ -35,6 +47,14 @@ def test_constant_predictions_correlate_with_nothing_and_raise_a_flag(noise: flo
     assert found["pearson"] == found["spearman"] == 0.0 and found["mse"] > 0
     assert Scores().flags({"eval": predictions, "test": references}) == {"constant": True}
     assert Scores().flags({"eval": references, "test": references}) == {"constant": False}
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_prediction_that_is_no_finite_number_has_no_score(bad: float) -> None:
+    """Of infinity the answers would seem constant, and the correlation 0."""
+    for metric in (PEARSON, SPEARMAN):
+        with pytest.raises(ValueError, match="a prediction is no finite number"):
+            Scores(metric).evaluate([Example(str(i), "", float(i), "") for i in range(4)], [bad, 1.0, 2.0, 3.0])
 
 
 def test_answering_the_mean_has_the_variance_as_its_error() -> None:

@@ -11,7 +11,7 @@ from helpers.local_models import space_mark_tokenizer, write
 from tokenizers import decoders
 
 from lora_repro.config.resolve import resolve
-from lora_repro.config.schema import Dtype
+from lora_repro.config.schema import Dtype, load_group
 from lora_repro.errors import InputError
 from lora_repro.tasks import encoding
 from lora_repro.tasks.encoding import Encoded, encode
@@ -137,6 +137,20 @@ def test_writing_stops_at_the_end_and_the_end_is_no_part_of_the_text(
     at = whole[0].index(end) + 1
     assert 2 <= at < 10 and predictions[0, 1:].long().tolist() == whole[0][:at] + [-1] * (20 - at)
     assert split.objective.answers(predictions)[0].scores == [predictions[0, 0].item()]
+
+
+@pytest.mark.parametrize(("one_line", "text"), [(True, "SELECT a FROM t;"), (False, "SELECT a FROM t;\n\nOutput:\n3")])
+def test_of_a_query_the_first_line_is_the_answer(
+    one_line: bool, text: str, prepared: tuple[torch.nn.Module, Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was not trained goes on after it."""
+    objective: Any = prepared[1].objective
+    monkeypatch.setattr(objective.tokenizer, "decode", lambda *_, **__: "\n SELECT a FROM t;\n\nOutput:\n3")
+    monkeypatch.setattr(objective, "one_line", one_line)
+    (answer,) = objective.answers(torch.tensor([[-1.0, 5.0]]))
+    assert answer.prediction == text
+    queries: dict[str, Any] = {name: load_group("task", name) for name in ("sql", "wikisql", "e2e", "samsum")}
+    assert {name for name, task in queries.items() if task.one_line} == {"sql", "wikisql"}
 
 
 def test_padding_that_is_the_end_of_a_text_too_is_told_from_it(tiny: Compose, tmp_path: Path) -> None:

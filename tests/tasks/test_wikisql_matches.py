@@ -58,7 +58,16 @@ def test_objects_of_the_official_files_are_compared_as_wikisqls_evaluation_does(
                   sql(3, 2, [1, 1, 3]), sql(3, 2, [1, 2, 3], [5, 0, "butler cc (ks)"]),
                   sql(3, 2, [1, 1, 3.0], [5, 0, "butler cc (ks)"])):  # fmt: skip
         assert logical_form([other], right) == 0
-    for broken in ("{", "{}", sql(3, 9), sql("a", 0), sql(-1, 0), sql(1, 0, [1, 7, "x"]), sql(1, 0, [1])):
+    for broken in (
+        "{",
+        "{}",
+        sql(3, 9),
+        sql("a", 0),
+        sql(-1, 0),
+        sql(1, 0, [1, 7, "x"]),
+        sql(1, 0, [1, -1, "x"]),
+        sql(1, 0, [1]),
+    ):
         assert logical_form_of(broken) is None and logical_form([broken], right) == 0
 
 

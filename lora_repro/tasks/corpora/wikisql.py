@@ -32,7 +32,7 @@ from lora_repro.tasks.corpora.wikisql_queries import (
     header_of,
     returned,
 )
-from lora_repro.tasks.queries import EXECUTION
+from lora_repro.tasks.queries import EXECUTION, SQLITE
 from lora_repro.tasks.rows import Format, Rows, read_rows
 from lora_repro.tasks.targets import Example, Targets, Texts
 from lora_repro.tasks.text_metrics.protocols import WIKISQL
@@ -51,6 +51,7 @@ class WikisqlConfig(CorpusConfig):
     """Questions with a query each."""
 
     fixed: ClassVar[tuple[str, ...]] = (*CorpusConfig.fixed, "with_tables")
+    one_line: ClassVar[bool] = True
 
     with_tables: bool = field(default=True, metadata=NOT_IN_ID)
     """Whether there are tables beside the questions, on which queries are run."""
@@ -169,6 +170,11 @@ class WikisqlQueries(Texts):
     def __init__(self) -> None:
         first, *others = WIKISQL.declared
         super().__init__(first, EXECUTION._replace(baseline=None), *others)
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Adds that of execution."""
+        return super().signatures | {EXECUTION.name: SQLITE}
 
     def evaluate(self, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, float]:
         """Reads queries by the columns of their tables, and runs them.

@@ -7,6 +7,7 @@ does, in SQL's words but not in its grammar: SELECT COUNT School/Club Team FROM 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
 from lora_repro.tasks.execution import Column, Result, Table, is_same, opened, result
@@ -159,17 +160,23 @@ def parsed(text: str, table: Header) -> Query | None:
 
 def _conditions(text: str, columns: Sequence[str]) -> tuple[Condition, ...] | None:
     """Reads "column op value and column op value ..." in any way in which all of it is read."""
-    for column in sorted(set(columns), key=len, reverse=True):
-        if not text.startswith(f"{column} "):
-            continue
-        operator, _, rest = text[len(column) + 1 :].partition(" ")
-        if operator not in OPERATORS or not rest:
-            continue
-        for value, more in _values(rest):
-            others = _conditions(more, columns) if more else ()
-            if others is not None and not _goes_on(value, columns):
-                return (Condition(columns.index(column), OPERATORS.index(operator), unquoted(value)), *others)
-    return None
+    longest_first = sorted(set(columns), key=len, reverse=True)
+
+    @cache  # of k conditions there are k rests, and 2^k ways to come to them
+    def read(text: str) -> tuple[Condition, ...] | None:
+        for column in longest_first:
+            if not text.startswith(f"{column} "):
+                continue
+            operator, _, rest = text[len(column) + 1 :].partition(" ")
+            if operator not in OPERATORS or not rest:
+                continue
+            for value, more in _values(rest):
+                others = read(more) if more else ()
+                if others is not None and not _goes_on(value, columns):
+                    return (Condition(columns.index(column), OPERATORS.index(operator), unquoted(value)), *others)
+        return None
+
+    return read(text)
 
 
 def _values(text: str) -> Iterable[tuple[str, str]]:

@@ -50,6 +50,7 @@ class TextToWrite(Objective):
         smoothing: train.label_smoothing.
         packing: train.packing.
         longest_target: Tokens of the longest target with its end.
+        one_line: Whether what is written after a line is no answer.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class TextToWrite(Objective):
         smoothing: float = 0.0,
         packing: bool = False,
         longest_target: int = 0,
+        one_line: bool = False,
     ) -> None:
-        self.tokenizer, self.decoding = tokenizer, decoding
+        self.tokenizer, self.decoding, self.one_line = tokenizer, decoding, one_line
         self.smoothing, self.packing, self.longest_target = smoothing, packing, longest_target
 
     @classmethod
@@ -83,7 +85,7 @@ class TextToWrite(Objective):
         texts = {name: [task.texts_of_loss(name, each) for each in of] for name, of in splits.items()}
         words = [f" {text}" for of in texts.values() for each in of for text in each]
         alone = [len(tokens) + 1 for tokens in tokenizer(words, add_special_tokens=False)["input_ids"]]
-        settings = (run.train.label_smoothing, run.train.packing, max(alone, default=0))
+        settings = (run.train.label_smoothing, run.train.packing, max(alone, default=0), task.one_line)
         encoded, objective, tokens_of = {}, cls(tokenizer, _decoding(task, end), *settings), iter(alone)
         for name, examples in splits.items():
             counts = [*map(len, texts[name])]
@@ -183,7 +185,8 @@ class TextToWrite(Objective):
     def _text(self, tokens: list[int]) -> str:
         assert self.tokenizer is not None
         row = [token for token in tokens if token not in (NO_TOKEN, self.decoding.end)]
-        return str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        text = str(self.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        return text.partition("\n")[0].rstrip() if self.one_line else text
 
     def _behind(self, run: Run, split: str, own: list[int]) -> list[int]:
         """Returns for how many tokens train.max_length must have room behind each input of a split.

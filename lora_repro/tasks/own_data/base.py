@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, shown
-from lora_repro.tasks.base import Splits, is_fetching
+from lora_repro.tasks.base import WHOLE_GROUPS, Splits, is_fetching
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.notices import of_examples
 from lora_repro.tasks.own_data.read_here import Known, ReadHereConfig, Reading
@@ -50,13 +50,13 @@ class OwnConfig(ReadHereConfig, ClassConfig):
 
     @property
     def has_groups(self) -> bool:
-        """Whether a column says what is never divided."""
-        return self.group is not None
+        """A column says what is never divided; without one rows with the same text are not."""
+        return True
 
     @property
     def changes(self) -> list[str]:
         """Without test, dev is halved."""
-        return ["halves of dev hold whole groups"] if self.has_groups and "test" not in self.scored else []
+        return [WHOLE_GROUPS] if "test" not in self.scored else []
 
     @property
     def is_score(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_repro.config.identity import NOT_IN_ID
-from lora_repro.errors import InputError
+from lora_repro.errors import InputError, shown
 from lora_repro.tasks.own_data import arrow_rows
 from lora_repro.tasks.own_data.base import OwnConfig
 from lora_repro.tasks.own_data.files import Found, find_files, refuse_split_names, split_names, versions
@@ -71,16 +71,42 @@ class TableConfig(OwnConfig):
         found = self._found(data)
         if found.is_saved:
             return self._saved(Path(data or "").expanduser(), told)
-        return {split: self._part(self._rows(found, split, paths)) for split, paths in found.files.items()}
+        read = {split: self._rows(found, split, paths) for split, paths in found.files.items()}
+        for rows in (rows for of in read.values() for rows in of):
+            told += self._doubts(rows)
+        return {split: self._part(rows) for split, rows in read.items()}
+
+    def _doubts(self, rows: Rows) -> list[str]:
+        """Says what may be other rows than it seems: texts over several lines, and a header among the rows."""
+        found, labels = [], rows.columns.get(self.columns.optional[0], [])
+        if rows.long:
+            longest = max(rows.long, key=lambda line: rows.long[line])
+            found.append(
+                f"{rows.name}: {len(rows.long):,} rows take several lines, as a quote begins a text; the longest "
+                f"{rows.long[longest]:,}, from line {longest}. If that quote is a part of the text: task.quotes=false."
+            )
+        if self.header and self.target is None and len(labels) > 1 and labels[0] not in labels[1:]:
+            found.append(
+                f"{rows.name}: the label of the first row ({shown(labels[0])}) is in no other row. If it is the name "
+                "of the column, leave task.header out."
+            )
+        return found
 
     def _part(self, rows: list[Rows]) -> Part:
         """Calls classes by their names, where Parquet files say them."""
         label = self.columns.optional[0]
-        classes: list[str] = []
-        for each in rows:
-            if label in each.columns and (classes := each.classes.get(label, [])):
-                each.columns[label] = arrow_rows.named(each.columns[label], classes)
-        return Part(rows, classes)
+        labelled = [each for each in rows if label in each.columns]
+        declared = [each.classes.get(label, []) for each in labelled]
+        for each, names in zip(labelled, declared, strict=True):
+            if names != declared[0]:
+                ours, theirs = (shown(", ".join(of)) or "of no names" for of in (names, declared[0]))
+                raise InputError(
+                    f"{each.name}: its {label!r} has the classes {ours}, and that of {labelled[0].name} {theirs}, so "
+                    "one number may mean two things.\nWrite both files by the same tool, or the labels as texts."
+                )
+            if names:
+                each.columns[label] = arrow_rows.named(each.columns[label], names)
+        return Part(rows, declared[0] if declared else [])
 
     def _found(self, data: str | None) -> Found:
         return find_files(data, self.given_splits, any_name=self.format is not None)

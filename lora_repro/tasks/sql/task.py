@@ -38,6 +38,7 @@ class SqlConfig(TextConfig):
     """The examples and the rows of the tables are the same on all machines."""
 
     fixed: ClassVar[tuple[str, ...]] = ("digest", "tables")
+    one_line: ClassVar[bool] = True
 
     tables: dict[str, int] = MISSING
     """The number of tables of train, eval and test, each with nine questions."""

@@ -86,7 +86,7 @@ def logical_form_of(query: str) -> LogicalForm | None:
 def _of_object(query: str) -> LogicalForm | None:
     try:
         given = json.loads(query)
-        conditions = [(column, OPERATORS[operator], value) for column, operator, value in given["conds"]]
+        conditions = [(column, OPERATORS[_index(operator)], value) for column, operator, value in given["conds"]]
         aggregator, column = AGGREGATES[_index(given["agg"])], str(_index(given["sel"]))
     except (ValueError, LookupError, TypeError):
         return None
