@@ -110,7 +110,11 @@ class OwnConfig(ReadHereConfig, ClassConfig):
 
     def notices(self, splits: Splits) -> list[str]:
         """Says how the data was read, and what is in it."""
-        return [*super().notices(splits), *of_examples(splits, self.label_names)]
+        said = [*super().notices(splits), *of_examples(splits, self.label_names)]
+        if self.form is Form.text and len(self.label_words) == len(self.label_names):
+            words = (f"{name} = {word!r}" for name, word in zip(self.label_names, self.label_words, strict=True))
+            said.append(f"Labels and their words: {', '.join(words)}.")
+        return said
 
     @property
     def asked(self) -> list[str]:
