@@ -41,7 +41,7 @@ from analysis.output import refuse_outputs, write_output
 from analysis.store import DEFAULT_STORE, opened
 from lora_repro.cli import guard, normalise, refuse_impossible_names
 from lora_repro.errors import InputError
-from lora_repro.store.ledger import is_ledger
+from lora_repro.store.ledger import ledgers_of
 
 COMMENTS = {"md": ("<!-- ", " -->\n\n"), "html": ("<!-- ", " -->\n"), "latex": ("% ", "\n")}
 """Between what the command stands in the first line of a file; JSON and CSV have no comments."""
@@ -119,7 +119,7 @@ def _settle_store(options: argparse.Namespace) -> None:
         raise InputError("--runs: no folder is given (is a variable of your shell empty?).\nGive it: --runs DIR")
     given = None if given is None else str(Path(given).expanduser())
     options.runs = given if given is not None else DEFAULT_STORE
-    if given is not None and options.reads_runs and not is_ledger(given) and not (Path(given) / "runs").is_dir():
+    if given is not None and options.reads_runs and not ledgers_of(given) and not (Path(given) / "runs").is_dir():
         print(f"{given}: no run has been started there (it has no folder runs/).", file=sys.stderr)
 
 

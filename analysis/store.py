@@ -20,7 +20,7 @@ _LEDGERS: dict[str, "_Open"] = {}
 
 
 class _Open(NamedTuple):
-    """A ledger that stands for a store."""
+    """A ledger, or a folder of them, that stands for a store."""
 
     path: str
     rows: "dict[str, Row]"
@@ -29,24 +29,32 @@ class _Open(NamedTuple):
 
 @contextmanager
 def opened(store: str) -> Iterator[str]:
-    """Yields the folder of a store: of a ledger one that holds its runs until the end.
+    """Yields the folder of a store: of a ledger, or of a folder of ledgers, one that holds its runs until the end.
+
+    Of a run that several ledgers keep, the first ledger by name counts.
 
     Raises:
         InputError: If there is no such ledger, or the file is neither one nor a folder.
     """
+    from analysis.section7.statistics import merge_files
     from lora_repro.store import ledger, statistics_files
 
-    if not ledger.is_ledger(store):
+    paths = ledger.ledgers_of(store)
+    if not paths:
         if Path(store).is_file():
             raise InputError(f"{store}: no store is a file. Give the folder that holds runs/, or a ledger, *.parquet.")
         yield store
         return
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "runs").mkdir()
-        found = ledger.read(store)
-        ledger.restore(found.rows, folder)
-        statistics_files.restore(found.statistics, folder)
-        _LEDGERS[folder] = _Open(store, {row.run_id: row for row in found.rows})
+        read = [ledger.read(path) for path in paths]
+        rows = ledger.merge(*(each.rows for each in read))
+        ledger.restore(rows, folder)
+        for each in reversed(read):  # the first counts here too
+            statistics_files.restore(
+                merge_files(each.statistics, statistics_files.texts_of(folder, each.statistics)), folder
+            )
+        _LEDGERS[folder] = _Open(store, {row.run_id: row for row in rows})
         try:
             yield folder
         finally:

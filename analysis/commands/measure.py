@@ -77,9 +77,9 @@ def _refuse(options: argparse.Namespace) -> None:
     Raises:
         InputError: Naming the option.
     """
-    from lora_repro.store.ledger import is_ledger
+    from lora_repro.store.ledger import ledgers_of
 
-    if is_ledger(options.runs):
+    if ledgers_of(options.runs):
         raise InputError(
             f"measure: --runs is a store with weights, a folder that holds runs/ (given: {options.runs}).\n"
             "A ledger has no weights; it keeps what was measured before."

@@ -27,7 +27,9 @@ def add_scale_option(parser: argparse.ArgumentParser) -> None:
 def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Adds --runs to a command's options."""
     parser.add_argument(
-        "--runs", metavar="DIR", help="the store, which holds runs/, or a ledger, FILE.parquet (default: outputs)"
+        "--runs",
+        metavar="DIR",
+        help="the store, which holds runs/, or a ledger, FILE.parquet, or a folder of ledgers (default: outputs)",
     )
 
 

@@ -17,7 +17,7 @@ from analysis.stats import few_seeds, half_width_in_standard_errors
 from analysis.store import name_of, store_arguments
 from analysis.verdicts import verdict_of
 from lora_repro.config.grammar import quoted
-from lora_repro.store.ledger import is_ledger
+from lora_repro.store.ledger import ledgers_of
 from lora_repro.store.status import State
 from lora_repro.sweep.tuning import Scored, Tuning
 from lora_repro.tasks import Metric
@@ -272,7 +272,7 @@ def _records(each: Explained, store: str) -> str:
     cell, where = each.cell, name_of(store)
     begun = [run.run_id for run in cell.runs if run.run_id is not None and run.state != State.todo.value]
     words = []
-    if begun and is_ledger(where):
+    if begun and ledgers_of(where):
         words.append(f"Records: in the ledger {where}, which has no folders of runs.")
     elif begun:
         words.append(f"Records: {where}/runs/RUN/ (result.json, config.yaml, metrics.jsonl and others).")

@@ -67,6 +67,14 @@ def is_ledger(path: str | Path) -> bool:
     return Path(path).suffix == SUFFIX and not Path(path).is_dir()
 
 
+def ledgers_of(store: str | Path) -> list[Path]:
+    """Returns the ledgers that a store is made of: itself, or those of a folder without runs/, by name; else none."""
+    if is_ledger(store):
+        return [Path(store)]
+    folder = Path(store)
+    return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() and not (folder / "runs").is_dir() else []
+
+
 def collect(store: str | Path, run_ids: Iterable[str]) -> list[Row]:
     """Returns the runs of a store that ended, sorted by id."""
     found = []

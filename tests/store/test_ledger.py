@@ -20,7 +20,7 @@ from pyarrow import parquet
 from analysis.commands.ledger import _ledger
 from analysis.runs import load_runs
 from analysis.section7.statistics import Statistic, read_statistics, write_statistics
-from analysis.store import answers_of, opened
+from analysis.store import answers_of, name_of, opened
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.store import ledger, statistics_files
 from lora_repro.store.answers import Answers
@@ -123,6 +123,28 @@ def test_a_ledger_grows_and_a_finished_run_replaces_one_that_diverged(tmp_path: 
     write_run(tmp_path, second, [(0.5, 0.5)])
     merged = ledger.merge([old], kept(tmp_path))
     assert {row.run_id: row.state for row in merged} == {first.run_id: "finished", second.run_id: "finished"}
+
+
+def test_a_folder_of_ledgers_is_the_store_of_all_their_runs(tmp_path: Path) -> None:
+    """Two runs are in one ledger; the second and a third are in the other, where the second scored otherwise."""
+    first, second, third, *_ = jobs()
+    rho = Statistic("rho", "tiny_bert", "generated", "q", "A", (0,), 0.5, 0.1, "Gaussian", (first.run_id,))
+    folder = tmp_path / "ledgers"
+    folder.mkdir()
+    for name, runs, score in (("a", (first, second), 0.5), ("b", (second, third), 0.75)):
+        for job in runs:
+            write_run(tmp_path / name, job, [(score, score)])
+        path = write_statistics(tmp_path / name, "section7", "smoke", [rho._replace(value=score)], "a command")
+        texts = {path.stem: path.read_text()}
+        rows = ledger.collect(tmp_path / name, [job.run_id for job in runs])
+        ledger.write(folder / f"{name}.parquet", rows, {"command": "a command"}, texts)
+    found = load_runs(str(folder)).set_index("run_id")["test/accuracy"].to_dict()
+    assert found == {first.run_id: 0.5, second.run_id: 0.5, third.run_id: 0.75}
+    with opened(str(folder)) as store:
+        assert [each.value for each in read_statistics(store, "section7", "smoke")] == [0.5]
+        assert name_of(store) == str(folder)
+    (folder / "runs").mkdir()  # then it is a store of its own
+    assert ledger.ledgers_of(folder) == []
 
 
 def test_commands_read_a_ledger_as_they_read_its_store(
