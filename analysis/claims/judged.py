@@ -24,8 +24,6 @@ class Judged(NamedTuple):
     """What the estimates are compared with; None where nothing is estimated, or the margin is not known."""
     side: Side = Side.below
     """On which side of it they must lie; of `some_better` one of them."""
-    is_same: bool = False
-    """Whether its arms are the same runs, as tuning chose the same value for both, so that nothing was compared."""
     control: Outcome | None = None
     """Whether the positive control shows a loss beyond the margin."""
     printed: tuple[Printed, ...] = ()
@@ -40,6 +38,8 @@ class Judged(NamedTuple):
     commands: tuple[str, ...] = ()
     """What a person types to compute the runs that are missing."""
     run_ids: tuple[str, ...] = ()
+    is_same: bool = False
+    """Whether its arms are the same runs, as tuning chose the same value for both, so that nothing was compared."""
 
     @property
     def holds_from(self) -> float | None:

@@ -26,10 +26,12 @@ def sentence(found: Verdicts, names: render.Names) -> str:
     where = f" on {_model(ran[0], names)}" if ran else ""
     match found.verdict:
         case Verdict.supported if all(part.is_same for part in found.headline):
-            return f"Nothing was compared{where}: tuning chose the value that both arms have. {_said(found.headline)}."
+            return f"Nothing was compared{where}: tuning chose the value that both arms have."
         case Verdict.supported:
             how = "Our runs show it" if ran else "A count of weights shows it"
-            return f"{how}{where}: {_said(found.headline)}."
+            compared = [part for part in found.headline if not part.is_same]
+            rest = " Of the other parts nothing was compared, as tuning chose the value that both arms have."
+            return f"{how}{where}: {_said(compared)}.{rest if len(compared) < len(found.headline) else ''}"
         case Verdict.contradicted:
             how = "Our runs say" if ran else "A count of weights says"
             return f"{how} otherwise{where}. It does not hold that {_said(deciding)}."

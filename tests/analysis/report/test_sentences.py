@@ -31,6 +31,19 @@ def said(verdict: Verdict, *parts: Judged, missing: str | None = None) -> str:
             "Our runs show it on minilm: rank 1 is enough; q,v win.",
         ),
         (
+            said(
+                Verdict.supported,
+                part("Rank 1 is enough", Verdict.supported),
+                part("q,v win", Verdict.supported)._replace(is_same=True),
+            ),
+            "Our runs show it on minilm: rank 1 is enough. Of the other parts nothing was compared, as tuning chose the "
+            "value that both arms have.",
+        ),
+        (
+            said(Verdict.supported, part("q,v win", Verdict.supported)._replace(is_same=True)),
+            "Nothing was compared on minilm: tuning chose the value that both arms have.",
+        ),
+        (
             said(Verdict.supported, part("It takes 35 MB", Verdict.supported, ran=False)),
             "A count of weights shows it: it takes 35 MB.",
         ),
