@@ -36,8 +36,8 @@ def said(verdict: Verdict, *parts: Judged, missing: str | None = None) -> str:
                 part("Rank 1 is enough", Verdict.supported),
                 part("q,v win", Verdict.supported)._replace(is_same=True),
             ),
-            "Our runs show it on minilm: rank 1 is enough. Of the other parts nothing was compared, as tuning chose the "
-            "value that both arms have.",
+            "Our runs show it on minilm: rank 1 is enough. Of the other parts nothing was compared, as tuning chose "
+            "the value that both arms have.",
         ),
         (
             said(Verdict.supported, part("q,v win", Verdict.supported)._replace(is_same=True)),
