@@ -22,6 +22,11 @@ def at_edge(cells: Mapping[str, Cell]) -> str | None:
     return f"A tuned value lies at the edge of its grid: {', '.join(found)}." if found else None
 
 
+def untrained(cells: Mapping[str, Cell], margin: float) -> str | None:
+    """Says that no arm learned anything, or that training had not ended."""
+    return learned_nothing(cells, margin) or unfinished(cells, margin)
+
+
 def unfinished(cells: Mapping[str, Cell], margin: float) -> str | None:
     """Says that training had not ended, or that this is not known."""
     rises = {name: _rise(cell) for name, cell in cells.items()}

@@ -9,7 +9,7 @@ from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded, some_above
 from analysis.claims.declared import Claims, Part, Selector, Study
 from analysis.claims.estimates import FEWEST, LEVEL, ROUNDING, Arm, Estimate, contrast, slope_weights
-from analysis.claims.gates import at_edge, better, learned_nothing, unfinished, unusable
+from analysis.claims.gates import at_edge, better, untrained, unusable
 from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.claims.printed import Printed, printed
@@ -248,7 +248,7 @@ class Question:
             return None
         if control is not None and control.verdict is not Verdict.supported:
             return f"The positive control does not show a loss beyond the margin. {control.reason}"
-        return learned_nothing(cells, self.margin.value) or unfinished(cells, self.margin.value)
+        return untrained(cells, self.margin.value)
 
     def _printed(self, side: Side) -> tuple[Printed, ...]:
         part = self.part

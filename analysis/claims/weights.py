@@ -1,14 +1,14 @@
 """Judges a part on what updates learn: statistics of trained weights, less what chance gives in their place."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from analysis.cell import Cell
 from analysis.claims.arms import Arms, Group, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded
 from analysis.claims.declared import Claims, Part, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Estimate
-from analysis.claims.gates import at_edge, learned_nothing, unfinished, unusable
+from analysis.claims.gates import at_edge, untrained, unusable
 from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.section7.statistics import PERMUTED, Statistic
@@ -135,13 +135,9 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     elif found.control is not None and found.control.verdict is not Verdict.supported:
         reason = f"Cut to nothing, LoRA is not shown to lose more than the margin. {found.control.reason}"
         outcome = Outcome(Verdict.uninformative, f"{reason} {outcome.reason}")
-    elif margin.value is not None and (why := at_edge(cells) or _say_nothing(learn, margin.value)):
+    elif margin.value is not None and (why := at_edge(cells) or untrained(learn, margin.value)):
         outcome = Outcome(Verdict.uninformative, f"{why} {outcome.reason}")
     return found._replace(outcome=outcome)
-
-
-def _say_nothing(cells: Mapping[str, Cell], margin: float) -> str | None:
-    return learned_nothing(cells, margin) or unfinished(cells, margin)
 
 
 def _control(part: Part, study: Study, found: Sequence[Statistic], margin: float | None) -> Outcome | None:

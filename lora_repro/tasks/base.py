@@ -89,8 +89,11 @@ class TaskConfig:
 
     @property
     def changes(self) -> list[str]:
-        """Names the changes of the code that change the numbers of this task's runs alone, for `Run.changes`."""
-        return []
+        """Names the changes of the code that change the numbers of this task's runs alone, for `Run.changes`.
+
+        Without test, dev is halved.
+        """
+        return [WHOLE_GROUPS] if self.has_groups and "test" not in self.scored else []
 
     @property
     def is_pair(self) -> bool:

@@ -25,7 +25,7 @@ from lora_repro.config.catalogue import group_names
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError, describe_os_error
 from lora_repro.models.inputs import fetch_command
-from lora_repro.tasks.base import WHOLE_GROUPS, Splits, digest
+from lora_repro.tasks.base import Splits, digest
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.rows import Format, Rows, read_rows
 from lora_repro.tasks.targets import ACCURACY, F1, MATTHEWS, PEARSON, SPEARMAN, Classes, Example, Scores, Targets
@@ -92,11 +92,6 @@ class GlueConfig(ClassConfig):
     def has_groups(self) -> bool:
         """Whether several examples have one premise or question: on average three of mnli, two of qnli."""
         return self.is_pair
-
-    @property
-    def changes(self) -> list[str]:
-        """There is no test, so dev is halved."""
-        return [WHOLE_GROUPS] if self.has_groups else []
 
     @property
     def scored(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, shown
-from lora_repro.tasks.base import WHOLE_GROUPS, Splits, is_fetching
+from lora_repro.tasks.base import Splits, is_fetching
 from lora_repro.tasks.classes import ClassConfig, Form
 from lora_repro.tasks.notices import of_examples
 from lora_repro.tasks.own_data.read_here import Known, ReadHereConfig, Reading
@@ -52,11 +52,6 @@ class OwnConfig(ReadHereConfig, ClassConfig):
     def has_groups(self) -> bool:
         """A column says what is never divided; without one rows with the same text are not."""
         return True
-
-    @property
-    def changes(self) -> list[str]:
-        """Without test, dev is halved."""
-        return [WHOLE_GROUPS] if "test" not in self.scored else []
 
     @property
     def is_score(self) -> bool:
