@@ -114,8 +114,7 @@ class Arms:
         Raises:
             InputError: If it means several of the proxy.
         """
-        on = {"model": study.model, "task": study.task}
-        found = select(group.cells, {**on, **selector})
+        found = meant(group, selector, study)
         if len(found) > 1 and self.scale != JUDGED:
             return None
         if len(found) > 1:
@@ -175,6 +174,11 @@ class Arms:
         if abs(examples.mean() - score) > ROUNDING:
             return Scored(score)
         return Scored(score, examples, np.asarray(answers.documents), "\n".join(answers.labels))
+
+
+def meant(group: Group, selector: Selector, study: Study) -> list[Cell]:
+    """Returns the arms that have a selector's settings, on a study's model and task."""
+    return select(group.cells, {"model": study.model, "task": study.task, **selector})
 
 
 def select(cells: Iterable[Cell], selector: Mapping[str, Any]) -> list[Cell]:

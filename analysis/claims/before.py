@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from analysis.cell import Cell
-from analysis.claims.arms import JUDGED, Arms, Group
+from analysis.claims.arms import JUDGED, Arms, Group, describe, meant
 from analysis.claims.declared import Claims, Part, Study, load_claims
 from analysis.claims.margin import margin_of
 from analysis.claims.power import power, power_of_some
@@ -45,9 +45,14 @@ def power_lines(overrides: Sequence[str], store: str, planned: Sweep) -> list[st
 
 def _of_part(name: str, part: Part, study: Study, group: Group, arms: Arms, claims: Claims) -> Iterator[str]:
     plain = [{key: value for key, value in each.items() if key != "regime"} for each in (part.of, *part.than)]
-    found = [cell for each in plain if (cell := arms.one(group, each, study, part.says)) is not None]
-    if len(found) < len(plain) or len(plain) < 2:
+    by_selector = [meant(group, each, study) for each in plain]
+    if not all(by_selector) or len(plain) < 2:
         return
+    several = next((selector for selector, cells in zip(plain, by_selector, strict=True) if len(cells) > 1), None)
+    if several is not None:  # what is typed beside the sweep makes arms that no claim asks for
+        yield f"Power of {name} on {study.model} ({part.says}): unknown, as here {describe(several)} is several arms."
+        return
+    found = [cell for [cell] in by_selector]
     own, *others = (len(cell.by_replicate) for cell in found)
     pairs = [min(own, other) for other in others]
     margin = margin_of(claims.margin, arms, study).value

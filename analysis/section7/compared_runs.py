@@ -226,9 +226,10 @@ class ComparedRuns:
                 )
             return [there[distinct.index(r)] for r in wanted]
         if absent := [str(r) for r in distinct if r not in there]:
+            added = ",".join(map(str, distinct))
             raise InputError(
                 f"{self.item.name}: the sweep has no runs of r = {', '.join(absent)} at scale={self.scale}.\n"
-                f"Give method.r, of {', '.join(map(str, there))}."
+                f"Give method.r, of {', '.join(map(str, there))}; or method.r={added}, which adds what is absent."
             )
         return wanted
 

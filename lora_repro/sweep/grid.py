@@ -56,7 +56,7 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
                     f"sweep: {key} is an axis of lists (given: {quoted(axis)}).\n"
                     f"One fixed set of matrices is written [[q, v]], two sets [[q], [q, v]]."
                 )
-        axes = [axis if isinstance(axis, list) else [axis] for axis in grid.values()]
+        axes = [_as_list(axis) for axis in grid.values()]
         points += [
             {key: as_declared(key, value) for key, value in zip(grid, choice, strict=True)}
             for choice in itertools.product(*axes)
@@ -67,8 +67,9 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
 def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = None) -> Sweep:
     """Turns the arguments of a sweep (`+sweeps=table6 scale=smoke seed=0,1`) into jobs; no job is run.
 
-    An axis or value of the command line replaces the one of each grid that has its key, and joins the grids, and in
-    grids of several methods the methods, that can take it. So do the keys of a regime (regime=tuned), but for its
+    A model, task or method of the command line keeps the grids that have it, if any has; else it takes the place of
+    theirs. Any other axis or value replaces the one of each grid that has its key, and joins the grids, and in grids of
+    several methods the methods, that can take it. So do the keys of a regime (regime=tuned), but for its
     `tune` in grids that have one of their own. Every job is composed here, so that an impossible one is refused before
     the first starts. Tuned values are chosen here, from the tuning runs that the store has: called again once those are
     finished, it returns more jobs.
@@ -109,6 +110,7 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
         grids = [_in_regime(grid, regime[TUNE]) for grid in grids]
     if starts or START in regime:
         grids = [grid | {START: values(starts[0]) if starts else regime[START]} for grid in grids]
+    grids, axes = _select(grids, axes)
     runnable = [grid for grid in grids if PLANNED not in grid]
     settings = [_line(o) for o in own if o not in sweeps]
     is_another = bool(tunes) and (_tune_of(tunes[0]) is None) != (regime.get(TUNE) is None)  # tuned, where it is not
@@ -185,6 +187,39 @@ def _with_common_keys(grid: dict[str, Any]) -> dict[str, Any]:
     return common_grid(str(grid[COMMON])) | own
 
 
+def _select(
+    grids: list[dict[str, Any]], axes: Mapping[str, list[Any]]
+) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """Returns the grids that have the model, task and method of the command line, and the axes that are left.
+
+    Grids of one sweep differ in more than these (task.train_size goes with a task), so where a grid has what is asked
+    for, another that does not have it is left out and not turned into it.
+
+    Raises:
+        InputError: If the grids have some of the values, and others not.
+    """
+    left = dict(axes)
+    for key in GROUPS[0]:
+        given = axes.get(key, [])
+        own = [_as_list(grid[key]) if key in grid else given for grid in grids]
+        there = [value for grid in grids if key in grid for value in _as_list(grid[key])]
+        if not any(value in there for value in given):
+            continue
+        if missing := [value for value in given if value not in there]:
+            raise InputError(
+                f"{key}: no grid of this sweep has {quoted(missing)}, while some have the others "
+                f"(given: {quoted(given)}).\nStart one sweep for each: {quoted(missing)} takes the place of all {key}s."
+            )
+        kept = [[value for value in given if value in each] for each in own]
+        grids = [grid | {key: each} for grid, each in zip(grids, kept, strict=True) if each]
+        del left[key]
+    return grids, left
+
+
+def _as_list(axis: Any) -> list[Any]:
+    return axis if isinstance(axis, list) else [axis]
+
+
 def _with_axes(
     compose: Compose, passed: list[str], grids: list[dict[str, Any]], axes: Mapping[str, list[Any]]
 ) -> list[list[dict[str, Any]]]:
@@ -194,7 +229,7 @@ def _with_axes(
     """
     merged = [[dict(grid)] for grid in grids]
     for key, axis in [*axes.items(), *(entry for grid in grids for entry in grid.items())]:
-        for value in axis if isinstance(axis, list) else [axis]:
+        for value in _as_list(axis):
             refuse_no_choice(key, value)
     for key, axis in sorted(axes.items(), key=lambda each: _rank(each[0])):
         may_split = key.startswith(f"{METHOD}.") and METHOD not in axes

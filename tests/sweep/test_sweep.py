@@ -124,6 +124,49 @@ def test_an_axis_of_the_command_line_replaces_the_grids() -> None:
     assert [(p["seed"], p["method.r"]) for p in points] == [(5, 4), (6, 4), (7, 4)]
 
 
+MADE_UP = {"seed": 0, "model": "tiny_bert", "task": "generated"}
+SEVERAL = [
+    MADE_UP | {"method": "lora", "task.train_size": 64},
+    MADE_UP | {"method": "lora", "task.form": "text", "model": "tiny_llama"},
+    MADE_UP | {"method": ["full", "bitfit"]},
+    MADE_UP | {"method": "adapter_h", "method.bottleneck": 2},
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["method=lora"], [("tiny_bert", "lora", 64), ("tiny_llama", "lora", None)]),
+        (["method=adapter_h,bitfit"], [("tiny_bert", "bitfit", None), ("tiny_bert", "adapter_h", None)]),
+        (["model=tiny_llama"], [("tiny_llama", "lora", None)]),
+        (["method=bitfit", "model=tiny_bert", "task=generated"], [("tiny_bert", "bitfit", None)]),
+        (["model=tiny_llama", "method=full"], [("tiny_llama", "full", None)]),  # no grid of tiny_llama has it
+    ],
+)
+def test_a_choice_that_grids_have_keeps_these_grids(given: list[str], kept: list[tuple[str, str, int | None]]) -> None:
+    points = loaded(SEVERAL, *given)
+    assert [(point["model"], point["method"], point.get("task.train_size")) for point in points] == kept
+
+
+def test_a_choice_that_no_grid_has_takes_the_place_of_all() -> None:
+    points = loaded(SEVERAL[:3:2], "method=head_only")
+    assert [(point["method"], point.get("task.train_size")) for point in points] == [
+        ("head_only", 64),
+        ("head_only", None),
+    ]
+
+
+def test_choices_of_which_grids_have_some_are_refused() -> None:
+    with pytest.raises(InputError, match=r"method: no grid of this sweep has \[head_only\].*given: \[lora,head_only\]"):
+        loaded(SEVERAL, "method=lora,head_only")
+
+
+def test_one_task_of_table_2_can_be_run() -> None:
+    jobs = load(compose, ["+sweeps=table2", "scale=proxy", "task=rte", "tune=null"]).jobs
+    assert {job.resolved.run.task.name for job in jobs} == {"rte"}
+    assert all(job.resolved.run.task.train_size in (None, 1000) for job in jobs)
+
+
 def test_common_keys_stand_where_a_grid_names_them_and_its_own_win() -> None:
     demo = {"model": "minilm", "task": "movies", "task.eval_size": 500, "task.test_size": 1000, "train.epochs": 2}
     assert loaded([{"common": "demo", "seed": [3], "task.train_size": 99}]) == [

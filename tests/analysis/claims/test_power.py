@@ -59,6 +59,13 @@ def test_a_plan_says_whether_a_larger_rank_would_be_found(tmp_path: Path) -> Non
     assert "with 5 to 10 seeds" in line and "one arm that gains two margins is found in" in line
 
 
+def test_a_plan_with_several_arms_for_one_of_the_claims_says_so(tmp_path: Path) -> None:
+    given = ["+sweeps=table6", "model=minilm", "train.learning_rate=1e-3,3e-3", "seed=0,1"]
+    lines = planned(given, tmp_path)
+    assert lines and all(line.startswith("Power of ") for line in lines)
+    assert any(line.endswith("unknown, as here q,v r = 1 is several arms.") for line in lines)
+
+
 def test_a_plan_of_another_scale_or_sweep_says_nothing(tmp_path: Path) -> None:
     assert planned(["+sweeps=table5", "scale=demo"], tmp_path) == []
     assert planned(["model=minilm", "seed=0,1"], tmp_path) == []

@@ -383,7 +383,11 @@ def test_the_runs_of_the_proxy_are_those_that_the_items_ask_for() -> None:
 @pytest.mark.parametrize("number", ["3", "4", "6", "7", "8", "7t", "shared_directions"])
 def test_an_item_shows_the_first_model_of_its_sweep_unless_another_is_given(number: str, tmp_path: Path) -> None:
     first = ComparedRuns(item(number), "proxy", tmp_path)
-    other = ComparedRuns(item(number), "proxy", tmp_path, ["model=mpnet"])
+    added = {"8": ["method.r=4,8,64"], "7t": ["method.r=4,64"]}.get(number, [])  # mpnet is not trained at r = 4
+    for each in added:
+        with pytest.raises(InputError, match=rf"no runs of r = 4 at scale=proxy.\nGive .*; or {each}, which adds"):
+            ComparedRuns(item(number), "proxy", tmp_path, ["model=mpnet"])
+    other = ComparedRuns(item(number), "proxy", tmp_path, ["model=mpnet", *added])
     assert (first.run.model.name, other.run.model.name) == ("minilm", "mpnet")
     assert first.seeds == other.seeds == [0, 1, 2, 3, 4] and first.ranks == other.ranks
     assert {site.d_in for site in first.sites} == {384} and {site.d_in for site in other.sites} == {768}
