@@ -60,7 +60,7 @@ def _arm(
     metric = shown_metric(run.task, metrics, item)
     place = Place(run.task.name, run.model.name, run.method.name, metric.name)
     command = None if commands is None else commands.of(jobs)
-    runs = seed_runs(jobs, store, metric, protocol, draws=draws)
+    runs = seed_runs(jobs, store, metric, protocol, run.task.targets.metrics[0], draws)
     arm = Cell(place, metric, runs=runs, config=run, command=command, tuning=jobs[0].tuning)
     _ = arm.trained  # refuses runs that record different numbers
     return arm

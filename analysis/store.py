@@ -110,6 +110,11 @@ def store_arguments(store: str | Path) -> list[str]:
     return [] if str(store) == DEFAULT_STORE else ["--runs", name_of(store)]
 
 
+def folder_arguments(store: str | Path) -> list[str]:
+    """Returns `store_arguments` for commands that write into the store: none for a ledger, which is not written to."""
+    return [] if str(store) in _LEDGERS else store_arguments(store)
+
+
 def elsewhere(store: str | Path) -> list[str]:
     """Returns the override by which a run writes into this store; none for the default, and for a ledger."""
     from lora_repro.sweep.grid import overrides

@@ -1,5 +1,7 @@
 """Judges the claims by the runs of a store."""
 
+import shlex
+
 from analysis.claims.arms import JUDGED, Arms
 from analysis.claims.counted import counted
 from analysis.claims.criteria import Verdict, exactly, together
@@ -9,6 +11,7 @@ from analysis.claims.question import Question
 from analysis.claims.weights import judge_weights
 from analysis.items import read_item
 from analysis.section7.statistics import SWEEP as SECTION7
+from analysis.store import store_arguments
 
 
 def judge(claims: Claims, store: str, scale: str, names: frozenset[str] | None = None) -> list[Verdicts]:
@@ -35,16 +38,18 @@ def sweeps_beside_the_margin(claims: Claims) -> set[str]:
 
 
 def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
+    scale = [] if arms.scale == JUDGED else ["--scale", arms.scale]
+    command = shlex.join(["python", "-m", "analysis", "claims", claim.id, *scale, *store_arguments(arms.store)])
     if not claim.parts:
         verdict = Verdict.paper_scale_only if claim.paper_only else Verdict.not_run
-        return Verdicts(claim, verdict, [], arms.scale, claim.missing)
+        return Verdicts(claim, verdict, [], arms.scale, claim.missing, command)
     parts = [_count(part) for part in claim.parts if part.test == "count"]
     for study, regime in _studies(claim, arms.scale):
         asked = [part for part in claim.parts if part.test != "count" and part.is_asked_of(study)]
         parts += [
             _answer(part, on, regime, arms, claims, len(asked)) for part in asked for on in arms.studies(part, study)
         ]
-    found = Verdicts(claim, Verdict.not_run, parts, arms.scale, claim.missing)
+    found = Verdicts(claim, Verdict.not_run, parts, arms.scale, claim.missing, command)
     return found._replace(verdict=together([each.outcome.verdict for each in found.headline]))
 
 

@@ -59,6 +59,8 @@ class Verdicts(NamedTuple):
     scale: str
     missing: str | None
     """Why it is not judged."""
+    command: str
+    """What prints all that is known of it."""
 
     @property
     def deciding(self) -> list[Judged]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.cell import Cell, only_machine_of
-from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, select, setting
+from analysis.claims.arms import SECTIONS, SHARE_OF_RIGHT, Arms, Group, describe, meant, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded, some_above
 from analysis.claims.declared import Claims, Part, Selector, Study
 from analysis.claims.estimates import FEWEST, LEVEL, ROUNDING, Arm, Estimate, contrast, slope_weights
@@ -47,12 +47,12 @@ class Question:
     def answer(self) -> Judged:
         """Returns the verdict with its evidence."""
         part = self.part
-        is_trend, lacking = part.test == "trend", list[str]()
-        of = None if is_trend else self._member(part.of, lacking)
-        than = self._along() if is_trend else [self._member(each, lacking) for each in part.than]
+        is_trend, lacking, several = part.test == "trend", list[str](), list[str]()
+        of = None if is_trend else self._member(part.of, lacking, several)
+        than = self._along() if is_trend else [self._member(each, lacking, several) for each in part.than]
         lacking += [f"several values of {part.along}"] if is_trend and not than else []
         others = [member for member in than if member is not None]
-        control = [] if part.control is None else [self._member(each, lacking) for each in part.control.both]
+        control = [] if part.control is None else [self._member(each, lacking, several) for each in part.control.both]
         pair = [member for member in control if member is not None]
         needed = [member for member in (of, *others, *pair) if member is not None]
         by_id = {run.run_id or (id(m.cell), run.seed, run.draw): run for m in needed for run in m.cell.runs}
@@ -72,11 +72,13 @@ class Question:
             commands=self._commands(needed),
             run_ids=tuple(run.run_id for run in by_id.values() if run.run_id is not None),
         )
-        if lacking and (self.arms.scale not in VERDICTS or not others or (of is None and not is_trend)):
+        if (lacking or several) and (self.arms.scale not in VERDICTS or not others or (of is None and not is_trend)):
             planned = self._group(part.of).planned
             why = f" ({'; '.join(planned)})" if planned else ""
-            reason = f"The sweep has no runs of {', '.join(lacking)} at scale={self.arms.scale}{why}."
-            return found._replace(outcome=Outcome(Verdict.not_run, reason))
+            at = f"at scale={self.arms.scale}{why}"
+            none = [f"The sweep has no runs of {', '.join(lacking)} {at}."] if lacking else []
+            many = [f"The sweep has several arms of {', '.join(several)} {at}, and the claim means one."] if several else []
+            return found._replace(outcome=Outcome(Verdict.not_run, " ".join([*none, *many])), commands=())
         estimates = self._estimates(of, others)
         loss = self._gain(*pair) if len(pair) == 2 and self.margin.value is not None else None
         found = found._replace(estimates=estimates, control=self._control(pair, loss))
@@ -140,12 +142,12 @@ class Question:
         assert self.part.item is not None
         return self.arms.item(self.part.item, selector.get("regime", self.regime), self.part.metric)
 
-    def _member(self, selector: Selector, lacking: list[str]) -> Member | None:
+    def _member(self, selector: Selector, lacking: list[str], several: list[str]) -> Member | None:
         group = self._group(selector)
         own = {key: value for key, value in selector.items() if key != "regime"}
         cell = self.arms.one(group, own, self.study, self.part.says)
         if cell is None:
-            lacking.append(describe(selector))
+            (several if meant(group, own, self.study) else lacking).append(describe(selector))
             return None
         return Member(selector, cell, group)
 

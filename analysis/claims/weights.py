@@ -1,10 +1,11 @@
 """Judges a part on what updates learn: statistics of trained weights, less what chance gives in their place."""
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from analysis.cell import Cell
-from analysis.claims.arms import Arms, Group, select, setting
+from analysis.claims.arms import JUDGED, Arms, Group, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded
 from analysis.claims.declared import Claims, Part, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Estimate
@@ -13,6 +14,7 @@ from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.section7.statistics import PERMUTED, Statistic
 from analysis.section7.statistics import SWEEP as SECTION7
+from analysis.store import folder_arguments
 from analysis.verdicts import VERDICTS
 
 TRUNCATED = ("truncated_gap", "whole_score")
@@ -61,12 +63,16 @@ def _asked(part: Part, study: Study, found: Sequence[Statistic], setting: str | 
 
 def _cells(part: Part, study: Study, group: Group) -> dict[str, Cell]:
     """Returns the arms whose weights a part compares: those of its ranks, and on permuted labels if it names them."""
-    ranks = set(re.findall(r"r=(\d+)", part.setting or ""))
+    ranks = _ranks(part)
     return {
         f"r = {setting(cell, 'r')}{' on permuted labels' if _is_permuted(cell) else ''}": cell
         for cell in select(group.cells, {"model": study.model, "task": study.task})
         if str(setting(cell, "r")) in ranks and (not _is_permuted(cell) or PERMUTED in part.against)
     }
+
+
+def _ranks(part: Part) -> list[str]:
+    return re.findall(r"r=(\d+)", part.setting or "")
 
 
 def _is_permuted(cell: Cell) -> bool:
@@ -97,7 +103,8 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
     wanted = len(part.where) * max(1, len(part.against))
     there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
-    measure = f"python -m analysis measure {SECTION7}{' --truncate' if part.statistic in TRUNCATED else ''}"
+    measure = ["python", "-m", "analysis", "measure", SECTION7, *(["--truncate"] if part.statistic in TRUNCATED else [])]
+    measure += [*([] if arms.scale == JUDGED else ["--scale", arms.scale]), *folder_arguments(arms.store)]
     found = Judged(
         part,
         study,
@@ -110,15 +117,18 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         notes=(margin.how, *([OF_WHOLE_RUNS] if part.statistic in TRUNCATED else [])),
         finished=there,
         expected=len(seeds),
-        commands=() if there == len(seeds) else (group.command, measure),
+        commands=() if there == len(seeds) else (group.command, shlex.join(measure)),
         run_ids=tuple(dict.fromkeys(run_id for each in asked for run_id in each.run_ids)),
     )
     is_judged = arms.scale not in VERDICTS
     if is_judged and (why := unusable(cells)):
         return found._replace(outcome=Outcome(Verdict.uninformative, why))
+    if absent := [f"r = {rank}" for rank in _ranks(part) if not any(str(setting(c, "r")) == rank for c in cells.values())]:
+        reason = f"The sweep has no runs of {', '.join(absent)} at scale={arms.scale}."
+        return found._replace(outcome=Outcome(Verdict.not_run, reason), commands=())
     if there < FEWEST:
         return found
-    if limit is None or (is_judged and margin.value is None):
+    if limit is None or (is_judged and margin.value is None and (margin.is_planned or by_margin)):
         outcome = margin.why_not
     else:
         zero = 0.0 if by_margin else limit  # within a limit that is no margin nothing is worse

@@ -97,11 +97,15 @@ def _run_ids(options: argparse.Namespace, store: str) -> list[str]:
     sweep = load(compose, options.overrides, store)
     if waiting := [*sweep.waiting_tuning, *sweep.waiting]:
         print(f"{len(waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
-    return list(dict.fromkeys([job.run_id for job in sweep.to_compute] + _of_the_margin(options.overrides, store)))
+    models = {job.resolved.run.model.name for job in sweep.reported}
+    return list(dict.fromkeys([job.run_id for job in sweep.to_compute] + _of_the_margin(options.overrides, models, store)))
 
 
-def _of_the_margin(overrides: list[str], store: str) -> list[str]:
-    """Returns the runs that the margin is made of, if claims judge the sweep: its ledger alone then gives verdicts."""
+def _of_the_margin(overrides: list[str], models: set[str], store: str) -> list[str]:
+    """Returns the runs that the margin of these models is made of, if claims judge the sweep.
+
+    The ledger of that sweep alone then gives verdicts.
+    """
     from analysis.claims.declared import load_claims
     from analysis.claims.judge import sweeps_beside_the_margin
     from lora_repro.config.compose import compose
@@ -110,8 +114,9 @@ def _of_the_margin(overrides: list[str], store: str) -> list[str]:
     claims, given = load_claims(), _given(overrides)
     if given.get("sweeps") not in sweeps_beside_the_margin(claims):
         return []
-    kept = [f"{key}={given[key]}" for key in ("scale", "model") if key in given]
-    return [job.run_id for job in load(compose, [f"+sweeps={claims.margin.sweep}", *kept], store).to_compute]
+    scale = [f"scale={given['scale']}"] if "scale" in given else []
+    jobs = load(compose, [f"+sweeps={claims.margin.sweep}", *scale], store).to_compute
+    return [job.run_id for job in jobs if job.resolved.run.model.name in models]
 
 
 def _given(overrides: list[str]) -> dict[str, str]:

@@ -225,7 +225,7 @@ def command_cell(found: Verdicts) -> str:
 def command(found: Verdicts) -> str | None:
     """Returns the command of the headline's missing runs, or of several the one that lists them; None of none."""
     missing = list(dict.fromkeys(command for part in found.headline for command in part.commands))
-    return f"python -m analysis claims {found.claim.id}" if len(missing) > 1 else missing[0] if missing else None
+    return found.command if len(missing) > 1 else missing[0] if missing else None
 
 
 def paragraph(found: Verdicts, names: Names) -> list[str]:

@@ -18,8 +18,10 @@ from lora_repro.config.declared_types import as_declared
 from lora_repro.config.grammar import quoted, refuse_too_many, values
 from lora_repro.config.settings import Settings
 from lora_repro.errors import InputError, did_you_mean
+from lora_repro.methods import METHODS
 from lora_repro.sweep.job import START, Job, Point, Start, Sweep, overrides, reasons
 from lora_repro.sweep.jobs import Compose, Jobs
+from lora_repro.sweep.selection import CHOICES, as_list, select
 from lora_repro.sweep.tuning import TUNE, parse
 
 __all__ = ["Job", "Point", "Start", "Sweep", "expand", "load", "overrides", "reasons", "refuse_idle_scale"]
@@ -30,7 +32,7 @@ PLANNED = "planned"
 """The key of a grid that cannot run here; its value is the reason."""
 REGIME = "regime"
 """The key of the command line that takes the keys of sweeps/regimes/NAME.yaml for all grids."""
-GROUPS = (("model", "task", METHOD), ("preset",))
+GROUPS = (CHOICES, ("preset",))
 """Keys that decide which others there are, and of those which first: a preset is one of a model, task and method."""
 COMMON = "common"
 """The key of a grid that takes the keys of sweeps/common/NAME.yaml."""
@@ -56,7 +58,7 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
                     f"sweep: {key} is an axis of lists (given: {quoted(axis)}).\n"
                     f"One fixed set of matrices is written [[q, v]], two sets [[q], [q, v]]."
                 )
-        axes = [_as_list(axis) for axis in grid.values()]
+        axes = [as_list(axis) for axis in grid.values()]
         points += [
             {key: as_declared(key, value) for key, value in zip(grid, choice, strict=True)}
             for choice in itertools.product(*axes)
@@ -67,12 +69,11 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
 def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = None) -> Sweep:
     """Turns the arguments of a sweep (`+sweeps=table6 scale=smoke seed=0,1`) into jobs; no job is run.
 
-    A model, task or method of the command line keeps the grids that have it, if any has; else it takes the place of
-    theirs. Any other axis or value replaces the one of each grid that has its key, and joins the grids, and in grids of
-    several methods the methods, that can take it. So do the keys of a regime (regime=tuned), but for its
-    `tune` in grids that have one of their own. Every job is composed here, so that an impossible one is refused before
-    the first starts. Tuned values are chosen here, from the tuning runs that the store has: called again once those are
-    finished, it returns more jobs.
+    A model, task or method of the command line keeps the grids that have it; see `select`. Any other axis or value
+    replaces the one of each grid that has its key, and joins the grids, and in grids of several methods the methods,
+    that can take it. So do the keys of a regime (regime=tuned), but for its `tune` in grids that have one of their own.
+    Every job is composed here, so that an impossible one is refused before the first starts. Tuned values are chosen
+    here, from the tuning runs that the store has: called again once those are finished, it returns more jobs.
 
     Args:
         compose: Composes a configuration.
@@ -103,23 +104,27 @@ def load(compose: Compose, arguments: Sequence[str], store: str | Path | None = 
     axes = {key: [value] for key, value in regime.items() if key not in (TUNE, START)}
     axes |= {_key(o): values(o) for o in given if o not in own}
     cfg = compose([_line(o) for o in own])
+    where = f"\nIn sweeps/{sweeps[0].value()}.yaml, scale={cfg.scale.name}." if sweeps else ""
+    settings = [_line(o) for o in own if o not in sweeps]
     grids = _grids(cfg) if sweeps else [{}]
+    if sweeps:
+        try:
+            grids, axes = select(grids, axes, {key: cfg[key].name for key in CHOICES})
+        except InputError as error:
+            raise InputError(f"{error}{where}") from error
     if tunes:
         grids = [grid | {TUNE: _tune_of(tunes[0])} for grid in grids]
     elif TUNE in regime:
-        grids = [_in_regime(grid, regime[TUNE]) for grid in grids]
+        grids = [part for grid in grids for part in _in_regime(compose, settings, grid, regime[TUNE])]
     if starts or START in regime:
         grids = [grid | {START: values(starts[0]) if starts else regime[START]} for grid in grids]
-    grids, axes = _select(grids, axes)
     runnable = [grid for grid in grids if PLANNED not in grid]
-    settings = [_line(o) for o in own if o not in sweeps]
     is_another = bool(tunes) and (_tune_of(tunes[0]) is None) != (regime.get(TUNE) is None)  # tuned, where it is not
     name = _regime_name(regimes[0]) if regimes and not is_another else None
     jobs = Jobs(compose, passed, settings, name, store)
     try:
         jobs.add(expand(_with_tuning(runnable, compose, settings, axes)))
     except InputError as error:
-        where = f"\nIn sweeps/{sweeps[0].value()}.yaml, scale={cfg.scale.name}." if sweeps else ""
         raise InputError(f"{error}{where}") from error
     planned = [
         (point, str(grid[PLANNED]))
@@ -187,39 +192,6 @@ def _with_common_keys(grid: dict[str, Any]) -> dict[str, Any]:
     return common_grid(str(grid[COMMON])) | own
 
 
-def _select(
-    grids: list[dict[str, Any]], axes: Mapping[str, list[Any]]
-) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
-    """Returns the grids that have the model, task and method of the command line, and the axes that are left.
-
-    Grids of one sweep differ in more than these (task.train_size goes with a task), so where a grid has what is asked
-    for, another that does not have it is left out and not turned into it.
-
-    Raises:
-        InputError: If the grids have some of the values, and others not.
-    """
-    left = dict(axes)
-    for key in GROUPS[0]:
-        given = axes.get(key, [])
-        own = [_as_list(grid[key]) if key in grid else given for grid in grids]
-        there = [value for grid in grids if key in grid for value in _as_list(grid[key])]
-        if not any(value in there for value in given):
-            continue
-        if missing := [value for value in given if value not in there]:
-            raise InputError(
-                f"{key}: no grid of this sweep has {quoted(missing)}, while some have the others "
-                f"(given: {quoted(given)}).\nStart one sweep for each: {quoted(missing)} takes the place of all {key}s."
-            )
-        kept = [[value for value in given if value in each] for each in own]
-        grids = [grid | {key: each} for grid, each in zip(grids, kept, strict=True) if each]
-        del left[key]
-    return grids, left
-
-
-def _as_list(axis: Any) -> list[Any]:
-    return axis if isinstance(axis, list) else [axis]
-
-
 def _with_axes(
     compose: Compose, passed: list[str], grids: list[dict[str, Any]], axes: Mapping[str, list[Any]]
 ) -> list[list[dict[str, Any]]]:
@@ -229,7 +201,7 @@ def _with_axes(
     """
     merged = [[dict(grid)] for grid in grids]
     for key, axis in [*axes.items(), *(entry for grid in grids for entry in grid.items())]:
-        for value in _as_list(axis):
+        for value in as_list(axis):
             refuse_no_choice(key, value)
     for key, axis in sorted(axes.items(), key=lambda each: _rank(each[0])):
         may_split = key.startswith(f"{METHOD}.") and METHOD not in axes
@@ -325,12 +297,30 @@ def _regime_name(override: Override) -> str | None:
     return None if name is None else str(name)
 
 
-def _in_regime(grid: dict[str, Any], tune: Any) -> dict[str, Any]:
-    """Returns a grid that is tuned as a regime says: by its own tuning if it has one, else without its fixed value."""
-    if tune is None or TUNE not in grid:
-        fixed = (tune or {}).keys() - {"seed"}
-        return {key: value for key, value in grid.items() if key not in fixed} | {TUNE: tune}
-    return grid
+def _in_regime(compose: Compose, passed: list[str], grid: dict[str, Any], tune: Any) -> list[dict[str, Any]]:
+    """Returns a grid that is tuned as a regime says, and beside it one of the methods that cannot be.
+
+    A grid with a tuning of its own keeps it. Methods that train nothing, or lack the tuned key, stay as they are.
+    """
+    if tune is None:
+        return [grid | {TUNE: None}]
+    if TUNE in grid or PLANNED in grid:
+        return [grid]
+    read = parse(tune)
+    assert read is not None
+    methods = as_list(grid[METHOD]) if METHOD in grid else []
+    asked = [name for name in methods if name in METHODS and not METHODS[name].is_trained]
+    found = [grid | {METHOD: asked}] if asked else []
+    if methods and len(asked) == len(methods):
+        return found
+    beside = {key: grid[key] for key in (START,) if key in grid}
+    plain = {key: value for key, value in grid.items() if key not in (START, read.key)}
+    if asked:
+        plain[METHOD] = [name for name in methods if name not in asked]
+    for part in _with_axis(compose, passed, plain, read.key, [read.values[0]], may_split=True).grids:
+        takes = part.pop(read.key, None) is not None
+        found.append(part | beside | ({TUNE: tune} if takes else {k: grid[k] for k in (read.key,) if k in grid}))
+    return found
 
 
 def _is_setting(override: Override) -> bool:

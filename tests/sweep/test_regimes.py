@@ -71,3 +71,14 @@ def test_a_regime_changes_no_id_and_is_recorded() -> None:
 def test_no_such_regime(given: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         smoke("table6", given)
+
+
+def test_a_regime_tunes_what_is_trained_and_has_the_key() -> None:
+    def tuned(sweep: Sweep) -> set[str]:
+        return {job.resolved.run.method.name for job in sweep.tuning_jobs}
+
+    prompted = smoke("table8", "regime=tuned")
+    assert tuned(prompted) == {"lora"} and {job.resolved.run.method.name for job in prompted.jobs} == {"few_shot"}
+    written = smoke("table3", "regime=tuned_alpha")
+    assert tuned(written) == {"lora"}
+    assert {job.resolved.run.method.name for job in written.jobs} == {"full", "ft_top2", "adapter_l", "prefix_layer"}

@@ -140,7 +140,6 @@ SEVERAL = [
         (["method=adapter_h,bitfit"], [("tiny_bert", "bitfit", None), ("tiny_bert", "adapter_h", None)]),
         (["model=tiny_llama"], [("tiny_llama", "lora", None)]),
         (["method=bitfit", "model=tiny_bert", "task=generated"], [("tiny_bert", "bitfit", None)]),
-        (["model=tiny_llama", "method=full"], [("tiny_llama", "full", None)]),  # no grid of tiny_llama has it
     ],
 )
 def test_a_choice_that_grids_have_keeps_these_grids(given: list[str], kept: list[tuple[str, str, int | None]]) -> None:
@@ -148,17 +147,42 @@ def test_a_choice_that_grids_have_keeps_these_grids(given: list[str], kept: list
     assert [(point["model"], point["method"], point.get("task.train_size")) for point in points] == kept
 
 
-def test_a_choice_that_no_grid_has_takes_the_place_of_all() -> None:
-    points = loaded(SEVERAL[:3:2], "method=head_only")
-    assert [(point["method"], point.get("task.train_size")) for point in points] == [
-        ("head_only", 64),
-        ("head_only", None),
+def test_a_choice_that_no_grid_has_takes_the_place_of_the_first() -> None:
+    points = loaded(SEVERAL, "method=head_only")
+    assert [(point["method"], point["model"], point.get("task.train_size")) for point in points] == [
+        ("head_only", "tiny_bert", 64)
     ]
+    two = [MADE_UP | {"method": "full"}, MADE_UP | {"method": "full", "model": "tiny_llama", "task.form": "text"}]
+    assert [point["task.form"] for point in loaded(two[::-1], "model=tiny_llama")] == ["text"]
+    assert [point.get("task.form") for point in loaded(two, "model=minilm", "train.learning_rate=1e-3")] == [None]
 
 
-def test_choices_of_which_grids_have_some_are_refused() -> None:
-    with pytest.raises(InputError, match=r"method: no grid of this sweep has \[head_only\].*given: \[lora,head_only\]"):
-        loaded(SEVERAL, "method=lora,head_only")
+def test_a_grid_without_the_key_has_what_every_run_has() -> None:
+    grids = [{"seed": 0, "model": "tiny_bert", "task": "generated", "method.r": 2}, MADE_UP | {"method": "full"}]
+    assert [point["method"] for point in loaded(grids, "method=full")] == ["full"]
+    assert [point["method.r"] for point in loaded(grids, "method=lora")] == [2]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["method=lora,head_only"], "method: no grid of this sweep has head_only, while some have the others"),
+        (["method=lora,adpter_h"], "method: there is no 'adpter_h'. Did you mean 'adapter_h'"),
+        (["model=tiny_llama", "method=full"], "model=tiny_llama: no grid of this sweep has it with method=full"),
+        (["model=tiny_llama,tiny_bert", "method=bitfit"], "model=tiny_llama: no grid of this sweep has it with method="),
+    ],
+)
+def test_choices_that_would_be_dropped_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        loaded(SEVERAL, *given)
+    assert "In sweeps/table6.yaml, scale=smoke." in str(refused.value)
+
+
+def test_a_choice_that_leaves_out_the_starts_is_refused() -> None:
+    given = ["+sweeps=table2", "scale=paper", "model=roberta_base", "method=lora"]
+    with pytest.raises(InputError, match=r"start from runs of task=mnli, which it leaves out.\nGive both: task=rte,mnli"):
+        load(compose, [*given, "task=rte"])
+    assert len(load(compose, [*given, "task=rte,mnli"]).jobs) == 10
 
 
 def test_one_task_of_table_2_can_be_run() -> None:
