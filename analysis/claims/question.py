@@ -77,7 +77,11 @@ class Question:
             why = f" ({'; '.join(planned)})" if planned else ""
             at = f"at scale={self.arms.scale}{why}"
             none = [f"The sweep has no runs of {', '.join(lacking)} {at}."] if lacking else []
-            many = [f"The sweep has several arms of {', '.join(several)} {at}, and the claim means one."] if several else []
+            many = (
+                [f"The sweep has several arms of {', '.join(several)} {at}, and the claim means one."]
+                if several
+                else []
+            )
             return found._replace(outcome=Outcome(Verdict.not_run, " ".join([*none, *many])), commands=())
         estimates = self._estimates(of, others)
         loss = self._gain(*pair) if len(pair) == 2 and self.margin.value is not None else None

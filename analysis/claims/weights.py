@@ -103,7 +103,14 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
     wanted = len(part.where) * max(1, len(part.against))
     there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
-    measure = ["python", "-m", "analysis", "measure", SECTION7, *(["--truncate"] if part.statistic in TRUNCATED else [])]
+    measure = [
+        "python",
+        "-m",
+        "analysis",
+        "measure",
+        SECTION7,
+        *(["--truncate"] if part.statistic in TRUNCATED else []),
+    ]
     measure += [*([] if arms.scale == JUDGED else ["--scale", arms.scale]), *folder_arguments(arms.store)]
     found = Judged(
         part,
@@ -123,7 +130,9 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     is_judged = arms.scale not in VERDICTS
     if is_judged and (why := unusable(cells)):
         return found._replace(outcome=Outcome(Verdict.uninformative, why))
-    if absent := [f"r = {rank}" for rank in _ranks(part) if not any(str(setting(c, "r")) == rank for c in cells.values())]:
+    if absent := [
+        f"r = {rank}" for rank in _ranks(part) if not any(str(setting(c, "r")) == rank for c in cells.values())
+    ]:
         reason = f"The sweep has no runs of {', '.join(absent)} at scale={arms.scale}."
         return found._replace(outcome=Outcome(Verdict.not_run, reason), commands=())
     if there < FEWEST:

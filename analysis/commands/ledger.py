@@ -98,7 +98,9 @@ def _run_ids(options: argparse.Namespace, store: str) -> list[str]:
     if waiting := [*sweep.waiting_tuning, *sweep.waiting]:
         print(f"{len(waiting)} runs wait for their tuning and are not in the ledger yet.", file=sys.stderr)
     models = {job.resolved.run.model.name for job in sweep.reported}
-    return list(dict.fromkeys([job.run_id for job in sweep.to_compute] + _of_the_margin(options.overrides, models, store)))
+    return list(
+        dict.fromkeys([job.run_id for job in sweep.to_compute] + _of_the_margin(options.overrides, models, store))
+    )
 
 
 def _of_the_margin(overrides: list[str], models: set[str], store: str) -> list[str]:

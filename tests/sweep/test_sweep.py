@@ -169,7 +169,10 @@ def test_a_grid_without_the_key_has_what_every_run_has() -> None:
         (["method=lora,head_only"], "method: no grid of this sweep has head_only, while some have the others"),
         (["method=lora,adpter_h"], "method: there is no 'adpter_h'. Did you mean 'adapter_h'"),
         (["model=tiny_llama", "method=full"], "model=tiny_llama: no grid of this sweep has it with method=full"),
-        (["model=tiny_llama,tiny_bert", "method=bitfit"], "model=tiny_llama: no grid of this sweep has it with method="),
+        (
+            ["model=tiny_llama,tiny_bert", "method=bitfit"],
+            "model=tiny_llama: no grid of this sweep has it with method=",
+        ),
     ],
 )
 def test_choices_that_would_be_dropped_are_refused(given: list[str], message: str) -> None:
@@ -180,7 +183,9 @@ def test_choices_that_would_be_dropped_are_refused(given: list[str], message: st
 
 def test_a_choice_that_leaves_out_the_starts_is_refused() -> None:
     given = ["+sweeps=table2", "scale=paper", "model=roberta_base", "method=lora"]
-    with pytest.raises(InputError, match=r"start from runs of task=mnli, which it leaves out.\nGive both: task=rte,mnli"):
+    with pytest.raises(
+        InputError, match=r"start from runs of task=mnli, which it leaves out.\nGive both: task=rte,mnli"
+    ):
         load(compose, [*given, "task=rte"])
     assert len(load(compose, [*given, "task=rte,mnli"]).jobs) == 10
 

@@ -467,7 +467,8 @@ def test_a_lower_loss_is_better_and_is_no_score_in_points(tmp_path: Path) -> Non
         rank, more = run.method.r, 0.0001 * (-1) ** run.seed * {4: 1, 16: -1}.get(run.method.r, 0)
         names = {"loss": loss[rank] + more, "bleu": bleu[rank] + more}
         row = {f"{split}/{name}": value for split in ("eval", "test") for name, value in names.items()}
-        write_rows(tmp_path, job, [{"epoch": 2, **row}])
+        first = {"epoch": 1, "eval/loss": loss[rank] - 0.1, "test/loss": 2.0}  # as Table 18, by the epoch of BLEU
+        write_rows(tmp_path, job, [first, {"epoch": 2, **row}])
     part = other(tmp_path, "gpt2_rank", 1)
     assert part.outcome.verdict is Verdict.supported and "+0.100 (95 % bound: at least +0.099)" in part.outcome.reason
     assert {name: each.mean for name, each in part.estimates.items()} == {
@@ -553,6 +554,27 @@ def test_a_scale_that_is_not_judged_says_so(tmp_path: Path) -> None:
     assert part.outcome.verdict is Verdict.not_judged and part.study is not None and part.study.model == "tiny_bert"
 
 
+def test_where_a_scale_has_no_single_arm_of_a_claim_no_command_is_said_to_help(tmp_path: Path) -> None:
+    (found,) = judge(load_claims(), str(tmp_path), "paper", frozenset(["prefix_non_monotone"]))
+    reasons = " ".join(part.outcome.reason for part in found.parts)
+    assert "The sweep has several arms of prefix_layer l_p = 8" in reasons
+    assert "The sweep has no runs of prefix_embed l_p = 16" in reasons
+    assert all(part.commands == () for part in found.parts if "The sweep has" in part.outcome.reason)
+    (found,) = judge(load_claims(), str(tmp_path), "smoke", frozenset(["subspace_ranks"]))
+    of_weights = [part for part in found.headline if part.part.test == "above_chance"]
+    assert {part.outcome.reason for part in of_weights} == {"The sweep has no runs of r = 64 at scale=smoke."}
+    assert all(part.commands == () for part in of_weights)
+    assert found.command == f"python -m analysis claims subspace_ranks --scale smoke --runs {tmp_path}"
+
+
+def test_what_updates_learn_is_asked_where_no_margin_is_planned(tmp_path: Path) -> None:
+    found = seeds_share({"q": [4.0, 4.2], "v": [3.0, 3.0], "q - v": [1.0, 1.2]})
+    runs = [each._replace(model="cerebras_13b", task="wikisql") for each in found]
+    write_statistics(tmp_path, "section7", "paper", runs, "a command")
+    (claim,) = judge(load_claims(), str(tmp_path), "paper", frozenset(["subspace_seeds"]))
+    assert "q beside Gaussian: +2.600" in claim.headline[0].outcome.reason
+
+
 def seeds_share(values: dict[str, list[float]], chance: float = 1.5) -> list[Statistic]:
     """Returns dimensions that seeds share, one number a seed, for q, v and q - v."""
     return [
@@ -593,7 +615,7 @@ def test_what_updates_learn_is_judged_beside_chance(
     assert by_chance.estimates["q beside Gaussian"].mean == pytest.approx(2.54)  # 4.04 - 1.5
     assert difference.outcome.verdict is verdict and difference.outcome.reason.startswith(reason)
     assert (verdict in (Verdict.interim, Verdict.not_run)) == (
-        "python -m analysis measure section7" in difference.commands
+        f"python -m analysis measure section7 --runs {store}" in difference.commands
     )
     on_mpnet = [part for part in claim.parts if part.study and part.study.model == "mpnet"]
     assert {part.outcome.verdict for part in on_mpnet} == {Verdict.not_run}
