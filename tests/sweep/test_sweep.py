@@ -148,9 +148,10 @@ def test_a_choice_that_grids_have_keeps_these_grids(given: list[str], kept: list
 
 
 def test_a_choice_that_no_grid_has_takes_the_place_of_the_first() -> None:
-    points = loaded(SEVERAL, "method=head_only")
+    points = loaded(SEVERAL, "method=adapter_p")  # LoRA's grids are two
     assert [(point["method"], point["model"], point.get("task.train_size")) for point in points] == [
-        ("head_only", "tiny_bert", 64)
+        ("adapter_p", "tiny_bert", 64),
+        ("adapter_p", "tiny_llama", None),
     ]
     two = [MADE_UP | {"method": "full"}, MADE_UP | {"method": "full", "model": "tiny_llama", "task.form": "text"}]
     assert [point["task.form"] for point in loaded(two[::-1], "model=tiny_llama")] == ["text"]
