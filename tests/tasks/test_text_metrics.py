@@ -271,8 +271,18 @@ def test_rouge_l_in_any_language_is_that_of_rouge_score_in_english() -> None:
         ("Привет, мир!", ["привет", "мир"]),
         ("? !", ["?", "!"]),
         ("\U0001f600 ", ["\U0001f600"]),
+        ("yes \u2600\ufe0fYES \u2764\ufe0f", ["yes", "yes"]),
+        ("\u2600\ufe0f \u2764\ufe0f", ["\u2600", "\u2764"]),
+        ("\U0001f469\u200d\U0001f680", ["\U0001f469", "\U0001f680"]),
+        ("ปี", ["ป", "ี"]),
         ("", []),
     ],
 )
 def test_words_are_found_in_any_script(text: str, words: list[str]) -> None:
     assert any_language.Words().tokenize(text) == words
+
+
+def test_different_emoji_are_not_equal_by_the_mark_that_asks_for_colours() -> None:
+    sun, heart, plain = "\u2600\ufe0f", "\u2764\ufe0f", "\u2600"
+    written, right = [sun, f"yes {sun}", sun, plain], [[heart], [f"no {heart}"], [sun], [sun]]
+    assert any_language.rouge_l_of_each(written, right) == [0, 0, 1, 1]

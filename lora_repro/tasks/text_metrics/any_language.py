@@ -2,13 +2,15 @@
 
 Google's rouge-score compares runs of a to z and 0 to 9 alone: a text in Chinese has no word, and an accent parts one.
 Here words are runs of letters, marks and digits of any script; where a script has no spaces between words, each letter
-counts as one. A text without any word, such as "?" or an emoji, is compared by its characters. Texts in ASCII with a
-word get what rouge-score gives them, with stemming.
+counts as one. A mark behind a sign, as many emoji have one that asks for colours, is of no word. A text without any word,
+such as "?" or an emoji, is compared by its characters. Texts in ASCII with a word get what rouge-score gives them, with
+stemming.
 """
 
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from itertools import dropwhile
 from typing import Any
 
 from lora_repro.tasks.text_metrics.given import refuse_unfit
@@ -26,9 +28,10 @@ class Words:
         if text.isascii():
             found: list[str] = _ascii().tokenize(text)
         else:
-            words = "".join(map(_apart, unicodedata.normalize("NFC", text.lower()))).split()
-            found = [each for word in words for each in (_ascii().tokenize(word) if word.isascii() else [word])]
-        return found or list("".join(text.split()))
+            parts = "".join(map(_apart, unicodedata.normalize("NFC", text.lower()))).split()
+            words = ["".join(dropwhile(_is_added, part)) for part in parts]
+            found = [each for word in words if word for each in (_ascii().tokenize(word) if word.isascii() else [word])]
+        return found or [each for each in "".join(text.split()) if not _is_added(each)]
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -62,4 +65,15 @@ def _apart(character: str) -> str:
     """Returns a character with spaces around it where it is a word of its own, and a space for one that is of none."""
     if unicodedata.category(character)[0] not in "LMN":
         return " "
-    return f" {character} " if unicodedata.name(character, "").startswith(UNSPACED) else character
+    return f" {character} " if _is_unspaced(character) else character
+
+
+@cache
+def _is_added(character: str) -> bool:
+    """Tells whether a character means nothing alone: a mark, or a joiner of emoji. Thai writes vowels as marks."""
+    category = unicodedata.category(character)
+    return (category[0] == "M" or category == "Cf") and not _is_unspaced(character)
+
+
+def _is_unspaced(character: str) -> bool:
+    return unicodedata.name(character, "").startswith(UNSPACED)

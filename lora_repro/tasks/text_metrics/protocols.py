@@ -193,8 +193,8 @@ ANY_LANGUAGE = Protocol(
     (
         TextMetric(
             _share("rouge_l", "ROUGE-L in any language: the mean F over texts"), "ROUGE_L", any_language.rouge_l,
-            "F, mean over texts|stem:porter of a-z|tok:unicode, letters of unspaced scripts|case:lc", ("rouge-score",),
-            any_language.rouge_l_of_each,
+            "F, mean over texts|stem:porter of a-z|tok:unicode, letters of unspaced scripts, no lone marks|case:lc",
+            ("rouge-score",), any_language.rouge_l_of_each,
         ),
     ),
 )  # fmt: skip
