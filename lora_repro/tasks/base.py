@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -118,6 +118,10 @@ class TaskConfig:
     def has_groups(self) -> bool:
         """Tells whether examples with one `document` are never divided, also not where dev is halved."""
         return False
+
+    def order_of(self, target: Any) -> float:
+        """Returns the number by which halves of dev have like targets: the class or the score, and 0 of any text."""
+        return float(target) if isinstance(target, int | float) else 0.0
 
     @property
     def has_overall(self) -> bool:

@@ -34,7 +34,7 @@ def cross_fitted(
     """
     epochs = list(predictions.values())
     targets, metric = task.targets, task.targets.metrics[0]
-    numbers = np.array([each.target if isinstance(each.target, int | float) else 0.0 for each in examples], float)
+    numbers = np.array([task.order_of(each.target) for each in examples])
 
     def answered(rows: Sequence[int], epoch: int) -> tuple[list[Example], list[Any]]:
         return [examples[row] for row in rows], [epochs[epoch][row] for row in rows]

@@ -44,6 +44,15 @@ class WrittenConfig(TextConfig):
         return self._glue.is_pair
 
     @property
+    def has_groups(self) -> bool:
+        """Whether several examples have one premise or question."""
+        return self._glue.has_groups
+
+    def order_of(self, target: list[str]) -> float:
+        """Returns the class whose word is to be written."""
+        return float(self.words.index(target[0]))
+
+    @property
     def scored(self) -> tuple[str, ...]:
         """Dev, and for mnli its second part, of other genres than training."""
         return self._glue.scored
