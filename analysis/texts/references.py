@@ -18,14 +18,16 @@ NUMBERED = re.compile(r"(.*reference)(\d+)(\.\w+)?")
 """One of the files in which GenerationEval and DART's script have the first references, the second and so on."""
 AUTHORS_SEPARATOR = "||"
 """Between meaning and text in the authors' files of E2E."""
-FIELDS = ("summary", "references", "sql", "text")
-"""What objects of SAMSum and WikiSQL are read for."""
+TEXTS = ("summary", "output")
+"""Where objects of SAMSum and Alpaca have their one reference."""
+FIELDS = ("summary", "references", "sql", "output", "text")
+"""What objects are read for. In `text` WikiSQL has a query behind its question, and Alpaca what `output` has too."""
 ID = "id"
 """The column of their names."""
 FORMS = (
     "lines (examples divided by empty lines, or a reference a line), the authors' `meaning||text`, CSV or TSV with the "
-    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART or SAMSum or with a list of "
-    "references an example, XML of WebNLG (or a folder of it), JSONL of WikiSQL"
+    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART, SAMSum or Alpaca or with a list "
+    "of references an example, XML of WebNLG (or a folder of it), JSONL of WikiSQL"
 )
 
 
@@ -173,11 +175,11 @@ def _of_lists(path: Path, content: Sequence[Any]) -> Iterator[Example]:
 
 
 def _of_rows(path: Path, format: Format) -> Iterator[Example]:
-    """Reads objects of SAMSum or WikiSQL; what else is in them need not be in all of them."""
+    """Reads objects of SAMSum, Alpaca or WikiSQL; what else is in them need not be in all of them."""
     rows = read_rows(path, str(path), format, only=[], optional=(*FIELDS, ID), has_options=False)
     names = rows.columns.get(ID, [None] * len(rows))
     key = next((name for name in FIELDS if name in rows.columns), None)
-    if key is None:
+    if key is None or (key == "text" and not any(map(wikisql.has_query, rows[key]))):
         raise InputError(
             f"{rows.name}: has no references that are known here (looked for: {', '.join(FIELDS)}).\n"
             f"Forms of references: {FORMS}."
@@ -187,9 +189,9 @@ def _of_rows(path: Path, format: Format) -> Iterator[Example]:
         if given is None:
             raise InputError(f"{rows.place(row)}: there is no {key!r}, which other rows have.")
         name = "" if names[row] is None else str(names[row])
-        if key == "summary":
+        if key in TEXTS:
             if not isinstance(given, str) or not given.strip():
-                raise InputError(f"{rows.place(row)}: summary must be a text (given: {shown(given)}).")
+                raise InputError(f"{rows.place(row)}: {key} must be a text (given: {shown(given)}).")
             yield Example([given.strip()], place, id=name)
         elif key == "references":
             texts = [given] if isinstance(given, str) else given

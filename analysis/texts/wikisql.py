@@ -28,6 +28,11 @@ def reference(rows: Rows, row: int) -> str:
     return written
 
 
+def has_query(text: Any) -> bool:
+    """Tells whether a text has the form of mlx-examples."""
+    return isinstance(text, str) and ANSWER in text
+
+
 def query_of(query: Any) -> str:
     """Returns a query as a text; an object as JSON."""
     return query.strip() if isinstance(query, str) else json.dumps(query)

@@ -269,6 +269,17 @@ def test_wikisqls_files_are_read_as_objects_and_as_sql(tmp_path: Path) -> None:
         read_references(write(tmp_path / "bad.jsonl", json.dumps({"sql": "DROP TABLE t"})))
 
 
+@pytest.mark.parametrize("more", [{}, {"text": "Below is an instruction.\n\n### Response:\nb"}])
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_of_instructions_the_output_is_the_reference(suffix: str, more: dict[str, str], tmp_path: Path) -> None:
+    """As files have them, and as the hub's tatsu-lab/alpaca has them."""
+    rows = [{"instruction": "a", "input": "", "output": f" b {i}\n"} | more for i in range(2)]
+    lines = [json.dumps(row) for row in rows]
+    content = "\n".join(lines) if suffix == "jsonl" else f"[{','.join(lines)}]"
+    found = read_references(write(tmp_path / f"alpaca.{suffix}", content))
+    assert [example.references for example in found.examples] == [["b 0"], ["b 1"]]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -307,6 +318,9 @@ def test_texts_that_do_not_fit_are_refused_with_their_place(
         ("refs.json", b'[{"a": 1}]', "no references that are known here"),
         ("refs.json", b'{"entries": [{"1": {"category": "Food"}}]}', "entry 1: there is no 'modifiedtripleset'"),
         ("refs.json", b'[{"tripleset": [], "annotations": []}]', "refs.json, entry 1: has no triple or no text"),
+        ("refs.json", b'[{"text": "a"}]', "no references that are known here"),
+        ("refs.json", b'[{"text": "Q: a\\nA: SELECT b FROM c"}, {"text": "a"}]', "refs.json, row 2: is no query of W"),
+        ("refs.json", b'[{"output": "a"}, {"output": " "}]', "refs.json, row 2: output must be a text"),
         ("refs.json", b'[{"references": []}]', "refs.json, row 1: there is no reference"),
         ("refs.json", b'[{"summary": "a"}, {"id": 3}]', "refs.json, row 2: there is no 'summary'"),
         ("refs.json", b'[{"summary": ["a"]}]', "refs.json, row 1: summary must be a text"),
