@@ -66,7 +66,8 @@ def _score(options: argparse.Namespace) -> str:
         if not getattr(options, flag):
             raise InputError(f"--{flag}: no file is given (is a variable of your shell empty?).")
     written = read_predictions(Path(options.predictions).expanduser())
-    pairs = paired(written, read_references(Path(options.references).expanduser()), options.categories)
+    right = read_references(Path(options.references).expanduser())
+    pairs = paired(written, right, options.categories, are_queries=options.protocol == "wikisql")
     for note in pairs.notes:
         print(note, file=sys.stderr)
     found = scored(asked, pairs, options.metrics, options.samples)

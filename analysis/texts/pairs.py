@@ -31,7 +31,9 @@ class Pairs(NamedTuple):
         return [example.references for example in self.examples]
 
 
-def paired(written: Predictions, right: References, categories: str = "all") -> Pairs:
+def paired(
+    written: Predictions, right: References, categories: str = "all", *, are_queries: bool = False
+) -> Pairs:
     """Puts texts beside their references.
 
     Those of a run go by the references in its record, others by ids or meanings where both files say them, and
@@ -43,14 +45,17 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
         right: The references. Examples with the same input are one, as in the authors' gpt2_decode.py, if there are as
             many texts as different inputs.
         categories: Which of WebNLG's categories count: all, seen or unseen in training.
+        are_queries: Whether they are WikiSQL's, of which an object numbers columns. Any other text may be JSON.
 
     Raises:
         InputError: If they do not fit together. The message names the place.
     """
-    _refuse_other_kind(written, right)
+    if are_queries:
+        _refuse_other_kind(written, right)
     of_categories = _of_categories(right, categories)
     counted = [i for i, example in enumerate(right.examples) if example.references]
-    kept = [i for i in of_categories if i in set(counted)]
+    among = {*of_categories} & {*counted}
+    kept = sorted(among)
     chosen = [right.examples[i] for i in kept]
     if written.references is not None:
         return _by_references(written, written.references, right, chosen)
@@ -62,7 +67,7 @@ def paired(written: Predictions, right: References, categories: str = "all") -> 
     merged = _merged(chosen)
     for given in (kept, of_categories, counted, range(len(right.examples))):
         if count == len(given):
-            rows = [row for row, number in enumerate(given) if number in set(kept)]
+            rows = [row for row, number in enumerate(given) if number in among]
             if len(merged) < len(chosen):
                 notes.append(
                     f"{right.name}: each of {len(chosen):,} examples has a text of its own, and {len(merged):,} inputs "
@@ -125,8 +130,9 @@ def _key(references: Sequence[str]) -> tuple[str, ...]:
 
 def _by_id(written: Predictions, ids: Sequence[str], right: References, chosen: Sequence[Example]) -> Pairs:
     """Finds the references of each text by the name of its example."""
-    of_text = _places_of(written.name, ids, written.places)
-    of_reference = _places_of(right.name, [each.id for each in right.examples], [each.place for each in right.examples])
+    of_text = _places_of(written.name, ids, written.places, "the id of")
+    known = [example.id for example in right.examples]
+    of_reference = _places_of(right.name, known, [example.place for example in right.examples], "the id of")
     if unknown := [each for each in ids if each not in of_reference]:
         raise InputError(
             f"{written.name}, {of_text[unknown[0]]}: {right.name} has no example with its id ({shown(unknown[0])})."
@@ -141,16 +147,22 @@ def _by_id(written: Predictions, ids: Sequence[str], right: References, chosen: 
     return Pairs(texts, list(chosen), places, list(right.notes))
 
 
-def _places_of(name: str, ids: Sequence[str], places: Sequence[str]) -> dict[str, str]:
-    """Returns where each id stands.
+def _places_of(name: str, keys: Sequence[str], places: Sequence[str], alike: str) -> dict[str, str]:
+    """Returns where each id or meaning stands.
+
+    Args:
+        name: Of the file.
+        keys: The ids or meanings.
+        places: Of each.
+        alike: What two have in common that are equal: "the id of".
 
     Raises:
         InputError: If one stands there twice.
     """
     found: dict[str, str] = {}
-    for each, place in zip(ids, places, strict=True):
+    for each, place in zip(keys, places, strict=True):
         if each in found:
-            raise InputError(f"{name}, {place}: has the id of {found[each]} ({shown(each)}).")
+            raise InputError(f"{name}, {place}: has {alike} {found[each]} ({shown(each)}).")
         found[each] = place
     return found
 
@@ -160,22 +172,18 @@ def _by_source(written: Predictions, sources: Sequence[str], right: References, 
     of_source = {example.input: example for example in _merged(chosen)}
     uncounted = {example.input for example in right.examples if not example.references} - of_source.keys()
     rows = [row for row, source in enumerate(sources) if source not in uncounted]
-    seen: dict[str, str] = {}
-    for source, place in ((sources[row], written.places[row]) for row in rows):
-        if source not in of_source:
-            raise InputError(
-                f"{written.name}, {place}: there is no reference for it in {right.name} ({shown(source)})."
-            )
-        if source in seen:
-            raise InputError(f"{written.name}, {place}: has the same meaning as {seen[source]} ({shown(source)}).")
-        seen[source] = place
+    texts, places, meanings = ([each[row] for row in rows] for each in (written.texts, written.places, sources))
+    seen = _places_of(written.name, meanings, places, "the same meaning as")
+    if unknown := [source for source in meanings if source not in of_source]:
+        raise InputError(
+            f"{written.name}, {seen[unknown[0]]}: there is no reference for it in {right.name} ({shown(unknown[0])})."
+        )
     if left := [example for source, example in of_source.items() if source not in seen]:
         raise InputError(
             f"{right.name}, {left[0].place}: there is no text for it in {written.name} ({shown(left[0].input)}), nor "
             f"for {len(left) - 1} others.\nEach example needs a text; an empty one counts as such."
         )
-    texts, places = ([each[row] for row in rows] for each in (written.texts, written.places))
-    return Pairs(texts, [of_source[sources[row]] for row in rows], places, list(right.notes))
+    return Pairs(texts, [of_source[source] for source in meanings], places, list(right.notes))
 
 
 def _merged(examples: Sequence[Example]) -> list[Example]:

@@ -85,16 +85,19 @@ def scored(protocol: Protocol, pairs: Pairs, keys: Sequence[str] = (), samples: 
         samples: How many of the worst and of the best texts are returned.
 
     Raises:
-        InputError: If there is no such metric, or none that ranks single texts.
+        InputError: If there is no such metric, none that ranks single texts, or a reference that a metric cannot read.
         MissingInputError: If a package or Java is missing; before anything is computed.
         RunFailedError: If a Java program fails.
     """
     metrics = chosen(protocol, keys)
     ranked = ranking(protocol, metrics) if samples else None
     refuse_missing_tools(metrics)
-    found = [Score(each, each.printed(each.measure(pairs.texts, pairs.references))) for each in metrics]
-    count = sum(len(texts) for texts in pairs.references)
-    return Scores(protocol, len(pairs.texts), count, found, _samples(ranked, pairs, samples) if ranked else None)
+    try:
+        found = [Score(each, each.printed(each.measure(pairs.texts, pairs.references))) for each in metrics]
+        shown = _samples(ranked, pairs, samples) if ranked else None
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Scores(protocol, len(pairs.texts), sum(map(len, pairs.references)), found, shown)
 
 
 def _samples(metric: TextMetric, pairs: Pairs, count: int) -> Samples:

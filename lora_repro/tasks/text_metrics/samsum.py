@@ -57,7 +57,8 @@ def _of_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) ->
         if any(map(str.strip, texts)) and not any(re.search("[a-z0-9]", text.lower()) for text in texts):
             raise ValueError(
                 f"ROUGE: the references of example {number} have no word of a to z and 0 to 9, which is all that "
-                f"rouge-score compares, so it would say 0 whatever is written (given: {texts[0][:40]!r})."
+                f"rouge-score compares, so it would say 0 whatever is written (given: {texts[0][:40]!r}).\n"
+                "The protocol any_language compares words of any script."
             )
     return _scored(tuple(predictions), tuple(map(tuple, references)))
 

@@ -79,6 +79,33 @@ def test_queries_are_scored_in_wikisqls_own_files(tmp_path: Path, capsys: Captur
     assert code == 0 and (found["logical_form"], found["exact_match"], found["match_in_any_case"]) == (0.5, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "right", "said"),
+    [
+        ("samsum", "今天天气很好", "ROUGE: the references of example 2 have no word of a to z"),
+        ("samsum", "今天天气很好", "The protocol any_language compares words of any script."),
+        ("wikisql", "no query", "logical form: the reference of example 2 is no query of WikiSQL (given: 'no query')"),
+    ],
+)
+def test_a_reference_that_a_metric_cannot_read_is_refused(
+    protocol: str, right: str, said: str, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "refs.txt").write_text(f"select a from b\n{right}\n", encoding="utf-8")
+    given = ["--predictions", tmp_path / "refs.txt", "--references", tmp_path / "refs.txt"]
+    code, out, err = call(capsys, "score", protocol, *given)
+    assert code == 1 and out == "" and said in err
+
+
+def test_json_beside_other_texts_is_refused_of_queries_alone(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "refs.txt").write_text('{"a": 1}\nno answer\n')
+    (tmp_path / "out.txt").write_text('{"a": 1}\n{"a": 2}\n')
+    given = ["--predictions", tmp_path / "out.txt", "--references", tmp_path / "refs.txt"]
+    code, out, _ = call(capsys, "score", "any_language", *given, "--format", "json")
+    assert code == 0 and json.loads(out)["ROUGE_L"] == 0.5
+    code, _, err = call(capsys, "score", "wikisql", *given)
+    assert code == 1 and "line 2: numbers columns" in err
+
+
 def test_missing_java_is_told_before_a_file_is_read(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     tools.java_version.cache_clear()
     monkeypatch.setattr(tools, "_java", lambda: None)
