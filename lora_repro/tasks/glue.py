@@ -1,4 +1,6 @@
-"""The tasks of GLUE (Wang et al. 2019): nine sets of English sentences and pairs, read from the official TSV files.
+"""The tasks of GLUE (Wang et al. 2019), eight sets of English sentences and pairs, read from the official TSV files.
+
+GLUE's ninth set, WNLI, is not among them: the paper has no result on it.
 
 One example (rte): "No Weapons of Mass Destruction Found in Iraq Yet." and "Weapons of Mass Destruction Found in Iraq.":
 not_entailment, label 1. Classes are counted as on the Hugging Face hub.

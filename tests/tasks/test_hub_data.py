@@ -17,6 +17,7 @@ from lora_repro.errors import InputError, MissingInputError
 from lora_repro.fetch import hub_data
 from lora_repro.fetch.fetch import main as fetch
 from lora_repro.fetch.hub_data import Listing, NotThereError
+from lora_repro.store.record import plain
 from lora_repro.tasks import HubConfig
 from lora_repro.tasks.own_data import read_here as own
 
@@ -139,6 +140,21 @@ def test_a_name_without_an_organisation_may_bring_its_configuration(cache: Path)
     shutil.copytree(cache / "datasets--some--pairs", cache / "datasets--glue")
     task = task_of(make("task.dataset=glue/pairs", "task.subset=null"))
     assert (task.dataset, task.subset) == ("glue", "pairs")
+
+
+def test_a_run_tells_what_its_data_set_was_however_that_is_spelt(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "datasets--some--pairs").rename(cache / "datasets--glue")
+    joined = ("task.dataset=glue/pairs", "task.subset=null")
+    first = make(*joined)
+    record = plain(first.run)["task"]
+    shutil.rmtree(cache)
+    monkeypatch.setattr(own, "_recorded", lambda data: record)
+    for spelt in (joined, ("task.dataset=glue", "task.subset=pairs")):
+        again = make(*spelt)
+        assert run_id(again.run) == run_id(first.run)
+        assert (task_of(again).dataset, task_of(again).subset) == ("glue", "pairs")
+    with pytest.raises(InputError, match=r"the run there has task\.dataset=glue \(given: glue/other\)"):
+        make("task.dataset=glue/other", "task.subset=null")
 
 
 def test_a_file_that_the_card_counts_must_be_there(cache: Path) -> None:

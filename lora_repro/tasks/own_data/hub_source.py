@@ -1,7 +1,9 @@
 """A data set of the hub at one commit, for tasks that read one. No torch."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lora_repro.config.identity import NOT_IN_ID
 from lora_repro.errors import InputError, MissingInputError
@@ -28,6 +30,12 @@ class HubSource(TaskConfig):
         """Notes the commit, and the name and configuration that were found."""
         found = self.found()
         self.dataset, self.subset, self.revision = found.repository, found.subset, found.commit
+
+    def spell_as(self, recorded: Mapping[str, Any]) -> None:
+        """Takes name and configuration from a record that `pin` has divided, if they are what is given."""
+        names = recorded.get("dataset"), recorded.get("subset")
+        if self.dataset is not None and names in hub_cache.names_of(self.dataset, self.subset):
+            self.dataset, self.subset = names
 
     def fetch(self, cache: str) -> str:
         """Brings the data set into the hub's local cache, and says where it is and what it has.

@@ -83,6 +83,9 @@ class ReadHereConfig(TaskConfig):
     def pin(self) -> None:
         """Notes which version of the data is meant, where it has versions."""
 
+    def spell_as(self, recorded: Mapping[str, Any]) -> None:
+        """Takes a record's spelling of the data, where one name can be written in several ways."""
+
     def sizes(self) -> dict[str, int] | None:
         """Returns the examples of each split, once they are read."""
         return dict(self.sizes_read) or None
@@ -138,6 +141,7 @@ class ReadHereConfig(TaskConfig):
         Raises:
             InputError: If the run was on something else.
         """
+        self.spell_as(recorded)
         plain = json.loads(json.dumps({key: getattr(self, key) for key in ("name", *self.asked)}))
         for key, value in plain.items():
             if recorded.get(key) != value:

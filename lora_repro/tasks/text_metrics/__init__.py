@@ -2,6 +2,6 @@
 
 Each function takes `predictions`, a text for each example, and `references`, for each example the texts that would be
 right, and returns a float. The modules are the protocols: `e2e`, `generation_eval` (WebNLG and DART, as the authors
-scored them), `dart` (as DART's own script scores), `samsum` and `wikisql`. `protocols` declares them for tasks and
-tables, with their signatures.
+scored them), `dart` (as DART's own script scores), `samsum`, `wikisql` and `any_language` (responses to instructions).
+`protocols` declares them for tasks and tables, with their signatures.
 """
