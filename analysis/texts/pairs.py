@@ -31,9 +31,7 @@ class Pairs(NamedTuple):
         return [example.references for example in self.examples]
 
 
-def paired(
-    written: Predictions, right: References, categories: str = "all", *, are_queries: bool = False
-) -> Pairs:
+def paired(written: Predictions, right: References, categories: str = "all", *, are_queries: bool = False) -> Pairs:
     """Puts texts beside their references.
 
     Those of a run go by the references in its record, others by ids or meanings where both files say them, and

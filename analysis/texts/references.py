@@ -26,8 +26,8 @@ ID = "id"
 """The column of their names."""
 FORMS = (
     "lines (examples divided by empty lines, or a reference a line), the authors' `meaning||text`, CSV or TSV with the "
-    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART, SAMSum or Alpaca or with a list "
-    "of references an example, XML of WebNLG (or a folder of it), JSONL of WikiSQL"
+    "columns mr and ref, a folder with reference0, reference1 ..., JSON of WebNLG, DART, SAMSum or Alpaca, or with a "
+    "list of references an example, XML of WebNLG (or a folder of it), JSONL of WikiSQL"
 )
 
 

@@ -167,6 +167,18 @@ def test_what_is_missing_is_told_with_both_ways(tmp_path: Path) -> None:
     assert task_of(written(tmp_path / "mine.json")).fetch("none") == "your own files (paths.data), nothing to fetch"
 
 
+def test_a_file_beside_a_data_set_of_the_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not read, and nothing said so; a folder may hold the data of other tasks."""
+    path = written(tmp_path / "mine.json")
+    with pytest.raises(InputError, match=r"mine\.json task\.dataset=no/such\)\.\nLeave one of them out"):
+        task_of(path, "task.dataset=no/such")
+    with pytest.raises(MissingInputError, match="no no/such in the hub's local cache"):
+        task_of(tmp_path, "task.dataset=no/such")
+    monkeypatch.setenv("LORA_REPRO_DATA", str(path))
+    with pytest.raises(MissingInputError, match="no no/such in the hub's local cache"):
+        task_of(path, "task.dataset=no/such")
+
+
 def test_data_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     data = written(tmp_path / "mine.json")
     task = task_of(data)

@@ -15,6 +15,8 @@ from lora_repro.tasks.text_metrics.wikisql import AGGREGATES, OPERATORS, unquote
 
 NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 """What the official script takes out of a text that is compared with numbers: the first of these."""
+LARGEST = 2**63 - 1
+"""The largest whole number that SQLite takes."""
 WHOLE = re.compile(r"select (.+?) from (\S+)(?: where (.+))?")
 
 
@@ -221,6 +223,8 @@ def _number(value: str) -> float | None:
 
 
 def _cell(value: Any, is_real: bool) -> Any:
+    if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+        return float(str(value)) if is_real else str(value)  # as SQLite keeps smaller ones in such columns
     if not isinstance(value, str):
         return value
     if is_real:

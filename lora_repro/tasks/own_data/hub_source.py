@@ -1,8 +1,10 @@
 """A data set of the hub at one commit, for tasks that read one. No torch."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lora_repro.config.identity import NOT_IN_ID
@@ -25,6 +27,23 @@ class HubSource(TaskConfig):
     """The commit, or a branch or tag (null: main as it is in the hub's local cache). The record holds the commit."""
     splits: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(SPLITS), metadata=NOT_IN_ID)
     """What the data set calls train, eval and test (null: as usual; its validation is eval)."""
+
+    def identify(self, data: str | None, cache: str) -> None:
+        """Reads the data set, which paths.data has no part in.
+
+        A folder may be there for other tasks, and LORA_REPRO_DATA is a place that all tasks share.
+
+        Raises:
+            MissingInputError: If it is not there.
+            InputError: If a file is given beside its name, or no task can be made of it.
+        """
+        given = None if data == os.environ.get("LORA_REPRO_DATA") else data
+        if self.dataset is not None and given is not None and not Path(given).expanduser().is_dir():
+            raise InputError(
+                f"paths.data: names a file beside a data set of the hub, and one of them is to be read (given: "
+                f"paths.data={given} task.dataset={self.dataset}).\nLeave one of them out."
+            )
+        super().identify(data, cache)
 
     def pin(self) -> None:
         """Notes the commit, and the name and configuration that were found."""

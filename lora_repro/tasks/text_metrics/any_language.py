@@ -2,9 +2,9 @@
 
 Google's rouge-score compares runs of a to z and 0 to 9 alone: a text in Chinese has no word, and an accent parts one.
 Here words are runs of letters, marks and digits of any script; where a script has no spaces between words, each letter
-counts as one. A mark behind a sign, as many emoji have one that asks for colours, is of no word. A text without any word,
-such as "?" or an emoji, is compared by its characters. Texts in ASCII with a word get what rouge-score gives them, with
-stemming.
+counts as one. A mark behind a sign, as the one that asks for an emoji in colours, is of no word. A text without any
+word, such as "?" or an emoji, is compared by its characters. Texts in ASCII with a word get what rouge-score gives
+them, with stemming.
 """
 
 import unicodedata

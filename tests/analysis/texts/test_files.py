@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.texts.pairs import CATEGORIES, paired
 from analysis.texts import references
+from analysis.texts.pairs import CATEGORIES, paired
 from analysis.texts.predictions import Predictions, read_predictions
 from analysis.texts.references import References, read_references
 from lora_repro.config.schema import load_group

@@ -105,6 +105,15 @@ def test_a_query_returns_what_the_official_script_finds(text: str, rows: list[tu
     assert (found if found is None else sorted(found)) == (rows if rows is None else sorted(rows))
 
 
+@pytest.mark.parametrize("number", [10**20, -(10**20), 2**63, 2**63 - 1, 10**400])
+def test_whole_numbers_of_any_size_stand_in_a_table(number: int) -> None:
+    """SQLite takes none beyond 64 bits: the run ended when its texts were first scored."""
+    table = Header("4-1", ("Name", "Number"), (False, True), ((number, number), ("x", 1)))
+    for text in (f"SELECT Name FROM t WHERE Number = {number}", f"SELECT Name FROM t WHERE Name = '{number}'"):
+        assert returned(text, table) == [(str(number),)]
+    assert returned("SELECT COUNT Name FROM t WHERE Number = 1", table) == [(1,)]
+
+
 def test_execution_counts_equal_rows_and_no_failures() -> None:
     reference = ["SELECT Player FROM 1-1 WHERE No. > 3 AND No. < 30"]
     predictions = ["SELECT Player FROM table WHERE Max points = 9.5", "SELECT Player FROM 1-1", "", reference[0]]
