@@ -85,9 +85,9 @@ def of_weights(weights: RunWeights, roles: Sequence[str], layers: Sequence[str])
     groups = {role: [each for each in known if each.site.role == role] for role in roles}
     groups |= {f"layer {each.site.layer} {each.site.role}": [each] for each in known if each.site.layer in chosen}
     for r, seed, updates in there:
-        beside = {update.module: update for update in updates}
+        beside = {site.name: update for site, update in zip(compared.sites, updates, strict=True)}
         for where, group in groups.items():
-            found = [projections(each.W, beside[each.site.module], each.own) for each in group]
+            found = [projections(each.W, beside[each.site.name], each.own) for each in group]
             chance = [random[r, each.site.name] for each in group]
             yield from _projected(weights, (r, seed), where, found, chance)
             yield from _in_top(weights, (r, seed), where, group)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import local_models
 from helpers.commands import call
 from helpers.fixture_types import Captured
 from helpers.handmade_runs import jobs, write_run
 from helpers.section7_runs import SECTION7
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from analysis.section7 import measuring, shared_statistics
 from analysis.section7.measuring import measure, models_of, truncations
@@ -42,6 +43,7 @@ from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
 from lora_repro.methods import LoRAConfig
 from lora_repro.methods.lora import Start
+from lora_repro.methods.lora.names import FACTORS, factor_name
 from lora_repro.models.arch import Site
 from lora_repro.models.base_weights import base_matrices
 from lora_repro.store import statistics_files
@@ -81,10 +83,13 @@ def write(store: Path, made: Adapter, which: Iterable[Job]) -> None:
     for job in which:
         folder = write_run(store, job, [(0.8, 0.7)])
         tensors = {}
-        for site in job.resolved.run.arch.select(method_of(job).targets):
-            for factor, value in zip(("lora_A", "lora_B"), made(job, site), strict=True):
-                tensors[f"base_model.model.{site.module}.{factor}.weight"] = value.astype(np.float32)
-        paths = [folder / "adapter" / PEFT_WEIGHTS]
+        sites = job.resolved.run.arch.select(method_of(job).targets)
+        own = any(site.part is not None for site in sites)
+        for site in sites:
+            A, B = made(job, site)
+            tensors[factor_name(site, "lora_A", own)] = A.astype(np.float32)
+            tensors[factor_name(site, "lora_B", own)] = B.astype(np.float32)
+        paths = [folder / "adapter" / (FACTORS if own else PEFT_WEIGHTS)]
         if job.resolved.run.task.permute_labels:
             paths.append(folder / "snapshots" / "1.safetensors")
         for path in paths:
@@ -328,6 +333,29 @@ def test_an_update_that_is_a_part_of_W_amplifies_it_by_its_factor(
         assert values(found, name="phi_in_top_of_w", where=where, setting=setting) == {
             (0,): pytest.approx((1, 4 / D), abs=1e-5)
         }
+
+
+def test_the_matrices_of_a_fused_layer_are_each_measured_beside_their_own_part_of_W(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPT-2 computes q, k and v in one module, so the module's name does not tell their updates apart."""
+    monkeypatch.setattr(measuring, "inputs_or_why_not", lambda *_: (None, ""))
+    folder = local_models.write(tmp_path / "gpt2", "gpt2", local_models.words_tokenizer())
+    given = ("seed=0", "model=local", f"paths.model={folder}", "method.r=8,16", "preset@train=tiny_bert")
+    every = [job for job in jobs(*SECTION7, *given) if not job.resolved.run.task.permute_labels]
+    write(tmp_path, planted, every)
+    found, _ = measured(tmp_path, *given)
+    c_attn = load_file(folder / "model.safetensors")["transformer.h.0.attn.c_attn.weight"].astype(np.float64)
+    W_q = c_attn[:, :D].T
+    for job in every:
+        A, B = planted(job, next(site for site in job.resolved.run.arch.sites if site.name == "layers.0.q"))
+        dW, r = method_of(job).alpha / method_of(job).r * B @ A, method_of(job).r
+        U, _, Vt = np.linalg.svd(dW)
+        of_table = {each.name: each.value for each in found if (each.where, each.setting) == ("layer 0 q", f"r={r}")}
+        amplification = np.linalg.norm(dW) / np.linalg.norm(U[:, :r].T @ W_q @ Vt[:r].T)
+        assert of_table["amplification"] == pytest.approx(amplification, rel=1e-5)
+        cosine = (dW * W_q).sum() / np.linalg.norm(dW) / np.linalg.norm(W_q)
+        assert of_table["sign"] == pytest.approx(D * cosine, rel=1e-4)
 
 
 def test_a_random_update_gives_what_is_called_its_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
