@@ -39,7 +39,7 @@ class Inspected(NamedTuple):
     energy_kept: float
     """The part of ||dW||_F^2 in the singular values above: below 1 only for pairs of checkpoints."""
     relative_norm: float | None
-    """||dW||_F / ||W_0||_F; None without a base."""
+    """||dW||_F / ||W_0||_F; None without a base, or where W_0 is zero."""
     stable_rank: float
     """||dW||_F^2 / ||dW||_2^2."""
     energy: Float[np.ndarray, " k"]
@@ -113,11 +113,15 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
         with_base = False
         notes.append(problem)
     rows, unchanged, rounded = [], list[Matrix](), list[Rounded]()
+    absent, zero = list[str](), list[str]()
     for matrix in matrices:
         loaded = adapter.loaded(matrix)
         if len(loaded.update.A):
-            row = figures(matrix, loaded, matrix.frozen() if with_base else None)
+            W_0 = matrix.frozen() if with_base else None
+            row = figures(matrix, loaded, W_0)
             rows.append(row)
+            if row.relative_norm is None:
+                (absent if W_0 is None else zero).append(f"{row.module} ({row.weight})")
             rounded.append(Rounded(loaded.rounding, row.above_rounding, row.r))
         else:
             unchanged.append(matrix)
@@ -125,9 +129,9 @@ def inspect(adapter: Adapter, matrices: Sequence[Matrix], with_base: bool) -> In
         raise InputError(
             f"{shown(adapter.name)}: all {len(matrices)} matrices are as they are in the base.\nGive a trained one."
         )
-    if with_base and (alone := [row for row in rows if row.relative_norm is None]):
-        names = grouped(f"{row.module} ({row.weight})" for row in alone)
-        notes.append(f"No relative norms, as the base does not have them: {names}.")
+    for why, names in (("does not have them", absent), ("is zero there", zero)):
+        if with_base and names:
+            notes.append(f"No relative norms, as the base {why}: {grouped(names)}.")
     notes += describe_rounding(shown(adapter.name), rounded)
     return Inspection(rows, [*notes, *describe_unchanged(adapter, unchanged)])
 
@@ -151,6 +155,7 @@ def figures(
     s = s if s is not None else singular_values_of(update)
     total = whole if whole is not None else norm(s)
     kept = min(1.0, (norm(s) / whole) ** 2) if whole else 1.0
+    size_of_base = math.sqrt(squared_norm(W_0)) if W_0 is not None else 0.0
     return Inspected(
         matrix.layer,
         matrix.weight,
@@ -162,7 +167,7 @@ def figures(
         total,
         effective_rank(s) if kept > 1 - ROUNDING else None,
         kept,
-        total / math.sqrt(squared_norm(W_0)) if W_0 is not None else None,
+        total / size_of_base if size_of_base > 0 else None,
         stable_rank(s, whole),
         kept * energy(s),
         distance,

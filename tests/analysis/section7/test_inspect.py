@@ -120,6 +120,20 @@ def test_a_pair_of_checkpoints_says_how_much_its_first_directions_hold(tmp_path:
     assert "| energy in r |" in call(capsys, *command)[1]
 
 
+def test_a_weight_that_is_zero_in_the_base_has_no_relative_norm(tmp_path: Path, capsys: Captured) -> None:
+    """As RoBERTa's embedding of token types, and every new embedding of that kind."""
+    W = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
+    names = ("model.layers.0.self_attn.q_proj.weight", "embeddings.token_type_embeddings.weight")
+    save_file({names[0]: W, names[1]: 0 * W}, tmp_path / "base.safetensors")
+    save_file({names[0]: 2 * W, names[1]: W}, tmp_path / "trained.safetensors")
+    command = ("inspect", tmp_path / "trained.safetensors", "--base", tmp_path / "base.safetensors")
+    code, out, err = call(capsys, *command, "--format", "json")
+    assert code == 0 and [entry["relative_norm"] for entry in json.loads(out)] == [pytest.approx(1), None]
+    assert "No relative norms, as the base is zero there: embeddings.token_type_embeddings" in err
+    assert "does not have them" not in err
+    assert call(capsys, *command)[0] == 0
+
+
 @pytest.mark.parametrize("start", [True, "gaussian", "orthogonal", None])
 def test_values_above_the_edge_are_counted_where_the_start_is_known(
     start: bool | str | None, tmp_path: Path, capsys: Captured
