@@ -11,7 +11,7 @@ from analysis.adapters.checkpoints import read_checkpoint
 from analysis.adapters.diffusion import read_diffusion
 from analysis.adapters.layouts import find
 from analysis.adapters.loralib import read_loralib
-from analysis.adapters.peft import is_peft
+from analysis.adapters.peft import EPOCHS, is_peft
 from analysis.adapters.runs import is_run, read_run
 from analysis.adapters.tensors import open_folder, open_tensors
 from analysis.adapters.toolkits import read_settings_folder
@@ -51,6 +51,8 @@ def read(given: str, options: Options | None = None) -> Adapter:
     as_written(path)
     if path.parent.name == "snapshots" and is_run(path.parent.parent):
         return read_run(path.absolute().parent.parent, options, weights=path)
+    if is_peft(path.parent) and path.match(EPOCHS):
+        return read_settings_folder(path.parent, given, open_backbone(options.base), options, path)
     if is_peft(path.parent) and path.name.startswith(("adapter_model.", "adapters.", "adapter.", "pytorch_adapter.")):
         return read_settings_folder(path.parent, given, open_backbone(options.base), options)
     return _read_file(path, given, options)

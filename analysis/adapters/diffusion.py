@@ -10,7 +10,16 @@ from typing import Any
 from analysis.adapters.backbone import Backbone
 from analysis.adapters.base import Adapter, Factors, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
-from analysis.adapters.layouts import FactorNames, FileContents, alpha_of, factors, number, refuse_misfits, widths
+from analysis.adapters.layouts import (
+    FactorNames,
+    FileContents,
+    alpha_of,
+    factors,
+    number,
+    refuse_misfits,
+    rotary_note,
+    widths,
+)
 from analysis.adapters.peft_config import refuse_other_kind, scaling, start_variance
 from analysis.adapters.products import matrices_of, names, rank_of
 from analysis.adapters.tensors import Tensors
@@ -66,19 +75,13 @@ def read_diffusion(tensors: Tensors, given: str, found: FileContents, backbone: 
             without += alpha is None
         scale = 1.0 if r is None else None if alpha is None else alpha / r
         members += matrices_of(tensors, product, scale, options.top, backbone)
-    notes = [*vector_note(found.vectors), *_rotary_note(found)]
+    notes = [*vector_note(found.vectors), *rotary_note(found)]
     if without and options.alpha is None:
         total = len(found.pairs) + len(found.products)
         whose = "" if without == total else f" for {without} of {total} matrices"
         notes.append(f"Holds no alpha{whose}: there dW stands as it is, without a scale (--alpha gives it).")
     words = _FORMATS[found.layout].format(names(found.products))
     return Adapter(given, words, members, found.unknown, notes, frozenset(takes))
-
-
-def _rotary_note(found: FileContents) -> list[str]:
-    if found.layout != "torchtune":
-        return []
-    return ["torchtune orders the rows of q and k otherwise than Hugging Face: left directions of these are no match."]
 
 
 def _with_alpha(tensors: Tensors, pair: FactorNames, r: int) -> Factors:

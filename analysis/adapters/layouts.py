@@ -167,6 +167,13 @@ def _read_as(tensors: Tensors, layout: str, names: Sequence[str], beginnings: se
     return modules
 
 
+def rotary_note(found: FileContents) -> list[str]:
+    """Says where the outputs of q and k stand in another order than in the files of the base."""
+    if found.layout != "torchtune":
+        return []
+    return ["torchtune orders the rows of q and k otherwise than Hugging Face: left directions of these are no match."]
+
+
 def widths(tensors: Tensors, pair: FactorNames) -> tuple[int, int, int, int]:
     """Returns d_in, the rows of A, the columns of B, and d_out; of a convolution A is (r, in x kernel).
 

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.adapters.backbone import Backbone, arch_named, base_doubt, model_named, refuse_other_base
 from analysis.adapters.base import Adapter, Options, from_law, matrices
 from analysis.adapters.beside import vector_note
-from analysis.adapters.layouts import FileContents, alpha_of, factors, find, refuse_misfits, widths
+from analysis.adapters.layouts import FileContents, alpha_of, factors, find, refuse_misfits, rotary_note, widths
 from analysis.adapters.loralib import read_loralib
 from analysis.adapters.names import BLOCKS, FUSED, named
 from analysis.adapters.peft_config import notes_on, refuse_other_kind, scaling, start_variance
@@ -20,8 +20,10 @@ from lora_repro.errors import InputError, MissingInputError, shown
 from lora_repro.methods.lora.peft_settings import PeftLoRA, lora_settings
 from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
 
-_WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin", "adapter_model.pt", "adapter_0.pt")
-"""PEFT's own, and torchtune's beside settings in PEFT's words."""
+_WEIGHTS = (PEFT_WEIGHTS, "adapter_model.bin", "adapter_model.pt")
+
+EPOCHS = "adapter_[0-9]*.pt"
+"""torchtune's files beside settings in PEFT's words, one for each epoch."""
 
 _NAMES = {"ADALORA": ("init_r", "lora_alpha"), "LOHA": ("r", "alpha"), "LOKR": ("r", "alpha")}
 """What r and alpha are called in the settings of methods that are not LoRA."""
@@ -32,7 +34,14 @@ def is_peft(folder: Path) -> bool:
     return (folder / PEFT_CONFIG).is_file()
 
 
-def read_peft(folder: Path, content: Mapping[str, Any], given: str, backbone: Backbone, options: Options) -> Adapter:
+def read_peft(
+    folder: Path,
+    content: Mapping[str, Any],
+    given: str,
+    backbone: Backbone,
+    options: Options,
+    weights: Path | None = None,
+) -> Adapter:
     """Opens a PEFT folder.
 
     Args:
@@ -41,6 +50,7 @@ def read_peft(folder: Path, content: Mapping[str, Any], given: str, backbone: Ba
         given: What the user calls it.
         backbone: Its base, as far as it is known.
         options: Of the command line.
+        weights: The file of factors in it; None for the one that is there.
 
     Raises:
         InputError: If it is damaged, of a kind that is not read here, or its shapes contradict its settings.
@@ -48,11 +58,7 @@ def read_peft(folder: Path, content: Mapping[str, Any], given: str, backbone: Ba
     settings = folder / PEFT_CONFIG
     kind = str(content.get("peft_type") or "LORA")
     refuse_other_kind(kind, str(settings))
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if path is None:
-        raise MissingInputError(
-            f"{folder}: holds {PEFT_CONFIG} and none of {', '.join(_WEIGHTS)}.\nGive a whole copy of the folder."
-        )
+    path = weights if weights is not None else _weights_in(folder)
     if kind == "ADALORA":  # which directions are left, as lists of true and false; patterns it has none
         content = {**content, "rank_pattern": None, "alpha_pattern": None}
     rank, alpha = _NAMES.get(kind, ("r", "lora_alpha"))
@@ -91,10 +97,36 @@ def read_peft(folder: Path, content: Mapping[str, Any], given: str, backbone: Ba
         scale = config.scaling(product.module) if rank_here is None else scaling(config, product.module, rank_here)
         members += matrices_of(tensors, product, scale, options.top, backbone)
     modules = [*(pair.module for pair in found.pairs), *(product.module for product in found.products.values())]
-    notes = [*notes_on(config, modules), *replication_note(backbone), *vector_note(found.vectors), *doubts]
+    notes = [
+        *notes_on(config, modules),
+        *replication_note(backbone),
+        *vector_note(found.vectors),
+        *doubts,
+        *rotary_note(found),
+    ]
     words = "PEFT folder" if found.pairs else f"PEFT folder of {names(found.products)}"
     takes = frozenset({"top"} if found.products else ())
     return Adapter(given, words, members, found.unknown, notes, takes, base if base else None)
+
+
+def _weights_in(folder: Path) -> Path:
+    """Returns the file of factors in a folder.
+
+    Raises:
+        MissingInputError: If there is none.
+        InputError: If there are several epochs.
+    """
+    whole = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    found = whole[:1] or sorted(folder.glob(EPOCHS), key=lambda path: (len(path.name), path.name))
+    if not found:
+        raise MissingInputError(
+            f"{folder}: holds {PEFT_CONFIG} and none of {', '.join((*_WEIGHTS, EPOCHS))}.\n"
+            "Give a whole copy of the folder."
+        )
+    if len(found) > 1:
+        names = shown(", ".join(path.name for path in found))
+        raise InputError(f"{folder}: holds the factors of {len(found)} epochs: {names}.\nGive one of them: {found[-1]}")
+    return found[0]
 
 
 def _grouped(

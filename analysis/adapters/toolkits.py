@@ -23,8 +23,17 @@ _HUB_WEIGHTS = ("adapter.safetensors", "pytorch_adapter.bin")
 _MLX_WEIGHTS = ("adapters.safetensors", "adapters.npz")
 
 
-def read_settings_folder(folder: Path, given: str, backbone: Backbone, options: Options) -> Adapter:
+def read_settings_folder(
+    folder: Path, given: str, backbone: Backbone, options: Options, weights: Path | None = None
+) -> Adapter:
     """Opens a folder that holds adapter_config.json, whoever wrote it.
+
+    Args:
+        folder: The folder.
+        given: What the user calls it.
+        backbone: Its base, as far as it is known.
+        options: Of the command line.
+        weights: The file of PEFT's or torchtune's factors in it that is asked for; None for the one that is there.
 
     Raises:
         InputError: If it is damaged, or of a method that is not read here.
@@ -35,7 +44,7 @@ def read_settings_folder(folder: Path, given: str, backbone: Backbone, options: 
         return _read_mlx(folder, given, backbone, settings)
     if "peft_type" not in settings and isinstance(settings.get("config"), dict | str):
         return _read_hub(folder, given, backbone, options, settings)
-    return read_peft(folder, settings, given, backbone, options)
+    return read_peft(folder, settings, given, backbone, options, weights)
 
 
 def _read_mlx(folder: Path, given: str, backbone: Backbone, settings: Mapping[str, Any]) -> Adapter:

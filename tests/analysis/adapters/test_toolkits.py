@@ -101,10 +101,27 @@ def test_torchtunes_names_are_read(settings: bool, tmp_path: Path) -> None:
     assert sorted(places(adapter)) == sorted((1, role) for role in names.values())
     for matrix in adapter.matrices:
         np.testing.assert_allclose(dense(adapter, matrix), 2 * (B.double() @ A.double()).numpy(), atol=1e-5)
-    assert settings or "orders the rows of q and k otherwise" in adapter.notes[0]
+    assert "orders the rows of q and k otherwise" in " ".join(adapter.notes)
     torch.save(tensors | {"layers.1.attn.q_proj.magnitude": torch.ones(24)}, tmp_path / "adapter_0.pt")
     with pytest.raises(InputError, match="is of DoRA"):
         read(str(tmp_path))
+
+
+def test_an_epoch_of_torchtunes_is_read_and_of_several_one_is_asked_for(tmp_path: Path) -> None:
+    A, B = pair()
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    for epoch in (1, 2):
+        tensors = {"layers.1.attn.q_proj.lora_a.weight": A, "layers.1.attn.q_proj.lora_b.weight": epoch * B}
+        torch.save(tensors, tmp_path / f"adapter_{epoch}.pt")
+        if epoch == 1:
+            np.testing.assert_allclose(of(read(str(tmp_path)), 1, "q"), 2 * (B.double() @ A.double()), atol=1e-5)
+    with pytest.raises(
+        InputError, match=r"2 epochs: adapter_1\.pt, adapter_2\.pt.\nGive one of them: .*/adapter_2\.pt"
+    ):
+        read(str(tmp_path))
+    for epoch in (1, 2):
+        found = of(read(str(tmp_path / f"adapter_{epoch}.pt")), 1, "q")
+        np.testing.assert_allclose(found, 2 * epoch * (B.double() @ A.double()), atol=1e-5)
 
 
 HUB: dict[str, Any] = {
