@@ -7,6 +7,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from analysis.adapters.names import may_be_conv1d
 from analysis.adapters.tensors import Tensors, open_folder, open_tensors
 from lora_repro.config.catalogue import group_names
 from lora_repro.config.schema import load_group
@@ -60,6 +61,17 @@ class Backbone:
     @cached_property
     def _endings_of_weights(self) -> dict[str, str | None]:
         return _endings(self.weights.shapes) if self.weights is not None else {}
+
+    @cached_property
+    def has_conv1d(self) -> bool | None:
+        """Whether layers of GPT-2's names store W transposed, by one that is not square; None where none shows it."""
+        shapes = self.weights.shapes if self.weights is not None else {}
+        for name in shapes:
+            module = name.removesuffix(".weight")
+            shape, bias = shapes[name], shapes.get(f"{module}.bias", ())
+            if module != name and len(bias) == 1 and len(shape) == 2 and shape[0] != shape[1] and may_be_conv1d(module):
+                return shape[1] == bias[0]
+        return None
 
     def find_weight(self, name: str) -> str | None:
         """Returns the name of a tensor in the base, whose names may have more, or less, in front.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.adapters.backbone import Backbone
-from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, named
+from analysis.adapters.names import BLOCKS, BY_HEAD, FUSED, computes_several, holder, may_be_conv1d, named
 from analysis.foreign_text import grouped
 from analysis.section7.rounding import Rounding
 from analysis.section7.update import Update
@@ -189,11 +189,22 @@ def from_law(matrix: Matrix, variance: float | None) -> Matrix:
     return matrix if matrix.weight == "embed" else matrix._replace(origin=Origin(variance))
 
 
-def is_transposed(module: str, backbone: Backbone) -> bool:
-    """Returns whether a module stores W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns."""
+def is_transposed(module: str, backbone: Backbone, shape: tuple[int, int], d_out: int | None) -> bool:
+    """Returns whether a module stores W transposed: GPT-2's Conv1D, and the token embedding, a table of W's columns.
+
+    Args:
+        module: The module's name.
+        backbone: The base: its Sites say it, and of a square weight its other layers.
+        shape: The shape of the weight as it is stored.
+        d_out: Width of the module's output; None where it is not known.
+    """
     if sites := backbone.sites(module):
         return sites[0].transposed or sites[0].role == "embed"
-    return named(module).transposed
+    if not may_be_conv1d(module):
+        return named(module).role == "embed"
+    if d_out in shape and shape[0] != shape[1]:
+        return shape[1] == d_out
+    return backbone.has_conv1d is not False
 
 
 def frozen(
@@ -210,7 +221,9 @@ def frozen(
         return None
     W = weights.read(name)
     W = W.reshape(len(W), -1)
-    found = rows_of(W.T if is_transposed(module, backbone) else W, part)
+    rows, columns = W.shape
+    d_out = shape[0] * (part.of if part is not None else 1)
+    found = rows_of(W.T if is_transposed(module, backbone, (rows, columns), d_out) else W, part)
     if found.shape != shape:
         raise InputError(
             f"{shown(module)}: the update is of {shape[0]} x {shape[1]}, {shown(name)} in {weights.path} of "
@@ -221,7 +234,7 @@ def frozen(
 
 def _by_name(module: str, d_in: int, d_out: int) -> list[MatrixSite]:
     """Reads layer and role from the module's name alone."""
-    layer, role, _ = named(module)
+    layer, role = named(module)
     if role not in (BLOCKS, BY_HEAD):
         return [MatrixSite(layer, role)]
     if d_out != 3 * d_in:  # another architecture's layer of the same name

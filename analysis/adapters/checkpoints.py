@@ -77,8 +77,9 @@ def _is_buffer(name: str, shape: Shape) -> bool:
 def _matrices(tensors: Tensors, name: str, base: Tensors, theirs: str, backbone: Backbone, top: int) -> list[Matrix]:
     """Returns the matrices in a weight: one, or q, k and v of a fused layer."""
     module, shape = name.removesuffix(".weight"), tensors.shapes[name]
-    transposed = is_transposed(module, backbone)
     d_out, d_in = shape[0], int(np.prod(shape[1:], dtype=object))
+    bias = tensors.shapes.get(f"{module}.bias", ())
+    transposed = is_transposed(module, backbone, (d_out, d_in), bias[0] if len(bias) == 1 else None)
     d_out, d_in = (d_in, d_out) if transposed else (d_out, d_in)
     return [
         place.matrix(

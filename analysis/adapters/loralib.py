@@ -112,7 +112,7 @@ def _convolution(tensors: Tensors, pair: FactorNames, shape: Shape, alpha: float
         scaling = None if alpha is None else alpha / (rows // k)
         return Factors(np.kron(np.eye(k, dtype=A.dtype), A), B.reshape(d_out, -1), scaling)
 
-    layer, role, _ = named(pair.module)
+    layer, role = named(pair.module)
     return MatrixSite(layer, role).matrix(pair.module, per_group * k * k, d_out, read, backbone)
 
 

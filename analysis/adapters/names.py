@@ -89,8 +89,8 @@ _SEVERAL = re.compile(
 """Ends of names of layers that compute several matrices. Where such a name stands in no table above, its parts have
 other orders: BLOOM, Falcon and Persimmon interleave q, k and v by head, CodeGen by group of heads, with v before k."""
 
-_TRANSPOSED = tuple(_name.replace(".", "_") for _name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
-"""GPT-2's Conv1D keeps its weight as (d_in, d_out); so does an embedding, a table of W's columns."""
+_CONV1D = tuple(_name.replace(".", "_") for _name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
+"""GPT-2's layers that keep their weight as (d_in, d_out); GPT-Neo's and GPT-BigCode's of these names are linear."""
 
 
 class Named(NamedTuple):
@@ -99,7 +99,6 @@ class Named(NamedTuple):
     layer: int | None
     role: str
     """A role, or BLOCKS or BY_HEAD, or the module's last name where its role is unknown."""
-    transposed: bool
 
 
 def named(module: str) -> Named:
@@ -108,12 +107,17 @@ def named(module: str) -> Named:
     for before, below in _LAYERS.items():
         for name, role in below.items():
             if found := re.search(rf"(?:^|_){before}_(\d{{1,6}})_{name.replace('.', '_')}$", flat):
-                return Named(int(found[1]), role, flat.endswith(_TRANSPOSED))
+                return Named(int(found[1]), role)
     for name, role in _ANYWHERE.items():
         if flat == name or flat.endswith(f"_{name}"):
-            return Named(None, role, role == "embed")
+            return Named(None, role)
     layer = re.search(rf"(?:^|_)(?:{'|'.join(_NUMBERED)})_(\d{{1,6}})_", flat)
-    return Named(int(layer[1]) if layer else None, _last(module), False)
+    return Named(int(layer[1]) if layer else None, _last(module))
+
+
+def may_be_conv1d(module: str) -> bool:
+    """Tells whether a module has the name of one of GPT-2's Conv1D."""
+    return canonical(module).endswith(_CONV1D)
 
 
 def computes_several(module: str) -> bool:

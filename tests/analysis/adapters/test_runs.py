@@ -1,17 +1,18 @@
 """Our own runs, and pairs of full checkpoints: dW against what was trained, and against the difference itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.fixture_types import Compose
-from helpers.foreign_adapters import added_by, base
+from helpers.foreign_adapters import added_by, base, peft_folder
 from omegaconf import DictConfig
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from analysis.adapters import Adapter, Options, checkpoints, read
 from analysis.adapters.checkpoints import first_directions
@@ -246,6 +247,39 @@ def test_gpt2s_transposed_and_fused_weights_are_turned_and_split(tmp_path: Path)
             for index, role in enumerate("qkv"):
                 np.testing.assert_allclose(found[layer, role], whole[32 * index : 32 * index + 32], atol=1e-12)
             np.testing.assert_allclose(found[layer, "o"], changes[f"transformer.h.{layer}.attn.c_proj"].T, atol=1e-12)
+
+
+LINEAR: dict[str, dict[str, Any]] = {
+    "gpt_neo": dict(hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]]),
+    "gpt_bigcode": dict(n_embd=32, n_layer=2, n_head=4),
+}
+"""Models whose layers are called as GPT-2's Conv1D are, and are linear."""
+
+
+@pytest.mark.parametrize("family", LINEAR)
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_linear_layers_of_gpt2s_names_are_not_turned(family: str, form: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, vocab_size=64, bos_token_id=2, eos_token_id=3, **LINEAR[family])
+    )
+    model.save_pretrained(tmp_path / "base")
+    origin = tmp_path / "base" / ("model.safetensors" if form == "file" else "")
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    theirs = peft_folder(tmp_path / "peft", model, r=3, target_modules=["c_fc", "c_proj"])
+    adapter = read(str(tmp_path / "peft"), Options(base=str(origin)))
+    assert {m.weight for m in adapter.matrices} == {"up", "down"} | ({"o"} if family == "gpt_bigcode" else set())
+    save_file({f"{n}.weight": before[f"{n}.weight"] + torch.from_numpy(dW).float() for n, dW in theirs.items()}
+              | {name: bias for name, bias in before.items() if name.endswith(".bias")},
+              tmp_path / "trained.safetensors")  # fmt: skip
+    merged = read(str(tmp_path / "trained.safetensors"), Options(base=str(origin)))
+    assert [m.name for m in merged.matrices] == [m.name for m in adapter.matrices]
+    for matrix, whole in zip(adapter.matrices, merged.matrices, strict=True):
+        W_0 = before[f"{matrix.module}.weight"].numpy()
+        for each in (matrix, whole):
+            np.testing.assert_array_equal(each.frozen(), W_0)
+        np.testing.assert_allclose(updates(adapter)[matrix.layer, matrix.weight], theirs[matrix.module], atol=1e-6)
+        np.testing.assert_allclose(updates(merged)[matrix.layer, matrix.weight], theirs[matrix.module], atol=1e-6)
 
 
 def test_the_checkpoints_own_configuration_says_how_neox_interleaves(tmp_path: Path) -> None:
