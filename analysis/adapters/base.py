@@ -134,7 +134,14 @@ def _order(matrix: Matrix) -> tuple[int, list[tuple[int, str]], int]:
     return -1 if matrix.layer is None else matrix.layer, [(order, matrix.module)], order
 
 
-def matrices(module: str, d_in: int, d_out: int, read: Callable[[], Factors], backbone: Backbone) -> list[Matrix]:
+def matrices(
+    module: str,
+    d_in: int,
+    d_out: int,
+    read: Callable[[], Factors],
+    backbone: Backbone,
+    is_embedding: bool = False,
+) -> list[Matrix]:
     """Returns the matrices in a module that has one pair of factors: one, or q, k and v of a fused layer.
 
     Args:
@@ -143,12 +150,13 @@ def matrices(module: str, d_in: int, d_out: int, read: Callable[[], Factors], ba
         d_out: Rows of B.
         read: Reads the factors.
         backbone: The base, as far as it is known: its Sites say what the module is.
+        is_embedding: The file says that it is one, whatever its name.
 
     Raises:
         InputError: As `sites_in` does.
     """
     return [
-        place.matrix(module, d_in, d_out, _part_of(read, place.part), backbone)
+        place.matrix(module, d_in, d_out, _part_of(read, place.part), backbone, is_embedding)
         for place in sites_in(module, d_in, d_out, backbone)
     ]
 
@@ -160,10 +168,18 @@ class MatrixSite(NamedTuple):
     weight: str
     part: Part | None = None
 
-    def matrix(self, module: str, d_in: int, d_out: int, read: Callable[[], Factors], backbone: Backbone) -> Matrix:
+    def matrix(
+        self,
+        module: str,
+        d_in: int,
+        d_out: int,
+        read: Callable[[], Factors],
+        backbone: Backbone,
+        is_embedding: bool = False,
+    ) -> Matrix:
         """Returns the matrix, of a module with d_out outputs."""
         rows = d_out if self.part is None else d_out // self.part.of
-        W_0 = partial(frozen, backbone, module, self.part, (rows, d_in))
+        W_0 = partial(frozen, backbone, module, self.part, (rows, d_in), is_embedding)
         return Matrix(self.layer, self.weight, module, d_in, rows, read, W_0)
 
 
@@ -208,7 +224,7 @@ def is_transposed(module: str, backbone: Backbone, shape: tuple[int, int], d_out
 
 
 def frozen(
-    backbone: Backbone, module: str, part: Part | None, shape: tuple[int, int]
+    backbone: Backbone, module: str, part: Part | None, shape: tuple[int, int], is_embedding: bool = False
 ) -> Float[np.ndarray, "d_out d_in"] | None:
     """Reads the W_0 of a matrix; None where the base is not given, or has no such module.
 
@@ -223,7 +239,8 @@ def frozen(
     W = W.reshape(len(W), -1)
     rows, columns = W.shape
     d_out = shape[0] * (part.of if part is not None else 1)
-    found = rows_of(W.T if is_transposed(module, backbone, (rows, columns), d_out) else W, part)
+    transposed = is_embedding or is_transposed(module, backbone, (rows, columns), d_out)
+    found = rows_of(W.T if transposed else W, part)
     if found.shape != shape:
         raise InputError(
             f"{shown(module)}: the update is of {shape[0]} x {shape[1]}, {shown(name)} in {weights.path} of "

@@ -55,7 +55,7 @@ def read_diffusion(tensors: Tensors, given: str, found: FileContents, backbone: 
         d_in, r, _, d_out = widths(tensors, pair)
         component, _, inside = pair.module.partition(".")
         key, module = (component, inside) if component in configs else ("", pair.module)
-        variance = start_variance(configs[key], r, d_in) if key in configs else None
+        variance = start_variance(configs[key], r, d_in) if key in configs and not pair.is_embedding else None
         if pair.alpha is not None:
             read = partial(_with_alpha, tensors, pair, r)
         elif key in configs:
@@ -64,7 +64,8 @@ def read_diffusion(tensors: Tensors, given: str, found: FileContents, backbone: 
             takes.add("alpha")
             without += 1
             read = partial(factors, tensors, pair, None if options.alpha is None else options.alpha / r)
-        members += [from_law(m, variance) for m in matrices(pair.module, d_in, d_out, read, backbone)]
+        found_here = matrices(pair.module, d_in, d_out, read, backbone, pair.is_embedding)
+        members += [from_law(m, variance) for m in found_here]
     for product in found.products.values():
         takes.add("top")
         r, alpha = rank_of(tensors, product), options.alpha

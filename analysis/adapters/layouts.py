@@ -81,6 +81,8 @@ class FactorNames(NamedTuple):
     """The kernel between two 1 x 1 factors of a convolution, as LyCORIS has it."""
     transposed: bool = False
     """A is (d_in, r) and B (r, d_out), as MLX has them."""
+    is_embedding: bool = False
+    """PEFT's lora_embedding_A and _B: the weight is a table of W's columns, and A starts at zero."""
 
 
 class FileContents(NamedTuple):
@@ -139,7 +141,10 @@ def find(tensors: Tensors, layouts: Sequence[str] = tuple(LAYOUTS)) -> FileConte
             "Give a LoRA adapter of single layers."
         )
     unknown, vectors = sort_out(tensors.path, [name for name in tensors.shapes if name not in taken], beginnings)
-    pairs = [FactorNames(module, **there, transposed=module in transposed) for module, there in modules.items()]
+    pairs = [
+        FactorNames(module, **there, transposed=module in transposed, is_embedding=".lora_embedding_A" in there["A"])
+        for module, there in modules.items()
+    ]
     return FileContents(used[0] if used else "products", pairs, products, [*tensors.others, *unknown], vectors)
 
 

@@ -90,8 +90,9 @@ def read_peft(
                 f"{scale:g}.\nGive the configuration that belongs to the weights, or the file alone."
             )
         read = partial(factors, tensors, pair, scale)
-        found_here = matrices(pair.module, d_in, d_out, read, backbone)
-        members += [from_law(m, start_variance(config, r, d_in)) for m in found_here]
+        found_here = matrices(pair.module, d_in, d_out, read, backbone, pair.is_embedding)
+        variance = None if pair.is_embedding else start_variance(config, r, d_in)
+        members += [from_law(m, variance) for m in found_here]
     for product in found.products.values():
         rank_here = rank_of(tensors, product)
         scale = config.scaling(product.module) if rank_here is None else scaling(config, product.module, rank_here)

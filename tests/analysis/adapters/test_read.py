@@ -11,6 +11,7 @@ import torch
 from helpers.dense_updates import dense, of, places
 from helpers.foreign_adapters import base, peft_folder
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from analysis.adapters import Options, read
 from analysis.adapters.backbone import arch_named
@@ -72,6 +73,24 @@ def test_an_adapted_embedding_is_a_matrix_of_tokens(tmp_path: Path) -> None:
     assert places(adapter) == [(None, "embed"), (0, "v"), (1, "v")]
     assert (adapter.matrices[0].d_in, adapter.matrices[0].d_out) == (64, 32)
     np.testing.assert_allclose(of(adapter, None, "embed"), theirs["model.embed_tokens"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["shared", "tok_embeddings"])
+def test_an_embedding_is_one_by_its_tensors_whatever_its_name(name: str, tmp_path: Path) -> None:
+    """T5 calls it `shared`. PEFT starts its A at zero, and the weight is a table of W's columns."""
+    table, layer = nn.Embedding(64, 32), nn.Linear(32, 32)
+    save_file({f"model.{name}.weight": table.weight.detach()}, tmp_path / "base.safetensors")
+    model = nn.ModuleDict({"model": nn.ModuleDict({name: table, "q_proj": layer})})
+    theirs = peft_folder(tmp_path / "peft", model, r=3, target_modules=[name, "q_proj"])
+    adapter = read(str(tmp_path / "peft"), Options(base=str(tmp_path / "base.safetensors")))
+    adapted, other = sorted(adapter.matrices, key=lambda matrix: matrix.module == "model.q_proj")
+    assert (adapted.module, adapted.d_in, adapted.d_out) == (f"model.{name}", 64, 32)
+    assert (adapted.origin.variance, other.origin.variance) == (None, 1 / (3 * 32))
+    dW = theirs[f"model.{name}"] if "embed" in name else theirs[f"model.{name}"].T
+    np.testing.assert_allclose(dense(adapter, adapted), dW, atol=1e-6)
+    W_0 = adapted.frozen()
+    assert W_0 is not None
+    np.testing.assert_array_equal(W_0, table.weight.detach().numpy().T)
 
 
 def test_gpt2s_fused_layer_is_split_into_q_k_and_v(tmp_path: Path) -> None:
