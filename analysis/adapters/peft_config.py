@@ -69,9 +69,10 @@ def start_variance(config: PeftLoRA, r: int, d_in: int) -> float | None:
 
 def notes_on(config: PeftLoRA, modules: Sequence[str]) -> list[str]:
     """Says what B A is not, and what the settings leave open."""
-    start = str(config.given.get("init_lora_weights"))
+    given = config.given.get("init_lora_weights")
+    start = "false" if given is False else str(given)
     notes = config.doubts(modules)
-    if start.startswith(_STARTS_IN_W0):
+    if given is False or start.startswith(_STARTS_IN_W0):  # with false both factors are drawn
         notes.append(
             f"init_lora_weights={shown(start)}: B A did not start at zero, so it is not only what was learned."
         )

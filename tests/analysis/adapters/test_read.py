@@ -177,9 +177,11 @@ def test_the_head_and_biases_are_listed_as_no_part_of_the_update(tmp_path: Path)
     assert "base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias" in unknown
 
 
-def test_a_start_of_w_0s_own_directions_is_told(tmp_path: Path) -> None:
-    peft_folder(tmp_path, base("llama"), r=2, target_modules=["v_proj"], init_lora_weights="pissa")
-    assert "B A did not start at zero" in read(str(tmp_path)).notes[0]
+@pytest.mark.parametrize(("start", "words"), [("pissa", "pissa"), (False, "false")])
+def test_a_start_of_b_a_that_is_not_zero_is_told(start: str | bool, words: str, tmp_path: Path) -> None:
+    peft_folder(tmp_path, base("llama"), r=2, target_modules=["v_proj"], init_lora_weights=start)
+    (note,) = read(str(tmp_path)).notes
+    assert note.startswith(f"init_lora_weights={words}: B A did not start at zero")
 
 
 @pytest.mark.parametrize(
