@@ -403,6 +403,27 @@ def test_a_missing_run_leaves_out_what_needs_it_and_never_averages_over_the_rest
     assert not any({of_seed_2[16].run_id, of_seed_2[4].run_id} & set(each.run_ids) for each in found)
 
 
+@pytest.mark.parametrize(("content", "words"), [(None, "holds no snapshots"), (b"{", "is damaged")])
+def test_a_control_without_readable_snapshots_is_left_out_and_said_to_be(
+    content: bytes | None, words: str, planted_store: Path, tmp_path: Path
+) -> None:
+    (job,) = [
+        job
+        for job in all_jobs()
+        if job.resolved.run.task.permute_labels and (method_of(job).r, job.resolved.run.seed) == (8, 1)
+    ]
+    shutil.copytree(planted_store, tmp_path / "store")
+    path = tmp_path / "store" / "runs" / job.run_id / "snapshots" / "1.safetensors"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    (weights,) = models_of("smoke", tmp_path / "store", (THREE,))
+    weights.read_all()
+    (why,) = weights.left_out
+    assert why.startswith("Against permuted labels, r = 8, seed 1: ") and words in why
+    assert weights.permuted(8, 1) is None and weights.permuted(8, 0) is not None and not weights.missing
+
+
 def copy_to_measure(store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a store the default one of a folder, which becomes the working directory; measuring it takes moments."""
     monkeypatch.setattr(measuring, "inputs_or_why_not", lambda *_: (None, ""))
