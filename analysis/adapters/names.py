@@ -89,7 +89,7 @@ _SEVERAL = re.compile(
 """Ends of names of layers that compute several matrices. Where such a name stands in no table above, its parts have
 other orders: BLOOM, Falcon and Persimmon interleave q, k and v by head, CodeGen by group of heads, with v before k."""
 
-_CONV1D = tuple(_name.replace(".", "_") for _name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
+_CONV1D = re.compile(r"(?:^|_)h_\d{1,6}_(?:attn_c_attn|attn_c_proj|mlp_c_fc|mlp_c_proj)$")
 """GPT-2's layers that keep their weight as (d_in, d_out); GPT-Neo's and GPT-BigCode's of these names are linear."""
 
 
@@ -117,7 +117,7 @@ def named(module: str) -> Named:
 
 def may_be_conv1d(module: str) -> bool:
     """Tells whether a module has the name of one of GPT-2's Conv1D."""
-    return canonical(module).endswith(_CONV1D)
+    return _CONV1D.search(canonical(module)) is not None
 
 
 def computes_several(module: str) -> bool:
