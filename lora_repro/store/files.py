@@ -5,17 +5,21 @@ Nothing is written through a link, because what it points to belongs to somebody
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
     """Writes a file so that a reader, a kill or a power cut sees the old content or the new, never a part.
 
     Only one process may write a path at a time; the run's lock ensures it.
+
+    Args:
+        path: The file.
+        content: All of it, or its pieces in order, each of which is written before the next one is asked for.
 
     Raises:
         OSError: If it cannot be written; the old content stays.
@@ -68,12 +72,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write(path: Path, content: str | bytes, mode: int, sync: bool) -> None:
-    rest = memoryview(content.encode() if isinstance(content, str) else content)
+def _write(path: Path, content: str | bytes | Iterable[memoryview], mode: int, sync: bool) -> None:
+    if isinstance(content, str | bytes):
+        content = [memoryview(content.encode() if isinstance(content, str) else content)]
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode, 0o666)
     try:
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        for rest in content:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         if sync:
             os.fsync(descriptor)
     finally:

@@ -6,14 +6,14 @@ import logging
 import math
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,6 +27,8 @@ from lora_repro.store import files
 from lora_repro.store.adapter import save_snapshot
 from lora_repro.store.layout import CHECKPOINT, SNAPSHOTS
 from lora_repro.store.record import Record
+from lora_repro.store.tensors import blocks, raw
+from lora_repro.training.device import peak_memory_gib, restart_peak_memory
 from lora_repro.training.provenance import PACKAGES
 
 SCHEMA = 1
@@ -59,6 +61,13 @@ class TrainState:
     double it on shared cores. nan after a checkpoint that does not hold it."""
     run_seconds: float = 0.0
     """What this and earlier attempts took up to the last checkpoint, from where their models were loaded."""
+    peak_memory_gib: float | None = 0.0
+    """The peak of memory of all attempts up to the last pause, without what `paused` leaves out; None where the
+    system does not say, and after a checkpoint that lacks it."""
+    peak_memory_is_bound: bool = False
+    """Whether the peak is an upper bound."""
+    is_paused: bool = False
+    """Whether scoring or a file is under way, which `paused` leaves out."""
     compiles: bool = False
     """Whether the next step compiles the model."""
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +87,26 @@ class TrainState:
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the parameters that are trained, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def look_at_memory(self) -> None:
+        """Brings `peak_memory_gib` up to date."""
+        self.peak_memory_gib = _larger(self.peak_memory_gib, peak_memory_gib(self.device))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what is computed inside, scoring or a file, out of `peak_memory_gib`. A pause may lie in another."""
+        if self.is_paused:
+            yield
+            return
+        self.look_at_memory()
+        self.is_paused = True
+        try:
+            yield
+        finally:
+            self.is_paused = False
+            if _larger(peak := peak_memory_gib(self.device), self.peak_memory_gib) != self.peak_memory_gib:
+                restart_peak_memory(self.device)
+                self.peak_memory_is_bound |= peak_memory_gib(self.device) == peak  # where it cannot be reset
 
     def take_apart(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Returns the tensors and the plain values that `put_together` needs."""
@@ -111,8 +140,12 @@ class TrainState:
             elif kind == "logits":
                 self.predictions[name] = tensor
         unsaid = {"cpu_seconds": math.nan, "run_seconds": values["seconds"], "examples_timed": values["examples"]}
+        unsaid |= {"peak_memory_gib": None, "peak_memory_is_bound": True}
+        peak, is_bound = self.peak_memory_gib, self.peak_memory_is_bound
         for attribute, key in _PLAIN.items():
             setattr(self, attribute, (unsaid | values)[key])  # older checkpoints lack these
+        self.peak_memory_gib = _larger(self.peak_memory_gib, peak)
+        self.peak_memory_is_bound |= is_bound
         for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.load_state_dict(values["schedule"])
@@ -130,10 +163,17 @@ _PLAIN = {  # `examples_told`, like `logits/`, is an older name that stays so th
     "seconds": "seconds",
     "cpu_seconds": "cpu_seconds",
     "run_seconds": "run_seconds",
+    "peak_memory_gib": "peak_memory_gib",
+    "peak_memory_is_bound": "peak_memory_is_bound",
     "lines": "lines",
     "machines": "machines",
 }
 """Plain values of the state, and how a checkpoint's file names them."""
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    """Returns the larger of two peaks; None if one of them is not known."""
+    return None if one is None or other is None else max(one, other)
 
 
 def write(state: TrainState, folder: Path, run_id: str, machine: dict[str, Any]) -> None:
@@ -156,7 +196,7 @@ def write(state: TrainState, folder: Path, run_id: str, machine: dict[str, Any])
     folder.mkdir(exist_ok=True)
     before = _found(folder)
     path = folder / f"{state.step:09d}-{len(state.predictions):03d}.safetensors"
-    files.write_atomically(path, save(tensors, {"about": text, "sha256": digest}))
+    files.write_atomically(path, blocks(tensors, {"about": text, "sha256": digest}))
     for old in before:
         if old != path:
             files.remove(old)
@@ -233,7 +273,7 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+        digest.update(raw(tensors[name]))
     return digest.hexdigest()
 
 
@@ -286,7 +326,8 @@ class Checkpointer:
         """
         for fraction, step in self.snapshots.items():
             if step == state.step and not self.record.snapshot_path(fraction).exists():
-                save_snapshot(state.model, self.run, self.record.snapshot_path(fraction), step)
+                with state.paused():
+                    save_snapshot(state.model, self.run, self.record.snapshot_path(fraction), step)
         interrupt.refuse_to_go_on()
         every = self.settings.checkpoint_every_s
         if every is not None and time.monotonic() - self.written_at >= every:
@@ -296,8 +337,10 @@ class Checkpointer:
         """Writes a checkpoint. If the disk is full, only the checkpoint is lost and the run continues."""
         self.record.refuse_loss_of_lock()
         state.run_seconds = self.before + time.monotonic() - self.began
-        try:
-            write(state, self.record.folder / CHECKPOINT, self.record.run_id, self.machine)
-        except OSError as error:
-            log.warning("%s: no checkpoint could be written (%s); the run goes on.", self.record.run_id, error.strerror)
+        with state.paused():
+            try:
+                write(state, self.record.folder / CHECKPOINT, self.record.run_id, self.machine)
+            except OSError as error:
+                words = "%s: no checkpoint could be written (%s); the run goes on."
+                log.warning(words, self.record.run_id, error.strerror)
         self.written_at = time.monotonic()

@@ -160,6 +160,13 @@ def reset_peak_memory(device: torch.device) -> bool:
     return next(_measured) > 0
 
 
+def restart_peak_memory(device: torch.device) -> None:
+    """Starts a new measurement within a run, after something else took memory, with a heap ready for more steps."""
+    reset_peak_memory(device)
+    if device.type == "cpu":
+        _keep_freed_memory()
+
+
 def peak_memory_gib(device: torch.device) -> float | None:
     """Returns the peak since the reset, in GiB; None if the system does not say."""
     if device.type == "cuda":

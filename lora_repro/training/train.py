@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from lora_repro.tasks.targets import split_name
 from lora_repro.training import checks, provenance, scoring
 from lora_repro.training.checkpoint import Checkpointer, TrainState
 from lora_repro.training.compiled import compile_blocks
-from lora_repro.training.device import peak_memory_gib, prepare, reset_peak_memory, threads, use_huge_pages
+from lora_repro.training.device import prepare, reset_peak_memory, threads, use_huge_pages
 from lora_repro.training.waiting import watched
 
 SAY_EVERY_S = 30
@@ -76,7 +77,9 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
     machine = provenance.machine(device, run.train.dtype, compiled, run.method.packages)
     checkpointer = Checkpointer(record, settings.log, machine, run, total)
     state = start(model, run, examples)
-    is_resumed = checkpointer.resume(state)
+    state.peak_memory_is_bound = peak_is_bound
+    with state.paused():
+        checkpointer.resume(state)
     state.compiles = compiled
     record.reset_metrics(state.lines)
     notify.begin(record.folder, settings)  # no earlier, as a run that is refused leaves no trace
@@ -98,7 +101,10 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
                 if epoch:
                     train_epoch(state, run, splits["train"], epoch, checkpointer)
                 checks.refuse_changed_weights(model, before)
-                score_epoch(state, run, splits, epoch, epochs, checkpointer)
+                with state.paused() if total else nullcontext():  # what trains nothing has the peak of its scoring
+                    score_epoch(state, run, splits, epoch, epochs, checkpointer)
+            if not total:
+                state.look_at_memory()
         except interrupt.AskedToEndError:
             checkpointer.write(state)
             raise KeyboardInterrupt from None
@@ -130,8 +136,8 @@ def train(resolved: Resolved, record: Record) -> tuple[dict[str, Any], list[Path
         "train_seconds": round(state.seconds, 3),
         "train_cpu_seconds": round(state.cpu_seconds, 3) if device.type == "cpu" and state.cpu_seconds > 0 else None,
         "train_examples_per_s": round(state.examples_timed / state.seconds, 2) if state.seconds else None,
-        "peak_memory_gib": None if is_resumed else peak_memory_gib(device),  # of this attempt alone
-        "peak_memory_is_bound": peak_is_bound,
+        "peak_memory_gib": None if state.machines else state.peak_memory_gib,
+        "peak_memory_is_bound": state.peak_memory_is_bound,
         "merge_max_abs_error": checks.merge_max_abs_error(model, run.method, splits["eval"], device),
         "provenance": provenance.collect(device, run.train.dtype, getattr(run.method, "budget", None), compiled)
         | run.method.provenance(run.arch)
@@ -284,7 +290,10 @@ def train_epoch(state: TrainState, run: Run, split: Encoded, epoch: int, checkpo
                     last_message = time.perf_counter()
                     left = (total - state.step) * state.seconds / state.step
                     log.info("step %d of %d, loss %.3f, about %.0f s of training to go", state.step, total, mean, left)
+            paused, cpu_paused = time.perf_counter(), time.process_time()
             checkpointer.after_step(state)
+            began += time.perf_counter() - paused
+            cpu_began += time.process_time() - cpu_paused
 
 
 def _after_batch(state: TrainState, checkpointer: Checkpointer, split: str, total: int) -> Callable[[], None]:

@@ -2,18 +2,22 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.computed_runs import record_of
 from helpers.fixture_types import Compose
 from helpers.store_contents import contents
 from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
+from safetensors.torch import load
+from safetensors.torch import save as save_torch
 
 from lora_repro import interrupt
 from lora_repro.config.identity import NUMERICS_VERSION
@@ -21,6 +25,7 @@ from lora_repro.config.resolve import resolve
 from lora_repro.errors import RunFailedError
 from lora_repro.methods import METHODS
 from lora_repro.mirror import notify
+from lora_repro.store import tensors
 from lora_repro.store.record import Record
 from lora_repro.store.status import State
 from lora_repro.training import checkpoint, train
@@ -87,13 +92,15 @@ def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
     assert found == expected
 
 
+FEW_SHOT = ("model=tiny_llama", "preset@train=tiny_llama_few_shot", "task.form=text", "method=few_shot")
+
+
 @pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)])
 def test_what_trains_nothing_resumes_between_its_scored_splits(
     tiny: Compose, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ("model=tiny_llama", "preset@train=tiny_llama_few_shot", "task.form=text", "method=few_shot")
     monkeypatch.chdir(tmp_path)
-    whole, cut = tiny(*asked, "paths.outputs=whole"), tiny(*asked, "paths.outputs=cut")
+    whole, cut = tiny(*FEW_SHOT, "paths.outputs=whole"), tiny(*FEW_SHOT, "paths.outputs=cut")
     run_job(whole)
     interrupted(cut, monkeypatch, looks)
     run_job(cut)
@@ -130,7 +137,7 @@ def test_checkpoints_come_at_the_interval_and_the_previous_stays_until_the_next_
     there: list[list[str]] = []
     write = checkpoint.files.write_atomically
 
-    def watched(path: Path, content: str | bytes) -> None:
+    def watched(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
         if path.parent.name == "checkpoint":
             there.append(sorted(os.listdir(path.parent)))
         write(path, content)
@@ -345,20 +352,80 @@ def test_costs_of_a_resumed_run_are_of_all_attempts_or_not_recorded(
         record = interrupted(cfg, patch, looks=3)
     result = run_job(cfg) and record.read().result
     assert result is not None
-    assert 1000 < result["run_seconds"] < 1100 and result["peak_memory_gib"] is None
+    assert 1000 < result["run_seconds"] < 1100 and result["peak_memory_gib"] > 0
     assert 0 < result["train_cpu_seconds"] < 100
 
 
-def test_an_early_checkpoint_does_not_say_what_the_cpu_computed(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+EARLY = ("cpu_seconds", "run_seconds", "peak_memory_gib", "peak_memory_is_bound")
+"""What early checkpoints do not hold."""
+
+
+def test_an_early_checkpoint_does_not_say_what_the_cpu_computed_nor_the_peak_of_memory(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = interrupted(tiny(), monkeypatch, looks=3)
     (path,) = (record.folder / "checkpoint").iterdir()
     _, about = checkpoint._read(path)
-    early = {key: value for key, value in about["state"].items() if key not in ("cpu_seconds", "run_seconds")}
+    early = {key: value for key, value in about["state"].items() if key not in EARLY}
     _forge(record, {"state": early}, replaced=("state",))
     run_job(tiny())
     result = record.read().result
-    assert result is not None and result["train_cpu_seconds"] is None
+    assert result is not None and result["train_cpu_seconds"] is None and result["peak_memory_gib"] is None
     assert result["run_seconds"] > result["train_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("given", "looks", "expected"),
+    [((), None, 3.0), (("log.snapshots=[0.125]",), 9, 3.0), (FEW_SHOT, None, 9.0)],
+)
+def test_the_peak_of_memory_is_that_of_training_in_all_attempts_without_scoring_and_files(
+    tiny: Compose, given: tuple[str, ...], looks: int | None, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first epoch takes 3 GiB and others 2, scoring 9, a checkpoint 7, a snapshot 8; a resumed run sees 2 alone."""
+    peak, epochs = [0.0], iter([3.0, 2.0, 2.0])
+
+    def taking(gib: Callable[[], float], original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            peak[0] = max(peak[0], gib())
+            return original(*args, **kwargs)
+
+        return call
+
+    def restart(_: torch.device) -> bool:
+        peak[0] = 1.0
+        return False
+
+    monkeypatch.setattr(train, "reset_peak_memory", restart)
+    monkeypatch.setattr(checkpoint, "restart_peak_memory", restart)
+    monkeypatch.setattr(checkpoint, "peak_memory_gib", lambda _: peak[0])
+    for module, name, gib in (
+        (train, "use_huge_pages", lambda: next(epochs)),
+        (train.scoring, "predict", lambda: 9.0),
+        (checkpoint, "write", lambda: 7.0),
+        (checkpoint, "save_snapshot", lambda: 8.0),
+    ):
+        monkeypatch.setattr(module, name, taking(gib, getattr(module, name)))
+    cfg = tiny(*given, "log.checkpoint_every_s=0")
+    if looks is not None:
+        interrupted(cfg, monkeypatch, looks)
+    result = run_job(cfg) and record_of(cfg).read().result
+    assert result is not None and result["peak_memory_gib"] == expected and not result["peak_memory_is_bound"]
+
+
+def test_a_checkpoint_is_written_without_a_copy_of_its_large_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "BLOCK", 400)
+    large = {"a": torch.arange(101.0), "z": torch.arange(500, dtype=torch.uint8)}
+    small = {
+        "b": torch.tensor(3), "c": torch.ones(3, dtype=torch.bfloat16), "d": torch.tensor([True]),
+        "e": torch.empty(0, 2), "f": torch.arange(50, dtype=torch.float64), "g": torch.ones(7),
+    }  # fmt: skip
+    pieces = list(tensors.blocks(large | small, {"about": "é", "sha256": "0"}))
+    found = load(b"".join(pieces))
+    assert found.keys() == (large | small).keys()
+    for name, tensor in (large | small).items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+    addresses = [np.frombuffer(piece, np.uint8).ctypes.data for piece in pieces]
+    assert all(tensor.data_ptr() in addresses for tensor in large.values())
 
 
 def _forge(
@@ -366,10 +433,10 @@ def _forge(
 ) -> None:
     """Writes the checkpoint anew, whole, with another story about where it was made."""
     (path,) = (record.folder / "checkpoint").iterdir()
-    tensors, about = checkpoint._read(path)
+    held, about = checkpoint._read(path)
     for key, value in change.items():
         about[key] = about[key] | value if isinstance(value, dict) and key not in replaced else value
     about["machine"] = {key: value for key, value in about["machine"].items() if key not in without}
     text = json.dumps(about)
-    path.write_bytes(checkpoint.save(tensors, {"about": text, "sha256": checkpoint._digest(tensors, text)}))
+    path.write_bytes(save_torch(held, {"about": text, "sha256": checkpoint._digest(held, text)}))
     logging.getLogger("lora_repro").debug("forged %s", path)

@@ -26,6 +26,7 @@ from lora_repro.store.status import State
 from lora_repro.tasks.batches import batches
 from lora_repro.tasks.encoding import Encoded, encode
 from lora_repro.training import checks, train
+from lora_repro.training.checkpoint import Checkpointer
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
 
@@ -351,7 +352,10 @@ def _template_arguments(cfg: DictConfig) -> tuple[str, str, float, None, int]:
 def test_the_time_of_training_holds_what_a_gpu_computes_behind_the_last_step(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading the loss waits for it: here for five seconds each time. The step that compiles counts for no other."""
+    """Reading the loss waits for it: here for five seconds each time. The step that compiles counts for no other.
+
+    Checkpoints, here one after each step, count for none.
+    """
     now, begin, item, states = [0.0], train.start, torch.Tensor.item, list[train.TrainState]()
 
     def start(*arguments: Any) -> train.TrainState:
@@ -366,7 +370,8 @@ def test_the_time_of_training_holds_what_a_gpu_computes_behind_the_last_step(
     monkeypatch.setattr(train, "time", clock)
     monkeypatch.setattr(train, "start", start)
     monkeypatch.setattr(torch.Tensor, "item", waits)
-    record, result = computed(tiny())
+    monkeypatch.setattr(Checkpointer, "write", lambda *_: now.__setitem__(0, now[0] + 100.0))
+    record, result = computed(tiny("log.checkpoint_every_s=0"))
     lines = [json.loads(line) for line in (record.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["wall_time_s"] for line in lines if "loss" in line] == [5.0, 10.0]
     assert result["train_seconds"] == result["train_cpu_seconds"] == 10.0
