@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lora_repro.config.identity import RUN_ID
 from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods import MethodConfig
@@ -17,7 +16,7 @@ from lora_repro.models import labels
 from lora_repro.models.arch import Arch
 from lora_repro.models.load import label_order, put_labels_in_order, reorder_outputs
 from lora_repro.models.pickled import PLAIN
-from lora_repro.store.adapter_identity import identify_adapter
+from lora_repro.store.adapter_identity import identify_adapter, is_run
 from lora_repro.store.digests import sha256_of, trained_files
 from lora_repro.store.files import write_atomically
 from lora_repro.store.finished_runs import find_run
@@ -125,7 +124,7 @@ def load_adapter(model: nn.Module, run: Run, given: str, outputs: str, drawn: Co
             f"train.init_from: no run {given} in {outputs}/runs. Compute it first, or give its directory."
         )
     result = None
-    if (folder / "config.yaml").is_file() or RUN_ID.fullmatch(folder.name) is not None:
+    if is_run(folder):
         result = _result_of_start(folder, run)
         folder = folder / run.method.folder
     elif identify_adapter(given) != run.train.init_from:

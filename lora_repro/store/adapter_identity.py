@@ -27,7 +27,7 @@ def identify_adapter(given: str) -> str:
         MissingInputError: If it is neither a run id nor a folder that holds an adapter.
     """
     folder = adapter_folder(given)
-    name = run_name(folder) if (folder / "config.yaml").is_file() else folder.name if "/" not in given else ""
+    name = run_name(folder) if is_run(folder) or "/" not in given else ""
     if RUN_ID.fullmatch(name):
         return name
     weights, settings = folder / PEFT_WEIGHTS, folder / PEFT_CONFIG
@@ -52,8 +52,13 @@ def adapter_folder(given: str) -> Path:
     """Returns the folder that is meant: of a run's folder of trained weights the run's, else the one that is given."""
     folder = Path(given).expanduser()
     run = folder.parent
-    if not (run / "config.yaml").is_file():
+    if not is_run(run):
         return folder
     result = read_result(run).result
     is_of_run = result is not None and folder in {path.parent for path in trained_files(run, result)} - {run}
     return run if is_of_run or folder.name == ADAPTER else folder
+
+
+def is_run(folder: Path) -> bool:
+    """Tells whether a folder is a run's: it holds its configuration or, as one of a ledger, has an id as name."""
+    return (folder / "config.yaml").is_file() or (folder.is_dir() and RUN_ID.fullmatch(run_name(folder)) is not None)

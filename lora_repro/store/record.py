@@ -264,12 +264,16 @@ class Record:
     def adopt(self, other: "Record") -> None:
         """Moves files that are missing here from another record of the same run, and adds their digests to the result.
 
-        The digests are written first: a kill between the two leaves a digest without its file, and the same command
+        A run that was restored from a ledger lacks its configuration and its curves too, which come first. The digests
+        are written before their files: a kill between the two leaves a digest without its file, and the same command
         then makes the file again. A result of an early version has no digests and gets none.
         """
         ours, theirs = self.read().result, other.read().result
         assert ours is not None and theirs is not None
         missing = {name: theirs["digests"][name] for name in theirs["digests"] if not (self.folder / name).exists()}
+        unhashed = [name for name in ("config.yaml", "metrics.jsonl") if not (self.folder / name).exists()]
+        for name in unhashed:
+            os.replace(other.folder / name, self.folder / name)
         if "digests" in ours:
             self._write_result(ours | {"digests": ours["digests"] | missing})
         for name in missing:

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers.computed_runs import record_of
 from helpers.damaged_files import change_json
 from helpers.fixture_types import Compose
 from helpers.local_models import words_tokenizer, write
+from helpers.store_contents import contents
 from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -19,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from lora_repro.config.identity import run_id
 from lora_repro.config.resolve import resolve
 from lora_repro.errors import InputError, MissingInputError
-from lora_repro.store.record import Record
+from lora_repro.store.record import Record, plain
 from lora_repro.tasks.encoding import encode
 from lora_repro.training.job import run_job
 from lora_repro.training.train import build
@@ -168,13 +170,21 @@ def test_full_fine_tuning_keeps_no_weights_and_says_so(tiny: Compose) -> None:
 def test_a_start_of_a_restored_ledger_says_how_its_weights_are_computed_again(tiny: Compose) -> None:
     cfg = tiny()
     run_job(cfg)
-    record, start = record_of(cfg), ("train.epochs=0", f"train.init_from={record_of(cfg).run_id}")
+    record = record_of(cfg)
+    curves = contents(record.folder)["metrics.jsonl"]
     shutil.rmtree(record.folder / "adapter")
-    (record.folder / "config.yaml").unlink()
-    with pytest.raises(MissingInputError, match=r"has no weights here.*\n.*log\.save_full=true log\.rebuild=true"):
-        run_job(tiny(*start))
+    for name in ("config.yaml", "metrics.jsonl"):
+        (record.folder / name).unlink()
+    given = [record.run_id, str(record.folder), str(record.folder / "adapter")]
+    starts = [tiny("train.epochs=0", f"train.init_from={each}") for each in given]
+    for start in starts:
+        with pytest.raises(MissingInputError, match=r"has no weights here.*\n.*log\.save_full=true log\.rebuild=true"):
+            run_job(start)
     run_job(tiny("log.save_full=true", "log.rebuild=true"))
-    assert run_job(tiny(*start)) == _last(record)
+    assert {run_id(resolve(start).run) for start in starts} == {run_id(resolve(starts[0]).run)}
+    assert run_job(starts[2]) == run_job(starts[0]) == _last(record)
+    assert contents(record.folder)["metrics.jsonl"] == curves
+    assert yaml.safe_load((record.folder / "config.yaml").read_text())["run"] == plain(resolve(cfg).run)
 
 
 def _stored_logits(record: Record, split: str) -> torch.Tensor:
