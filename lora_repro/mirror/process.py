@@ -10,7 +10,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from lora_repro.errors import InputError
 from lora_repro.mirror.tracked_run import ENDED, TrackedRun, environment, is_online, state_of
+from lora_repro.store.adapter_identity import is_run
 
 POLL_S = 2.0
 """How often the metrics of a run under way are read."""
@@ -65,24 +67,59 @@ def _mirror(folder: Path, followed: TrackedRun | None) -> str:
     return mirrored.unreadable_lines()
 
 
+def _runs(given: str, store: str) -> list[Path]:
+    """Returns the directories of all runs of a store, or of its runs/, or that of one run, named by itself or its id.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    from lora_repro.store.finished_runs import run_folder  # what follows a run needs none of it
+
+    for folder in (Path(given, "runs"), Path(given)):
+        if runs := sorted(path for path in folder.glob("*") if is_run(path)):
+            return runs
+    folder = run_folder(given, store, "mirror")
+    if not is_run(folder):
+        raise InputError(
+            f"mirror: {given} is no run and holds none.\n"
+            "Give a run's id or directory, or a store: python -m lora_repro.mirror outputs"
+        )
+    return [folder]
+
+
+def _why_not(folder: Path) -> str | None:
+    """Says why a run is not mirrored as it is; None if it can be."""
+    if (state := state_of(folder)) not in ENDED:
+        return f"it is {state}"
+    if not (folder / "config.yaml").exists():
+        return "it has no config.yaml and no curves here (restored from a ledger)"
+    return None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Mirrors runs from their records; returns 0 if every one that was named is mirrored."""
     parser = argparse.ArgumentParser(prog="python -m lora_repro.mirror", description="Mirrors records to W&B.")
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="run directories, or a store (outputs)")
+    parser.add_argument("given", nargs="*", metavar="RUN", help="ids or directories of runs, or a store (outputs)")
+    parser.add_argument("--runs", default="outputs", metavar="DIR", help="where ids are looked for; default: outputs")
     parser.add_argument("--online", action="store_true", help="to the server; default: offline, for `wandb sync`")
     parser.add_argument("--project", help="default: the record's log.project")
     parser.add_argument("--follow", type=float, metavar="S", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.follow is not None:
         _follow(options.follow)
-    if not options.folders:
+    if not options.given:
         parser.error("name run directories, or a store: python -m lora_repro.mirror outputs")
     failed = 0
-    for given in options.folders:
-        runs = sorted(path.parent for path in given.glob("runs/*/config.yaml")) or [given]
+    for given in options.given:
+        try:
+            runs = _runs(given, options.runs)
+        except InputError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            failed += 1
+            continue
         for folder in (run.absolute() for run in runs):
-            if state_of(folder) not in ENDED:
-                print(f"{folder.name}: not mirrored, it is {state_of(folder)}.", file=sys.stderr)
+            if (why := _why_not(folder)) is not None:
+                print(f"{folder.name}: not mirrored, {why}.", file=sys.stderr)
                 failed += len(runs) == 1
                 continue
             try:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ from helpers.waiting import PATIENCE_S, wait_for
 
 from lora_repro.config.resolve import resolve
 from lora_repro.config.settings import Mirror, Tracker
-from lora_repro.mirror import notify
+from lora_repro.mirror import notify, process
 from lora_repro.mirror.tracked_run import TrackedRun
 from lora_repro.training.job import run_job
 
@@ -341,11 +342,11 @@ time.sleep(600)
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "wandb.py").write_text(FAKES["hangs"])
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "fake")}
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    helper = psutil.Process(int(process.stdout.readline()))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    training = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert training.stdout is not None
+    helper = psutil.Process(int(training.stdout.readline()))
+    training.send_signal(signal.SIGKILL)
+    training.communicate()
     helper.wait(timeout=HANGS_S / 4)
 
 
@@ -358,3 +359,32 @@ def test_records_are_mirrored_from_the_command_line(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     done = mirrored_again(str(folder))
     assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"mirror: no run {folder}: neither a directory nor an id in outputs/runs" in done.stderr
+
+
+def test_runs_are_named_by_a_store_its_folder_or_their_ids_and_what_cannot_be_mirrored_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restored, _ = write_record(tmp_path / "outputs")
+    whole, _ = write_record(tmp_path / "outputs", seed=1)
+    for name in ("config.yaml", "metrics.jsonl"):
+        (restored / name).unlink()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "environment", lambda _: {})
+    monkeypatch.setattr(process, "TrackedRun", Mock(**{"return_value.unreadable_lines.return_value": ""}))
+
+    def told(*given: str) -> tuple[int, list[str]]:
+        return process.main(given), capsys.readouterr().err.splitlines()
+
+    not_here = f"{restored.name}: not mirrored, it has no config.yaml and no curves here (restored from a ledger)."
+    for given in ("outputs", "outputs/runs", str(whole.parent)):
+        assert told(given) == (0, [not_here, f"{whole.name}: mirrored"])
+    for given in (whole.name, str(whole), str(whole / "adapter")):
+        assert told(given) == (0, [f"{whole.name}: mirrored"])
+    assert told(restored.name, whole.name) == (1, [not_here, f"{whole.name}: mirrored"])
+    code, lines = told(whole.name, "--runs", "empty")
+    assert code == 1 and f"no run {whole.name}: neither a directory nor an id in empty/runs" in lines[0]
+    code, lines = told("empty", "nowhere", whole.name)
+    assert code == 1 and lines[0] == "Error: mirror: empty is no run and holds none."
+    assert lines[2].startswith("Error: mirror: no run nowhere") and lines[-1] == f"{whole.name}: mirrored"
