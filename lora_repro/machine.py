@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import warnings
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -114,11 +115,20 @@ def _share(group: Path) -> int | None:
 
 
 def gpus() -> int:
-    """Returns the number of NVIDIA GPUs that this process may use, without starting CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([entry for entry in visible.split(",") if entry.strip() and entry.strip() != "-1"])
+    """Returns the number of NVIDIA GPUs that this process may use, without starting CUDA.
+
+    Source: CUDA C++ Programming Guide, CUDA Environment Variables: of CUDA_VISIBLE_DEVICES only what stands before the
+    first invalid entry is visible.
+    """
     if shutil.which("nvidia-smi") is None:
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not count:
+        return count
+
+    def is_valid(entry: str) -> bool:
+        return entry.startswith(("GPU-", "MIG-")) or (entry.isdecimal() and int(entry) < count)
+
+    return len(set(takewhile(is_valid, map(str.strip, visible.split(",")))))

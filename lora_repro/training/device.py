@@ -83,8 +83,6 @@ def threads(device: torch.device) -> int:
 def _own() -> str:
     """Returns a GPU that no other run on this machine uses, and locks it until this process ends."""
     count = torch.cuda.device_count()
-    if count == 1:
-        return "cuda:0"
     for index in [*_own_gpu] or range(count):
         if index in _own_gpu:
             return f"cuda:{index}"
@@ -99,7 +97,8 @@ def _own() -> str:
             continue
         _own_gpu[index] = descriptor
         return f"cuda:{index}"
-    log.warning("All %d GPUs are taken by other runs; this one shares the first.", count)
+    all_of_them = "The only GPU is" if count == 1 else f"All {count} GPUs are"
+    log.warning("%s taken by other runs; this one shares the first.", all_of_them)
     return "cuda:0"
 
 

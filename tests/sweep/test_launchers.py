@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -246,8 +247,34 @@ def test_a_launcher_that_is_not_installed_is_told_with_the_command_that_installs
     assert "pip install hydra-joblib-launcher" in done.stderr
 
 
-@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), ("GPU-a, GPU-b,GPU-c", 3)])
-def test_workers_are_as_many_as_visible_gpus(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+@pytest.mark.parametrize(
+    ("visible", "listed", "count"),
+    [
+        (None, 4, 4),
+        ("", 4, 0),
+        ("-1", 4, 0),
+        ("0", 4, 1),
+        ("0,3", 4, 2),
+        ("0,-1,1", 4, 1),
+        ("0,1,2,3", 2, 2),
+        ("NoDevFiles", 4, 0),
+        ("GPU-a, GPU-b,GPU-c", 4, 3),
+        ("MIG-a,MIG-b", 1, 2),
+        ("0,1,2,3", 0, 0),
+        ("0,1,2,3", None, 0),
+        (None, None, 0),
+    ],
+)
+def test_workers_are_as_many_as_visible_gpus(
+    visible: str | None, listed: int | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed by nvidia-smi; None: there is none."""
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    lines = "".join(f"GPU {i}: A GPU (UUID: GPU-{i})\n  MIG 3g Device 0: (UUID: MIG-{i})\n" for i in range(listed or 0))
+    monkeypatch.setattr(workers.shutil, "which", lambda _: None if listed is None else "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(workers.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=lines))
     assert workers.gpus() == count
     assert workers.workers() == (count or len(os.sched_getaffinity(0)))

@@ -146,9 +146,15 @@ def test_the_threads_that_a_run_asks_for_are_its_own(monkeypatch: pytest.MonkeyP
     assert after(None) == 2
 
 
-def test_a_single_gpu_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_gpu_is_locked_too_and_shared_with_a_warning(
+    two_gpus: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert device._own() == "cuda:0"
+    with held_by_another(two_gpus / "lora_repro-gpu0.lock") as process:
+        assert device._own() == "cuda:0" and device._own_gpu == {}
+        assert "The only GPU is taken by other runs; this one shares the first." in caplog.text
+        process.kill()
+    assert device._own() == "cuda:0" and list(device._own_gpu) == [0]
 
 
 def test_huge_pages_are_asked_for_without_changing_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
