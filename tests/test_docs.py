@@ -20,6 +20,7 @@ from analysis.__main__ import _parser
 from analysis.commands.options import FORMATS, request_of
 from analysis.items import Request, item_names, read_item
 from analysis.kinds.scores import ScoreTable
+from analysis.states import STATES
 from lora_repro.cli import normalise
 from lora_repro.config.catalogue import HOME, group_names
 from lora_repro.config.compose import compose
@@ -108,6 +109,12 @@ def test_every_item_is_named_where_the_items_are_listed() -> None:
                     numbers |= {*range(int(first), int(last or first) + 1)}
             items = re.findall(rf"\b{word.lower()}(\d+)", " ".join(item_names()))
             assert numbers == {int(number) for number in items}, (page.name, word)
+
+
+def test_every_state_of_a_run_is_explained() -> None:
+    text = (HOME / "docs" / "records_and_resuming.md").read_text().partition("## States")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z ]+) \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(["state", *(printed.label for printed in STATES.values())])
 
 
 def test_the_map_has_every_folder() -> None:

@@ -18,7 +18,11 @@ class Resume(str, Enum):
     """From which checkpoints a run may be resumed."""
 
     same = "same"
-    """Those made with the same device class, threads, precision and torch: on CPUs the resumed run is bit-equal."""
+    """Those made with all that decides the bits: on CPUs the resumed run is bit-equal.
+
+    That is the device class, threads, precision (bf16, TF32), whether blocks are compiled, the versions of torch,
+    transformers, tokenizers, numpy and the method's packages, and the environment variables that choose kernels.
+    """
     any = "any"
     """Also those of other machines; the record names them."""
     never = "never"
