@@ -136,7 +136,7 @@ def _plot(options: argparse.Namespace, table: "Table", numbers: list[str]) -> No
     from analysis.render import plots, style
 
     own = [word for name in OWN if getattr(options, name) is not None for word in (f"--{name}", getattr(options, name))]
-    chosen = ["--scale", options.scale] if numbers and options.scale is not None else []
+    chosen = ["--scale", table.scale] if numbers and table.scale is not None else []
     chosen += ["--protocol", options.protocol] if options.protocol is not None else []
     words = [*numbers, *options.overrides, *own, *chosen, *store_arguments(options.runs)]
     runs = sorted({run.run_id for cell in table.cells for run in cell.runs if run.run_id is not None})
