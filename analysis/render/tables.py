@@ -61,7 +61,7 @@ def _about_paper(table: Table, names: Names) -> list[str]:
 
 
 def about_ours(table: Table, names: Names) -> list[str]:
-    """Says line by line what ours are: metric, protocol, seeds, settings, examples and their targets."""
+    """Says line by line what ours are: metric, protocol, seeds, settings (but false), examples and targets."""
     ours = table.ours
     if not ours:
         return []
@@ -84,7 +84,8 @@ def about_ours(table: Table, names: Names) -> list[str]:
             for key in table.settings
             if table.beneath is None or key != table.beneath.key
         }
-        described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if value)
+        named = {key: value for key, value in settings.items() if value not in ("", "false")}
+        described = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in named.items())
         line = [f"{_model(first.model, names)} on {task_name(first.task, names)}"]
         line += [described] if described else []
         line += list(dict.fromkeys(cell.about_data for cell in cells if cell.about_data))

@@ -17,7 +17,7 @@ from analysis import items, kinds
 from analysis.items import Request, item_names, load_item, read_item
 from analysis.items.entry import build, read_yaml
 from analysis.kinds.scores import ScoreTable
-from lora_repro.config.catalogue import group_names
+from lora_repro.config.catalogue import HOME, group_names
 from lora_repro.errors import InputError
 
 
@@ -219,6 +219,14 @@ def test_numbers_keep_their_type() -> None:
     for entry in ({"whole": 1.0}, {"whole": True}, {"part": "1e6"}, {"part": True}, {"either": 1.5}):
         with pytest.raises(InputError, match=r"x: (whole|part|either): must be"):
             build(Numbers, {"whole": 1, "part": 0.5, "either": 1} | entry, "x")
+
+
+def test_the_docs_name_the_tables_that_are_held_out() -> None:
+    text = " ".join((HOME / "docs" / "sweeps_and_tables.md").read_text().split())
+    found = re.search("The default is `held_out` for (.*?), and `last_epoch` for all else", text)
+    assert found is not None
+    named = {f"table{word}" if word.isdigit() else word for word in re.findall(r"\d+|\w+(?=`)", found[1])}
+    assert named == {name for name in item_names() if getattr(read_item(name), "protocol", None) == "held_out"}
 
 
 def test_a_table_says_its_sweep() -> None:

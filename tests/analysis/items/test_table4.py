@@ -84,6 +84,11 @@ def test_the_notes_name_the_numbers_that_table_15_prints_for_each_reading() -> N
     assert (str(large["wikisql"]), str(large["mnli_m"])) == (of["qkvo", 4].split()[0], of["qv", 8].split()[-1])
 
 
+def test_no_note_calls_the_lines_untuned_that_are_tuned() -> None:
+    untuned = [note for note in TABLE4.notes if "untuned" in note]
+    assert untuned and all(note.startswith("Without `regime=tuned` ") for note in untuned)
+
+
 def test_the_papers_lines_stand_beside_ours_at_its_scale(tmp_path: Path, of_paper: Sweep) -> None:
     header, *rows = printed(read_across(TABLE4, Request("paper", str(tmp_path)), of_paper), names()).grid
     samsum = ["SAMSum (rouge_1)", "SAMSum (rouge_2)", "SAMSum (rouge_l)"]

@@ -52,6 +52,11 @@ def test_finished_cells_stand_in_percent_beside_the_paper(tmp_path: Path) -> Non
     assert "A line that is not there: this scale has no such run." in text  # q,k,v,o
 
 
+def test_rslora_is_named_among_the_settings_where_it_is_on(tmp_path: Path) -> None:
+    assert "rslora false" not in text_of(read_cells(TABLE6, "smoke", tmp_path))
+    assert "alpha 8, rslora true, learning_rate" in text_of(read_cells(TABLE6, "smoke", tmp_path, ["regime=rslora"]))
+
+
 def test_versions_of_peft_are_named_and_an_arm_that_mixes_them_is_told(tmp_path: Path) -> None:
     arguments = ["model=tiny_bert", "task=generated", "method=peft", "method.peft_type=LORA,IA3", "seed=0,1"]
     for each in load(compose, arguments).jobs:
@@ -176,6 +181,7 @@ def test_an_ablation_that_the_paper_lacks_is_a_table_of_ours_alone(tmp_path: Pat
         write_run(tmp_path, each, [(0.7 if method.freeze_A else 0.8, 0.5)])
     item = cast(ScoreTable, load_item("table", "freeze_a"))
     text = text_of(read_cells(item, "smoke", tmp_path))
+    assert "One learning rate" not in text_of(read_cells(item, "smoke", tmp_path, ["regime=tuned"]))
     assert "## Table freeze_a: " in text and "the paper has no such table" in text and "Paper:" not in text
     (header,) = lines_of(text, "percent")
     assert header[:2] == ["freeze_A = false", "freeze_A = true"]
