@@ -29,7 +29,7 @@ def printed(table: Methods, names: Names) -> PrintedTable:
     return PrintedTable(
         title=_title(table),
         grid=_grid(table, names),
-        records=[*paper, *map(_unnested, table.lines, ours)],
+        records=[*paper, *map(_unnested, ours)],
         above=_about(table, names),
         below=[_apart(table, names), _missing(table), verdict, _notes(table, names)],
         json=[*paper, *ours],
@@ -45,7 +45,8 @@ def _record(table: Methods, line: Line) -> dict[str, Any]:
     arm, summary, difference, used = line.arm, line.arm.summary, line.difference, used_of(line.arm)
     return {
         **{"source": "ours", "task": arm.task, "model": arm.model, "method": arm.place.row},
-        **{"settings": line.settings, "budget": line.budget, "trained": arm.trained, "share": share_of(arm)},
+        **{"settings": line.settings, "budget": getattr(arm.config and arm.config.method, "budget", None)},
+        **{"trained": arm.trained, "share": share_of(arm)},
         **{"utilisation": used, "unequal": None if used is None else is_unequal(used)},
         **{"metric": arm.metric.name, "protocol": table.protocol.value, "scale": table.scale},
         **{"seeds": [run.seed for run in arm.runs], "scores": [run.score for run in arm.runs]},
@@ -59,12 +60,11 @@ def _record(table: Methods, line: Line) -> dict[str, Any]:
     }
 
 
-def _unnested(line: Line, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what CSV holds of a line of ours: numbers as they are, a column for each of the difference."""
-    paired, method = record["difference"] or {}, line.arm.config and line.arm.config.method
+def _unnested(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what CSV holds of a line of ours: a column for each number of the difference."""
+    paired = record["difference"] or {}
     found = {key: value for key, value in record.items() if key not in ("tuning", "difference")}
-    found |= {f"difference_{key}": paired.get(key) for key in Paired._fields}
-    return found | {"budget": getattr(method, "budget", None)}
+    return found | {f"difference_{key}": paired.get(key) for key in Paired._fields}
 
 
 def _paper_records(table: Methods) -> list[dict[str, Any]]:
@@ -85,8 +85,9 @@ def _paper_records(table: Methods) -> list[dict[str, Any]]:
 
 
 def paper_settings(paper: PaperLines, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that a row of the paper names, as ours are called."""
-    return {name: row[key] for key, name in paper.settings.items() if key in row}
+    """Returns the settings that a row of the paper names, as ours are called and written: the facts' qv is q,v."""
+    found = {name: row[key] for key, name in paper.settings.items() if key in row}
+    return {name: ",".join(value) if name == "targets" else value for name, value in found.items()}
 
 
 def _about(table: Methods, names: Names) -> list[str]:
@@ -176,7 +177,7 @@ def _our_line(table: Methods, line: Line, paper_scores: int) -> list[str]:
     share = share_of(arm)
     size = [
         "" if arm.trained is None else f"{arm.trained:,}",
-        "" if share is None else f"{100 * share:{'.0f' if share >= 1 else '.2g'}} %",
+        "" if share is None else f"{100 * share:{'.0f' if share >= 0.1 else '.2g'}} %",
     ]
     used = used_of(arm)
     of_budget = ["" if used is None else percent(used)] if has_budgets(table) else []
@@ -204,7 +205,10 @@ def signed(arm: Cell, value: float) -> str:
 
 def share_of(arm: Cell) -> float | None:
     """Returns the trained weights as a share of the model's own, the head apart."""
-    return None if arm.trained is None or arm.config is None else arm.trained / arm.config.arch.size()
+    if arm.trained is None or arm.config is None:
+        return None
+    arch = arm.config.arch
+    return arm.trained / (arch.size() - arch.head_size)
 
 
 def memory_of(line: Line) -> str:
@@ -275,7 +279,8 @@ def _notes(table: Methods, names: Names) -> list[str]:
     notes = list(table.item.notes)
     if table.lines:
         notes.append(
-            "trained: weights that the method trains, the head not counted; of the model: their share in its weights."
+            "trained: weights that the method trains, the head not counted; of the model: their share in its weights, "
+            "the head apart."
         )
     if any(used is not None and is_unequal(used) for used in map(used_of, arms)):
         notes.append(UNEQUAL)

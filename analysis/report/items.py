@@ -120,7 +120,7 @@ class Items:
         boxes = {id(line): self._line(item, regime, line, table, arms) for line in lines}
         rows = [_method_row(line, boxes[id(line)], item, len(whose) > 1) for line in lines]
         if paper is not None:
-            theirs = [(_method(paper, row), _paper_row(paper, row)) for row in table.paper]
+            theirs = [(_method(paper, row), _paper_row(item, paper, row)) for row in table.paper]
             ours = [(line.arm.place.row, row) for line, row in zip(lines, rows, strict=True)]
             order = dict.fromkeys([*(name for name, _ in theirs), *(name for name, _ in ours)])
             rows = [row for name in order for whose in (theirs, ours) for at, row in whose if at == name]
@@ -266,11 +266,11 @@ def _method(paper: PaperLines, row: Any) -> str:
     return str(paper.methods.get(row["method"], row["method"]))
 
 
-def _paper_row(paper: PaperLines, row: Any) -> Row:
+def _paper_row(item: MethodTable, paper: PaperLines, row: Any) -> Row:
     settings = " ".join(f"{name}={value}" for name, value in render_methods.paper_settings(paper, row).items())
     entries = [Entry(str(row.get(key, ""))) for key in paper.scores.values()]
     heads = (_method(paper, row), settings, f"{row[paper.trained]:,} weights", "paper")
-    return Row(heads, (Entry(), *entries), True)
+    return Row(heads, (Entry(), *([Entry(), Entry()] if item.baseline else []), *entries), True)
 
 
 def _method_of(line: Line) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +69,8 @@ def request(store: Path, **more: Any) -> Request:
 
 def lines(store: Path) -> dict[str, dict[str, Any]]:
     found = json.loads(LEADERBOARD.text(request(store)))
-    return {" ".join(filter(None, [e["method"], e["settings"].get("targets"), e["budget"]])): e for e in found}
+    budget = {None: None, 512: "512", 1024: "1,024"}
+    return {" ".join(filter(None, [e["method"], e["settings"].get("targets"), budget[e["budget"]]])): e for e in found}
 
 
 def test_differences_are_taken_seed_by_seed_from_the_baseline_of_the_same_budget(tmp_path: Path) -> None:
@@ -125,6 +127,15 @@ def test_arms_far_from_their_budget_are_marked(tmp_path: Path) -> None:
     assert [(each["utilisation"], each["unequal"]) for each in records] == [(1.0, False), (0.768, True)]
     lines = list(csv.DictReader(write(table, "csv").splitlines()))
     assert [(line["utilisation"], line["unequal"]) for line in lines] == [("1.0", "False"), ("0.768", "True")]
+
+
+def test_full_fine_tuning_trains_the_whole_model_as_the_head_is_in_neither_number(tmp_path: Path) -> None:
+    found = load(compose, ["model=tiny_bert", "task=generated", "method=full", "seed=0,1"], tmp_path)
+    for job in found.jobs:
+        write_run(tmp_path, job, [(0.5, 0.5)], params={"method": job.resolved.run.trained_by_method})
+    table = printed(read_methods(replace(LEADERBOARD, baseline={}), request(tmp_path), found), names())
+    assert [each["share"] for each in table.json] == [1.0]
+    assert table.grid[1][table.grid[0].index("of the model")] == "100 %"
 
 
 def test_each_task_has_its_own_baseline(tmp_path: Path) -> None:
@@ -229,7 +240,7 @@ def test_the_papers_lines_of_table_15_stand_with_ours_of_the_same_method(capsys:
         "bitfit", "ft_top2", "head_only",
     ]  # fmt: skip
     lora = next(line for line in table if "301.9M" in line)
-    assert "targets=qv r=64" in lora and "73.6" in lora and "91.4" in lora
+    assert "targets=q,v r=64" in lora and "73.6" in lora and "91.4" in lora
     assert table[2].split("|")[3].strip() == "175B"
     of_layers, of_embedding = 96 * 12288 * (8 + 0), 12288 * (32 + 8)
     assert f"prefix_layer are above its formula (10.1M for {of_layers / 1e6:.1f}M at l_p=8, l_i=0)" in out

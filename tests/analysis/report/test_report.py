@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from analysis.cells import read_cells
 from analysis.claims.arms import Arms
 from analysis.claims.declared import load_claims
 from analysis.items import read_item
+from analysis.kinds.methods import MethodTable
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
 from analysis.render.report import page
 from analysis.report.boxes import Boxes, compared
 from analysis.report.build import report
-from analysis.report.items import REGIMES, Items
+from analysis.report.items import REGIMES, Items, _paper_row
 from analysis.store import opened
 from lora_repro.config.catalogue import HOME, regime_names
 
@@ -236,6 +238,14 @@ def test_a_ledger_gives_the_cells_of_its_store(tmp_path: Path, capsys: Captured)
     first, second = ([{**box, "command": None} for box in each["boxes"]] for each in pages)
     assert first == second and any(box["answered"] for box in first)
     assert pages[1]["store"] == str(ledger)
+
+
+@pytest.mark.parametrize(("baseline", "costs"), [({}, 0), ({"method.name": "full"}, 2)])
+def test_a_row_of_the_paper_leaves_room_for_ours_and_its_costs(baseline: dict[str, str], costs: int) -> None:
+    item = read_item("table15")
+    assert isinstance(item, MethodTable) and item.paper is not None
+    row = _paper_row(replace(item, baseline=baseline), item.paper, item.facts["rows"][0])
+    assert [entry.text for entry in row.entries] == [*[""] * (1 + costs), "73.8", "89.5"]
 
 
 def test_every_regime_is_explained() -> None:
