@@ -14,7 +14,7 @@ from analysis.kinds.facts import SPREAD, FactsAlone
 from analysis.kinds.methods import Methods, MethodTable, PaperLines, read_methods
 from analysis.kinds.scores import ScoreTable
 from analysis.protocol import Protocol
-from analysis.render.methods import by_budget
+from analysis.render.methods import by_budget, has_budgets, paper_settings
 from analysis.runs import flat
 from analysis.stats import Paired
 from lora_repro.errors import InputError, did_you_mean
@@ -76,6 +76,8 @@ class Explanation(NamedTuple):
     """The settings of the baseline that differences are taken from; empty without one."""
     planned: list[str]
     """Why runs of the sweep cannot run yet, where they are no cells."""
+    has_budgets: bool = False
+    """Whether each budget has a baseline of its own."""
 
 
 def load(name: str) -> Item:
@@ -136,6 +138,7 @@ def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
     """
     baseline: Mapping[str, Any] = {}
     planned: list[str] = []
+    of_budgets = False
     if isinstance(item, ScoreTable):
         table = item.read(request)
         protocol, entries = table.protocol, [_of_scores(item, cell) for cell in table.cells]
@@ -146,7 +149,7 @@ def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
     else:
         methods = read_methods(item, request)
         protocol, planned, baseline = methods.protocol, methods.planned, item.baseline
-        entries = _of_methods(item, methods)
+        entries, of_budgets = _of_methods(item, methods), has_budgets(methods)
     if not entries:
         why = f" Its runs are planned and cannot run yet: {'; '.join(planned)}." if planned else ""
         raise InputError(f"explain: {item.name} has no cells at scale={request.scale}.{why}\nGive another --scale.")
@@ -171,7 +174,15 @@ def read(item: OfScores, request: Request, words: Sequence[str]) -> Explanation:
         of=len(entries),
         baseline=baseline,
         planned=planned,
+        has_budgets=of_budgets,
     )
+
+
+def tasks_of_paper(item: MethodTable | AcrossTable) -> set[str]:
+    """Returns the tasks, as we call them, of which the paper's table has a number."""
+    if isinstance(item, MethodTable):
+        return set() if item.paper is None else {*item.paper.scores}
+    return {column.partition(" ")[0] for column in item.columns.facts}
 
 
 def _of_scores(item: ScoreTable, cell: Cell) -> Explained:
@@ -207,9 +218,7 @@ def _of_paper(item: MethodTable, paper: PaperLines, row: Mapping[str, Any]) -> l
     method = paper.methods.get(row["method"])
     if method is None:
         return []
-    own = {f"method.{name}": row[key] for key, name in paper.settings.items() if key in row}
-    if "method.targets" in own:
-        own["method.targets"] = ",".join(own["method.targets"])
+    own = {f"method.{name}": value for name, value in paper_settings(paper, row).items()}
     found, metric = [], Metric(item.metrics[-1], Unit.percent)
     for task, key in paper.scores.items():
         if key in row:
@@ -249,7 +258,8 @@ def _of_row(item: AcrossTable, row: Mapping[str, Any], column: str, key: str) ->
     fact = PaperFact(value, sd, row["model"], dict(row))
     metric = item.columns.metric(column) or Metric(item.facts["unit"], Unit.percent)
     cell = Cell(Place(task, None, method, column), metric, fact)
-    return Explained(cell, {"task.name": task, "model.name": row["model"], "method.name": method}, key)
+    own = {f"method.{name}": row[name] for name in item.paper.settings if name in row}
+    return Explained(cell, {"task.name": task, "model.name": row["model"], "method.name": method, **own}, key)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
@@ -374,7 +384,8 @@ def record(each: Explained, explanation: Explanation) -> dict[str, Any]:
         "paper": None if paper is None else {**paper._asdict(), "settings": paper.settings, "key": each.fact},
         **{"metric": cell.metric.name, "protocol": explanation.protocol.value, "scale": explanation.scale},
         **{"mean": cell.summary.mean, "low": cell.summary.low, "high": cell.summary.high},
-        **{"n": cell.n, "n_expected": len(cell.runs), "planned": cell.planned},
+        **{"n": cell.summary.n, "over": "draws" if cell.is_over_draws else "seeds"},
+        **{"runs_scored": cell.n, "runs_expected": len(cell.runs), "planned": cell.planned},
         "difference": None if each.difference is None else each.difference._asdict(),
         "runs": [_run_record(run) for run in cell.runs],
         **{"command": cell.command, "commits": cell.commits, "computed_on": cell.computed_on},

@@ -145,13 +145,14 @@ def _paper_line(table: Across, block: Block, row: Mapping[str, Any]) -> list[str
 
 def _paper_cell(table: Across, column: str, row: Mapping[str, Any]) -> str:
     key = table.item.columns.facts.get(column, "")
-    value, spread = (_as_printed(table, key, row.get(each)) for each in (key, f"{key}{SPREAD}"))
+    is_share = key in table.item.columns.shares
+    value, spread = (as_printed(row.get(each), is_share) for each in (key, f"{key}{SPREAD}"))
     return "" if value is None else value if spread is None else f"{value} ±{spread}"
 
 
-def _as_printed(table: Across, key: str, value: float | None) -> str | None:
+def as_printed(value: float | None, is_share: bool) -> str | None:
     """Writes a number of the paper as the facts hold it, shares in percent; a float keeps no zero at its end: 0.4."""
-    if value is None or key not in table.item.columns.shares:
+    if value is None or not is_share:
         return None if value is None else str(value)
     return f"{(Decimal(str(value)) * 100).normalize():f}"
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.cell import Cell, SeedRun, commit_of, computed_on
-from analysis.explain import Explained, Explanation, epochs_of, record
+from analysis.explain import Explained, Explanation, epochs_of, record, tasks_of_paper
 from analysis.foreign_text import paragraph
-from analysis.kinds.methods import MethodTable
+from analysis.kinds.across import AcrossTable
+from analysis.kinds.facts import SPREAD
+from analysis.kinds.scores import ScoreTable
 from analysis.render import lines
-from analysis.render.methods import EQUAL
+from analysis.render.across import as_printed
+from analysis.render.methods import in_words
 from analysis.render.tables import DASH, Names, line_name, our_cell, task_name
 from analysis.states import PLANNED, state_label
 from analysis.stats import few_seeds, half_width_in_standard_errors
@@ -75,11 +78,11 @@ def _telling(explanation: Explanation, cell: Cell) -> dict[str, Any]:
 
 
 def _cell(explanation: Explanation, each: Explained, store: str) -> list[str]:
-    cell = each.cell
+    cell, item = each.cell, explanation.item
     parts = [_paper(explanation, each)] if cell.paper is not None else []
     if not cell.runs:
         return [*parts, "Ours: none. The sweep has no run there at this scale."]
-    if cell.paper is None and explanation.item.facts:
+    if cell.paper is None and item.facts and (isinstance(item, ScoreTable) or cell.task not in tasks_of_paper(item)):
         parts.append(f"Paper: it has no number for {cell.task}.")
     return [
         *parts,
@@ -96,15 +99,21 @@ def _cell(explanation: Explanation, each: Explained, store: str) -> list[str]:
 
 def _paper(explanation: Explanation, each: Explained) -> str:
     """Writes the paper's number and the line of the facts that holds it."""
-    cell, paper = each.cell, each.cell.paper
+    cell, paper, item = each.cell, each.cell.paper, explanation.item
     assert paper is not None
-    spread = "" if paper.fluctuation is None else f" ± {cell.metric.format(paper.fluctuation)}"
+    shown: list[str | None] = [
+        None if value is None else cell.metric.format(value) for value in (paper.value, paper.fluctuation)
+    ]
+    if each.fact is not None and not isinstance(item, ScoreTable):
+        shares = item.columns.shares if isinstance(item, AcrossTable) else []
+        shown = [as_printed(paper.settings.get(key), each.fact in shares) for key in (each.fact, each.fact + SPREAD)]
+    number = " ± ".join(value for value in shown if value is not None)
     about = ", ".join(f"{key} {value}" for key, value in paper.settings.items() if not _is_other(key, each, value))
-    facts = explanation.item.facts
+    facts = item.facts
     return (
-        f"Paper: {cell.metric.format(paper.value)}{spread} ({facts.get('unit', cell.metric.title)}), {each.fact} in "
-        f"the line {about} of its Table {facts.get('table', explanation.item.number)} "
-        f"(facts of analysis/items/{explanation.item.name}.yaml)."
+        f"Paper: {number} ({facts.get('unit', cell.metric.title)}), {each.fact} in "
+        f"the line {about} of its Table {facts.get('table', item.number)} "
+        f"(facts of analysis/items/{item.name}.yaml)."
     )
 
 
@@ -154,16 +163,12 @@ def _ours(explanation: Explanation, each: Explained) -> str:
     if cell.about_data:
         words.append(f"Data: {cell.about_data}.")
     if (paired := each.difference) is not None:
-        low, high = paired.low, paired.high
-        interval = "" if low is None or high is None else f" [{cell.metric.format(low)}, {cell.metric.format(high)}]"
-        interval = f" {EQUAL}" if paired.are_equal else interval
         baseline = ", ".join(f"{key}={value}" for key, value in explanation.baseline.items())
-        budget = " of its budget" if isinstance(explanation.item, MethodTable) else ""
+        method = cell.config and cell.config.method
+        which = " of its budget" if getattr(method, "budget", None) is not None else " of the largest budget"
+        which = which if explanation.has_budgets else ""
         how = "draw by draw" if cell.is_over_draws else "seed by seed"
-        words.append(
-            f"Minus the baseline{budget}, taken {how}: {cell.metric.format(paired.mean)}{interval} "
-            f"(baseline: {baseline})."
-        )
+        words.append(f"Minus the baseline{which}, taken {how}: {in_words(cell, paired)} (baseline: {baseline}).")
     words.append(f"Verdict: {cell.verdict if cell.verdict is not None else verdict_of(explanation.scale)}.")
     return " ".join(words)
 

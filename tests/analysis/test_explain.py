@@ -9,6 +9,7 @@ pull request 104, wandb/senpai pull request 2831), runs of two configurations ar
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,6 +68,15 @@ def test_a_cell_says_what_it_is_made_of(capsys: Captured, tmp_path: Path) -> Non
     assert f"Records: {tmp_path}/runs/RUN/" in out and f"analysis diff {ids[0]} {ids[1]} --runs {tmp_path}" in out
 
 
+def test_the_paper_is_said_to_have_no_number_of_a_task_only_where_it_has_none(tmp_path: Path) -> None:
+    item = cast(MethodTable, read_item("table15"))
+    assert item.paper is not None
+    asked = replace(item, paper=replace(item.paper, scores={"generated": "mnli_m"}))
+    for each, count in ((item, 1), (asked, 0)):
+        found = read(each, Request("smoke", str(tmp_path)), ["method=full"])
+        assert markdown(found, str(tmp_path), names()).count("Paper: it has no number for generated.") == count
+
+
 def test_its_command_computes_exactly_its_runs(capsys: Captured, tmp_path: Path) -> None:
     cell = ours(explained(capsys, tmp_path, "table6", "targets=q", "r=1", *HERE))
     arguments = shlex.split(cell["command"])[4:]
@@ -82,7 +92,7 @@ def test_a_diverged_seed_is_shown_and_no_mean_printed(capsys: Captured, tmp_path
     assert "Ours: — (1/2 seeds, 1 diverged)." in out and "There is no mean: 1 of 2 runs without a score" in out
     assert "Seed 1, diverged:\n  the loss is nan at step 3 of 9" in out and "A diverged run is not repeated." in out
     cell = ours(explained(capsys, tmp_path, *QV_2[1:]))
-    assert (cell["mean"], cell["n"], cell["n_expected"]) == (None, 1, 2)
+    assert (cell["mean"], cell["n"], cell["runs_scored"], cell["runs_expected"]) == (None, 0, 1, 2)
     assert [(run["state"], run["score"]) for run in cell["runs"]] == [("finished", 0.8), ("diverged", None)]
 
 
@@ -280,5 +290,27 @@ def test_a_difference_to_a_baseline_says_what_is_taken_off(tmp_path: Path) -> No
     entries = [each._replace(difference=paired([0.02, 0.02])) for each in explanation.entries]
     changed = explanation._replace(entries=entries, baseline={"method.name": "lora"})
     out = markdown(changed, str(tmp_path), names())
-    assert out.count("taken seed by seed: 2.0 (all equal) (baseline: method.name=lora).") == 2
+    assert out.count("taken seed by seed: +2.00 (all equal) (baseline: method.name=lora).") == 2
     assert json.loads(to_json(changed))[0]["difference"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("full_rank", {"Minus the baseline, taken"}),
+        ("leaderboard", {"Minus the baseline of its budget, taken", "Minus the baseline of the largest budget, taken"}),
+    ],
+)
+def test_a_difference_is_written_as_the_table_writes_it_with_its_budget_where_there_are_budgets(
+    name: str, taken: set[str], tmp_path: Path
+) -> None:
+    for number, each in enumerate(load(compose, [f"+sweeps={name}", "scale=smoke", "tune=null"]).jobs):
+        score = 0.5 + 0.0137 * (number % 7)
+        write_run(tmp_path, each, [(score, score)])
+    item, request = cast(MethodTable, read_item(name)), Request("smoke", str(tmp_path), ("tune=null",))
+    out = markdown(read(item, request, []), str(tmp_path), names())
+    grid = item.printed(request).grid
+    told = re.findall(r"(Minus the baseline.*?, taken) seed by seed: (.*?) \(baseline", out)
+    column = grid[0].index(f"minus {item.baseline_method}")
+    assert {words for words, _ in told} == taken
+    assert [difference for _, difference in told] == [row[column] for row in grid[1:] if row[column] != "the baseline"]

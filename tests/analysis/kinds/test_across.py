@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 from dataclasses import replace
 from functools import cache
@@ -343,7 +344,10 @@ def test_explain_says_what_an_interval_over_draws_is_made_of(tmp_path: Path, cap
     assert code == 0 and "### ours, tiny_bert, lora targets=q,v r=8 (tiny_bert), generated 16" in out
     assert "The number is the mean of 2 scores, one a draw of the training examples, the mean over its seeds." in out
     assert "10.61 over the root of 2" in out  # of 0.54 and 0.69
-    assert "Minus the baseline, taken draw by draw: 5.5 [" in out
+    assert "Minus the baseline, taken draw by draw: +5.50 [" in out
+    code, out, _ = call(capsys, "explain", "table16", *words, "--format", "json")
+    (cell,) = json.loads(out)
+    assert (cell["n"], cell["over"], cell["runs_scored"], cell["runs_expected"]) == (2, "draws", 4, 4)
 
 
 def test_explain_has_the_cells_of_the_papers_rows_too(tmp_path: Path) -> None:
@@ -353,9 +357,25 @@ def test_explain_has_the_cells_of_the_papers_rows_too(tmp_path: Path) -> None:
     paper = {each.fact: each.cell.paper for each in found.entries if each.cell.paper is not None}
     assert len(paper) == 8 and len(found.entries) == 9 and paper["cola"] is not None
     assert (paper["cola"].value, paper["cola"].fluctuation) == (0.634, 0.012)
-    assert "Paper: 63.4 ± 1.2 (percent (correlations times 100), higher is better), cola in" in explained(
-        found, str(tmp_path), names()
-    )
+    text = explained(found, str(tmp_path), names())
+    assert "Paper: 63.4 ± 1.2 (percent (correlations times 100), higher is better), cola in" in text
+    assert "Paper: it has no number for generated." in text
+    asked = replace(item.columns, facts=item.columns.facts | {"generated": "rte"})
+    found = explain.read(replace(item, columns=asked), Request("smoke", str(tmp_path)), ["method=lora"])
+    assert "it has no number for" not in explained(found, str(tmp_path), names())
+
+
+def test_explain_finds_the_papers_rows_by_their_settings_and_prints_their_numbers_as_the_table(tmp_path: Path) -> None:
+    item = cast(AcrossTable, load_item("table", "18"))
+    assert item.paper is not None
+    item = replace(item, paper=replace(item.paper, beside={"tiny_llama": "gpt2_medium"}))
+    of_18 = Request("smoke", str(tmp_path))
+    header, *rows = item.printed(of_18).grid
+    (line,) = [dict(zip(header, row, strict=True)) for row in rows if "paper" in row[0] and row[2] == "r=4"]
+    text = explained(explain.read(item, of_18, ["method=lora", "r=4"]), str(tmp_path), names())
+    told = re.findall(r"^Paper: (\S+) \(BLEU", text, re.M)
+    assert told == [cell for name, cell in line.items() if name.startswith("E2E")] and "70.38" in told
+    assert "Paper: it has no number for restaurants." in text
 
 
 def test_a_cell_of_one_draw_is_over_seeds(tmp_path: Path) -> None:
