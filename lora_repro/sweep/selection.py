@@ -19,9 +19,10 @@ def select(
 ) -> tuple[list[Grid], dict[str, list[Any]]]:
     """Returns the grids that have the model, task and method of the command line, and the axes that are left to set.
 
-    Grids differ in more than these keys (task.train_size goes with a task, method.r with a method), so where some have
-    what is asked for the others are left out, and not turned into it. What no grid has takes the place of the first
-    model, task or method that is left: its grids are those of one study.
+    Grids of several tasks differ in more (task.train_size goes with a task, method.r with a method), so where some have
+    what is asked for the others are left out, and not turned into it. Where all grids have the same, there is nothing
+    to choose, and what is asked for takes its place. What no grid has takes the place of the first model, task or
+    method that is left: its grids are those of one study.
 
     Args:
         grids: Of a sweep's file.
@@ -33,7 +34,11 @@ def select(
             has one of them beside the values of another key; or if runs of the grids start from runs of others.
     """
     there = {key: [value for grid in grids for value in _own(grid, key, defaults)] for key in CHOICES}
-    asked = {key: axes[key] for key in CHOICES if key in axes and any(value in there[key] for value in axes[key])}
+    asked = {
+        key: axes[key]
+        for key in CHOICES
+        if key in axes and any(value in there[key] for value in axes[key]) and not _is_one(grids, key, defaults)
+    }
     for key, values in asked.items():
         _refuse_unknown(key, values, there[key])
     kept = [grid for grid in (_narrowed(each, asked, defaults) for each in grids) if grid is not None]
@@ -56,6 +61,10 @@ def select(
 def as_list(axis: Any) -> list[Any]:
     """Returns the values of an axis; a single value is one."""
     return axis if isinstance(axis, list) else [axis]
+
+
+def _is_one(grids: Sequence[Mapping[str, Any]], key: str, defaults: Mapping[str, Any]) -> bool:
+    return all(_own(grid, key, defaults) == _own(grids[0], key, defaults) for grid in grids)
 
 
 def _own(grid: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> list[Any]:

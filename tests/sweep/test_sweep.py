@@ -158,6 +158,11 @@ def test_a_choice_that_no_grid_has_takes_the_place_of_the_first() -> None:
     assert [point.get("task.form") for point in loaded(two, "model=minilm", "train.learning_rate=1e-3")] == [None]
 
 
+def test_where_all_grids_have_one_task_others_are_given_in_its_place() -> None:
+    points = loaded(SEVERAL[:1], "task=generated,generated_three")
+    assert [(point["task"], point["task.train_size"]) for point in points] == [("generated", 64), ("generated_three", 64)]
+
+
 def test_a_grid_without_the_key_has_what_every_run_has() -> None:
     grids = [{"seed": 0, "model": "tiny_bert", "task": "generated", "method.r": 2}, MADE_UP | {"method": "full"}]
     assert [point["method"] for point in loaded(grids, "method=full")] == ["full"]

@@ -419,10 +419,12 @@ def test_frozen_A_trains_half_the_weights_of_the_same_runs() -> None:
         method = cast(LoRAConfig, run.method)
         assert (job.run_id in others) is not method.freeze_A
         trained.setdefault((run.model.name, method.r, method.freeze_A), set()).add(run.trained_by_method)
-    assert len(found) == 30
+    assert len(found) == 40
     assert trained == {
         ("minilm", 8, False): {73_728},
         ("minilm", 8, True): {36_864},
+        ("minilm", 64, False): {589_824},
+        ("minilm", 64, True): {294_912},
         ("mpnet", 8, False): {294_912},
         ("mpnet", 8, True): {147_456},
         ("mpnet", 64, False): {2_359_296},
@@ -433,7 +435,7 @@ def test_frozen_A_trains_half_the_weights_of_the_same_runs() -> None:
 def test_the_table_of_frozen_A_has_a_line_for_each_model_and_rank(tmp_path: Path) -> None:
     table = read_cells(cast(ScoreTable, load_item("table", "freeze_a")), "proxy", tmp_path)
     places = [(cell.place.row, cell.model, cell.place.column) for cell in table.cells]
-    lines = [("8", "minilm"), ("8", "mpnet"), ("64", "mpnet")]
+    lines = [("8", "minilm"), ("8", "mpnet"), ("64", "minilm"), ("64", "mpnet")]
     assert places == [(*line, frozen) for line in lines for frozen in ("false", "true")] and not table.outside
 
 
