@@ -300,3 +300,23 @@ def refuse_outside(key: str, value: int, least: int, most: int, why: str) -> Non
     """
     if not least <= value <= most:
         raise InputError(f"method.{key}: must be from {least} to {most}, {why} (given: {value}).")
+
+
+def refuse_unread(key: str, value: object, default: object, given: str, reader: str) -> None:
+    """Refuses a value that nothing reads: it would train the same run once more, under another id.
+
+    Args:
+        key: The key.
+        value: Its value.
+        default: The value that it has where it is left out.
+        given: What it has no effect on, as in `init=kaiming`.
+        reader: With what it is read, as in `init=gaussian`.
+
+    Raises:
+        InputError: If it is not the default.
+    """
+    if value != default:
+        raise InputError(
+            f"method.{key}: has no effect on method.{given} (given: {value}).\n"
+            f"Give method.{reader} beside it, or leave it out."
+        )

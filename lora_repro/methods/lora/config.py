@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError
-from lora_repro.methods.base import Count, SizedConfig, Tensors, refuse_outside
+from lora_repro.methods.base import Count, SizedConfig, Tensors, refuse_outside, refuse_unread
 from lora_repro.methods.chosen_layers import (
     in_order,
     of_layers,
@@ -135,6 +135,8 @@ class LoRAConfig(SizedConfig):
         for key, holds, legal in rules:
             if not holds:
                 raise InputError(f"method.{key}: must be {legal} (given: {getattr(self, key)}).")
+        if self.init is not Init.gaussian:
+            refuse_unread("init_std", self.init_std, LoRAConfig.init_std, f"init={self.init.value}", "init=gaussian")
 
     @property
     def scope(self) -> list[str]:

@@ -84,6 +84,8 @@ def read(method: LoRAConfig, arch: Arch, folder: Path) -> Saved:
     elif fused:
         tensors = _split(tensors, fused, weights)
     copies = tuple(f"{PEFT_PREFIX}{module}.{kind}." for module in arch.head_modules for kind in PEFT_COPIES)
+    tables = (site.module for site in arch.sites if site.role == "embed")  # PEFT saves that of an adapted embed_tokens
+    copies += tuple(f"{PEFT_PREFIX}{module}.base_layer.weight" for module in tables)
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(copies)}
     files = (weights, folder / PEFT_CONFIG, *[factors] * has_factors)
     return Saved(tensors, factors if has_factors else weights, files, base)

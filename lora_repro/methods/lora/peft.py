@@ -5,14 +5,14 @@ Source: peft/tuners/lora/config.py and layer.py, PEFT 0.21.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_repro.errors import InputError, MissingInputError
 from lora_repro.methods.lora.config import LoRAConfig
-from lora_repro.methods.lora.patterns import Pattern
 from lora_repro.methods.lora.peft_settings import MORE_THAN_BA, lora_settings, other_settings, settings_of
+from lora_repro.methods.patterns import chooser
 from lora_repro.models.arch import Arch, Site
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def _refuse_other_modules(config: Mapping[str, Any], sites: Sequence[Site], path
     targets, excluded = config.get("target_modules"), config.get("exclude_modules")
     layers = config.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
-    is_target, is_excluded = _chooser(targets), _chooser(excluded)
+    is_target, is_excluded = chooser(targets), chooser(excluded)
     for site in sites:
         chosen = not targets or targets == "all-linear" or is_target(site.module)
         if isinstance(targets, list) and layers and site.module not in targets:
@@ -171,24 +171,3 @@ def _refuse_other_modules(config: Mapping[str, Any], sites: Sequence[Site], path
                 f"{site.module} as it is, and the method adapts it.\nGive method.targets and method.layers as the "
                 "adapter has them."
             )
-
-
-def _chooser(names: str | list[str] | None) -> Callable[[str], bool]:
-    """Returns what tells whether PEFT takes a module to be meant: by a pattern of its whole name, or by ends of names.
-
-    A pattern that cannot be matched here means every module: then the tensors decide.
-    """
-    if not isinstance(names, str):
-        return lambda module: any(module == name or module.endswith(f".{name}") for name in names or ())
-
-    def is_meant(module: str) -> bool:
-        try:
-            return pattern.matches(module)
-        except ValueError:
-            return True
-
-    try:
-        pattern = Pattern(names, whole=True)
-    except ValueError:
-        return lambda _: True
-    return is_meant

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lora_repro.errors import InputError, MissingInputError, shown
-from lora_repro.methods.lora.patterns import Budget, Pattern
+from lora_repro.methods.patterns import Budget, Pattern
 from lora_repro.store.reading import parse_foreign_json
 
 WITHOUT_EFFECT = frozenset(

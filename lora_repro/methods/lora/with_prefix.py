@@ -47,6 +47,11 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
         return self.prefix.added_tokens
 
     @property
+    def needs_a_row_of_its_own(self) -> bool:
+        """As of the tokens."""
+        return self.prefix.needs_a_row_of_its_own
+
+    @property
     def label(self) -> str:
         """For example `lora_prefix_embed-r8-qv-p8-i4`."""
         return f"{super().label}{self.prefix.label.removeprefix(self.name)}"
@@ -54,6 +59,7 @@ class LoRAPrefixEmbedConfig(LoRAConfig):
     def check(self, arch: Arch) -> None:
         """Refuses what either refuses."""
         super().check(arch)
+        self.prefix.check_start("prefix_")
         self.prefix.check(arch)
 
     def count(self, arch: Arch) -> Count:

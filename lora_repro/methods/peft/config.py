@@ -241,7 +241,7 @@ class PeftConfig(SizedConfig):
                 )
             if key in FOLLOWS:
                 raise InputError(f"method.config.{key}: is not given: {FOLLOWS[key]}.\nLeave it out.")
-            if key in REFUSED and value not in (None, False, {}, []):
+            if key in REFUSED and value is not None and value is not False and value not in ({}, []):
                 raise InputError(f"method.config.{key}: is not offered here: {REFUSED[key]}.\nLeave it out.")
             if key in idle and (key == "r" or value != keys[key]):
                 raise InputError(f"method.config.{key}: AdaLoRA does not read it: {idle[key]}.\nLeave it out.")
@@ -434,7 +434,7 @@ class PeftConfig(SizedConfig):
 
         if self.is_prompt:
             return prompts.file_names(self, model, arch)
-        return tuner.file_names(model, arch)
+        return tuner.file_names(self, model, arch)
 
     def write(self, tensors: "Mapping[str, Tensor]", arch: Arch, folder: Path, base: str | None) -> list[Path]:
         """Writes PEFT's layout."""

@@ -1,7 +1,7 @@
 """A tuner's files: the folder that PEFT's save_pretrained would write, and what is read of one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lora_repro.errors import InputError, MissingInputError, shown
+from lora_repro.methods.patterns import chooser
 from lora_repro.methods.peft.config import PeftConfig
 from lora_repro.methods.peft.prompts import KEY, MODULE, encoded, prompt_config
 from lora_repro.methods.peft.skeleton import attached_to_skeleton
 from lora_repro.models.arch import Arch
-from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_WEIGHTS
+from lora_repro.store.adapter_identity import PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS
 from lora_repro.store.digests import as_written
 from lora_repro.store.files import write_atomically
 from lora_repro.store.reading import parse_foreign_json
@@ -45,7 +46,7 @@ def settings(method: PeftConfig, arch: Arch, base: str | None) -> dict[str, Any]
     if "target_modules" in found:
         found["target_modules"] = sorted(modules)
     if short := found.get("feedforward_modules"):  # IA3's, which must be among the others
-        found["feedforward_modules"] = [name for name in sorted(modules) if f".{name}".endswith(_ends(short))]
+        found["feedforward_modules"] = _feedforward(short, sorted(modules))
     if "total_step" in found and method.run_steps is not None:
         found["total_step"] = method.run_steps
     if "layers_to_transform" in found:
@@ -54,9 +55,30 @@ def settings(method: PeftConfig, arch: Arch, base: str | None) -> dict[str, Any]
     return found | {"base_model_name_or_path": base, "modules_to_save": list(arch.head_modules) or None}
 
 
-def _ends(names: str | list[str]) -> tuple[str, ...]:
-    """Returns what the whole names of modules end with that these short names mean."""
-    return tuple(f".{name}" for name in ([names] if isinstance(names, str) else names))
+def _feedforward(names: str | list[str], modules: Sequence[str]) -> list[str]:
+    """Returns which modules IA3 takes to be meant: by a pattern of their whole names, or by ends of names."""
+    is_meant = chooser(names) if isinstance(names, str) else lambda module: module.endswith(tuple(map(str, names)))
+    return [module for module in modules if is_meant(module)]
+
+
+def _targets(names: str | list[str], config: Mapping[str, Any], arch: Arch) -> list[str]:
+    """Returns the modules of the backbone that PEFT takes `target_modules` to mean, by their whole names.
+
+    Args:
+        names: A file's `target_modules`.
+        config: Settings that have the same `exclude_modules` and `layers_to_transform`.
+        arch: Shapes of the model.
+    """
+    layers = config.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    is_target, is_excluded = chooser(names), chooser(config.get("exclude_modules"))
+
+    def is_in_layers(module: str) -> bool:
+        """Tells whether a layer that is asked for has it: beside whole names and patterns PEFT reads no layers."""
+        return not layers or isinstance(names, str) or module in names or arch.layer_of(module) in layers
+
+    modules = {name.rpartition(".")[0] for name in arch.backbone}
+    return sorted(each for each in modules if is_target(each) and not is_excluded(each) and is_in_layers(each))
 
 
 def write(tensors: Mapping[str, Tensor], method: PeftConfig, arch: Arch, folder: Path, base: str | None) -> list[Path]:
@@ -75,7 +97,7 @@ def write(tensors: Mapping[str, Tensor], method: PeftConfig, arch: Arch, folder:
 
 
 def read(method: PeftConfig, arch: Arch, folder: Path) -> Saved:
-    """Reads a folder that `write` wrote, or PEFT with the same settings.
+    """Reads a folder that `write` wrote, or PEFT with the same settings, however its file names the modules.
 
     Raises:
         MissingInputError: If files are missing or damaged.
@@ -93,8 +115,12 @@ def read(method: PeftConfig, arch: Arch, folder: Path) -> Saved:
     ours = settings(method, arch, None)
     for key in sorted((theirs.keys() | ours.keys()) - OF_THE_RUN):
         mine, other = ours.get(key), theirs.get(key)
-        if isinstance(other, list) and key == "target_modules":
-            other = sorted(other)
+        if key == "target_modules" and isinstance(other, str | list):  # behind exclude_modules and layers_to_transform
+            other = _targets(other, ours, arch)
+        elif key == "feedforward_modules" and isinstance(other, str | list):
+            other = _feedforward(other, ours.get("target_modules") or [])
+        elif key == "exclude_modules" and isinstance(mine, list) and isinstance(other, list):
+            mine, other = sorted(mine), sorted(map(str, other))
         if mine != other:
             raise InputError(
                 f"{path}: the adapter has {key} = {shown(str(other))[:200]}, the run {shown(str(mine))[:200]}.\n"
@@ -103,6 +129,9 @@ def read(method: PeftConfig, arch: Arch, folder: Path) -> Saved:
     base = theirs.get("base_model_name_or_path")
     weights = folder / PEFT_WEIGHTS
     tensors, files = read_tensors(weights), (weights, path)
+    for site in arch.sites:
+        if site.role == "embed":  # beside an adapted embed_tokens PEFT saves the frozen table
+            tensors.pop(f"{PEFT_PREFIX}{site.module}.base_layer.weight", None)
     if method.has_encoder:
         encoder = read_plain(folder)
         tensors.pop(KEY, None)

@@ -61,6 +61,8 @@ REFUSED = {
     "use_dynamic_rank": "ranks would follow from the weights, so that no count is known before a run",
     "tokenizer_name_or_path": "it is for a start from a text",
     "prompt_tuning_init_text": "it needs the tokenizer of a repository; a random start needs none",
+    "generator_seed": "its noise would be that of no seed of a run, and begin anew where a run goes on",
+    "sample_at_inference": "the score of an example would depend on what was scored before it",
     "runtime_offload_base_weight": "the frozen weights are checked, and stay where they are",
 }
 """Options of tuners that are not offered here, and why."""

@@ -13,7 +13,7 @@ from lora_repro.errors import InputError
 from lora_repro.methods.base import Count
 from lora_repro.methods.peft.config import PeftConfig
 from lora_repro.methods.peft.not_offered import refuse_idle_patterns
-from lora_repro.methods.peft.tuner import NAME, build, owner_of
+from lora_repro.methods.peft.tuner import NAME, build, file_names, owner_of
 from lora_repro.models.arch import Arch
 
 
@@ -67,6 +67,7 @@ def _attached(method: PeftConfig, arch: Arch) -> Attached:
     total = sum(parameter.numel() for parameter in model.parameters()) + arch.head_size
     owner = owner_of(model)
     modules = list(getattr(owner.base_model, "targeted_module_names", []))
+    file_names(method, model, arch)  # refuses what could not be saved
     refuse_idle_patterns(method.peft_type, method.keys, modules)
     _refuse_other_layers(method, arch, modules)
     count = Count(sum(by_module.values()), arch.head_size, total, by_module)

@@ -145,7 +145,7 @@ def added_modules(model: nn.Module) -> list[nn.Module]:
     return [child for layer in layers for name, child in layer.named_children() if name != "base_layer"]
 
 
-def file_names(model: nn.Module, arch: Arch) -> dict[str, str]:
+def file_names(method: PeftConfig, model: nn.Module, arch: Arch) -> dict[str, str]:
     """Returns what PEFT's file calls the parameters and buffers that it holds, and the head, by our names.
 
     Raises:
@@ -164,7 +164,10 @@ def file_names(model: nn.Module, arch: Arch) -> dict[str, str]:
     for key, tensor in sorted(saved.items(), key=lambda item: len(item[0])):  # of one tensor PEFT's shortest name
         name = places.get(id(tensor))
         if name is None:
-            raise InputError(f"method=peft: PEFT saves {key}, which is no tensor of the model.\nGive another type.")
+            raise InputError(
+                f"method.config: with these keys {method.peft_type} of PEFT saves {key}, which is no tensor of the "
+                f"model (given: {method.keys}).\nGive others, or another method.peft_type."
+            )
         names.setdefault(name, key)
     return names
 

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from lora_repro import draw
 from lora_repro.errors import InputError
-from lora_repro.methods.base import Count, SizedConfig, refuse_outside
+from lora_repro.methods.base import Count, SizedConfig, refuse_outside, refuse_unread
 from lora_repro.models.arch import Arch, Site
 from lora_repro.models.blocks import blocks
 
@@ -70,13 +70,24 @@ class PrefixConfig(SizedConfig):
         refuse_outside("l_p", self.l_p, 0, self.largest(arch), "which leaves a token of input")
         if self.l_p + self.l_i == 0:
             raise InputError("method.l_p: no token is trained (given: 0, with method.l_i=0). Example: method.l_p=8")
-        if not (math.isfinite(self.init_std) and self.init_std > 0):
-            raise InputError(f"method.init_std: must be a finite number above 0 (given: {self.init_std}).")
+        self.check_start()
         if arch.reading is not None and any("." in module for module in arch.head_modules):
             raise InputError(
                 f"method={self.name}: this {arch.model_type} pools inside its base model, where a token before the "
                 "input would be taken for its first one.\nChoose another method, or another model."
             )
+
+    def check_start(self, keys: str = "") -> None:
+        """Refuses a deviation that is none, or that nothing reads.
+
+        Args:
+            keys: What stands before the names of the keys, where another method has them.
+        """
+        if not (math.isfinite(self.init_std) and self.init_std > 0):
+            raise InputError(f"method.{keys}init_std: must be a finite number above 0 (given: {self.init_std}).")
+        if self.init is not Start.normal:
+            given, reader = f"{keys}init={self.init.value}", f"{keys}init=normal"
+            refuse_unread(f"{keys}init_std", self.init_std, PrefixConfig.init_std, given, reader)
 
     def vectors(self, arch: Arch) -> dict[str, int]:
         """Returns the number of weights by place."""
@@ -206,6 +217,7 @@ class PrefixLayerConfig(PrefixConfig):
         """Refuses an infix of keys and values, and models whose blocks or attention do not allow it."""
         super().check(arch)
         if self.form is Form.activations:
+            refuse_unread("shift_positions", self.shift_positions, True, "form=activations", "form=key_value")
             blocks(arch.backbone)
             return
         if self.l_i:

@@ -306,6 +306,30 @@ def test_pefts_one_update_of_a_fused_layer_is_split_into_q_k_and_v(tiny: Compose
         run_job(local("method.targets=[q,v]", *given))
 
 
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning")
+@pytest.mark.parametrize(
+    "method",
+    [("method.r=4", "method.alpha=8"), ("method=peft", "method.config={r:4,lora_alpha:8}")],
+    ids=("lora", "peft"),
+)
+def test_an_adapter_of_the_embedding_is_read_without_the_frozen_table_that_peft_saves_too(
+    method: tuple[str, str], tiny: Compose, tmp_path: Path
+) -> None:
+    local = decoder("llama", tmp_path / "base", tiny)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    theirs = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "embed_tokens"])).eval()
+    for name, parameter in theirs.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    table = "base_model.model.model.embed_tokens.base_layer.weight"
+    assert table in load_file(tmp_path / "theirs" / "adapter_model.safetensors")
+    cfg = local(*method, "method.targets=[q,embed]", "train.epochs=0", f"train.init_from={tmp_path / 'theirs'}")
+    run_job(cfg)
+    stored = _stored_logits(record_of(cfg), "test")
+    assert torch.allclose(scores(theirs.get_base_model(), cfg), stored, atol=1e-5)
+
+
 def test_factors_that_are_not_those_of_pefts_file_beside_are_refused(tiny: Compose, tmp_path: Path) -> None:
     local = decoder("gpt2", tmp_path / "base", tiny)
     run_job(local())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.computed_runs import computed
 from helpers.fixture_types import Compose
+from helpers.local_models import words_tokenizer, write
 from helpers.peft_tuners import (
     CASES,
     EACH,
@@ -23,7 +24,9 @@ from helpers.peft_tuners import (
 )
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
+from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from lora_repro.config.compose import compose
 from lora_repro.config.declared_types import unknown_key
@@ -183,6 +186,11 @@ REFUSED: list[tuple[list[str], str]] = [
     (["method.peft_type=ADALORA", "method.config={target_r:12}"], "must be below init_r"),
     (["method.peft_type=ADALORA", "method.config={total_step:100}"], "number of steps of the run"),
     (["method.config={target_modules:all-linear}"], "Name them"),
+    (
+        ["method.peft_type=PVERA", "method.config={generator_seed:0}"],
+        r"generator_seed: is not offered .*no seed of a run",
+    ),
+    (["method.peft_type=PVERA", "method.config={sample_at_inference:true}"], r"sample_at_inference: is not offered"),
     (["method.peft_type=ADAMSS", "method.config={subspace_rank:2}"], r"subspace_rank: must be 1 \(given: 2\)"),
     (["method.config={use_qalora:true}"], r"config\.use_qalora: is not offered here: it changes layers of GPTQ"),
     (["method.peft_type=ADALORA", "method.config={r:8}"], r"config\.r: AdaLoRA does not read it: its ranks are init_r"),
@@ -245,6 +253,10 @@ def test_what_cannot_work_is_refused_while_composing(given: list[str], message: 
             r"config\.layers_to_transform: LOHA of PEFT does not read it .* adapt .*layer\.0\.attention",
         ),
         (["method.config={rank_pattern:{key:4}}"], r"key matches none .*\nTheir names end in: query, value\."),
+        (
+            ["method.peft_type=VBLORA", "method.config={vector_length:8,num_vectors:16,save_only_topk_weights:true}"],
+            r"with these keys VBLORA of PEFT saves .*topk_indices, .*save_only_topk_weights': True\}\)\.\nGive others",
+        ),
     ],
 )
 def test_what_only_peft_or_the_data_can_tell_is_refused_before_the_model_is_loaded(
@@ -287,11 +299,14 @@ def test_values_fit_the_annotations_of_pefts_source(annotation: str, taken: list
     assert all(refused(value, kind) for value in others)
 
 
-def test_patterns_that_match_and_adaloras_alpha_are_taken(tiny: Compose) -> None:
+def test_patterns_that_match_and_keys_at_their_defaults_are_taken(tiny: Compose) -> None:
     patterns = "method.config={r:2,rank_pattern:{query:4,layer.1.attention.self.value:1},alpha_pattern:{value:3}}"
     run = resolve(tiny("method=peft", TARGETS, patterns)).run
     assert run.trained_by_method == 64 * (4 + 4 + 2 + 1)  # q of both layers, v of the first and of the second
     resolve(tiny(*overrides("ADALORA", "tiny_bert", [TARGETS, "method.config={lora_alpha:4,init_lora_weights:true}"])))
+    resolve(
+        tiny("method=peft", "method.peft_type=PVERA", "method.config={generator_seed:null,sample_at_inference:false}")
+    )
 
 
 def test_a_layer_of_several_matrices_is_adapted_whole_or_not_at_all() -> None:
@@ -359,6 +374,40 @@ def test_an_adapter_of_other_settings_is_refused(tiny: Compose) -> None:
         build(resolve(tiny(*overrides("VERA", "tiny_bert", [TARGETS, "method.config={r:64}"]), *given)), CPU)
     with pytest.raises(InputError, match=r"the adapter has .*\nGive the adapter's own"):
         build(resolve(tiny(*overrides("IA3", "tiny_bert"), *given)), CPU)
+
+
+NAMED: dict[str, tuple[Any, list[str]]] = {
+    "ends": (VeraConfig(r=4, target_modules=["query", "value"]), [TARGETS, "method.config={r:4}"]),
+    "ends in a layer": (
+        LoraConfig(r=4, target_modules=["query", "value"], exclude_modules=["key", "up"], layers_to_transform=[1]),
+        [TARGETS, "method.layers=[1]", "method.config={r:4,exclude_modules:[up,key]}"],
+    ),
+    "pattern": (LoraConfig(r=4, target_modules=".*self.(query|value)"), [TARGETS, "method.config={r:4}"]),
+    "feed-forward": (
+        IA3Config(target_modules=["key", "output.dense"], feedforward_modules=["output.dense"]),
+        ["method.config={target_modules:[key,output.dense],feedforward_modules:[output.dense]}"],
+    ),
+}
+"""Settings in which a user of PEFT names modules, and those of a run on the same."""
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_a_folder_in_which_peft_names_modules_in_its_own_way_is_read(named: str, tiny: Compose, tmp_path: Path) -> None:
+    config, given = NAMED[named]
+    base = write(tmp_path / "base", "bert", words_tokenizer(pad_token="<unk>"), max_position_embeddings=80)
+    config = type(config)(**{**config.to_dict(), "task_type": "SEQ_CLS"})
+    theirs = get_peft_model(AutoModelForSequenceClassification.from_pretrained(base), config).eval()
+    for name, parameter in theirs.named_parameters():
+        if "vera_lambda" in name or "lora_B" in name or "ia3" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    kind = ["model=local", f"paths.model={base}", *overrides(config.peft_type.value, "tiny_bert", [])[1:]]
+    scored = ["train.epochs=0", f"train.init_from={tmp_path / 'theirs'}"]
+    resolved = resolve(tiny(*kind, *given, *scored))
+    inputs, _ = encode(*resolved[:2])["test"].batch(list(range(8)), CPU)
+    assert torch.allclose(build(resolved, CPU).eval()(**inputs).logits, theirs(**inputs).logits, atol=1e-5)
+    with pytest.raises(InputError, match=r"the adapter has (target|feedforward)_modules = "):
+        build(resolve(tiny(*kind, "method.targets=[q,k]", *given[1:], *scored)), CPU)
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,39 @@ def test_a_budget_is_solved_before_room_is_made(tiny: Compose) -> None:
     assert kv.method.label == "prefix_layer-kv-p8" and kv.trained_by_method == 1024 and kv.method.added_tokens == 8
     assert not kv.method.can_be_compiled
     unshifted = ("method.shift_positions=false", "method.form=key_value", "method.l_i=0")
-    assert resolve(tiny("method=lora_prefix_layer", *unshifted)).run.method.added_tokens == 0
+    for name in ("prefix_layer", "lora_prefix_layer"):
+        method = resolve(tiny(f"method={name}", *unshifted)).run.method
+        assert method.added_tokens == 0 and method.needs_a_row_of_its_own
     with pytest.raises(InputError, match=r"no l_p meets 0\.1M .* l_p = 119 trains"):
         resolve(tiny("method=prefix_layer", "method.budget=0.1M"))
     with pytest.raises(InputError, match=r"l_p: must be from 0 to 119.*\(given: 200\)"):
         resolve(tiny("method=prefix_layer", "method.l_p=200"))
     with pytest.raises(InputError, match="no token is trained"):
         resolve(tiny("method=lora_prefix_layer", "method.l_p=0", "method.l_i=0"))
-    with pytest.raises(InputError, match="init_std: must be a finite number above 0"):
-        resolve(tiny("method=prefix_layer", "method.init=normal", "method.init_std=0"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["lora", "init_std=0.01"], r"init_std: has no effect on method\.init=kaiming \(given: 0\.01\)\.\n.*=gaussian"),
+        (["prefix_embed", "init_std=0.01"], r"init_std: has no effect on method\.init=words .*\n.*method\.init=normal"),
+        (["prefix_layer", "init=normal", "init_std=0"], r"method\.init_std: must be a finite number above 0"),
+        (["lora_prefix_embed", "prefix_init_std=0"], r"method\.prefix_init_std: must be a finite number above 0"),
+        (["lora_prefix_layer", "prefix_init_std=0.01"], r"prefix_init_std: has no effect .*\n.*\.prefix_init=normal"),
+        (
+            ["lora_prefix_embed", "prefix_init=normal", "init_std=0.01"],
+            r"method\.init_std: .*\n.*method\.init=gaussian",
+        ),
+        (["prefix_layer", "shift_positions=false"], r"shift_positions: has no effect on method\.form=activations"),
+        (["lora_prefix_layer", "shift_positions=false"], r"\n.*method\.form=key_value beside it, or leave it out"),
+    ],
+)
+def test_what_nothing_reads_is_refused_under_its_own_name(given: list[str], message: str, tiny: Compose) -> None:
+    name, *keys = given
+    with pytest.raises(InputError, match=message):
+        resolve(tiny(f"method={name}", *(f"method.{key}" for key in keys)))
+
+
+def test_what_is_read_is_taken(tiny: Compose) -> None:
+    both = ("method.init=gaussian", "method.init_std=0.01", "method.prefix_init=normal", "method.prefix_init_std=0.01")
+    resolve(tiny("method=lora_prefix_layer", *both, "method.l_i=0", "method.form=key_value"))

@@ -8,6 +8,7 @@ import math
 import re
 import time
 import warnings
+from collections.abc import Callable
 
 import regex
 
@@ -85,3 +86,24 @@ class Pattern:
             raise ValueError("is too costly to match") from None
         finally:
             self._budget.left -= time.perf_counter() - start
+
+
+def chooser(names: str | list[str] | None) -> Callable[[str], bool]:
+    """Returns what tells whether PEFT takes a module to be meant: by a pattern of its whole name, or by ends of names.
+
+    A pattern that cannot be matched here means every module: then the tensors decide.
+    """
+    if not isinstance(names, str):
+        return lambda module: any(module == name or module.endswith(f".{name}") for name in names or ())
+
+    def is_meant(module: str) -> bool:
+        try:
+            return pattern.matches(module)
+        except ValueError:
+            return True
+
+    try:
+        pattern = Pattern(names, whole=True)
+    except ValueError:
+        return lambda _: True
+    return is_meant

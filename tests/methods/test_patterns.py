@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lora_repro.methods.lora.patterns import LONGEST, Budget, Pattern
+from lora_repro.methods.patterns import LONGEST, Budget, Pattern
 
 ATOMS = ("a", "b", ".", r"\.", "[ab]", "[^a]", r"\d", "1", r"\w", "^", "$", "-", "_", " ", "/")
 ENDS = ("*", "+", "?", "{2}", "{1,2}", "{,2}", "{1,}", "*?", "+?", "??", "{0}")
