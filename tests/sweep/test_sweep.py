@@ -160,7 +160,10 @@ def test_a_choice_that_no_grid_has_takes_the_place_of_the_first() -> None:
 
 def test_where_all_grids_have_one_task_others_are_given_in_its_place() -> None:
     points = loaded(SEVERAL[:1], "task=generated,generated_three")
-    assert [(point["task"], point["task.train_size"]) for point in points] == [("generated", 64), ("generated_three", 64)]
+    assert [(point["task"], point["task.train_size"]) for point in points] == [
+        ("generated", 64),
+        ("generated_three", 64),
+    ]
 
 
 def test_a_grid_without_the_key_has_what_every_run_has() -> None:

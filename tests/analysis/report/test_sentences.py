@@ -20,7 +20,7 @@ def part(says: str, verdict: Verdict, seeds: int | None = None, finished: int = 
 
 def said(verdict: Verdict, *parts: Judged, missing: str | None = None) -> str:
     claim = Claim(id="one", section="1", claim="One is best.", kind="quality", missing=missing)
-    return sentence(Verdicts(claim, verdict, list(parts), "proxy", missing), names())
+    return sentence(Verdicts(claim, verdict, list(parts), "proxy", missing, "python -m analysis claims one"), names())
 
 
 @pytest.mark.parametrize(
