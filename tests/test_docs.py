@@ -134,7 +134,9 @@ def test_commands_parse_and_compose(page: Path) -> None:
         if PLACEHOLDER.search(command):
             continue
         if module == "lora_repro" and not arguments[0].startswith("--"):
-            given = normalise(arguments)
+            launchers = [word.partition("=")[2] for word in arguments if word.startswith("hydra/launcher=")]
+            assert all((HOME / "conf" / "hydra" / "launcher" / f"{name}.yaml").exists() for name in launchers), command
+            given = normalise([word for word in arguments if not word.startswith("hydra")])
             load(compose, given[1:]) if given[0] == "-m" else resolve(compose(given))
         elif module == "analysis":
             refuse_what_does_not_exist(arguments[0], options, more)

@@ -151,19 +151,18 @@ def refuse_idle_scale(given: Iterable[Override]) -> None:
 
 
 def _refuse_lost_values(given: Iterable[Override]) -> None:
-    """Refuses a key that is given again with other values, as the last ones would count alone.
+    """Refuses several values of a key that is given again behind them, as the last ones would count alone.
 
-    A shell makes `method.r=1 method.r=8` of `method.r={1,8}`.
+    A single value gives way to what follows, as in a single run.
     """
     before: dict[str, Override] = {}
     for override in given:
         key = _key(override).lstrip("+~")
         other = before.get(key)
-        is_lost = other is not None and (key in (TUNE, REGIME, START) or other.is_sweep_override())
-        if other is not None and (is_lost or other.get_value_string() != override.get_value_string()):
+        if other is not None and (key in (TUNE, REGIME, START) or other.is_sweep_override()):
             raise InputError(
                 f"{key}: is given twice ({_line(other)} and {_line(override)}), and the last one would count alone.\n"
-                "Give all its values at once, joined by commas as in seed=0,1, or leave one out."
+                "Give all its values at once, or leave one out."
             )
         before[key] = override
 
