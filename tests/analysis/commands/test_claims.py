@@ -75,7 +75,7 @@ def test_csv_has_a_line_for_each_estimate(capsys: Captured) -> None:
     estimates = [
         each
         for part in claim["evidence"]
-        if (part["regime"], part["task"]) == ("one_rate", "movies")
+        if (part["model"], part["regime"], part["task"]) == ("minilm", "one_rate", "movies")
         for each in part["estimates"]
     ]
     by_name = {each["name"]: each["mean"] for each in estimates}
