@@ -1,5 +1,6 @@
 """Finds a claim's arms among the runs of a sweep, with the score of every seed and example."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from analysis.join import Commands
 from analysis.protocol import Protocol
 from analysis.section7.statistics import SWEEP as SECTION7
 from analysis.section7.statistics import Statistic, read_statistics
-from analysis.store import answers_of, shares_of
+from analysis.store import answers_of, folder_arguments, shares_of, store_arguments
 from lora_repro.config.compose import compose
 from lora_repro.errors import InputError
 from lora_repro.sweep.grid import Sweep, load
@@ -57,6 +58,12 @@ class Arms:
         self._groups: dict[tuple[str, str | None, tuple[str, ...], str | None], Group] = {}
         self._scored: dict[str, Scored] = {}
         self._statistics: dict[str, list[Statistic]] = {}
+
+    def command(self, *words: str, writes: bool = False) -> str:
+        """Returns what a person types to give a command of analysis this scale and store, into which it may write."""
+        scale = [] if self.scale == JUDGED else ["--scale", self.scale]
+        store = folder_arguments(self.store) if writes else store_arguments(self.store)
+        return shlex.join(["python", "-m", "analysis", *words, *scale, *store])
 
     def statistics(self, sweep: str) -> list[Statistic]:
         """Returns the statistics of trained weights that the store keeps of a sweep; they are read once."""

@@ -1,7 +1,5 @@
 """Judges the claims by the runs of a store."""
 
-import shlex
-
 from analysis.claims.arms import JUDGED, Arms
 from analysis.claims.counted import counted
 from analysis.claims.criteria import Verdict, exactly, together
@@ -11,7 +9,6 @@ from analysis.claims.question import Question
 from analysis.claims.weights import judge_weights
 from analysis.items import read_item
 from analysis.section7.statistics import SWEEP as SECTION7
-from analysis.store import store_arguments
 
 
 def judge(claims: Claims, store: str, scale: str, names: frozenset[str] | None = None) -> list[Verdicts]:
@@ -38,8 +35,7 @@ def sweeps_beside_the_margin(claims: Claims) -> set[str]:
 
 
 def _judge(claim: Claim, claims: Claims, arms: Arms) -> Verdicts:
-    scale = [] if arms.scale == JUDGED else ["--scale", arms.scale]
-    command = shlex.join(["python", "-m", "analysis", "claims", claim.id, *scale, *store_arguments(arms.store)])
+    command = arms.command("claims", claim.id)
     if not claim.parts:
         verdict = Verdict.paper_scale_only if claim.paper_only else Verdict.not_run
         return Verdicts(claim, verdict, [], arms.scale, claim.missing, command)

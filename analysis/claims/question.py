@@ -76,13 +76,10 @@ class Question:
             planned = self._group(part.of).planned
             why = f" ({'; '.join(planned)})" if planned else ""
             at = f"at scale={self.arms.scale}{why}"
-            none = [f"The sweep has no runs of {', '.join(lacking)} {at}."] if lacking else []
-            many = (
-                [f"The sweep has several arms of {', '.join(several)} {at}, and the claim means one."]
-                if several
-                else []
-            )
-            return found._replace(outcome=Outcome(Verdict.not_run, " ".join([*none, *many])), commands=())
+            reasons = [f"The sweep has no runs of {', '.join(lacking)} {at}."] if lacking else []
+            if several:
+                reasons.append(f"The sweep has several arms of {', '.join(several)} {at}, and the claim means one.")
+            return found._replace(outcome=Outcome(Verdict.not_run, " ".join(reasons)), commands=())
         estimates = self._estimates(of, others)
         loss = self._gain(*pair) if len(pair) == 2 and self.margin.value is not None else None
         found = found._replace(estimates=estimates, control=self._control(pair, loss))

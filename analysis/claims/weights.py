@@ -1,11 +1,10 @@
 """Judges a part on what updates learn: statistics of trained weights, less what chance gives in their place."""
 
 import re
-import shlex
 from collections.abc import Sequence
 
 from analysis.cell import Cell
-from analysis.claims.arms import JUDGED, Arms, Group, select, setting
+from analysis.claims.arms import Arms, Group, select, setting
 from analysis.claims.criteria import Outcome, Side, Verdict, bounded
 from analysis.claims.declared import Claims, Part, Study
 from analysis.claims.estimates import FEWEST, LEVEL, Estimate
@@ -14,7 +13,6 @@ from analysis.claims.judged import Judged
 from analysis.claims.margin import margin_of
 from analysis.section7.statistics import PERMUTED, Statistic
 from analysis.section7.statistics import SWEEP as SECTION7
-from analysis.store import folder_arguments
 from analysis.verdicts import VERDICTS
 
 TRUNCATED = ("truncated_gap", "whole_score")
@@ -103,15 +101,8 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
     seeds = {run.seed for cell in group.cells if cell.model == study.model for run in cell.runs}
     wanted = len(part.where) * max(1, len(part.against))
     there = min((each.n for each in estimates.values()), default=0) if len(estimates) == wanted else 0
-    measure = [
-        "python",
-        "-m",
-        "analysis",
-        "measure",
-        SECTION7,
-        *(["--truncate"] if part.statistic in TRUNCATED else []),
-    ]
-    measure += [*([] if arms.scale == JUDGED else ["--scale", arms.scale]), *folder_arguments(arms.store)]
+    flags = ["--truncate"] if part.statistic in TRUNCATED else []
+    measure = arms.command("measure", SECTION7, *flags, writes=True)
     found = Judged(
         part,
         study,
@@ -124,15 +115,14 @@ def judge_weights(part: Part, study: Study, regime: str | None, arms: Arms, clai
         notes=(margin.how, *([OF_WHOLE_RUNS] if part.statistic in TRUNCATED else [])),
         finished=there,
         expected=len(seeds),
-        commands=() if there == len(seeds) else (group.command, shlex.join(measure)),
+        commands=() if there == len(seeds) else (group.command, measure),
         run_ids=tuple(dict.fromkeys(run_id for each in asked for run_id in each.run_ids)),
     )
     is_judged = arms.scale not in VERDICTS
     if is_judged and (why := unusable(cells)):
         return found._replace(outcome=Outcome(Verdict.uninformative, why))
-    if absent := [
-        f"r = {rank}" for rank in _ranks(part) if not any(str(setting(c, "r")) == rank for c in cells.values())
-    ]:
+    trained = {str(setting(cell, "r")) for cell in cells.values()}
+    if absent := [f"r = {rank}" for rank in _ranks(part) if rank not in trained]:
         reason = f"The sweep has no runs of {', '.join(absent)} at scale={arms.scale}."
         return found._replace(outcome=Outcome(Verdict.not_run, reason), commands=())
     if there < FEWEST:

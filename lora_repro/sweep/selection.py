@@ -9,7 +9,7 @@ from lora_repro.errors import InputError, no_such_choice
 from lora_repro.sweep.job import START
 
 CHOICES = ("model", "task", "method")
-"""Keys that say which grids of a sweep are meant, and not what becomes of them."""
+"""Keys that choose a file of conf/, of which a configuration holds the name, and so the grids of a sweep."""
 
 Grid = dict[str, Any]
 

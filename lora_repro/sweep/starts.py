@@ -15,12 +15,11 @@ from lora_repro.config.schema import InitHead, Run
 from lora_repro.errors import InputError, did_you_mean
 from lora_repro.store.record import plain
 from lora_repro.sweep.job import START, Job, Point, named, overrides
+from lora_repro.sweep.selection import CHOICES
 from lora_repro.tasks.base import order_of_outputs
 
 EXAMPLE = "start: {task: mnli}"
 INIT_FROM, INIT_HEAD = "train.init_from", "train.init_head"
-NAMED = ("model", "task", "method")
-"""Keys that choose a file of conf/, of which a configuration holds the name."""
 _NONE = object()
 """What stands for the value of a key that a run does not have."""
 
@@ -63,7 +62,9 @@ def parse(given: Any) -> dict[str, Any] | None:
         )
     found = {str(key): parse(value) if key == START else as_declared(str(key), value) for key, value in given.items()}
     for key, value in found.items():
-        several = isinstance(value, list) and (key in (*NAMED, "seed") or any(isinstance(each, list) for each in value))
+        several = isinstance(value, list) and (
+            key in (*CHOICES, "seed") or any(isinstance(each, list) for each in value)
+        )
         if several or key in ("tune", INIT_FROM):
             raise InputError(
                 f"start: {key}: one run is named by plain values (given: {key}={quoted(value)}).\nExample: {EXAMPLE}"
@@ -271,13 +272,13 @@ def _parsed(key: str, written: str, having: Sequence[Candidate]) -> Any:
 
 
 def _differing(one: Point, other: Point, given: Mapping[str, Any]) -> bool:
-    keys = (one.keys() & other.keys()) - {"seed", *NAMED, *given}
+    keys = (one.keys() & other.keys()) - {"seed", *CHOICES, *given}
     return any(one[key] != other[key] for key in keys)
 
 
 def _value(key: str, run: Run, point: Point) -> Any:
     """Returns a run's value of a key as a grid writes it."""
-    if key in NAMED:
+    if key in CHOICES:
         return getattr(run, key).name
     if "." not in key and key != "seed":
         return point.get(key, _NONE)
