@@ -49,7 +49,7 @@ def opened(store: str) -> Iterator[str]:
         (Path(folder) / "runs").mkdir()
         read = [ledger.read(path) for path in paths]
         rows = ledger.merge(*(each.rows for each in read))
-        ledger.restore(rows, folder)
+        ledger.restore(rows, folder, is_lasting=False)
         for each in reversed(read):  # the first counts here too
             statistics_files.restore(
                 merge_files(each.statistics, statistics_files.texts_of(folder, each.statistics)), folder

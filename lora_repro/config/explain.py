@@ -11,6 +11,8 @@ from lora_repro.config.declared_types import unknown_key
 from lora_repro.config.settings import tilde_message
 from lora_repro.errors import InputError, did_you_mean, no_such_choice
 
+COMMANDS = "\nCommands such as plan, status and table belong to the other program: python -m analysis --help"
+
 
 def explain(error: Exception) -> str:
     """Says what is wrong, what was given and what to do, for an error of Hydra, OmegaConf or the YAML parser."""
@@ -43,6 +45,7 @@ def explain(error: Exception) -> str:
         return (
             f"{error.override}: is not an override ({str(error).splitlines()[0]}).\n"
             "An override is KEY=VALUE, a list KEY=[A,B]. Quote brackets for the shell: 'method.targets=[q,v]'."
+            f"{COMMANDS if error.override.isalpha() else ''}"
         )
     return "\n".join(str(error).splitlines()[:4])
 

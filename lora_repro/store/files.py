@@ -12,7 +12,7 @@ from pathlib import Path
 PARTIAL = ".partial"
 
 
-def write_atomically(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[memoryview], sync: bool = True) -> None:
     """Writes a file so that a reader, a kill or a power cut sees the old content or the new, never a part.
 
     Only one process may write a path at a time; the run's lock ensures it.
@@ -20,18 +20,20 @@ def write_atomically(path: Path, content: str | bytes | Iterable[memoryview]) ->
     Args:
         path: The file.
         content: All of it, or its pieces in order, each of which is written before the next one is asked for.
+        sync: Whether it waits for the disk, some milliseconds; a file that nobody needs after a power cut need not.
 
     Raises:
         OSError: If it cannot be written; the old content stays.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
-        _write(partial, content, os.O_TRUNC, sync=True)
+        _write(partial, content, os.O_TRUNC, sync)
         os.replace(partial, path)
     except OSError:
         remove(partial)
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def append(path: Path, text: str) -> None:

@@ -237,9 +237,10 @@ def _with_axis(
     """
     if key in grid:
         return _Taken([grid | {key: axis}], None)
+    # Only what is chosen by a name decides which keys there are.
     methods = grid.get(METHOD)
     choices = [{METHOD: each} for each in methods] if may_split and isinstance(methods, list) and methods else [{}]
-    first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items()}
+    first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items() if _rank(k) < len(GROUPS)}
     takes, others, refusal = [], [], None
     for choice in choices:
         try:

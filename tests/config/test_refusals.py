@@ -66,6 +66,7 @@ def refused(tmp_path: Path, capsys: Captured) -> Refused:
         ("-m model=glob(large*)", "model=glob(large*): no choice matches.\nChoices: cerebras_111m"),
         ("-m seed=glob(*)", "glob() chooses among the files of a group, as in model=glob(tiny*)"),
         ("-m +++sweeps=table6", "is not an override"),
+        ("-m plan +sweeps=table6", "python -m analysis"),
         ("-m ++sweeps=table6", "Give: -m +sweeps=table6"),
         ("scale=demo", "scale=demo: only the sweeps of this project have scales (freeze_a, full_rank, ladder, "),
         ("-m scale=demo seed=0,1", "Give one: -m +sweeps=table6 scale=demo"),

@@ -210,9 +210,17 @@ def _header(tables: Rows, row: int, with_rows: bool) -> Header:
     fits = isinstance(entry["id"], str) and isinstance(header, list) and isinstance(types, list)
     if not fits or not header or not all(isinstance(name, str) for name in header) or len(types) != len(header):
         raise InputError(f"{tables.place(row)}: is no table with as many types as columns (found: {shown(entry)}).")
-    if not isinstance(entry["rows"], list) or any(len(cells) != len(header) for cells in entry["rows"]):
-        raise InputError(f"{tables.place(row)}: a row of the table has not {len(header)} cells (table {entry['id']}).")
+    for cells in entry["rows"] if isinstance(entry["rows"], list) else [entry["rows"]]:
+        if not isinstance(cells, list) or len(cells) != len(header) or not all(map(_is_cell, cells)):
+            raise InputError(
+                f"{tables.place(row)}: a row of the table has not {len(header)} cells, each a text, a number or null "
+                f"(table {entry['id']}; found: {shown(cells)})."
+            )
     return header_of(entry, with_rows)
+
+
+def _is_cell(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
 
 
 def _of_release(rows: Rows, row: int) -> Entry:

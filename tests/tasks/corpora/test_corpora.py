@@ -298,6 +298,7 @@ def test_other_texts_than_declared_are_refused_though_as_many(tmp_path: Path, na
         ("wikisql", "dev.jsonl", '"agg": 1', '"agg": "MAX"', r"line 1: is no query of a table"),
         ("wikisql", "dev.tables.jsonl", '"text"]', '"text", "real"]', r"is no table with as many types as columns"),
         ("wikisql", "dev.tables.jsonl", '"b and c"]', '"b", "c"]', r"a row of the table has not 4 cells"),
+        ("wikisql", "dev.tables.jsonl", '"b and c"]', '["b and c"]]', r"each a text, .* 1-1; found: .*\['b and c'\]"),
         ("wikisql", "dev.tables.jsonl", None, None, r"there is no dev\.tables\.jsonl beside it.*\n.*task=wikisql_mlx"),
     ],
 )  # fmt: skip
