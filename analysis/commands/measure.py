@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import add_scale_option, add_store_option, scale_of
+from analysis.commands.options import add_scale_option, add_store_option, directions, scale_of
 from lora_repro.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="cut updates to their first directions too and score them; took 20 minutes for the 10 runs of minilm",
     )
+    measure.add_argument("--keep", metavar="LIST", help="with --truncate: directions kept (default: 0,1,2,4,8)")
     measure.add_argument("--format", choices=("md", "json"), default="md", help="default: %(default)s")
     add_scale_option(measure)
     add_store_option(measure)
@@ -40,11 +41,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _measure(options: argparse.Namespace) -> str:
     from analysis.render import measured
-    from analysis.section7.measuring import measure, models_of, truncations
+    from analysis.section7.measuring import KEEP, measure, models_of, truncations
     from analysis.section7.statistics import SWEEP, Statistic, merge, read_statistics, write_statistics
 
     scale = scale_of(options, "measurement")
     _refuse(options)
+    keep = KEEP if options.keep is None else directions(options.keep)
     try:
         statistics = read_statistics(options.runs, SWEEP, scale)
     except InputError as error:
@@ -57,7 +59,7 @@ def _measure(options: argparse.Namespace) -> str:
         yield from map(measure, models)
         if options.truncate:
             for weights in models:
-                yield from truncations(weights, statistics)
+                yield from truncations(weights, statistics, keep)
 
     for found in parts():
         statistics = merge(found, statistics, run_ids)
@@ -86,6 +88,8 @@ def _refuse(options: argparse.Namespace) -> None:
             f"measure: --runs is a store with weights, a folder that holds runs/ (given: {options.runs}).\n"
             "A ledger has no weights; it keeps what was measured before."
         )
+    if options.keep is not None and not options.truncate:
+        raise InputError("--keep: says how updates are cut, and nothing is cut here. Give --truncate too.")
     for override in options.overrides:
         if not override.startswith(("compute.", "paths.")):
             raise InputError(

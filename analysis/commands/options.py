@@ -33,6 +33,18 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def directions(given: str) -> list[int]:
+    """Reads how many directions of an update are kept: 0,1,2,4.
+
+    Raises:
+        InputError: If it is no list of numbers.
+    """
+    parts = [part.strip() for part in given.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise InputError(f"--keep: numbers of directions, 0 or more (given: {given}). Example: --keep 0,1,2,4,8")
+    return [int(part) for part in parts]
+
+
 def taken(options: argparse.Namespace, key: str, option: str | None, flag: str) -> str | None:
     """Takes an override out of the list that says the same as an option, and returns the value of the two.
 

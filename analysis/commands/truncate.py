@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.commands.options import add_store_option
+from analysis.commands.options import add_store_option, directions
 from analysis.store import store_arguments
 from lora_repro.errors import InputError
 
@@ -37,7 +37,7 @@ def _truncate(options: argparse.Namespace) -> str:
     from analysis.section7.truncation import truncate
     from lora_repro.store.finished_runs import run_folder
 
-    keep = _keep(options.keep)
+    keep = None if options.keep is None else directions(options.keep)
     if options.image is not None:
         style.form_of(options.image)
     found = truncate(run_folder(options.run, options.runs, "truncate"), keep, _settings(options.overrides))
@@ -51,20 +51,6 @@ def _truncate(options: argparse.Namespace) -> str:
         return truncation.markdown(found)
     print(*found.notes, sep="\n", file=sys.stderr)
     return truncation.to_json(found) if options.format == "json" else truncation.to_csv(found)
-
-
-def _keep(given: str | None) -> list[int] | None:
-    """Reads a list of numbers of directions.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if given is None:
-        return None
-    parts = [part.strip() for part in given.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise InputError(f"--keep: numbers of directions, 0 or more (given: {given}). Example: --keep 0,1,2,4,8")
-    return [int(part) for part in parts]
 
 
 def _settings(overrides: Sequence[str]) -> "Settings":

@@ -17,7 +17,7 @@ from analysis.section7.weight_statistics import of_weights
 from lora_repro.errors import MissingInputError
 
 KEEP = (0, 1, 2, 4, 8)
-"""Directions that a truncated update keeps."""
+"""Directions that a truncated update keeps, if nothing else is asked for."""
 
 SPLITS = {"eval": "dev", "test": "test"}
 """How metrics are spelt, and what the splits are called."""
@@ -51,7 +51,9 @@ def measure(weights: RunWeights) -> list[Statistic]:
     return [*of_ranks(weights, inputs), *of_seeds(weights), *of_weights(weights, table.weights, table.layers)]
 
 
-def truncations(weights: RunWeights, before: Sequence[Statistic]) -> Iterator[list[Statistic]]:
+def truncations(
+    weights: RunWeights, before: Sequence[Statistic], keep: Sequence[int] = KEEP
+) -> Iterator[list[Statistic]]:
     """Yields, for each run of the two ranks that are compared, what is left when it keeps its first directions.
 
     `truncated_gap`: the whole run's score less that of the first k directions of every matrix, in the metric's unit;
@@ -60,16 +62,20 @@ def truncations(weights: RunWeights, before: Sequence[Statistic]) -> Iterator[li
     Args:
         weights: The runs.
         before: What is known.
+        keep: How many directions; of a run of rank r those below r count.
     """
     compared = weights.compared
-    known = {each.run_ids for each in before if each.name == "whole_score"}
+    known = {(each.run_ids, each.setting) for each in before if each.name == "truncated_gap"}
     for seed in compared.seeds:
         for r in dict.fromkeys(compared.ranks):
             run = weights.trained(r, seed)
-            if run is None or (run.run_id,) in known:
+            if run is None:
+                continue
+            left = [k for k in keep if k < r and ((run.run_id,), _kept(k, r)) not in known]
+            if not left:
                 continue
             try:
-                found = truncate(run.folder, [k for k in KEEP if k < r], deepcopy(compared.settings))
+                found = truncate(run.folder, left, deepcopy(compared.settings))
             except MissingInputError:
                 weights.missing[run.run_id] = WITHOUT_WEIGHTS
                 continue
@@ -84,9 +90,14 @@ def _gaps(weights: RunWeights, found: Truncation, r: int, seed: int) -> Iterator
             continue
         whole = found.whole[key]
         scores = {"whole_score": {f"r={r}": whole}}
-        scores["truncated_gap"] = {f"keep={cut.keep} of r={r}": whole - cut.metrics[key] for cut in found.cuts}
+        scores["truncated_gap"] = {_kept(cut.keep, r): whole - cut.metrics[key] for cut in found.cuts}
         for name, values in scores.items():
             for setting, value in values.items():
                 yield Statistic(
                     name, run.model.name, run.task.name, where, setting, (seed,), value, None, "", (found.run_id,)
                 )
+
+
+def _kept(k: int, r: int) -> str:
+    """Returns the setting of a run of rank r that keeps k directions."""
+    return f"keep={k} of r={r}"

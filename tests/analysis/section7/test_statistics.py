@@ -530,6 +530,11 @@ def test_trained_runs_are_measured_and_cut(trained_store: Path) -> None:
                 gap = values(cut, name="truncated_gap", setting=f"keep={each.keep} of r={r}", **own)
                 assert gap == {(seed,): (metrics[key] - each.metrics[key], None)}
     assert list(truncations(weights, cut)) == []  # what is known is not computed again
+    some = [each for each in cut if each.name == "whole_score" or each.setting[:6] in ("keep=0", "keep=4")]
+    assert list(truncations(weights, some, keep=(0, 4))) == []
+    rest = [each for of_run in truncations(weights, some) for each in of_run if each.name == "truncated_gap"]
+    assert {each.setting for each in rest} == {f"keep={k} of r={r}" for r in (8, 16) for k in (1, 2, 8) if k < r}
+    assert all(each in cut for each in rest)
 
 
 def test_truncation_is_asked_for_and_kept_run_by_run(
@@ -564,3 +569,12 @@ def test_truncation_is_asked_for_and_kept_run_by_run(
     assert "| 2 | 0.250 |" in " ".join(line.split())
     code, out, _ = call(capsys, *ours)
     assert code == 0 and "| truncated_gap " in out  # they are kept by a measurement without them
+    cut_runs.clear()
+    code, out, _ = call(capsys, *ours, "--truncate", "--keep", "0,3")
+    assert code != 0 and len(cut_runs) == 3  # no run is known with 3
+    for given, words in (
+        (("--keep", "0"), "Give --truncate too"),
+        (("--truncate", "--keep", "x"), "numbers of directions"),
+    ):
+        code, _, said = call(capsys, *ours, *given)
+        assert code != 0 and words in said
