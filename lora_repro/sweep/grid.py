@@ -237,10 +237,11 @@ def _with_axis(
     """
     if key in grid:
         return _Taken([grid | {key: axis}], None)
-    # Only what is chosen by a name decides which keys there are.
     methods = grid.get(METHOD)
     choices = [{METHOD: each} for each in methods] if may_split and isinstance(methods, list) and methods else [{}]
-    first = {k: v[0] if isinstance(v, list) and v else v for k, v in grid.items() if _rank(k) < len(GROUPS)}
+    # Which keys there are follows from what is chosen by a name; a dictionary brings those below it.
+    decide = [k for k in grid if k.lstrip("+") in catalogue.GROUPS or key.startswith(f"{k}.")]
+    first = {k: v[0] if isinstance(v := grid[k], list) and v else v for k in decide}
     takes, others, refusal = [], [], None
     for choice in choices:
         try:

@@ -36,6 +36,12 @@ def loaded(grids: Any, *arguments: str) -> list[Point]:
     return [job.point for job in load(with_sweep(grids), ["+sweeps=table6", "scale=smoke", *arguments]).jobs]
 
 
+def test_an_axis_may_be_a_key_below_one_that_the_grid_sets() -> None:
+    grid = {"seed": [0], "model": "tiny_bert", "task": "generated", "method": "peft", "train.learning_rate": 1e-3}
+    points = loaded([grid | {"method.config": {"r": 4}}], "method.config.r=2,8")
+    assert [point["method.config.r"] for point in points] == [2, 8]
+
+
 def test_expand_multiplies_axes_and_orders_by_seed() -> None:
     points = expand(
         [{"seed": [0, 1], "method.targets": [["q"], ["q", "v"]], "method.r": [1, 2]}, {"seed": 0, "x": "y"}]
